@@ -1,0 +1,45 @@
+# Each target is a command or two that you can copy; `make help` lists them.
+# Only Python 3.11 or newer has to be there: `make sweep` and `make test` first set up .venv if they must.
+
+PYTHON ?= python3
+PYTEST_ARGS ?= -n auto --dist loadscope
+PY := .venv/bin/python
+STAMP := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup sweep test test-long lint bench clean
+
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/make \1	\2/' | expand -t 16
+
+setup: $(STAMP) ## Make .venv and install the package, editable, in the tested versions
+
+sweep: $(STAMP) ## The main job: every default system on the built-in tasks, 16 seeds; run again to resume
+	$(PY) -m experiments.sweep --seeds 16 --resume
+
+test: lint ## Lint, then all tests but the long ones, on the CPU
+	JAX_PLATFORMS=cpu $(PY) -m pytest $(PYTEST_ARGS)
+
+test-long: $(STAMP) ## The tests that take minutes
+	JAX_PLATFORMS=cpu $(PY) -m pytest -m long
+
+lint: $(STAMP) ## Style, format and types
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m pyright
+
+bench: $(STAMP) ## Time the updates; one JSON line each
+	$(PY) -m benchmarks.updates
+
+clean: ## Remove the environment and all caches; runs/ stays
+	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp is removed before pip starts and written after it ends: an install that was cut short is done again,
+# in a new environment. A change of the versions updates the environment that is there.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit("jaxomarl needs Python 3.11 or newer; $(PYTHON) is " + v + ". Try: make PYTHON=python3.12 $(MAKECMDGOALS)" if sys.version_info < (3, 11) else 0)'
+	@test -f $@ || $(PYTHON) -m venv --clear .venv
+	@rm -f $@
+	$(PY) -m pip install -q --no-compile -c constraints.txt -e '.[plot,dev]'
+	@touch $@

@@ -1,0 +1,29 @@
+"""Offline multi-agent reinforcement learning with diffusion models, in JAX from end to end.
+
+import jaxomarl
+results = jaxomarl.train("omsd", "games/bandit", seeds=4)
+print(results.table)
+action = jaxomarl.load("runs/.../seed-0").act(obs)
+"""
+
+import importlib.metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxomarl.cli.api import load, train
+
+try:
+    __version__ = importlib.metadata.version("jaxomarl")
+except importlib.metadata.PackageNotFoundError:  # a checkout that was never installed
+    __version__ = "0+unknown"
+
+__all__ = ["__version__", "load", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what a name needs when it is asked for, so that `import jaxomarl` costs nothing."""
+    if name in ("load", "train"):
+        from jaxomarl.cli import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'jaxomarl' has no attribute {name!r}")

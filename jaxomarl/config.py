@@ -1,0 +1,68 @@
+"""Hyper-parameters say whether they are traced or static, in one flat frozen dataclass per system.
+
+    @config
+    class Config:
+        beta: float = 0.1                    # traced: an array leaf, swept inside one program
+        batch: int = static(default=512)     # static: fixes a shape or the program
+
+A traced field must be a float. `stack` lays configs that differ in traced fields along the runs axis.
+"""
+
+import dataclasses
+import hashlib
+import json
+from typing import Any, TypeVar, dataclass_transform
+
+import jax
+import jax.numpy as jnp
+
+from jaxomarl.base import JaxomarlError
+
+T = TypeVar("T")
+
+
+def static(*, default: Any) -> Any:
+    """A field that fixes a shape, a length or the program: another value is another program."""
+    return dataclasses.field(default=default, metadata={"static": True})
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(static, dataclasses.field))
+def config(cls: type[T]) -> type[T]:
+    """Make `cls` a frozen keyword-only dataclass and a pytree whose leaves are its traced fields.
+
+    Raises TypeError where a field has no default, or a traced field is no float.
+    """
+    cls = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+    for f in dataclasses.fields(cls):  # type: ignore[arg-type]
+        if f.default is dataclasses.MISSING:
+            raise TypeError(f"{cls.__name__}.{f.name} has no default")
+        if not f.metadata.get("static") and type(f.default) is not float:
+            raise TypeError(f"{cls.__name__}.{f.name} is traced, so it must be a float; else declare it static()")
+    return jax.tree_util.register_dataclass(cls)
+
+
+def traced_fields(cfg: Any) -> dict[str, Any]:
+    """The fields that may differ between the runs of one program."""
+    return {f.name: getattr(cfg, f.name) for f in dataclasses.fields(cfg) if not f.metadata.get("static")}
+
+
+def static_fields(cfg: Any) -> dict[str, Any]:
+    """The fields that are part of the program."""
+    return {f.name: getattr(cfg, f.name) for f in dataclasses.fields(cfg) if f.metadata.get("static")}
+
+
+def stack(cfgs: list[T]) -> T:
+    """Configs of R runs -> one config whose traced fields are arrays [R].
+
+    Raises JaxomarlError where they differ in a static field.
+    """
+    for cfg in cfgs[1:]:
+        if static_fields(cfg) != static_fields(cfgs[0]):
+            raise JaxomarlError("stack: configs of one group must agree in their static fields; make two groups")
+    return jax.tree.map(lambda *leaves: jnp.asarray(leaves, jnp.float32), *cfgs)
+
+
+def digest(*facts: Any) -> str:
+    """Twelve hex digits that name a JSON-able value."""
+    text = json.dumps(facts, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,0 +1,88 @@
+"""Whole episodes packed into rows, and transitions drawn from them on the device."""
+
+import hashlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from jaxomarl.base import Batch, Dataset, Episodes, Layout, Spec, refuse
+
+
+def pack(episodes: Episodes, spec: Spec, known: Float[Array, " M"] | None = None) -> Dataset:
+    """Pack rows side by side and list where transitions start.
+
+    `known` is 0.0 where a row's successor is a dummy copy (default: all known). Raises JaxomarlError where a width
+    differs from the spec's or a value is not finite.
+    """
+    layout = Layout(spec.agents, spec.obs_width, spec.state_dim, spec.act_width, spec.team)
+    rows = len(episodes.step)
+    last = (np.asarray(episodes.left) == 1).astype(np.float32)
+    found = {
+        **{k: getattr(episodes, k) for k in ("obs", "state", "action", "reward", "done")},
+        "known": np.ones(rows, np.float32) if known is None else known,
+        "last": last,
+    }
+    blocks = []
+    for name, shape in layout.blocks.items():
+        block = np.asarray(found[name], np.float32)
+        if block.shape != (rows, *shape):
+            raise refuse(f"data.{name}", f"shape {(rows, *shape)}", block.shape, "Pad it to the task's widest agent.")
+        if not np.isfinite(block).all():
+            raise refuse(
+                f"data.{name}", "finite numbers", f"{int((~np.isfinite(block)).sum())} that are not", "Clean it."
+            )
+        blocks.append(block.reshape(rows, -1))
+    left = np.asarray(episodes.left, np.int32)
+    return Dataset(
+        rows=jnp.asarray(np.concatenate(blocks, axis=1)),
+        step=jnp.asarray(episodes.step, jnp.int32),
+        left=jnp.asarray(left),
+        starts=jnp.asarray(np.flatnonzero(left > 0), jnp.int32),
+        behaviour=jnp.asarray(episodes.behaviour, jnp.int32),
+        extra={},
+        layout=layout,
+    )
+
+
+def sample_transitions(key: Key[Array, ""], data: Dataset, size: int) -> Batch:
+    """`size` transitions drawn uniformly with replacement from `data.starts`: one gather of two neighbouring rows."""
+    start = data.starts[jax.random.randint(key, (size,), 0, data.starts.shape[0])]
+    pair = start[:, None] + jnp.arange(2)
+    row, after = (data.layout.unpack(data.rows[pair][:, k]) for k in range(2))
+    shape = (size, data.layout.agents, data.layout.action)
+    available = data.extra["available"][pair] if "available" in data.extra else jnp.ones((size, 2, *shape[1:]))
+    team = row["reward"][:, 0] if data.layout.team == "first" else row["reward"].mean(axis=-1)
+    return Batch(
+        obs=row["obs"],
+        state=row["state"],
+        action=row["action"],
+        reward=row["reward"],
+        team_reward=team,
+        next_obs=after["obs"],
+        next_state=after["state"],
+        done=row["done"],
+        last=row["last"],
+        known=row["known"],
+        alive=data.extra["alive"][start] if "alive" in data.extra else jnp.ones(shape[:2]),
+        available=available[:, 0],
+        next_available=available[:, 1],
+    )
+
+
+def content_hash(data: Dataset) -> str:
+    """SHA-256 of the arrays and the layout: what tells two data sets apart."""
+    h = hashlib.sha256(repr(data.layout).encode())
+    fields = {k: getattr(data, k) for k in ("rows", "step", "left", "starts", "behaviour")}
+    for name, x in {**fields, **{f"extra.{k}": data.extra[k] for k in sorted(data.extra)}}.items():
+        array = np.ascontiguousarray(x)
+        h.update(f"{name}{array.dtype}{array.shape}".encode())
+        h.update(array.tobytes())
+    return h.hexdigest()
+
+
+def pads_are_zero(data: Dataset, spec: Spec) -> bool:
+    """True when every padded column of observations and actions is exactly zero."""
+    padded = np.abs(np.asarray(data.obs)) * (1 - spec.obs_mask)
+    return bool(padded.sum() + (np.abs(np.asarray(data.action)) * (1 - spec.act_mask)).sum() == 0)

@@ -1,0 +1,48 @@
+"""The only loop over an environment: it scans the horizon with an alive mask and never resets."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from jaxomarl.base import Environment, Memory, Observation, Spec
+
+Act = Callable[[Key[Array, ""], Memory, Observation], tuple[Array, Memory]]
+
+
+def team_score(spec: Spec, reward: Float[Array, "*B N"]) -> Float[Array, "*B"]:
+    """The team's reward from the agents' rewards, by `spec.team`."""
+    return reward[..., 0] if spec.team == "first" else reward.mean(axis=-1)
+
+
+def episode(env: Environment, act: Act, memory: Memory, reset_key: Key[Array, ""], act_key: Key[Array, ""]) -> dict:
+    """Play one episode; return its team `return` (undiscounted), `length`, and each info at its last step.
+
+    The environment's randomness comes from `reset_key` alone, so all systems meet the same episodes. An info that
+    counts (collisions) is cumulative by the environment's own doing.
+    """
+    k_reset, k_step = jax.random.split(reset_key)
+    state, first = env.reset(k_reset)
+
+    def step(carry, t):
+        state, now, memory, alive, out = carry
+        action, memory = act(jax.random.fold_in(act_key, t), memory, Observation(now.obs, now.available))
+        state, then = env.step(jax.random.fold_in(k_step, t), state, action)
+        gained = {"return": team_score(env.spec, then.reward), "length": jnp.ones(())}
+        out = {k: out[k] + jnp.where(alive > 0, v, 0.0) for k, v in gained.items()} | {
+            k: jnp.where(alive > 0, v, out[k]) for k, v in then.info.items()
+        }
+        return (state, then, memory, alive * (1.0 - then.done), out), None
+
+    start = {"return": jnp.zeros(()), "length": jnp.zeros(())} | first.info
+    carry = (state, first, memory, jnp.ones(()), start)
+    (_, _, _, _, out), _ = jax.lax.scan(step, carry, jnp.arange(env.spec.horizon))
+    return out
+
+
+def episodes(
+    env: Environment, act: Act, memory: Memory, reset_keys: Key[Array, " E"], act_keys: Key[Array, " E"]
+) -> dict[str, Float[Array, " E"]]:
+    """Play E episodes, each from its own keys."""
+    return jax.vmap(lambda r, a: episode(env, act, memory, r, a))(reset_keys, act_keys)

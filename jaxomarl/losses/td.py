@@ -1,0 +1,22 @@
+"""What is bootstrapped, and what a team is paid."""
+
+from jaxtyping import Array, Float
+
+from jaxomarl.base import Batch
+
+TIME_LIMITS = ("bootstrap", "terminal")
+REWARDS = ("team", "own", "first")
+
+
+def continues(batch: Batch, time_limit: str) -> Float[Array, " B"]:
+    """The factor of gamma V(s').
+
+    (1 - done) known, and times (1 - last) where a time limit is taken for a termination (design: time limits).
+    """
+    factor = (1.0 - batch.done) * batch.known
+    return factor * (1.0 - batch.last) if time_limit == "terminal" else factor
+
+
+def joint_reward(batch: Batch, reward: str) -> Float[Array, " B"]:
+    """The reward of a joint critic: the team's, or agent 1's as the OMSD authors take it (A.3)."""
+    return batch.reward[:, 0] if reward == "first" else batch.team_reward

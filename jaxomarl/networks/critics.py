@@ -1,0 +1,19 @@
+"""State values and ensembles of action values."""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+
+from jaxomarl.networks.mlp import Network, ensemble, mlp
+
+
+def value(inputs: int, hidden: Sequence[int]) -> Network:
+    """V: [..., C] -> [...]."""
+    net = mlp(inputs, hidden, 1)
+    return Network(net.init, lambda params, cond: net.apply(params, cond)[..., 0])
+
+
+def twin(inputs: int, actions: int, hidden: Sequence[int], members: int = 2) -> Network:
+    """Q^1, Q^2: ([..., C], [..., D]) -> [E, ...]."""
+    net = ensemble(value(inputs + actions, hidden), members)
+    return Network(net.init, lambda params, cond, act: net.apply(params, jnp.concatenate([cond, act], axis=-1)))
