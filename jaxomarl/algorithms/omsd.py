@@ -1,0 +1,127 @@
+"""OMSD: offline multi-agent RL by sequential score decomposition.
+
+**Paper**. "Offline Multi-agent Reinforcement Learning with Sequential Score Decomposition", 2025, Algorithm 1 (its
+equation 6), after SRPO (Chen et al. 2024, "Score Regularized Policy Optimization through Diffusion Behavior").
+
+**Pseudo-code**. Beside Algorithm 1's line numbers:
+
+    2-5    train the joint critic Q_tot by IQL                               stage "critic"
+    6-9    for all agents i in parallel:                                     stage "scores-conditional"
+               train the score model eps_i(x, t | o_i, a_<i)
+    11     for each policy gradient step:                                    stage "policy", `update`
+    12         for agent i = 1..n in order:                                  `move`, scanned over the order
+    13             a_<i from the latest policies pi_j, j < i
+    14             theta_i <- step down mean[ w(t) <e_i, a_i> - beta <g_i, a_i> ], where
+                   e_i = eps_i(alpha_t a_i + sigma_t z, t | o_i, a_<i),  g_i = dQ_tot/da_i
+
+**Differs**. The paper speaks of costs and rewards by turns; here rewards throughout. It calls the noise prediction a
+score; the score is -eps/sigma, so it is the noise prediction itself that is descended. Weight and time range are the
+authors' code's (w = sigma^2, t ~ U(0.02, 0.98)) unless `weighting="delta"`, the paper's; with the code's, the
+regulariser alone rests at the mean of two symmetric modes and on neither (tests/probes/test_cms.py). The prefix is
+fresh (Algorithm 1) or, with `sweep="jacobi"`, the start of the step's (the authors' code). Agent i is not told what
+its action does to the agents after it: the sum over j > i of d log mu_j / d a_i is dropped, so this is a sequence of
+best responses and no single objective's gradient; `joint-score` in brpo.py has the whole of it.
+
+**Checked**. tests/probes/test_omsd_srpo.py (n = 1 is SRPO, step for step, against a step written apart),
+tests/probes/test_gaussian_oracle.py (fixed points), tests/probes/test_bandit_exact.py (end points with exact scores),
+tests/reference/test_extraction.py (which parameters each loss moves; sign), tests/probes/test_scores.py (prefixes).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Key
+
+from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, State, System, refuse
+from jaxomarl.config import config, static
+from jaxomarl.data.dataset import sample_transitions
+from jaxomarl.optim import create, descend
+from jaxomarl.stages import behaviour, critic, extraction
+from jaxomarl.stages.extraction import Extracted, diffused, noise, q_gradient, surrogate, weight
+from jaxomarl.stages.inputs import observed
+
+
+@config
+class Config(extraction.Config):
+    """OMSD's settings: the family's, and how agents take turns."""
+
+    order: str = static(default="")
+    """Who moves first, for example 2-1-0; it also defines the prefixes. Empty: 0-1-..-n."""
+    sweep: str = static(default="gauss-seidel")
+    """gauss-seidel: each agent answers the policies just updated. jacobi: all answer the step's first actions."""
+
+
+def policy(spec: Spec, cfg: Any, eps: Callable[..., Array], q: Callable[..., Array]) -> Algorithm:
+    """Stage 3: behaviour model `eps(past, i, x_i, t, obs, state, action)` and critic `q(past, obs, state, action)`."""
+    actors, tx, mask = extraction.actors(spec, cfg), extraction.optimiser(cfg), jnp.asarray(spec.act_mask)
+    order = jnp.asarray(behaviour.agent_order(cfg.order, spec.agents))
+
+    def init(key: Key[Array, ""], past: Past, data: Dataset) -> Extracted:
+        return Extracted(jax.vmap(lambda params: create(tx, params))(actors.init(key)))
+
+    def batch(key: Key[Array, ""], state: State, data: Dataset) -> Batch:
+        return sample_transitions(key, data, cfg.policy_batch)
+
+    def update(key: Key[Array, ""], state: Extracted, past: Past, batch: Batch) -> tuple[Extracted, dict]:
+        t, z = noise(key, cfg, batch.action.shape, mask)
+        obs = observed(spec, cfg)(past, batch.obs)
+        first = actors.every(state.actor.params, obs)
+
+        def move(carry, i):  # lines 12-15
+            net, a = carry
+            heard = a if cfg.sweep == "gauss-seidel" else first  # line 13
+            x = diffused(cfg, heard[:, i], t[:, i], z[:, i])
+            e = eps(past, i, x, t[:, i], batch.obs, batch.state, heard) - cfg.control_variate * z[:, i]
+            g = q_gradient(cfg, q, past, batch, heard, mask)[:, i]
+            w = weight(cfg, t[:, i])
+            mine = jax.tree.map(lambda leaf: leaf[i], net)
+
+            def loss(params):
+                return surrogate(cfg, w, e, g, actors.one(params, i, obs[:, i])).mean()
+
+            value, grads = jax.value_and_grad(loss)(mine.params)
+            mine = descend(tx, mine, grads)  # line 14
+            net = jax.tree.map(lambda leaf, new: leaf.at[i].set(new), net, mine)
+            return (net, a.at[:, i].set(actors.one(mine.params, i, obs[:, i]))), extraction.report(
+                a[:, i], e, g, w, value
+            )
+
+        (net, _), metrics = jax.lax.scan(move, (state.actor, first), order)
+        return Extracted(net), jax.tree.map(jnp.mean, metrics)
+
+    def act(key, state, past, memory, observation):
+        return actors.every(state.actor.params, observed(spec, cfg)(past, observation.obs)), memory
+
+    return Algorithm(init, batch, update, act)
+
+
+def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+    """Raise JaxomarlError for settings that OMSD cannot take."""
+    extraction.check(spec, cfg, data)
+    extraction.check_order(spec, cfg.order)
+    if cfg.sweep not in ("gauss-seidel", "jacobi"):
+        raise refuse("--cfg.sweep", "gauss-seidel or jacobi", cfg.sweep, "")
+
+
+def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+    """Critic -> scores -> policy."""
+    joint, model = critic.iql(spec, cfg), behaviour.scores(spec, cfg, "conditional")
+    final = policy(spec, cfg, model.agent, joint.q)
+    fields = (*critic.FIELDS, *behaviour.fields("conditional"), *extraction.FIELDS, "sweep")
+    return (
+        Stage("critic", joint.algorithm, cfg.critic_steps, cfg.chunk, cfg.every, critic.FIELDS),
+        Stage(
+            "scores-conditional",
+            model.algorithm,
+            cfg.score_steps,
+            cfg.chunk,
+            cfg.every,
+            behaviour.fields("conditional"),
+        ),
+        Stage("policy", final, cfg.policy_steps, cfg.chunk, cfg.every, fields, owner="omsd"),
+    )
+
+
+OMSD = System(Config, check, lambda spec, cfg, data: data, pipeline)

@@ -1,0 +1,141 @@
+"""Implicit Q-learning: one centralised critic of the joint action, or one of its own for each agent.
+
+Kostrikov et al. 2022, Algorithm 1; as the OMSD authors train it. One step, with everything on the right from before it:
+
+    u  = min_k Qbar^k(c, a) - V(c)                  L_V = mean |tau - 1[u < 0]| u^2
+    y  = r + gamma (1 - d) V(c')                    L_Q = 1/2 sum_k mean (Q^k(c, a) - y)^2
+    w  = min(exp(T u), 100)                         L_pi = mean w sum_dims (pi(c) - a)^2   (optional, to watch it)
+    Qbar <- rho Q + (1 - rho) Qbar
+
+The joint critic has c = state and a = all actions; the own critics have c = o_i, a = a_i and are one vmapped update.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Key
+
+from jaxomarl.base import Algorithm, Batch, Dataset, Past, Spec, State
+from jaxomarl.data.dataset import sample_transitions
+from jaxomarl.losses.expectile import expectile
+from jaxomarl.losses.td import continues, joint_reward
+from jaxomarl.networks.actors import actor
+from jaxomarl.networks.critics import twin, value
+from jaxomarl.networks.mlp import Network
+from jaxomarl.optim import Net, create, descend, polyak
+from jaxomarl.stages.inputs import flat, observed, stated
+
+FIELDS = (
+    "critic_steps", "critic_batch", "critic_width", "critic_lr", "critic_polyak", "critic_policy", "chunk",
+    "expectile", "temperature", "gamma", "reward", "time_limit", "normalise",
+)  # fmt: skip
+
+
+class CriticState(NamedTuple):
+    """Twin action values with targets, the state value, and the watched policy (`()` where there is none)."""
+
+    q: Net
+    v: Net
+    policy: Any
+
+
+class Case(NamedTuple):
+    """One critic's share of a batch."""
+
+    cond: Float[Array, "B C"]
+    action: Float[Array, "B D"]
+    reward: Float[Array, " B"]
+    next_cond: Float[Array, "B C"]
+
+
+class Nets(NamedTuple):
+    """One critic's networks and their optimiser."""
+
+    q: Network
+    v: Network
+    pi: Network
+    tx: optax.GradientTransformation
+
+
+class Critic(NamedTuple):
+    """A critic's learner and its value: `q(past, obs, state, action) -> [B]`, summed over own critics."""
+
+    algorithm: Algorithm
+    q: Callable[[Past, Array, Array, Array], Float[Array, " B"]]
+
+
+def iql(spec: Spec, cfg: Any, own: bool = False) -> Critic:
+    """IQL on the joint action (stage `critic`), or on each agent's own (`own`, stage `critic-own`)."""
+    n, hidden = spec.agents, (cfg.critic_width,) * 2
+    cond, acts = (spec.obs_width, spec.act_width) if own else (spec.state_dim, n * spec.act_width)
+    nets = Nets(twin(cond, acts, hidden), value(cond, hidden), actor(cond, hidden, acts), optax.adam(cfg.critic_lr))
+    mask = jnp.asarray(spec.act_mask) if own else jnp.asarray(spec.act_mask).reshape(-1)
+
+    def init(key: Key[Array, ""], past: Past, data: Dataset) -> CriticState:
+        start = lambda k: fresh(nets, cfg, k)
+        return jax.vmap(start)(jax.random.split(key, n)) if own else start(key)
+
+    def batch(key: Key[Array, ""], state: State, data: Dataset) -> Batch:
+        return sample_transitions(key, data, cfg.critic_batch)
+
+    def update(key: Key[Array, ""], state: CriticState, past: Past, batch: Batch) -> tuple[CriticState, dict]:
+        go_on, action = continues(batch, cfg.time_limit), batch.action * spec.act_mask
+        if not own:
+            see, reward = stated(cfg), joint_reward(batch, cfg.reward)
+            case = Case(see(past, batch.state), flat(action), reward, see(past, batch.next_state))
+            return learn(nets, cfg, state, case, mask, go_on)
+        see = observed(spec, cfg)
+        case = Case(see(past, batch.obs), action, batch.reward, see(past, batch.next_obs))
+        each = lambda state, case, mask: learn(nets, cfg, state, case, mask, go_on)
+        state, metrics = jax.vmap(each, in_axes=(0, 1, 0))(state, case, mask)
+        return state, jax.tree.map(jnp.mean, metrics)
+
+    def q(past: Past, obs: Array, state: Array, action: Array) -> Float[Array, " B"]:
+        if not own:
+            return nets.q.apply(past["critic"].q.target, stated(cfg)(past, state), flat(action)).mean(axis=0)
+        params = past["critic-own"].q.target
+        each = jax.vmap(nets.q.apply, in_axes=(0, 1, 1))(params, observed(spec, cfg)(past, obs), action)  # [N, E, B]
+        return each.mean(axis=1).sum(axis=0)
+
+    return Critic(Algorithm(init, batch, update), q)
+
+
+def fresh(nets: Nets, cfg: Any, key: Key[Array, ""]) -> CriticState:
+    """One critic before its first step."""
+    k_q, k_v, k_pi = jax.random.split(key, 3)
+    policy = create(nets.tx, nets.pi.init(k_pi)) if cfg.critic_policy else ()
+    return CriticState(create(nets.tx, nets.q.init(k_q), target=True), create(nets.tx, nets.v.init(k_v)), policy)
+
+
+def learn(
+    nets: Nets, cfg: Any, state: CriticState, case: Case, mask: Float[Array, " D"], go_on: Float[Array, " B"]
+) -> tuple[CriticState, dict[str, Array]]:
+    """One step of one critic, as at the head of this file."""
+    q_min = nets.q.apply(state.q.target, case.cond, case.action).min(axis=0)
+    y = case.reward + cfg.gamma * go_on * nets.v.apply(state.v.params, case.next_cond)
+
+    def v_loss(params):
+        u = q_min - nets.v.apply(params, case.cond)
+        return expectile(u, cfg.expectile).mean(), u
+
+    def q_loss(params):
+        q = nets.q.apply(params, case.cond, case.action)
+        return 0.5 * jnp.sum(jnp.mean((q - y) ** 2, axis=-1)), q.mean()
+
+    (loss_v, u), grad_v = jax.value_and_grad(v_loss, has_aux=True)(state.v.params)
+    (loss_q, q_mean), grad_q = jax.value_and_grad(q_loss, has_aux=True)(state.q.params)
+    metrics = {"v_loss": loss_v, "q_loss": loss_q, "q_mean": q_mean, "advantage": u.mean()}
+    policy = state.policy
+    if cfg.critic_policy:
+        w = jnp.minimum(jnp.exp(cfg.temperature * u), 100.0)
+
+        def policy_loss(params):
+            return jnp.mean(w * jnp.sum(mask * (nets.pi.apply(params, case.cond) - case.action) ** 2, axis=-1))
+
+        metrics["policy_loss"], grad_pi = jax.value_and_grad(policy_loss)(policy.params)
+        policy = descend(nets.tx, policy, grad_pi)
+    q = polyak(descend(nets.tx, state.q, grad_q), cfg.critic_polyak)
+    return CriticState(q, descend(nets.tx, state.v, grad_v), policy), metrics

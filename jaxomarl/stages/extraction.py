@@ -1,0 +1,297 @@
+"""What OMSD and its ablations share in stage 3: settings, actors, diffusion times, weights, the critic's gradient.
+
+Every member of the family minimises, for agent i, with e and g held constant,
+
+    L_i = mean_batch [ w(t) <e_i, a_i> - beta <g_i, a_i> ],   a_i = pi_i(o_i)
+
+where e_i is a behaviour model's noise prediction at x = alpha a + sigma z and g_i the critic's gradient at the joint
+action. They differ in which behaviour model, which critic, and in which order agents move: that is what their files
+show.
+
+beta has one internal meaning, the authors' code's: it multiplies the Q gradient, so **larger beta is weaker
+regularisation**. `beta_convention` converts to it: "code" as it is; "paper" (1/beta multiplies the score; the same
+direction of the gradient, so the same number, and its overall factor 1/beta is dropped: Adam does not see it);
+"normalised" (weights scaled to E[w] = 1: beta times E[w]).
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Key
+
+from jaxomarl.base import Batch, Dataset, Past, Spec, refuse
+from jaxomarl.config import config, static, static_fields, traced_fields
+from jaxomarl.diffusion.schedules import vp
+from jaxomarl.losses.td import REWARDS, TIME_LIMITS
+from jaxomarl.networks.actors import actor, start_at, uniform_start
+from jaxomarl.networks.agents import separate
+from jaxomarl.networks.mlp import Network
+from jaxomarl.optim import Net, annealed
+from jaxomarl.stages.behaviour import agent_order
+from jaxomarl.stages.inputs import flat
+
+WEIGHTS = ("vds", "stable", "score", "delta")
+DELTA_T = 0.02  # the paper's omega(t) = delta(t - 0.02) alpha/sigma
+CHOICES = {
+    "reward": REWARDS,
+    "time_limit": TIME_LIMITS,
+    "condition": ("obs", "state"),
+    "score_model": ("diffusion", "mixture"),
+    "weighting": WEIGHTS,
+    "beta_convention": ("code", "paper", "normalised"),
+    "policy_optimiser": ("adam", "sgd"),
+}
+FIELDS = (
+    "policy_steps", "policy_batch", "policy_width", "policy_lr", "policy_optimiser", "policy_anneal", "start", "chunk",
+    "beta", "beta_convention", "weighting", "t_min", "t_max", "control_variate", "normalise_gradient",
+)  # fmt: skip
+
+
+@config
+class Config:
+    """Settings of OMSD and its ablations; the defaults are the authors' for the particle tasks."""
+
+    # --- what is learned from ---
+    reward: str = static(default="team")
+    """team: the team's. first: agent 1's, as in the authors' code. own: each agent's (independent critics alone)."""
+    time_limit: str = static(default="bootstrap")
+    """bootstrap: a cut episode goes on. terminal: a time limit ends it (the authors on the particle tasks)."""
+    normalise: bool = static(default=False)
+    """z-score observations and states inside the networks."""
+    gamma: float = 0.99
+    chunk: int = static(default=1000)
+    """Updates per compiled scan."""
+    every: int = static(default=10)
+    """Chunks between evaluations and checkpoints."""
+
+    # --- stage 1: critic ---
+    critic_steps: int = static(default=500_000)
+    critic_batch: int = static(default=512)
+    critic_width: int = static(default=256)
+    critic_lr: float = 3e-4
+    critic_polyak: float = 0.005
+    expectile: float = 0.7
+    """tau of the value's expectile."""
+    critic_policy: bool = static(default=False)
+    """Also fit the advantage-weighted policy, to watch it; nothing downstream reads it."""
+    temperature: float = 3.0
+    """T of the advantage weights min(exp(T u), 100); it reaches that policy alone."""
+
+    # --- stage 2: behaviour scores ---
+    score_model: str = static(default="diffusion")
+    """diffusion, or mixture: a conditional Gaussian mixture with its exact score (t-free, weight 1)."""
+    condition: str = static(default="obs")
+    """What score models see besides actions: obs (the authors' code) or state (the paper)."""
+    score_steps: int = static(default=2_000_000)
+    score_batch: int = static(default=512)
+    score_width: int = static(default=512)
+    score_blocks: int = static(default=2)
+    score_embedding: int = static(default=64)
+    """Width of the diffusion time's embedding."""
+    score_dropout: float = static(default=0.1)
+    score_components: int = static(default=8)
+    """Components of the mixture."""
+    score_lr: float = 3e-4
+    score_decay: float = 0.01
+    """AdamW's decoupled weight decay."""
+
+    # --- stage 3: policies ---
+    policy_steps: int = static(default=100_000)
+    policy_batch: int = static(default=512)
+    policy_width: int = static(default=256)
+    """Of two hidden layers; 0: none, a linear policy before its tanh."""
+    policy_lr: float = 3e-4
+    policy_optimiser: str = static(default="adam")
+    """adam, or sgd: the plain gradient flow that the analysis of fixed points and their basins is about."""
+    policy_anneal: bool = static(default=True)
+    """Cosine to zero over the stage."""
+    start: str = static(default="network")
+    """First actions: the network's own, "uniform:0.9" (drawn in +-0.9), or one number per agent, "0.5,-0.48"."""
+    beta: float = 0.005
+    """Weight of the Q gradient; larger is weaker regularisation."""
+    beta_convention: str = static(default="code")
+    weighting: str = static(default="vds")
+    """w(t): vds sigma^2, stable 1, score alpha/sigma, delta: alpha/sigma with all t = 0.02 (the paper's)."""
+    t_min: float = 0.02
+    t_max: float = 0.98
+    control_variate: bool = static(default=False)
+    """Subtract z from the noise prediction: the same mean, and less variance where sigma^2 > alpha^2 s^2 alone."""
+    normalise_gradient: bool = static(default=False)
+    """Divide each agent's Q gradient by its root mean square over action columns."""
+
+
+def check(spec: Spec, cfg: Any, data: Dataset | None, reward: tuple[str, ...] = ("team", "first")) -> None:
+    """Raise JaxomarlError for settings or data that the family cannot train on."""
+    if spec.discrete:
+        raise refuse("--task", "continuous actions", "a discrete task", "OMSD follows score fields of real actions.")
+    for name, allowed in {**CHOICES, "reward": reward}.items():
+        if getattr(cfg, name) not in allowed:
+            raise refuse(f"--cfg.{name.replace('_', '-')}", f"one of {', '.join(allowed)}", getattr(cfg, name), "")
+    for name, value in {**static_fields(cfg), **traced_fields(cfg)}.items():
+        counts = type(value) is int and not name.endswith("_steps") and value < (0 if name == "policy_width" else 1)
+        if counts or (isinstance(value, float) and not math.isfinite(value)):
+            expected = "a positive whole number" if counts else "a finite number"
+            raise refuse(f"--cfg.{name.replace('_', '-')}", expected, value, "")
+    for name in ("critic", "score", "policy"):
+        steps = getattr(cfg, f"{name}_steps")
+        if steps < 1 or steps % min(cfg.chunk, steps):
+            way = f"Take {max(1, steps // cfg.chunk) * cfg.chunk}, or change --cfg.chunk."
+            raise refuse(f"--cfg.{name}-steps", f"a positive multiple of chunk = {cfg.chunk}", steps, way)
+    if not 0.0 < float(cfg.t_min) <= float(cfg.t_max) <= 1.0:
+        raise refuse("--cfg.t-min, --cfg.t-max", "0 < t_min <= t_max <= 1", (cfg.t_min, cfg.t_max), "Widen the range.")
+    starting_actions(spec, cfg.start)
+    if data is not None and data.starts.shape[0] == 0:
+        raise refuse("--data", "at least one transition", 0, "The set has no row with a successor.")
+
+
+def check_order(spec: Spec, order: str) -> None:
+    """Raise JaxomarlError unless `order` names each agent once."""
+    try:
+        agent_order(order, spec.agents)
+    except ValueError:
+        natural = "-".join(str(i) for i in range(spec.agents))
+        raise refuse("--cfg.order", f"a permutation of {natural}", order, f"For example {natural[::-1]}.") from None
+
+
+def starting_actions(spec: Spec, start: str) -> float | tuple[float, ...] | None:
+    """The setting `start` -> None (as the network is), the reach of a uniform draw, or one number per agent."""
+    if start == "network":
+        return None
+    way = 'Write "network", "uniform:0.9", or one number per agent: "0.5,-0.48".'
+    try:
+        values = tuple(float(x) for x in start.removeprefix("uniform:").split(","))
+    except ValueError:
+        raise refuse("--cfg.start", "a start", start, way) from None
+    count = 1 if start.startswith("uniform:") else spec.agents
+    if len(values) != count or not all(abs(v) <= 1 for v in values):
+        raise refuse("--cfg.start", f"{count} number(s) in [-1, 1]", start, way)
+    return values[0] if start.startswith("uniform:") else values
+
+
+class Actors(NamedTuple):
+    """Policies: `init(key)`, all at once [..., N, O] -> [..., N, A], or agent i of its own [..., O] -> [..., A]."""
+
+    init: Callable[..., Any]
+    every: Callable[..., Array]
+    one: Callable[..., Array]
+
+
+def hidden(cfg: Any) -> tuple[int, ...]:
+    """Widths of a policy's hidden layers."""
+    return (cfg.policy_width,) * 2 if cfg.policy_width else ()
+
+
+def actors(spec: Spec, cfg: Any) -> Actors:
+    """pi_i(o_i), one network for each agent: params lead with N. They start as `cfg.start` says."""
+    net, mask = actor(spec.obs_width, hidden(cfg), spec.act_width), jnp.asarray(spec.act_mask)
+    many = separate(net, spec.agents)
+    return Actors(
+        lambda key: started(key, many, spec, cfg, mask.shape),
+        lambda params, obs: mask * many.apply(params, obs),
+        lambda params, i, obs: mask[i] * net.apply(params, obs),
+    )
+
+
+def joint_actor(spec: Spec, cfg: Any) -> Actors:
+    """One policy of all observations and all actions."""
+    n, mask = spec.agents, jnp.asarray(spec.act_mask)
+    net = actor(n * spec.obs_width, hidden(cfg), mask.size)
+
+    def every(params, obs):
+        return mask * net.apply(params, flat(obs)).reshape(*obs.shape[:-2], *mask.shape)
+
+    return Actors(
+        lambda key: started(key, net, spec, cfg, (mask.size,)),
+        every,
+        lambda params, i, obs: every(params, obs)[..., i, :],
+    )
+
+
+def started(key: Key[Array, ""], net: Network, spec: Spec, cfg: Any, out: tuple[int, ...]) -> Any:
+    """Parameters whose first actions are chosen (`out`: shape of the last layer's bias)."""
+    k_net, k_start = jax.random.split(key)
+    params, chosen, mask = net.init(k_net), starting_actions(spec, cfg.start), jnp.asarray(spec.act_mask)
+    if chosen is None:
+        return params
+    if isinstance(chosen, float):
+        first = uniform_start(k_start, chosen, mask.shape)
+    else:
+        first = jnp.broadcast_to(jnp.asarray(chosen)[:, None], mask.shape)
+    return start_at(params, (mask * first).reshape(out))
+
+
+def optimiser(cfg: Any) -> optax.GradientTransformation:
+    """Adam or plain descent, annealed to zero over the stage."""
+    rule = optax.adam if cfg.policy_optimiser == "adam" else optax.sgd
+    return rule(annealed(cfg.policy_lr, cfg.policy_steps) if cfg.policy_anneal else cfg.policy_lr)
+
+
+def weight(cfg: Any, t: Float[Array, "*B"]) -> Float[Array, "*B"]:
+    """w(t): sigma^2, 1, or alpha/sigma; 1 for the t-free mixture."""
+    alpha, sigma = vp()
+    if cfg.score_model == "mixture" or cfg.weighting == "stable":
+        return jnp.ones_like(t)
+    return sigma(t) ** 2 if cfg.weighting == "vds" else alpha(t) / sigma(t)
+
+
+def internal_beta(cfg: Any) -> float | Float[Array, ""]:
+    """Beta in the code's convention."""
+    if cfg.beta_convention != "normalised":
+        return cfg.beta
+    low, high = (DELTA_T, DELTA_T) if cfg.weighting == "delta" else (cfg.t_min, cfg.t_max)
+    t = low + (high - low) * (jnp.arange(1024) + 0.5) / 1024
+    return cfg.beta * weight(cfg, t).mean()
+
+
+def noise(key: Key[Array, ""], cfg: Any, shape: tuple[int, ...], mask: Array) -> tuple[Array, Array]:
+    """T [B, N] and masked z [B, N, A] for a batch; the only random numbers of a step."""
+    k_t, k_z = jax.random.split(key)
+    low, high = (DELTA_T, DELTA_T) if cfg.weighting == "delta" else (cfg.t_min, cfg.t_max)
+    t = low + (high - low) * jax.random.uniform(k_t, shape[:2])
+    return t, mask * jax.random.normal(k_z, shape)
+
+
+def diffused(cfg: Any, a: Float[Array, "*B A"], t: Float[Array, "*B"], z: Float[Array, "*B A"]) -> Float[Array, "*B A"]:
+    """X = alpha(t) a + sigma(t) z; the clean action for the t-free mixture."""
+    if cfg.score_model == "mixture":
+        return a
+    alpha, sigma = vp()
+    return alpha(t)[..., None] * a + sigma(t)[..., None] * z
+
+
+def q_gradient(
+    cfg: Any, q: Callable[[Past, Array, Array, Array], Array], past: Past, batch: Batch, action: Array, mask: Array
+) -> Float[Array, "B N A"]:
+    """G = dQ/da of every agent at the joint action, from the target twins' mean."""
+    g = mask * jax.grad(lambda a: q(past, batch.obs, batch.state, a).sum())(action)
+    if not cfg.normalise_gradient:
+        return g
+    return g / jnp.sqrt(jnp.sum(g**2, axis=-1, keepdims=True) / mask.sum(-1, keepdims=True) + 1e-8)
+
+
+def surrogate(
+    cfg: Any, w: Float[Array, "*B"], e: Float[Array, "*B A"], g: Float[Array, "*B A"], a: Float[Array, "*B A"]
+) -> Float[Array, "*B"]:
+    """W <e, a> - beta <g, a>: L_i before its mean; gradients flow through `a` alone."""
+    e, g = jax.lax.stop_gradient((e, g))
+    return jnp.sum((w[..., None] * e - internal_beta(cfg) * g) * a, axis=-1)
+
+
+class Extracted(NamedTuple):
+    """State of stage 3."""
+
+    actor: Net
+
+
+def report(a: Array, e: Array, g: Array, w: Array, value: Array) -> dict[str, Array]:
+    """The metrics that every member of the family prints."""
+    return {
+        "policy_loss": value,
+        "pull": jnp.abs(w[..., None] * e).mean(),
+        "push": jnp.abs(g).mean(),
+        "action_size": jnp.abs(a).mean(),
+    }
