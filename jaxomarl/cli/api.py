@@ -1,0 +1,92 @@
+"""The Python face; the command line is a skin over it."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxomarl.base import JaxomarlError, Task, refuse
+from jaxomarl.cli import plan, session
+from jaxomarl.cli.policy import load
+from jaxomarl.cli.seeds import parse_seeds
+from jaxomarl.cli.session import Results
+from jaxomarl.data.catalog import load as load_data
+from jaxomarl.envs.catalog import make
+from jaxomarl.presets import find
+
+__all__ = ["load", "resolve", "train"]
+
+
+def resolve(
+    systems: Sequence[str],
+    tasks: Sequence[str],
+    data: Sequence[str] = (),
+    seeds: str | int | Sequence[int] = 16,
+    preset: str = "",
+    overrides: plan.Overrides | None = None,
+    rows: int = 0,
+    episodes: int = 0,
+    scale: float = 1.0,
+) -> list[plan.Group]:
+    """Names to groups of runs, everything checked; raises JaxomarlError before any training."""
+    chosen = parse_seeds(str(seeds)) if isinstance(seeds, str | int) else parse_seeds(",".join(map(str, seeds)) + ",")
+    if episodes < 0:
+        raise refuse("--episodes", "a positive number", episodes, "Leave it out for the task's default.")
+    groups: list[plan.Group] = []
+    for flag, values in {
+        "systems": systems,
+        "tasks": tasks,
+        "data": data,
+        **{f"cfg.{k}": v for k, v in (overrides or {}).items()},
+    }.items():
+        twice = [v for k, v in enumerate(values) if v in list(values)[:k]]
+        if twice:
+            raise refuse(f"--{flag.replace('_', '-')}", "each value once", twice[0], "Name it once.")
+    for name in systems:
+        plan.find_system(name)
+    for task_name in tasks:
+        task: Task = make(task_name)
+        task = task._replace(episodes=episodes or task.episodes)
+        settings = find(preset, task.name)
+        for quality in data or ("",):
+            stated = quality or settings.data.get(task.name, "")
+            dataset, manifest = load_data(task, stated, rows)
+            for name in systems:
+                cfgs = plan.configs(name, settings, overrides or {}, scale)
+                groups += plan.groups(name, task, manifest["quality"], dataset, manifest, cfgs, chosen)
+    return groups
+
+
+def train(
+    system: str,
+    task: str,
+    data: str = "",
+    seeds: str | int | Sequence[int] = 1,
+    preset: str = "",
+    out: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    rows: int = 0,
+    episodes: int = 0,
+    scale: float = 1.0,
+    report: Callable[..., None] = lambda group, progress: None,
+    **cfg: Any,
+) -> Results:
+    """Train a system on a data set over seeds and return its results; `out` keeps them as the command line does.
+
+    `data` is a quality of the task ("" its default), `seeds` a count, "4:8" or a list; `cfg` sets the system's fields,
+    a list of values sweeps one. Raises JaxomarlError for anything that cannot be trained as asked.
+    """
+    overrides = {k: list(v) if isinstance(v, list | tuple) else [v] for k, v in cfg.items()}
+    groups = resolve([system], [task], [data], seeds, preset, overrides, rows, episodes, scale)
+    folder = Path(out) if out is not None else None
+    if folder is None and (resume or overwrite):
+        raise JaxomarlError("train: resume and overwrite need out, the folder they are about")
+    with session.locked(folder):
+        if folder:
+            session.open_folder(
+                folder,
+                session.asked(find(preset, make(task).name).name, overrides, rows, episodes, scale),
+                resume,
+                overwrite,
+            )
+        return session.train_groups(groups, folder, report=report)

@@ -1,0 +1,221 @@
+"""The commands and their flags."""
+
+import dataclasses
+import os
+import shlex
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from jaxomarl.base import JaxomarlError, refuse
+from jaxomarl.cli import api, directions, plan, reproduce, runtime, session
+from jaxomarl.cli.progress import Lines, clock
+from jaxomarl.presets import find
+from jaxomarl.results import figures
+from jaxomarl.training.runner import Interrupted
+
+MAIN = ("omsd", "brpo-ind", "brpo-ctde", "brpo-jal")
+
+Cfg = dataclasses.make_dataclass(
+    "Cfg", [(name, tuple[kind, ...], ()) for name, kind in plan.config_fields().items()], frozen=True
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Common:
+    """Flags of everything that trains."""
+
+    seeds: str = "16"
+    """16 for seeds 0..15, 4:8 for 4..7, or 3,5."""
+    preset: str = ""
+    """Named settings; empty: the first made for the task (games: mode-seeking; paper-code is the other)."""
+    out: Path | None = None
+    """Folder of the results; empty: runs/TASK-DATA-PRESET."""
+    resume: bool = False
+    """Start, continue or reprint what OUT holds."""
+    overwrite: bool = False
+    """Delete what OUT holds and start again."""
+    source: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    """OUT of another command whose finished stages are reused."""
+    rows: int = 0
+    """Transitions in a data set made on demand; 0: the task's own number."""
+    episodes: int = 0
+    """Episodes of each evaluation; 0: the task's own number."""
+    scale: float = 1.0
+    """Times every step count, in whole chunks."""
+    dry_run: bool = False
+    """Say what would run, and stop."""
+    compile_cache: bool = True
+    """Keep compiled programs in the user's cache directory (JAXOMARL_CACHE moves it)."""
+    cfg: Cfg = Cfg()  # type: ignore  # noqa: RUF009 (frozen, empty)
+    """A system's fields; several values sweep one."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sweep(Common):
+    """Train systems on tasks over seeds and settings: one table, intervals and pictures."""
+
+    systems: tuple[str, ...] = MAIN
+    """Names as in the README's table."""
+    tasks: tuple[str, ...] = ("games/bandit",)
+    data: tuple[str, ...] = ()
+    """Qualities of data; empty: the preset's, or the task's default."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Train(Common):
+    """Train one system on one data set."""
+
+    system: tyro.conf.Positional[str]
+    """A name as in the README's table."""
+    task: str = "games/bandit"
+    data: str = ""
+    """Quality of data; empty: the preset's, or the task's default."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reproduce:
+    """Make a paper's table again, ours beside the published numbers."""
+
+    table: tyro.conf.Positional[str]
+    """omsd-table1."""
+    seeds: str = "16"
+    scale: float = 1.0
+    """Times every step count of the learned runs."""
+    out: Path = Path("runs/omsd-table1")
+    compile_cache: bool = True
+    """Keep compiled programs in the user's cache directory."""
+
+
+COMMANDS = {"sweep": Sweep, "train": Train, "reproduce": Reproduce}
+
+
+class Stop:
+    """Ctrl-C and SIGTERM ask training to stop at the next chunk; a second one ends the process at once."""
+
+    def __init__(self) -> None:
+        self.code = 0
+
+    def __enter__(self) -> "Stop":
+        self.before = {s: signal.signal(s, self.note) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for s, handler in self.before.items():
+            signal.signal(s, handler)
+
+    def note(self, number: int, frame: object) -> None:
+        """Remember the signal."""
+        if self.code:
+            print("\nstopped at once; everything up to the last checkpoint is kept", file=sys.stderr, flush=True)
+            os._exit(self.code)  # an exception here may surface in JAX's callbacks, or crash its threads at exit
+        self.code = 130 if number == signal.SIGINT else 75
+        print("\nstopping at the next chunk; what is trained will be saved", file=sys.stderr, flush=True)
+
+    def asked(self) -> bool:
+        """Whether training should stop."""
+        return bool(self.code)
+
+
+def run(command: str, argv: list[str]) -> int:
+    """Parse and run; the exit code."""
+    if command:
+        asked = tyro.cli(COMMANDS[command], args=argv, prog=f"jaxomarl {command}")
+    else:
+        asked = tyro.extras.subcommand_cli_from_dict(COMMANDS, args=argv, prog="jaxomarl")  # type: ignore
+    try:
+        runtime.use_cores()
+        if asked.compile_cache:
+            runtime.keep_programs()
+        with Stop() as stop:
+            try:
+                if isinstance(asked, Reproduce):
+                    reproduce.table(asked.table, asked.seeds, asked.scale, asked.out, stop.asked)
+                else:
+                    sweep(asked, stop)
+            except (Interrupted, KeyboardInterrupt):
+                kept = "stopped; everything up to the last checkpoint is kept. Go on with:"
+                line = "\n" if sys.stderr.isatty() else ""  # a progress line may be open
+                print(f"{line}{kept}\n  {go_on(command, argv)}", file=sys.stderr)
+                return stop.code or 130
+    except JaxomarlError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {error}. What was finished is kept; --resume goes on once that is mended.", file=sys.stderr)
+        return 74
+    return 0
+
+
+def go_on(command: str, argv: list[str]) -> str:
+    """The command line that continues this one; `reproduce` continues by itself."""
+    again = [x for x in argv if x != "--overwrite"]  # which --resume excludes
+    if (command or argv[0]) != "reproduce" and "--resume" not in again:
+        again.append("--resume")
+    return shlex.join([*(("python", "-m", f"experiments.{command}") if command else ("jaxomarl",)), *again])
+
+
+def sweep(asked: Any, stop: Stop) -> None:
+    """Train what was asked for and show the table."""
+    start = time.perf_counter()
+    several = isinstance(asked, Sweep)
+    systems, tasks = (asked.systems, asked.tasks) if several else ((asked.system,), (asked.task,))
+    data = asked.data if several else ((asked.data,) if asked.data else ())
+    chosen = {f.name: getattr(asked.cfg, f.name) for f in dataclasses.fields(asked.cfg)}
+    overrides = {k: v for k, v in chosen.items() if v}
+    groups = api.resolve(
+        systems, tasks, data, asked.seeds, asked.preset, overrides, asked.rows, asked.episodes, asked.scale
+    )
+    if not groups:
+        raise refuse("--systems, --tasks", "at least one name each", "none", "Leave the flag out for its default.")
+    preset = find(asked.preset, groups[0].task.name).name
+    out = asked.out or session.default_folder(groups, preset)
+    for source in [asked.source] if asked.source else []:
+        if not (source / "stages").is_dir():
+            raise refuse("--from", "the --out folder of another command", str(source), "It has no stages/.")
+    if asked.dry_run:
+        return plan_text(groups, out)
+    with session.locked(out):
+        settings = session.asked(preset, overrides, asked.rows, asked.episodes, asked.scale)
+        session.open_folder(out, settings, asked.resume, asked.overwrite)
+        print(
+            f"{len(groups)} group(s), {sum(len(g.seeds) for g in groups)} runs, preset {preset}, into {out}",
+            file=sys.stderr,
+        )
+        lines = Lines()
+        results = session.train_groups(
+            groups, out, [asked.source] if asked.source else [], lines, stop.asked, lines.say
+        )
+        pictures = draw(results, groups, out)
+    print(f"\n{results.table}\n{out / 'summary.md'}" + "".join(f"\n{p}" for p in pictures))
+    print(f"done in {clock(time.perf_counter() - start)}", file=sys.stderr)
+
+
+def draw(results: session.Results, groups: list[plan.Group], out: Path) -> list[Path]:
+    """Every picture that these results allow; where matplotlib is missing, a line says so."""
+    made = [out / "returns.png", out / "intervals.png"]
+    try:
+        figures.learning_curves(made[0], results.rows)
+        figures.score_intervals(made[1], results.records)
+        for task in {g.task.name: g.task for g in groups}.values():
+            path = out / f"{task.name.replace('/', '-')}-directions.png"
+            if directions.draw(path, [(g, past) for g, past in results.past if g.task.name == task.name], results.rows):
+                made.append(path)
+    except JaxomarlError as error:
+        print(f"no pictures: {error}", file=sys.stderr)
+        return []
+    return made
+
+
+def plan_text(groups: list[plan.Group], out: Path) -> None:
+    """What a command would do: groups, stages, updates, memory."""
+    print(f"into {out}")
+    for g in groups:
+        stages = g.system.pipeline(g.task.env.spec, g.cfgs[0], g.task.env if g.system.online else None)
+        steps = ", ".join(f"{s.name} {s.steps}" for s in stages)
+        memory = session.memory_estimate(g) / 2**20
+        print(f"  {g.name} on {g.task.name}/{g.quality}: {len(g.seeds)} runs; updates: {steps}; about {memory:.0f} MiB")

@@ -1,0 +1,28 @@
+"""`--seeds 16` is 0..15, `--seeds 4:8` is 4..7, `--seeds 3,5` names them."""
+
+from jaxomarl.base import refuse
+
+WAY = "Write 16 for seeds 0..15, 4:8 for 4..7, or 3,5 to name them."
+MOST = 100_000
+
+
+def parse_seeds(text: str) -> list[int]:
+    """The seeds a text means; JaxomarlError where it is empty, negative or malformed."""
+    try:
+        if ":" in text:
+            low, high = (int(x) for x in text.split(":"))
+            seeds = range(low, high)
+        elif "," in text:
+            seeds = [int(x) for x in text.removesuffix(",").split(",")]
+        else:
+            seeds = range(int(text))
+    except ValueError:
+        raise refuse("--seeds", "a count, a range or a list", text, WAY) from None
+    if isinstance(seeds, range) and seeds.stop - seeds.start > MOST:
+        raise refuse("--seeds", f"at most {MOST} seeds", text, WAY)
+    seeds = list(seeds)
+    if not seeds or min(seeds) < 0 or max(seeds) >= 2**31:
+        raise refuse("--seeds", "at least one seed in 0 .. 2^31 - 1", text, WAY)
+    if len(set(seeds)) < len(seeds):
+        raise refuse("--seeds", "each seed once", text, WAY)
+    return seeds

@@ -1,0 +1,295 @@
+"""One command from its resolved plan to files: folders, training, csv, policies, summary, figures.
+
+OUT/sweep.json                        what was asked; what --resume compares
+OUT/stages/<stage>-<digest>-<rows>/   checkpoints, executed, DONE: trained stages, shared by whoever needs them
+OUT/<task>/<data>/<system>-<digest>/  a group: DONE, and a folder for each run:
+    <config>-seed-<s>/                run.json, metrics.csv, returns.csv, policy.safetensors
+OUT/summary.md, summary.csv, *.png
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import importlib.metadata
+import platform
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxomarl.base import Past, Stage, refuse
+from jaxomarl.cli.plan import Group, config_digest
+from jaxomarl.cli.policy import save_policies
+from jaxomarl.config import digest, static_fields, traced_fields
+from jaxomarl.data.stats import identity, statistics
+from jaxomarl.results import store, tables
+from jaxomarl.training.library import Library, Trained
+from jaxomarl.training.runner import Job, Progress, run
+
+FORMAT = 1
+PACKAGES = ("jaxomarl", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+@dataclasses.dataclass
+class Results:
+    """What a command has made: the records of its table, its runs, and the finished stages of each group."""
+
+    out: Path | None
+    records: list[tables.Record]
+    runs: list[store.Run]
+    rows: list[store.Row]
+    past: list[tuple[Group, Past]]
+
+    @property
+    def table(self) -> str:
+        """The summary as aligned text."""
+        return tables.text(self.records)
+
+    @property
+    def returns(self) -> dict[str, np.ndarray]:
+        """Final team returns by system (and swept values): [seeds, episodes]."""
+        out = {}
+        for r in self.records:
+            mine = [x for x in self.rows if (x.system, x.config, x.stage) == (r.system, r.config, r.stage)]
+            mine = [x for x in mine if x.step == r.step and x.metric == "return"]
+            seeds = sorted({x.seed for x in mine})
+            out[" ".join(filter(None, (r.system, r.swept)))] = np.array(
+                [[x.value for x in mine if x.seed == s] for s in seeds]
+            )
+        return out
+
+
+# --- the output folder ---
+
+
+def open_folder(out: Path, asked: dict[str, Any], resume: bool, overwrite: bool) -> None:
+    """Take a folder for a command; `asked` is all that must agree for its results to belong together.
+
+    Raises JaxomarlError where it holds something else, or the same without --resume or --overwrite.
+    """
+    if resume and overwrite:
+        raise refuse("--resume, --overwrite", "one of them", "both", "Continue, or delete and start again.")
+    found = out / "sweep.json"
+    if found.exists() and overwrite:
+        for path in out.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != ".lock":  # it is held: another would let a second process in
+                path.unlink()
+    elif found.exists():
+        before = store.read_json(found)["asked"]
+        other = [k for k in sorted({*before, *asked}) if not extends(before.get(k), asked.get(k))]
+        if other:
+            was, now = ({k: d.get(k) for k in other} for d in (before, asked))
+            way = "--out takes another folder; --overwrite deletes this one; --resume wants the same settings."
+            raise refuse(f"--out {out}", f"results of {was}", now, way)
+        if not resume:
+            raise refuse(
+                "--out",
+                "a new folder",
+                f"{out}, which holds this command's results",
+                "--resume goes on, --overwrite starts again.",
+            )
+    out.mkdir(parents=True, exist_ok=True)
+    store.write_json(found, {"format": FORMAT, "asked": asked, "versions": versions()})
+
+
+@contextlib.contextmanager
+def locked(out: Path | None) -> Iterator[None]:
+    """Hold a folder for this process; JaxomarlError where another holds it, or it is none of ours."""
+    if out is None:
+        yield
+        return
+    if out.exists() and not out.is_dir():
+        raise refuse("--out", "a folder", f"the file {out}", "Name another.")
+    if out.is_dir() and not (out / "sweep.json").exists() and any(p.name != ".lock" for p in out.iterdir()):
+        raise refuse(
+            "--out", "an empty folder or one that jaxomarl made", str(out), "Name another; nothing was touched."
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    with open(out / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise refuse(
+                "--out", "a folder of this command alone", f"{out}, in use", "Wait, or name another."
+            ) from None
+        yield
+
+
+def versions() -> dict[str, str]:
+    """Of what the numbers depend on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+# --- a group of runs ---
+
+
+class Writer:
+    """Writes a group's run folders, after each stage what is known by then."""
+
+    def __init__(self, out: Path | None, group: Group) -> None:
+        self.out, self.group = out, group
+        self.facts: dict[str, Any] = {}
+        self.rows: dict[str, list[list[store.Row]]] = {k: [[] for _ in group.seeds] for k in ("metrics", "returns")}
+        self.infos = [self.info(r) for r in range(len(group.seeds))]
+        self.folders = [self.folder / f"{i['config'][:8]}-seed-{i['seed']}" for i in self.infos]
+
+    @property
+    def folder(self) -> Path:
+        """The group's."""
+        g = self.group
+        return (self.out or Path()) / g.task.name.replace("/", "-") / g.quality / f"{g.name}-{g.digest}"
+
+    def info(self, r: int) -> dict[str, Any]:
+        """The part of run.json that is known before training."""
+        g = self.group
+        stages = g.system.pipeline(g.task.env.spec, g.cfgs[r], g.task.env if g.system.online else None)
+        spec = dataclasses.asdict(g.task.env.spec)
+        return {
+            "format": FORMAT,
+            "system": g.name,
+            "task": g.task.name,
+            "data": g.quality,
+            "data_sha256": g.manifest["sha256"],
+            "dialect": g.task.env.spec.dialect,
+            "spec": spec,
+            "config": config_digest(g.cfgs[r]),
+            "cfg": {**static_fields(g.cfgs[r]), **traced_fields(g.cfgs[r])},
+            "swept": g.swept[r],
+            "seed": g.seeds[r],
+            "final_stage": stages[-1].name,
+            "centralised": stages[-1].algorithm.centralised,
+            "episodes": g.task.episodes,
+            "optimum": g.task.optimum,
+            "versions": versions(),
+            "device": f"{jax.devices()[0].device_kind} x{jax.device_count()}",
+            "precision": {"matmul": str(jax.config.jax_default_matmul_precision or "default"), "evaluation": "highest"},  # type: ignore
+        }
+
+    def stage(self, index: int, stage: Stage, trained: Trained) -> None:
+        """Take a finished stage's histories."""
+        batches = trained.facts.get("batches", [trained.facts])
+        self.facts[stage.name] = batches[0] if len(batches) == 1 else {"batches": batches}
+        chunk = min(stage.chunk, stage.steps)
+        chunks = stage.steps // chunk
+        marks = [0, *(c for c in range(1, chunks + 1) if c % stage.every == 0 or c == chunks)]
+        for r, info in enumerate(self.infos):
+            steps = chunk * np.arange(1, chunks + 1)
+            metrics = {k: v[r] for k, v in trained.metrics.items()}
+            self.rows["metrics"][r] += store.metrics_rows(info, stage.name, steps, metrics)
+            if trained.evaluations:
+                shown = {k: v[r] for k, v in trained.evaluations.items()}
+                self.rows["returns"][r] += store.returns_rows(info, stage.name, chunk * np.array(marks), shown)
+        self.write()
+
+    def write(self) -> None:
+        """Files of every run as far as they are known."""
+        if self.out is None:
+            return
+        done = sum(f.get("seconds", 0.0) for f in self.facts.values())
+        compiled = sum(f.get("compile_seconds", 0.0) for f in self.facts.values())
+        executed = sum(f.get("updates_executed", 0) for f in self.facts.values())
+        cost = {"seconds": round(done, 3), "compile_seconds": round(compiled, 3), "updates_executed": executed}
+        for r, folder in enumerate(self.folders):
+            store.write_json(folder / "run.json", {**self.infos[r], **cost, "stages": self.facts})
+            for name, rows in self.rows.items():
+                store.write_table(folder / f"{name}.csv", rows[r], store.COLUMNS)
+
+    def finish(self, state: Any, past: Past) -> None:
+        """Final policies and the group's DONE."""
+        if self.out is None:
+            return
+        g = self.group
+        algorithm = g.system.pipeline(g.task.env.spec, g.cfgs[0], None)[-1].algorithm
+        if algorithm.act is not None:
+            save_policies(self.folders, algorithm, state, past, g.task.env.spec)
+        store.write_json(self.folder / "DONE", {"runs": [f.name for f in self.folders]})
+
+    @property
+    def runs(self) -> list[store.Run]:
+        """As the report reads them."""
+        return [store.Run(f, i) for f, i in zip(self.folders, self.infos, strict=True)]
+
+
+def train_groups(
+    groups: Sequence[Group],
+    out: Path | None,
+    sources: Sequence[Path] = (),
+    report: Callable[[Group, Progress], None] = lambda group, progress: None,
+    stopped: Callable[[], bool] = lambda: False,
+    say: Callable[[str], None] = print,
+) -> Results:
+    """Train every group, sharing stages, and write what there is to write; raises Interrupted with all work saved."""
+    library = Library(*([out / "stages"] if out else []), *(s / "stages" for s in sources))
+    past, rows, runs = [], [], []
+    for group in groups:
+        writer, env = Writer(out, group), group.task.env
+        spec = env.spec
+        job = Job(
+            system=group.system,
+            spec=spec,
+            cfgs=group.cfgs,
+            seeds=group.seeds,
+            data=group.system.prepare(spec, group.cfgs[0], group.data),
+            stats=identity(spec) if group.system.online else statistics(group.data),
+            env=env,
+            episodes=group.task.episodes,
+            facts={"task": group.task.name, "dialect": spec.dialect, "data": group.manifest["sha256"]},
+            library=library,
+            report=lambda progress, group=group: report(group, progress),
+            stopped=stopped,
+            finished=writer.stage,
+            say=say,
+        )
+        done = run(job)
+        final = group.system.pipeline(spec, group.cfgs[0], env if group.system.online else None)[-1].name
+        writer.finish(done[final], {k: v for k, v in done.items() if k != final})
+        past.append((group, done))
+        runs += writer.runs
+        rows += [row for one in writer.rows["returns"] for row in one]
+    records = tables.summary(rows, runs)
+    if out:
+        tables.write_summary(out, records)
+    return Results(out, records, runs, rows, past)
+
+
+def asked(
+    preset: str, overrides: Mapping[str, Sequence[Any]], rows: int, episodes: int, scale: float
+) -> dict[str, Any]:
+    """What must agree for two commands to share a folder: all but systems, tasks, seeds and further swept values."""
+    fields = {f"cfg.{k}": list(v) for k, v in overrides.items()}
+    return {"preset": preset, "rows": rows, "episodes": episodes, "scale": scale, **fields}
+
+
+def extends(before: Any, now: Any) -> bool:
+    """Whether a setting is what it was, or a sweep of a field that had one value, or fewer of them."""
+    if isinstance(now, list) and (before is None or isinstance(before, list)):
+        return set(before or ()) <= set(now) and (before is not None or len(now) > 1)
+    return before == now
+
+
+def default_folder(groups: Sequence[Group], preset: str) -> Path:
+    """runs/<task>-<preset>, or a digest where there are several tasks."""
+    names = sorted({f"{g.task.name}-{g.quality}".replace("/", "-") for g in groups})
+    return Path("runs") / f"{names[0] if len(names) == 1 else digest(names)[:8]}-{preset}"
+
+
+def memory_estimate(group: Group) -> int:
+    """Bytes of the largest stage's R-leading state plus the data: what a dry run prints."""
+    stages = group.system.pipeline(group.task.env.spec, group.cfgs[0], None)
+    past: Past = {"stats": identity(group.task.env.spec)}
+    past = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), past)
+    held = 0
+    for stage in stages:
+        past[stage.name] = jax.eval_shape(stage.algorithm.init, jax.random.key(0), past, group.data)
+        held += sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(past[stage.name]))
+    data = sum(x.nbytes for x in jax.tree.leaves(group.data))
+    return held * len(group.seeds) + data

@@ -1,0 +1,25 @@
+"""The papers' settings and ours, by name: `--preset NAME`."""
+
+import difflib
+import fnmatch
+
+from jaxomarl.base import refuse
+from jaxomarl.presets.games import GAMES
+from jaxomarl.presets.preset import Preset
+
+PRESETS: dict[str, Preset] = {p.name: p for p in GAMES}
+
+
+def find(name: str, task: str) -> Preset:
+    """The preset called `name`; "" is the first one made for the task, or the systems' own defaults.
+
+    Raises JaxomarlError for an unknown name.
+    """
+    if name and name not in PRESETS:
+        near = difflib.get_close_matches(name, PRESETS, n=3, cutoff=0.4)
+        hint = f"Did you mean {' or '.join(near)}?" if near else ""
+        raise refuse("--preset", f"one of {', '.join(PRESETS)}", name, hint)
+    if name:
+        return PRESETS[name]
+    fitting = [p for p in PRESETS.values() if any(fnmatch.fnmatch(task, t) for t in p.tasks)]
+    return fitting[0] if fitting else Preset("defaults", (), (), {}, about="each system's own defaults")

@@ -1,0 +1,90 @@
+"""Statistics over seeds, in numpy: one convention, stated once, so that no two tables disagree.
+
+The unit is a run (a seed), and its score is the mean over its episodes, which are not independent runs.
+`mean`, `std` and `iqm` reduce the last axis, so that a bootstrap applies them to all replicates at once.
+A value that is not finite makes the statistic nan; to leave diverged seeds out is the caller's decision, to be shown.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Float, Num
+
+
+def _strict(x: np.ndarray) -> np.ndarray:
+    """The values in float64, with nan throughout any sample that holds a value that is not finite."""
+    return np.where(np.isfinite(x).all(-1, keepdims=True), x, np.nan).astype(np.float64)
+
+
+def mean(x: Num[np.ndarray, "*B n"]) -> Float[np.ndarray, "*B"]:
+    """Arithmetic mean over the last axis."""
+    return np.asarray(np.mean(_strict(x), -1))
+
+
+def std(x: Num[np.ndarray, "*B n"]) -> Float[np.ndarray, "*B"]:
+    """Sample standard deviation over the last axis, sqrt(sum (x - mean)^2 / (n - 1)): ddof = 1; nan where n < 2.
+
+    It is the spread of seeds. The standard error of their mean is std / sqrt(n): never mix the two in one table.
+    """
+    if x.shape[-1] < 2:
+        return np.full(x.shape[:-1], np.nan)
+    return np.asarray(np.std(_strict(x), -1, ddof=1))
+
+
+def iqm(x: Num[np.ndarray, "*B n"]) -> Float[np.ndarray, "*B"]:
+    """Interquartile mean over the last axis: sort, drop floor(n / 4) values at each end, average the rest.
+
+    The semantics of `scipy.stats.trim_mean(x, 0.25)` and of Agarwal et al. 2021; for runs x tasks give `x.ravel()`.
+    """
+    cut = x.shape[-1] // 4
+    return np.asarray(np.mean(np.sort(_strict(x), -1)[..., cut : x.shape[-1] - cut], -1))
+
+
+def stratified_bootstrap(
+    x: Num[np.ndarray, " runs"] | Num[np.ndarray, "runs tasks"],
+    statistic: Callable[[np.ndarray], np.ndarray] = iqm,
+    reps: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """(low, high): percentile bootstrap interval of `statistic` over all values of x.
+
+    Each replicate draws, within each task, as many runs as there are, with replacement; the interval lies between the
+    (1 - level) / 2 and (1 + level) / 2 quantiles of the replicates. `statistic` maps [reps, values] to [reps].
+    (nan, nan) for fewer than two runs, which say nothing of their spread, and where x is not finite.
+    The same seed gives the same interval. With few runs it is too narrow: the nominal 95 % interval of the mean of 16
+    normal values covers it in about 92 % of studies. Source: Efron 1979; strata as in Agarwal et al. 2021.
+    """
+    x = x if x.ndim == 2 else x[:, None]
+    runs, tasks = x.shape
+    if runs < 2 or not np.isfinite(x).all():
+        return np.nan, np.nan
+    drawn = np.random.default_rng(seed).integers(runs, size=(reps, runs, tasks))
+    replicates = statistic(x[drawn, np.arange(tasks)].reshape(reps, -1))
+    low, high = np.quantile(replicates, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def probability_of_improvement(
+    x: Num[np.ndarray, " n"] | Num[np.ndarray, "n tasks"], y: Num[np.ndarray, " m"] | Num[np.ndarray, "m tasks"]
+) -> float:
+    """P(X > Y) + P(X = Y) / 2 for a random run of each, averaged over tasks: Mann-Whitney's U / (n m).
+
+    Source: Agarwal et al. 2021. nan where a value is not finite. ValueError where x and y differ in tasks.
+    """
+    if x.shape[1:] != y.shape[1:]:
+        raise ValueError(f"probability_of_improvement: the tasks differ, {x.shape[1:]} and {y.shape[1:]}")
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        return float("nan")
+    above, equal = x[:, None] > y[None], x[:, None] == y[None]
+    return float(np.mean(above + 0.5 * equal))
+
+
+def performance_profile(
+    x: Num[np.ndarray, " runs"] | Num[np.ndarray, "runs tasks"], thresholds: Num[np.ndarray, " T"]
+) -> Float[np.ndarray, " T"]:
+    """[T], share of runs (over all tasks) that score above each threshold (Dolan and More 2002; Agarwal et al. 2021).
+
+    A nan is above no threshold and stays in the denominator: a diverged run counts as a failure.
+    """
+    return np.mean(x.reshape(-1, 1) > thresholds, axis=0)

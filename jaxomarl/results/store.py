@@ -1,0 +1,237 @@
+"""Results as plain files: CSV and JSON only, every write atomic, equal numbers give equal bytes."""
+
+import csv
+import io
+import json
+import math
+import os
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Int, Num
+
+from jaxomarl.base import refuse
+
+COLUMNS = ("system", "task", "data", "config", "seed", "stage", "step", "metric", "episode", "value")
+INFO = ("system", "task", "data", "config", "cfg", "swept", "seed", "final_stage")
+"""What every run.json holds; a runner may add more."""
+
+
+class Row(NamedTuple):
+    """One number of one run. `config` is the digest of all hyper-parameters, the seed apart."""
+
+    system: str
+    task: str
+    data: str
+    config: str
+    seed: int
+    stage: str
+    step: int
+    metric: str
+    episode: int | str  # "" in metrics.csv, which holds means over a chunk
+    value: float
+
+
+class Run(NamedTuple):
+    """A run's folder and what its run.json says."""
+
+    path: Path
+    info: dict[str, Any]
+
+
+# --- files ---
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Replace a file in one step: a reader, or a killed writer, leaves the old content or the new, never a part.
+
+    Missing folders are made. OSError (a full disk, say) passes through and leaves the old file as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")  # same folder, so that os.replace is atomic
+    try:
+        with open(part, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException as error:
+        part.unlink(missing_ok=True)
+        if (
+            isinstance(error, OSError) and error.errno is not None and error.filename is None
+        ):  # a write does not say where
+            error.filename = str(path)
+        raise
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write strict JSON with sorted keys; numpy values become plain ones, a non-finite float "nan", "inf" or "-inf".
+
+    TypeError where a value is no data (a function, an object).
+    """
+    write_bytes(path, (json.dumps(_plain(value), indent=2, sort_keys=True, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: str | Path) -> Any:
+    """The value that `write_json` wrote; JaxomarlError where the file is not JSON."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise refuse(str(path), "JSON", str(error), "Delete the file, or run the cell again.") from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return repr(value)
+    return str(value) if isinstance(value, Path) else value
+
+
+def write_table(path: str | Path, rows: Iterable[Iterable[Any]], columns: Sequence[str]) -> None:
+    """Write a CSV; floats as `repr(float(x))`, which reads back to the same bits, None as an empty cell.
+
+    JaxomarlError where a row is not as long as `columns`.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        cells = [_cell(x) for x in row]
+        if len(cells) != len(columns):
+            raise refuse(f"a row of {path}", f"{len(columns)} cells", cells, f"The columns are {tuple(columns)}.")
+        writer.writerow(cells)
+    write_bytes(path, text.getvalue().encode())
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return repr(float(value)) if isinstance(value, float | np.floating) else str(value)
+
+
+def read_table(path: str | Path) -> list[dict[str, str]]:
+    """Rows of a CSV as text by column; JaxomarlError where it is torn."""
+    header, rows = _read(path)
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def read_rows(path: str | Path) -> list[Row]:
+    """Rows of a metrics.csv or returns.csv; JaxomarlError where a column or a cell is not as `Row` has it."""
+    header, rows = _read(path)
+    if tuple(header) != COLUMNS:
+        raise refuse(f"the columns of {path}", repr(COLUMNS), tuple(header), "Read other tables with read_table.")
+    try:
+        return [
+            Row(*r[:4], int(r[4]), r[5], int(r[6]), r[7], int(r[8]) if r[8] else "", float(r[9]))  # pyright: ignore
+            for r in rows
+        ]
+    except ValueError as error:
+        raise refuse(str(path), "whole numbers and a value", str(error), "Run the cell again.") from error
+
+
+def _read(path: str | Path) -> tuple[list[str], list[list[str]]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        try:
+            header, *rows = csv.reader(file, strict=True)
+        except (csv.Error, ValueError) as error:
+            raise refuse(str(path), "a CSV with a header", str(error), "Run the cell again.") from error
+    for line, row in enumerate(rows, 2):
+        if len(row) != len(header):
+            raise refuse(f"{path}, row {line}", f"{len(header)} cells", row, "The file is torn: run the cell again.")
+    return header, rows
+
+
+# --- from arrays to rows ---
+
+
+def metrics_rows(
+    info: Mapping[str, Any], stage: str, steps: Int[np.ndarray, " C"], metrics: Mapping[str, Num[np.ndarray, " C"]]
+) -> list[Row]:
+    """Rows of one run's training metrics, by step, then by name.
+
+    `info` is the run's run.json; steps [C] counts the updates at the end of each chunk; metrics name -> [C].
+    JaxomarlError where a metric has not one value per step.
+    """
+    _check("metrics", {name: x.shape for name, x in metrics.items()}, (len(steps),))
+    cell = _identity(info)
+    columns = [(name, metrics[name].tolist()) for name in sorted(metrics)]
+    return [
+        Row(*cell, stage, step, name, "", float(values[c]))
+        for c, step in enumerate(steps.tolist())
+        for name, values in columns
+    ]
+
+
+def returns_rows(
+    info: Mapping[str, Any],
+    stage: str,
+    steps: Int[np.ndarray, " V"],
+    evaluations: Mapping[str, Num[np.ndarray, "V E"]],
+) -> list[Row]:
+    """Rows of one run's evaluations, by step, then by metric, then by episode.
+
+    steps [V] counts the updates at each evaluation; evaluations metric -> [V, E], "return" among them.
+    JaxomarlError where a metric has not one row per step, or metrics differ in episodes.
+    """
+    episodes = next(iter(evaluations.values())).shape[-1] if evaluations else 0
+    _check("evaluations", {name: x.shape for name, x in evaluations.items()}, (len(steps), episodes))
+    cell = _identity(info)
+    tables = [(name, evaluations[name].tolist()) for name in sorted(evaluations)]
+    return [
+        Row(*cell, stage, step, name, episode, float(value))
+        for v, step in enumerate(steps.tolist())
+        for name, table in tables
+        for episode, value in enumerate(table[v])
+    ]
+
+
+def _identity(info: Mapping[str, Any]) -> tuple[str, str, str, str, int]:
+    return info["system"], info["task"], info["data"], info["config"], int(info["seed"])
+
+
+def _check(field: str, shapes: Mapping[str, tuple[int, ...]], expected: tuple[int, ...]) -> None:
+    for name, shape in shapes.items():
+        if shape != expected:
+            raise refuse(f"{field}[{name!r}]", f"shape {expected}", shape, "Give one value per step.")
+
+
+# --- many runs ---
+
+
+def find_runs(paths: Iterable[str | Path]) -> list[Run]:
+    """Every run at or below the given folders, once each, in the order of system, task, data, config, seed.
+
+    JaxomarlError where a path does not exist or a run.json lacks a key of `INFO`.
+    """
+    folders = set()
+    for path in map(Path, paths):
+        if not path.exists():
+            raise refuse("path", "a folder of runs", str(path), "Give the --out folder of a sweep, or a run's folder.")
+        if path.name == "run.json":
+            folders.add(path.parent.resolve())
+        folders.update(Path(at).resolve() for at, _, files in os.walk(path) if "run.json" in files)
+    runs = [Run(folder, _info(folder / "run.json")) for folder in folders]
+    return sorted(runs, key=lambda run: (*_identity(run.info), str(run.path)))
+
+
+def _info(path: Path) -> dict[str, Any]:
+    info = read_json(path)
+    missing = [key for key in INFO if not isinstance(info, dict) or key not in info]
+    if missing:
+        raise refuse(str(path), f"the keys {INFO}", f"no {', '.join(missing)}", "Run the cell again.")
+    return info
+
+
+def load_returns(runs: Iterable[Run]) -> list[Row]:
+    """The rows of every run's returns.csv; a run that has none yet gives no row (`tables.summary` counts it)."""
+    files = [run.path / "returns.csv" for run in runs]
+    return [row for file in files if file.exists() for row in read_rows(file)]

@@ -1,0 +1,156 @@
+"""A group of runs and the compiled functions of one of its stages: init, advance by a chunk, evaluate."""
+
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxomarl.base import Dataset, Environment, Past, Spec, Stage, State, System
+from jaxomarl.config import stack
+from jaxomarl.training import evaluation, sharding
+from jaxomarl.training.library import Library, Trained
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What `report` is told after each chunk."""
+
+    stage: str
+    step: int
+    steps: int
+    runs: int
+    rate: float  # updates per second of one run, all R at once
+    seconds: float  # run so far, without compilation
+    compile_seconds: float
+    metrics: dict[str, np.ndarray]  # [R, chunk]
+    evaluations: dict[str, np.ndarray]  # [R, E] where this report evaluated, else {}
+    bad: tuple[str, ...] = ()  # runs whose numbers stopped being finite, named
+
+
+@dataclass
+class Job:
+    """One group of runs: a system, R configs that agree in their static fields, and R seeds."""
+
+    system: System
+    spec: Spec
+    cfgs: list[Any]
+    seeds: list[int]
+    data: Dataset | None
+    stats: Any
+    env: Environment | None = None  # evaluations are played in it; None: no evaluation
+    episodes: int = 32
+    facts: dict[str, Any] = field(default_factory=dict)  # names task and data; part of each stage's identity
+    library: Library = field(default_factory=Library)
+    report: Callable[[Progress], None] = lambda progress: None
+    stopped: Callable[[], bool] = lambda: False
+    finished: Callable[[int, Stage, Trained], None] = lambda index, stage, trained: None
+    say: Callable[[str], None] = print
+
+    def make(self, cfg: Any) -> tuple[Stage, ...]:
+        """The pipeline for one (possibly traced) config."""
+        return self.system.pipeline(self.spec, cfg, self.env if self.system.online else None)
+
+
+class Program:
+    """The compiled functions of one stage for a group: init, advance by a chunk, evaluate."""
+
+    def __init__(self, job: Job, index: int, past: Past) -> None:
+        self.job, self.index, self.past = job, index, past
+        self.stage = job.make(job.cfgs[0])[index]
+        self.devices = sharding.mesh(len(job.seeds))
+        self.chunk = min(self.stage.chunk, self.stage.steps)
+        self.chunks = self.stage.steps // self.chunk
+        self.marks = [c for c in range(1, self.chunks + 1) if c % self.stage.every == 0 or c == self.chunks]
+        self.evaluates = job.env is not None and self.stage.algorithm.act is not None
+        self.compile_seconds = 0.0
+
+    # --- one run ---
+
+    def key(self, seed: int) -> jax.Array:
+        """The stage's own stream of a seed; it depends on the stage's name, not on its place."""
+        return jax.random.fold_in(jax.random.key(seed), zlib.crc32(self.stage.name.encode()))
+
+    def init(self, cfg: Any, key: jax.Array, past: Past, data: Dataset | None) -> State:
+        """State before the first update."""
+        return self.job.make(cfg)[self.index].algorithm.init(jax.random.fold_in(key, 0), past, data)  # type: ignore
+
+    def advance(self, state: State, cfg: Any, key: jax.Array, past: Past, chunk: jax.Array, data: Any) -> tuple:
+        """One chunk of updates: (state, metrics [chunk])."""
+        stage = self.job.make(cfg)[self.index]
+        k_fresh, k_scan = jax.random.split(jax.random.fold_in(key, chunk))
+        if stage.refresh:
+            state = stage.refresh(k_fresh, state, past, data)
+        step = lambda state, k: self.update(state, k, cfg, past, data)
+        return jax.lax.scan(step, state, jax.random.split(k_scan, self.chunk))
+
+    def update(self, state: State, key: jax.Array, cfg: Any, past: Past, data: Any) -> tuple[State, dict]:
+        """One gradient step on a fresh batch."""
+        algorithm = self.job.make(cfg)[self.index].algorithm
+        k_batch, k_update = jax.random.split(key)
+        return algorithm.update(k_update, state, past, algorithm.batch(k_batch, state, data))
+
+    def evaluate(self, cfg: Any, state: State, past: Past, act_keys: jax.Array, reset_keys: jax.Array) -> dict:
+        """Episodes of one run."""
+        job = self.job
+        assert job.env is not None
+        return evaluation.evaluate_one(job.env, job.make, self.index, cfg, state, past, act_keys, reset_keys)
+
+    # --- R runs ---
+
+    def rows(self, chosen: list[int]) -> tuple[Any, jax.Array, Past]:
+        """Configs, keys and finished stages of some of the group's runs, laid over the devices."""
+        size = sharding.padded(len(chosen), self.devices)
+        index = np.array(chosen)
+        cfgs = stack([self.job.cfgs[r] for r in chosen])
+        keys = jnp.stack([self.key(self.job.seeds[r]) for r in chosen])
+        past = jax.tree.map(lambda x: x[index], self.past)
+        return sharding.place((cfgs, keys, past), self.devices, size)
+
+    @cached_property
+    def shapes(self) -> dict[str, Any]:
+        """Shapes of one run's state, metrics and evaluations, by tracing alone."""
+        cfg, key, past, data = self.job.cfgs[0], self.key(0), self.first_past(), self.job.data
+        state = jax.eval_shape(self.init, cfg, key, past, data)
+        _, metrics = jax.eval_shape(self.update, state, key, cfg, past, data)
+        shown = jax.eval_shape(self.evaluate, cfg, state, past, *self.some_keys()) if self.evaluates else {}
+        return {"state": state, "metrics": metrics, "evaluations": shown}
+
+    def like(self, runs: int) -> dict[str, Any]:
+        """Shapes of a checkpoint of U rows."""
+        struct, float32 = jax.ShapeDtypeStruct, jnp.float32
+        marks = (runs, len(self.marks) + 1, self.job.episodes)
+        return {
+            "state": jax.tree.map(lambda x: struct((runs, *x.shape), x.dtype), self.shapes["state"]),
+            "metrics": {k: struct((runs, self.chunks), float32) for k in self.shapes["metrics"]},
+            "evaluations": {k: struct(marks, float32) for k in self.shapes["evaluations"]},
+        }
+
+    def first_past(self) -> Past:
+        """The finished stages of one run."""
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), self.past)
+
+    def some_keys(self) -> tuple[jax.Array, jax.Array]:
+        """Keys of the shapes that an evaluation takes."""
+        return evaluation.act_keys(0, 0, self.job.episodes), evaluation.reset_keys(self.job.episodes)
+
+    def compile(self, f: Callable, how: str, shared: int, args: tuple, donate: tuple[int, ...] = ()) -> Callable:
+        """Lift to R runs, trace once, compile, and count the seconds apart."""
+        start = time.perf_counter()
+        lifted = sharding.sharded(sharding.over_runs(f, how, shared), self.devices, shared)
+        compiled = jax.jit(lifted, donate_argnums=donate).lower(*args).compile()
+        self.compile_seconds += time.perf_counter() - start
+        return compiled
+
+    @cached_property
+    def how(self) -> str:
+        """Whether to "vmap" or "map", by the rule of sizes and device."""
+        draw = self.stage.algorithm.batch
+        batch = jax.eval_shape(draw, self.key(0), self.shapes["state"], self.job.data)
+        size = max((x.shape[0] for x in jax.tree.leaves(batch) if x.ndim), default=1)
+        return sharding.mapping(jax.default_backend(), self.shapes["state"], size, bool(self.stage.refresh))
