@@ -1,0 +1,48 @@
+"""Every system of the registry has its file, its preset and its row in the README; and nothing there is left over."""
+
+import sys
+from functools import partial
+from pathlib import Path
+
+from jaxomarl.algorithms import REGISTRY
+from jaxomarl.base import System
+from jaxomarl.presets import PRESETS
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "jaxomarl" / "algorithms"
+
+
+def files() -> dict[str, Path]:
+    """System -> the file that its pipeline was written in."""
+    found = {}
+    for name, system in REGISTRY.items():
+        written = system.pipeline.func if isinstance(system.pipeline, partial) else system.pipeline
+        found[name] = Path(str(sys.modules[written.__module__].__file__))
+    return found
+
+
+def table_names() -> set[str]:
+    """The names in backticks in the first cells of the README's tables."""
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    cells = [line.split("|")[1] for line in lines if line.startswith("|")]
+    return {name for cell in cells for name in cell.split("`")[1::2]}
+
+
+def test_the_registry_holds_systems():
+    assert REGISTRY and all(isinstance(system, System) for system in REGISTRY.values())
+
+
+def test_every_system_has_a_file_and_every_file_a_system():
+    assert {name: path for name, path in files().items() if path.parent != FOLDER or not path.is_file()} == {}
+    assert {path for path in FOLDER.glob("*.py") if path.name != "__init__.py"} == set(files().values())
+
+
+def test_every_system_has_a_row_in_the_readme():
+    assert set(REGISTRY) - table_names() == set()
+
+
+def test_every_system_has_a_preset_and_every_preset_systems():
+    named = {name for preset in PRESETS.values() for name in preset.systems}
+    assert set(REGISTRY) - named == set(), "systems without a preset"
+    assert named - set(REGISTRY) == set(), "presets of systems that do not exist"
+    assert [name for name, preset in PRESETS.items() if not preset.systems] == []

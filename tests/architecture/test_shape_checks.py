@@ -1,0 +1,41 @@
+"""The shapes that signatures promise are checked while tests run, and only then."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import jaxtyping
+import pytest
+
+from jaxomarl.base import Dataset, Layout
+from jaxomarl.masking import masked_mean
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_wrong_dtype_is_refused():
+    layout = Layout(agents=1, obs=1, state=1, action=1)
+    assert layout.unpack(jnp.zeros((3, 7)))["state"].shape == (3, 1)
+    with pytest.raises(jaxtyping.TypeCheckError, match="rows"):
+        layout.unpack(jnp.zeros((3, 7), jnp.int32))
+
+
+def test_axes_of_one_name_have_one_size():
+    assert masked_mean(jnp.ones((5, 2, 3)), jnp.ones((2, 3))).shape == (5,)
+    with pytest.raises(jaxtyping.TypeCheckError, match="mask"):
+        masked_mean(jnp.ones((5, 2, 3)), jnp.ones((1, 3)))  # would broadcast
+
+
+def test_a_tree_may_hold_anything():
+    rows, m = jnp.zeros((4, 7)), jnp.zeros(4, jnp.int32)
+    data = Dataset(rows, m, m, m, m, {}, Layout(agents=1, obs=1, state=1, action=1))
+    assert jax.tree.map(jnp.shape, data).rows == (4, 7)
+    assert jax.eval_shape(lambda d: d, data).rows.shape == (4, 7)
+
+
+def test_outside_tests_nothing_is_checked():
+    text = "import jax.numpy as jnp, jaxomarl.base as b; b.Layout(1, 1, 1, 1).unpack(jnp.zeros((3, 7), jnp.int32))"
+    subprocess.run([sys.executable, "-c", text], cwd=ROOT, env=os.environ, check=True, timeout=120)

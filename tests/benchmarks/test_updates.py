@@ -1,0 +1,128 @@
+"""The benchmark of updates measures what it says; how fast anything is, is asserted nowhere."""
+
+import json
+import math
+import statistics
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from benchmarks import updates
+from jaxomarl.algorithms.omsd import Config
+from jaxomarl.base import JaxomarlError, Spec
+
+TOY = Spec(obs_dims=(3, 2), act_dims=(2, 1), state_dim=4, horizon=5)
+SMALL = {f"{part}_{what}": n for part in ("critic", "score", "policy") for what, n in (("width", 8), ("batch", 4))}
+NUMBERS = {
+    "updates_per_second", "updates_per_second_low", "updates_per_second_high", "seconds_per_update", "ratio",
+    "ratio_of_best", "flop_per_update", "gflop_per_second", "compile_seconds", "program_gib", "peak_rss_gib",
+}  # fmt: skip
+COUNTS = {"runs", "devices", "samples", "updates_per_sample"}
+
+
+@pytest.fixture(scope="module")
+def toy() -> updates.Size:
+    """Tiny networks on two unlike agents."""
+    cfg = Config(**SMALL, score_blocks=1, score_embedding=8, chunk=2)
+    return updates.Size("toy", TOY, cfg, updates.random_data(TOY, episodes=3))
+
+
+@pytest.fixture(scope="module")
+def lines(toy) -> list[dict]:
+    """A stage measured for one run and for two."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(updates, "SAMPLE", 0.01)
+        return updates.measure(toy, "critic", (2, 1), seconds=0.05)
+
+
+def test_a_line_has_its_fields_and_positive_numbers(lines):
+    for line in map(json.loads, map(json.dumps, lines)):
+        assert (line["benchmark"], line["size"], line["stage"]) == ("updates", "toy", "critic")
+        assert line["mapping"] in ("vmap", "map")
+        assert {k for k, v in line.items() if isinstance(v, float)} == NUMBERS
+        assert {k for k, v in line.items() if isinstance(v, int)} == COUNTS
+        assert all(line[k] > 0 and math.isfinite(line[k]) for k in NUMBERS | COUNTS)
+        assert line["updates_per_second_low"] <= line["updates_per_second"] <= line["updates_per_second_high"]
+        assert line["samples"] >= updates.ROUNDS
+
+
+def test_the_numbers_of_a_line_agree(lines):
+    one, two = lines
+    assert (one["runs"], two["runs"]) == (1, 2) and one["ratio"] == 1.0
+    assert two["ratio"] == pytest.approx(two["seconds_per_update"] / (2 * one["seconds_per_update"]))
+    assert one["flop_per_update"] == two["flop_per_update"]
+    for line in lines:
+        assert line["updates_per_second"] == pytest.approx(1 / line["seconds_per_update"])
+        rate = line["runs"] * line["flop_per_update"] / line["seconds_per_update"] / 1e9
+        assert line["gflop_per_second"] == pytest.approx(rate)
+
+
+def test_a_sample_is_time_per_update_of_all_runs(toy, monkeypatch):
+    cell, clock = updates.Cell.of(toy, 0, 2, updates.untrained(toy, 0)), iter((10.0, 22.0))
+    cell.state, cell.rows, cell.data, cell.calls = (), (), (), 3
+    cell.step = lambda state, number, data: (state, {"loss": jnp.zeros((2, 2))})
+    monkeypatch.setattr(updates.time, "perf_counter", lambda: next(clock))
+    assert cell.sample() == 12.0 / (3 * 2)  # three chunks of two updates each
+    assert cell.chunk == 3
+
+
+@pytest.mark.long
+def test_a_later_stage_gets_the_earlier_ones_untrained(toy):
+    past = updates.untrained(toy, 2)
+    assert set(past) == {"stats", "critic", "scores-conditional"}
+    cell = updates.Cell.of(toy, 2, 3, past)
+    assert {x.shape[0] for x in jax.tree.leaves(cell.program.past)} == {3}
+    assert cell.need > 3 * 2 * sum(x.nbytes for x in jax.tree.leaves(past))
+    assert updates.operations(toy, 2, past) > updates.operations(toy, 0, {"stats": past["stats"]}) > 0
+
+
+def test_a_ratio_is_of_medians_and_takes_the_number_of_runs(toy):
+    cells = [updates.Cell.of(toy, 0, r, updates.untrained(toy, 0)) for r in (1, 4)]
+    cells[0].seconds, cells[1].seconds = [9.0, 1.0, 2.0], [6.0, 4.0, 90.0]
+    for cell in cells:
+        cell.held = lambda: 0
+    line = cells[1].line(cells[0], work=None)
+    assert line["ratio"] == statistics.median(cells[1].seconds) / (4 * 2.0) and line["ratio_of_best"] == 1.0
+    assert line["gflop_per_second"] is None and cells[1].line(None, work=None)["ratio"] is None
+
+
+def test_a_cell_that_needs_too_much_memory_is_skipped_with_the_reason(toy):
+    (line,) = updates.measure(toy, "critic", (1,), seconds=0, max_gib=1e-9)
+    assert "--max-gib" in line["skipped"] and "ratio" not in line
+    assert "skipped: needs about" in updates.table([line])
+
+
+def test_the_table_has_a_row_for_each_line(lines):
+    rows = updates.table(lines).splitlines()
+    assert len(rows) == 2 + len(lines) and len({row.count("|") for row in rows}) == 1
+    assert "| toy | critic | 2 |" in rows[3]
+
+
+def test_operations_count_every_turn_of_a_scan():
+    m = jnp.ones((16, 16))
+
+    def turns(x):
+        return jax.lax.scan(lambda c, _: (jax.jit(jnp.matmul)(c, x), None), x, None, length=5)[0]
+
+    traced = jax.make_jaxpr(turns)(m)
+    assert updates.counted(traced) + updates.repeated(traced.jaxpr) == pytest.approx(5 * 2 * 16**3, rel=0.01)
+
+
+def test_the_sizes_are_the_issue_s():
+    game = updates.size("game").cfg
+    assert {game.critic_width, game.score_width, game.policy_width} == {32}
+    assert {game.critic_batch, game.score_batch, game.policy_batch} == {64}
+    mpe = updates.size("mpe")
+    assert {f: v for f, v in vars(mpe.cfg).items() if f != "chunk"} == {
+        f: v for f, v in vars(Config()).items() if f != "chunk"
+    }
+    assert mpe.data.starts.shape == (20_000,) and mpe.spec.agents == 3
+    other = updates.size("64x128").cfg
+    assert (other.critic_width, other.score_batch, other.score_blocks) == (64, 128, 2)
+
+
+@pytest.mark.parametrize("flags", [{"sizes": ("big",)}, {"stages": ("scores",)}, {"runs": (0,)}, {"mapping": "pmap"}])
+def test_flags_that_mean_nothing_are_refused(flags):
+    with pytest.raises(JaxomarlError):
+        updates.checked(updates.Flags(**flags))

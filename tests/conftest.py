@@ -1,0 +1,68 @@
+"""What all tests share: the CPU, shape checks at run time, a cache of compiled programs, and the folders."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+
+# Before JAX is imported, and for the processes that tests start as well. Programs compiled in an earlier session are
+# read from disk; a torn entry (two workers at once, a killed process) fails its checksum, and JAX compiles as usual.
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(ROOT / ".pytest_cache" / "xla")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+# Small programs that run once: XLA's costly passes take longer than they save. Set it to 0 to have them.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
+import jax  # noqa: E402
+import jaxtyping  # noqa: E402
+import pytest  # noqa: E402
+
+_register_dataclass = jax.tree_util.register_dataclass
+
+
+def _register_unchecked(cls: type, *args: Any, **kwargs: Any) -> type:
+    """JAX builds a registered dataclass around whatever a tree holds (axes, shapes, runs), so its fields go unchecked.
+
+    Its methods, and all functions that take one, are checked.
+    """
+    cls.__no_type_check__ = True  # type: ignore[attr-defined]
+    return _register_dataclass(cls, *args, **kwargs)
+
+
+jax.tree_util.register_dataclass = _register_unchecked
+jaxtyping.install_import_hook("jaxomarl", "beartype.beartype")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse a session where JAX was imported before the lines above and so does not heed them."""
+    if jax.config.jax_platforms != "cpu" or jax.config.jax_compilation_cache_dir is None:
+        raise pytest.UsageError("a pytest plugin imported JAX before tests/conftest.py: disable it with -p no:NAME")
+    config.addinivalue_line("filterwarnings", "ignore:Error reading persistent compilation cache entry")
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of reference material beside the repository; the test is skipped where there is none."""
+    folder = ROOT.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip("no ../shared: its reference material is not part of the repository")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def _cache_folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def cache(_cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """jaxomarl's own cache, in a folder that the tests of one session share; for tests that write there."""
+    monkeypatch.setenv("JAXOMARL_CACHE", str(_cache_folder))
+    return _cache_folder

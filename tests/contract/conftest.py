@@ -1,0 +1,55 @@
+"""The trials of all systems, and the process that trains on eight devices while the others run."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from trial import Trial
+
+from jaxomarl.algorithms import REGISTRY
+from jaxomarl.envs.catalog import make
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="session")
+def trials():
+    return {name: Trial(name, system) for name, system in REGISTRY.items()}
+
+
+@pytest.fixture(scope="session")
+def games():
+    return {name: Trial(name, system, make("games/bandit")) for name, system in REGISTRY.items()}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def devices(request, tmp_path_factory):
+    """Started before the first test where a test of it was selected; returns (process, folder of its results)."""
+    if not any(item.path.name == "test_devices.py" for item in request.session.items):
+        yield None
+        return
+    out = tmp_path_factory.mktemp("devices")
+    env = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parents[1])]),
+    }
+    with open(out / "log", "w") as log:
+        child = subprocess.Popen([sys.executable, HERE / "on_devices.py", out], env=env, stdout=log, stderr=log)
+    yield child, out
+    child.kill()
+    child.wait()
+
+
+@pytest.fixture(scope="session")
+def laid_out(devices):
+    """What the process has found: {case: {path: array}}, and whether each state lay over the devices."""
+    import numpy as np
+
+    child, out = devices
+    assert child.wait(timeout=300) == 0, (out / "log").read_text()[-3000:]
+    arrays = {p.stem: dict(np.load(p)) for p in out.glob("*.npz")}
+    return arrays, json.loads((out / "layouts.json").read_text())

@@ -1,0 +1,57 @@
+"""Started by conftest.py with eight devices: trains, notes how states are laid out, and writes the numbers."""
+
+import json
+import sys
+from pathlib import Path
+from unittest import mock
+
+import jax
+import numpy as np
+from checks import named
+from cloning import CLONING
+from jax.sharding import NamedSharding, PartitionSpec
+from trial import LIBRARIES, Trial
+
+from jaxomarl.algorithms import REGISTRY
+from jaxomarl.training import runner
+from jaxomarl.training.library import Library
+
+COUNTS = (3, 8, 11)  # fewer runs than devices, as many, and more, so that the last ones are padding
+
+
+def copies(trial: Trial, runs: int) -> list:
+    """Configs of more runs than a trial has."""
+    return [trial.cfgs[r % len(trial.cfgs)] for r in range(runs)]
+
+
+def main(out: Path) -> None:
+    layouts = []
+    original = runner.Program.compile
+
+    def compile_and_look(self, f, *args, **options):
+        compiled = original(self, f, *args, **options)
+
+        def call(*given):
+            state = (done := compiled(*given))[0]
+            over = NamedSharding(self.devices, PartitionSpec("runs"))
+            kept = all(x.sharding.is_equivalent_to(over, x.ndim) for x in jax.tree.leaves(state))
+            layouts.append([self.stage.name, self.devices.size, kept])
+            return done
+
+        return call if f.__name__ == "advance" else compiled
+
+    with mock.patch.object(runner.Program, "compile", compile_and_look):
+        cloning = Trial("cloning", CLONING)
+        for runs in COUNTS:
+            found = cloning.run(copies(cloning, runs), tuple(range(runs)), Library(), env=False)
+            np.savez(out / f"cloning-{runs}.npz", **named(found.past["cloning"]))
+        omsd = Trial("omsd", REGISTRY["omsd"])
+        found = omsd.sweep(LIBRARIES["base"])
+        for stage in omsd.stages:
+            np.savez(out / f"omsd-{stage.name}.npz", **named(found.past[stage.name]))
+    (out / "layouts.json").write_text(json.dumps(layouts))
+
+
+if __name__ == "__main__":
+    assert jax.device_count() == 8
+    main(Path(sys.argv[1]))

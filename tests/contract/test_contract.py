@@ -1,0 +1,63 @@
+"""Every registered system keeps to the contract: a new system is one row of the registry and nothing here."""
+
+import checks
+import pytest
+from trial import Trial
+
+from jaxomarl.algorithms import REGISTRY
+
+FIRST, *REST = REGISTRY
+FIRST_THEN_LONG = [FIRST, *(pytest.param(name, marks=pytest.mark.long) for name in REST)]
+"""One system in every session, all of them in `make test-long`: what these assert is the runner's doing."""
+
+
+def distinct_stages() -> list[tuple[str, int]]:
+    """(system, index) of every stage that is not shared with a system before."""
+    found = {}
+    for name, system in REGISTRY.items():
+        for index, stage in enumerate(Trial(name, system).stages):
+            found.setdefault((stage.owner, stage.name), (name, index))
+    return list(found.values())
+
+
+def by_name(checks_: tuple) -> list:
+    return [pytest.param(c, id=c.__name__) for c in checks_]
+
+
+@pytest.mark.parametrize("check", by_name(checks.TRACED))
+@pytest.mark.parametrize("name", REGISTRY)
+def test_by_tracing(trials, name, check):
+    check(trials[name])
+
+
+@pytest.mark.parametrize("check", by_name((checks.init_holds_arrays_only, checks.update_keeps_types)))
+@pytest.mark.parametrize("name", FIRST_THEN_LONG)
+def test_on_a_game(games, name, check):
+    check(games[name])
+
+
+def test_shared_stages_are_the_same_in_every_system(trials):
+    checks.shared_stages_agree(list(trials.values()))
+
+
+@pytest.mark.parametrize("check", by_name(checks.RUN))
+@pytest.mark.parametrize("name", REGISTRY)
+def test_by_running(trials, name, check):
+    check(trials[name])
+
+
+@pytest.mark.parametrize("check", by_name(checks.ALONE))
+@pytest.mark.parametrize("name", FIRST_THEN_LONG)
+def test_alone(trials, name, check):
+    check(trials[name])
+
+
+@pytest.mark.parametrize(("name", "index"), distinct_stages())
+@pytest.mark.parametrize("after", [1, *(pytest.param(k, marks=pytest.mark.long) for k in (0, 2))])
+def test_resume(trials, name, index, after, tmp_path):
+    checks.resumes_exactly(trials[name], index, after, tmp_path)
+
+
+@pytest.mark.parametrize("name", FIRST_THEN_LONG)
+def test_a_sweep_trains_shared_stages_once(trials, name):
+    checks.shared_stages_are_trained_once(trials[name])

@@ -1,0 +1,219 @@
+"""What every task of the catalog keeps to; a new task is one row of the catalog."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxomarl.base import JaxomarlError
+from jaxomarl.envs import catalog
+
+VARIANTS = [
+    "games/consensus:n=2,modes=3,discrete=true",
+    "games/consensus:n=4,std=0.2",
+    "games/chain:length=3,horizon=4",
+]
+TASKS = [*catalog.names(), *VARIANTS]
+RECIPES = [(name, quality) for name in TASKS for quality in catalog.make(name).recipes]
+ROWS = 40
+
+
+def random_actions(key, spec, steps):
+    shape = (steps, spec.agents, spec.act_width)
+    if spec.discrete:
+        logits = jnp.where(spec.act_mask > 0, 0.0, -jnp.inf)
+        return jax.nn.one_hot(jax.random.categorical(key, jnp.broadcast_to(logits, shape)), spec.act_width)
+    return jax.random.uniform(key, shape, minval=-1.2, maxval=1.2) * spec.act_mask
+
+
+@functools.cache
+def player(name):
+    """key -> the time steps of one episode of random actions, reset first; the same function each time it is asked."""
+    env = catalog.make(name).env
+
+    def play(key):
+        k_reset, k_act, k_step = jax.random.split(key, 3)
+        state, first = env.reset(k_reset)
+        actions = random_actions(k_act, env.spec, min(env.spec.horizon, 12))
+
+        def body(state, inputs):
+            return env.step(inputs[0], state, inputs[1])
+
+        _, rest = jax.lax.scan(body, state, (jax.random.split(k_step, len(actions)), actions))
+        return jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, rest)
+
+    return jax.jit(play), jax.jit(jax.vmap(play))
+
+
+@functools.cache
+def data(name, quality, seed=0):
+    return jax.tree.map(np.asarray, catalog.make(name).recipes[quality](jax.random.key(seed), ROWS))
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_same_key_same_episode_and_alone_equals_among_many(name):
+    single, many = player(name)
+    keys = jax.random.split(jax.random.key(3), 3)
+    first, again = single(keys[1]), single(keys[1])
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b[1], rtol=1e-5, atol=1e-6), first, many(keys))
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_time_steps_are_as_the_spec_says(name):
+    task = catalog.make(name)
+    spec, n = task.env.spec, task.env.spec.agents
+    t = player(name)[0](jax.random.key(0))
+    steps = t.done.shape[0]
+    assert t.obs.shape == (steps, n, spec.obs_width)
+    assert t.state.shape == (steps, spec.state_dim)
+    assert t.reward.shape == t.alive.shape == (steps, n)
+    assert t.available.shape == (steps, n, spec.act_width)
+    assert t.available.dtype == bool
+    assert {x.dtype for x in [t.obs, t.state, t.reward, t.done, t.alive, *t.info.values()]} == {jnp.dtype("float32")}
+    assert all(x.shape == (steps,) for x in t.info.values())
+    assert spec.dialect
+    assert task.quality in task.recipes
+    # padding, and the values at reset
+    assert not np.any(np.asarray(t.obs) * (1 - spec.obs_mask))
+    assert np.all(np.asarray(t.available) | (spec.act_mask == 0))
+    assert t.done[0] == 0
+    assert not np.any(t.reward[0])
+    assert all(x[0] == 0 for x in t.info.values())
+    assert set(np.unique(t.done)) <= {0.0, 1.0}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_reset_and_step_agree_in_structure(name):
+    env = catalog.make(name).env
+    key = jax.random.key(0)
+    before = jax.eval_shape(env.reset, key)
+    action = jax.ShapeDtypeStruct((env.spec.agents, env.spec.act_width), jnp.float32)
+    after = jax.eval_shape(env.step, key, before[0], action)
+    assert jax.tree.structure(before) == jax.tree.structure(after)
+    assert jax.tree.leaves(before) == jax.tree.leaves(after)
+
+
+@pytest.mark.parametrize("name", [name for name in TASKS if not catalog.make(name).env.spec.discrete])
+def test_padded_action_columns_are_ignored_and_large_ones_clipped(name):
+    env = catalog.make(name).env
+    spec = env.spec
+    state, _ = env.reset(jax.random.key(0))
+    a = random_actions(jax.random.key(1), spec, 1)[0]
+    large = jnp.where(spec.act_mask > 0, jnp.sign(a) * 7.0, 3.0)
+    got = env.step(jax.random.key(2), state, large)[1]
+    want = env.step(jax.random.key(2), state, jnp.sign(a) * spec.act_mask)[1]
+    jax.tree.map(np.testing.assert_array_equal, got, want)
+
+
+@pytest.mark.parametrize(("name", "quality"), RECIPES)
+def test_recipe_makes_whole_episodes(name, quality):
+    spec, e = catalog.make(name).env.spec, data(name, quality)
+    M = len(e.done)
+    assert e.obs.shape == (M, spec.agents, spec.obs_width)
+    assert e.state.shape == (M, spec.state_dim)
+    assert e.action.shape == (M, spec.agents, spec.act_width)
+    assert e.reward.shape == (M, spec.agents)
+    assert all(x.dtype == np.float32 for x in (e.obs, e.state, e.action, e.reward, e.done))
+    assert all(x.shape == (M,) and x.dtype == np.int32 for x in (e.step, e.left, e.behaviour))
+    ends = np.flatnonzero(e.left == 0)
+    begins = np.concatenate([[0], ends[:-1] + 1])
+    assert ends[-1] == M - 1
+    lengths = ends - begins
+    np.testing.assert_array_equal(e.step, np.concatenate([np.arange(n + 1) for n in lengths]))
+    np.testing.assert_array_equal(e.left, np.concatenate([np.arange(n, -1, -1) for n in lengths]))
+    # as many transitions as asked for, rounded up to whole episodes
+    assert lengths.sum() >= ROWS > lengths[:-1].sum()
+    # nothing in successor rows; termination in the last transition only, and what does not terminate times out
+    assert not np.any(e.action[ends])
+    assert not np.any(e.reward[ends])
+    assert not np.any(e.done[e.left != 1])
+    assert lengths.max() <= spec.horizon
+    assert np.all((e.done[ends - 1] == 1) | (lengths == spec.horizon))
+    # actions are legal
+    assert not np.any(e.action * (1 - spec.act_mask))
+    live = e.action[e.left > 0]
+    if spec.discrete:
+        np.testing.assert_array_equal(np.sort(live, axis=-1)[..., -1], 1.0)
+        np.testing.assert_array_equal(live.sum(axis=-1), 1.0)
+    assert np.abs(live).max() <= 1.0
+
+
+@pytest.mark.parametrize(("name", "quality"), RECIPES)
+def test_recipe_is_the_same_bits_each_time(name, quality):
+    again = jax.tree.map(np.asarray, catalog.make(name).recipes[quality](jax.random.key(0), ROWS))
+    jax.tree.map(np.testing.assert_array_equal, data(name, quality), again)
+    assert np.any(data(name, quality).action[:ROWS] != data(name, quality, seed=1).action[:ROWS])
+
+
+@pytest.mark.parametrize(("name", "quality"), [r for r in RECIPES if catalog.make(r[0]).env.spec.horizon == 1])
+def test_recipe_rewards_are_the_environments(name, quality):
+    env, e = catalog.make(name).env, data(name, quality)
+    now = e.left > 0
+    keys = jax.random.split(jax.random.key(9), now.sum())
+    state, first = jax.vmap(env.reset)(keys)
+    _, after = jax.vmap(env.step)(keys, state, jnp.asarray(e.action[now]))
+    np.testing.assert_allclose(after.reward, e.reward[now], rtol=1e-5, atol=1e-6)  # the recipe is compiled as one
+    np.testing.assert_array_equal(after.done, e.done[now])
+    np.testing.assert_array_equal(first.obs, e.obs[now])
+    np.testing.assert_array_equal(after.obs, e.obs[~now])
+    np.testing.assert_array_equal(after.state, e.state[~now])
+
+
+def test_recipe_refuses_no_rows():
+    for name in ("games/bandit", "games/chain"):
+        task = catalog.make(name)
+        with pytest.raises(JaxomarlError, match="at least 1"):
+            task.recipes[task.quality](jax.random.key(0), 0)
+
+
+# --- the catalog ---
+
+
+def test_names_are_canonical():
+    assert catalog.make("games/bandit").name == "games/bandit"
+    assert catalog.make("games/bandit") is catalog.make("games/bandit")
+    same = catalog.make("games/consensus:modes=3, n=4")
+    assert same.name == "games/consensus:n=4,modes=3"
+    assert same is catalog.make("games/consensus:n=4,modes=3,std=0.0,discrete=False")
+    assert same.env.spec.agents == 4
+    assert catalog.make("games/twin-peaks:A=1,B=4.0,C=5").name == "games/twin-peaks"
+    assert catalog.make("games/twin-peaks:C=5.5,A=2").name == "games/twin-peaks:A=2,C=5.5"
+    for name in TASKS:
+        assert catalog.make(catalog.make(name).name) is catalog.make(name)
+
+
+def test_names_are_all_listed_and_all_made():
+    assert catalog.names() == sorted(catalog.names())
+    assert {"games/bandit", "games/chain", "games/twin-peaks"} <= set(catalog.names())
+    assert all(catalog.make(name).about for name in catalog.names())
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("games/bandot", "Did you mean games/bandit"),
+        ("bandit", "games/bandit"),
+        ("zzz", "Known: games/additive"),
+        ("games/consensus:m=4", "n, modes, std, discrete"),
+        ("games/consensus:mode=4", "Did you mean modes"),
+        ("games/consensus:n", "parameter=value"),
+        ("games/consensus:n=2,n=3", "once"),
+        ("games/consensus:n=2.5", "a finite int"),
+        ("games/consensus:discrete=2", "true or false"),
+        ("games/consensus:std=nan", "a finite float"),
+        ("games/consensus:n=1", "at least 2"),
+        ("games/consensus:std=0.1,discrete=true", "0 where actions are discrete"),
+        ("games/bandit:n=3", "takes no parameters"),
+        ("games/chain:horizon=2", "at least length"),
+        ("games/chain:agree=1.5", "a probability"),
+        ("games/chain:length=0", "at least 1"),
+        ("games/twin-peaks:B=-1", "at least 0"),
+        ("games/multiplication:data_std=-1", "at least 0"),
+    ],
+)
+def test_a_wrong_name_says_the_way_out(name, says):
+    with pytest.raises(JaxomarlError, match=says):
+        catalog.make(name)

@@ -1,0 +1,327 @@
+"""Stage 3: which parameters each loss moves, whose gradient is followed, and what the options do (A.5, A.9(4))."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxomarl.algorithms import REGISTRY, brpo, omsd
+from jaxomarl.base import Batch, JaxomarlError, Spec
+from jaxomarl.data.catalog import load
+from jaxomarl.data.stats import Stats
+from jaxomarl.envs import catalog
+from jaxomarl.stages import behaviour, critic, extraction
+
+SPEC = Spec((3, 2, 3), (2, 1, 2), state_dim=4, horizon=1)
+SIZE, N = 10, 3
+CFG = omsd.Config(
+    critic_width=8, score_width=8, score_blocks=1, score_embedding=8, policy_width=8, policy_lr=0.1, beta=0.5,
+    policy_batch=SIZE, policy_optimiser="sgd", policy_anneal=False, sweep="jacobi", chunk=1,
+    score_steps=1, critic_steps=1, policy_steps=1,
+)  # fmt: skip
+VARIANTS = {"brpo-ind": brpo.IND, "brpo-ctde": brpo.CTDE, "brpo-jal": brpo.JAL, "joint-score": brpo.JOINT_SCORE}
+jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def some(seed, *shape):
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
+
+
+def batch_of():
+    obs, action = some(1, SIZE, N, 3) * SPEC.obs_mask, some(2, SIZE, N, 2) * SPEC.act_mask
+    state, line, wide = some(3, SIZE, 4), jnp.zeros(SIZE), jnp.zeros((SIZE, N, 2))
+    return Batch(obs, state, action, wide[..., 0], line, obs, state, line, line, line, wide[..., 0], wide, wide)
+
+
+def filled(init):
+    """The state that `init` makes, with networks drawn by numpy: to compile a start costs more than the tests do."""
+    data = load(catalog.make("games/bandit"), rows=2)[0]  # a start reads no data
+    rng = np.random.default_rng(11)
+
+    def fill(path, x):
+        if ".opt" in jax.tree_util.keystr(path):
+            return jnp.zeros(x.shape, x.dtype)
+        return jnp.asarray(rng.standard_normal(x.shape) / (x.shape[-2] if x.ndim > 1 else 1) ** 0.5, x.dtype)
+
+    return jax.tree_util.tree_map_with_path(fill, jax.eval_shape(init, jax.random.key(0), {}, data))
+
+
+def stages(name, cfg):
+    if name == "omsd":
+        return REGISTRY[name].pipeline(SPEC, cfg, None)
+    own = brpo.OwnConfig if name == "brpo-ind" else extraction.Config
+    fields = {f.name: getattr(cfg, f.name) for f in dataclasses.fields(own)}
+    return REGISTRY[name].pipeline(SPEC, own(**{**fields, **({"reward": "own"} if name == "brpo-ind" else {})}), None)
+
+
+def made(name, cfg):
+    """Stage 3, a state of it, and finished stages."""
+    one, two, last = stages(name, cfg)
+    past = {s.name: filled(s.algorithm.init) for s in (one, two)}
+    return last.algorithm, filled(last.algorithm.init), past
+
+
+def leaves(tree):
+    return [np.asarray(x) for x in jax.tree.leaves(tree)]
+
+
+# --- which parameters a loss moves (A.9(4)) ---
+
+
+@pytest.mark.parametrize("name", ["omsd", *VARIANTS])
+def test_the_loss_moves_the_policies_alone(name):
+    """The loss that is reported: zero gradient in scores and critics; in the policies, the step that was taken.
+
+    It is the mean (OMSD) or the sum over agents, so that a path from L_i to another agent's policy would make its
+    gradient differ from the step, in which each agent descends its own L_i.
+    """
+    algorithm, state, past = made(name, CFG)
+
+    first, second = (s.name for s in stages(name, CFG)[:2])
+    others = {"q": past[first].q[:2], "v": past[first].v.params, "eps": past[second].params}
+
+    def loss(params, others):
+        critics = past[first]._replace(
+            q=past[first].q._replace(params=others["q"][0], target=others["q"][1]),
+            v=past[first].v._replace(params=others["v"]),
+        )
+        frozen = {first: critics, second: past[second]._replace(params=others["eps"])}
+        start = state._replace(actor=state.actor._replace(params=params))
+        after, metrics = algorithm.update(jax.random.key(1), start, frozen, batch_of())
+        return metrics["policy_loss"], after.actor.params
+
+    grads, after = jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(state.actor.params, others)
+    assert all(not np.any(x) for x in leaves(grads[1]))
+    share = N if name == "omsd" else 1
+    for was, now, g in zip(*map(leaves, (state.actor.params, after, grads[0])), strict=True):
+        np.testing.assert_allclose(was - now, CFG.policy_lr * share * g, rtol=1e-3, atol=1e-6)
+    assert max(np.abs(x).max() for x in leaves(grads[0])) > 1e-3
+
+
+@pytest.mark.parametrize("sweep", ["jacobi", "gauss-seidel"])
+def test_who_feels_a_change_of_one_agents_score_model(sweep):
+    """Jacobi: that agent alone. Gauss-Seidel: those after it too, and never those before."""
+    cfg = dataclasses.replace(CFG, sweep=sweep, order="2-0-1")
+    algorithm, state, past = made("omsd", cfg)
+    update = jit(lambda past: algorithm.update(jax.random.key(1), state, past, batch_of())[0].actor.params)
+    base = update(past)
+    for i, later in ((2, {0, 1}), (0, {1}), (1, set())):
+        model = past["scores-conditional"]
+        bent = model._replace(params=jax.tree.map(lambda x, i=i: x.at[i].add(0.2), model.params))
+        moved = update({**past, "scores-conditional": bent})
+        differs = [
+            np.any(x != y, axis=tuple(range(1, x.ndim))) for x, y in zip(leaves(base), leaves(moved), strict=True)
+        ]
+        assert set(np.flatnonzero(np.any(differs, axis=0))) == {i} | (later if sweep == "gauss-seidel" else set())
+
+
+# --- whose gradient is followed ---
+
+
+def forward(params, *inputs):
+    h = jnp.concatenate(inputs, axis=-1)
+    for name in ("Dense_0", "Dense_1"):
+        h = jnp.maximum(h @ params[name]["kernel"] + params[name]["bias"], 0)
+    return (h @ params["out"]["kernel"] + params["out"]["bias"])[..., 0]
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_q_is_the_mean_of_the_target_twins(own):
+    """And own critics' gradient is each agent's from its own critic."""
+    learner, b = critic.iql(SPEC, CFG, own), batch_of()
+    state = filled(learner.algorithm.init)
+    name, mask = "critic-own" if own else "critic", jnp.asarray(SPEC.act_mask)
+    a = jnp.tanh(some(7, SIZE, N, 2)) * mask
+    follow = jit(lambda state: extraction.q_gradient(CFG, learner.q, {name: state}, b, a, mask))
+    got = follow(state)
+
+    @jit
+    def by_hand(params):
+        def mean(a):
+            pick = lambda *at: jax.tree.map(lambda x: x[at], params)
+            if not own:
+                return 0.5 * sum(forward(pick(k), b.state, a.reshape(SIZE, -1)) for k in (0, 1)).sum()
+            return 0.5 * sum(forward(pick(i, k), b.obs[:, i], a[:, i]) for i in range(N) for k in (0, 1)).sum()
+
+        return mask * jax.grad(mean)(a)
+
+    np.testing.assert_allclose(got, by_hand(state.q.target), rtol=1e-4, atol=1e-6)
+    assert np.abs(got - by_hand(state.q.params)).max() > 1e-3  # not the online twins
+    bent = jax.tree.map(lambda x: x + 1.0, state)._replace(
+        q=state.q._replace(params=jax.tree.map(jnp.zeros_like, state.q.params))
+    )
+    np.testing.assert_array_equal(follow(bent), got)
+
+
+def test_a_normalised_gradient_has_unit_root_mean_square():
+    q = lambda past, obs, state, action: jnp.sum(action**3 * some(9, N, 2), axis=(1, 2))
+    a, mask, b = some(8, SIZE, N, 2) * SPEC.act_mask, jnp.asarray(SPEC.act_mask), batch_of()
+    raw = extraction.q_gradient(CFG, q, {}, b, a, mask)
+    got = extraction.q_gradient(dataclasses.replace(CFG, normalise_gradient=True), q, {}, b, a, mask)
+    square = np.square(raw).sum(-1, keepdims=True) / SPEC.act_mask.sum(-1, keepdims=True)
+    np.testing.assert_allclose(got, raw / np.sqrt(square + 1e-8), rtol=1e-4)
+    np.testing.assert_allclose(np.median(np.square(got).sum(-1) / SPEC.act_mask.sum(-1), axis=0), 1.0, rtol=1e-4)
+    np.testing.assert_array_equal(np.sign(got), np.sign(raw))
+    np.testing.assert_array_equal(got[:, 1, 1], 0.0)
+    flat = extraction.q_gradient(
+        dataclasses.replace(CFG, normalise_gradient=True),
+        lambda past, obs, state, action: 0 * action.sum((1, 2)),
+        {},
+        b,
+        a,
+        mask,
+    )
+    np.testing.assert_array_equal(flat, 0.0)  # and not NaN
+
+
+def test_larger_beta_is_weaker_regularisation():
+    """L = w <e, a> - beta <g, a>: the step's share along the critic grows with beta, the regulariser's stays."""
+    w, e, g, a = jnp.array([2.0]), jnp.array([[3.0, -1.0]]), jnp.array([[0.5, 4.0]]), jnp.array([[0.1, 0.2]])
+    for beta in (0.0, 0.1, 1.0, 10.0):
+        cfg = dataclasses.replace(CFG, beta=beta)
+        down = -jax.grad(lambda a, cfg=cfg: extraction.surrogate(cfg, w, e, g, a).sum())(a)
+        np.testing.assert_allclose(down, [[-6.0 + 0.5 * beta, 2.0 + 4.0 * beta]], rtol=1e-6)
+        np.testing.assert_allclose(
+            extraction.surrogate(cfg, w, e, g, a), 2 * (0.3 - 0.2) - beta * (0.05 + 0.8), rtol=1e-5
+        )
+
+
+@pytest.mark.parametrize("weighting", extraction.WEIGHTS)
+def test_weights_and_times(weighting):
+    cfg = dataclasses.replace(CFG, weighting=weighting, t_min=0.1, t_max=0.4)
+    mask = jnp.asarray(SPEC.act_mask)
+    t, z = extraction.noise(jax.random.key(0), cfg, (4000, N, 2), mask)
+    if weighting == "delta":
+        np.testing.assert_allclose(t, 0.02, rtol=1e-6)
+    else:
+        assert 0.1 <= t.min() < 0.101
+        assert 0.399 < t.max() <= 0.4
+        np.testing.assert_allclose(t.mean(axis=0), 0.25, atol=4 * 0.3 / 12**0.5 / 4000**0.5)
+        assert np.abs(np.corrcoef(np.asarray(t).T) - np.eye(N)).max() < 4 / 4000**0.5  # agents have times of their own
+    np.testing.assert_array_equal(z[:, 1, 1], 0.0)
+    real = np.asarray(z)[:, SPEC.act_mask == 1]
+    np.testing.assert_allclose(real.mean(axis=0), 0, atol=4 / 4000**0.5)
+    np.testing.assert_allclose(real.var(axis=0), 1, atol=4 * (2 / 4000) ** 0.5)
+    at = jnp.array([0.02, 0.5])
+    printed = {"vds": (0.077215**2, 0.959654**2), "stable": (1, 1)}.get(weighting, (12.912, 0.281183 / 0.959654))
+    np.testing.assert_allclose(extraction.weight(cfg, at), printed, rtol=4e-5)
+    np.testing.assert_array_equal(extraction.weight(dataclasses.replace(cfg, score_model="mixture"), at), 1.0)
+    x = extraction.diffused(cfg, jnp.array([[1.0], [1.0]]), at, jnp.array([[0.0], [2.0]]))
+    np.testing.assert_allclose(x[:, 0], [0.997014, 0.281183 + 2 * 0.959654], rtol=1e-5)
+
+
+# --- what models are told ---
+
+
+@pytest.mark.parametrize("kind", ["conditional", "marginal", "joint"])
+@pytest.mark.parametrize("condition", ["obs", "state"])
+def test_the_condition_of_score_models(kind, condition):
+    """Obs: the agent's own, whatever the others see and the state is. State, and joint models: the state alone."""
+    cfg = dataclasses.replace(CFG, condition=condition)
+    model, b = behaviour.scores(SPEC, cfg, kind), batch_of()
+    past = {f"scores-{kind}": filled(model.algorithm.init)}
+    x, t = some(5, SIZE, N, 2), jnp.linspace(0.1, 0.9, SIZE)
+    eps = jit(lambda obs, state: model.every(past, x, t, obs, state, b.action))
+    base = eps(b.obs, b.state)
+    told = lambda other: np.flatnonzero(np.any(np.asarray(other != base), axis=(0, 2))).tolist()
+    by_state = kind == "joint" or condition == "state"
+    assert told(eps(b.obs, b.state + 0.5)) == ([0, 1, 2] if by_state else [])
+    for i in range(N):
+        assert told(eps(b.obs.at[:, i, 0].add(0.5), b.state)) == ([] if by_state else [i])
+    assert told(eps(b.obs.at[:, 1, 2].add(0.5), b.state)) == []  # a padded column
+
+
+def test_statistics_are_applied_inside():
+    """A model with `normalise` at raw inputs is the model without at z-scores: scores, critic and policy alike."""
+    stats = Stats(some(1, N, 3) * SPEC.obs_mask, 1 + some(2, N, 3) ** 2, some(3, 4), 1 + some(4, 4) ** 2)
+    b, cfg = batch_of(), dataclasses.replace(CFG, normalise=True)
+    z = b._replace(
+        obs=(b.obs - stats.obs_mean) / stats.obs_std * SPEC.obs_mask,
+        state=(b.state - stats.state_mean) / stats.state_std,
+    )
+    z = z._replace(next_obs=z.obs, next_state=z.state)
+    for name in ("brpo-jal", "brpo-ind"):
+        algorithm, state, past = made(name, cfg)
+        got = jit(algorithm.update)(jax.random.key(1), state, {**past, "stats": stats}, b)[0].actor.params
+        algorithm = stages(name, CFG)[2].algorithm
+        want = jit(algorithm.update)(jax.random.key(1), state, past, z)[0].actor.params
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), got, want)
+
+
+# --- settings ---
+
+
+@pytest.mark.parametrize(
+    ("name", "reward", "taken"),
+    [
+        ("omsd", "team", True), ("omsd", "first", True), ("omsd", "own", False), ("brpo-ctde", "first", True),
+        ("brpo-ctde", "own", False), ("brpo-ind", "own", True), ("brpo-ind", "team", False), ("brpo-jal", "own", False),
+    ],
+)  # fmt: skip
+def test_who_takes_which_reward(name, reward, taken):
+    cfg = REGISTRY[name].Config(reward=reward)
+    if taken:
+        REGISTRY[name].check(SPEC, cfg, None)
+    else:
+        with pytest.raises(JaxomarlError, match=r"--cfg\.reward"):
+            REGISTRY[name].check(SPEC, cfg, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"order": "0-1"}, "--cfg.order"), ({"order": "0-1-1"}, "--cfg.order"), ({"order": "a-b-c"}, "--cfg.order"),
+        ({"sweep": "sor"}, "--cfg.sweep"), ({"weighting": "snr"}, "--cfg.weighting"),
+        ({"condition": "all"}, "--cfg.condition"),
+        ({"beta_convention": "srpo"}, "--cfg.beta-convention"), ({"time_limit": "cut"}, "--cfg.time-limit"),
+        ({"score_model": "flow"}, "--cfg.score-model"), ({"policy_optimiser": "lion"}, "--cfg.policy-optimiser"),
+        ({"policy_steps": 1500}, "--cfg.policy-steps"), ({"critic_steps": 0}, "--cfg.critic-steps"),
+        ({"t_min": 0.0}, "--cfg.t-min"), ({"t_min": 0.5, "t_max": 0.4}, "--cfg.t-min"), ({"t_max": 1.1}, "--cfg.t-min"),
+        ({"start": "0.1,0.2"}, "--cfg.start"), ({"start": "uniform:1.5"}, "--cfg.start"),
+        ({"start": "0,0,x"}, "--cfg.start"),
+        ({"start": "uniform:0.1,0.2"}, "--cfg.start"),
+    ],
+)  # fmt: skip
+def test_what_is_refused_names_its_flag(change, named):
+    REGISTRY["omsd"].check(SPEC, omsd.Config(order="2-0-1", start="0.1,-0.2,1"), None)
+    with pytest.raises(JaxomarlError, match=named):
+        REGISTRY["omsd"].check(SPEC, omsd.Config(**change), None)
+
+
+def test_discrete_tasks_are_refused():
+    with pytest.raises(JaxomarlError, match="continuous"):
+        REGISTRY["omsd"].check(Spec((1, 1), (3, 3), state_dim=1, horizon=1, discrete=True), omsd.Config(), None)
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_starts(joint):
+    make = extraction.joint_actor if joint else extraction.actors
+    mask, obs = SPEC.act_mask == 1, some(6, 40, N, 3)
+
+    def first(start, seed=0):
+        actors = make(SPEC, dataclasses.replace(CFG, start=start))
+        a = np.asarray(jit(lambda key: actors.every(actors.init(key), obs))(jax.random.key(seed)))
+        np.testing.assert_array_equal(a[:, ~mask], 0.0)
+        return a[:, mask]
+
+    chosen = first("0.5,-0.48,1")
+    np.testing.assert_allclose(chosen, np.broadcast_to([0.5, 0.5, -0.48, 0.999, 0.999], chosen.shape), rtol=1e-5)
+    drawn = np.stack([first("uniform:0.3", seed) for seed in range(2)])
+    assert np.all(np.ptp(drawn, axis=1) < 1e-6)  # whatever is seen
+    assert np.all(np.abs(drawn) <= 0.3)
+    assert len(np.unique(drawn[:, 0].round(6))) == drawn[:, 0].size  # of each agent, column and seed
+    plain = first("network")
+    assert np.all(np.ptp(plain, axis=0) > 1e-3)
+    assert np.abs(plain).max() < 0.9
+
+
+def test_uniform_starts_are_uniform():
+    spec = Spec((1,) * 2, (1,) * 2, state_dim=1, horizon=1)
+    actors = extraction.actors(spec, dataclasses.replace(CFG, start="uniform:0.9", policy_width=0))
+    draw = lambda key: actors.every(actors.init(key), jnp.ones((2, 1)))
+    a = np.asarray(jit(jax.vmap(draw))(jax.random.split(jax.random.key(0), 2000))).reshape(-1)
+    share = np.histogram(a, 6, (-0.9, 0.9))[0] / 4000
+    np.testing.assert_allclose(share, 1 / 6, atol=4 * (5 / 36 / 4000) ** 0.5)

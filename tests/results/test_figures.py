@@ -1,0 +1,162 @@
+"""Figures: valid files of the expected size, with the expected panels, directions and numbers."""
+
+import importlib.util
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxomarl.base import JaxomarlError
+from jaxomarl.results import figures, store, tables
+
+HAS_MATPLOTLIB = importlib.util.find_spec("matplotlib") is not None
+needs_matplotlib = pytest.mark.skipif(not HAS_MATPLOTLIB, reason="matplotlib is an extra: jaxomarl[plot]")
+POINTS = np.stack(np.meshgrid(np.linspace(-1, 1, 7), np.linspace(-1, 1, 7)), -1).reshape(-1, 2)
+
+
+def size(path):
+    """(width, height) from a PNG's header."""
+    head = path.read_bytes()[:24]
+    assert head[:8] == b"\x89PNG\r\n\x1a\n" and head[12:16] == b"IHDR"
+    return struct.unpack(">II", head[16:24])
+
+
+def study(systems=("bc", "omsd"), data=("medium", "expert"), nan=()):
+    """Runs and rows of two tasks' worth of constant, seed-numbered returns."""
+    runs, rows = [], []
+    for system in systems:
+        for quality in data:
+            for seed in range(4):
+                info = {"system": system, "task": "games/two-modes", "data": quality, "config": system, "seed": seed}
+                info |= {"cfg": {}, "swept": {}, "final_stage": "policy"}
+                x = np.full((3, 2), float(seed))
+                if (system, quality, seed) in nan:
+                    x[-1] = np.nan
+                runs.append(store.Run(Path(f"/runs/{len(runs)}"), info))
+                rows += store.returns_rows(info, "policy", np.array([100, 200, 300]), {"return": x})
+    return runs, rows
+
+
+@needs_matplotlib
+def test_score_fields_has_a_panel_per_field_and_one_scale(tmp_path):
+    data = np.random.default_rng(0).uniform(-1, 1, (200, 2)).astype(np.float32)
+    walk = np.stack([np.linspace([0, 0], [0.8, 0.8], 5), np.linspace([0, 0], [0.8, -0.8], 5)])
+    fields = {"joint": (POINTS, -3.0 * POINTS), "product": (POINTS, np.where(POINTS[10] == POINTS, np.nan, POINTS))}
+    figure = figures.score_fields(tmp_path / "a.png", data, fields, {"joint": walk})
+    assert size(tmp_path / "a.png") == (3 * 3 * 150, 540)
+    assert len(figure.axes) == 1 + 2 + 1  # data, fields, colour bar
+    assert [axes.get_title() for axes in figure.axes[:3]] == ["(a) data", "(b) joint", "(c) product"]
+    for axes in figure.axes[:3]:
+        assert axes.get_xlim() == axes.get_ylim() == (-1.05, 1.05)
+        assert axes.get_xlabel() == "action of agent 1" and axes.get_ylabel() == "action of agent 2"
+    lines, quiver = figure.axes[1].lines, figure.axes[1].collections[-1]
+    assert [line.get_color() for line in lines[::3]] == [figures.COORDINATED, figures.ASTRAY]
+    drawn = np.linalg.norm(POINTS, axis=-1) > 0  # the zero direction in the middle has no arrow
+    np.testing.assert_allclose(np.hypot(quiver.U, quiver.V), 1.0)
+    np.testing.assert_allclose(quiver.U, (-POINTS[drawn] / np.linalg.norm(POINTS[drawn], axis=-1, keepdims=True))[:, 0])
+    np.testing.assert_allclose(quiver.get_array(), 3.0 * np.linalg.norm(POINTS[drawn], axis=-1))
+    figures.score_fields(tmp_path / "b.png", data, fields, {"joint": walk})
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+@needs_matplotlib
+@pytest.mark.parametrize(
+    "end, colour",
+    [
+        ((0.4, 0.9), figures.COORDINATED),
+        ((-0.4, -0.9), figures.COORDINATED),
+        ((0.3, 0.9), figures.ASTRAY),
+        ((0.4, -0.9), figures.ASTRAY),
+        ((np.nan, 0.9), figures.ASTRAY),  # the last finite action is coordinated, but the policy diverged
+    ],
+)
+def test_a_path_is_coloured_by_its_end(tmp_path, end, colour):
+    walk = np.array([[(0.0, 0.0), (0.7, 0.7), end]])
+    figure = figures.score_fields(tmp_path / "a.png", POINTS, {"f": (POINTS, POINTS)}, {"f": walk})
+    assert figure.axes[1].lines[0].get_color() == colour
+    told = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert ("policy diverged" in told) == bool(np.isnan(end[0]))
+
+
+@needs_matplotlib
+def test_data_alone_is_a_figure_and_many_fields_wrap(tmp_path):
+    assert len(figures.score_fields(tmp_path / "a.png", POINTS, {}).axes) == 1
+    assert size(tmp_path / "a.png") == (450, 540)
+    figures.score_fields(tmp_path / "b.png", POINTS, {f"f{k}": (POINTS, POINTS) for k in range(5)})
+    assert size(tmp_path / "b.png") == (3 * 450, 1020)
+
+
+def test_paths_without_a_field_and_wrong_shapes_are_refused(tmp_path):
+    with pytest.raises(JaxomarlError, match="titles of fields"):
+        figures.score_fields(tmp_path / "a.png", POINTS, {}, {"g": np.zeros((1, 2, 2))})
+    with pytest.raises(JaxomarlError, match=r"\[G, 2\]"):
+        figures.score_fields(tmp_path / "a.png", POINTS, {"g": (POINTS, POINTS[:3])})
+    with pytest.raises(JaxomarlError, match="seeds, V, 2"):
+        figures.score_fields(tmp_path / "a.png", POINTS, {"g": (POINTS, POINTS)}, {"g": np.zeros((2, 2))})
+    assert list(tmp_path.iterdir()) == []
+
+
+@needs_matplotlib
+def test_learning_curves_are_means_over_seeds_and_mark_what_is_missing(tmp_path):
+    _, rows = study(nan=[("omsd", "expert", 3)])
+    figure = figures.learning_curves(tmp_path / "a.png", rows)
+    assert size(tmp_path / "a.png") == (2 * 600, 510)
+    assert [axes.get_title() for axes in figure.axes] == ["games/two-modes  expert", "games/two-modes  medium"]
+    bc, bc_marks, omsd, omsd_marks = figure.axes[0].lines
+    assert bc.get_ydata().tolist() == [1.5, 1.5, 1.5] and len(bc_marks.get_xdata()) == 0
+    assert omsd.get_ydata().tolist() == [1.5, 1.5, 1.0]  # the mean of seeds 0, 1, 2
+    assert omsd_marks.get_xdata().tolist() == [300]
+    told = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert told == ["bc", "omsd", "a seed is missing or not finite"]
+    with pytest.raises(JaxomarlError, match="'win'"):
+        figures.learning_curves(tmp_path / "b.png", rows, "win")
+
+
+@needs_matplotlib
+def test_curves_of_one_system_are_told_apart(tmp_path):
+    _, rows = study(systems=("bc",), data=("medium",))
+    rows += [row._replace(config="0123456789", value=5.0) for row in rows]
+    words = {"bc": "beta=1", "0123456789": ""}
+    for labels, expected in ((None, ["bc 01234567", "bc bc"]), (words, ["bc", "bc beta=1"])):
+        figure = figures.learning_curves(tmp_path / "a.png", rows, labels=labels)
+        assert [text.get_text() for text in figure.legends[0].get_texts()] == expected
+
+
+@needs_matplotlib
+def test_score_intervals_draws_each_record(tmp_path):
+    runs, rows = study(nan=[("omsd", "expert", s) for s in range(4)] + [("bc", "expert", 0)])
+    records = tables.summary(rows, runs)
+    figure = figures.score_intervals(tmp_path / "a.png", records)
+    assert size(tmp_path / "a.png") == (2 * 690, 225)
+    expert, medium = figure.axes
+    assert [label.get_text() for label in expert.get_yticklabels()] == ["bc\n1 of 4 diverged", "omsd\n4 of 4 diverged"]
+    whisker, point = medium.lines[:2]
+    record = next(r for r in records if r.data == "medium")
+    assert whisker.get_xdata().tolist() == [record.low, record.high] and point.get_xdata().tolist() == [record.iqm]
+    with pytest.raises(JaxomarlError, match="one record"):
+        figures.score_intervals(tmp_path / "b.png", [])
+
+
+@needs_matplotlib
+def test_a_file_of_another_kind_is_refused_and_a_pdf_is_not(tmp_path):
+    with pytest.raises(JaxomarlError, match=r"\.pdf"):
+        figures.score_fields(tmp_path / "a.gif", POINTS, {})
+    figures.score_fields(tmp_path / "a.pdf", POINTS, {})
+    assert (tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_without_matplotlib_the_way_out_is_named(tmp_path, monkeypatch):
+    for module in ("matplotlib", "matplotlib.figure", "matplotlib.backends.backend_agg"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(JaxomarlError, match=r"pip install jaxomarl\[plot\]"):
+        figures.learning_curves(tmp_path / "a.png", study()[1])
+    with pytest.raises(JaxomarlError, match=r"pip install jaxomarl\[plot\]"):
+        figures.score_fields(tmp_path / "a.png", POINTS, {"f": (POINTS, POINTS)})
+
+
+def test_importing_the_figures_does_not_import_matplotlib():
+    code = "import sys, jaxomarl.results.figures; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0
