@@ -16,6 +16,7 @@ LEVEL = {
     "jaxomarl.config": 0,
     "jaxomarl.masking": 0,
     "jaxomarl.optim": 0,
+    "jaxomarl.torchfile": 0,
     "jaxomarl.networks": 1,
     "jaxomarl.losses": 1,
     "jaxomarl.diffusion": 1,
