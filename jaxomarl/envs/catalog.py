@@ -17,9 +17,16 @@ TASKS = {
     "games/consensus": "jaxomarl.envs.games:consensus",
     "games/four-gaussians": "jaxomarl.envs.games:four_gaussians",
     "games/multiplication": "jaxomarl.envs.polynomial:multiplication",
+    "mpe/six": "jaxomarl.envs.mpe.tasks:six",
+    "mpe/spread": "jaxomarl.envs.mpe.tasks:spread",
+    "mpe/tag": "jaxomarl.envs.mpe.tasks:tag",
+    "mpe/world": "jaxomarl.envs.mpe.tasks:world",
     "games/twin-peaks": "jaxomarl.envs.polynomial:twin_peaks",
 }
 """Name -> "module:factory"; the module is imported when its task is asked for."""
+
+JAXMARL = "jaxmarl/"
+"""Begins the names of JaxMARL's own environments: `jaxmarl/MPE_simple_spread_v3`."""
 
 Value = bool | int | float | str
 
@@ -37,7 +44,7 @@ def make(name: str) -> Task:
     a value that does not have the default's type.
     """
     base, _, text = name.partition(":")
-    if base not in TASKS:
+    if base not in TASKS and not base.startswith(JAXMARL):
         raise refuse("task", "a task of the catalog", base, _nearest(base, names()))
     defaults = parameters(base)
     values = _parse(name, text, defaults)
@@ -57,6 +64,9 @@ def _build(canonical: str, base: str, items: tuple[tuple[str, Value], ...]) -> T
 
 
 def _factory(base: str) -> Callable[..., Task]:
+    if base.startswith(JAXMARL):
+        adapter = importlib.import_module("jaxomarl.envs.jaxmarl")
+        return functools.partial(adapter.task, base.removeprefix(JAXMARL))
     module, _, factory = TASKS[base].partition(":")
     return getattr(importlib.import_module(module), factory)
 

@@ -1,0 +1,1 @@
+"""The particle tasks of OMAR's data: spread (Cooperative Navigation), tag (Predator-Prey), world (World)."""
