@@ -130,6 +130,19 @@ Recipe = Callable[[Key[Array, ""], int], Episodes]
 """(key, rows) -> episodes with that many transitions (rounded up to whole episodes), on the device."""
 
 
+class Scale(NamedTuple):
+    """Team returns that a normalised score calls 0 and 100, and where they come from."""
+
+    random: float
+    expert: float
+    source: str
+    medium: float | None = None  # where the medium data lie, for orientation
+
+    def normalise(self, score: Any) -> Any:
+        """100 (S - S_random) / (S_expert - S_random)."""
+        return 100.0 * (score - self.random) / (self.expert - self.random)
+
+
 class Task(NamedTuple):
     """A named environment with the data sets that can be made for it and the answer that is known."""
 
@@ -141,6 +154,7 @@ class Task(NamedTuple):
     about: str = ""  # one line: the rule, and where the optimum lies
     episodes: int = 32  # per evaluation
     rows: int = 100_000  # transitions in a data set made on demand
+    scale: Scale | None = None  # of normalised scores, under the environment's dialect
 
 
 # --- the data ---
@@ -253,6 +267,7 @@ class Stage(NamedTuple):
     )
     owner: str = ""  # the system whose own stage this is; "" where other systems may share it
     refresh: Callable[[Key[Array, ""], State, Past, Dataset], State] | None = None  # pure, compiled with the scan
+    kept: Callable[[State], State] = lambda state: state  # of the state once the stage is finished: drop a replay here
 
 
 class System(NamedTuple):

@@ -11,12 +11,14 @@ A traced field must be a float. `stack` lays configs that differ in traced field
 import dataclasses
 import hashlib
 import json
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, dataclass_transform
 
 import jax
 import jax.numpy as jnp
 
-from jaxomarl.base import JaxomarlError
+from jaxomarl.base import JaxomarlError, refuse
 
 T = TypeVar("T")
 
@@ -49,6 +51,33 @@ def traced_fields(cfg: Any) -> dict[str, Any]:
 def static_fields(cfg: Any) -> dict[str, Any]:
     """The fields that are part of the program."""
     return {f.name: getattr(cfg, f.name) for f in dataclasses.fields(cfg) if f.metadata.get("static")}
+
+
+def check_fields(cfg: Any, choices: Mapping[str, Sequence[str]], zero: Sequence[str] = ()) -> None:
+    """Raise JaxomarlError for a choice that is none, a number that is not finite, a count below 1, or odd steps.
+
+    Counts named in `zero` may be 0; `*_steps` are whole chunks, where there is a `chunk`.
+    """
+    values = {**static_fields(cfg), **traced_fields(cfg)}
+    for name, allowed in choices.items():
+        if values[name] not in allowed:
+            raise refuse(flag(name), f"one of {', '.join(allowed)}", values[name], "Take one of these.")
+    for name, value in values.items():
+        least = 0 if name in zero else 1
+        steps = name.endswith("_steps")
+        if type(value) is int and not steps and value < least:
+            raise refuse(flag(name), "a positive whole number", value, "Leave it out for its default.")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise refuse(flag(name), "a finite number", value, "Leave it out for its default.")
+        if steps and (value < 1 or value % min(values["chunk"], value)):
+            chunk = values["chunk"]
+            way = f"Take {max(1, value // chunk) * chunk}, or change --cfg.chunk."
+            raise refuse(flag(name), f"a positive multiple of chunk = {chunk}", value, way)
+
+
+def flag(name: str) -> str:
+    """A field as the command line spells it."""
+    return f"--cfg.{name.replace('_', '-')}"
 
 
 def stack(cfgs: list[T]) -> T:

@@ -46,6 +46,12 @@ def pack(episodes: Episodes, spec: Spec, known: Float[Array, " M"] | None = None
     )
 
 
+def check_transitions(data: Dataset | None) -> None:
+    """Raise JaxomarlError where no transition starts."""
+    if data is not None and data.starts.shape[0] == 0:
+        raise refuse("--data", "at least one transition", 0, "The set has no row with a successor.")
+
+
 def sample_transitions(key: Key[Array, ""], data: Dataset, size: int) -> Batch:
     """`size` transitions drawn uniformly with replacement from `data.starts`: one gather of two neighbouring rows."""
     start = data.starts[jax.random.randint(key, (size,), 0, data.starts.shape[0])]

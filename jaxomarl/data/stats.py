@@ -19,14 +19,23 @@ class Stats(NamedTuple):
 
 
 def statistics(data: Dataset) -> Stats:
-    """Per column, over every stored row (float64 sums on the host)."""
-    obs, state = np.asarray(data.obs, np.float64), np.asarray(data.state, np.float64)
-    return Stats(*(jnp.asarray(x, jnp.float32) for x in (obs.mean(0), _spread(obs), state.mean(0), _spread(state))))
+    """Per column, over every stored row (float64 sums on the host, a slice at a time)."""
+    return Stats(
+        *(jnp.asarray(x, jnp.float32) for block in (data.obs, data.state) for x in _moments(np.asarray(block)))
+    )
 
 
-def _spread(x: np.ndarray) -> np.ndarray:
-    std = x.std(0)
-    return np.where(std < 1e-6, 1.0, std)
+def _moments(x: np.ndarray, slices: int = 1 << 16) -> tuple[np.ndarray, np.ndarray]:
+    """(mean, deviation) of each column; the deviation of a constant one is 1."""
+    first = x[:slices].mean(axis=0, dtype=np.float64)  # sums of squares are taken about it, so that nothing cancels
+    total, square = np.zeros_like(first), np.zeros_like(first)
+    for i in range(0, len(x), slices):
+        part = x[i : i + slices] - first
+        total += part.sum(axis=0)
+        square += (part**2).sum(axis=0)
+    mean = total / len(x)
+    std = np.sqrt(np.maximum(square / len(x) - mean**2, 0.0))
+    return first + mean, np.where(std < 1e-6, 1.0, std)
 
 
 def identity(spec: Spec) -> Stats:

@@ -14,7 +14,6 @@ direction of the gradient, so the same number, and its overall factor 1/beta is 
 "normalised" (weights scaled to E[w] = 1: beta times E[w]).
 """
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -24,7 +23,8 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from jaxomarl.base import Batch, Dataset, Past, Spec, refuse
-from jaxomarl.config import config, static, static_fields, traced_fields
+from jaxomarl.config import check_fields, config, static
+from jaxomarl.data.dataset import check_transitions
 from jaxomarl.diffusion.schedules import vp
 from jaxomarl.losses.td import REWARDS, TIME_LIMITS
 from jaxomarl.networks.actors import actor, start_at, uniform_start
@@ -36,6 +36,7 @@ from jaxomarl.stages.inputs import flat
 
 WEIGHTS = ("vds", "stable", "score", "delta")
 DELTA_T = 0.02  # the paper's omega(t) = delta(t - 0.02) alpha/sigma
+OPTIMISERS = ("adam", "sgd")
 CHOICES = {
     "reward": REWARDS,
     "time_limit": TIME_LIMITS,
@@ -43,7 +44,7 @@ CHOICES = {
     "score_model": ("diffusion", "mixture"),
     "weighting": WEIGHTS,
     "beta_convention": ("code", "paper", "normalised"),
-    "policy_optimiser": ("adam", "sgd"),
+    "policy_optimiser": OPTIMISERS,
 }
 FIELDS = (
     "policy_steps", "policy_batch", "policy_width", "policy_lr", "policy_optimiser", "policy_anneal", "start", "chunk",
@@ -128,24 +129,11 @@ def check(spec: Spec, cfg: Any, data: Dataset | None, reward: tuple[str, ...] = 
     """Raise JaxomarlError for settings or data that the family cannot train on."""
     if spec.discrete:
         raise refuse("--task", "continuous actions", "a discrete task", "OMSD follows score fields of real actions.")
-    for name, allowed in {**CHOICES, "reward": reward}.items():
-        if getattr(cfg, name) not in allowed:
-            raise refuse(f"--cfg.{name.replace('_', '-')}", f"one of {', '.join(allowed)}", getattr(cfg, name), "")
-    for name, value in {**static_fields(cfg), **traced_fields(cfg)}.items():
-        counts = type(value) is int and not name.endswith("_steps") and value < (0 if name == "policy_width" else 1)
-        if counts or (isinstance(value, float) and not math.isfinite(value)):
-            expected = "a positive whole number" if counts else "a finite number"
-            raise refuse(f"--cfg.{name.replace('_', '-')}", expected, value, "")
-    for name in ("critic", "score", "policy"):
-        steps = getattr(cfg, f"{name}_steps")
-        if steps < 1 or steps % min(cfg.chunk, steps):
-            way = f"Take {max(1, steps // cfg.chunk) * cfg.chunk}, or change --cfg.chunk."
-            raise refuse(f"--cfg.{name}-steps", f"a positive multiple of chunk = {cfg.chunk}", steps, way)
+    check_fields(cfg, {**CHOICES, "reward": reward}, zero=("policy_width",))
     if not 0.0 < float(cfg.t_min) <= float(cfg.t_max) <= 1.0:
         raise refuse("--cfg.t-min, --cfg.t-max", "0 < t_min <= t_max <= 1", (cfg.t_min, cfg.t_max), "Widen the range.")
     starting_actions(spec, cfg.start)
-    if data is not None and data.starts.shape[0] == 0:
-        raise refuse("--data", "at least one transition", 0, "The set has no row with a successor.")
+    check_transitions(data)
 
 
 def check_order(spec: Spec, order: str) -> None:

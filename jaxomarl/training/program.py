@@ -30,6 +30,7 @@ class Progress:
     compile_seconds: float
     metrics: dict[str, np.ndarray]  # [R, chunk]
     evaluations: dict[str, np.ndarray]  # [R, E] where this report evaluated, else {}
+    state: Any = None  # R-leading, on the device, and given away with the next chunk: copy what you keep
     bad: tuple[str, ...] = ()  # runs whose numbers stopped being finite, named
 
 
@@ -121,8 +122,13 @@ class Program:
         shown = jax.eval_shape(self.evaluate, cfg, state, past, *self.some_keys()) if self.evaluates else {}
         return {"state": state, "metrics": metrics, "evaluations": shown}
 
+    def finished(self, runs: int) -> dict[str, Any]:
+        """Shapes of the last checkpoint, of what the stage keeps."""
+        like = self.like(runs)
+        return {**like, "state": self.stage.kept(like["state"])}
+
     def like(self, runs: int) -> dict[str, Any]:
-        """Shapes of a checkpoint of U rows."""
+        """Shapes of a checkpoint of U rows on the way."""
         struct, float32 = jax.ShapeDtypeStruct, jnp.float32
         marks = (runs, len(self.marks) + 1, self.job.episodes)
         return {

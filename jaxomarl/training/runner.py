@@ -35,7 +35,7 @@ def run(job: Job) -> Past:
     for index, stage in enumerate(job.make(job.cfgs[0])):
         identity = Identity.of(stage, job.cfgs, job.seeds, {**job.facts, "episodes": job.episodes})
         program = Program(job, index, past)
-        known = job.library.find(identity.kind, program.chunks, program.like, job.say)
+        known = job.library.find(identity.kind, program.chunks, program.finished, job.say)
         held = {row for batch in known for row in batch.rows}
         wanted = {row: r for r, row in reversed(list(enumerate(identity.rows))) if row not in held}
         if wanted:
@@ -127,8 +127,13 @@ class Training:
 
     def save(self, chunk: int) -> None:
         """Commit a checkpoint of the true runs, without the devices' padding."""
-        self.trained.state = jax.tree.map(lambda x: x[: self.runs], self.state)
+        self.keep(chunk)
         self.folder.save(chunk, self.trained)
+
+    def keep(self, chunk: int) -> None:
+        """Take the true runs' state as the trained one; at the end, only what the stage keeps."""
+        state = self.program.stage.kept(self.state) if chunk == self.program.chunks else self.state
+        self.trained.state = jax.tree.map(lambda x: x[: self.runs], state)
 
     def report(self, chunk: int, done: int, seconds: float, metrics: dict, shown: dict) -> None:
         """Tell what a chunk has done."""
@@ -143,6 +148,7 @@ class Training:
             compile_seconds=program.compile_seconds,
             metrics=metrics,
             evaluations=shown,
+            state=self.state,
             bad=not_finite(metrics, [self.job.seeds[r] for r in self.chosen]),
         )
         self.job.report(progress)
@@ -150,7 +156,7 @@ class Training:
     def finish(self, seconds: float) -> Trained:
         """Make the stage known, with what it cost."""
         program = self.program
-        self.trained.state = jax.tree.map(lambda x: x[: self.runs], self.state)
+        self.keep(program.chunks)
         self.trained.facts = {
             "stage": program.stage.name,
             "runs": self.runs,

@@ -27,7 +27,7 @@ from jaxomarl.data.stats import identity, statistics
 from jaxomarl.training import runner, sharding
 from jaxomarl.training.library import Library, Trained
 
-SMALL = {"steps": 6, "chunk": 2, "every": 2, "width": 8, "batch": 8, "embedding": 8}
+SMALL = {"steps": 6, "chunk": 2, "every": 2, "width": 8, "batch": 8, "embedding": 8, "capacity": 16}
 """The last word of a field's name -> its tiny value; other whole numbers become at most 2."""
 OTHERS = {"order": ("2-1-0", "1-0"), "start": ("uniform:0.5",)}
 """Another value of text fields whose refusal does not list the choices."""

@@ -1,0 +1,103 @@
+"""BC: each agent imitates its own actions in the data.
+
+**Paper**. Pomerleau 1991, "Efficient Training of Artificial Neural Networks for Autonomous Navigation"; the behaviour
+cloning row of every table of this field.
+
+**Pseudo-code**.
+
+    1   for each gradient step on a batch of transitions:                       stage "policy", `update`
+    2       theta_i <- step down mean_batch sum_dims (pi_i(o_i) - a_i)^2        for all agents i at once
+
+**Differs**. Deterministic policies under a squared loss, so the optimum is E[a_i | o_i]: where the data's behaviours
+disagree it plays their mean, which may be an action that none of them takes. One network per agent, no parameters
+shared; OG-MARL's recurrent clone is another system.
+
+**Checked**. tests/probes/test_bc_iql.py (the mean on two-mode data; a linear policy recovered), tests/contract.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Key
+
+from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, State, System, refuse
+from jaxomarl.config import check_fields, config, static
+from jaxomarl.data.dataset import check_transitions, sample_transitions
+from jaxomarl.networks.actors import actor
+from jaxomarl.networks.agents import separate
+from jaxomarl.optim import Net, create, descend
+from jaxomarl.stages.extraction import OPTIMISERS, optimiser
+from jaxomarl.stages.inputs import observed
+
+FIELDS = (
+    "policy_steps", "policy_batch", "policy_width", "policy_lr", "policy_anneal", "policy_optimiser", "normalise",
+    "chunk",
+)  # fmt: skip
+
+
+@config
+class Config:
+    """BC's settings."""
+
+    normalise: bool = static(default=False)
+    """z-score observations inside the networks."""
+    chunk: int = static(default=1000)
+    """Updates per compiled scan."""
+    every: int = static(default=10)
+    """Chunks between evaluations and checkpoints."""
+    policy_steps: int = static(default=100_000)
+    policy_batch: int = static(default=512)
+    policy_width: int = static(default=256)
+    """Of two hidden layers."""
+    policy_lr: float = 3e-4
+    policy_optimiser: str = static(default="adam")
+    policy_anneal: bool = static(default=True)
+    """Cosine to zero over the stage."""
+
+
+class Cloned(NamedTuple):
+    """The policies; parameters lead with N."""
+
+    actor: Net
+
+
+def policy(spec: Spec, cfg: Any) -> Algorithm:
+    """The algorithm."""
+    actors = separate(actor(spec.obs_width, (cfg.policy_width,) * 2, spec.act_width), spec.agents)
+    tx, mask, see = optimiser(cfg), jnp.asarray(spec.act_mask), observed(spec, cfg)
+
+    def init(key: Key[Array, ""], past: Past, data: Dataset) -> Cloned:
+        return Cloned(create(tx, actors.init(key)))
+
+    def batch(key: Key[Array, ""], state: State, data: Dataset) -> Batch:
+        return sample_transitions(key, data, cfg.policy_batch)
+
+    def update(key: Key[Array, ""], state: Cloned, past: Past, batch: Batch) -> tuple[Cloned, dict]:
+        def loss(params):
+            error = actors.apply(params, see(past, batch.obs)) - batch.action
+            return jnp.mean(jnp.sum(mask * error**2, axis=(1, 2)))
+
+        value, grads = jax.value_and_grad(loss)(state.actor.params)
+        return Cloned(descend(tx, state.actor, grads)), {"policy_loss": value / spec.agents}
+
+    def act(key, state, past, memory, observation):
+        return mask * actors.apply(state.actor.params, see(past, observation.obs)), memory
+
+    return Algorithm(init, batch, update, act)
+
+
+def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+    """Raise JaxomarlError for tasks that it cannot train on."""
+    if spec.discrete:
+        raise refuse("--task", "continuous actions", "a discrete task", "This clone regresses real actions.")
+    check_fields(cfg, {"policy_optimiser": OPTIMISERS})
+    check_transitions(data)
+
+
+def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+    """One stage."""
+    return (Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, FIELDS, owner="bc"),)
+
+
+BC = System(Config, check, lambda spec, cfg, data: data, pipeline)

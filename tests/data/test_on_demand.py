@@ -1,0 +1,162 @@
+"""Data sets of the particle tasks: shares, behaviours, hashes, references, and folders that keep them."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from jaxomarl.base import JaxomarlError
+from jaxomarl.data import files
+from jaxomarl.data.catalog import load
+from jaxomarl.data.dataset import content_hash
+from jaxomarl.envs import catalog
+from jaxomarl.envs.mpe import behaviours
+from jaxomarl.envs.recipes import Behaviour, play_rows
+
+NAMES = ("spread", "tag", "world")
+ROWS = 5000  # 200 episodes
+
+
+@pytest.fixture(scope="module")
+def spread():
+    return catalog.make("mpe/spread")
+
+
+@pytest.fixture(scope="module")
+def mixed(spread):
+    return load(spread, "medium-expert", ROWS)
+
+
+@pytest.mark.parametrize("quality", ["medium", "medium-expert", "random-medium", "medium-replay"])
+def test_shares_are_the_papers_and_every_row_knows_its_behaviour(spread, quality):
+    _, manifest = load(spread, quality, ROWS)
+    kinds = behaviours.MIXTURES[quality]
+    counts = {k: 0.0 for k in kinds}
+    data, _ = load(spread, quality, ROWS)
+    number = np.asarray(data.behaviour)[np.asarray(data.starts)]
+    for kind in kinds:
+        many = 1 if kind == "random" else len(behaviours.stored("spread")[kind])
+        first = behaviours.NUMBERS[kind]
+        each = [(number == first + k).mean() for k in range(many)]
+        np.testing.assert_allclose(each, kinds[kind] / many, atol=25 / ROWS)  # whole episodes
+        counts[kind] = sum(each)
+    assert sum(counts.values()) == 1.0
+    assert manifest["behaviours"] == sum(1 if k == "random" else len(behaviours.stored("spread")[k]) for k in kinds)
+
+
+def test_an_episode_has_one_behaviour_and_behaviours_are_interleaved(mixed):
+    data, _ = mixed
+    number = np.asarray(data.behaviour).reshape(-1, 26)
+    assert (number == number[:, :1]).all()
+    assert np.asarray(data.step).reshape(-1, 26)[0].tolist() == list(range(26))
+    runs = 1 + (np.diff(number[:, 0]) != 0).sum()
+    assert runs > 2 * len(np.unique(number))  # a prefix of the data is a sample of it
+
+
+def test_the_same_arguments_give_the_same_content_here_and_in_another_process(mixed, spread):
+    data, manifest = mixed
+    again, _ = load(spread, "medium-expert", ROWS)
+    assert content_hash(again) == content_hash(data) == manifest["sha256"]
+    other, _ = load(spread, "medium-expert", ROWS, seed=1)
+    assert content_hash(other) != manifest["sha256"]
+    code = (
+        "from jaxomarl.data.catalog import load; from jaxomarl.envs.catalog import make;"
+        f"print(load(make('mpe/spread'), 'medium-expert', {ROWS})[1]['sha256'])"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert told.split()[-1] == manifest["sha256"]
+
+
+def test_the_manifest_says_where_the_data_stand(mixed, spread):
+    data, manifest = mixed
+    json.dumps(manifest)
+    reward = np.asarray(data.reward).reshape(-1, 26, 3).mean(axis=2).sum(axis=1)
+    assert manifest["return"]["mean"] == pytest.approx(reward.mean(), rel=1e-5)
+    assert manifest["references"]["expert"] == 516.8 and manifest["references"]["random"] == 159.8
+    assert manifest["normalised"] == pytest.approx(100 * (reward.mean() - 159.8) / 357.0, rel=1e-5)
+    number = np.asarray(data.behaviour).reshape(-1, 26)[:, 0]
+    for b, mean in manifest["return_by_behaviour"].items():
+        assert mean == pytest.approx(reward[number == int(b)].mean(), rel=1e-5)
+
+
+def test_normalised_scores_of_the_references():
+    scale = catalog.make("mpe/spread").scale
+    assert (scale.normalise(516.8), scale.normalise(159.8)) == (100.0, 0.0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shipped_behaviours_play_as_their_references_say(name):
+    """Fresh episodes, with the noise of the data: within four standard errors of what was written down."""
+    env, told = catalog.make(f"mpe/{name}").env, behaviours.measured()[name]
+    assert told["dialect"] == env.spec.dialect
+    team = lambda reward: reward[..., 0] if env.spec.team == "first" else reward.mean(axis=-1)
+    for kind in ("expert", "medium"):
+        for params, row in zip(behaviours.stored(name)[kind], told[f"{kind}_behaviours"], strict=True):
+            played = play_rows(env, Behaviour(behaviours.noisy, params), jax.random.key(77), 1000 * 25)
+            returns = np.concatenate([team(p.reward).sum(axis=1) for p, _ in played])
+            assert len(returns) == 1000
+            assert abs(returns.mean() - row["data"]) < 4 * row["data_std"] * (1 / 1000 + 1 / 10_000) ** 0.5
+            assert abs(row["greedy"] - row["greedy_float32"]) < 0.01 * told["expert"]  # storing as float16
+        assert len(told[f"{kind}_behaviours"]) >= 3
+
+
+FRACTION = {"spread": 0.31, "tag": 0.57, "world": 0.79}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_experts_and_mediums_have_the_strength_that_is_promised(name):
+    told = behaviours.measured()[name]
+    way = (told["medium"] - told["random"]) / (told["expert"] - told["random"])
+    assert way == pytest.approx(FRACTION[name], rel=0.1)
+    if name == "spread":
+        assert told["expert"] >= 516.8
+
+
+def test_what_ships_is_small(root):
+    assert sum(p.stat().st_size for p in (root / "jaxomarl" / "assets" / "mpe").iterdir()) < 8e6
+
+
+# --- folders ---
+
+
+@pytest.fixture(scope="module")
+def kept(mixed, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kept") / "data"
+    files.save(folder, *mixed)
+    return folder
+
+
+def test_a_kept_data_set_is_the_same(kept, mixed, spread):
+    data, manifest = load(spread, str(kept))
+    assert content_hash(data) == mixed[1]["sha256"]
+    assert {k: v for k, v in manifest.items() if k != "format"} == json.loads(json.dumps(mixed[1]))
+
+
+def test_a_folder_that_does_not_fit_is_refused(kept, spread, tmp_path):
+    with pytest.raises(JaxomarlError, match=r"manifest\.json"):
+        load(spread, str(tmp_path / "none"))
+    with pytest.raises(JaxomarlError, match="dialect"):
+        load(catalog.make("mpe/tag"), str(kept))
+    with pytest.raises(JaxomarlError, match="--rows"):
+        load(spread, str(kept), rows=5)
+
+
+@pytest.mark.parametrize("how", ["flipped", "cut", "missing", "manifest"])
+def test_a_damaged_folder_is_refused(kept, spread, tmp_path, how):
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    for name in (files.ARRAYS, files.MANIFEST):
+        content = bytearray((kept / name).read_bytes())
+        if name == files.ARRAYS and how == "flipped":
+            content[-100] ^= 1
+        if name == files.ARRAYS and how == "cut":
+            content = content[: len(content) // 2]
+        if name == files.MANIFEST and how == "manifest":
+            content = content[:50]
+        if not (name == files.ARRAYS and how == "missing"):
+            (folder / name).write_bytes(bytes(content))
+    with pytest.raises(JaxomarlError, match=r"Collect it again|manifest"):
+        load(spread, str(folder))
