@@ -13,6 +13,8 @@ from jaxomarl.data.catalog import load as load_data
 from jaxomarl.envs.catalog import make
 from jaxomarl.presets import find
 
+ONLINE = (None, {"quality": "online", "sha256": ""})  # what an online system has in place of data and manifest
+
 __all__ = ["load", "resolve", "train"]
 
 
@@ -41,18 +43,25 @@ def resolve(
         twice = [v for k, v in enumerate(values) if v in list(values)[:k]]
         if twice:
             raise refuse(f"--{flag.replace('_', '-')}", "each value once", twice[0], "Name it once.")
-    for name in systems:
-        plan.find_system(name)
+    owners = {name: plan.fields(name) for name in systems}
+    for field in overrides or {}:
+        if owners and not any(field in own for own in owners.values()):
+            raise plan.no_field(field, owners)
     for task_name in tasks:
         task: Task = make(task_name)
         task = task._replace(episodes=episodes or task.episodes)
         settings = find(preset, task.name)
         for quality in data or ("",):
             stated = quality or settings.data.get(task.name, "")
-            dataset, manifest = load_data(task, stated, rows)
+            offline = any(not plan.find_system(name).online for name in systems)
+            loaded = load_data(task, stated, rows) if offline else ONLINE
             for name in systems:
-                cfgs = plan.configs(name, settings, overrides or {}, scale)
-                groups += plan.groups(name, task, manifest["quality"], dataset, manifest, cfgs, chosen)
+                dataset, manifest = ONLINE if plan.find_system(name).online else loaded
+                mine = find(preset, task.name, name)
+                given = mine.at(task.name, manifest["quality"]) if name in mine.systems else {}
+                mine_too = {k: v for k, v in (overrides or {}).items() if k in owners[name]}
+                cfgs = plan.configs(name, given, mine_too, scale)
+                groups += plan.groups(name, task, manifest["quality"], dataset, manifest, cfgs, chosen, scale)
     return groups
 
 

@@ -12,10 +12,11 @@ from typing import Annotated, Any
 import tyro
 
 from jaxomarl.base import JaxomarlError, refuse
-from jaxomarl.cli import api, directions, plan, reproduce, runtime, session
+from jaxomarl.cli import api, collect, directions, plan, render, reproduce, runtime, session, table2
 from jaxomarl.cli.progress import Lines, clock
+from jaxomarl.cli.seeds import parse_seeds
 from jaxomarl.presets import find
-from jaxomarl.results import figures
+from jaxomarl.results import figures, tables
 from jaxomarl.training.runner import Interrupted
 
 MAIN = ("omsd", "brpo-ind", "brpo-ctde", "brpo-jal")
@@ -46,7 +47,7 @@ class Common:
     episodes: int = 0
     """Episodes of each evaluation; 0: the task's own number."""
     scale: float = 1.0
-    """Times every step count, in whole chunks."""
+    """Times the preset's step counts, in whole chunks, and its widths by the cube root; --cfg values stay as given."""
     dry_run: bool = False
     """Say what would run, and stop."""
     compile_cache: bool = True
@@ -82,16 +83,62 @@ class Reproduce:
     """Make a paper's table again, ours beside the published numbers."""
 
     table: tyro.conf.Positional[str]
-    """omsd-table1."""
+    """omsd-table1 or omsd-table2."""
     seeds: str = "16"
+    systems: tuple[str, ...] = ()
+    """Rows of the table; empty: all of ours. This and what follows are of omsd-table2."""
+    tasks: tuple[str, ...] = ()
+    data: tuple[str, ...] = ()
+    rows: int = 0
+    episodes: int = 0
+    cfg: Cfg = Cfg()  # type: ignore  # noqa: RUF009 (frozen, empty)
+    """As in sweep."""
     scale: float = 1.0
-    """Times every step count of the learned runs."""
-    out: Path = Path("runs/omsd-table1")
+    """As in sweep, of the learned runs."""
+    out: Path | None = None
+    """Empty: runs/TABLE. The same command goes on with what it holds."""
     compile_cache: bool = True
     """Keep compiled programs in the user's cache directory."""
 
 
-COMMANDS = {"sweep": Sweep, "train": Train, "reproduce": Reproduce}
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Render:
+    """Film a run's final policy in its task."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of a finished run: OUT/.../seed-0."""
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """The film, .mp4 or .gif."""
+    episodes: int = 3
+    """They are shown side by side."""
+    seed: int = 0
+    """Of the episodes."""
+    fps: float = 10.0
+    """Frames per second; each step is a frame."""
+    compile_cache: bool = True
+    """Keep compiled programs in the user's cache directory."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Collect:
+    """Make a data set and keep it in a folder that --data takes; training makes the same one by itself."""
+
+    task: tyro.conf.Positional[str]
+    """For example mpe/spread."""
+    quality: str = ""
+    """For example medium; empty: the task's default."""
+    rows: int = 0
+    """Transitions; 0: the task's own number."""
+    seed: int = 0
+    out: Path | None = None
+    """Folder; empty: runs/data/TASK-QUALITY."""
+    overwrite: bool = False
+    """Replace what OUT holds."""
+    compile_cache: bool = True
+    """Keep compiled programs in the user's cache directory."""
+
+
+COMMANDS = {"sweep": Sweep, "train": Train, "collect": Collect, "reproduce": Reproduce, "render": Render}
 
 
 class Stop:
@@ -131,10 +178,17 @@ def run(command: str, argv: list[str]) -> int:
         runtime.use_cores()
         if asked.compile_cache:
             runtime.keep_programs()
+        if isinstance(asked, Render):  # nothing of it can be kept, so Ctrl-C ends it at once
+            returns = render.render(asked.run, asked.episodes, asked.out, asked.seed, asked.fps)
+            print(f"returns: {', '.join(f'{x:.1f}' for x in returns)}\n{asked.out}")
+            return 0
+        if isinstance(asked, Collect):
+            print(collect.collect(asked.task, asked.quality, asked.rows, asked.seed, asked.out, asked.overwrite))
+            return 0
         with Stop() as stop:
             try:
                 if isinstance(asked, Reproduce):
-                    reproduce.table(asked.table, asked.seeds, asked.scale, asked.out, stop.asked)
+                    reproduce.table(asked.table, wanted(asked, stop))
                 else:
                     sweep(asked, stop)
             except (Interrupted, KeyboardInterrupt):
@@ -146,7 +200,8 @@ def run(command: str, argv: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"error: {error}. What was finished is kept; --resume goes on once that is mended.", file=sys.stderr)
+        kept = "" if isinstance(asked, Render) else " What was finished is kept; --resume goes on once that is mended."
+        print(f"error: {error}.{kept}", file=sys.stderr)
         return 74
     return 0
 
@@ -159,14 +214,35 @@ def go_on(command: str, argv: list[str]) -> str:
     return shlex.join([*(("python", "-m", f"experiments.{command}") if command else ("jaxomarl",)), *again])
 
 
+def overridden(cfg: Any) -> dict[str, Any]:
+    """The config fields that were given."""
+    chosen = {f.name: getattr(cfg, f.name) for f in dataclasses.fields(cfg)}
+    return {k: v for k, v in chosen.items() if v}
+
+
+def wanted(asked: Reproduce, stop: Stop) -> table2.Asked:
+    """What `reproduce` was asked for."""
+    return table2.Asked(
+        parse_seeds(asked.seeds),
+        asked.scale,
+        asked.out or Path("runs") / asked.table,
+        stop.asked,
+        asked.systems,
+        asked.tasks,
+        asked.data,
+        asked.episodes,
+        asked.rows,
+        overridden(asked.cfg),
+    )
+
+
 def sweep(asked: Any, stop: Stop) -> None:
     """Train what was asked for and show the table."""
     start = time.perf_counter()
     several = isinstance(asked, Sweep)
     systems, tasks = (asked.systems, asked.tasks) if several else ((asked.system,), (asked.task,))
     data = asked.data if several else ((asked.data,) if asked.data else ())
-    chosen = {f.name: getattr(asked.cfg, f.name) for f in dataclasses.fields(asked.cfg)}
-    overrides = {k: v for k, v in chosen.items() if v}
+    overrides = overridden(asked.cfg)
     groups = api.resolve(
         systems, tasks, data, asked.seeds, asked.preset, overrides, asked.rows, asked.episodes, asked.scale
     )
@@ -199,8 +275,9 @@ def draw(results: session.Results, groups: list[plan.Group], out: Path) -> list[
     """Every picture that these results allow; where matplotlib is missing, a line says so."""
     made = [out / "returns.png", out / "intervals.png"]
     try:
-        figures.learning_curves(made[0], results.rows)
-        figures.score_intervals(made[1], results.records)
+        note = "  ".join(tables.reduced(s) for s in sorted({g.scale for g in groups} - {1.0}))
+        figures.learning_curves(made[0], results.rows, note=note)
+        figures.score_intervals(made[1], results.records, note)
         for task in {g.task.name: g.task for g in groups}.values():
             path = out / f"{task.name.replace('/', '-')}-directions.png"
             if directions.draw(path, [(g, past) for g, past in results.past if g.task.name == task.name], results.rows):
@@ -214,6 +291,8 @@ def draw(results: session.Results, groups: list[plan.Group], out: Path) -> list[
 def plan_text(groups: list[plan.Group], out: Path) -> None:
     """What a command would do: groups, stages, updates, memory."""
     print(f"into {out}")
+    for scale in sorted({g.scale for g in groups} - {1.0}):
+        print(tables.reduced(scale))
     for g in groups:
         stages = g.system.pipeline(g.task.env.spec, g.cfgs[0], g.task.env if g.system.online else None)
         steps = ", ".join(f"{s.name} {s.steps}" for s in stages)

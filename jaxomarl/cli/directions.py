@@ -41,6 +41,7 @@ def draw(path: Path, groups: list[tuple[Group, Past]], rows: list[Row]) -> bool:
     if not fields:
         return False
     group = groups[0][0]
+    assert group.data is not None  # it has a behaviour model
     actions = np.asarray(group.data.action)[np.asarray(group.data.starts)[:SAMPLES], :, 0]
     figures.score_fields(path, actions, fields, paths)
     return True
@@ -48,6 +49,7 @@ def draw(path: Path, groups: list[tuple[Group, Past]], rows: list[Row]) -> bool:
 
 def field(group: Group, past: Past, kind: str) -> tuple[np.ndarray, np.ndarray]:
     """(points [G, 2], directions [G, 2]) of the first run's behaviour model."""
+    assert group.data is not None
     spec, cfg = group.task.env.spec, group.cfgs[0]
     one = jax.tree.map(lambda x: x[0], past)
     axis = np.linspace(-1.0, 1.0, GRID, dtype=np.float32)

@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxomarl.algorithms import REGISTRY
-from jaxomarl.base import Dataset, System, Task, refuse
+from jaxomarl.base import Dataset, JaxomarlError, System, Task, refuse
 from jaxomarl.config import digest, static_fields, traced_fields
-from jaxomarl.presets import Preset
 
 Overrides = Mapping[str, Sequence[Any]]  # config field -> one value, or several to sweep
 
@@ -22,11 +21,12 @@ class Group:
     system: System
     task: Task
     quality: str
-    data: Dataset
+    data: Dataset | None  # None for online systems
     manifest: dict[str, Any]
     cfgs: list[Any]
     seeds: list[int]
     swept: list[dict[str, Any]]
+    scale: float = 1.0  # of the preset's steps and widths
 
     @property
     def digest(self) -> str:
@@ -51,27 +51,38 @@ def config_fields() -> dict[str, type]:
     return found
 
 
-def configs(name: str, preset: Preset, overrides: Overrides, scale: float = 1.0) -> list[tuple[Any, dict[str, Any]]]:
-    """Every config that the overrides span for a system, each with its swept values.
+def fields(name: str) -> list[str]:
+    """A system's config fields."""
+    return [f.name for f in dataclasses.fields(find_system(name).Config)]
 
-    Preset, then overrides, then `scale` on all step counts (whole chunks, at least one). Raises JaxomarlError for a
-    field that the system lacks.
+
+def no_field(field: str, owners: Mapping[str, Sequence[str]]) -> JaxomarlError:
+    """The refusal of a field that none of these systems has."""
+    known = sorted({f for own in owners.values() for f in own})
+    near = difflib.get_close_matches(field, known, n=3, cutoff=0.5)
+    hint = f"Did you mean {' or '.join(near)}? " if near else ""
+    way = f"{hint}Name a system that has it with --systems."
+    return refuse(f"--cfg.{field.replace('_', '-')}", f"a field of {' or '.join(owners)}", field, way)
+
+
+def configs(
+    name: str, given: Mapping[str, Any], overrides: Overrides, scale: float = 1.0
+) -> list[tuple[Any, dict[str, Any]]]:
+    """Every config that the overrides span for a system, which has all of their fields, each with its swept values.
+
+    The preset's values (`given`), scaled, then overrides. Raises JaxomarlError for a value of another type.
     """
     system = find_system(name)
-    fields = [f.name for f in dataclasses.fields(system.Config)]
     for field in overrides:
-        if field not in fields:
-            near = difflib.get_close_matches(field, fields, n=3, cutoff=0.5)
-            hint = f"Did you mean {' or '.join(near)}? " if near else ""
-            way = f"{hint}Name the systems that have it with --systems."
-            raise refuse(f"--cfg.{field.replace('_', '-')}", f"a field of {name}", field, way)
         check_types(field, overrides[field], getattr(system.Config(), field))
-    base = dict(preset.cfg) if name in preset.systems else {}
+    base = {f: v for f, v in given.items() if f in fields(name)}
+    if "chunk" in overrides:
+        base["chunk"] = overrides["chunk"][0]  # steps are scaled in whole chunks
     many = {f: v for f, v in overrides.items() if len(v) > 1}
     out = []
     for values in itertools.product(*overrides.values()):
         chosen = dict(zip(overrides, values, strict=True))
-        cfg = scaled(system.Config(**{**base, **chosen}), scale)
+        cfg = dataclasses.replace(scaled(system.Config(**base), scale), **chosen)
         out.append((cfg, {f: chosen[f] for f in many}))
     return out
 
@@ -86,24 +97,37 @@ def check_types(field: str, values: Sequence[Any], default: Any) -> None:
 
 
 def scaled(cfg: Any, scale: float) -> Any:
-    """Every `*_steps` field times `scale`, in whole chunks."""
+    """Every `*_steps` field times `scale`, in whole chunks, and every `*_width` times its cube root, in eights."""
     if scale == 1.0:
         return cfg
     if not 0.0 < scale <= 1e4:
         raise refuse("--scale", "a positive factor", scale, "1 is the preset's own length.")
-    steps = {f: v for f, v in static_fields(cfg).items() if f.endswith("_steps")}
-    return dataclasses.replace(cfg, **{f: max(1, round(v * scale / cfg.chunk)) * cfg.chunk for f, v in steps.items()})
+    whole = lambda x, unit: max(1, round(x / unit)) * unit
+    size, changed = scale ** (1 / 3), {}
+    for name, value in static_fields(cfg).items():
+        if name.endswith("_steps"):
+            changed[name] = whole(value * scale, cfg.chunk)
+        elif name.endswith("_width") and value:
+            changed[name] = whole(value * size, 8)
+    return dataclasses.replace(cfg, **changed)
 
 
 def groups(
-    name: str, task: Task, quality: str, data: Dataset, manifest: dict, cfgs: list[tuple[Any, dict]], seeds: list[int]
+    name: str,
+    task: Task,
+    quality: str,
+    data: Dataset | None,
+    manifest: dict,
+    cfgs: list[tuple[Any, dict]],
+    seeds: list[int],
+    scale: float = 1.0,
 ) -> list[Group]:
     """Sort configs x seeds into groups of one program each; each config is checked against task and data."""
     system, out = find_system(name), {}
     for cfg, swept in cfgs:
         system.check(task.env.spec, cfg, data)
         key = digest(static_fields(cfg))
-        group = out.setdefault(key, Group(name, system, task, quality, data, manifest, [], [], []))
+        group = out.setdefault(key, Group(name, system, task, quality, data, manifest, [], [], [], scale))
         for seed in seeds:
             group.cfgs.append(cfg)
             group.seeds.append(seed)

@@ -148,7 +148,7 @@ def shapes(stages: Any, spec: Spec, info: dict[str, Any]) -> tuple[Any, Past]:
     past = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), past)
     state = None
     for stage in stages:
-        state = jax.eval_shape(stage.algorithm.init, jax.random.key(0), past, data)
+        state = stage.kept(jax.eval_shape(stage.algorithm.init, jax.random.key(0), past, data))
         if stage is not stages[-1]:
             past[stage.name] = state
     return state, past

@@ -6,7 +6,6 @@ the policies, so what remains is the method itself: the weight w(t), the range o
 
 import difflib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -17,7 +16,7 @@ from jaxomarl.algorithms import REGISTRY, brpo, omsd
 from jaxomarl.base import Algorithm, Spec, Stage, System, refuse
 from jaxomarl.cli import api, session
 from jaxomarl.cli.progress import Lines
-from jaxomarl.cli.seeds import parse_seeds
+from jaxomarl.cli.table2 import Asked, omsd_table2
 from jaxomarl.data.catalog import load
 from jaxomarl.data.stats import statistics
 from jaxomarl.diffusion.schedules import vp
@@ -117,20 +116,23 @@ def second_table(say: Callable = print, qualities: tuple[str, ...] = ("std0.1", 
 # --- the command ---
 
 
-def table(name: str, seeds: str, scale: float, out: Path, stopped: Callable[[], bool]) -> None:
+def table(name: str, asked: Asked) -> None:
     """Make a table, print it as Markdown and keep it under `out`; raises JaxomarlError for an unknown one."""
-    made = {"omsd-table1": omsd_table1}
+    made = {"omsd-table1": omsd_table1, "omsd-table2": omsd_table2}
     if name not in made:
         near = difflib.get_close_matches(name, made, n=3, cutoff=0.3)
         raise refuse("TABLE", f"one of {', '.join(made)}", name, f"Did you mean {' or '.join(near)}?" if near else "")
-    text = made[name](parse_seeds(seeds), scale, out, stopped)
-    store.write_bytes(out / f"{name}.md", text.encode())
-    print(f"\n{text}\n{out / name}.md")
+    text = made[name](asked)
+    store.write_bytes(asked.out / f"{name}.md", text.encode())
+    print(f"\n{text}\n{asked.out / name}.md")
 
 
-def omsd_table1(seeds: list[int], scale: float, out: Path, stopped: Callable[[], bool]) -> str:
+def omsd_table1(asked: Asked) -> str:
     """Table 1's bandit: published, exact and learned rewards under both presets; then the exact end points."""
-    lines = Lines()
+    lines, seeds = Lines(), asked.seeds
+    for flag in ("systems", "tasks", "data", "episodes", "rows", "overrides"):
+        if getattr(asked, flag):
+            raise refuse(f"--{flag}", "nothing for omsd-table1", getattr(asked, flag), "Its cells are fixed.")
     rows = [("published", "", *(PUBLISHED[s] for s in SYSTEMS))]
     for preset, quality in (("mode-seeking", "std0.3"), ("paper-code", "std0.1")):
         cells = []
@@ -139,12 +141,12 @@ def omsd_table1(seeds: list[int], scale: float, out: Path, stopped: Callable[[],
             ends = exact_ends(name, quality, [cfg] * len(seeds), seeds, lines.say)
             cells.append(_cell(ends.prod(axis=1), ends))
         rows.append((f"{preset}, exact scores", quality, *cells))
-        groups = api.resolve(SYSTEMS, ["games/bandit"], [quality], seeds, preset, scale=scale)
-        folder = out / preset
+        groups = api.resolve(SYSTEMS, ["games/bandit"], [quality], seeds, preset, scale=asked.scale)
+        folder = asked.out / preset
         with session.locked(folder):
-            asked = session.asked(preset, {}, 0, 0, scale)
-            session.open_folder(folder, asked, resume=(folder / "sweep.json").exists(), overwrite=False)
-            done = session.train_groups(groups, folder, report=lines, stopped=stopped, say=lines.say)
+            settings = session.asked(preset, {}, 0, 0, asked.scale)
+            session.open_folder(folder, settings, resume=(folder / "sweep.json").exists(), overwrite=False)
+            done = session.train_groups(groups, folder, report=lines, stopped=asked.stopped, say=lines.say)
         learned = {r.system: f"{r.mean:.2f} ± {r.std or 0:.2f} ({r.coordinated:.0%})" for r in done.records}
         rows.append((f"{preset}, learned scores", quality, *(learned[s] for s in SYSTEMS)))
     head = ("reward, mean ± std over seeds (coordinated)", "data", *SYSTEMS)

@@ -5,13 +5,14 @@ import fnmatch
 
 from jaxomarl.base import refuse
 from jaxomarl.presets.games import GAMES
+from jaxomarl.presets.particle import PARTICLE
 from jaxomarl.presets.preset import Preset
 
-PRESETS: dict[str, Preset] = {p.name: p for p in GAMES}
+PRESETS: dict[str, Preset] = {p.name: p for p in (*GAMES, *PARTICLE)}
 
 
-def find(name: str, task: str) -> Preset:
-    """The preset called `name`; "" is the first one made for the task, or the systems' own defaults.
+def find(name: str, task: str, system: str = "") -> Preset:
+    """The preset called `name`; "" is the first one made for the task and system, or the systems' own defaults.
 
     Raises JaxomarlError for an unknown name.
     """
@@ -21,5 +22,6 @@ def find(name: str, task: str) -> Preset:
         raise refuse("--preset", f"one of {', '.join(PRESETS)}", name, hint)
     if name:
         return PRESETS[name]
-    fitting = [p for p in PRESETS.values() if any(fnmatch.fnmatch(task, t) for t in p.tasks)]
+    fitting = [p for p in PRESETS.values() if any(fnmatch.fnmatch(task.partition(":")[0], t) for t in p.tasks)]
+    fitting = [p for p in fitting if not system or system in p.systems]
     return fitting[0] if fitting else Preset("defaults", (), (), {}, about="each system's own defaults")

@@ -15,7 +15,7 @@ SMALL = {
 GAMES = (
     Preset(
         "mode-seeking",
-        FAMILY,
+        (*FAMILY, "bc", "iql"),
         ("games/*",),
         {**SMALL, "weighting": "score", "t_min": 0.02, "t_max": 0.02, "beta": 1.29, "start": "uniform:0.9"},
         data={"games/bandit": "std0.3"},

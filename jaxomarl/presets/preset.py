@@ -16,4 +16,10 @@ class Preset:
     cfg: Mapping[str, object]
     data: Mapping[str, str] = field(default_factory=dict)
     """Quality by task, where it differs from the task's own default."""
+    cases: Mapping[tuple[str, str], Mapping[str, object]] = field(default_factory=dict)
+    """(task, quality) -> values that hold there alone."""
     about: str = ""
+
+    def at(self, task: str, quality: str) -> dict[str, object]:
+        """The values for a task, named without its parameters, and a quality."""
+        return {**self.cfg, **self.cases.get((task.partition(":")[0], quality), {})}

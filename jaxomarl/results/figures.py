@@ -44,8 +44,10 @@ def _grid(panels: int, width: float, height: float, columns: int) -> tuple[Figur
     return figure, [figure.add_subplot(rows, columns, k + 1) for k in range(panels)]
 
 
-def _save(figure: Figure, path: str | Path) -> Figure:
-    """Write the figure in the format of the path's suffix, atomically."""
+def _save(figure: Figure, path: str | Path, note: str = "") -> Figure:
+    """Write the figure in the format of the path's suffix, atomically, with a note along its upper edge."""
+    if note:
+        figure.suptitle(note, fontsize=8, x=0.01, ha="left", color="#555555")
     suffix = Path(path).suffix
     if suffix not in _METADATA:
         raise refuse("path", "a name that ends in .png or .pdf", str(path), "Change the suffix.")
@@ -196,7 +198,11 @@ def _field_legend(figure: Figure, walked: bool, diverged: bool) -> None:
 
 
 def learning_curves(
-    path: str | Path, rows: Iterable[Row], metric: str = "return", labels: Mapping[str, str] | None = None
+    path: str | Path,
+    rows: Iterable[Row],
+    metric: str = "return",
+    labels: Mapping[str, str] | None = None,
+    note: str = "",
 ) -> Figure:
     """Draw each system's mean over seeds against the step, with its bootstrap interval, one panel per (task, data).
 
@@ -227,7 +233,7 @@ def learning_curves(
         panel.tick_params(labelsize=8)
         _quiet(panel)
     _curve_legend(figure, axes, marked)
-    return _save(figure, path)
+    return _save(figure, path, note)
 
 
 Curve = dict[int, dict[int, float]]  # seed -> step -> mean over episodes
@@ -272,7 +278,7 @@ def _curve_legend(figure: Figure, axes: Sequence[Any], marked: bool) -> None:
     _legend(figure, handles)
 
 
-def score_intervals(path: str | Path, records: Sequence[Record]) -> Figure:
+def score_intervals(path: str | Path, records: Sequence[Record], note: str = "") -> Figure:
     """Draw each record's IQM and 95 % interval of the final return as point and whisker, one panel per (task, data).
 
     Systems run down the panel in order of their names; a record with diverged seeds says so beside its name.
@@ -294,7 +300,7 @@ def score_intervals(path: str | Path, records: Sequence[Record]) -> Figure:
         panel.set_xlabel("final return, IQM over seeds with 95 % interval", fontsize=9)
         panel.tick_params(axis="x", labelsize=8)
         _quiet(panel)
-    return _save(figure, path)
+    return _save(figure, path, note)
 
 
 def _whisker(panel: Any, y: int, record: Record) -> None:

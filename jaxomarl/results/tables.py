@@ -35,6 +35,9 @@ class Record(NamedTuple):
     low: float | None  # 95 % stratified bootstrap interval of the IQM
     high: float | None
     coordinated: float | None  # share of the final episodes; None where the task does not tell
+    converged: bool | None  # False where `mean` is further from the evaluation before than the interval's half-width
+    normalised: float | None  # `mean` between the task's random (0) and expert (100) returns; None where it has none
+    scale: float  # of the preset's steps and widths; 1 is the paper's size
     best: float  # mean over the same seeds of each one's best evaluation: biased upwards, never compared with `mean`
 
 
@@ -60,13 +63,16 @@ def summary(rows: Iterable[Row], runs: Sequence[Run]) -> list[Record]:
         swept = tuple((k, v if isinstance(v, int | float) else str(v)) for k, v in sorted(info["swept"].items()))
         cells[(info["task"], info["data"], info["system"], swept, info["config"], info["final_stage"])].append(key)
     stages = {_key(run.info): run.info["final_stage"] for run in runs}
+    facts = {_key(run.info): run.info for run in runs}
     for row in rows:
         key = row[:5]
         if key not in values:
             raise refuse("rows", "rows of the given runs", key, "Give load_returns and summary the same runs.")
         if row.stage == stages[key]:
             values[key].setdefault((row.step, row.metric), []).append(row.value)
-    records = [_record(cell, [values[key] for key in keys]) for cell, keys in sorted(cells.items(), key=_order)]
+    records = [
+        _record(cell, [values[key] for key in keys], facts[keys[0]]) for cell, keys in sorted(cells.items(), key=_order)
+    ]
     return [record for record in records if record]
 
 
@@ -80,8 +86,8 @@ def _order(item: tuple[tuple, Any]) -> tuple:
     return task, data, system, numbers_first, config, stage
 
 
-def _record(cell: tuple, runs: list[Values]) -> Record | None:
-    """The record of a cell from its runs' final-stage values; None where nothing was evaluated."""
+def _record(cell: tuple, runs: list[Values], info: Mapping[str, Any]) -> Record | None:
+    """The record of a cell from its runs' final-stage values and one run's facts; None where nothing was evaluated."""
     task, data, system, swept, config, stage = cell
     step = max((s for run in runs for s, metric in run if metric == "return"), default=None)
     if step is None:
@@ -95,6 +101,8 @@ def _record(cell: tuple, runs: list[Values]) -> Record | None:
     told = [x for i in finite if (x := finished[i].get((step, "coordinated")))]
     few = len(scores) < 2
     spread = float(statistics.std(scores))
+    mean = float(statistics.mean(scores)) if finite else float("nan")
+    ends = info.get("normaliser")
     low, high = statistics.stratified_bootstrap(scores, statistics.iqm, REPS, LEVEL)
     return Record(
         task=task,
@@ -108,15 +116,26 @@ def _record(cell: tuple, runs: list[Values]) -> Record | None:
         nonfinite=len(finished) - len(finite),
         unfinished=len(runs) - len(finished),
         episodes=max(len(run[step, "return"]) for run in finished),
-        mean=float(statistics.mean(scores)) if finite else float("nan"),
+        mean=mean,
         std=None if few else spread,
         se=None if few else spread / len(scores) ** 0.5,
         iqm=float(statistics.iqm(scores)) if finite else float("nan"),
         low=None if few else low,
         high=None if few else high,
         coordinated=float(np.mean([np.mean(x) for x in told])) if told else None,
+        converged=_settled(curves, finite, step, mean, low, high),
+        normalised=100.0 * (mean - ends["random"]) / (ends["expert"] - ends["random"]) if ends else None,
+        scale=float(info.get("scale", 1.0)),
         best=float(np.mean(best)) if finite else float("nan"),
     )
+
+
+def _settled(curves: list[dict[int, float]], finite: list[int], step: int, mean: float, low: float, high: float):
+    """Whether the last two evaluations agree; None below two seeds or two evaluations."""
+    before = max((s for i in finite for s in curves[i] if s < step), default=None)
+    if before is None or len(finite) < 2 or any(before not in curves[i] for i in finite):
+        return None
+    return bool(abs(mean - np.mean([curves[i][before] for i in finite])) <= (high - low) / 2)
 
 
 # --- writers ---
@@ -162,15 +181,24 @@ def _cells(records: Sequence[Record]) -> tuple[list[str], list[list[str]], list[
         "seeds": [_seeds(r) for r in records],
         "final mean ± std": [_spread(r) for r in records],
         "final IQM [95 % interval]": [_interval(r) for r in records],
+        "normalised": ["" if r.normalised is None else f"{r.normalised:.1f}" for r in records],
         "coordinated": ["" if r.coordinated is None else f"{r.coordinated:.2f}" for r in records],
         "best in training": [_number(r, r.best) for r in records],
     }
-    if not any(columns["coordinated"]):
-        del columns["coordinated"]
+    for name in ("normalised", "coordinated"):
+        if not any(columns[name]):
+            del columns[name]
     diverged, missing = sum(r.nonfinite for r in records), sum(r.unfinished for r in records)
     notes = [f"! {diverged} diverged (nan or inf): scores are over the finite seeds of that row only."] * (diverged > 0)
     notes += [f"+ {missing} runs have not reached that step and are not counted."] * (missing > 0)
+    notes += [reduced(scale) for scale in sorted({r.scale for r in records} - {1.0})]
     return list(columns), [list(row) for row in zip(*columns.values(), strict=True)], notes
+
+
+def reduced(scale: float) -> str:
+    """What is said of results at another scale than the preset's."""
+    size = scale ** (1 / 3)
+    return f"Scale {scale:g}: steps are {scale:g} and widths {size:.2g} times the preset's, but for what was set."
 
 
 def _digest(r: Record, names: list[tuple[str, str, str, str]]) -> str:

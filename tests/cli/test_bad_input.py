@@ -83,7 +83,7 @@ def contents(folder):
         ("sweep", ("--sytems", "omsd"), "--systems"),
         ("train", ("omsd", "--cfg.betta", "0.1"), "--cfg.beta"),
         ("sweep", ("--systems", "brpo-ind", "--cfg.order", "1-0"), "--systems"),
-        ("reproduce", ("omsd-table2",), "omsd-table1"),
+        ("reproduce", ("omsd-table9",), "omsd-table1"),
         ("", ("sweeep",), "sweep"),
     ],
 )
@@ -254,7 +254,7 @@ def test_a_refused_command_leaves_no_folder_behind(refused, tmp_path):
 @pytest.mark.parametrize(
     ("module", "flags", "named"),
     [
-        ("experiments.train", ("omds", "--seeds", "1"), "Did you mean omsd?"),
+        ("experiments.train", ("omds", "--seeds", "1"), "Did you mean omsd"),
         ("jaxomarl", ("sweep", "--sytems", "omsd"), "--systems"),
     ],
 )

@@ -292,7 +292,7 @@ def test_dry_run_writes_nothing(out, tmp_path, monkeypatch):
     code, text = run("sweep", "--seeds", "4", "--dry-run", "--scale", "3")
     assert code == 0
     assert "runs/games-bandit-std0.3-mode-seeking" in text
-    assert "critic 60" in text  # --scale 3
+    assert "critic 20" in text and "Scale 3:" in text  # what --cfg gives is not scaled
     assert "4 runs" in text
     assert "MiB" in text
     assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,128 @@
+"""Commands on the particle tasks: collect, train on a folder, the table, a film; scales and presets."""
+
+import json
+
+import numpy as np
+import pytest
+
+import jaxomarl
+from jaxomarl.base import JaxomarlError
+from jaxomarl.cli import api, commands, plan, table2
+from jaxomarl.presets import PRESETS, find
+from jaxomarl.presets.particle import TABLE
+from jaxomarl.results.store import read_json
+
+QUICK = ("--cfg.chunk", "2", "--cfg.every", "1", "--cfg.policy-steps", "4", "--cfg.policy-width", "8")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("collected") / "data"
+    assert commands.run("collect", ["mpe/tag", "--quality", "random", "--rows", "500", "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def trained(folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("trained") / "runs"
+    flags = ["bc", "--task", "mpe/tag", "--data", str(folder), "--seeds", "2", "--out", str(out), *QUICK]
+    assert commands.run("train", flags) == 0
+    return out
+
+
+def test_collect_writes_a_set_and_does_not_write_over_it(folder, capsys):
+    manifest = read_json(folder / "manifest.json")
+    assert manifest["transitions"] == 500 and manifest["episodes"] == 20 and manifest["task"] == "mpe/tag"
+    again = ["mpe/tag", "--quality", "random", "--rows", "500", "--out", str(folder)]
+    assert commands.run("collect", again) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert commands.run("collect", [*again, "--overwrite"]) == 0
+    assert read_json(folder / "manifest.json") == manifest
+    assert commands.run("collect", ["mpe/tag", "--quality", "randon"]) == 2
+    assert "random" in capsys.readouterr().err
+
+
+def test_a_run_on_a_folder_knows_its_data(folder, trained):
+    (info, *_) = [read_json(p) for p in sorted(trained.rglob("run.json"))]
+    assert info["data_sha256"] == read_json(folder / "manifest.json")["sha256"]
+    assert info["normaliser"]["source"] == "this package's behaviours" and info["scale"] == 1.0
+
+
+def test_a_run_is_filmed(trained, tmp_path, capsys):
+    from PIL import Image
+
+    run = next(p.parent for p in sorted(trained.rglob("run.json")))
+    out = tmp_path / "film.gif"
+    assert commands.run("render", [str(run), "--episodes", "2", "-o", str(out)]) == 0
+    with Image.open(out) as film:
+        assert film.n_frames >= 26 and film.size[0] > film.size[1]
+    assert "returns" in capsys.readouterr().out
+
+
+def test_the_table_sets_ours_beside_the_published(tmp_path, capsys):
+    flags = ["omsd-table2", "--systems", "bc", "--tasks", "mpe/spread", "--data", "random", "--seeds", "2"]
+    flags += ["--rows", "500", "--episodes", "4", "--scale", "0.5", "--out", str(tmp_path / "t"), *QUICK]
+    assert commands.run("reproduce", flags) == 0
+    text = (tmp_path / "t" / "omsd-table2.md").read_text()
+    assert text in capsys.readouterr().out
+    assert "-0.5 ± 3.2" in text  # Table 2's BC on random Cooperative Navigation
+    assert "Scale 0.5" in text and "policy_steps = 4" in text and "own behaviours" in text and "prey" in text
+    summary = (tmp_path / "t" / "mpe-spread-random" / "summary.md").read_text()
+    assert "Scale 0.5" in summary and "normalised" in summary
+
+
+def test_published_scores_are_the_papers(shared):
+    import csv
+
+    with open(shared / "published" / "omsd_table2.csv") as file:
+        rows = {(r["task"], r["dataset"], r["system"]): r for r in csv.DictReader(file)}
+    held = table2.published()
+    assert len(held) == 81
+    tasks = {"mpe/spread": "MPE: Cooperative Navigation", "mpe/tag": "MPE: Predator Prey", "mpe/world": "MPE: World"}
+    for task, name in tasks.items():
+        for data in ("Expert", "Medium", "Random"):
+            mean, spread = held[task, data.lower(), "omsd"]
+            row = rows[name, data, "OMSD"]
+            assert (mean, spread) == (float(row["mean"]), float(row["spread"]))
+
+
+def test_the_presets_have_the_tables_values_by_task_and_data():
+    preset = find("", "mpe/world:speed_min=0.5", "omsd")
+    assert preset.name == "particle" and len(TABLE) == 9
+    given = preset.at("mpe/world:speed_min=0.5", "medium")
+    assert (given["temperature"], given["expectile"], given["beta"]) == (1.0, 0.9, 0.05)
+    assert given["time_limit"] == "terminal" and given["critic_steps"] == 500_000
+    assert find("", "mpe/tag", "matd3").name == "online"
+    assert find("", "games/bandit", "omsd").name == "mode-seeking"
+    ((cfg, _),) = plan.configs("omsd", PRESETS["particle"].at("mpe/tag", "random"), {})
+    assert (cfg.beta, cfg.expectile) == (0.5, 0.7)
+
+
+def test_scale_shrinks_steps_and_widths_together_and_leaves_what_was_given():
+    given = PRESETS["particle"].at("mpe/spread", "medium")
+    ((cfg, _),) = plan.configs("omsd", given, {"policy_steps": [5000]}, scale=0.008)
+    assert (cfg.critic_steps, cfg.score_steps, cfg.policy_steps) == (4000, 16_000, 5000)
+    assert (cfg.critic_width, cfg.score_width, cfg.policy_width) == (48, 104, 48)  # a fifth, in eights
+    assert cfg.critic_batch == 512
+    ((cfg, _),) = plan.configs("omsd", given, {"chunk": [10]}, scale=0.0001)
+    assert (cfg.critic_steps, cfg.policy_steps) == (50, 10)
+
+
+def test_an_override_goes_to_the_systems_that_have_it():
+    groups = api.resolve(["bc", "iql"], ["games/bandit"], seeds=1, rows=50, overrides={"temperature": [1.0, 2.0]})
+    assert [(g.name, len(g.cfgs)) for g in groups] == [("bc", 1), ("iql", 2)]
+    with pytest.raises(JaxomarlError, match="beta"):
+        api.resolve(["bc", "iql"], ["games/bandit"], seeds=1, rows=50, overrides={"beta": [1.0]})
+
+
+def test_an_online_system_trains_without_data(tmp_path):
+    small = dict(policy_steps=4, chunk=2, every=1, width=8, envs=2, collect=25, capacity=100, batch=8, warmup=10)
+    results = jaxomarl.train("matd3", "mpe/spread", seeds=2, out=tmp_path / "m", episodes=2, **small)
+    (values,) = results.returns.values()
+    assert values.shape == (2, 2) and np.isfinite(values).all()
+    info = read_json(results.runs[0].path / "run.json")
+    assert info["data"] == "online" and info["data_sha256"] == ""
+    action = jaxomarl.load(results.runs[0].path).act(np.zeros((3, 18)))
+    assert action.shape == (3, 2)
+    sizes = [p.stat().st_size for p in (tmp_path / "m").rglob("*") if p.is_file()]
+    assert json.dumps(info) and max(sizes) < 200_000  # no replay was kept
