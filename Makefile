@@ -28,8 +28,9 @@ lint: $(STAMP) ## Style, format and types
 	$(PY) -m ruff format --check .
 	$(PY) -m pyright
 
-bench: $(STAMP) ## Time the updates; one JSON line each
+bench: $(STAMP) ## Time updates, environments, data and minibatches; one JSON line each
 	$(PY) -m benchmarks.updates
+	$(PY) -m benchmarks.environments
 
 clean: ## Remove the environment and all caches; runs/ stays
 	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -1,0 +1,428 @@
+"""What comes before an update is paid for: `python -m benchmarks.environments`, or `make bench`.
+
+    steps   joint steps per second of the particle tasks under random actions, beside JaxMARL's and mpe2's spread
+    data    seconds for a data set made on demand: played, packed, hashed
+    batch   a minibatch drawn from a large data set, against the critic's update that it feeds
+
+What is compared takes turns, round after round, so that a disturbance of the machine falls on all alike; medians are
+reported beside their range. A joint step of one environment counts as one, an episode's reset is timed with its steps,
+and every environment gets the same draw of actions. Nothing is timed before it was seen to be finite and repeatable.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from benchmarks.updates import GIB, ROUNDS, SAMPLE, SPREAD, machine, peak, random_data, reset_peak, short
+from jaxomarl.algorithms import omsd
+from jaxomarl.base import Environment, Episodes, JaxomarlError, Task, refuse
+from jaxomarl.data import catalog as data_catalog
+from jaxomarl.data.dataset import content_hash, pack, sample_transitions
+from jaxomarl.data.stats import identity
+from jaxomarl.envs import catalog
+from jaxomarl.stages import critic
+
+PARTS = ("steps", "data", "batch")
+COMPARED = "mpe/spread"  # the task that the peers have
+JAXMARL = "MPE_simple_spread_v3"
+AGENTS, STEPS = 3, 25
+UPDATES = {"batch": 200, "update": 4}  # in one call of a compiled scan
+MISSING = (ImportError, JaxomarlError, OSError)  # what a peer, a task or a recipe lacks
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flags:
+    """Time environments, data sets and minibatches: one JSON line per figure, then tables."""
+
+    parts: tuple[str, ...] = PARTS
+    tasks: tuple[str, ...] = ("mpe/spread", "mpe/tag", "mpe/world")
+    sizes: tuple[int, ...] = (1, 100, 1000, 10000)
+    """Episodes played at once; the best is quoted."""
+    qualities: tuple[str, ...] = ("random", "medium")
+    """Recipes of the data sets."""
+    rows: int = 1_000_000
+    """Transitions of a data set."""
+    repeats: int = 3
+    """Data sets made after the first, which compiles."""
+    width: int = 256
+    """Of the critic whose update a minibatch is held against."""
+    batch: int = 512
+    seconds: float = 2.0
+    """Timed seconds per cell; slow cells take three samples all the same."""
+    quick: bool = False
+    """Tiny sizes, spread alone: whether it runs, not how fast."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """JSON lines go here; empty: to the standard output."""
+
+
+QUICK = dict(
+    tasks=(COMPARED,), sizes=(2,), qualities=("random",), rows=100, repeats=1, width=8, batch=4, seconds=0.05
+)  # fmt: skip
+
+
+# --- what is timed ---
+
+
+@dataclass
+class Cell:
+    """A compiled function that is timed sample by sample."""
+
+    name: dict[str, Any]  # what its line begins with
+    call: Callable[[], Any]
+    work: int  # units (steps, updates, ...) in one call
+    compile_seconds: float = 0.0
+    seconds: list[float] = field(default_factory=list)  # per unit, one entry per sample
+    calls: int = 1  # in a sample
+
+    @classmethod
+    def of(cls, name: dict[str, Any], f: Callable, args: tuple, work: int) -> "Cell":
+        """The cell of `f(*args)`, compiled."""
+        began = time.perf_counter()
+        compiled = jax.jit(f).lower(*args).compile()
+        return cls(name, lambda: compiled(*args), work, time.perf_counter() - began)
+
+    def sample(self) -> float:
+        """Seconds per unit of work over `calls` calls."""
+        began = time.perf_counter()
+        for _ in range(self.calls):
+            jax.block_until_ready(self.call())
+        return (time.perf_counter() - began) / (self.calls * self.work)
+
+    @property
+    def cost(self) -> float:
+        """Median seconds per unit of work."""
+        return statistics.median(self.seconds)
+
+
+def take_turns(cells: Sequence[Cell], seconds: float) -> None:
+    """Fill every cell's samples, `seconds` of them for each and ROUNDS at least."""
+    for cell in cells:
+        checked(cell)
+        cell.calls = max(1, round(min(SAMPLE, seconds / ROUNDS) / (cell.sample() * cell.work)))
+    end = time.perf_counter() + seconds * len(cells)
+    while cells and (len(cells[0].seconds) < ROUNDS or time.perf_counter() < end):
+        for cell in cells:
+            cell.seconds.append(cell.sample())
+
+
+def checked(cell: Cell) -> None:
+    """Raises RuntimeError where two calls differ or a number is not finite."""
+    for one, two in zip(*(jax.tree.leaves(cell.call()) for _ in range(2)), strict=True):
+        if not (np.isfinite(one).all() and np.array_equal(one, two)):
+            raise RuntimeError(f"{cell.name}: expected the same finite numbers twice. Its speed would mean nothing.")
+
+
+# --- steps ---
+
+
+def ours(env: Environment) -> Callable[[jax.Array], Any]:
+    """An episode of random actions: key -> (observations, rewards, done)."""
+
+    def episode(key):
+        k_reset, k_steps = jax.random.split(key)
+        state, _ = env.reset(k_reset)
+
+        def step(state, key):
+            k_act, k_step = jax.random.split(key)
+            state, now = env.step(k_step, state, drawn(k_act))
+            return state, (now.obs, now.reward, now.done)
+
+        return jax.lax.scan(step, state, jax.random.split(k_steps, STEPS))[1]
+
+    return episode
+
+
+def jaxmarl() -> Callable[[jax.Array], Any]:
+    """The same of JaxMARL's spread with continuous actions; JaxomarlError where there is no JaxMARL."""
+    catalog.make(f"jaxmarl/{JAXMARL}:continuous=true")  # says what is missing, and keeps JaxMARL's import quiet
+    import jaxmarl
+
+    game = jaxmarl.make(JAXMARL, action_type="Continuous")
+
+    def episode(key):
+        k_reset, k_steps = jax.random.split(key)
+        _, state = game.reset(k_reset)
+
+        def step(state, key):
+            k_act, k_step = jax.random.split(key)
+            action = dict(zip(game.agents, five(jnp, drawn(k_act)), strict=True))
+            obs, state, reward, done, _ = game.step_env(k_step, state, action)
+            return state, (obs, reward, done)
+
+        return jax.lax.scan(step, state, jax.random.split(k_steps, STEPS))[1]
+
+    return episode
+
+
+def mpe2() -> Callable[[], Any]:
+    """Rewards of an episode of mpe2's spread, always the same one; ImportError where there is no mpe2."""
+    with contextlib.redirect_stdout(sys.stderr):  # pygame greets
+        from mpe2 import simple_spread_v3
+
+    env = simple_spread_v3.parallel_env(continuous_actions=True, max_cycles=STEPS)
+
+    def episode():
+        rng = np.random.default_rng(0)
+        env.reset(seed=0)
+        rewards = []
+        for _ in range(STEPS):
+            action = five(np, rng.uniform(-1.0, 1.0, (AGENTS, 2)).astype(np.float32))
+            _, reward, *_ = env.step(dict(zip(env.agents, action, strict=True)))
+            rewards.append(list(reward.values()))
+        return np.array(rewards)
+
+    return episode
+
+
+def drawn(key: jax.Array) -> jax.Array:
+    """Random actions [N, 2]."""
+    return jax.random.uniform(key, (AGENTS, 2), minval=-1.0, maxval=1.0)
+
+
+def five(xp: Any, action: Any) -> Any:
+    """[N, 2] in [-1, 1] as the peers' [N, 5] in [0, 1]: nothing, left, right, down, up."""
+    x, y = action[:, :1], action[:, 1:]
+    return xp.concatenate([0.0 * x, *(xp.maximum(z, 0.0) for z in (-x, x, -y, y))], axis=1)
+
+
+def steps(tasks: dict[str, Task | Exception], sizes: Sequence[int], seconds: float) -> Iterator[dict[str, Any]]:
+    """Steps per second of everything that is there, then each task's best and what it is to the peers' best."""
+    cells: list[Cell] = []
+    for task, who, make in contestants(tasks):
+        name = {"benchmark": "steps", "task": task, "who": who}
+        try:
+            play = make()
+        except MISSING as error:
+            yield {**name, "skipped": reason(error)}
+            continue
+        if who == "mpe2":
+            cells.append(Cell({**name, "episodes": 1}, play, STEPS))
+            continue
+        for many in sizes:
+            keys = jax.random.split(jax.random.key(0), many)
+            cells.append(Cell.of({**name, "episodes": many}, jax.vmap(play), (keys,), many * STEPS))
+    take_turns(cells, seconds)
+    best: dict[tuple[str, str], Cell] = {}
+    for cell in cells:
+        yield {
+            **cell.name,
+            **rates(cell),
+            "compile_seconds": cell.compile_seconds,
+            "samples": len(cell.seconds),
+            "steps_per_sample": cell.calls * cell.work,
+        }
+        who = cell.name["task"], cell.name["who"]
+        best[who] = min(best.get(who, cell), cell, key=lambda cell: cell.cost)
+    for (task, who), cell in best.items():
+        if who == "jaxomarl":
+            peers = {peer: best.get((task, peer)) for peer in ("jaxmarl", "mpe2")}
+            over = {f"over_{peer}": other.cost / cell.cost if other else None for peer, other in peers.items()}
+            yield {"benchmark": "best", "task": task, "episodes": cell.name["episodes"], **rates(cell), **over}
+
+
+def contestants(tasks: dict[str, Task | Exception]) -> Iterator[tuple[str, str, Callable[[], Any]]]:
+    """(task, who, its maker); a maker raises where something is missing."""
+    for name, task in tasks.items():
+        yield name, "jaxomarl", lambda task=task: ours(there(task).env)
+    if COMPARED in tasks:
+        yield COMPARED, "jaxmarl", jaxmarl
+        yield COMPARED, "mpe2", mpe2
+
+
+def rates(cell: Cell) -> dict[str, float]:
+    """Steps per second: median, lowest, highest."""
+    found = 1 / cell.cost, 1 / max(cell.seconds), 1 / min(cell.seconds)
+    return dict(zip((f"steps_per_second{x}" for x in ("", "_low", "_high")), found, strict=True))
+
+
+# --- data ---
+
+
+def data(task: Task, quality: str, rows: int, repeats: int) -> dict[str, Any]:
+    """Seconds of a data set: the first, which compiles, and later ones; packed and hashed once more to be timed."""
+    spent, held = [], []
+
+    def recipe(key: jax.Array, rows: int) -> Episodes:
+        held.clear()
+        began = time.perf_counter()
+        held.append(task.recipes[quality](key, rows))
+        spent.append(time.perf_counter() - began)
+        return held[0]
+
+    reset_peak()
+    clocked, total, hashes = task._replace(recipes={quality: recipe}), [], set()
+    for _ in range(1 + repeats):
+        began = time.perf_counter()
+        made, told = data_catalog.load(clocked, quality, rows)
+        total.append(time.perf_counter() - began)
+        hashes.add(told["sha256"])
+        del made
+    if len(hashes) > 1:
+        raise RuntimeError(f"{task.name}/{quality}: expected the same data set each time, found {sorted(hashes)}.")
+    highest, began = peak(), time.perf_counter()
+    made = jax.block_until_ready(pack(held[0], task.env.spec))
+    packed = time.perf_counter()
+    content_hash(made)
+    return {
+        "transitions": told["transitions"],
+        "first_seconds": total[0],
+        "seconds": statistics.median(total[1:]),
+        "seconds_low": min(total[1:]),
+        "seconds_high": max(total[1:]),
+        "rollout_seconds": statistics.median(spent[1:]),
+        "pack_seconds": packed - began,
+        "hash_seconds": time.perf_counter() - packed,
+        "peak_rss_gib": highest / GIB,
+    }
+
+
+# --- minibatches ---
+
+
+def batch(rows: int, width: int, size: int, seconds: float) -> dict[str, Any]:
+    """Microseconds of a minibatch and of an IQL critic's update that is given one, on data of spread's shapes.
+
+    The scan carries the batch, so that every field of every batch is written; an update reads less than that.
+    """
+    held = random_data(SPREAD, episodes=-(-rows // STEPS))
+    learner = critic.iql(SPREAD, omsd.Config(critic_width=width, critic_batch=size)).algorithm
+    past = {"stats": identity(SPREAD)}
+    draw = lambda key, data: sample_transitions(key, data, size)
+    key = jax.random.key(0)
+    given, state = jax.jit(draw)(key, held), jax.jit(learner.init)(key, past, held)
+
+    def batches(key, last, data):
+        keys = jax.random.split(key, UPDATES["batch"])
+        return jax.lax.scan(lambda last, key: (draw(key, data), None), last, keys)[0]
+
+    def updates(key, state, batch):
+        keys = jax.random.split(key, UPDATES["update"])
+        return jax.lax.scan(lambda state, key: (learner.update(key, state, past, batch)[0], None), state, keys)[0]
+
+    cells = {
+        "batch": Cell.of({"what": "batch"}, batches, (key, given, held), UPDATES["batch"]),
+        "update": Cell.of({"what": "update"}, updates, (key, state, given), UPDATES["update"]),
+    }
+    take_turns([*cells.values()], seconds)
+    line = {"rows": held.starts.shape[0], "width": width, "batch": size}
+    for what, cell in cells.items():
+        line |= {
+            f"{what}_microseconds": 1e6 * cell.cost,
+            f"{what}_microseconds_low": 1e6 * min(cell.seconds),
+            f"{what}_microseconds_high": 1e6 * max(cell.seconds),
+        }
+    return {**line, "ratio": cells["batch"].cost / cells["update"].cost, "samples": len(cells["batch"].seconds)}
+
+
+# --- what is printed ---
+
+COLUMNS = {
+    "steps": ("task", "who", "episodes", "steps_per_second", "steps_per_second_low", "steps_per_second_high",
+              "compile_seconds"),
+    "best": ("task", "episodes", "steps_per_second", "over_jaxmarl", "over_mpe2"),
+    "data": ("task", "quality", "transitions", "first_seconds", "seconds", "seconds_low", "seconds_high",
+             "rollout_seconds", "pack_seconds", "hash_seconds", "peak_rss_gib"),
+    "batch": ("rows", "width", "batch", "batch_microseconds", "update_microseconds", "ratio"),
+}  # fmt: skip
+
+
+def table(lines: Sequence[dict[str, Any]]) -> str:
+    """The lines as Markdown tables, one for each kind."""
+    out = []
+    for kind, columns in COLUMNS.items():
+        mine = [line for line in lines if line["benchmark"] == kind]
+        rows = [[c.replace("_", " ") for c in columns], ["---"] * len(columns)]
+        for line in mine:
+            cells = [line.get(c, "") for c in columns]
+            row = [short(x) if x is None or isinstance(x, float) else str(x) for x in cells]
+            if "skipped" in line:
+                row[-1] = f"skipped: {line['skipped']}"
+            rows.append(row)
+        if mine:
+            out.append("\n".join("| " + " | ".join(row) + " |" for row in rows))
+    return "\n\n".join(out)
+
+
+def reason(error: Exception) -> str:
+    """Why something was skipped, in one line, with the way out."""
+    hint = "; pip install -c constraints.txt mpe2" if getattr(error, "name", "") == "mpe2" else ""
+    return " ".join(str(error).split()) + hint
+
+
+def there(task: Task | Exception) -> Task:
+    """The task, or what it lacks is raised."""
+    if isinstance(task, Exception):
+        raise task
+    return task
+
+
+def found(names: Sequence[str]) -> dict[str, Task | Exception]:
+    """Tasks by name, or why a file of theirs is missing; raises JaxomarlError for one that is not in the catalog."""
+    out: dict[str, Task | Exception] = {}
+    for name in names:
+        if not name.startswith("mpe/"):
+            raise refuse("--tasks", "some of mpe/spread, mpe/tag, mpe/world", name, "")
+        try:
+            out[name] = catalog.make(name)
+        except OSError as error:
+            out[name] = error
+    return out
+
+
+def bench(flags: Flags) -> Iterator[dict[str, Any]]:
+    """Every line, as it comes; raises JaxomarlError for flags that mean nothing."""
+    if flags.quick:
+        flags = dataclasses.replace(flags, **QUICK)  # type: ignore[arg-type]
+    for part in flags.parts:
+        if part not in PARTS:
+            raise refuse("--parts", f"some of {', '.join(PARTS)}", part, "")
+    if min(*flags.sizes, flags.rows, flags.repeats, flags.width, flags.batch, 1) < 1 or not flags.sizes:
+        raise refuse("--sizes, --rows, --repeats, --width, --batch", "positive counts", flags, "Leave them out.")
+    tasks = found(flags.tasks)
+    if "steps" in flags.parts:
+        yield from steps(tasks, flags.sizes, flags.seconds)
+    for name, task in tasks.items() if "data" in flags.parts else ():
+        for quality in flags.qualities:
+            line = {"benchmark": "data", "task": name, "quality": quality}
+            try:
+                yield {**line, **data(there(task), quality, flags.rows, flags.repeats)}
+            except MISSING as error:
+                yield {**line, "skipped": reason(error)}
+    if "batch" in flags.parts:
+        yield {"benchmark": "batch", **batch(flags.rows, flags.width, flags.batch, flags.seconds)}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and print; the exit code."""
+    flags = tyro.cli(Flags, args=argv, prog="python -m benchmarks.environments")
+    jax.config.update("jax_enable_compilation_cache", False)  # so that compile seconds are the compiler's
+    print(machine(), file=sys.stderr)
+    lines = []
+    try:
+        with flags.out.open("w") if flags.out else contextlib.nullcontext(sys.stdout) as out:
+            for line in bench(flags):
+                line |= {"load": os.getloadavg()[0], "machine": machine()}
+                print(json.dumps(line), file=out, flush=True)
+                lines.append(line)
+    except (JaxomarlError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"\n{machine()}\n\n{table(lines)}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
