@@ -97,6 +97,8 @@ class Reproduce:
     """As in sweep, of the learned runs."""
     out: Path | None = None
     """Empty: runs/TABLE. The same command goes on with what it holds."""
+    source: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    """OUT of another table whose finished stages are reused."""
     compile_cache: bool = True
     """Keep compiled programs in the user's cache directory."""
 
@@ -233,6 +235,7 @@ def wanted(asked: Reproduce, stop: Stop) -> table2.Asked:
         asked.episodes,
         asked.rows,
         overridden(asked.cfg),
+        asked.source,
     )
 
 

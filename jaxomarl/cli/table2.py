@@ -32,6 +32,7 @@ class Asked:
     episodes: int = 0
     rows: int = 0
     overrides: Overrides = dataclasses.field(default_factory=dict)
+    source: Path | None = None
 
 
 def published() -> Published:
@@ -56,11 +57,12 @@ def omsd_table2(asked: Asked) -> str:
                 systems, [task], [quality], asked.seeds, "particle", asked.overrides, asked.rows, asked.episodes,
                 asked.scale,
             )  # fmt: skip
-            folder = asked.out / f"{task}-{quality}".replace("/", "-")
+            name = f"{task}-{quality}".translate(str.maketrans("/:=,", "----"))
+            folder, sources = asked.out / name, [asked.source / name] if asked.source else []
             with session.locked(folder):
                 settings = session.asked("particle", asked.overrides, asked.rows, asked.episodes, asked.scale)
                 session.open_folder(folder, settings, resume=(folder / "sweep.json").exists(), overwrite=False)
-                done = session.train_groups(cell, folder, report=lines, stopped=asked.stopped, say=lines.say)
+                done = session.train_groups(cell, folder, sources, report=lines, stopped=asked.stopped, say=lines.say)
             records += done.records
             groups += [(g.task.name, g.quality, g.manifest, g.task.scale) for g in cell[:1]]
     return f"{preface(asked, groups)}\n{body(records, groups)}"
