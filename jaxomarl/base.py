@@ -143,6 +143,13 @@ class Scale(NamedTuple):
         return 100.0 * (score - self.random) / (self.expert - self.random)
 
 
+class Fields(NamedTuple):
+    """What the columns of each agent's observation and action are called."""
+
+    obs: tuple[tuple[str, ...], ...]
+    action: tuple[tuple[str, ...], ...]
+
+
 class Task(NamedTuple):
     """A named environment with the data sets that can be made for it and the answer that is known."""
 
@@ -155,6 +162,7 @@ class Task(NamedTuple):
     episodes: int = 32  # per evaluation
     rows: int = 100_000  # transitions in a data set made on demand
     scale: Scale | None = None  # of normalised scores, under the environment's dialect
+    fields: Fields | None = None  # names of the columns, where the task has them
 
 
 # --- the data ---
