@@ -1,4 +1,4 @@
-"""Make the particle tasks' prey and behaviours again: `python -m experiments.behaviours prey spread tag world`."""
+"""Make the package's prey and behaviours again: `python -m experiments.behaviours prey spread tag world 3hopper`."""
 
 import sys
 from pathlib import Path

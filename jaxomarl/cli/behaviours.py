@@ -1,17 +1,18 @@
-"""How the package's particle behaviours were made: MATD3 over several seeds, snapshots kept as it learns.
+"""How the package's behaviours were made: MATD3 over several seeds, snapshots kept as it learns.
 
     python -m experiments.behaviours prey                    the own prey of tag and world
-    python -m experiments.behaviours spread tag world        the joint behaviours and their references
+    python -m experiments.behaviours spread tag world        the joint behaviours of tasks and their references
+    python -m experiments.behaviours 2halfcheetah 3hopper    likewise
 
-An expert is a seed's best snapshot; a medium is the snapshot whose data lie nearest to the fraction of the way from
-random to expert that OMAR's medium data lie at (spread 31 %, tag 57 %, world 79 %); the ladder is four snapshots of the
-first seed, evenly spread over its returns up to medium. All are chosen by one set of episodes and measured on another.
+An expert is a seed's best snapshot. The other kinds are the snapshots whose data lie nearest to a fraction of the way
+from random to expert; a ladder is four snapshots of the first seed, evenly spread over its returns up to medium. All
+are chosen by one set of episodes and measured on another.
 """
 
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -19,36 +20,74 @@ import numpy as np
 from jaxomarl.algorithms import matd3
 from jaxomarl.base import Environment, refuse
 from jaxomarl.data.stats import identity
-from jaxomarl.envs.mpe import behaviours, scenarios, train_prey
-from jaxomarl.envs.mpe.environment import environment
-from jaxomarl.envs.mpe.prey import HIDDEN, LAYERS, NORM, Prey, own
+from jaxomarl.envs import stored
+from jaxomarl.envs.catalog import make as make_task
+from jaxomarl.envs.mpe import scenarios, train_prey
+from jaxomarl.envs.mpe.prey import HIDDEN, LAYERS, NORM, Prey
 from jaxomarl.envs.recipes import Behaviour, play_rows, uniform
 from jaxomarl.envs.rollout import team_score
 from jaxomarl.presets import find
 from jaxomarl.training.runner import Job, Progress, run
 
-ASSETS = Path(__file__).parents[1] / "assets" / "mpe"
-FRACTION = {"spread": 0.31, "tag": 0.57, "world": 0.79}
-"""How far OMAR's medium data lie from its random to its expert data (data cards; specs, section 6.1)."""
-SETTINGS: dict[str, dict[str, Any]] = {
-    "spread": {"policy_steps": 40_000, "every": 8},
-    "tag": {"policy_steps": 12_000, "every": 4},
-    "world": {"policy_steps": 12_000, "every": 4},
-}
-SEEDS = (0, 1, 2, 3)
+ASSETS = Path(__file__).parents[1] / "assets"
 RUNGS = 4
 
 
+class Plan(NamedTuple):
+    """How a task's behaviours are made."""
+
+    task: str
+    fractions: dict[str, float]
+    """Kind -> how far its data shall lie from the random to the expert ones."""
+    ladder: bool = False
+    """Whether the first seed's way up to medium is kept too."""
+    settings: dict[str, Any] = {}  # noqa: RUF012
+    """Of MATD3, besides its preset `online`."""
+    seeds: int = 4
+    episodes: int = 64
+    """Of each evaluation as it learns."""
+    steps: int = 50_000
+    """Of the environment, for each return by which a snapshot is chosen; the final measurements take five times it."""
+
+    @property
+    def name(self) -> str:
+        """The task without its family."""
+        return self.task.partition("/")[2]
+
+    @property
+    def folder(self) -> str:
+        """The family, as the assets are laid out."""
+        return self.task.partition("/")[0]
+
+
+# OMAR's medium data lie that far from its random to its expert data (data cards; specs, section 6.1)
+LEVELS = {"good": 0.75, "medium": 0.5, "poor": 0.2}
+PLANS = {
+    plan.name: plan
+    for plan in (
+        Plan("mpe/spread", {"medium": 0.31}, True, {"policy_steps": 40_000, "every": 8}),
+        Plan("mpe/tag", {"medium": 0.57}, True, {"policy_steps": 12_000, "every": 4}),
+        Plan("mpe/world", {"medium": 0.79}, True, {"policy_steps": 12_000, "every": 4}),
+        *(
+            Plan(f"mamujoco/{name}", LEVELS, seeds=seeds, episodes=16, steps=16_000)
+            for name, seeds in {"2halfcheetah": 3, "3hopper": 3, "6halfcheetah": 1, "2ant": 1, "4ant": 1}.items()
+        ),
+    )
+}
+
+
 def make(names: tuple[str, ...], out: Path = ASSETS, steps: int = 0) -> None:
-    """Train and store what is named: prey, spread, tag, world."""
+    """Train and store what is named: prey, or tasks without their family; `steps` > 0 are MATD3's updates."""
     for name in names:
         if name == "prey":
             for task in ("tag", "world"):
-                store_prey(train_prey.train(getattr(scenarios, task)()), out / f"{task}-prey.safetensors")
-        elif name in SETTINGS:
-            make_task(name, out, steps)
+                store_prey(train_prey.train(getattr(scenarios, task)()), out / "mpe" / f"{task}-prey.safetensors")
+        elif name in PLANS:
+            plan = PLANS[name]
+            changed = {"policy_steps": steps} if steps else {}
+            store(plan._replace(settings={**plan.settings, **changed}), out / plan.folder)
         else:
-            raise refuse("NAMES", "prey, spread, tag or world", name, "Name what shall be made.")
+            raise refuse("NAMES", f"prey or one of {', '.join(PLANS)}", name, "Name what shall be made.")
 
 
 def store_prey(prey: Prey, path: Path) -> None:
@@ -61,29 +100,19 @@ def store_prey(prey: Prey, path: Path) -> None:
     biases = {f"{layer}.bias": b for layer, b in zip(LAYERS, prey.biases, strict=True)}
     arrays = {**still, **layers, **biases}
     assert arrays["fc2.weight"].shape == (HIDDEN, HIDDEN)
+    path.parent.mkdir(parents=True, exist_ok=True)
     save_file({k: np.ascontiguousarray(v, np.float32) for k, v in arrays.items()}, path)
 
 
 # --- one task ---
 
 
-def make_task(name: str, out: Path, steps: int) -> None:
+def store(plan: Plan, out: Path) -> None:
     """Train the seeds, choose snapshots, store them as float16 and write what was measured."""
     from safetensors.numpy import save_file
 
-    scenario = getattr(scenarios, name)()
-    env = environment(scenario, "mpe-own-prey", own(name)) if scenario.prey else environment(scenario, "mpe-omar")
-    seen = train(env, {**SETTINGS[name], **({"policy_steps": steps} if steps else {})}, name)
-    random = returns(env, uniform(env), 1).mean()
-    experts = [max(many, key=lambda s: s["score"]) for many in seen]
-    expert = np.mean([data_return(env, s["params"], 2) for s in experts])
-    target = random + FRACTION[name] * (expert - random)
-    upto = lambda many, last: [s for s in many if s["update"] <= last["update"]]
-    mediums = [nearest(env, upto(many, best), target) for many, best in zip(seen, experts, strict=True)]
-    first = upto(seen[0], mediums[0])
-    rungs = [random + (target - random) * k / (RUNGS - 1) for k in range(RUNGS)]
-    ladder = [min(first, key=lambda s, want=want: abs(s["score"] - want)) for want in rungs]
-    chosen = {"expert": experts, "medium": mediums, "ladder": ladder}
+    env = make_task(plan.task).env
+    chosen, targets = choose(plan, env, train(env, plan))
     arrays = {
         f"{kind}/{k}/{leaf}": x.astype(np.float16)
         for kind, many in chosen.items()
@@ -91,14 +120,14 @@ def make_task(name: str, out: Path, steps: int) -> None:
         for leaf, x in s["params"].items()
     }
     out.mkdir(parents=True, exist_ok=True)
-    save_file(arrays, out / f"{name}.safetensors")
-    write_references(out / "references.json", name, measure(env, chosen, random, target))
+    save_file(arrays, out / f"{plan.name}.safetensors")
+    write_references(out / "references.json", plan.name, measure(env, plan, chosen, targets))
 
 
-def train(env: Environment, settings: dict[str, Any], name: str) -> list[list[dict[str, Any]]]:
-    """Snapshots of each seed in order: parameters, update, and mean return of 64 episodes without noise."""
-    cfg, began = matd3.Config(**{**find("online", "mpe").cfg, **settings}), time.perf_counter()
-    seen: list[list[dict[str, Any]]] = [[] for _ in SEEDS]
+def train(env: Environment, plan: Plan) -> list[list[dict[str, Any]]]:
+    """Snapshots of each seed in order: parameters, update, and mean return of episodes without noise."""
+    cfg, began = matd3.Config(**{**find("", plan.task, "matd3").cfg, **plan.settings}), time.perf_counter()
+    seen: list[list[dict[str, Any]]] = [[] for _ in range(plan.seeds)]
 
     def keep(progress: Progress) -> None:
         if not progress.evaluations:
@@ -107,52 +136,71 @@ def train(env: Environment, settings: dict[str, Any], name: str) -> list[list[di
         for r, many in enumerate(seen):
             params = layers(jax.tree.map(lambda x, r=r: np.asarray(x[r]), progress.state.actor.params))
             many.append({"params": params, "update": progress.step, "score": float(score[r])})
-        print(f"{name} {progress.step} {time.perf_counter() - began:.0f} s {score.round(1)}", flush=True)
+        print(f"{plan.name} {progress.step} {time.perf_counter() - began:.0f} s {score.round(1)}", flush=True)
 
-    cfgs = [cfg] * len(SEEDS)
-    run(Job(matd3.MATD3, env.spec, cfgs, list(SEEDS), None, identity(env.spec), env, episodes=64, report=keep))
+    cfgs, seeds = [cfg] * plan.seeds, list(range(plan.seeds))
+    run(Job(matd3.MATD3, env.spec, cfgs, seeds, None, identity(env.spec), env, episodes=plan.episodes, report=keep))
     return seen
 
 
-def layers(params: dict[str, Any]) -> behaviours.Params:
+def layers(params: dict[str, Any]) -> stored.Params:
     """An actor's parameters under the names that the stored behaviours have."""
     names = [*sorted(k for k in params if k != "out"), "out"]
     return {f"{leaf}_{k}": params[n][leaf] for k, n in enumerate(names) for leaf in ("kernel", "bias")}
 
 
-def returns(env: Environment, behaviour: Behaviour, seed: int, episodes: int = 2000) -> np.ndarray:
-    """Team returns of a behaviour's episodes."""
-    played = play_rows(env, behaviour, jax.random.key(seed), episodes * env.spec.horizon)
-    return np.concatenate([np.asarray(team_score(env.spec, p.reward)).sum(axis=1) for p, _ in played])
+def choose(plan: Plan, env: Environment, seen: list[list[dict[str, Any]]]) -> tuple[dict[str, list], dict[str, float]]:
+    """Each kind's snapshots, and the returns that were wanted of their data."""
+    random = returns(env, uniform(env), 1, plan.steps).mean()
+    experts = [max(many, key=lambda s: s["score"]) for many in seen]
+    expert = np.mean([data_return(env, s["params"], 2, plan.steps) for s in experts])
+    targets = {kind: float(random + part * (expert - random)) for kind, part in plan.fractions.items()}
+    upto = lambda many, last: [s for s in many if s["update"] <= last["update"]]
+    ways = [upto(many, best) for many, best in zip(seen, experts, strict=True)]
+    chosen = {"expert": experts} | {k: [nearest(env, way, t, plan.steps) for way in ways] for k, t in targets.items()}
+    if plan.ladder:
+        first = upto(seen[0], chosen["medium"][0])
+        rungs = [random + (targets["medium"] - random) * k / (RUNGS - 1) for k in range(RUNGS)]
+        chosen["ladder"] = [min(first, key=lambda s, want=want: abs(s["score"] - want)) for want in rungs]
+    return chosen, {"random": float(random), **{f"target_of_{k}": t for k, t in targets.items()}}
 
 
-def data_return(env: Environment, params: behaviours.Params, seed: int, episodes: int = 2000) -> float:
+def returns(env: Environment, behaviour: Behaviour, seed: int, steps: int) -> np.ndarray:
+    """Team returns of a behaviour's episodes, as many as make these steps."""
+    out = []
+    for played, lengths in play_rows(env, behaviour, jax.random.key(seed), steps):
+        alive = np.arange(env.spec.horizon) < np.asarray(lengths)[:, None]
+        out.append((np.asarray(team_score(env.spec, played.reward)) * alive).sum(axis=1))
+    return np.concatenate(out)
+
+
+def data_return(env: Environment, params: stored.Params, seed: int, steps: int) -> float:
     """Mean return with collecting noise."""
-    return float(returns(env, Behaviour(behaviours.noisy, params), seed, episodes).mean())
+    return float(returns(env, Behaviour(stored.acting(env.spec), params), seed, steps).mean())
 
 
-def nearest(env: Environment, many: list[dict[str, Any]], target: float) -> dict[str, Any]:
+def nearest(env: Environment, many: list[dict[str, Any]], target: float, steps: int) -> dict[str, Any]:
     """The snapshot whose data lie nearest to a return: the eight likeliest are measured."""
     likely = sorted(many, key=lambda s: abs(s["score"] - target))[:8]
-    return min(likely, key=lambda s: abs(data_return(env, s["params"], 3, 500) - target))
+    return min(likely, key=lambda s: abs(data_return(env, s["params"], 3, steps // 4) - target))
 
 
-def measure(env: Environment, chosen: dict[str, list], random: float, target: float) -> dict[str, Any]:
-    """Means over 10,000 fresh episodes each, with noise (as data) and without, in float32 and as stored."""
+def measure(env: Environment, plan: Plan, chosen: dict[str, list], targets: dict[str, float]) -> dict[str, Any]:
+    """Means over fresh episodes, with noise (as data) and without, in float32 and as stored."""
     half = lambda params: {k: x.astype(np.float16).astype(np.float32) for k, x in params.items()}
-    exact = lambda params, key, seen: behaviours.play(params, seen.obs)
-    out: dict[str, Any] = {"dialect": env.spec.dialect, "random": float(random), "target_of_medium": float(target)}
+    noisy, exact, steps = stored.acting(env.spec), stored.acting(env.spec, 0.0), 5 * plan.steps
+    out: dict[str, Any] = {"dialect": env.spec.dialect, **targets}
     for kind, many in chosen.items():
         rows = []
         for s in many:
-            data = returns(env, Behaviour(behaviours.noisy, half(s["params"])), 5, 10_000)
-            full, stored = (returns(env, Behaviour(exact, p), 6, 10_000) for p in (s["params"], half(s["params"])))
+            data = returns(env, Behaviour(noisy, half(s["params"])), 5, steps)
+            full, kept = (returns(env, Behaviour(exact, p), 6, steps) for p in (s["params"], half(s["params"])))
             rows.append(
                 {
                     "update": s["update"],
                     "data": float(data.mean()),
                     "data_std": float(data.std()),
-                    "greedy": float(stored.mean()),
+                    "greedy": float(kept.mean()),
                     "greedy_float32": float(full.mean()),
                 }
             )

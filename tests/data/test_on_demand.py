@@ -12,8 +12,8 @@ from jaxomarl.base import JaxomarlError
 from jaxomarl.data import files
 from jaxomarl.data.catalog import load
 from jaxomarl.data.dataset import content_hash
-from jaxomarl.envs import catalog
-from jaxomarl.envs.mpe import behaviours
+from jaxomarl.envs import catalog, stored
+from jaxomarl.envs.mpe.behaviours import PARTICLES
 from jaxomarl.envs.recipes import Behaviour, play_rows
 
 NAMES = ("spread", "tag", "world")
@@ -33,18 +33,18 @@ def mixed(spread):
 @pytest.mark.parametrize("quality", ["medium", "medium-expert", "random-medium", "medium-replay"])
 def test_shares_are_the_papers_and_every_row_knows_its_behaviour(spread, quality):
     _, manifest = load(spread, quality, ROWS)
-    kinds = behaviours.MIXTURES[quality]
+    kinds = PARTICLES.mixtures[quality]
     counts = {k: 0.0 for k in kinds}
     data, _ = load(spread, quality, ROWS)
     number = np.asarray(data.behaviour)[np.asarray(data.starts)]
     for kind in kinds:
-        many = 1 if kind == "random" else len(behaviours.stored("spread")[kind])
-        first = behaviours.NUMBERS[kind]
+        many = 1 if kind == "random" else len(stored.stored("mpe", "spread")[kind])
+        first = PARTICLES.numbers[kind]
         each = [(number == first + k).mean() for k in range(many)]
         np.testing.assert_allclose(each, kinds[kind] / many, atol=25 / ROWS)  # whole episodes
         counts[kind] = sum(each)
     assert sum(counts.values()) == 1.0
-    assert manifest["behaviours"] == sum(1 if k == "random" else len(behaviours.stored("spread")[k]) for k in kinds)
+    assert manifest["behaviours"] == sum(1 if k == "random" else len(stored.stored("mpe", "spread")[k]) for k in kinds)
 
 
 def test_an_episode_has_one_behaviour_and_behaviours_are_interleaved(mixed):
@@ -90,12 +90,12 @@ def test_normalised_scores_of_the_references():
 @pytest.mark.parametrize("name", NAMES)
 def test_shipped_behaviours_play_as_their_references_say(name):
     """Fresh episodes, with the noise of the data: within four standard errors of what was written down."""
-    env, told = catalog.make(f"mpe/{name}").env, behaviours.measured()[name]
+    env, told = catalog.make(f"mpe/{name}").env, stored.measured("mpe")[name]
     assert told["dialect"] == env.spec.dialect
     team = lambda reward: reward[..., 0] if env.spec.team == "first" else reward.mean(axis=-1)
     for kind in ("expert", "medium"):
-        for params, row in zip(behaviours.stored(name)[kind], told[f"{kind}_behaviours"], strict=True):
-            played = play_rows(env, Behaviour(behaviours.noisy, params), jax.random.key(77), 1000 * 25)
+        for params, row in zip(stored.stored("mpe", name)[kind], told[f"{kind}_behaviours"], strict=True):
+            played = play_rows(env, Behaviour(stored.acting(env.spec), params), jax.random.key(77), 1000 * 25)
             returns = np.concatenate([team(p.reward).sum(axis=1) for p, _ in played])
             assert len(returns) == 1000
             assert abs(returns.mean() - row["data"]) < 4 * row["data_std"] * (1 / 1000 + 1 / 10_000) ** 0.5
@@ -108,7 +108,7 @@ FRACTION = {"spread": 0.31, "tag": 0.57, "world": 0.79}
 
 @pytest.mark.parametrize("name", NAMES)
 def test_experts_and_mediums_have_the_strength_that_is_promised(name):
-    told = behaviours.measured()[name]
+    told = stored.measured("mpe")[name]
     way = (told["medium"] - told["random"]) / (told["expert"] - told["random"])
     assert way == pytest.approx(FRACTION[name], rel=0.1)
     if name == "spread":

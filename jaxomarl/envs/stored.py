@@ -1,0 +1,98 @@
+"""Joint behaviours that ship with the package, and the data sets that mixtures of them make.
+
+`assets/<family>/<task>.safetensors` holds them as float16, under names like `expert/0`: for each agent a perceptron
+o -> W -> W -> a with tanh. They add N(0, NOISE^2) to their actions, clipped to [-1, 1], as a collecting MATD3 does.
+`assets/<family>/references.json` holds what was measured when they were made.
+"""
+
+import functools
+import json
+from collections.abc import Callable, Mapping
+from importlib import resources
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from jaxomarl.base import Environment, Observation, Recipe, Spec
+from jaxomarl.envs.recipes import Behaviour, Part, mixture, uniform
+
+NOISE = 0.1
+
+Params = dict[str, Any]
+
+
+class Family(NamedTuple):
+    """How the data sets of a family of tasks are mixed of kinds of behaviours."""
+
+    folder: str
+    """Under `assets/`."""
+    mixtures: Mapping[str, Mapping[str, float]]
+    """Quality -> kind -> share of the transitions; the behaviours of a kind share it equally."""
+    numbers: Mapping[str, int]
+    """Number of the first behaviour of a kind, as `Dataset.behaviour` carries it."""
+    alone: frozenset[str] = frozenset()
+    """Qualities made by the first behaviour of their kind only."""
+
+
+def play(params: Params, obs: Float[Array, "N O"]) -> Float[Array, "N A"]:
+    """Actions of a stored joint behaviour; `params` has kernel_k [N, I, J] and bias_k [N, J] for three layers."""
+    h = obs
+    for k in range(3):
+        h = jnp.einsum("ni,nij->nj", h, params[f"kernel_{k}"]) + params[f"bias_{k}"]
+        h = jax.nn.relu(h) if k < 2 else jnp.tanh(h)
+    return h
+
+
+@functools.cache  # the same function each time, so that what was compiled for it is found again
+def acting(spec: Spec, noise: float = NOISE) -> Callable[[Params, Key[Array, ""], Observation], Float[Array, "N A"]]:
+    """How stored behaviours act on a task: with exploration noise of that deviation, inside the box."""
+    mask = jnp.asarray(spec.act_mask)
+
+    def act(params: Params, key: Key[Array, ""], seen: Observation) -> Float[Array, "N A"]:
+        action = play(params, seen.obs)
+        return mask * jnp.clip(action + noise * jax.random.normal(key, action.shape), -1.0, 1.0)
+
+    return act
+
+
+@functools.cache
+def stored(folder: str, task: str) -> dict[str, list[Params]]:
+    """A task's joint behaviours by kind, as float32."""
+    from safetensors.numpy import load
+
+    held = load(resources.files("jaxomarl").joinpath("assets", folder, f"{task}.safetensors").read_bytes())
+    out: dict[str, list[Params]] = {}
+    for name in sorted(held):
+        kind, index, leaf = name.split("/")
+        many = out.setdefault(kind, [])
+        many.extend({} for _ in range(int(index) + 1 - len(many)))
+        many[int(index)][leaf] = np.asarray(held[name], np.float32)  # type: ignore[assignment]
+    return out
+
+
+def parts(env: Environment, family: Family, task: str, quality: str) -> list[Part]:
+    """Who makes a quality, and how much of it."""
+    out, act = [], acting(env.spec)
+    for kind, share in family.mixtures[quality].items():
+        many = [uniform(env)] if kind == "random" else [Behaviour(act, p) for p in stored(family.folder, task)[kind]]
+        many = many[:1] if quality in family.alone else many
+        out += [Part(one, family.numbers[kind] + k, share / len(many)) for k, one in enumerate(many)]
+    return out
+
+
+def recipes(env: Environment, family: Family, task: str) -> Mapping[str, Recipe]:
+    """Every quality of a task, its behaviours read when it is first asked for."""
+
+    def later(quality: str) -> Recipe:
+        return lambda key, rows: mixture(env, parts(env, family, task, quality))(key, rows)
+
+    return {quality: later(quality) for quality in family.mixtures}
+
+
+@functools.cache
+def measured(folder: str) -> dict[str, Any]:
+    """What was measured when a family's behaviours were made, by task."""
+    return json.loads(resources.files("jaxomarl").joinpath("assets", folder, "references.json").read_text())
