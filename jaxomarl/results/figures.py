@@ -1,6 +1,5 @@
 """Figures from rows, records and plain arrays; matplotlib is imported when one is drawn, and needs no display."""
 
-import io
 import textwrap
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,68 +9,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Num
 
-from jaxomarl.base import JaxomarlError, refuse
+from jaxomarl.base import refuse
 from jaxomarl.results import statistics
-from jaxomarl.results.store import Row, write_bytes
+from jaxomarl.results.canvas import COLOURS, Figure, grid, legend, quiet, save
+from jaxomarl.results.store import Row
 from jaxomarl.results.tables import Record
 
-Figure = Any  # matplotlib.figure.Figure
-
-# Okabe and Ito's palette, safe for the colour-blind
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 COORDINATED, ASTRAY, SAMPLE = "#0072B2", "#D55E00", "#C9A227"
-DPI = 150
-# no versions and no dates, so that equal figures give equal bytes
-_METADATA = {".png": {"Software": None}, ".pdf": {"CreationDate": None}}
-
-
-# --- the canvas ---
-
-
-def _grid(panels: int, width: float, height: float, columns: int) -> tuple[Figure, list[Any]]:
-    """A figure of that many axes, row by row, each width x height inches."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-        from matplotlib.layout_engine import ConstrainedLayoutEngine
-    except ImportError as error:
-        raise JaxomarlError("figures: matplotlib is not installed. Install it: pip install jaxomarl[plot]") from error
-    columns = min(columns, panels)
-    rows = -(-panels // columns)
-    layout = ConstrainedLayoutEngine(w_pad=0.07, h_pad=0.07)
-    figure = Figure((width * columns, height * rows), dpi=DPI, layout=layout)
-    FigureCanvasAgg(figure)
-    return figure, [figure.add_subplot(rows, columns, k + 1) for k in range(panels)]
-
-
-def _save(figure: Figure, path: str | Path, note: str = "") -> Figure:
-    """Write the figure in the format of the path's suffix, atomically, with a note along its upper edge."""
-    if note:
-        figure.suptitle(note, fontsize=8, x=0.01, ha="left", color="#555555")
-    suffix = Path(path).suffix
-    if suffix not in _METADATA:
-        raise refuse("path", "a name that ends in .png or .pdf", str(path), "Change the suffix.")
-    content = io.BytesIO()
-    figure.savefig(content, format=suffix[1:], dpi=DPI, metadata=_METADATA[suffix])
-    write_bytes(path, content.getvalue())
-    return figure
-
-
-def _legend(figure: Figure, handles: Sequence[Any], **style: Any) -> None:
-    """One legend for all panels, below them, in as many columns as fit; the figure grows by its height."""
-    width, height = figure.get_size_inches()
-    letters = [len(handle.get_label()) for handle in handles]
-    columns = len(handles)  # which matplotlib fills one after the other; in inches, a mark is 0.55 and a letter 0.062
-    while columns > 1 and sum(0.55 + 0.062 * max(column) for column in np.array_split(letters, columns)) > width:
-        columns -= 1
-    figure.set_size_inches(width, height + 0.2 + 0.2 * -(-len(handles) // columns))
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9, **style)
-
-
-def _quiet(axes: Any) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color="0.9", linewidth=0.8)
-    axes.set_axisbelow(True)
 
 
 # --- the directions of a regularisation, on joint actions of two agents ---
@@ -95,7 +39,7 @@ def score_fields(
     """
     paths = paths or {}
     _check_fields(fields, paths)
-    figure, axes = _grid(1 + len(fields), 3.0, 3.2, 4 if len(fields) < 4 else 3)
+    figure, axes = grid(1 + len(fields), 3.0, 3.2, 4 if len(fields) < 4 else 3)
     colours = _magnitudes([directions for _, directions in fields.values()])
     mesh = None
     for k, (panel, title) in enumerate(zip(axes, ["data", *fields], strict=True)):
@@ -116,7 +60,7 @@ def score_fields(
         bar.outline.set_visible(False)
     diverged = not all(np.isfinite(lines).all() for lines in paths.values())
     _field_legend(figure, bool(paths), diverged)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _check_fields(fields: Mapping[str, tuple[np.ndarray, np.ndarray]], paths: Mapping[str, np.ndarray]) -> None:
@@ -191,7 +135,7 @@ def _field_legend(figure: Figure, walked: bool, diverged: bool) -> None:
         ]
     if diverged:
         entries.append(dot(ASTRAY, "policy diverged", marker="X"))
-    _legend(figure, entries, handletextpad=0.1)
+    legend(figure, entries, handletextpad=0.1)
 
 
 # --- scores ---
@@ -214,8 +158,8 @@ def learning_curves(
     if not panels:
         raise refuse("rows", f"rows of the metric {metric!r}", "none", "Name a metric of returns.csv.")
     names = sorted({name for curves in panels.values() for name in curves})
-    figure, axes = _grid(len(panels), 4.0, 3.0, 3)
-    from matplotlib.ticker import EngFormatter  # _grid has told a user without matplotlib what to do
+    figure, axes = grid(len(panels), 4.0, 3.0, 3)
+    from matplotlib.ticker import EngFormatter  # grid has told a user without matplotlib what to do
 
     marked = False
     for panel, (title, curves) in zip(axes, sorted(panels.items()), strict=True):
@@ -231,9 +175,9 @@ def learning_curves(
         panel.xaxis.set_major_formatter(EngFormatter(sep=""))
         panel.set_ylabel(f"episode {metric}" if metric == "return" else metric, fontsize=9)
         panel.tick_params(labelsize=8)
-        _quiet(panel)
+        quiet(panel)
     _curve_legend(figure, axes, marked)
-    return _save(figure, path, note)
+    return save(figure, path, note)
 
 
 Curve = dict[int, dict[int, float]]  # seed -> step -> mean over episodes
@@ -275,7 +219,7 @@ def _curve_legend(figure: Figure, axes: Sequence[Any], marked: bool) -> None:
     handles = [entries[name] for name in sorted(entries)]
     if marked:
         handles.append(Line2D([], [], marker="x", linestyle="", color="0.3", label="a seed is missing or not finite"))
-    _legend(figure, handles)
+    legend(figure, handles)
 
 
 def score_intervals(path: str | Path, records: Sequence[Record], note: str = "") -> Figure:
@@ -290,7 +234,7 @@ def score_intervals(path: str | Path, records: Sequence[Record], note: str = "")
     for record in records:
         panels[record.task, record.data].append(record)
     tallest = max(map(len, panels.values()))
-    figure, axes = _grid(len(panels), 4.6, 0.9 + 0.3 * tallest, 2)
+    figure, axes = grid(len(panels), 4.6, 0.9 + 0.3 * tallest, 2)
     for panel, (title, group) in zip(axes, sorted(panels.items()), strict=True):
         for y, record in enumerate(group):
             _whisker(panel, y, record)
@@ -299,8 +243,8 @@ def score_intervals(path: str | Path, records: Sequence[Record], note: str = "")
         panel.set_title("  ".join(title), fontsize=10)
         panel.set_xlabel("final return, IQM over seeds with 95 % interval", fontsize=9)
         panel.tick_params(axis="x", labelsize=8)
-        _quiet(panel)
-    return _save(figure, path, note)
+        quiet(panel)
+    return save(figure, path, note)
 
 
 def _whisker(panel: Any, y: int, record: Record) -> None:
