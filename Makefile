@@ -31,6 +31,7 @@ lint: $(STAMP) ## Style, format and types
 bench: $(STAMP) ## Time updates, environments, data and minibatches; one JSON line each
 	$(PY) -m benchmarks.updates
 	$(PY) -m benchmarks.environments
+	$(PY) -m benchmarks.mamujoco --engines c batch gymnasium
 
 clean: ## Remove the environment and all caches; runs/ stays
 	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis *.egg-info

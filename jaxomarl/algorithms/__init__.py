@@ -1,6 +1,6 @@
 """The registry: every system by name. A new system is one file beside this one and one row here."""
 
-from jaxomarl.algorithms import bc, brpo, iql, matd3, omsd
+from jaxomarl.algorithms import bc, brpo, cql, dom2, iql, matd3, omar, omsd, td3_bc
 from jaxomarl.base import System
 
 REGISTRY: dict[str, System] = {
@@ -12,4 +12,8 @@ REGISTRY: dict[str, System] = {
     "bc": bc.BC,
     "iql": iql.IQL,
     "matd3": matd3.MATD3,
+    "dom2": dom2.DOM2,
+    "td3-bc": td3_bc.TD3_BC,
+    "cql": cql.CQL,
+    "omar": omar.OMAR,
 }

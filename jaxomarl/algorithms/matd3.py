@@ -37,7 +37,7 @@ from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Observation, P
 from jaxomarl.config import check_fields, config, static
 from jaxomarl.data import replay
 from jaxomarl.losses.td import TIME_LIMITS, continues
-from jaxomarl.networks.actors import actor
+from jaxomarl.networks.actors import actor, small
 from jaxomarl.networks.agents import separate
 from jaxomarl.networks.critics import twin
 from jaxomarl.networks.mlp import Network
@@ -187,11 +187,6 @@ def collecting(spec: Spec, cfg: Any, env: Environment) -> Callable[..., Learner]
         return state._replace(walk=walk, replay=replay.extend(state.replay, rows))
 
     return refresh
-
-
-def small(params: Any) -> Any:
-    """Policies whose last layer is a hundredth as large: they start near the middle of the action box."""
-    return {**params, "out": jax.tree.map(lambda x: 0.01 * x, params["out"])}
 
 
 def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:

@@ -13,6 +13,8 @@ import tyro
 
 from jaxomarl.base import JaxomarlError, refuse
 from jaxomarl.cli import api, collect, directions, plan, render, reproduce, runtime, session, table2
+from jaxomarl.cli import data as data_sets
+from jaxomarl.cli.data_flags import Data
 from jaxomarl.cli.progress import Lines, clock
 from jaxomarl.cli.seeds import parse_seeds
 from jaxomarl.presets import find
@@ -140,7 +142,7 @@ class Collect:
     """Keep compiled programs in the user's cache directory."""
 
 
-COMMANDS = {"sweep": Sweep, "train": Train, "collect": Collect, "reproduce": Reproduce, "render": Render}
+COMMANDS = {"sweep": Sweep, "train": Train, "collect": Collect, "data": Data, "reproduce": Reproduce, "render": Render}
 
 
 class Stop:
@@ -187,6 +189,8 @@ def run(command: str, argv: list[str]) -> int:
         if isinstance(asked, Collect):
             print(collect.collect(asked.task, asked.quality, asked.rows, asked.seed, asked.out, asked.overwrite))
             return 0
+        if isinstance(asked, Data):
+            return data_sets.run(asked)
         with Stop() as stop:
             try:
                 if isinstance(asked, Reproduce):
@@ -202,7 +206,8 @@ def run(command: str, argv: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        kept = "" if isinstance(asked, Render) else " What was finished is kept; --resume goes on once that is mended."
+        trains = not isinstance(asked, Render | Data)
+        kept = " What was finished is kept; --resume goes on once that is mended." if trains else ""
         print(f"error: {error}.{kept}", file=sys.stderr)
         return 74
     return 0

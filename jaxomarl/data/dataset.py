@@ -24,19 +24,22 @@ def pack(episodes: Episodes, spec: Spec, known: Float[Array, " M"] | None = None
         "known": np.ones(rows, np.float32) if known is None else known,
         "last": last,
     }
-    blocks = []
+    packed = np.zeros((rows, sum(int(np.prod(shape)) for shape in layout.blocks.values())), np.float32)
+    at = 0
     for name, shape in layout.blocks.items():
-        block = np.asarray(found[name], np.float32)
+        block = np.asarray(found.pop(name), np.float32)
         if block.shape != (rows, *shape):
             raise refuse(f"data.{name}", f"shape {(rows, *shape)}", block.shape, "Pad it to the task's widest agent.")
         if not np.isfinite(block).all():
             raise refuse(
                 f"data.{name}", "finite numbers", f"{int((~np.isfinite(block)).sum())} that are not", "Clean it."
             )
-        blocks.append(block.reshape(rows, -1))
+        width = int(np.prod(shape))
+        packed[:, at : at + width] = block.reshape(rows, width)
+        at += width
     left = np.asarray(episodes.left, np.int32)
     return Dataset(
-        rows=jnp.asarray(np.concatenate(blocks, axis=1)),
+        rows=jnp.asarray(packed),
         step=jnp.asarray(episodes.step, jnp.int32),
         left=jnp.asarray(left),
         starts=jnp.asarray(np.flatnonzero(left > 0), jnp.int32),

@@ -1,10 +1,11 @@
 """What a reader finds in a file of some format, before it is compared with a task; and a data set seen the same way."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from jaxomarl.base import Dataset, Spec
+from jaxomarl.base import Dataset, Spec, refuse
 
 
 class Raw(NamedTuple):
@@ -22,7 +23,7 @@ class Raw(NamedTuple):
     reward: np.ndarray
     """[M, N], float32; zeros in an episode's last row."""
     done: np.ndarray
-    """[M], 1.0 where the transition that starts here terminates (a time-out is none)."""
+    """[M], 1.0 where the transition that starts here terminates; see `distinct`."""
     step: np.ndarray
     """[M], int32: position in the episode."""
     left: np.ndarray
@@ -44,6 +45,8 @@ class Raw(NamedTuple):
     """One sentence for each hint that the dialects and repairs were inferred from."""
     repairs: tuple[str, ...] = ()
     """What was changed in reading, with counts; it goes into the manifest."""
+    distinct: bool = True
+    """False where the format marks time-outs as it marks terminations: `fit`, which knows the horizon, tells them."""
 
     @property
     def agents(self) -> int:
@@ -71,3 +74,93 @@ def seen(data: Dataset, spec: Spec, quality: str = "") -> Raw:
         quality,
         (spec.dialect,),
     )
+
+
+class Places(NamedTuple):
+    """Where the rows of E episodes with T transitions lie when each episode is followed by its successor row."""
+
+    step: np.ndarray
+    """[M], int32."""
+    left: np.ndarray
+    """[M], int32."""
+    rows: np.ndarray
+    """[T]: row of each transition."""
+    ends: np.ndarray
+    """[E]: row of each episode's successor."""
+    final: np.ndarray
+    """[E]: each episode's last transition, counted among the transitions."""
+
+
+def places(lengths: Sequence[int] | np.ndarray, where: str) -> Places:
+    """Rows of episodes with so many transitions each; JaxomarlError where there is none."""
+    lengths = np.asarray(lengths, np.int64)
+    if not len(lengths) or lengths.min() < 1:
+        raise refuse(where, "at least one transition", "none", "The set is empty.")
+    first = np.cumsum(lengths + 1) - (lengths + 1)
+    step = np.arange(int(lengths.sum()) + len(lengths)) - np.repeat(first, lengths + 1)
+    left = np.repeat(lengths, lengths + 1) - step
+    return Places(
+        step.astype(np.int32),
+        left.astype(np.int32),
+        np.flatnonzero(left),
+        first + lengths,
+        np.cumsum(lengths) - 1,
+    )
+
+
+def lay(
+    values: Sequence[np.ndarray], at: Places, last: np.ndarray | None = None, out: np.ndarray | None = None
+) -> np.ndarray:
+    """Transitions' values (parts of [T, ...], back to back) and the successors' [E, ...] as float32 rows [M, ...].
+
+    Without `last` the successor rows are zeros. `out`, zeros of that shape, is filled where it is given.
+    """
+    out = np.zeros((len(at.step), *values[0].shape[1:]), np.float32) if out is None else out
+    done = 0
+    for part in values:
+        out[at.rows[done : done + len(part)]] = part
+        done += len(part)
+    if last is not None:
+        out[at.ends] = last
+    return out
+
+
+def ends_to_lengths(ends: np.ndarray) -> np.ndarray:
+    """Whether each of T transitions is an episode's last -> lengths [E]; the last one always is."""
+    at = np.flatnonzero(ends)
+    if not len(at) or at[-1] != len(ends) - 1:
+        at = np.append(at, len(ends) - 1)
+    return np.diff(at, prepend=-1)
+
+
+def one_hot(index: np.ndarray, actions: int, where: str) -> np.ndarray:
+    """Whole numbers [...] below `actions` as float32 rows [..., A]; JaxomarlError for anything else."""
+    good = (index >= 0) & (index < actions) & (index == np.floor(index))
+    if not good.all():
+        worst = index[~good].ravel()[0].item()
+        raise refuse(where, f"whole numbers from 0 to {actions - 1}", worst, "These are no discrete actions.")
+    out = np.zeros((*index.shape, actions), np.float32)
+    np.put_along_axis(out, index.astype(np.int64)[..., None], 1.0, axis=-1)
+    return out
+
+
+def room(rows: int, widths: Sequence[int]) -> tuple[np.ndarray, ...]:
+    """Zeros [M, width] for each agent; in one array where the widths are equal: see `side_by_side`."""
+    if len(set(widths)) == 1:
+        whole = np.zeros((rows, len(widths), widths[0]), np.float32)
+        return tuple(whole[:, i] for i in range(len(widths)))
+    return tuple(np.zeros((rows, w), np.float32) for w in widths)
+
+
+def side_by_side(agents: Sequence[np.ndarray], width: int) -> np.ndarray:
+    """[M, N, width], float32, zeros beyond an agent's own columns; no copy where the agents lie like that already."""
+    whole = agents[0].base
+    if whole is not None and whole.shape == (len(agents[0]), len(agents), width) and whole.dtype == np.float32:
+        views = [whole[:, i] for i in range(len(agents))]
+        if all(x.base is whole and x.shape == v.shape and x.ctypes.data == v.ctypes.data and x.strides == v.strides
+               for x, v in zip(agents, views, strict=True)):  # fmt: skip
+            return whole
+    out = np.zeros((len(agents[0]), len(agents), width), np.float32)
+    for i, x in enumerate(agents):
+        out[:, i, : x.shape[1]] = x
+    return out

@@ -1,7 +1,7 @@
 """Data sets from behaviours: policies are played on the device, and their episodes laid back to back."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +13,7 @@ from jaxomarl.base import Environment, Episodes, Observation, Recipe
 from jaxomarl.envs.stateless import check_rows
 
 BATCH = 1000  # episodes played at once: what a processor's cache likes
+BYTES = 2**28  # and at most as many as take this much memory
 
 
 class Behaviour(NamedTuple):
@@ -62,19 +63,19 @@ def mixture(env: Environment, parts: Sequence[Part]) -> Recipe:
 
     def recipe(key: Key[Array, ""], rows: int) -> Episodes:
         check_rows(rows)
-        played, steps, numbers = [], [], []
+        laid, steps = [], []
         for part in parts:
             mine = jax.random.fold_in(key, part.number)
-            for episodes, count in play_rows(env, part.behaviour, mine, max(1, round(rows * part.share))):
-                played.append(episodes)
+            for episodes, count in _play(env, part.behaviour, mine, max(1, round(rows * part.share))):
+                laid.append(back_to_back(episodes, count, np.full(len(count), part.number, np.int32)))
                 steps.append(count)
-                numbers.append(np.full(len(count), part.number, np.int32))
         lengths = np.concatenate(steps)
         order = np.random.default_rng(np.asarray(jax.random.key_data(key))).permutation(len(lengths))
         order = order[: 1 + int(np.searchsorted(np.cumsum(lengths[order]), rows))]  # every part was rounded up
-        blocks: Any = (np.concatenate(x)[order] for x in zip(*played, strict=True))
-        together = Played(*blocks)
-        return back_to_back(together, lengths[order], np.concatenate(numbers)[order])
+        begins = np.cumsum(lengths + 1) - (lengths + 1)
+        e, t = _places(lengths[order])
+        at = begins[order][e] + t
+        return Episodes(*(_gathered(blocks, at) for blocks in zip(*laid, strict=True)))
 
     return recipe
 
@@ -86,17 +87,21 @@ def random_play(env: Environment) -> Recipe:
 
 def play_rows(env: Environment, behaviour: Behaviour, key: Key[Array, ""], rows: int) -> list[tuple[Played, Any]]:
     """The fewest episodes that hold `rows` transitions, in batches: (episodes, their steps)."""
-    out, have, batch = [], 0, 0
-    many = min(BATCH, -(-rows // env.spec.horizon))
+    return list(_play(env, behaviour, key, rows))
+
+
+def _play(env: Environment, behaviour: Behaviour, key: Key[Array, ""], rows: int) -> Iterator[tuple[Played, Any]]:
+    spec, have, batch = env.spec, 0, 0
+    row = 4 * (spec.agents * (spec.obs_width + spec.act_width + 1) + spec.state_dim + 1)
+    many = min(BATCH, -(-rows // spec.horizon), max(1, BYTES // (row * spec.horizon)))
     while have < rows:
         keys = jax.random.split(jax.random.fold_in(key, batch), many)
         played: Played = jax.tree.map(np.asarray, _player(env, behaviour.act)(behaviour.params, keys))
         ended = played.done > 0
         steps = np.where(ended.any(axis=1), 1 + ended.argmax(axis=1), env.spec.horizon)
         keep = min(many, 1 + int(np.searchsorted(np.cumsum(steps), rows - have)))
-        out.append((Played(*(x[:keep] for x in played)), steps[:keep]))
+        yield Played(*(x[:keep] for x in played)), steps[:keep]
         have, batch = have + int(steps[:keep].sum()), batch + 1
-    return out
 
 
 @functools.lru_cache(maxsize=32)
@@ -124,8 +129,7 @@ def _player(env: Environment, act: Callable) -> Callable[[Any, Key[Array, " E"]]
 def back_to_back(played: Played, steps: Int[np.ndarray, " E"], numbers: Int[np.ndarray, " E"]) -> Episodes:
     """Rows of the first `steps[e]` transitions of each episode and its successor row."""
     count, full = len(steps), played.done.shape[1]
-    e = np.repeat(np.arange(count), steps + 1)
-    t = np.arange(len(e)) - np.repeat(np.cumsum(steps + 1) - (steps + 1), steps + 1)
+    e, t = _places(steps)
     lay = lambda x: x.reshape(-1, *x.shape[2:]) if (steps == full).all() else x[e, t]
 
     def moves(x: Any) -> Any:  # of transitions: an episode's last row holds none
@@ -140,3 +144,13 @@ def back_to_back(played: Played, steps: Int[np.ndarray, " E"], numbers: Int[np.n
         lay(played.obs), lay(played.state), moves(played.action), moves(played.reward), moves(played.done),
         position, left, who,
     )  # fmt: skip
+
+
+def _places(steps: Int[np.ndarray, " E"]) -> tuple[Any, Any]:
+    """Episode and position of each row, where these lie back to back with their successor rows."""
+    e = np.repeat(np.arange(len(steps)), steps + 1)
+    return e, np.arange(len(e)) - np.repeat(np.cumsum(steps + 1) - (steps + 1), steps + 1)
+
+
+def _gathered(blocks: Sequence[Any], at: Int[np.ndarray, " M"]) -> Any:
+    return (blocks[0] if len(blocks) == 1 else np.concatenate(blocks))[at]

@@ -1,5 +1,6 @@
 """What is bootstrapped, and what a team is paid."""
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxomarl.base import Batch
@@ -20,3 +21,13 @@ def continues(batch: Batch, time_limit: str) -> Float[Array, " B"]:
 def joint_reward(batch: Batch, reward: str) -> Float[Array, " B"]:
     """The reward of a joint critic: the team's, or agent 1's as the OMSD authors take it (A.3)."""
     return batch.reward[:, 0] if reward == "first" else batch.team_reward
+
+
+def agents_reward(batch: Batch, reward: str) -> Float[Array, "B N"]:
+    """The rewards of critics of each agent's own: "own", or the "team"'s for every agent."""
+    return batch.reward if reward == "own" else jnp.broadcast_to(batch.team_reward[:, None], batch.reward.shape)
+
+
+def ensemble_loss(q: Float[Array, "E B"], y: Float[Array, " B"]) -> Float[Array, ""]:
+    """Sum over members of mean_batch (Q^k - y)^2."""
+    return jnp.sum(jnp.mean((q - y) ** 2, axis=-1))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxomarl.networks.mlp import Network, dense, mlp, network
+from jaxomarl.networks.mlp import Network, dense, mish, mlp, network
 
 # N(0, 30^2) frequencies, drawn once for every network: constants, out of the optimiser's reach
 FREQUENCIES = 30.0 * np.random.default_rng(20240).standard_normal(32).astype(np.float32)
@@ -48,10 +48,70 @@ class ResidualMLP(nn.Module):
         return dense(nn.relu(h), self.out, name="out")
 
 
+class UBlock(nn.Module):
+    """H = Dense(SiLU(Dense(x) + Dense(embedding))); then Dropout(h) + Dense(x)."""
+
+    width: int
+    dropout: float
+
+    @nn.compact
+    def __call__(self, x, embedding, train: bool):
+        """X [..., C], embedding [..., E] -> [..., width]."""
+        h = dense(nn.silu(dense(x, self.width) + dense(embedding, self.width)), self.width)
+        return nn.Dropout(self.dropout, deterministic=not train)(h) + dense(x, self.width)
+
+
+class ResidualUNet(nn.Module):
+    """eps(x, t | cond): DOM2's noise network (its Figure 9, after SfBC's), with dropout in every block.
+
+    Embedding: [16 Fourier frequencies of the time, Dense(32)(cond)] -> `embedding` -> SiLU -> `embedding`. Trunk, of
+    blocks that are told it: x -> width -> width / 2 -> width / 4, a middle of width / 4, then back up by
+    [middle, width / 4] -> width / 2, [that, width / 2] -> width, and [that, width] -> out.
+    """
+
+    out: int
+    width: int = 512
+    embedding: int = 128
+    dropout: float = 0.1
+
+    @nn.compact
+    def __call__(self, x, t, cond, train: bool = False):
+        """X [..., D], t [...] or of fewer axes, cond [..., C] -> eps [..., D]; `train` wants an rng named dropout."""
+        time = jnp.broadcast_to(fourier(t, 16), (*x.shape[:-1], 32))
+        told = dense(jnp.concatenate([time, dense(cond, 32)], axis=-1), self.embedding)
+        told = dense(nn.silu(told), self.embedding)
+        block = lambda h, width: UBlock(width, self.dropout)(h, told, train)
+        join = lambda h, skip: jnp.concatenate([skip, h], axis=-1)
+        top = block(x, self.width)
+        half = block(top, self.width // 2)
+        quarter = block(half, self.width // 4)
+        h = block(join(block(quarter, self.width // 4), quarter), self.width // 2)
+        h = block(join(h, half), self.width)
+        return dense(join(h, top), self.out, name="out")
+
+
 def residual_mlp(actions: int, cond: int, width: int, blocks: int, dropout: float, embedding: int) -> Network:
     """`apply(params, x, t, cond, dropout=key)`; without a key the network is in evaluation mode."""
-    net = network(ResidualMLP(actions, width, blocks, dropout, embedding), actions, 0, cond)
+    return _dropping(network(ResidualMLP(actions, width, blocks, dropout, embedding), actions, 0, cond))
 
+
+def residual_unet(actions: int, cond: int, width: int, embedding: int, dropout: float) -> Network:
+    """`apply(params, x, t, cond, dropout=key)`; without a key the network is in evaluation mode."""
+    return _dropping(network(ResidualUNet(actions, width, embedding, dropout), actions, 0, cond))
+
+
+def plain_mlp(actions: int, cond: int, hidden: Sequence[int]) -> Network:
+    """The same call for a Mish perceptron of [x, 16 Fourier frequencies of the time, cond], which drops nothing."""
+    net = mlp(actions + 32 + cond, hidden, actions, mish)
+
+    def apply(params, x, t, cond, dropout=None):
+        time = jnp.broadcast_to(fourier(t, 16), (*x.shape[:-1], 32))
+        return net.apply(params, jnp.concatenate([x, time, cond], axis=-1))
+
+    return Network(net.init, apply)
+
+
+def _dropping(net: Network) -> Network:
     def apply(params, x, t, cond, dropout=None):
         if dropout is None:
             return net.apply(params, x, t, cond)

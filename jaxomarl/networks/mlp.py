@@ -55,9 +55,14 @@ class MLP(nn.Module):
         return dense(x, self.out, name="out")
 
 
-def mlp(inputs: int, hidden: Sequence[int], out: int) -> Network:
-    """A ReLU perceptron as a pair of functions."""
-    return network(MLP(tuple(hidden), out), inputs)
+def mlp(inputs: int, hidden: Sequence[int], out: int, activation: Callable[[Array], Array] = nn.relu) -> Network:
+    """A perceptron as a pair of functions; ReLU unless told otherwise."""
+    return network(MLP(tuple(hidden), out, activation), inputs)
+
+
+def mish(x: Array) -> Array:
+    """X tanh(softplus(x)) (Misra 2019)."""
+    return x * jnp.tanh(nn.softplus(x))
 
 
 def ensemble(net: Network, members: int) -> Network:

@@ -5,10 +5,11 @@ import fnmatch
 
 from jaxomarl.base import refuse
 from jaxomarl.presets.games import GAMES
+from jaxomarl.presets.mujoco import MUJOCO
 from jaxomarl.presets.particle import PARTICLE
 from jaxomarl.presets.preset import Preset
 
-PRESETS: dict[str, Preset] = {p.name: p for p in (*GAMES, *PARTICLE)}
+PRESETS: dict[str, Preset] = {p.name: p for p in (*GAMES, *PARTICLE, *MUJOCO)}
 
 
 def find(name: str, task: str, system: str = "") -> Preset:

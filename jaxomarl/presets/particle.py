@@ -1,4 +1,6 @@
-"""Settings for the particle tasks: the tables of OMSD's appendix D, and what trained the package's behaviours."""
+"""Settings for the particle tasks: the tables of OMSD's appendix D, of DOM2's appendix A and of OMAR's code, and what
+trained the package's behaviours.
+"""
 
 from jaxomarl.presets.games import FAMILY
 from jaxomarl.presets.preset import Preset
@@ -15,6 +17,58 @@ TABLE = {  # (task, quality): T and tau of its Table 7, beta (the code's convent
     ("mpe/world", "random"): (7.0, 0.7, 0.5),
 }
 
+
+def returns(*values: int | float) -> str:
+    """DOM2's thresholds as its config spells them."""
+    return ",".join(f"{v:g}" for v in values)
+
+
+def ladder(first: int, last: int, step: int) -> str:
+    """Thresholds at equal distances, the last one included."""
+    return returns(*(first + k * step for k in range(round((last - first) / step) + 1)))
+
+
+WORLD_MEDIUM = returns(65.5, 86.4, 101.5, 101.5)
+DOM2 = {  # (task, quality): eta and thresholds of its Table 6; equal ones count twice
+    ("mpe/spread", "random"): (10_000.0, ""),
+    ("mpe/spread", "random-medium"): (500.0, ladder(200, 550, 50)),
+    ("mpe/spread", "medium-replay"): (500.0, ladder(0, 100, 10)),
+    ("mpe/spread", "medium"): (250.0, ladder(200, 550, 50)),
+    ("mpe/spread", "medium-expert"): (250.0, returns(264.4, 267.3, 333.5, 336.4, 385.3, 385.3, 387.9, 387.9)),
+    ("mpe/spread", "expert"): (50.0, ladder(525, 625, 25)),
+    ("mpe/tag", "random"): (25.0, ""),
+    ("mpe/tag", "random-medium"): (250.0, ladder(100, 300, 50)),
+    ("mpe/tag", "medium-replay"): (5.0, ladder(0, 100, 10)),
+    ("mpe/tag", "medium"): (2.5, ladder(100, 300, 50)),
+    ("mpe/tag", "medium-expert"): (25.0, ladder(100, 400, 50)),
+    ("mpe/tag", "expert"): (0.5, ladder(200, 400, 50)),
+    ("mpe/world", "random"): (5.0, ""),
+    ("mpe/world", "random-medium"): (25.0, WORLD_MEDIUM),
+    ("mpe/world", "medium-replay"): (2.5, returns(-3.7, 5.9, 15.6, 15.6)),
+    ("mpe/world", "medium"): (0.5, WORLD_MEDIUM),
+    ("mpe/world", "medium-expert"): (0.5, ladder(50, 175, 25)),
+    ("mpe/world", "expert"): (0.5, ladder(75, 175, 25)),
+}
+OMAR = {  # (task, quality): c, the weight of CQL's term, and gradient steps, of its authors' code
+    ("mpe/spread", "random"): (1.0, 0.5, 6000),
+    ("mpe/spread", "medium-replay"): (1.0, 1.0, 2000),
+    ("mpe/spread", "medium"): (1.0, 5.0, 2000),
+    ("mpe/spread", "expert"): (1.0, 5.0, 2000),
+    ("mpe/tag", "random"): (0.9, 0.5, 2000),
+    ("mpe/tag", "medium-replay"): (0.9, 0.5, 1000),
+    ("mpe/tag", "medium"): (0.7, 5.0, 2000),
+    ("mpe/tag", "expert"): (0.9, 5.0, 2000),
+    ("mpe/world", "random"): (1.0, 0.5, 1000),
+    ("mpe/world", "medium-replay"): (0.7, 1.0, 1000),
+    ("mpe/world", "medium"): (0.1, 0.5, 1000),
+    ("mpe/world", "expert"): (0.9, 5.0, 1000),
+}
+NEAREST = {"random-medium": "random", "medium-expert": "medium"}  # sets of DOM2's that OMAR's authors do not have
+PENALTY = {at: penalty for at, (_, penalty, _) in OMAR.items()}
+PENALTY |= {
+    (task, q): PENALTY[task, near] for task in ("mpe/spread", "mpe/tag", "mpe/world") for q, near in NEAREST.items()
+}
+
 PARTICLE = (
     Preset(
         "particle",
@@ -28,6 +82,35 @@ PARTICLE = (
         },
         cases={at: dict(temperature=t, expectile=tau, beta=beta) for at, (t, tau, beta) in TABLE.items()},
         about="OMSD's appendix D: T, tau and beta by task and data, a time limit ends an episode",
+    ),
+    Preset(
+        "dom2-particle",
+        ("dom2",),
+        ("mpe/*",),
+        {
+            "levels": 5, "policy_lr": 5e-3, "critic_lr": 3e-4, "policy_width": 512, "critic_width": 256,
+            "dropout": 0.1, "gamma": 0.95, "polyak": 0.01, "policy_batch": 1024, "policy_steps": 10_000,
+        },
+        cases={
+            at: {"eta": eta, "thresholds": thresholds, "penalty": PENALTY[at]}
+            for at, (eta, thresholds) in DOM2.items()
+        },
+        about="DOM2's Table 6: eta and thresholds by task and data; what it does not print is OMAR's",
+    ),
+    Preset(
+        "omar-particle",
+        ("omar", "cql", "td3-bc"),
+        ("mpe/*",),
+        {
+            "policy_lr": 0.01, "critic_lr": 0.01, "policy_width": 64, "critic_width": 64, "gamma": 0.95,
+            "polyak": 0.01, "clip": 0.5, "policy_batch": 1024, "policy_steps": 2000, "alpha": 2.5,
+            "search": "softmax", "iterations": 3, "candidates": 10, "samples": 10, "penalty_from": "uniform",
+        },
+        cases={
+            at: {"coefficient": c, "penalty": penalty, "policy_steps": steps}
+            for at, (c, penalty, steps) in OMAR.items()
+        },
+        about="OMAR's code: c, the weight of CQL's term and the gradient steps by task and data; TD3+BC beside it",
     ),
     Preset(
         "online",

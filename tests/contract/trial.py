@@ -29,7 +29,7 @@ from jaxomarl.training.library import Library, Trained
 
 SMALL = {"steps": 6, "chunk": 2, "every": 2, "width": 8, "batch": 8, "embedding": 8, "capacity": 16}
 """The last word of a field's name -> its tiny value; other whole numbers become at most 2."""
-OTHERS = {"order": ("2-1-0", "1-0"), "start": ("uniform:0.5",)}
+OTHERS = {"order": ("2-1-0", "1-0"), "start": ("uniform:0.5",), "thresholds": ("-100",)}
 """Another value of text fields whose refusal does not list the choices."""
 SEEDS = (0, 1, 2, 3)
 ROWS = 40

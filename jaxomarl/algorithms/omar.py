@@ -1,0 +1,126 @@
+"""OMAR: MA-CQL whose policies also imitate the best action that a random search finds, for critics with many hills.
+
+**Paper**. Pan et al. 2022, "Plan Better Amid Conservatism: Offline Multi-Agent Reinforcement Learning with Actor
+Rectification", Algorithm 1.
+
+**Pseudo-code**. For every agent i, on its own observation, action and reward:
+
+    1   for each gradient step on a batch of transitions:                       stage "policy", `update`
+    2       the critics' step of MA-CQL (algorithms/cql.py, lines 2-4)
+    3       for every observation o of the batch, from mu = 0, sigma = 2:       `search`
+    4           repeat: a_k ~ N(mu, sigma^2), clipped to the box; mu and sigma from the a_k and Q^1(o, a_k)
+    5           a* = the best under Q^1 of the last a_k and pi(o)
+    6       pi: step down c mean (pi(o) - sg a*)^2 - (1 - c) mean Q^1(o, pi(o)) + 1e-3 mean pi(o)^2
+    7       targets follow with polyak
+
+with, in line 4, mu = sum_k softmax(Q^1)_k a_k and sigma^2 = mean_k (a_k - mu)^2 (`search="softmax"`, the particle
+tasks), or mu and sigma the mean and deviation of the best few so far (`search="elites"`, HalfCheetah).
+
+**Differs**. As MA-CQL does: log-densities where the released code subtracts densities, noise cut off at the box,
+observations standardised once. Padded action columns are zero in every candidate. The paper's objective is a gain and
+its search is per state; here all states and agents are searched side by side.
+
+**Checked**. tests/probes/test_cql_omar.py (both searches against ones written apart, on a concave hill and out of a
+local optimum; never below pi(o); c = 0 is MA-CQL step for step), tests/contract.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from jaxomarl.base import Algorithm, Dataset, Environment, Spec, Stage, System, refuse
+from jaxomarl.config import config, static
+from jaxomarl.stages import decentralised
+from jaxomarl.stages.decentralised import Case, Learner, cql_step, effort, networks, policy_step
+
+START_STD = 2.0  # of the search: wider than the box
+
+
+@config
+class Config(decentralised.Deterministic):
+    """OMAR's settings; the defaults are for the particle tasks."""
+
+    coefficient: float = 0.7
+    """c: weight of the imitation of a*; 1 - c is left to the gradient of Q."""
+    search: str = static(default="softmax")
+    """softmax: refit to all candidates by softmax(Q). elites: refit to the best few."""
+    iterations: int = static(default=3)
+    candidates: int = static(default=10)
+    """Actions drawn in each iteration."""
+    elites: int = static(default=5)
+    """How many of the best are kept, where search is elites."""
+
+
+def search(
+    cfg: Any, value: Callable[[Array], Array], a: Float[Array, "B A"], z: Float[Array, "I K B A"], mask: Array
+) -> Float[Array, "B A"]:
+    """The best action found by lines 3-5, which is `a` where none is better.
+
+    `value` maps candidates [K, B, A] to [K, B]; z is standard normal, for I iterations of K candidates.
+    """
+    mu, sigma, held = jnp.zeros_like(a), jnp.full_like(a, START_STD), a[None][:0]
+    pool, q = a[None], value(a[None])
+    for drawn in z:
+        new = mask * jnp.clip(mu + sigma * drawn, -1.0, 1.0)
+        pool = jnp.concatenate([new, held])
+        q = value(pool)
+        if cfg.search == "softmax":
+            mu = jnp.sum(jax.nn.softmax(q, axis=0)[..., None] * pool, axis=0)
+            sigma = jnp.sqrt(jnp.mean((pool - mu) ** 2, axis=0))
+        else:
+            held = best(pool, q, cfg.elites)
+            mu, sigma = held.mean(axis=0), held.std(axis=0, ddof=1)
+    return best(jnp.concatenate([a[None], pool]), jnp.concatenate([value(a[None]), q]), 1)[0]
+
+
+def best(pool: Float[Array, "K B A"], q: Float[Array, "K B"], count: int) -> Float[Array, "count B A"]:
+    """The `count` actions of highest value in each state, the best first; of equals, the first."""
+    top = jax.lax.top_k(q.T, count)[1].T
+    return jnp.take_along_axis(pool, top[..., None], axis=0)
+
+
+def policy(spec: Spec, cfg: Any) -> Algorithm:
+    """The algorithm."""
+    nets = networks(spec, cfg)
+
+    def step(key: Key[Array, ""], state: Learner, case: Case) -> tuple[Learner, dict[str, Array]]:
+        state, judged = cql_step(key, cfg, nets, state, case)  # line 2
+        play = lambda params: case.mask * nets.actor.apply(params, case.obs)
+
+        def value(action):
+            obs = jnp.broadcast_to(case.obs, (len(action), *case.obs.shape))
+            return nets.q.apply(state.critic.params, obs, action)[0]
+
+        z = jax.random.normal(jax.random.fold_in(key, 1), (cfg.iterations, cfg.candidates, *case.action.shape))
+        found = search(cfg, value, play(state.actor.params), z, case.mask)
+
+        def loss(params):  # line 6
+            a = play(params)
+            away, q = effort(a - found, case.mask), value(a[None]).mean()
+            drive = cfg.coefficient * away - (1.0 - cfg.coefficient) * q
+            return drive + cfg.action_penalty * effort(a, case.mask), {"to_best": away, "q_played": q}
+
+        state, metrics = policy_step(cfg, nets, state, loss)
+        return state, judged | metrics
+
+    play = lambda key, state, obs, mask: mask * nets.actor.apply(state.actor.params, obs)
+    return decentralised.learner(spec, cfg, nets, step, play)
+
+
+def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+    """Raise JaxomarlError for settings, tasks or data that it cannot train on."""
+    decentralised.check(spec, cfg, data, {**decentralised.DETERMINISTIC_CHOICES, "search": ("softmax", "elites")})
+    if cfg.search == "elites" and not 2 <= cfg.elites <= cfg.candidates:
+        way = "Two are the fewest that have a deviation."
+        raise refuse("--cfg.elites", f"2 to candidates = {cfg.candidates}", cfg.elites, way)
+
+
+def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+    """One stage."""
+    return (Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="omar"),)
+
+
+OMAR = System(Config, check, lambda spec, cfg, data: data, pipeline)

@@ -1,0 +1,85 @@
+"""MA-TD3+BC: each agent's TD3, whose policy is also drawn to the actions in the data.
+
+**Paper**. Fujimoto and Gu 2021, "A Minimalist Approach to Offline Reinforcement Learning", its equations 3-5, run by
+every agent alone as in Pan et al. 2022 (OMAR) and DOM2's tables.
+
+**Pseudo-code**. For every agent i, on its own observation, action and reward:
+
+    1   for each gradient step on a batch of transitions:                       stage "policy", `update`
+    2       a' = clip(pibar(o') + clip(N(0, 0.2^2), +-0.5))
+    3       each Q^k: step down mean (Q^k(o, a) - r - gamma (1 - d) min_k Qbar^k(o', a'))^2
+    4       every second step (`policy_delay`):
+    5           pi: step down -alpha mean Q^1(o, pi(o)) / sg[ mean |Q^1(o, pi(o))| ] + mean (pi(o) - a)^2
+    6           targets follow with polyak
+
+**Differs**. The divisor is held constant (sg). OG-MARL's normaliser, on which others build, is not: there the policy
+gradient of Q vanishes wherever the batch's values share a sign. Larger `alpha` is more reinforcement learning, though
+some codes call it the coefficient of cloning. The delayed step is computed each time and dropped every second: a branch
+on a counter would run both ways for runs side by side. One batch serves all agents, whose networks are separate.
+
+**Checked**. tests/probes/test_td3_bc.py (the gradient under values of one sign and scaled values; delay and targets;
+better than a clone), tests/contract.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Key
+
+from jaxomarl.base import Algorithm, Dataset, Environment, Spec, Stage, System
+from jaxomarl.config import config, static
+from jaxomarl.losses.weighting import normalised_value
+from jaxomarl.stages import decentralised
+from jaxomarl.stages.decentralised import Case, Learner, critic_step, effort, networks, policy_step
+
+
+@config
+class Config(decentralised.Config):
+    """MA-TD3+BC's settings."""
+
+    alpha: float = 2.5
+    """Weight of the normalised value; larger follows the critic more and the data less."""
+    policy_delay: int = static(default=2)
+    """Steps of the critics for one of the policy and the targets."""
+    target_noise: float = 0.2
+    target_clip: float = 0.5
+
+
+def policy(spec: Spec, cfg: Any) -> Algorithm:
+    """The algorithm."""
+    nets = networks(spec, cfg)
+
+    def step(key: Key[Array, ""], state: Learner, case: Case) -> tuple[Learner, dict[str, Array]]:
+        play = lambda params, obs: case.mask * nets.actor.apply(params, obs)
+        noise = cfg.target_noise * case.mask * jax.random.normal(key, case.action.shape)
+        noise = jnp.clip(noise, -cfg.target_clip, cfg.target_clip)
+        after = jnp.clip(play(state.actor.target, case.next_obs) + noise, -1.0, 1.0)  # line 2
+        state, judged = critic_step(cfg, nets, state, case, after)  # line 3
+
+        def loss(params):  # line 5
+            a = play(params, case.obs)
+            q = nets.q.apply(state.critic.params, case.obs, a)[0]
+            error = effort(a - case.action, case.mask)
+            return normalised_value(q, cfg.alpha, q) + error, {"q_played": q.mean(), "clone_loss": error}
+
+        moved, metrics = policy_step(cfg, nets, state, loss)
+        due = optax.tree_utils.tree_get(state.critic.opt, "count") % cfg.policy_delay == 0  # line 4
+        return jax.tree.map(lambda new, old: jnp.where(due, new, old), moved, state), judged | metrics
+
+    play = lambda key, state, obs, mask: mask * nets.actor.apply(state.actor.params, obs)
+    return decentralised.learner(spec, cfg, nets, step, play)
+
+
+def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+    """Raise JaxomarlError for settings, tasks or data that it cannot train on."""
+    decentralised.check(spec, cfg, data, decentralised.CHOICES)
+
+
+def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+    """One stage."""
+    return (Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="td3-bc"),)
+
+
+TD3_BC = System(Config, check, lambda spec, cfg, data: data, pipeline)

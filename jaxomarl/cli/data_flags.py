@@ -1,0 +1,93 @@
+"""The flags of the command `data`."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Describe:
+    """Say what data sets hold: counts, columns, actions, returns, behaviours, ends, and guess their rules."""
+
+    sources: tyro.conf.Positional[tuple[str, ...]]
+    """Paths, or recipes like mpe/spread/medium; several are drawn side by side."""
+    task: str = ""
+    """The task of a path: its column names, team and references; empty: none, or what our own folder says."""
+    rows: int = 0
+    """Transitions of a recipe; 0: the task's own number."""
+    out: Path | None = None
+    """Folder for card.txt, card.json and card.png."""
+    json: bool = False
+    """Print the JSON, a list of cards."""
+    compile_cache: bool = True
+    """Keep compiled programs in the user's cache directory."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Validate:
+    """Check a set against a task: what would be repaired, or with exit code 2 why it is refused."""
+
+    source: tyro.conf.Positional[str]
+    """A path."""
+    task: str
+    """For example mpe/spread."""
+    compile_cache: bool = True
+    """Keep compiled programs in the user's cache directory."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Convert:
+    """Write a set in another format."""
+
+    source: tyro.conf.Positional[str]
+    """A path or a recipe."""
+    to_path: tyro.conf.Positional[Path]
+    """A new folder, or an empty one."""
+    to: str
+    """The format: one that has a writer, or jaxomarl for our own folder."""
+    task: str = ""
+    """Fit the set to this task first; our own folder needs it, unless the source is a recipe or such a folder."""
+    rows: int = 0
+    """Transitions of a recipe; 0: the task's own number."""
+    compile_cache: bool = True
+    """Keep compiled programs in the user's cache directory."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Diff:
+    """Compare two sets: exit code 0 where their content is the same, else 1."""
+
+    a: tyro.conf.Positional[str]
+    """A path or a recipe."""
+    b: tyro.conf.Positional[str]
+    """A path or a recipe."""
+    task: str = ""
+    """Fit paths to this task first: the sets are then compared as training would see them."""
+    rows: int = 0
+    """Transitions of recipes; 0: the task's own number."""
+    json: bool = False
+    """Print the JSON."""
+    compile_cache: bool = True
+    """Keep compiled programs in the user's cache directory."""
+
+
+Command = (
+    Annotated[Describe, tyro.conf.subcommand("describe")]
+    | Annotated[Validate, tyro.conf.subcommand("validate")]
+    | Annotated[Convert, tyro.conf.subcommand("convert")]
+    | Annotated[Diff, tyro.conf.subcommand("diff")]
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Data:
+    """Describe, validate, convert or compare data sets: ours and other people's."""
+
+    command: tyro.conf.OmitSubcommandPrefixes[tyro.conf.OmitArgPrefixes[Command]]
+
+    @property
+    def compile_cache(self) -> bool:
+        """Whether compiled programs are kept."""
+        return self.command.compile_cache

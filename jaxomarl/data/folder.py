@@ -1,0 +1,91 @@
+"""Folders of other people's files: nothing outside is followed, and what is written is new."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jaxomarl.base import refuse
+
+NOTE = "jaxomarl.json"
+"""What our writers add where a format has no place for it; readers take it for a hint and need none."""
+JSON_LIMIT = 1 << 24
+QUALITIES = (
+    "medium-replay", "medium-expert", "random-medium", "expert", "medium", "random", "replay", "mixed", "good", "poor",
+    "uniform",
+)  # fmt: skip
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The file `name` of a folder; JaxomarlError where a link leads out of the folder."""
+    path = folder / name
+    root = Path(os.path.realpath(folder))
+    if not Path(os.path.realpath(path)).is_relative_to(root):
+        way = "A data set must lie in its own folder: copy the file."
+        raise refuse(str(path), "a file within its folder", "a link that leaves it", way)
+    return path
+
+
+def contents(folder: Path) -> Iterator[Path]:
+    """Every file below a folder, folders followed only where they are none of links; links out are refused."""
+    for top, folders, names in os.walk(folder):
+        for name in (*folders, *names):
+            inside(folder, str((Path(top) / name).relative_to(folder)))
+        yield from (Path(top) / name for name in names)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; JaxomarlError for anything else."""
+    try:
+        if path.stat().st_size > JSON_LIMIT:
+            raise ValueError(f"more than {JSON_LIMIT} bytes")
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise refuse(str(path), "a JSON object", str(error)[:200], "Copy the set again.") from None
+    if not isinstance(found, dict):
+        raise refuse(str(path), "a JSON object", type(found).__name__, "Copy the set again.")
+    return found
+
+
+def note(folder: Path) -> dict[str, Any]:
+    """What our writer left beside the files; {} where there is nothing."""
+    path = inside(folder, NOTE)
+    return read_json(path) if path.is_file() else {}
+
+
+def names(found: object, where: str) -> tuple[str, ...]:
+    """A list of texts, as notes have it."""
+    if not isinstance(found, list) or not all(isinstance(x, str) and len(x) < 1000 for x in found):
+        raise refuse(where, "a list of texts", type(found).__name__, "Copy the set again.")
+    return tuple(found)
+
+
+def widths(found: object, agents: int, where: str) -> tuple[int, ...]:
+    """A list of positive widths, one per agent."""
+    good = isinstance(found, list) and len(found) == agents and all(type(x) is int and 0 < x < 1 << 20 for x in found)
+    if not good:
+        raise refuse(where, f"{agents} widths", str(found)[:80], "Copy the set again.")
+    return tuple(found)  # type: ignore[arg-type]
+
+
+def guess_quality(path: Path) -> str:
+    """The quality that a path's names speak of, the nearest name first; "" where none does."""
+    for name in reversed(Path(os.path.abspath(path)).parts):
+        text = name.lower().removesuffix(".hdf5").removesuffix(".h5").replace("_", "-")
+        for quality in QUALITIES:
+            if text == quality or text.endswith(f"-{quality}"):
+                return quality
+    return ""
+
+
+def make_new(path: Path) -> None:
+    """Make a folder to write in; JaxomarlError where it holds something."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise refuse(str(path), "a new or an empty folder", "something that is there", "Choose another name.")
+    path.mkdir(parents=True, exist_ok=True)
+
+
+def write_note(path: Path, said: dict[str, Any]) -> None:
+    """Leave what a format has no place for beside its files."""
+    (path / NOTE).write_text(json.dumps(said) + "\n")

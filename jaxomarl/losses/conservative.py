@@ -1,0 +1,55 @@
+"""The conservative term of CQL (Kumar et al. 2020), with the weights that make its sum an integral over the box.
+
+    log (1/M) sum_m exp(Q(o, a_m) - log p_m(a_m)) - Q(o, a_data),      a_m ~ p_m
+
+estimates log integral exp Q - Q(data): every proposal density p_m lives on the box [-1, 1]^d and is divided out, so
+samples of several densities may stand in one sum. OMAR's code leaves out the 1/M, a constant.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import logsumexp, ndtr, ndtri
+from jaxtyping import Array, Float
+
+LOG_ROOT_TWO_PI = 0.9189385332046727
+
+
+class Proposals(NamedTuple):
+    """Sampled actions, zero in padded columns, and the log-density of each over its real columns."""
+
+    action: Float[Array, "M *B A"]
+    log_p: Float[Array, "M *B"]
+
+
+def uniform(u: Float[Array, "M *B A"], mask: Float[Array, " A"]) -> Proposals:
+    """Uniform on the box, from u in [0, 1): p = 2^-d."""
+    return Proposals(mask * (2.0 * u - 1.0), jnp.full(u.shape[:-1], -jnp.log(2.0) * mask.sum()))
+
+
+def around(
+    centre: Float[Array, "*B A"], u: Float[Array, "M *B A"], std: float | Float[Array, ""], mask: Float[Array, " A"]
+) -> Proposals:
+    """N(centre, std^2) cut off at the edges of the box, from u in [0, 1); `centre` lies in the box.
+
+    A normal that is clipped to the box instead has no density at its edges: with that of the noise before the clip, as
+    in released codes, the sum estimates an integral over all of space, which does not exist.
+    """
+    low, high = ndtr((-1.0 - centre) / std), ndtr((1.0 - centre) / std)
+    action = jnp.clip(centre + std * ndtri(low + u * (high - low)), -1.0, 1.0)
+    z = (action - centre) / std
+    log_p = -0.5 * z**2 - jnp.log(std) - LOG_ROOT_TWO_PI - jnp.log(high - low)
+    return Proposals(mask * action, jnp.sum(mask * log_p, axis=-1))
+
+
+def joined(*groups: Proposals) -> Proposals:
+    """One sum over all of them, group for group as large."""
+    return Proposals(*(jnp.concatenate(blocks) for blocks in zip(*groups, strict=True)))
+
+
+def conservative(
+    q: Float[Array, "*E M B"], log_p: Float[Array, "M B"], q_data: Float[Array, "*E B"]
+) -> Float[Array, "*E B"]:
+    """The term at the head of this file; its gradient lowers Q at the samples and raises it at the data."""
+    return logsumexp(q - jax.lax.stop_gradient(log_p), axis=-2) - jnp.log(q.shape[-2]) - q_data

@@ -1,0 +1,52 @@
+"""Settings for multi-agent HalfCheetah: DOM2's appendix A and OMAR's code."""
+
+from jaxomarl.presets.particle import ladder, returns
+from jaxomarl.presets.preset import Preset
+
+TASK = "mamujoco/2halfcheetah"
+COMMON = {"gamma": 0.99, "polyak": 0.005, "policy_batch": 256, "policy_steps": 100_000, "chunk": 1000}
+
+DOM2 = {  # quality: eta and thresholds of its Table 6, rate of the noise network
+    "random": (0.5, "", 1e-3),
+    "random-medium": (0.5, ladder(1800, 2000, 50), 2.5e-4),
+    "medium-replay": (1.0, returns(100, 300, 500, 1000, 1500), 1e-4),
+    "medium": (2.5, ladder(1800, 2000, 50), 2.5e-4),
+    "medium-expert": (2.5, returns(1631.6, 1692.5, 1735.5, 1735.5), 2.5e-4),
+    "expert": (0.05, ladder(3800, 4000, 50), 5e-4),
+}
+OMAR = {  # quality: c and the weight of CQL's term, of its authors' code
+    "random": (1.0, 1.0),
+    "medium-replay": (0.9, 5.0),
+    "medium": (0.7, 1.0),
+    "expert": (0.5, 5.0),
+}
+PENALTY = {q: penalty for q, (_, penalty) in OMAR.items()} | {
+    "random-medium": 1.0,
+    "medium-expert": 1.0,
+}  # as the nearest
+
+MUJOCO = (
+    Preset(
+        "dom2-halfcheetah",
+        ("dom2",),
+        (TASK,),
+        {**COMMON, "levels": 10, "critic_lr": 3e-4, "policy_width": 512, "critic_width": 256, "dropout": 0.1},
+        cases={
+            (TASK, q): {"eta": eta, "thresholds": thresholds, "policy_lr": lr, "penalty": PENALTY[q]}
+            for q, (eta, thresholds, lr) in DOM2.items()
+        },
+        about="DOM2's Table 6: eta, thresholds and rate by data; what it does not print is OMAR's",
+    ),
+    Preset(
+        "omar-halfcheetah",
+        ("omar", "cql", "td3-bc"),
+        (TASK,),
+        {
+            **COMMON, "policy_lr": 3e-4, "critic_lr": 3e-4, "policy_width": 256, "critic_width": 256, "clip": 0.5,
+            "penalty_from": "policy", "samples": 10, "penalty_std": 0.2, "alpha": 2.5,
+            "search": "elites", "iterations": 2, "candidates": 20, "elites": 5,
+        },
+        cases={(TASK, q): {"coefficient": c, "penalty": penalty} for q, (c, penalty) in OMAR.items()},
+        about="OMAR's code: c and the weight of CQL's term by data; TD3+BC beside it",
+    ),
+)  # fmt: skip

@@ -1,0 +1,219 @@
+"""Agents that learn apart: agent i from (o_i, a_i, r_i, o'_i) alone, with twin critics Q_i(o_i, a_i) of its own.
+
+DOM2 and the baselines of its tables differ in how a policy plays and in what it descends. Here is the rest: settings,
+one agent's share of a batch, the critics' step, and the one vmapped update in which all agents train. One step:
+
+    y = r + gamma (1 - d) min_k Qbar^k(o', a')
+    L_Q = sum_k { mean (Q^k(o, a) - y)^2 + penalty mean [ log mean_m exp(Q^k(o, a_m) - log p_m) - Q^k(o, a) ] }
+    the critics step down L_Q, the policy down its loss under the new critics, and both targets follow.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Key
+
+from jaxomarl.base import Algorithm, Batch, Dataset, Past, Spec, refuse
+from jaxomarl.config import check_fields, config, static
+from jaxomarl.data.dataset import check_transitions, sample_transitions
+from jaxomarl.losses.conservative import Proposals, around, conservative, joined, uniform
+from jaxomarl.losses.td import TIME_LIMITS, agents_reward, continues, ensemble_loss
+from jaxomarl.networks.actors import actor, small
+from jaxomarl.networks.critics import twin
+from jaxomarl.networks.mlp import Network
+from jaxomarl.optim import Net, create, descend, polyak
+from jaxomarl.stages.inputs import observed
+
+CHOICES = {"reward": ("own", "team"), "time_limit": TIME_LIMITS}
+DETERMINISTIC_CHOICES = {**CHOICES, "penalty_from": ("uniform", "policy")}
+
+
+@config
+class Config:
+    """Settings of systems whose agents learn apart; the defaults are OMAR's for the particle tasks."""
+
+    reward: str = static(default="own")
+    """own: each agent's reward. team: the team's, for every agent."""
+    time_limit: str = static(default="bootstrap")
+    """bootstrap: a cut episode goes on. terminal: a time limit ends it."""
+    normalise: bool = static(default=True)
+    """z-score observations inside the networks."""
+    gamma: float = 0.95
+    chunk: int = static(default=100)
+    """Updates per compiled scan."""
+    every: int = static(default=10)
+    """Chunks between evaluations and checkpoints."""
+    policy_steps: int = static(default=10_000)
+    """Steps of the critics and the policies, which train together."""
+    policy_batch: int = static(default=1024)
+    policy_width: int = static(default=64)
+    """Of two hidden layers."""
+    policy_lr: float = 0.01
+    critic_width: int = static(default=64)
+    """Of two hidden layers."""
+    critic_lr: float = 0.01
+    polyak: float = 0.01
+    """Rate at which the targets of critics and policies follow."""
+    clip: float = 0.5
+    """Largest norm of a gradient of one agent's critics, or of its policy."""
+
+
+@config
+class Conservative(Config):
+    """Settings of CQL's critics besides."""
+
+    penalty: float = 1.0
+    """Weight of the conservative term."""
+    samples: int = static(default=10)
+    """Actions of each proposal in that term."""
+
+
+@config
+class Deterministic(Conservative):
+    """Settings of deterministic policies beside CQL's critics."""
+
+    penalty_from: str = static(default="uniform")
+    """uniform: actions all over the box. policy: as many again around pi(o), and around pi(o')."""
+    penalty_std: float = 0.2
+    """Standard deviation of the proposals around the policy's actions."""
+    action_penalty: float = 1e-3
+    """Weight of the mean square of the policy's actions."""
+
+
+class Learner(NamedTuple):
+    """Policies and twin critics with their targets; all lead with N."""
+
+    actor: Net
+    critic: Net
+
+
+class Case(NamedTuple):
+    """One agent's share of a batch; padded columns are zero."""
+
+    obs: Float[Array, "B O"]
+    action: Float[Array, "B A"]
+    reward: Float[Array, " B"]
+    next_obs: Float[Array, "B O"]
+    go_on: Float[Array, " B"]
+    mask: Float[Array, " A"]
+
+
+class Nets(NamedTuple):
+    """One agent's networks and what steps them; the `actor` is called as its system pleases."""
+
+    actor: Network
+    q: Network  # (params, obs [..., O], action [..., A]) -> [E, ...]
+    tx_actor: optax.GradientTransformation
+    tx_q: optax.GradientTransformation
+
+
+def networks(spec: Spec, cfg: Any, policy: Network | None = None, **of_critic: Any) -> Nets:
+    """Twin critics beside `policy`, or beside a deterministic one that starts near the middle of the box."""
+    plain = actor(spec.obs_width, (cfg.policy_width,) * 2, spec.act_width)
+    policy = policy or Network(lambda key: small(plain.init(key)), plain.apply)
+    q = twin(spec.obs_width, spec.act_width, (cfg.critic_width,) * 2, **of_critic)
+    tx = lambda lr: optax.chain(optax.clip_by_global_norm(cfg.clip), optax.adam(lr))
+    return Nets(policy, q, tx(cfg.policy_lr), tx(cfg.critic_lr))
+
+
+def learner(
+    spec: Spec,
+    cfg: Any,
+    nets: Nets,
+    step: Callable[[Key[Array, ""], Learner, Case], tuple[Learner, dict[str, Array]]],
+    play: Callable[[Key[Array, ""], Learner, Float[Array, " O"], Float[Array, " A"]], Float[Array, " A"]],
+) -> Algorithm:
+    """All agents at once, of one agent's `step(key, learner, case)` and `play(key, learner, obs, mask)`."""
+    n, see, mask = spec.agents, observed(spec, cfg), jnp.asarray(spec.act_mask)
+
+    def init(key: Key[Array, ""], past: Past, data: Dataset) -> Learner:
+        def one(key):
+            k_actor, k_q = jax.random.split(key)
+            fresh = lambda tx, params: create(tx, params, target=True)
+            return Learner(fresh(nets.tx_actor, nets.actor.init(k_actor)), fresh(nets.tx_q, nets.q.init(k_q)))
+
+        return jax.vmap(one)(jax.random.split(key, n))
+
+    def batch(key: Key[Array, ""], state: Learner, data: Dataset) -> Batch:
+        return sample_transitions(key, data, cfg.policy_batch)
+
+    def update(key: Key[Array, ""], state: Learner, past: Past, batch: Batch) -> tuple[Learner, dict]:
+        reward, go_on = agents_reward(batch, cfg.reward), continues(batch, cfg.time_limit)
+        case = Case(see(past, batch.obs), batch.action * mask, reward, see(past, batch.next_obs), go_on, mask)
+        each = jax.vmap(step, in_axes=(0, 0, Case(1, 1, 1, 1, None, 0)))  # pyright: ignore[reportArgumentType]
+        state, metrics = each(jax.random.split(key, n), state, case)
+        return state, jax.tree.map(jnp.mean, metrics)
+
+    def act(key, state, past, memory, observation):
+        return jax.vmap(play)(jax.random.split(key, n), state, see(past, observation.obs), mask), memory
+
+    return Algorithm(init, batch, update, act)
+
+
+def proposals(
+    key: Key[Array, ""], cfg: Any, case: Case, std: Any = 1.0, centres: Sequence[Float[Array, "B A"]] = ()
+) -> Proposals:
+    """Actions of the conservative term: all over the box, and as many around each of `centres`."""
+    first, *others = jax.random.uniform(key, (1 + len(centres), cfg.samples, *case.action.shape))
+    near = [around(c, u, std, case.mask) for c, u in zip(centres, others, strict=True)]
+    return joined(uniform(first, case.mask), *near)
+
+
+def critic_step(
+    cfg: Any, nets: Nets, state: Learner, case: Case, after: Float[Array, "B A"], sampled: Proposals | None = None
+) -> tuple[Learner, dict[str, Array]]:
+    """One step down L_Q, at next actions `after`; without `sampled` there is no conservative term."""
+    ahead = nets.q.apply(state.critic.target, case.next_obs, after).min(axis=0)
+    y = case.reward + cfg.gamma * case.go_on * ahead
+
+    def loss(params):
+        q = nets.q.apply(params, case.obs, case.action)
+        metrics = {"q_loss": ensemble_loss(q, y), "q_mean": q.mean()}
+        if sampled is None:
+            return metrics["q_loss"], metrics
+        obs = jnp.broadcast_to(case.obs, (len(sampled.log_p), *case.obs.shape))
+        gap = conservative(nets.q.apply(params, obs, sampled.action), sampled.log_p, q).mean(axis=-1)
+        return metrics["q_loss"] + cfg.penalty * gap.sum(), {**metrics, "q_gap": gap.mean()}
+
+    grads, metrics = jax.grad(loss, has_aux=True)(state.critic.params)
+    return state._replace(critic=descend(nets.tx_q, state.critic, grads)), metrics
+
+
+def cql_step(key: Key[Array, ""], cfg: Any, nets: Nets, state: Learner, case: Case) -> tuple[Learner, dict[str, Array]]:
+    """MA-CQL's step of the critics beside a deterministic policy, from `Deterministic` settings."""
+    play = lambda params, obs: case.mask * nets.actor.apply(params, obs)
+    near = case.obs, case.next_obs
+    centres = [play(state.actor.params, obs) for obs in near] if cfg.penalty_from == "policy" else []
+    sampled = proposals(key, cfg, case, cfg.penalty_std, centres)
+    return critic_step(cfg, nets, state, case, play(state.actor.target, case.next_obs), sampled)
+
+
+def policy_step(
+    cfg: Any, nets: Nets, state: Learner, loss: Callable[[Any], tuple[Array, dict[str, Array]]]
+) -> tuple[Learner, dict[str, Array]]:
+    """One step of the policy down `loss(params) -> (value, metrics)`; then both targets follow."""
+    (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(state.actor.params)
+    moved = descend(nets.tx_actor, state.actor, grads)
+    return Learner(polyak(moved, cfg.polyak), polyak(state.critic, cfg.polyak)), {"policy_loss": value, **metrics}
+
+
+def effort(action: Float[Array, "B A"], mask: Float[Array, " A"]) -> Float[Array, ""]:
+    """Mean square of an agent's real action columns."""
+    return jnp.mean(jnp.sum(mask * action**2, axis=-1)) / mask.sum()
+
+
+def check(
+    spec: Spec, cfg: Any, data: Dataset | None, choices: dict[str, tuple[str, ...]], zero: tuple[str, ...] = ()
+) -> None:
+    """Raise JaxomarlError for settings, tasks or data that agents cannot learn on."""
+    if spec.discrete:
+        way = "No system here learns from one-hot actions yet; collect the task with continuous ones."
+        raise refuse("--task", "continuous actions", "a discrete task", way)
+    check_fields(cfg, choices, zero)
+    check_transitions(data)
+    if data is not None and cfg.policy_batch > data.starts.shape[0]:
+        found, rows = cfg.policy_batch, data.starts.shape[0]
+        raise refuse("--cfg.policy-batch", f"at most the data's {rows} transitions", found, f"Take {rows}, or --rows.")

@@ -1,0 +1,115 @@
+"""What the probes of agents that learn apart share: a padded pair of agents, bandits of two modes, and training."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxomarl.base import Batch, Dataset, Episodes, Observation, Spec
+from jaxomarl.data.dataset import pack
+from jaxomarl.data.stats import identity
+
+SPEC = Spec((2, 1), (2, 1), state_dim=1, horizon=1)  # the second agent is padded in what it sees and does
+PAST = {"stats": identity(SPEC)}
+MODE = 0.6
+# Programs of a few hundred numbers run for milliseconds: compiling them is all they cost.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+jit = partial(jax.jit, compiler_options=QUICK)
+
+
+def bandit(action, reward, team="mean") -> Dataset:
+    """One-step episodes of `action` [L, N, A] and `reward` [L, N], each with its successor row."""
+    rows = len(action)
+    pair = lambda x: np.stack([x, np.zeros_like(x)], axis=1).reshape(2 * rows, *x.shape[1:]).astype(np.float32)
+    obs = np.ones((rows, 2, 2)) * SPEC.obs_mask
+    step = np.tile(np.array([0, 1], np.int32), rows)
+    blocks = (pair(obs), pair(np.ones((rows, 1))), pair(action * SPEC.act_mask), pair(reward), pair(np.ones(rows)))
+    return pack(Episodes(*map(jnp.asarray, (*blocks, step, 1 - step, 0 * step))), SPEC)
+
+
+def two_modes(rows=400, spread=0.05, seed=0) -> Dataset:
+    """Each agent plays +-MODE in all its columns at random, and is paid 1 for the positive mode, 0 for the other."""
+    rng = np.random.default_rng(seed)
+    good = rng.integers(0, 2, (rows, 2))
+    action = MODE * (2 * good - 1)[..., None] + spread * rng.standard_normal((rows, 2, 2))
+    return bandit(action, good)
+
+
+def batch_of(size=16, seed=0) -> Batch:
+    """Transitions that differ in everything; padded columns are zero."""
+    rng = np.random.default_rng(seed)
+    draw = lambda *shape: rng.standard_normal(shape).astype(np.float32)
+    coins = lambda: rng.integers(0, 2, size).astype(np.float32)
+    reward, ones = draw(size, 2), np.ones((size, 2, 2), np.float32)
+    found = Batch(
+        obs=draw(size, 2, 2) * SPEC.obs_mask,
+        state=draw(size, 1),
+        action=np.tanh(draw(size, 2, 2)) * SPEC.act_mask,
+        reward=reward,
+        team_reward=reward.mean(axis=1),
+        next_obs=draw(size, 2, 2) * SPEC.obs_mask,
+        next_state=draw(size, 1),
+        done=coins(),
+        last=coins(),
+        known=ones[:, 0, 0],
+        alive=ones[..., 0],
+        available=ones,
+        next_available=ones,
+    )
+    return jax.tree.map(jnp.asarray, found)
+
+
+def trained(algorithm, data, steps, seed=3):
+    """The state after so many updates, each on its own draw; to be called within a compiled function."""
+
+    def step(state, key):
+        k_batch, k_update = jax.random.split(key)
+        return algorithm.update(k_update, state, PAST, algorithm.batch(k_batch, state, data))[0], ()
+
+    k_init, k_steps = jax.random.split(jax.random.key(seed))
+    return jax.lax.scan(step, algorithm.init(k_init, PAST, data), jax.random.split(k_steps, steps))[0]
+
+
+def played(algorithm, state, draws):
+    """Actions [draws, N, A] under the data's one observation, each with a key of its own."""
+    seen = Observation(jnp.asarray(SPEC.obs_mask), jnp.asarray(SPEC.act_mask > 0))
+    one = lambda key: algorithm.act(key, state, PAST, (), seen)[0]
+    return jax.vmap(one)(jax.random.split(jax.random.key(9), draws))
+
+
+def filled(algorithm, seed=11):
+    """The state that `init` makes, its parameters and targets drawn by numpy, each differently."""
+    rng = np.random.default_rng(seed)
+
+    def fill(path, x):
+        if ".opt" in jax.tree_util.keystr(path):
+            return np.zeros(x.shape, x.dtype)
+        return (rng.standard_normal(x.shape) / (x.shape[-2] if x.ndim > 1 else 1) ** 0.5).astype(x.dtype)
+
+    return jax.tree_util.tree_map_with_path(fill, jax.eval_shape(algorithm.init, jax.random.key(0), PAST, two_modes(2)))
+
+
+def far(one, other):
+    """The largest difference between two trees."""
+    return max(float(np.abs(np.asarray(x) - y).max()) for x, y in zip(*map(jax.tree.leaves, (one, other)), strict=True))
+
+
+def layers(params, x, activation=lambda x: np.maximum(x, 0)):
+    """Two hidden layers and a linear one."""
+    for name in ("Dense_0", "Dense_1"):
+        x = activation(x @ params[name]["kernel"] + params[name]["bias"])
+    return x @ params["out"]["kernel"] + params["out"]["bias"]
+
+
+def gradient(net):
+    """Ten times Adam's first moment after one step from zero."""
+    return jax.tree.map(lambda m: 10 * np.asarray(m), optax.tree_utils.tree_get(net.opt, "mu"))
+
+
+def judged(state, scale=1.0, shift=0.0):
+    """The state with critics that say scale Q + shift."""
+    out = state.critic.params["out"]
+    out = {"kernel": scale * out["kernel"], "bias": scale * out["bias"] + np.float32(shift)}
+    return state._replace(critic=state.critic._replace(params={**state.critic.params, "out": out}))

@@ -1,0 +1,88 @@
+"""CQL's term against numbers by hand, and its estimate of the integral against closed forms."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from jaxomarl.losses.conservative import around, conservative, joined, uniform
+
+DRAWS = 40_000
+ONE = jnp.ones(1)
+
+
+def spread(*shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).uniform(size=shape), jnp.float32)
+
+
+def test_a_constant_q_gives_the_volume_of_the_box():
+    """B.8 (5): d log 2, and log M more in OMAR's form, 3.6889 for M = 10 and d = 2; a padded column adds nothing."""
+    sampled = uniform(spread(10, 3, 3), jnp.array([1.0, 1.0, 0.0]))
+    found = conservative(jnp.full((2, 10, 3), 7.0), sampled.log_p, jnp.full((2, 3), 7.0))
+    assert found.shape == (2, 3)
+    np.testing.assert_allclose(found, 2 * np.log(2), rtol=1e-6)
+    np.testing.assert_allclose(found + np.log(10), 3.6889, atol=1e-4)
+    assert np.all(np.asarray(sampled.action)[..., 2] == 0) and np.abs(sampled.action).max() <= 1
+
+
+def test_value_and_gradient_by_hand():
+    """The gradient pushes samples down by their share of exp(Q) / p, and the data up by one."""
+    q, p, data = np.array([1.0, -0.5, 2.0, 0.3]), np.array([0.25, 0.5, 2.0, 0.1]), 0.7
+    column = lambda x: jnp.asarray(x, jnp.float32)[:, None]
+    term = lambda q, d: conservative(q, column(np.log(p)), d)[0]
+    value, (down, up) = jax.value_and_grad(term, argnums=(0, 1))(column(q), jnp.array([data]))
+    weights = np.exp(q) / p
+    np.testing.assert_allclose(value, np.log(weights.mean()) - data, rtol=1e-6)
+    np.testing.assert_allclose(down[:, 0], weights / weights.sum(), rtol=1e-5)
+    np.testing.assert_allclose(up, [-1.0])
+
+
+def test_densities_are_held_constant():
+    """Proposals around the policy's actions send it no gradient."""
+    slope = jax.grad(lambda log_p: conservative(jnp.ones((4, 1)), log_p, jnp.ones(1)).sum())(jnp.zeros((4, 1)))
+    np.testing.assert_array_equal(slope, 0.0)
+
+
+@pytest.mark.parametrize("centre", [0.0, 0.7, -1.0, 1.0])
+def test_noise_cut_off_at_the_box_has_its_density(centre):
+    law = stats.truncnorm((-1 - centre) / 0.2, (1 - centre) / 0.2, centre, 0.2)
+    mask = jnp.array([1.0, 0.0])
+    found = around(jnp.array([centre, 0.0]), spread(DRAWS, 2), 0.2, mask)
+    action = np.asarray(found.action, np.float64)
+    assert stats.kstest(action[:, 0], law.cdf).pvalue > 1e-4
+    np.testing.assert_allclose(found.log_p, law.logpdf(action[:, 0]), atol=2e-3)
+    np.testing.assert_array_equal(action[:, 1], 0.0)
+
+
+def mean_and_error(weights):
+    weights = np.asarray(weights, np.float64).ravel()
+    return weights.mean(), weights.std() / np.sqrt(weights.size)
+
+
+@pytest.mark.parametrize("which", ["uniform", "around", "edge", "all"])
+def test_the_sum_estimates_the_integral(which):
+    """Of exp(k a) over [-1, 1], which is 2 sinh(k) / k, whatever the proposals; within five standard errors."""
+    k, half = 1.5, spread(DRAWS, 1, 1, seed=1)
+    groups = {
+        "uniform": uniform(half, ONE),
+        "around": around(jnp.array([[0.3]]), half, 0.6, ONE),
+        "edge": around(jnp.array([[1.0]]), half, 0.8, ONE),
+    }
+    sampled = joined(*groups.values()) if which == "all" else groups[which]
+    mean, error = mean_and_error(jnp.exp(k * sampled.action[..., 0] - sampled.log_p))
+    want = 2 * np.sinh(k) / k
+    assert error < 0.02 * want
+    assert abs(mean - want) < 5 * error
+    term = conservative(k * sampled.action[..., 0], sampled.log_p, jnp.zeros(1))
+    np.testing.assert_allclose(term, np.log(mean), rtol=1e-4)
+
+
+def test_clipped_noise_counts_what_lies_outside():
+    """What "Differs" says of released codes: of the constant 1 over the box, 2, more than twice that is made."""
+    noise = 0.6 * np.random.default_rng(3).standard_normal(DRAWS)
+    as_released = 1 / stats.norm.pdf(noise, scale=0.6)  # the action is clip(1 + noise), and Q = 0
+    assert as_released.mean() > 2 * 2.0
+    ours = around(jnp.array([[1.0]]), spread(DRAWS, 1, 1, seed=2), 0.6, ONE)
+    mean, error = mean_and_error(jnp.exp(-ours.log_p))
+    assert abs(mean - 2.0) < 5 * error < 0.5
