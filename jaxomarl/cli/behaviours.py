@@ -42,7 +42,7 @@ class Plan(NamedTuple):
     ladder: bool = False
     """Whether the first seed's way up to medium is kept too."""
     settings: dict[str, Any] = {}  # noqa: RUF012
-    """Of MATD3, besides its preset `online`."""
+    """Of MATD3, besides its preset for the task."""
     seeds: int = 4
     episodes: int = 64
     """Of each evaluation as it learns."""
@@ -62,10 +62,6 @@ class Plan(NamedTuple):
 
 # OMAR's medium data lie that far from its random to its expert data (data cards; specs, section 6.1)
 LEVELS = {"good": 0.75, "medium": 0.5, "poor": 0.2}
-MUJOCO = {
-    "critic": "joint", "reward": "team", "gamma": 0.99, "width": 64, "polyak": 0.005, "noise": 0.15, "envs": 64,
-    "chunk": 200, "every": 20, "capacity": 400_000, "warmup": 10_000, "policy_steps": 100_000,
-}  # fmt: skip
 PLANS = {
     plan.name: plan
     for plan in (
@@ -73,8 +69,21 @@ PLANS = {
         Plan("mpe/tag", {"medium": 0.57}, True, {"policy_steps": 12_000, "every": 4}),
         Plan("mpe/world", {"medium": 0.79}, True, {"policy_steps": 12_000, "every": 4}),
         *(
-            Plan(f"mamujoco/{name}", LEVELS, settings=MUJOCO, seeds=seeds, episodes=16, steps=16_000)
-            for name, seeds in {"2halfcheetah": 3, "3hopper": 3, "6halfcheetah": 1, "2ant": 1, "4ant": 1}.items()
+            Plan(
+                f"mamujoco/{name}",
+                LEVELS,
+                settings={"policy_steps": updates},
+                seeds=seeds,
+                episodes=16,
+                steps=16_000,
+            )
+            for name, seeds, updates in (
+                ("2halfcheetah", 3, 100_000),
+                ("3hopper", 3, 60_000),
+                ("6halfcheetah", 1, 60_000),
+                ("2ant", 1, 60_000),
+                ("4ant", 1, 60_000),
+            )
         ),
     )
 }

@@ -1,11 +1,18 @@
-"""Settings for multi-agent HalfCheetah: DOM2's appendix A and OMAR's code."""
+"""Settings for multi-agent MuJoCo: OMSD's appendix D, DOM2's appendix A, OMAR's code, what trained the behaviours."""
 
+from jaxomarl.presets.games import FAMILY
 from jaxomarl.presets.particle import ladder, returns
 from jaxomarl.presets.preset import Preset
 
 TASK = "mamujoco/2halfcheetah"
 COMMON = {"gamma": 0.99, "polyak": 0.005, "policy_batch": 256, "policy_steps": 100_000, "chunk": 1000}
 
+OMSD = {  # quality: T and tau of its Table 7, beta (the code's convention) of its Table 10
+    "expert": (3.0, 0.7, 0.001),
+    "medium": (3.0, 0.7, 0.005),
+    "medium-replay": (3.0, 0.7, 0.05),
+    "random": (5.0, 0.5, 0.05),
+}
 DOM2 = {  # quality: eta and thresholds of its Table 6, rate of the noise network
     "random": (0.5, "", 1e-3),
     "random-medium": (0.5, ladder(1800, 2000, 50), 2.5e-4),
@@ -26,6 +33,19 @@ PENALTY = {q: penalty for q, (_, penalty) in OMAR.items()} | {
 }  # as the nearest
 
 MUJOCO = (
+    Preset(
+        "mujoco",
+        (*FAMILY, "bc", "iql"),
+        ("mamujoco/*",),
+        {
+            "time_limit": "bootstrap", "gamma": 0.99, "temperature": 3.0, "expectile": 0.7, "beta": 0.005,
+            "critic_steps": 500_000, "critic_batch": 512, "critic_width": 256,
+            "score_steps": 2_000_000, "score_batch": 512, "score_width": 512,
+            "policy_steps": 100_000, "policy_batch": 512, "policy_width": 256,
+        },
+        cases={(TASK, q): dict(temperature=t, expectile=tau, beta=beta) for q, (t, tau, beta) in OMSD.items()},
+        about="OMSD's appendix D on half-cheetah; other robots take its values for medium data, as it prints none",
+    ),
     Preset(
         "dom2-halfcheetah",
         ("dom2",),
@@ -48,5 +68,15 @@ MUJOCO = (
         },
         cases={(TASK, q): {"coefficient": c, "penalty": penalty} for q, (c, penalty) in OMAR.items()},
         about="OMAR's code: c and the weight of CQL's term by data; TD3+BC beside it",
+    ),
+    Preset(
+        "online-mujoco",
+        ("matd3",),
+        ("mamujoco/*",),
+        {
+            "critic": "joint", "reward": "team", "gamma": 0.99, "width": 64, "polyak": 0.005, "noise": 0.15, "envs": 64,
+            "chunk": 200, "every": 20, "capacity": 400_000, "warmup": 10_000, "policy_steps": 60_000,
+        },
+        about="what the package's MuJoCo behaviours were trained with",
     ),
 )  # fmt: skip

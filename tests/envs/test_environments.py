@@ -16,8 +16,18 @@ VARIANTS = [
     "games/chain:length=3,horizon=4",
 ]
 TASKS = [*catalog.names(), *VARIANTS]
-RECIPES = [(name, quality) for name in TASKS for quality in catalog.make(name).recipes]
 ROWS = 40
+
+
+def recipe(name, quality):
+    """A row of the tests of recipes; an episode of MuJoCo's takes a second, so most of its mixtures wait for the long run."""
+    slow = (
+        name.startswith("mamujoco/") and quality != "random" and (name, quality) != ("mamujoco/2halfcheetah", "medium")
+    )
+    return pytest.param(name, quality, marks=[pytest.mark.long] if slow else [])
+
+
+RECIPES = [recipe(name, quality) for name in TASKS for quality in catalog.make(name).recipes]
 
 
 def random_actions(key, spec, steps):

@@ -3,12 +3,11 @@
 import jax
 
 from jaxomarl.base import Task, refuse
-from jaxomarl.envs.mamujoco import engine_c, shifts
+from jaxomarl.envs.mamujoco import behaviours, engine_c, shifts
 from jaxomarl.envs.mamujoco.engine_c import Engine
 from jaxomarl.envs.mamujoco.environment import environment
 from jaxomarl.envs.mamujoco.layout import layout
 from jaxomarl.envs.mamujoco.robots import ROBOTS, Robot
-from jaxomarl.envs.recipes import random_play
 
 ROWS = 1_000_000
 ENGINES = ("auto", "c", "mjx")
@@ -93,7 +92,9 @@ def _task(name: str, robot: str, partition: str, engine: str, dialect: str, obsk
     physics = _engine(task, engine, body, dialect != "gymnasium")
     env = environment(body, laid, physics, shifts.check(task, shift))
     about = f"{robot} in {env.spec.agents} agents: run forward, 1000 steps"
-    return Task(task, env, {"random": random_play(env)}, "random", about=about, rows=ROWS, fields=laid.fields)
+    made = behaviours.recipes(env, name, obsk)
+    quality, scale = "medium" if "medium" in made else "random", behaviours.scale(env, name, shift)
+    return Task(task, env, made, quality, about=about, rows=ROWS, scale=scale, fields=laid.fields)
 
 
 def _engine(task: str, name: str, robot: Robot, old: bool) -> Engine:

@@ -1,0 +1,45 @@
+"""How the MuJoCo tasks' data sets are mixed, and the references by which their returns are normalised.
+
+Made by `python -m experiments.behaviours`: MATD3 under the dialect mamujoco-gymnasium-v1, obsk 1. Each training seed
+gives four snapshots: its best (expert) and those whose data lie nearest to 75, 50 and 20 % of the way from random to
+expert (good, medium, poor). Qualities:
+
+    expert, good, medium, poor, random      one kind; all training seeds in equal shares
+    medium-expert                           half each, as OMIGA's
+    medium-replay, replay                   random, poor and medium; random, poor, medium, good and expert; equal shares
+"""
+
+from collections.abc import Mapping
+
+from jaxomarl.base import Environment, Recipe, Scale
+from jaxomarl.envs import stored
+from jaxomarl.envs.recipes import random_play
+
+KINDS = ("random", "poor", "medium", "good", "expert")
+WALKERS = stored.Family(
+    "mamujoco",
+    {
+        **{kind: {kind: 1.0} for kind in KINDS},
+        "medium-expert": {"medium": 0.5, "expert": 0.5},
+        "medium-replay": dict.fromkeys(KINDS[:3], 1 / 3),
+        "replay": dict.fromkeys(KINDS, 1 / 5),
+    },
+    {"random": 0, "poor": 301, "medium": 1, "good": 401, "expert": 101},
+)
+DIALECT, OBSK = "mamujoco-gymnasium-v1", 1
+"""What the shipped behaviours see and steer."""
+
+
+def recipes(env: Environment, task: str, obsk: int) -> Mapping[str, Recipe]:
+    """Every quality that can be made for a task: `random` always, the others where behaviours are shipped."""
+    if (env.spec.dialect, obsk) != (DIALECT, OBSK) or task not in stored.measured(WALKERS.folder):
+        return {"random": random_play(env)}
+    return stored.recipes(env, WALKERS, task)
+
+
+def scale(env: Environment, task: str, shift: str) -> Scale | None:
+    """The package's own references, where there are any for the task's rules."""
+    own = stored.measured(WALKERS.folder).get(task)
+    if own is None or env.spec.dialect != DIALECT or shift != "deterministic":
+        return None
+    return Scale(own["random"], own["expert"], "this package's behaviours", own["medium"])
