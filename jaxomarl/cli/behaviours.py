@@ -80,9 +80,9 @@ PLANS = {
             for name, seeds, updates in (
                 ("2halfcheetah", 3, 100_000),
                 ("3hopper", 3, 60_000),
-                ("6halfcheetah", 1, 60_000),
-                ("2ant", 1, 60_000),
-                ("4ant", 1, 60_000),
+                ("6halfcheetah", 1, 40_000),
+                ("2ant", 1, 40_000),
+                ("4ant", 1, 40_000),
             )
         ),
     )

@@ -20,7 +20,7 @@ ROWS = 40
 
 
 def recipe(name, quality):
-    """A row of the tests of recipes; an episode of MuJoCo's takes a second, so most of its mixtures wait for the long run."""
+    """A row of the tests of recipes; MuJoCo's episodes take a second each, so its mixtures wait for the long run."""
     slow = (
         name.startswith("mamujoco/") and quality != "random" and (name, quality) != ("mamujoco/2halfcheetah", "medium")
     )
