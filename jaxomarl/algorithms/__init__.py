@@ -1,6 +1,21 @@
 """The registry: every system by name. A new system is one file beside this one and one row here."""
 
-from jaxomarl.algorithms import bc, brpo, cql, dom2, iql, matd3, omar, omsd, td3_bc
+from jaxomarl.algorithms import (
+    bc,
+    brpo,
+    cfcql,
+    cql,
+    diffusion_ql,
+    dom2,
+    edp,
+    iql,
+    iql_ind,
+    matd3,
+    omar,
+    omsd,
+    sfbc,
+    td3_bc,
+)
 from jaxomarl.base import System
 
 REGISTRY: dict[str, System] = {
@@ -16,4 +31,9 @@ REGISTRY: dict[str, System] = {
     "td3-bc": td3_bc.TD3_BC,
     "cql": cql.CQL,
     "omar": omar.OMAR,
+    "diffusion-ql": diffusion_ql.DIFFUSION_QL,
+    "edp": edp.EDP,
+    "sfbc": sfbc.SFBC,
+    "cfcql": cfcql.CFCQL,
+    "iql-ind": iql_ind.IQL_IND,
 }

@@ -85,10 +85,10 @@ class Reproduce:
     """Make a paper's table again, ours beside the published numbers."""
 
     table: tyro.conf.Positional[str]
-    """omsd-table1 or omsd-table2."""
+    """omsd-table1, omsd-table2, dom2-table1, -table2, -table3, -table7, -table8, -table9, dom2-fig5 or dom2-fig7."""
     seeds: str = "16"
     systems: tuple[str, ...] = ()
-    """Rows of the table; empty: all of ours. This and what follows are of omsd-table2."""
+    """Rows of the table; empty: all of ours. omsd-table1 takes neither this nor what follows, up to --cfg."""
     tasks: tuple[str, ...] = ()
     data: tuple[str, ...] = ()
     rows: int = 0

@@ -14,9 +14,10 @@ from jaxtyping import Array
 
 from jaxomarl.algorithms import REGISTRY, brpo, omsd
 from jaxomarl.base import Algorithm, Spec, Stage, System, refuse
-from jaxomarl.cli import api, session
+from jaxomarl.cli import api, dom2_figures, dom2_tables, session, six_landmarks
+from jaxomarl.cli.cells import Asked, markdown
 from jaxomarl.cli.progress import Lines
-from jaxomarl.cli.table2 import Asked, omsd_table2
+from jaxomarl.cli.table2 import omsd_table2
 from jaxomarl.data.catalog import load
 from jaxomarl.data.stats import statistics
 from jaxomarl.diffusion.schedules import vp
@@ -118,11 +119,10 @@ def second_table(say: Callable = print, qualities: tuple[str, ...] = ("std0.1", 
 
 def table(name: str, asked: Asked) -> None:
     """Make a table, print it as Markdown and keep it under `out`; raises JaxomarlError for an unknown one."""
-    made = {"omsd-table1": omsd_table1, "omsd-table2": omsd_table2}
-    if name not in made:
-        near = difflib.get_close_matches(name, made, n=3, cutoff=0.3)
-        raise refuse("TABLE", f"one of {', '.join(made)}", name, f"Did you mean {' or '.join(near)}?" if near else "")
-    text = made[name](asked)
+    if name not in TABLES:
+        near = difflib.get_close_matches(name, TABLES, n=3, cutoff=0.3)
+        raise refuse("TABLE", f"one of {', '.join(TABLES)}", name, f"Did you mean {' or '.join(near)}?" if near else "")
+    text = TABLES[name](asked)
     store.write_bytes(asked.out / f"{name}.md", text.encode())
     print(f"\n{text}\n{asked.out / name}.md")
 
@@ -155,9 +155,9 @@ def omsd_table1(asked: Asked) -> str:
         for r in second_table(lines.say)
     ]
     return (
-        f"Bandit r = a_1 a_2, {len(seeds)} seeds, starts uniform in +-0.9:\n\n{_markdown(head, rows)}\n"
+        f"Bandit r = a_1 a_2, {len(seeds)} seeds, starts uniform in +-0.9:\n\n{markdown(head, rows)}\n"
         f"End points from ({START}) under paper-code with exact scores:\n\n"
-        f"{_markdown(('data std', 'beta', *SYSTEMS), ends)}"
+        f"{markdown(('data std', 'beta', *SYSTEMS), ends)}"
     )
 
 
@@ -167,6 +167,16 @@ def _cell(reward: np.ndarray, ends: np.ndarray) -> str:
     return f"{reward.mean():.2f} ± {std:.2f} ({together.mean():.0%})"
 
 
-def _markdown(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    lines = [head, ("---",) * len(head), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+TABLES: dict[str, Callable[[Asked], str]] = {
+    "omsd-table1": omsd_table1,
+    "omsd-table2": omsd_table2,
+    "dom2-table1": dom2_tables.table1,
+    "dom2-table2": dom2_tables.table2,
+    "dom2-table3": dom2_tables.table3,
+    "dom2-table7": six_landmarks.table7,
+    "dom2-table8": six_landmarks.table8,
+    "dom2-table9": dom2_tables.table9,
+    "dom2-fig5": dom2_figures.fig5,
+    "dom2-fig7": dom2_figures.fig7,
+}
+"""What `reproduce` makes, by name."""

@@ -3,14 +3,14 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxomarl.base import Batch
+from jaxomarl.base import Batch, Dataset
 
 TIME_LIMITS = ("bootstrap", "terminal")
 REWARDS = ("team", "own", "first")
 
 
-def continues(batch: Batch, time_limit: str) -> Float[Array, " B"]:
-    """The factor of gamma V(s').
+def continues(batch: Batch | Dataset, time_limit: str) -> Float[Array, " B"]:
+    """The factor of gamma V(s'), of drawn transitions or of all rows.
 
     (1 - done) known, and times (1 - last) where a time limit is taken for a termination (design: time limits).
     """

@@ -32,10 +32,12 @@ PENALTY = {q: penalty for q, (_, penalty) in OMAR.items()} | {
     "medium-expert": 1.0,
 }  # as the nearest
 
+CFCQL = {"random": 0.1, "medium-replay": 0.4, "medium": 1.0, "expert": 1.7}  # weight of its term, its authors' code
+
 MUJOCO = (
     Preset(
         "mujoco",
-        (*FAMILY, "bc", "iql"),
+        (*FAMILY, "bc", "iql", "iql-ind"),
         ("mamujoco/*",),
         {
             "time_limit": "bootstrap", "gamma": 0.99, "temperature": 3.0, "expectile": 0.7, "beta": 0.005,
@@ -68,6 +70,27 @@ MUJOCO = (
         },
         cases={(TASK, q): {"coefficient": c, "penalty": penalty} for q, (c, penalty) in OMAR.items()},
         about="OMAR's code: c and the weight of CQL's term by data; TD3+BC beside it",
+    ),
+    Preset(
+        "cfcql-halfcheetah",
+        ("cfcql",),
+        (TASK,),
+        {
+            **COMMON, "policy_lr": 3e-4, "critic_lr": 3e-4, "policy_width": 256, "critic_width": 256, "clip": 0.5,
+            "penalty_from": "policy", "penalty_std": 0.2, "policy_delay": 5, "target_noise": 0.05,
+        },
+        cases={(TASK, q): {"penalty": penalty} for q, penalty in CFCQL.items()},
+        about="CFCQL's code: the weight of its term by data; networks and rates as OMAR's",
+    ),
+    Preset(
+        "diffusion-halfcheetah",
+        ("diffusion-ql", "edp", "sfbc"),
+        (TASK,),
+        {
+            **COMMON, "policy_lr": 3e-4, "critic_lr": 3e-4, "policy_width": 256, "critic_width": 256,
+            "critic_batch": 256, "critic_steps": 99_000,
+        },
+        about="the single-agent papers' networks and rates; many-agent ones print no settings of their own",
     ),
     Preset(
         "online-mujoco",

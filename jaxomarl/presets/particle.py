@@ -69,10 +69,17 @@ PENALTY |= {
     (task, q): PENALTY[task, near] for task in ("mpe/spread", "mpe/tag", "mpe/world") for q, near in NEAREST.items()
 }
 
+CFCQL = {  # task: weight of its term on random, medium-replay, medium and expert data, of its authors' code
+    "mpe/spread": (0.5, 1.0, 5.0, 2.5),
+    "mpe/tag": (0.5, 0.5, 0.6, 2.0),
+    "mpe/world": (0.5, 0.5, 0.32, 0.3),
+}
+QUALITIES = ("random", "medium-replay", "medium", "expert")
+
 PARTICLE = (
     Preset(
         "particle",
-        (*FAMILY, "bc", "iql"),
+        (*FAMILY, "bc", "iql", "iql-ind"),
         ("mpe/*",),
         {
             "time_limit": "terminal", "gamma": 0.99,
@@ -111,6 +118,31 @@ PARTICLE = (
             for at, (c, penalty, steps) in OMAR.items()
         },
         about="OMAR's code: c, the weight of CQL's term and the gradient steps by task and data; TD3+BC beside it",
+    ),
+    Preset(
+        "cfcql-particle",
+        ("cfcql",),
+        ("mpe/*",),
+        {
+            "policy_lr": 1e-3, "critic_lr": 1e-3, "policy_width": 64, "critic_width": 64, "gamma": 0.95, "polyak": 0.01,
+            "clip": 0.5, "policy_batch": 1024, "policy_delay": 5, "target_noise": 0.05, "penalty_from": "uniform",
+        },
+        cases={
+            (task, q): {"penalty": penalty, **({"policy_lr": 0.01, "critic_lr": 0.01} if task == "mpe/spread" else {})}
+            for task, penalties in CFCQL.items()
+            for q, penalty in zip(QUALITIES, penalties, strict=True)
+        },
+        about="CFCQL's code: the weight of its term by task and data, a faster rate on spread; steps are ours",
+    ),
+    Preset(
+        "diffusion-particle",
+        ("diffusion-ql", "edp", "sfbc"),
+        ("mpe/*",),
+        {
+            "policy_lr": 3e-4, "critic_lr": 3e-4, "policy_width": 256, "critic_width": 256, "gamma": 0.95,
+            "polyak": 0.005, "policy_batch": 1024, "policy_steps": 10_000, "critic_batch": 1024, "critic_steps": 9000,
+        },
+        about="the single-agent papers' networks and rates; gamma and batch are OMAR's, as many-agent ones print none",
     ),
     Preset(
         "online",

@@ -65,7 +65,7 @@ class Critic(NamedTuple):
 
     algorithm: Algorithm
     q: Callable[[Past, Array, Array, Array], Float[Array, " B"]]
-    advantage: Callable[[Past, Array, Array, Array], Float[Array, " B"]] | None  # min_k Qbar^k - V, of a joint critic
+    advantage: Callable[[Past, Array, Array, Array], Float[Array, "B *N"]]  # min_k Qbar^k - V, of each own critic
 
 
 def iql(spec: Spec, cfg: Any, own: bool = False) -> Critic:
@@ -101,11 +101,15 @@ def iql(spec: Spec, cfg: Any, own: bool = False) -> Critic:
         each = jax.vmap(nets.q.apply, in_axes=(0, 1, 1))(params, observed(spec, cfg)(past, obs), action)  # [N, E, B]
         return each.mean(axis=1).sum(axis=0)
 
-    def advantage(past: Past, obs: Array, state: Array, action: Array) -> Float[Array, " B"]:
-        held, seen = past["critic"], stated(cfg)(past, state)
-        return nets.q.apply(held.q.target, seen, flat(action)).min(axis=0) - nets.v.apply(held.v.params, seen)
+    def advantage(past: Past, obs: Array, state: Array, action: Array) -> Float[Array, "B *N"]:
+        def one(held, seen, act):
+            return nets.q.apply(held.q.target, seen, act).min(axis=0) - nets.v.apply(held.v.params, seen)
 
-    return Critic(Algorithm(init, batch, update), q, None if own else advantage)
+        if not own:
+            return one(past["critic"], stated(cfg)(past, state), flat(action))
+        return jax.vmap(one, in_axes=(0, 1, 1), out_axes=1)(past["critic-own"], observed(spec, cfg)(past, obs), action)
+
+    return Critic(Algorithm(init, batch, update), q, advantage)
 
 
 def fresh(nets: Nets, cfg: Any, key: Key[Array, ""]) -> CriticState:

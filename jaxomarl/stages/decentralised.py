@@ -32,7 +32,7 @@ DETERMINISTIC_CHOICES = {**CHOICES, "penalty_from": ("uniform", "policy")}
 
 
 @config
-class Config:
+class Base:
     """Settings of systems whose agents learn apart; the defaults are OMAR's for the particle tasks."""
 
     reward: str = static(default="own")
@@ -55,10 +55,16 @@ class Config:
     critic_width: int = static(default=64)
     """Of two hidden layers."""
     critic_lr: float = 0.01
-    polyak: float = 0.01
-    """Rate at which the targets of critics and policies follow."""
     clip: float = 0.5
     """Largest norm of a gradient of one agent's critics, or of its policy."""
+
+
+@config
+class Config(Base):
+    """Settings of those that bootstrap."""
+
+    polyak: float = 0.01
+    """Rate at which the targets of critics and policies follow."""
 
 
 @config
@@ -115,8 +121,20 @@ def networks(spec: Spec, cfg: Any, policy: Network | None = None, **of_critic: A
     plain = actor(spec.obs_width, (cfg.policy_width,) * 2, spec.act_width)
     policy = policy or Network(lambda key: small(plain.init(key)), plain.apply)
     q = twin(spec.obs_width, spec.act_width, (cfg.critic_width,) * 2, **of_critic)
-    tx = lambda lr: optax.chain(optax.clip_by_global_norm(cfg.clip), optax.adam(lr))
-    return Nets(policy, q, tx(cfg.policy_lr), tx(cfg.critic_lr))
+    return Nets(policy, q, optimiser(cfg, cfg.policy_lr), optimiser(cfg, cfg.critic_lr))
+
+
+def optimiser(cfg: Any, lr: float | Float[Array, ""]) -> optax.GradientTransformation:
+    """Adam on gradients of a norm of at most `cfg.clip`."""
+    return optax.chain(optax.clip_by_global_norm(cfg.clip), optax.adam(lr))
+
+
+def cases(spec: Spec, cfg: Any, past: Past, batch: Batch) -> tuple[Case, Case]:
+    """A batch as all agents' cases, and the axes over which to vmap them."""
+    see, mask = observed(spec, cfg), jnp.asarray(spec.act_mask)
+    reward, go_on = agents_reward(batch, cfg.reward), continues(batch, cfg.time_limit)
+    every = Case(see(past, batch.obs), batch.action * mask, reward, see(past, batch.next_obs), go_on, mask)
+    return every, Case(1, 1, 1, 1, None, 0)  # pyright: ignore[reportArgumentType]
 
 
 def learner(
@@ -141,10 +159,8 @@ def learner(
         return sample_transitions(key, data, cfg.policy_batch)
 
     def update(key: Key[Array, ""], state: Learner, past: Past, batch: Batch) -> tuple[Learner, dict]:
-        reward, go_on = agents_reward(batch, cfg.reward), continues(batch, cfg.time_limit)
-        case = Case(see(past, batch.obs), batch.action * mask, reward, see(past, batch.next_obs), go_on, mask)
-        each = jax.vmap(step, in_axes=(0, 0, Case(1, 1, 1, 1, None, 0)))  # pyright: ignore[reportArgumentType]
-        state, metrics = each(jax.random.split(key, n), state, case)
+        case, axes = cases(spec, cfg, past, batch)
+        state, metrics = jax.vmap(step, in_axes=(0, 0, axes))(jax.random.split(key, n), state, case)
         return state, jax.tree.map(jnp.mean, metrics)
 
     def act(key, state, past, memory, observation):

@@ -1,0 +1,90 @@
+"""MA-Diffusion-QL: each agent's diffusion policy, sampled in full and driven up its critics.
+
+**Paper**. Wang et al. 2023, "Diffusion Policies as an Expressive Policy Class for Offline Reinforcement Learning",
+Algorithm 1, run by every agent alone as in DOM2's tables.
+
+**Pseudo-code**. For every agent i, on its own observation, action and reward:
+
+    1   for each gradient step on a batch of transitions:                       stage "policy", `update`
+    2       a' ~ pibar(o'): the whole chain of K = 5 ancestral steps
+    3       each Q^k: step down mean (Q^k(o, a) - r - gamma (1 - d) min_k Qbar^k(o', a'))^2
+    4       a^0 ~ pi(o); (k, l) = (1, 2) or (2, 1) by a fair coin
+    5       pi: step down mean (eps(alpha_t a + sigma_t z, t, o) - z)^2 / dims
+                - eta mean Q^k(o, a^0) / sg[ mean |Q^l(o, a^0)| ],                 t from {1/K .. 1}
+    6       targets of critics and policy follow with polyak
+    7   act: 50 candidates a_j ~ pi(o), one of them with chance softmax_j(min_k Qbar^k(o, a_j))
+
+**Differs**. DOM2 is this with conservative critics, a deterministic chain and the data's values in the divisor; EDP is
+this with one call of the network in place of line 4's chain. The authors' code moves the policy's average every fifth
+step and only after 1000; here it follows every step, as the critics' do. Their better of two checkpoint rules is not
+taken: results are the last checkpoint's. The time is told by Fourier features, not by a sinusoidal embedding. What the
+multi-agent tables do not print (gamma, batch, clip) is OMAR's.
+
+**Checked**. tests/probes/test_diffusion_ql.py (the gradient of Q reaches the policy, the other head divides, eta = 0
+clones both modes and eta > 0 takes the better), tests/contract.
+"""
+
+from typing import Any
+
+import jax
+from jaxtyping import Array, Key
+
+from jaxomarl.base import Algorithm, Dataset, Environment, Spec, Stage, System
+from jaxomarl.config import config, static
+from jaxomarl.diffusion.samplers import ddpm
+from jaxomarl.diffusion.schedules import vp_discrete
+from jaxomarl.losses.weighting import normalised_value
+from jaxomarl.networks.mlp import mish
+from jaxomarl.stages import decentralised, diffusion_policy
+from jaxomarl.stages.decentralised import Case, Learner, critic_step, networks, policy_step
+from jaxomarl.stages.diffusion_policy import Diffuser, denoising_loss, noise, noise_network, player, sample
+
+
+@config
+class Config(diffusion_policy.Config, decentralised.Config):
+    """MA-Diffusion-QL's settings."""
+
+    eta: float = 1.0
+    """Weight of the normalised value in the policy's loss."""
+    levels: int = static(default=5)
+    """K: steps of the sampler, and noise levels that are trained."""
+    candidates: int = static(default=50)
+    polyak: float = 0.005
+
+
+def policy(spec: Spec, cfg: Any) -> Algorithm:
+    """The algorithm."""
+    diffuser = Diffuser(noise_network(spec, cfg.policy_width), vp_discrete(), ddpm, cfg.levels)
+    nets = networks(spec, cfg, diffuser.net, activation=mish)
+
+    def step(key: Key[Array, ""], state: Learner, case: Case) -> tuple[Learner, dict[str, Array]]:
+        k_after, k_noise, k_play, k_coin = jax.random.split(key, 4)
+        after = sample(diffuser, k_after, state.actor.target, case.next_obs, case.mask)  # line 2
+        state, judged = critic_step(cfg, nets, state, case, after)  # line 3
+        t, z = noise(k_noise, case, cfg.levels)
+        head = jax.random.bernoulli(k_coin).astype(int)
+
+        def loss(params):  # lines 4 and 5
+            clone = denoising_loss(diffuser, params, case, t, z) / case.mask.sum()
+            played = sample(diffuser, k_play, params, case.obs, case.mask)
+            q = nets.q.apply(state.critic.params, case.obs, played)
+            value = normalised_value(q[head], cfg.eta, q[1 - head])
+            return clone + value, {"denoising_loss": clone, "q_played": q.mean()}
+
+        state, metrics = policy_step(cfg, nets, state, loss)  # lines 5 and 6
+        return state, judged | metrics
+
+    return decentralised.learner(spec, cfg, nets, step, player(diffuser, nets.q, cfg.candidates))  # line 7
+
+
+def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+    """Raise JaxomarlError for settings, tasks or data that it cannot train on."""
+    decentralised.check(spec, cfg, data, decentralised.CHOICES)
+
+
+def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+    """One stage."""
+    return (Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="diffusion-ql"),)
+
+
+DIFFUSION_QL = System(Config, check, lambda spec, cfg, data: data, pipeline)

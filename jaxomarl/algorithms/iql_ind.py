@@ -1,0 +1,90 @@
+"""MA-IQL: each agent's implicit Q-learning on its own observation, action and reward, with a critic of its own.
+
+**Paper**. Kostrikov et al. 2022, "Offline Reinforcement Learning with Implicit Q-Learning", Algorithm 1, run by every
+agent alone as in the tables of the field.
+
+**Pseudo-code**. For every agent i:
+
+    1   train Q_i(o_i, a_i) and V_i(o_i) by expectile regression                stage "critic-own" (stages/critic.py)
+    2   for each gradient step on a batch of transitions:                       stage "policy" (stages/clone.py)
+    3       w_i = min(exp(T (min_k Qbar_i^k(o_i, a_i) - V_i(o_i))), 100)
+    4       theta_i <- step down mean w_i sum_dims (pi_i(o_i) - a_i)^2
+
+**Differs**. The system `iql` has one critic of the joint action, and so one weight for all agents' actions: an agent is
+then copied for what the team did. Here it answers for its own action, as seen from its own observation, where the
+others are part of the weather; the name is formed as `brpo-ind`'s, with which it shares the critics' stage. Tables
+that print "MA-IQL" mean either; ours has both, by name. Gradients are clipped, and the rate is held.
+The policies are extracted after the critics and not beside them, which changes nothing for the critics.
+
+**Checked**. tests/probes/test_iql_ind.py (weights of each agent's own; an agent is not copied for the other's luck),
+tests/contract.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, System
+from jaxomarl.config import config, static
+from jaxomarl.networks.actors import actor
+from jaxomarl.stages import clone, critic, decentralised
+
+
+@config
+class Config(decentralised.Base):
+    """MA-IQL's settings."""
+
+    normalise: bool = static(default=False)
+    """z-score observations inside the networks."""
+    gamma: float = 0.99
+    chunk: int = static(default=1000)
+    policy_steps: int = static(default=100_000)
+    policy_batch: int = static(default=512)
+    policy_width: int = static(default=256)
+    policy_lr: float = 3e-4
+    critic_steps: int = static(default=500_000)
+    critic_batch: int = static(default=512)
+    critic_width: int = static(default=256)
+    critic_lr: float = 3e-4
+    critic_polyak: float = 0.005
+    critic_policy: bool = static(default=False)
+    """Also fit a policy beside each critic, to watch it."""
+    expectile: float = 0.7
+    """tau of the values' expectile."""
+    temperature: float = 3.0
+    """T of the advantage weights."""
+
+
+def policy(spec: Spec, cfg: Any, own: critic.Critic) -> Algorithm:
+    """The policies' stage."""
+    net, mask = actor(spec.obs_width, (cfg.policy_width,) * 2, spec.act_width), jnp.asarray(spec.act_mask)
+
+    def weigh(past: Past, batch: Batch) -> Array:  # line 3
+        u = own.advantage(past, batch.obs, batch.state, batch.action * mask)
+        return jnp.minimum(jnp.exp(cfg.temperature * u), 100.0)
+
+    def loss(key, params, case, w):  # line 4
+        error = case.mask * (net.apply(params, case.obs) - case.action)
+        return jnp.mean(w * jnp.sum(error**2, axis=-1))
+
+    play = lambda params, obs, mask: mask * net.apply(params, obs)
+    return clone.behaviour(spec, cfg, net, loss, weigh, play)
+
+
+def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+    """Raise JaxomarlError for settings, tasks or data that it cannot train on."""
+    decentralised.check(spec, cfg, data, {**decentralised.CHOICES, "reward": ("own",)})
+
+
+def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+    """Own critics -> policies."""
+    own = critic.iql(spec, cfg, own=True)
+    fields = (*critic.FIELDS, *(f for f in clone.FIELDS if f not in critic.FIELDS))
+    return (
+        Stage("critic-own", own.algorithm, cfg.critic_steps, cfg.chunk, cfg.every, critic.FIELDS),
+        Stage("policy", policy(spec, cfg, own), cfg.policy_steps, cfg.chunk, cfg.every, fields, owner="iql-ind"),
+    )
+
+
+IQL_IND = System(Config, check, lambda spec, cfg, data: data, pipeline)

@@ -1,0 +1,132 @@
+"""Finished policies in another task than the one they were trained on: DOM2's shifted environments and best of K.
+
+A policy is trained and evaluated in the environment of its data. Here it is played, as it ended, in any task of the
+same spec, with the keys that the last evaluation had: in its own task it meets the same episodes and gets the same
+returns.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from jaxomarl.base import Task, refuse
+from jaxomarl.cli.cells import folder_name
+from jaxomarl.cli.plan import Group
+from jaxomarl.cli.session import Results
+from jaxomarl.config import stack
+from jaxomarl.results import store, tables
+from jaxomarl.training import evaluation, sharding
+
+Played = dict[str, Float[np.ndarray, "R E K"]]
+"""Metric -> value of each run, start and attempt."""
+
+
+class Meeting(NamedTuple):
+    """Where and how often finished policies are played."""
+
+    task: Task
+    starts: int
+    """Episodes with reset keys of their own."""
+    attempts: int = 1
+    """K: episodes from each start, which differ in nothing but the policy's own draws; the best counts."""
+
+    @property
+    def name(self) -> str:
+        """As records call it."""
+        return self.task.name + (f" best of {self.attempts}" if self.attempts > 1 else "")
+
+    @property
+    def file(self) -> str:
+        """In each run's folder."""
+        return f"{folder_name(self.task.name)}-{self.starts}x{self.attempts}.csv"
+
+    @property
+    def resets(self) -> Key[Array, " EK"]:
+        """The evaluation's starts, each `attempts` times."""
+        return jnp.repeat(evaluation.reset_keys(self.starts), self.attempts)
+
+    def acts(self, seed: int, step: int) -> Key[Array, " EK"]:
+        """A run's own draws, which no two episodes share."""
+        return evaluation.act_keys(seed, step, self.starts * self.attempts)
+
+
+def beside(name: str, shift: str) -> str:
+    """The task `name` with one more parameter, `parameter=value`."""
+    return f"{name}{',' if ':' in name else ':'}{shift}"
+
+
+def played(results: Results, meeting: Meeting) -> Iterator[tuple[Group, list[store.Run], Played]]:
+    """Each group's runs in a meeting. What was played is kept in the runs' folders and not played again.
+
+    Raises JaxomarlError where the task's observations, actions or rules are not those of the training.
+    """
+    first = 0
+    for group, _ in results.past:
+        runs = results.runs[first : first + len(group.seeds)]
+        first += len(group.seeds)
+        files = [run.path / meeting.file for run in runs]
+        if results.out and all(f.exists() for f in files):
+            yield group, runs, _read(files, meeting)
+            continue
+        found = play(results, group, meeting)
+        for r, file in enumerate(files if results.out else ()):
+            flat = {k: v[r].ravel() for k, v in found.items()}
+            store.write_table(file, zip(*flat.values(), strict=True), list(flat))
+        yield group, runs, found
+
+
+def _read(files: Sequence[Path], meeting: Meeting) -> Played:
+    held = [store.read_table(file) for file in files]
+    shape = (len(files), meeting.starts, meeting.attempts)
+    return {k: np.array([[float(row[k]) for row in rows] for rows in held]).reshape(shape) for k in held[0][0]}
+
+
+def play(results: Results, group: Group, meeting: Meeting) -> Played:
+    """Play a group's finished runs."""
+    spec, env, system = group.task.env.spec, meeting.task.env, group.system
+    if env.spec != spec:
+        raise refuse(f"task {meeting.task.name}", f"the spec of {group.task.name}: {spec}", env.spec, "Shift that one.")
+    make = lambda cfg: system.pipeline(spec, cfg, None)
+    stages = make(group.cfgs[0])
+    (past,) = (p for g, p in results.past if g is group)
+    before = {k: v for k, v in past.items() if k != stages[-1].name}
+    state, resets = past[stages[-1].name], meeting.resets
+    acts = jnp.stack([meeting.acts(seed, last_step(group)) for seed in group.seeds])
+
+    def one(cfg, state, before, acts, resets):
+        return evaluation.evaluate_one(env, make, len(stages) - 1, cfg, state, before, acts, resets)
+
+    weights = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), state)
+    how = sharding.mapping(jax.default_backend(), weights, len(resets))
+    shown = jax.jit(sharding.over_runs(one, how, 1))(stack(group.cfgs), state, before, acts, resets)
+    shape = (len(group.seeds), meeting.starts, meeting.attempts)
+    return {k: np.asarray(v).reshape(shape) for k, v in shown.items()}
+
+
+def last_step(group: Group) -> int:
+    """The step of the last evaluation in training: the final stage's whole chunks."""
+    final = group.system.pipeline(group.task.env.spec, group.cfgs[0], None)[-1]
+    chunk = min(final.chunk, final.steps)
+    return final.steps // chunk * chunk
+
+
+def records(results: Results, meeting: Meeting) -> list[tables.Record]:
+    """The records of a meeting, of the best attempt from each start; a shift has no normalised score.
+
+    Whether a policy has converged is what its training's last two evaluations say.
+    """
+    rows, runs = [], []
+    for group, mine, found in played(results, meeting):
+        scale = meeting.task.scale._asdict() if meeting.task.scale and meeting.attempts == 1 else None
+        for run, values in zip(mine, found["return"].max(axis=2), strict=True):
+            info = {**run.info, "task": meeting.name, "normaliser": scale}
+            runs.append(store.Run(run.path, info))
+            shown = {"return": np.asarray(values, np.float32)[None]}
+            rows += store.returns_rows(info, info["final_stage"], np.array([last_step(group)]), shown)
+    settled = {(r.system, r.data, r.config): r.converged for r in results.records}
+    return [r._replace(converged=settled[r.system, r.data, r.config]) for r in tables.summary(rows, runs)]

@@ -1,0 +1,68 @@
+"""Critics that are given, for probes of policies, and what a policy's loss says under them."""
+
+import dataclasses
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from alone import MODE, SPEC, gradient, jit, played, trained, two_modes
+
+from jaxomarl.networks.mlp import Network
+
+
+def given(module, value, members=2):
+    """Within, agents of `module` have critics that say value(action) and learn nothing."""
+    original = module.networks
+
+    def fixed(*args, **kwargs):
+        q = lambda params, obs, action: jnp.broadcast_to(value(action), (members, *action.shape[:-1]))
+        return original(*args, **kwargs)._replace(q=Network(lambda key: jnp.zeros(1), q))
+
+    return mock.patch.object(module, "networks", fixed)
+
+
+def likes_the_good_mode(action):
+    """1 - (a - MODE)^2 of the first column."""
+    return 1 - (action[..., 0] - MODE) ** 2
+
+
+def near_x(module):
+    """Within, the noise networks of `module` say x and a little of their own: actions stay inside of the box."""
+    original = module.noise_network
+
+    def patched(*args):
+        net = original(*args)
+        return Network(net.init, lambda params, x, *rest: x + 0.02 * net.apply(params, x, *rest))
+
+    return mock.patch.object(module, "noise_network", patched)
+
+
+def modes(x):
+    """Shares of an agent's first column near the good mode and near the bad one."""
+    return np.mean(np.abs(x - MODE) < MODE / 2, axis=0), np.mean(np.abs(x + MODE) < MODE / 2, axis=0)
+
+
+def difference(one, other):
+    """The policy's gradient in one state less that in another."""
+    return jax.tree.map(np.subtract, gradient(one.actor), gradient(other.actor))
+
+
+def largest(tree):
+    """The largest number of a tree."""
+    return max(float(np.abs(x).max()) for x in jax.tree.leaves(tree))
+
+
+def learned(module, cfg, steps, **swept):
+    """Actions [sweep, 200, N, A] after training on two modes, under critics that like the good one."""
+    data = two_modes()
+    (name, values), *_ = swept.items()
+
+    @jit
+    @jax.vmap
+    def learn(value):
+        with given(module, likes_the_good_mode):
+            algorithm = module.policy(SPEC, dataclasses.replace(cfg, **{name: value}))
+        return played(algorithm, trained(algorithm, data, steps), 200)
+
+    return np.asarray(learn(jnp.array(values)))
