@@ -162,7 +162,7 @@ def test_recipe_is_the_same_bits_each_time(name, quality):
     assert np.any(data(name, quality).action[:ROWS] != data(name, quality, seed=1).action[:ROWS])
 
 
-@pytest.mark.parametrize(("name", "quality"), [r for r in RECIPES if catalog.make(r[0]).env.spec.horizon == 1])
+@pytest.mark.parametrize(("name", "quality"), [r for r in RECIPES if catalog.make(r.values[0]).env.spec.horizon == 1])
 def test_recipe_rewards_are_the_environments(name, quality):
     env, e = catalog.make(name).env, data(name, quality)
     now = e.left > 0
