@@ -81,6 +81,11 @@ class Spec:
         return _mask(self.act_dims)
 
 
+def team_reward(team: str, reward: Any) -> Any:
+    """The team's reward [...] of the agents' [..., N], by `Spec.team`; NumPy's arrays and JAX's."""
+    return reward[..., 0] if team == "first" else reward.mean(axis=-1)
+
+
 def _mask(widths: tuple[int, ...]) -> np.ndarray:
     return (np.arange(max(widths)) < np.array(widths)[:, None]).astype(np.float32)
 

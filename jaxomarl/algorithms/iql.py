@@ -106,7 +106,6 @@ def policy(spec: Spec, cfg: Any, joint: critic.Critic) -> Algorithm:
         return sample_transitions(key, data, cfg.policy_batch)
 
     def update(key: Key[Array, ""], state: Weighted, past: Past, batch: Batch) -> tuple[Weighted, dict]:
-        assert joint.advantage is not None
         u = joint.advantage(past, batch.obs, batch.state, batch.action * mask)
         w = jnp.minimum(jnp.exp(cfg.temperature * u), 100.0)  # line 3
 

@@ -36,7 +36,7 @@ from jaxtyping import Array, Key
 from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Observation, Past, Spec, Stage, System, refuse
 from jaxomarl.config import check_fields, config, static
 from jaxomarl.data import replay
-from jaxomarl.losses.td import TIME_LIMITS, continues
+from jaxomarl.losses.td import TIME_LIMITS, agents_reward, continues
 from jaxomarl.networks.actors import actor, small
 from jaxomarl.networks.agents import separate
 from jaxomarl.networks.critics import twin
@@ -167,7 +167,7 @@ def targets(spec: Spec, cfg: Any, nets: Nets, key: Key[Array, ""], state: Learne
     after = nets.actors.apply(state.actor.target, batch.next_obs) + jnp.clip(shake, -cfg.target_clip, cfg.target_clip)
     after = spec.act_mask * jnp.clip(after, -1.0, 1.0)  # line 4
     ahead = nets.q(state.critic.target, batch.next_obs, batch.next_state, after, after).min(axis=1)
-    reward = batch.reward.T if cfg.reward == "own" else jnp.broadcast_to(batch.team_reward, ahead.shape)
+    reward = agents_reward(batch, cfg.reward).T
     return cfg.reward_scale * reward + cfg.gamma * continues(batch, cfg.time_limit) * ahead
 
 

@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from jaxomarl.base import Algorithm, Dataset, Environment, Past, Spec, Stage, System
+from jaxomarl.base import Algorithm, Dataset, Environment, Past, Spec, Stage, System, team_reward
 from jaxomarl.config import config, static
 from jaxomarl.diffusion.samplers import dpm_solver
 from jaxomarl.diffusion.schedules import vp
@@ -120,7 +120,7 @@ def policy(spec: Spec, cfg: Any) -> tuple[Algorithm, Any]:
 
         keys = jax.random.split(key, data.step.shape[0])
         v = jax.lax.map(value, (keys, see(past, data.obs)), batch_size=ROWS)
-        team = data.reward[:, :1] if spec.team == "first" else data.reward.mean(axis=1, keepdims=True)
+        team = team_reward(spec.team, data.reward)[:, None]
         reward = data.reward if cfg.reward == "own" else jnp.broadcast_to(team, data.reward.shape)
         factor = cfg.gamma * continues(data, cfg.time_limit)
         first = state.round == 0

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from jaxomarl.base import Batch, Dataset, Episodes, Layout, Spec, refuse
+from jaxomarl.base import Batch, Dataset, Episodes, Layout, Spec, refuse, team_reward
 
 
 def pack(episodes: Episodes, spec: Spec, known: Float[Array, " M"] | None = None) -> Dataset:
@@ -62,13 +62,12 @@ def sample_transitions(key: Key[Array, ""], data: Dataset, size: int) -> Batch:
     row, after = (data.layout.unpack(data.rows[pair][:, k]) for k in range(2))
     shape = (size, data.layout.agents, data.layout.action)
     available = data.extra["available"][pair] if "available" in data.extra else jnp.ones((size, 2, *shape[1:]))
-    team = row["reward"][:, 0] if data.layout.team == "first" else row["reward"].mean(axis=-1)
     return Batch(
         obs=row["obs"],
         state=row["state"],
         action=row["action"],
         reward=row["reward"],
-        team_reward=team,
+        team_reward=team_reward(data.layout.team, row["reward"]),
         next_obs=after["obs"],
         next_state=after["state"],
         done=row["done"],

@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from jaxomarl.base import Dataset, Task
+from jaxomarl.base import Dataset, Task, team_reward
 from jaxomarl.data.dataset import content_hash
 
 
 def manifest(task: Task, quality: str, data: Dataset, origin: dict[str, Any]) -> dict[str, Any]:
     """Schema, dialect, counts, return statistics, content hash and origin of a data set: JSON-able."""
     reward = _rewards(data)
-    team = reward[:, 0] if data.layout.team == "first" else reward.mean(axis=1)
+    team = team_reward(data.layout.team, reward)
     first = np.flatnonzero(np.asarray(data.step) == 0)
     returns = np.add.reduceat(team, first)
     behaviour = np.asarray(data.behaviour)[first]

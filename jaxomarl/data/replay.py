@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from jaxomarl.base import Batch, Environment, Observation, Spec, TimeStep
+from jaxomarl.base import Batch, Environment, Observation, Spec, TimeStep, team_reward
 
 Act = Callable[[Key[Array, ""], Observation], Float[Array, "N A"]]
 
@@ -59,7 +59,7 @@ def sample(key: Key[Array, ""], replay: Replay, spec: Spec, size: int) -> Batch:
     """`size` transitions, uniformly with replacement."""
     held = jnp.clip(replay.count, 1, len(replay.rows.done))
     rows: Rows = jax.tree.map(lambda x: x[jax.random.randint(key, (size,), 0, held)], replay.rows)
-    team = rows.reward[:, 0] if spec.team == "first" else rows.reward.mean(axis=-1)
+    team = team_reward(spec.team, rows.reward)
     ones, every = jnp.ones((size, spec.agents)), jnp.ones((size, spec.agents, spec.act_width))
     return Batch(
         **rows._asdict(), team_reward=team, known=jnp.ones(size), alive=ones, available=every, next_available=every

@@ -7,14 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxomarl.base import Dataset
+from jaxomarl.base import Dataset, team_reward
 
 
 def trajectories(data: Dataset) -> tuple[Int[np.ndarray, " M"], Float[np.ndarray, " L"]]:
     """Which of L trajectories each row belongs to, and the undiscounted sum of the team's rewards of each."""
     which = np.cumsum(np.asarray(data.step) == 0) - 1
     reward = np.asarray(data.reward, np.float64)
-    team = reward[:, 0] if data.layout.team == "first" else reward.mean(axis=-1)
+    team = team_reward(data.layout.team, reward)
     started = np.asarray(data.left) > 0  # the successor row pays nothing
     return which, np.bincount(which, weights=team * started, minlength=which[-1] + 1)
 

@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from jaxomarl.base import Environment, Memory, Observation, Spec
+from jaxomarl.base import Environment, Memory, Observation, Spec, team_reward
 
 Act = Callable[[Key[Array, ""], Memory, Observation], tuple[Array, Memory]]
 
 
 def team_score(spec: Spec, reward: Float[Array, "*B N"]) -> Float[Array, "*B"]:
     """The team's reward from the agents' rewards, by `spec.team`."""
-    return reward[..., 0] if spec.team == "first" else reward.mean(axis=-1)
+    return team_reward(spec.team, reward)
 
 
 def episode(env: Environment, act: Act, memory: Memory, reset_key: Key[Array, ""], act_key: Key[Array, ""]) -> dict:
