@@ -2,11 +2,12 @@
 
 Made by `python -m experiments.behaviours`: MATD3 under the dialect mamujoco-gymnasium-v1, obsk 1. Each training seed
 gives four snapshots: its best (expert) and those whose data lie nearest to 75, 50 and 20 % of the way from random to
-expert (good, medium, poor). Qualities:
+expert (good, medium, poor). A robot whose best falls short of an expert has no such kind: its best is called good, and
+medium and poor lie 50 and 20 % of the way to that. Qualities:
 
     expert, good, medium, poor, random      one kind; all training seeds in equal shares
     medium-expert                           half each, as OMIGA's
-    medium-replay, replay                   random, poor and medium; random, poor, medium, good and expert; equal shares
+    medium-replay, replay                   equal shares of random, poor and medium, or of all kinds that there are
 """
 
 from collections.abc import Mapping
@@ -26,20 +27,29 @@ WALKERS = stored.Family(
     },
     {"random": 0, "poor": 301, "medium": 1, "good": 401, "expert": 101},
 )
+SHORT = WALKERS._replace(
+    mixtures={
+        **{kind: {kind: 1.0} for kind in KINDS[:4]},
+        "medium-replay": dict.fromkeys(KINDS[:3], 1 / 3),
+        "replay": dict.fromkeys(KINDS[:4], 1 / 4),
+    }
+)
+"""Of robots without an expert."""
 DIALECT, OBSK = "mamujoco-gymnasium-v1", 1
 """What the shipped behaviours see and steer."""
 
 
 def recipes(env: Environment, task: str, obsk: int) -> Mapping[str, Recipe]:
     """Every quality that can be made for a task: `random` always, the others where behaviours are shipped."""
-    if (env.spec.dialect, obsk) != (DIALECT, OBSK) or task not in stored.measured(WALKERS.folder):
+    own = stored.measured(WALKERS.folder).get(task)
+    if (env.spec.dialect, obsk) != (DIALECT, OBSK) or own is None:
         return {"random": random_play(env)}
-    return stored.recipes(env, WALKERS, task)
+    return stored.recipes(env, WALKERS if "expert" in own else SHORT, task)
 
 
 def scale(env: Environment, task: str, shift: str) -> Scale | None:
-    """The package's own references, where there are any for the task's rules."""
+    """The package's own references, where there is an expert of the task's rules."""
     own = stored.measured(WALKERS.folder).get(task)
-    if own is None or env.spec.dialect != DIALECT or shift != "deterministic":
+    if own is None or "expert" not in own or env.spec.dialect != DIALECT or shift != "deterministic":
         return None
     return Scale(own["random"], own["expert"], "this package's behaviours", own["medium"])
