@@ -241,6 +241,7 @@ class Batch(NamedTuple):
     team_reward: Float[Array, " B"]
     next_obs: Float[Array, "B N O"]
     next_state: Float[Array, "B S"]
+    next_action: Float[Array, "B N A"]  # zeros where none was taken: after the last step, by time-out too
     done: Float[Array, " B"]
     last: Float[Array, " B"]
     known: Float[Array, " B"]

@@ -17,8 +17,7 @@ Algorithm 1, run by every agent alone as in DOM2's tables.
 **Differs**. DOM2 is this with conservative critics, a deterministic chain and the data's values in the divisor; EDP is
 this with one call of the network in place of line 4's chain. The authors' code moves the policy's average every fifth
 step and only after 1000; here it follows every step, as the critics' do. Their better of two checkpoint rules is not
-taken: results are the last checkpoint's. The time is told by Fourier features, not by a sinusoidal embedding. What the
-multi-agent tables do not print (gamma, batch, clip) is OMAR's.
+taken: results are the last checkpoint's. What the multi-agent tables do not print (gamma, batch, clip) is OMAR's.
 
 **Checked**. tests/probes/test_diffusion_ql.py (the gradient of Q reaches the policy, the other head divides, eta = 0
 clones both modes and eta > 0 takes the better), tests/contract.

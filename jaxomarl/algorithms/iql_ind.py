@@ -68,7 +68,7 @@ def policy(spec: Spec, cfg: Any, own: critic.Critic) -> Algorithm:
         error = case.mask * (net.apply(params, case.obs) - case.action)
         return jnp.mean(w * jnp.sum(error**2, axis=-1))
 
-    play = lambda params, obs, mask: mask * net.apply(params, obs)
+    play = lambda key, params, obs, mask: mask * net.apply(params, obs)
     return clone.behaviour(spec, cfg, net, loss, weigh, play)
 
 

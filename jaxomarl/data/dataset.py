@@ -56,7 +56,11 @@ def check_transitions(data: Dataset | None) -> None:
 
 
 def sample_transitions(key: Key[Array, ""], data: Dataset, size: int) -> Batch:
-    """`size` transitions drawn uniformly with replacement from `data.starts`: one gather of two neighbouring rows."""
+    """`size` transitions drawn uniformly with replacement from `data.starts`: one gather of two neighbouring rows.
+
+    `next_action` is what the next row holds. In a transition that is its episode's `last`, by termination or by
+    time-out, that row is a successor, in which no action was taken: what it holds (zeros) is not to be learned from.
+    """
     start = data.starts[jax.random.randint(key, (size,), 0, data.starts.shape[0])]
     pair = start[:, None] + jnp.arange(2)
     row, after = (data.layout.unpack(data.rows[pair][:, k]) for k in range(2))
@@ -70,6 +74,7 @@ def sample_transitions(key: Key[Array, ""], data: Dataset, size: int) -> Batch:
         team_reward=team_reward(data.layout.team, row["reward"]),
         next_obs=after["obs"],
         next_state=after["state"],
+        next_action=after["action"],
         done=row["done"],
         last=row["last"],
         known=row["known"],

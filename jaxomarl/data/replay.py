@@ -56,13 +56,19 @@ def extend(replay: Replay, rows: Rows) -> Replay:
 
 
 def sample(key: Key[Array, ""], replay: Replay, spec: Spec, size: int) -> Batch:
-    """`size` transitions, uniformly with replacement."""
+    """`size` transitions, uniformly with replacement; a ring does not hold next actions, which are zeros."""
     held = jnp.clip(replay.count, 1, len(replay.rows.done))
     rows: Rows = jax.tree.map(lambda x: x[jax.random.randint(key, (size,), 0, held)], replay.rows)
     team = team_reward(spec.team, rows.reward)
     ones, every = jnp.ones((size, spec.agents)), jnp.ones((size, spec.agents, spec.act_width))
     return Batch(
-        **rows._asdict(), team_reward=team, known=jnp.ones(size), alive=ones, available=every, next_available=every
+        **rows._asdict(),
+        team_reward=team,
+        next_action=jnp.zeros_like(rows.action),
+        known=jnp.ones(size),
+        alive=ones,
+        available=every,
+        next_available=every,
     )
 
 

@@ -1,4 +1,4 @@
-"""Deterministic policies with tanh outputs."""
+"""Policies with tanh outputs: deterministic ones, and the two heads of a normal under the tanh."""
 
 from collections.abc import Sequence
 
@@ -9,12 +9,24 @@ from jaxtyping import Array, Float, Key
 from jaxomarl.networks.mlp import Network, Params, mlp
 
 EDGE = 1.0 - 1e-3  # a start at the very edge of tanh would have no gradient
+LOG_STD = (-5.0, 1.5)  # before the tanh, where actions at the box's edge count as +-3.8
 
 
 def actor(inputs: int, hidden: Sequence[int], outputs: int) -> Network:
     """[..., O] -> [..., A] in (-1, 1): an MLP and a final tanh."""
     net = mlp(inputs, hidden, outputs)
     return Network(net.init, lambda params, obs: jnp.tanh(net.apply(params, obs)))
+
+
+def gaussian(inputs: int, hidden: Sequence[int], outputs: int) -> Network:
+    """[..., O] -> [2, ..., A]: mean and log of the standard deviation of a normal, the latter in LOG_STD."""
+    net, (low, high) = mlp(inputs, hidden, 2 * outputs), LOG_STD
+
+    def apply(params, obs):
+        mean, raw = jnp.split(net.apply(params, obs), 2, axis=-1)
+        return jnp.stack([mean, low + 0.5 * (high - low) * (jnp.tanh(raw) + 1.0)])
+
+    return Network(net.init, apply)
 
 
 def start_at(params: Params, action: Float[Array, "*N A"]) -> Params:

@@ -37,7 +37,7 @@ CFCQL = {"random": 0.1, "medium-replay": 0.4, "medium": 1.0, "expert": 1.7}  # w
 MUJOCO = (
     Preset(
         "mujoco",
-        (*FAMILY, "bc", "iql", "iql-ind"),
+        (*FAMILY, "bc", "diffusion-bc", "iql", "iql-ind"),
         ("mamujoco/*",),
         {
             "time_limit": "bootstrap", "gamma": 0.99, "temperature": 3.0, "expectile": 0.7, "beta": 0.005,
@@ -91,6 +91,49 @@ MUJOCO = (
             "critic_batch": 256, "critic_steps": 99_000,
         },
         about="the single-agent papers' networks and rates; many-agent ones print no settings of their own",
+    ),
+    Preset(
+        "omiga-mujoco",
+        ("omiga",),
+        ("mamujoco/*",),
+        {
+            "gamma": 0.99, "alpha": 10.0, "polyak": 0.005, "clip": 1.0, "policy_lr": 5e-4, "critic_lr": 5e-4,
+            "policy_width": 256, "critic_width": 256, "mixer_width": 64, "policy_batch": 128, "critic_batch": 128,
+            "policy_steps": 1_000_000, "critic_steps": 1_000_000, "chunk": 1000,
+        },
+        about="OMIGA's code",
+    ),
+    Preset(
+        "icq-mujoco",
+        ("icq",),
+        ("mamujoco/*",),
+        {
+            "gamma": 0.99, "polyak": 0.005, "policy_lr": 3e-4, "critic_lr": 3e-4, "policy_width": 256,
+            "critic_width": 256, "policy_batch": 128, "critic_batch": 128, "policy_steps": 1_000_000,
+            "critic_steps": 1_000_000, "chunk": 1000,
+        },
+        about="ICQ's single-agent code, but for the temperatures, which are ours",
+    ),
+    Preset(
+        "brac-mujoco",
+        ("brac",),
+        ("mamujoco/*",),
+        {
+            "gamma": 0.99, "alpha": 0.1, "polyak": 0.005, "policy_lr": 3e-4, "critic_lr": 1e-3, "clone_lr": 5e-4,
+            "policy_width": 200, "critic_width": 300, "policy_batch": 256, "clone_batch": 256,
+            "policy_steps": 500_000, "clone_steps": 300_000, "chunk": 1000,
+        },
+        about="BRAC's single-agent code",
+    ),
+    Preset(
+        "dof-halfcheetah",
+        ("dof-p", "ind-diffusion"),
+        (TASK,),
+        {
+            **COMMON, "levels": 10, "eta": 0.5, "policy_lr": 1e-3, "critic_lr": 3e-4,
+            "policy_width": 256, "critic_width": 256, "policy_batch": 1024, "policy_steps": 200_000,
+        },
+        about="DoF-Policy's Table 8 (the largest of its three rates); its batch, and f and h by its default, wconcat",
     ),
     Preset(
         "online-mujoco",

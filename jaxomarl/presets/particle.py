@@ -79,7 +79,7 @@ QUALITIES = ("random", "medium-replay", "medium", "expert")
 PARTICLE = (
     Preset(
         "particle",
-        (*FAMILY, "bc", "iql", "iql-ind"),
+        (*FAMILY, "bc", "diffusion-bc", "iql", "iql-ind"),
         ("mpe/*",),
         {
             "time_limit": "terminal", "gamma": 0.99,
@@ -143,6 +143,28 @@ PARTICLE = (
             "polyak": 0.005, "policy_batch": 1024, "policy_steps": 10_000, "critic_batch": 1024, "critic_steps": 9000,
         },
         about="the single-agent papers' networks and rates; gamma and batch are OMAR's, as many-agent ones print none",
+    ),
+    Preset(
+        "gaussian-particle",
+        ("icq", "brac", "omiga"),
+        ("mpe/*",),
+        {
+            "policy_lr": 3e-4, "critic_lr": 3e-4, "policy_width": 256, "critic_width": 256, "gamma": 0.95,
+            "polyak": 0.005, "policy_batch": 1024, "policy_steps": 10_000, "critic_batch": 1024, "critic_steps": 10_000,
+            "clone_batch": 1024, "clone_steps": 10_000,
+        },
+        about="networks of the papers' codes for other tasks; gamma and batch are OMAR's, as none prints any for these",
+    ),
+    Preset(
+        "dof-particle",
+        ("dof-p", "ind-diffusion"),
+        ("mpe/*",),
+        {
+            "noise_mixer": "concat", "data_mixer": "concat", "levels": 10, "eta": 0.5, "polyak": 0.005,
+            "policy_lr": 1e-3, "critic_lr": 3e-4, "policy_width": 256, "critic_width": 256, "clip": 0.5,
+            "gamma": 0.95, "policy_batch": 1024, "policy_steps": 200_000,
+        },
+        about="DoF-Policy's Table 8 (the largest of its three rates) and f = concat, its curves'; gamma is OMAR's",
     ),
     Preset(
         "online",

@@ -5,17 +5,18 @@ weights of finished critics (IQL of each agent's own).
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float, Key
 
 from jaxomarl.base import Algorithm, Batch, Dataset, Past, Spec, State
 from jaxomarl.data.dataset import sample_transitions
 from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import Net, Params, create, descend
-from jaxomarl.stages.decentralised import Case, cases, optimiser
+from jaxomarl.stages.decentralised import optimiser
 from jaxomarl.stages.inputs import observed
 
 FIELDS = (
@@ -23,19 +24,29 @@ FIELDS = (
 )  # fmt: skip
 
 
+class Seen(NamedTuple):
+    """What one agent saw and did; padded columns are zero."""
+
+    obs: Float[Array, "B O"]
+    action: Float[Array, "B A"]
+    mask: Float[Array, " A"]
+
+
 def behaviour(
     spec: Spec,
     cfg: Any,
     net: Network,
-    loss: Callable[[Key[Array, ""], Params, Case, Any], Array],
+    loss: Callable[[Key[Array, ""], Params, Seen, Any], Array],
     weigh: Callable[[Past, Batch], Float[Array, "B N"]] | None = None,
-    play: Callable[[Params, Float[Array, " O"], Float[Array, " A"]], Float[Array, " A"]] | None = None,
+    play: Callable[[Key[Array, ""], Params, Float[Array, " O"], Float[Array, " A"]], Float[Array, " A"]] | None = None,
+    lr: optax.Schedule | None = None,
 ) -> Algorithm:
-    """One model for each agent, all in one vmapped update down `loss(key, params, case, weight)`.
+    """One model for each agent, all in one vmapped update down `loss(key, params, seen, weight)`.
 
-    `weigh` gives a weight [B, N] for each action, else it is None. With `play(params, obs, mask)` the models act.
+    `weigh` gives a weight [B, N] for each action, else it is None. With `play(key, params, obs, mask)` the models act.
+    `lr` is a schedule in place of policy_lr.
     """
-    tx = optimiser(cfg, cfg.policy_lr)
+    tx, mask, see = optimiser(cfg, cfg.policy_lr if lr is None else lr), jnp.asarray(spec.act_mask), observed(spec, cfg)
 
     def init(key: Key[Array, ""], past: Past, data: Dataset) -> Net:
         return jax.vmap(lambda k: create(tx, net.init(k)))(jax.random.split(key, spec.agents))
@@ -44,19 +55,20 @@ def behaviour(
         return sample_transitions(key, data, cfg.policy_batch)
 
     def update(key: Key[Array, ""], state: Net, past: Past, batch: Batch) -> tuple[Net, dict]:
-        def fit(key, one, case, w):
-            value, grads = jax.value_and_grad(lambda params: loss(key, params, case, w))(one.params)
+        def fit(key, one, seen, w):
+            value, grads = jax.value_and_grad(lambda params: loss(key, params, seen, w))(one.params)
             return descend(tx, one, grads), value
 
-        keys, (case, axes) = jax.random.split(key, spec.agents), cases(spec, cfg, past, batch)
+        keys, seen = jax.random.split(key, spec.agents), Seen(see(past, batch.obs), batch.action * mask, mask)
         w = None if weigh is None else weigh(past, batch)
-        state, value = jax.vmap(fit, in_axes=(0, 0, axes, 1))(keys, state, case, w)
+        axes = Seen(1, 1, 0)  # pyright: ignore[reportArgumentType]
+        state, value = jax.vmap(fit, in_axes=(0, 0, axes, 1))(keys, state, seen, w)
         metrics = {"clone_loss": jnp.mean(value)}
         return state, metrics if w is None else {**metrics, "weight": w.mean()}
 
     def act(key, state, past, memory, observation):
         assert play is not None
-        obs = observed(spec, cfg)(past, observation.obs)
-        return jax.vmap(play)(state.params, obs, jnp.asarray(spec.act_mask)), memory
+        keys = jax.random.split(key, spec.agents)
+        return jax.vmap(play)(keys, state.params, see(past, observation.obs), mask), memory
 
     return Algorithm(init, batch, update, act if play else None)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key
 
-from jaxomarl.base import Algorithm, Batch, Dataset, Past, Spec, refuse
+from jaxomarl.base import Algorithm, Batch, Dataset, Past, Spec, State, refuse
 from jaxomarl.config import check_fields, config, static
 from jaxomarl.data.dataset import check_transitions, sample_transitions
 from jaxomarl.losses.conservative import Proposals, around, conservative, joined, uniform
@@ -124,7 +124,7 @@ def networks(spec: Spec, cfg: Any, policy: Network | None = None, **of_critic: A
     return Nets(policy, q, optimiser(cfg, cfg.policy_lr), optimiser(cfg, cfg.critic_lr))
 
 
-def optimiser(cfg: Any, lr: float | Float[Array, ""]) -> optax.GradientTransformation:
+def optimiser(cfg: Any, lr: optax.ScalarOrSchedule) -> optax.GradientTransformation:
     """Adam on gradients of a norm of at most `cfg.clip`."""
     return optax.chain(optax.clip_by_global_norm(cfg.clip), optax.adam(lr))
 
@@ -141,32 +141,53 @@ def learner(
     spec: Spec,
     cfg: Any,
     nets: Nets,
-    step: Callable[[Key[Array, ""], Learner, Case], tuple[Learner, dict[str, Array]]],
+    step: Callable[..., tuple[Learner, dict[str, Array]]],
     play: Callable[[Key[Array, ""], Learner, Float[Array, " O"], Float[Array, " A"]], Float[Array, " A"]],
+    beside: Callable[[Past, Batch], Any] | None = None,
 ) -> Algorithm:
-    """All agents at once, of one agent's `step(key, learner, case)` and `play(key, learner, obs, mask)`."""
+    """Policies and critics of all agents at once; `step`, `play` and `beside` as in `apart`."""
+
+    def fresh(key: Key[Array, ""]) -> Learner:
+        k_actor, k_q = jax.random.split(key)
+        one = lambda tx, params: create(tx, params, target=True)
+        return Learner(one(nets.tx_actor, nets.actor.init(k_actor)), one(nets.tx_q, nets.q.init(k_q)))
+
+    return apart(spec, cfg, fresh, step, play, beside, cfg.policy_batch)
+
+
+def apart(
+    spec: Spec,
+    cfg: Any,
+    fresh: Callable[[Key[Array, ""]], State],
+    step: Callable[..., tuple[State, dict[str, Array]]],
+    play: Callable[[Key[Array, ""], State, Float[Array, " O"], Float[Array, " A"]], Float[Array, " A"]] | None,
+    beside: Callable[[Past, Batch], Any] | None,
+    size: int,
+) -> Algorithm:
+    """All agents at once, of one's `fresh(key)`, `step(key, state, case)` and, to act, `play(key, state, obs, mask)`.
+
+    `beside(past, batch)` is a tree that leads with N: what each agent's step is told after its case.
+    """
     n, see, mask = spec.agents, observed(spec, cfg), jnp.asarray(spec.act_mask)
 
-    def init(key: Key[Array, ""], past: Past, data: Dataset) -> Learner:
-        def one(key):
-            k_actor, k_q = jax.random.split(key)
-            fresh = lambda tx, params: create(tx, params, target=True)
-            return Learner(fresh(nets.tx_actor, nets.actor.init(k_actor)), fresh(nets.tx_q, nets.q.init(k_q)))
+    def init(key: Key[Array, ""], past: Past, data: Dataset) -> State:
+        return jax.vmap(fresh)(jax.random.split(key, n))
 
-        return jax.vmap(one)(jax.random.split(key, n))
+    def batch(key: Key[Array, ""], state: State, data: Dataset) -> Batch:
+        return sample_transitions(key, data, size)
 
-    def batch(key: Key[Array, ""], state: Learner, data: Dataset) -> Batch:
-        return sample_transitions(key, data, cfg.policy_batch)
-
-    def update(key: Key[Array, ""], state: Learner, past: Past, batch: Batch) -> tuple[Learner, dict]:
+    def update(key: Key[Array, ""], state: State, past: Past, batch: Batch) -> tuple[State, dict]:
         case, axes = cases(spec, cfg, past, batch)
-        state, metrics = jax.vmap(step, in_axes=(0, 0, axes))(jax.random.split(key, n), state, case)
+        more = () if beside is None else (beside(past, batch),)
+        each = jax.vmap(step, in_axes=(0, 0, axes, *(0 for _ in more)))
+        state, metrics = each(jax.random.split(key, n), state, case, *more)
         return state, jax.tree.map(jnp.mean, metrics)
 
     def act(key, state, past, memory, observation):
+        assert play is not None
         return jax.vmap(play)(jax.random.split(key, n), state, see(past, observation.obs), mask), memory
 
-    return Algorithm(init, batch, update, act)
+    return Algorithm(init, batch, update, act if play else None)
 
 
 def proposals(
@@ -179,9 +200,9 @@ def proposals(
 
 
 def critic_step(
-    cfg: Any, nets: Nets, state: Learner, case: Case, after: Float[Array, "B A"], sampled: Proposals | None = None
-) -> tuple[Learner, dict[str, Array]]:
-    """One step down L_Q, at next actions `after`; without `sampled` there is no conservative term."""
+    cfg: Any, nets: Nets, state: Any, case: Case, after: Float[Array, "B A"], sampled: Proposals | None = None
+) -> tuple[Any, dict[str, Array]]:
+    """One step down L_Q of `state.critic`, at next actions `after`; the conservative term is there with `sampled`."""
     ahead = nets.q.apply(state.critic.target, case.next_obs, after).min(axis=0)
     y = case.reward + cfg.gamma * case.go_on * ahead
 

@@ -25,6 +25,7 @@ from jaxomarl.networks.denoisers import plain_mlp
 from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import Params
 from jaxomarl.stages import decentralised
+from jaxomarl.stages.clone import Seen
 from jaxomarl.stages.decentralised import Case, Learner
 
 
@@ -44,7 +45,7 @@ class Config(decentralised.Base):
 
 
 class Diffuser(NamedTuple):
-    """One agent's diffusion policy, its parameters apart."""
+    """One agent's diffusion policy, its parameters apart; or a team's, where x, obs and masks have an axis N more."""
 
     net: Network  # (params, x [..., A], t, obs [..., O]) -> noise [..., A]
     schedule: Schedule
@@ -58,15 +59,15 @@ def noise_network(spec: Spec, width: int) -> Network:
 
 
 def sample(
-    policy: Diffuser, key: Key[Array, ""], params: Params, obs: Float[Array, "*B O"], mask: Float[Array, " A"]
+    policy: Diffuser, key: Key[Array, ""], params: Params, obs: Float[Array, "*B O"], mask: Float[Array, "*N A"]
 ) -> Float[Array, "*B A"]:
     """An action in the box for each observation; differentiable through every step of the chain."""
     denoise = clean(policy, params, obs, mask)
     chain = policy.chain(policy.schedule, policy.levels, mask=mask)
-    return chain(key, denoise, (*obs.shape[:-1], mask.shape[0]))
+    return chain(key, denoise, (*obs.shape[:-1], mask.shape[-1]))
 
 
-def clean(policy: Diffuser, params: Params, obs: Float[Array, "*B O"], mask: Float[Array, " A"]) -> Denoise:
+def clean(policy: Diffuser, params: Params, obs: Float[Array, "*B O"], mask: Float[Array, "*N A"]) -> Denoise:
     """(x, t) -> (x - sigma eps) / alpha, held in the box: near t = 1 the division by alpha would throw it far out."""
     eps = lambda x, t: policy.net.apply(params, x, t, obs)
     return masked(clipped(from_eps(eps, policy.schedule), -1.0, 1.0), mask)
@@ -95,20 +96,22 @@ def player(
 
 
 def denoising_loss(
-    policy: Diffuser, params: Params, case: Case, t: Float[Array, " B"], z: Float[Array, "B A"]
+    policy: Diffuser, params: Params, case: Case | Seen, t: Float[Array, " B"], z: Float[Array, "B A"]
 ) -> Float[Array, ""]:
     """Mean over the batch of sum_dims (eps(alpha_t a + sigma_t z, t, o) - z)^2, real columns only."""
     eps = lambda x, t: policy.net.apply(params, x, t, case.obs)
     return eps_loss(eps, policy.schedule, case.action, t, z, case.mask)
 
 
-def noise(key: Key[Array, ""], case: Case, levels: int | None = None) -> tuple[Float[Array, " B"], Float[Array, "B A"]]:
+def noise(
+    key: Key[Array, ""], case: Case | Seen, levels: int | None = None
+) -> tuple[Float[Array, " B"], Float[Array, "B A"]]:
     """Times t and masked noise z of a batch: t uniform on {1/K .. 1} for K `levels`, on [1e-3, 1] where there are none.
 
     A sampler of few steps wants the former, exactly its own times; a chain whose steps are chosen later, the latter.
     """
     k_t, k_z = jax.random.split(key)
-    shape = case.reward.shape
+    shape = case.action.shape[:-1]
     if levels is None:
         t = jax.random.uniform(k_t, shape, minval=1e-3, maxval=1.0)
     else:

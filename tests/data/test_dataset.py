@@ -101,6 +101,7 @@ def test_a_transition_is_a_row_and_its_stored_successor():
     for name, source, shift in (
         ("obs", e.obs, 0), ("state", e.state, 0), ("action", e.action, 0), ("reward", e.reward, 0), ("done", e.done, 0),
         ("known", data.known, 0), ("last", data.last, 0), ("next_obs", e.obs, 1), ("next_state", e.state, 1),
+        ("next_action", e.action, 1),
     ):  # fmt: skip
         np.testing.assert_array_equal(getattr(b, name), np.asarray(source)[at + shift], err_msg=name)
     np.testing.assert_array_equal(b.last, np.isin(at, (2, 4, 7)))

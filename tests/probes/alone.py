@@ -51,6 +51,7 @@ def batch_of(size=16, seed=0) -> Batch:
         team_reward=reward.mean(axis=1),
         next_obs=draw(size, 2, 2) * SPEC.obs_mask,
         next_state=draw(size, 1),
+        next_action=np.tanh(np.random.default_rng(seed + 99).standard_normal((size, 2, 2))) * SPEC.act_mask,
         done=coins(),
         last=coins(),
         known=ones[:, 0, 0],
@@ -61,25 +62,25 @@ def batch_of(size=16, seed=0) -> Batch:
     return jax.tree.map(jnp.asarray, found)
 
 
-def trained(algorithm, data, steps, seed=3):
+def trained(algorithm, data, steps, seed=3, past=PAST):
     """The state after so many updates, each on its own draw; to be called within a compiled function."""
 
     def step(state, key):
         k_batch, k_update = jax.random.split(key)
-        return algorithm.update(k_update, state, PAST, algorithm.batch(k_batch, state, data))[0], ()
+        return algorithm.update(k_update, state, past, algorithm.batch(k_batch, state, data))[0], ()
 
     k_init, k_steps = jax.random.split(jax.random.key(seed))
-    return jax.lax.scan(step, algorithm.init(k_init, PAST, data), jax.random.split(k_steps, steps))[0]
+    return jax.lax.scan(step, algorithm.init(k_init, past, data), jax.random.split(k_steps, steps))[0]
 
 
-def played(algorithm, state, draws):
+def played(algorithm, state, draws, past=PAST):
     """Actions [draws, N, A] under the data's one observation, each with a key of its own."""
     seen = Observation(jnp.asarray(SPEC.obs_mask), jnp.asarray(SPEC.act_mask > 0))
-    one = lambda key: algorithm.act(key, state, PAST, (), seen)[0]
+    one = lambda key: algorithm.act(key, state, past, (), seen)[0]
     return jax.vmap(one)(jax.random.split(jax.random.key(9), draws))
 
 
-def filled(algorithm, seed=11):
+def filled(algorithm, seed=11, past=PAST):
     """The state that `init` makes, its parameters and targets drawn by numpy, each differently."""
     rng = np.random.default_rng(seed)
 
@@ -88,7 +89,7 @@ def filled(algorithm, seed=11):
             return np.zeros(x.shape, x.dtype)
         return (rng.standard_normal(x.shape) / (x.shape[-2] if x.ndim > 1 else 1) ** 0.5).astype(x.dtype)
 
-    return jax.tree_util.tree_map_with_path(fill, jax.eval_shape(algorithm.init, jax.random.key(0), PAST, two_modes(2)))
+    return jax.tree_util.tree_map_with_path(fill, jax.eval_shape(algorithm.init, jax.random.key(0), past, two_modes(2)))
 
 
 def far(one, other):

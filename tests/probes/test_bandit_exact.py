@@ -87,7 +87,7 @@ def starts():
 def flow(name, std, betas):
     """Ends [betas, STARTS, 2] of plain descent from `starts()`."""
     obs, state, line, wide = (jnp.ones((BATCH, *s)) for s in ((2, 1), (1,), (), (2, 1)))
-    batch = Batch(obs, state, wide, wide[..., 0], line, obs, state, line, line, line, wide[..., 0], wide, wide)
+    batch = Batch(obs, state, wide, wide[..., 0], line, obs, state, wide, line, line, line, wide[..., 0], wide, wide)
 
     def one(beta, start, key):
         options = {"weighting": "score", "t_min": 0.02, "t_max": 0.02, "beta_convention": "normalised"}

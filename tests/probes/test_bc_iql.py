@@ -46,6 +46,7 @@ def batch_of(seed=0):
             team_reward=line,
             next_obs=some(seed + 3, SIZE, 2, 3),
             next_state=some(seed + 4, SIZE, 4),
+            next_action=wide,
             done=line,
             last=line,
             known=line,

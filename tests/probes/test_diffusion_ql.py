@@ -21,7 +21,7 @@ STEP = dataclasses.replace(LEARN, policy_width=8, levels=2, clip=1e6, polyak=0.2
 
 
 def test_without_value_it_clones_and_with_value_it_takes_the_better_mode():
-    actions = learned(diffusion_ql, LEARN, 500, eta=(0.0, 10.0))
+    actions = learned(diffusion_ql, LEARN, 900, eta=(0.0, 10.0))
     good, bad = modes(actions[0, :, :, 0])
     assert np.all(good + bad > 0.7) and np.all(good > 0.25) and np.all(bad > 0.25), (good, bad)
     good, bad = modes(actions[1, :, :, 0])

@@ -52,7 +52,7 @@ def q(past, obs, state, action):
 @pytest.fixture(scope="module")
 def batch():
     obs, state, line, wide = (jnp.ones((BATCH, *s)) for s in ((2, 1), (1,), (), (2, 1)))
-    return Batch(obs, state, wide, wide[..., 0], line, obs, state, line, line, line, wide[..., 0], wide, wide)
+    return Batch(obs, state, wide, wide[..., 0], line, obs, state, wide, line, line, line, wide[..., 0], wide, wide)
 
 
 @jit

@@ -50,6 +50,7 @@ def batch_of(seed=0):
         team_reward=reward.mean(axis=1),
         next_obs=after,
         next_state=some(seed + 6, SIZE, 4),
+        next_action=0 * action,
         done=done,
         last=last,
         known=ones[:, 0, 0],

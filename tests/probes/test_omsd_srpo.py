@@ -37,7 +37,7 @@ def batch_of(spec, seed=0):
     n, a = spec.agents, spec.act_width
     obs, state = some(seed, BATCH, n, spec.obs_width) * spec.obs_mask, some(seed + 1, BATCH, spec.state_dim)
     line, wide = jnp.zeros(BATCH), jnp.zeros((BATCH, n, a))
-    return Batch(obs, state, wide, wide[..., 0], line, obs, state, line, line, line, wide[..., 0], wide, wide)
+    return Batch(obs, state, wide, wide[..., 0], line, obs, state, wide, line, line, line, wide[..., 0], wide, wide)
 
 
 # A behaviour model and a critic with no symmetry to hide behind: agents differ, and every input matters.

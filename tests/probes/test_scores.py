@@ -34,7 +34,7 @@ def batch_of(spec, size, obs=None, action=None):
     action = some(2, size, n, spec.act_width) * spec.act_mask / 2 if action is None else action
     state, line = some(3, size, spec.state_dim), jnp.zeros(size)
     wide = jnp.zeros_like(action)
-    return Batch(obs, state, action, wide[..., 0], line, obs, state, line, line, line, wide[..., 0], wide, wide)
+    return Batch(obs, state, action, wide[..., 0], line, obs, state, wide, line, line, line, wide[..., 0], wide, wide)
 
 
 def filled(init):

@@ -33,7 +33,7 @@ def some(seed, *shape):
 def batch_of():
     obs, action = some(1, SIZE, N, 3) * SPEC.obs_mask, some(2, SIZE, N, 2) * SPEC.act_mask
     state, line, wide = some(3, SIZE, 4), jnp.zeros(SIZE), jnp.zeros((SIZE, N, 2))
-    return Batch(obs, state, action, wide[..., 0], line, obs, state, line, line, line, wide[..., 0], wide, wide)
+    return Batch(obs, state, action, wide[..., 0], line, obs, state, wide, line, line, line, wide[..., 0], wide, wide)
 
 
 def filled(init):

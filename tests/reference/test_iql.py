@@ -43,6 +43,7 @@ def batch_of(seed=0):
         reward.mean(1),
         after,
         some(seed + 6, SIZE, 4),
+        wide,
         *flags,
         wide[..., 0],
         wide,

@@ -1,0 +1,118 @@
+"""MA-BRAC: each agent's actor-critic, held near a clone of its behaviour by a divergence that is paid for.
+
+**Paper**. Wu et al. 2019, "Behavior Regularized Offline Reinforcement Learning", with the KL, run by every agent alone
+as in DOM2's Table 4.
+
+**Pseudo-code**. For every agent i, on its own observation, action and reward:
+
+    1   mu: step down -mean log mu(a | o)                                       stage "behaviour" (stages/clone.py)
+    2   pi <- mu
+    3   for each gradient step on a batch of transitions:                       stage "policy", `step`
+    4       a' ~ pibar(o')
+    5       y = r + gamma (1 - d) [ min_k Qbar^k(o', a') - alpha KL(pibar || mu)(o') ]
+    6       each Q^k: step down mean (Q^k(o, a) - y)^2
+    7       pi: step down mean [ alpha KL(pi || mu)(o) - min_k Q^k(o, tanh(m + s z)) ], z ~ N(0, I)
+    8       targets follow with polyak
+
+**Differs**. The paper tries divergences and finds none much better; this is its KL, from policy to behaviour. Policies
+are normals under a tanh, and as a tanh can be undone, their KL is that of the two normals: line 7 has it in closed
+form, where the released code averages log-densities of four samples, cut off near the edge of the box. The penalty
+stands in line 5 too (BRAC-v); value_penalty=False leaves it to the policy (BRAC-p). Line 2 is what 20,000 first steps
+of the KL alone are for, the released code's warm start. Line 4 takes the target policy, as the other systems here do.
+alpha is fixed, where the code may also fit it to a wished divergence; there is no bonus for entropy. Its default is
+ours, for rewards of tens a step: at the released 0.1 policies of the particle tasks leave their data. Own critic, own
+reward (`reward`="team" for the team's). DOM2 prints no settings of its MA-BRAC.
+
+**Checked**. tests/probes/test_brac.py (the penalty is the KL, on normals and on their actions; targets written apart;
+alpha from clone to critic), tests/contract.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Key
+
+from jaxomarl.base import Algorithm, Dataset, Environment, Past, Spec, Stage, System
+from jaxomarl.config import config, static
+from jaxomarl.losses.gaussian import divergence, squashed
+from jaxomarl.optim import Params
+from jaxomarl.stages import decentralised, gaussian_policy
+from jaxomarl.stages.decentralised import Case, Learner, critic_step, networks, policy_step
+from jaxomarl.stages.gaussian_policy import fitted, mode, network, normal
+
+BEHAVIOUR = ("clone_steps", "clone_batch", "clone_lr", "policy_width", "clip", "chunk", "normalise")
+
+
+@config
+class Config(gaussian_policy.Config, decentralised.Config):
+    """MA-BRAC's settings."""
+
+    alpha: float = 10.0
+    """Price of the divergence, in units of reward; larger stays nearer to the behaviour."""
+    value_penalty: bool = static(default=True)
+    """Also charge the divergence at the next observation, within the targets."""
+    polyak: float = 0.005
+    clone_steps: int = static(default=10_000)
+    """Steps of the behaviour's clone, whose width is the policy's."""
+    clone_batch: int = static(default=1024)
+    clone_lr: float = 5e-4
+
+
+def behaviour(spec: Spec, cfg: Any) -> Algorithm:
+    """The behaviour's stage: line 1."""
+    return fitted(spec, dataclasses.replace(cfg, policy_batch=cfg.clone_batch, policy_lr=cfg.clone_lr), acts=False)
+
+
+def policy(spec: Spec, cfg: Any) -> Algorithm:
+    """The actor-critic's stage: lines 2 to 8."""
+    net = network(spec, cfg)
+    nets = networks(spec, cfg, net)
+
+    def step(key: Key[Array, ""], state: Learner, case: Case, clone: Params) -> tuple[Learner, dict[str, Array]]:
+        k_after, k_play = jax.random.split(key)
+        shape = case.action.shape
+
+        def drawn(key, params, obs):
+            """An action at each observation, and the divergence there."""
+            pi, mu = normal(net, params, obs), normal(net, clone, obs)
+            return squashed(pi, jax.random.normal(key, shape), case.mask), divergence(pi, mu, case.mask)
+
+        after, price = drawn(k_after, state.actor.target, case.next_obs)  # line 4
+        charged = case.reward - cfg.gamma * case.go_on * cfg.alpha * price  # line 5
+        paid = case._replace(reward=charged) if cfg.value_penalty else case
+        state, judged = critic_step(cfg, nets, state, paid, after)  # line 6
+
+        def loss(params):  # line 7
+            a, kl = drawn(k_play, params, case.obs)
+            q = nets.q.apply(state.critic.params, case.obs, a).min(axis=0)
+            return jnp.mean(cfg.alpha * kl - q), {"divergence": kl.mean(), "q_played": q.mean()}
+
+        state, metrics = policy_step(cfg, nets, state, loss)  # lines 7 and 8
+        return state, judged | metrics
+
+    play = lambda key, state, obs, mask: mode(net, state.actor.params, obs, mask)
+    algorithm = decentralised.learner(spec, cfg, nets, step, play, lambda past, batch: past["behaviour"].params)
+
+    def init(key: Key[Array, ""], past: Past, data: Dataset) -> Learner:  # line 2
+        state, mu = algorithm.init(key, past, data), past["behaviour"].params
+        return state._replace(actor=state.actor._replace(params=mu, target=mu))
+
+    return algorithm._replace(init=init)
+
+
+def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+    """Raise JaxomarlError for settings, tasks or data that it cannot train on."""
+    decentralised.check(spec, cfg, data, decentralised.CHOICES)
+
+
+def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+    """Behaviour -> actor-critic."""
+    return (
+        Stage("behaviour", behaviour(spec, cfg), cfg.clone_steps, cfg.chunk, cfg.every, BEHAVIOUR, owner="brac"),
+        Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="brac"),
+    )
+
+
+BRAC = System(Config, check, lambda spec, cfg, data: data, pipeline)

@@ -1,0 +1,74 @@
+"""Diffusion BC: each agent imitates its own actions in the data by a diffusion model, and so keeps their modes.
+
+**Paper**. Pearce et al. 2023, "Imitating Human Behaviour with Diffusion Models", run by every agent alone.
+
+**Pseudo-code**. For every agent i, on its own observation and action:
+
+    1   for each gradient step on a batch of transitions:                       stage "policy" (stages/clone.py)
+    2       eps: step down mean |eps(alpha_t a + sigma_t z, t, o) - z|^2, t ~ U(1e-3, 1)
+    3   act: one sample of a deterministic chain of K steps (DPM-Solver of the first order)
+
+**Differs**. `bc` regresses an action and plays the mean of the data's behaviours where they disagree; this draws one of
+their actions, which is what "imitation" should mean on data of several policies. Agents draw apart, so that they may
+follow different behaviours at the same time. The paper's extra denoising steps and its choice of likely samples are not
+taken. The rate falls to zero by a cosine, as `bc`'s does. This is line 1 of SfBC, or Diffusion-QL with eta = 0.
+
+**Checked**. tests/probes/test_diffusion_bc.py (modes in their shares, where `bc` plays the middle), tests/contract.
+"""
+
+from typing import Any
+
+from jaxomarl.base import Algorithm, Dataset, Environment, Spec, Stage, System
+from jaxomarl.config import config, static
+from jaxomarl.diffusion.samplers import dpm_solver
+from jaxomarl.diffusion.schedules import vp
+from jaxomarl.optim import annealed
+from jaxomarl.stages import clone, decentralised
+from jaxomarl.stages.diffusion_policy import Diffuser, denoising_loss, noise, noise_network, sample
+
+FIELDS = (*clone.FIELDS, "policy_anneal", "levels")
+
+
+@config
+class Config:
+    """Diffusion BC's settings; sizes and rates are `bc`'s."""
+
+    normalise: bool = static(default=True)
+    """z-score observations inside the networks."""
+    chunk: int = static(default=1000)
+    """Updates per compiled scan."""
+    every: int = static(default=10)
+    """Chunks between evaluations and checkpoints."""
+    policy_steps: int = static(default=100_000)
+    policy_batch: int = static(default=512)
+    policy_width: int = static(default=256)
+    """Of the noise network's three hidden layers."""
+    policy_lr: float = 3e-4
+    policy_anneal: bool = static(default=True)
+    """Cosine to zero over the stage."""
+    clip: float = 10.0
+    """Largest norm of a gradient of one agent's network."""
+    levels: int = static(default=15)
+    """K: steps of the sampler."""
+
+
+def policy(spec: Spec, cfg: Any) -> Algorithm:
+    """The algorithm."""
+    diffuser = Diffuser(noise_network(spec, cfg.policy_width), vp(), dpm_solver, cfg.levels)
+    loss = lambda key, params, case, _: denoising_loss(diffuser, params, case, *noise(key, case))  # line 2
+    play = lambda key, params, obs, mask: sample(diffuser, key, params, obs, mask)  # line 3
+    lr = annealed(cfg.policy_lr, cfg.policy_steps) if cfg.policy_anneal else cfg.policy_lr
+    return clone.behaviour(spec, cfg, diffuser.net, loss, play=play, lr=lr)
+
+
+def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+    """Raise JaxomarlError for settings, tasks or data that it cannot train on."""
+    decentralised.check(spec, cfg, data, {})
+
+
+def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+    """One stage."""
+    return (Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, FIELDS, owner="diffusion-bc"),)
+
+
+DIFFUSION_BC = System(Config, check, lambda spec, cfg, data: data, pipeline)

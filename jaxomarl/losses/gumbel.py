@@ -1,0 +1,17 @@
+"""Gumbel regression: a value that is the soft maximum of what the data did, learned without a maximum."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+CAP = 10.0
+
+
+def gumbel(z: Float[Array, "..."], cap: float = CAP) -> Float[Array, "..."]:
+    """exp(z), and beyond `cap` the straight line that goes on from there: its slope is exp(min(z, cap)).
+
+    With z = (x - v) / alpha, the minimiser in v of the mean of gumbel(z) + v / alpha has mean exp(z) = 1, which says
+    v = alpha log mean exp(x / alpha). The line keeps the pull of the largest z, which a cut-off z would lose.
+    Source: Garg et al. 2023 (XQL), up to a constant; Wang et al. 2023 (OMIGA).
+    """
+    below = jnp.minimum(z, cap)
+    return jnp.exp(below) * (1.0 + z - below)

@@ -1,0 +1,22 @@
+"""How values of agents make one of the team."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxomarl.networks.mlp import Network, mlp
+
+
+def linear_mixer(state: int, width: int, agents: int) -> Network:
+    """[..., S] -> [..., N + 1]: a weight of each agent, none below zero, and then an offset; one hidden layer."""
+    net = mlp(state, (width,), agents + 1)
+
+    def apply(params, s):
+        out = net.apply(params, s)
+        return jnp.concatenate([jnp.abs(out[..., :-1]), out[..., -1:]], axis=-1)
+
+    return Network(net.init, apply)
+
+
+def mixed(weights: Float[Array, "*B M"], value: Float[Array, "*B N"]) -> Float[Array, "*B"]:
+    """sum_i w_i value_i + b, of what `linear_mixer` gives."""
+    return jnp.sum(weights[..., :-1] * value, axis=-1) + weights[..., -1]
