@@ -145,9 +145,10 @@ def body(
     """
     out = []
     for r, after in zip(records, [*records[1:], None], strict=True):
-        out.append(row(r, means.get((r.task, r.data)), printed.get((key(r.task), r.data, r.system))))
+        theirs = (printed.get((key(r.task), r.data, name)) for name in called(r))
+        out.append(row(r, means.get((r.task, r.data)), next(filter(None, theirs), None)))
         if alone and (after is None or (after.task, after.data) != (r.task, r.data)):
-            ours = {x.system for x in records if (x.task, x.data) == (r.task, r.data)}
+            ours = {name for x in records if (x.task, x.data) == (r.task, r.data) for name in called(x)}
             theirs = [s for t, d, s in printed if (t, d) == (key(r.task), r.data) and s not in ours]
             out += [
                 (r.task, r.data, s, *[""] * (len(HEAD) - 3), paper(printed[key(r.task), r.data, s])) for s in theirs
@@ -167,6 +168,11 @@ def row(r: tables.Record, data: float | None, published: tuple[float, float] | N
         "" if r.normalised is None else f"{r.normalised:.1f}",
         paper(published),
     )
+
+
+def called(r: tables.Record) -> tuple[str, ...]:
+    """What a printed row of this system may be called: with what was swept first."""
+    return (f"{r.system} {r.swept}", r.system) if r.swept else (r.system,)
 
 
 def named(r: tables.Record) -> str:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxomarl.algorithms import REGISTRY
 from jaxomarl.base import JaxomarlError
 from jaxomarl.cli import cells, commands, dom2_figures, dom2_tables, shifted, six_landmarks
 from jaxomarl.cli.shifted import Meeting
@@ -173,6 +174,19 @@ def test_figure_7_sweeps_a_field_after_another(tmp_path, monkeypatch):
     assert lines[0][3] != lines[1][3]
     with pytest.raises(JaxomarlError, match="what is swept"):
         dom2_figures.fig7(dataclasses.replace(ask, overrides={"policy_lr": [0.1]}))
+
+
+def test_a_swept_row_meets_the_printed_row_of_its_name(tag):
+    """MA-EDP is printed twice in Table 4, once for each sampler; every printed row is beside one of ours, or below."""
+    (record,) = tag[0].records
+    ours = [record._replace(system="edp", swept=f"sampler={k}") for k in ("dpm", "ddpm")] + [record]
+    text = cells.body(ours, {}, dom2_tables.published(4), dom2_tables.printed_task, "std", alone=True)
+    lines = [[x.strip() for x in line.split("|")[1:-1]] for line in text.splitlines()[2:]]
+    (dpm, ddpm, bc), theirs = lines[:3], [line[2] for line in lines[3:]]
+    assert (dpm[-1], ddpm[-1], bc[-1]) == ("64.3 ± 14.3", "8.8 ± 8.5", "")
+    wanted = {"brac", "iql-ind", "diffusion-ql", "omac", "omiga", "cfcql", "madiff", "dof", "dom2"}
+    assert len(theirs) == len(wanted) == 9 and set(theirs) == wanted
+    assert {*dom2_tables.SYSTEMS, *dom2_tables.BESIDE} <= set(REGISTRY)
 
 
 def test_thresholds_out_of_reach_are_left_out_and_said(tmp_path):
