@@ -78,7 +78,7 @@ PLANS = {
                 ("6halfcheetah", WALKING, 1, 40_000),
                 ("3hopper", SHORT, 3, 120_000),
                 ("2ant", SHORT, 1, 80_000),
-                ("4ant", SHORT, 1, 48_000),
+                ("4ant", SHORT._replace(steps=6_000), 1, 48_000),
             )
         ),
     )
