@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import tyro
 
 from jaxomarl.base import JaxomarlError, refuse
-from jaxomarl.cli import api, collect, directions, plan, render, reproduce, runtime, session, table2
+from jaxomarl.cli import api, behaviours, collect, directions, plan, render, reproduce, runtime, session, table2
 from jaxomarl.cli import data as data_sets
 from jaxomarl.cli.data_flags import Data
 from jaxomarl.cli.progress import Lines, clock
@@ -85,7 +85,7 @@ class Reproduce:
     """Make a paper's table again, ours beside the published numbers."""
 
     table: tyro.conf.Positional[str]
-    """omsd-table1, omsd-table2, dom2-table1, -table2, -table3, -table7, -table8, -table9, dom2-fig5 or dom2-fig7."""
+    """omsd-table1 or 2; dom2-table1, 2, 3, 4, 7, 8 or 9; dom2-fig5, dom2-fig7; or dof-games."""
     seeds: str = "16"
     systems: tuple[str, ...] = ()
     """Rows of the table; empty: all of ours. omsd-table1 takes neither this nor what follows, up to --cfg."""
@@ -142,7 +142,29 @@ class Collect:
     """Keep compiled programs in the user's cache directory."""
 
 
-COMMANDS = {"sweep": Sweep, "train": Train, "collect": Collect, "data": Data, "reproduce": Reproduce, "render": Render}
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Behaviours:
+    """Make the package's prey and behaviours again, as they were made for it."""
+
+    names: tyro.conf.Positional[tuple[str, ...]]
+    """prey, or tasks without their family: spread tag world 2halfcheetah 3hopper."""
+    steps: int = 0
+    """MATD3's updates; 0: as planned."""
+    out: Path = Path("runs/behaviours")
+    """Folder; the package's own are in jaxomarl/assets."""
+    compile_cache: bool = True
+    """Keep compiled programs in the user's cache directory."""
+
+
+COMMANDS = {
+    "sweep": Sweep,
+    "train": Train,
+    "collect": Collect,
+    "data": Data,
+    "reproduce": Reproduce,
+    "render": Render,
+    "behaviours": Behaviours,
+}
 
 
 class Stop:
@@ -191,6 +213,9 @@ def run(command: str, argv: list[str]) -> int:
             return 0
         if isinstance(asked, Data):
             return data_sets.run(asked)
+        if isinstance(asked, Behaviours):
+            behaviours.make(asked.names, asked.out, asked.steps)
+            return 0
         with Stop() as stop:
             try:
                 if isinstance(asked, Reproduce):

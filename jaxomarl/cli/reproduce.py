@@ -14,7 +14,7 @@ from jaxtyping import Array
 
 from jaxomarl.algorithms import REGISTRY, brpo, omsd
 from jaxomarl.base import Algorithm, Spec, Stage, System, refuse
-from jaxomarl.cli import api, dom2_figures, dom2_tables, session, six_landmarks
+from jaxomarl.cli import api, dof_games, dom2_figures, dom2_tables, session, six_landmarks
 from jaxomarl.cli.cells import Asked, markdown
 from jaxomarl.cli.progress import Lines
 from jaxomarl.cli.table2 import omsd_table2
@@ -173,10 +173,12 @@ TABLES: dict[str, Callable[[Asked], str]] = {
     "dom2-table1": dom2_tables.table1,
     "dom2-table2": dom2_tables.table2,
     "dom2-table3": dom2_tables.table3,
+    "dom2-table4": dom2_tables.table4,
     "dom2-table7": six_landmarks.table7,
     "dom2-table8": six_landmarks.table8,
     "dom2-table9": dom2_tables.table9,
     "dom2-fig5": dom2_figures.fig5,
     "dom2-fig7": dom2_figures.fig7,
+    "dof-games": dof_games.dof_games,
 }
 """What `reproduce` makes, by name."""

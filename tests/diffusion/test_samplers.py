@@ -300,6 +300,72 @@ def test_the_first_order_solver_is_ddim_with_all_its_arguments():
     np.testing.assert_array_equal(one, other)
 
 
-def test_the_second_order_is_refused_with_a_way_out():
-    with pytest.raises(JaxomarlError, match=r"order.*expected 1, found 2.*order=1"):
-        samplers.dpm_solver(schedules.vp(), 10, order=2)
+# --- the second order ---
+
+
+def second(schedule, steps, *args, **more):
+    return samplers.dpm_solver(schedule, steps, *args, order=2, **more)
+
+
+def affine(solver, schedule, steps):
+    """(b, c) of the samples b + c z, z ~ N(0, 1), under the exact denoiser of N(M, S^2): start 0 and 1 of one draw."""
+    run = lambda start: solver(schedule, steps, start)(jax.random.key(11), gaussian(schedule), ())
+    zero, one = (float(x) for x in jax.jit(lambda: (run(0.0), run(1.0)))())
+    z = jax.random.normal(jax.random.split(jax.random.key(11))[0], ())
+    return zero, (one - zero) / float(z)
+
+
+def second_law(schedule, steps):
+    """The multistep rule in double precision, b and c carried apart."""
+    alpha, sigma = (v[::-1] for v in grid(schedule, steps))
+    with np.errstate(divide="ignore"):
+        level = np.log(alpha / sigma)
+    x, before = np.array([0.0, np.hypot(alpha[0], sigma[0])]), None
+    for k in range(steps):
+        gain = alpha[k] * S**2 / (alpha[k] ** 2 * S**2 + sigma[k] ** 2)
+        x0 = gain * x + np.array([M - gain * alpha[k] * M, 0.0])
+        aim = x0
+        if 0 < k < steps - 1:
+            ratio = (level[k + 1] - level[k]) / (level[k] - level[k - 1])
+            aim = (1 + ratio / 2) * x0 - ratio / 2 * before
+        keep = sigma[k + 1] / sigma[k]
+        x, before = keep * x + (alpha[k + 1] - alpha[k] * keep) * aim, x0
+    return x
+
+
+@pytest.mark.parametrize(("name", "steps"), [("vp", 20), ("cosine", 20), ("edm", 40)])
+def test_the_second_order_is_the_multistep_rule(name, steps):
+    schedule = SCHEDULES[name][0]
+    np.testing.assert_allclose(affine(second, schedule, steps), second_law(schedule, steps), rtol=2e-3, atol=2e-4)
+    assert abs(second_law(schedule, steps)[1] - affine(samplers.ddim, schedule, steps)[1]) > 5e-3  # not the first's
+
+
+def test_the_error_falls_with_the_square_of_the_steps():
+    """The std of N(M, S^2) under the exact score: halving the steps' size halves or quarters the error."""
+    edm, counts = schedules.edm(), (40, 80, 160)
+    first, two = (np.array([abs(affine(f, edm, k)[1] - S) for k in counts]) for f in (samplers.dpm_solver, second))
+    np.testing.assert_allclose(np.log2(first[:-1] / first[1:]), 1.0, atol=0.05)
+    np.testing.assert_allclose(np.log2(two[:-1] / two[1:]), 2.0, atol=0.15)
+    assert (two < first / 5).all()
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_without_a_step_between_the_ends_both_orders_are_one(steps):
+    vp = schedules.vp()
+    one, two = (drawn(f(vp, steps), 12, gaussian(vp), (50,)) for f in (samplers.ddim, second))
+    np.testing.assert_array_equal(one, two)
+
+
+def test_the_second_order_keeps_points_bounds_and_padding():
+    vp, mask = schedules.vp(), np.array([1.0, 1.0, 0.0], np.float32)
+    point = jnp.array([0.3, -0.8, 0.0])
+    found = drawn(second(vp, 6, mask=mask), 13, lambda x, t: jnp.broadcast_to(point, x.shape), (5, 3))
+    np.testing.assert_array_equal(found, np.tile(point, (5, 1)))
+    wild = guidance.masked(guidance.clipped(lambda x, t: 3.0 * x + 0.1, -1.0, 1.0), mask)
+    x = drawn(second(vp, 6, mask=mask), 14, wild, (200, 3))
+    assert np.abs(x).max() <= 1.0 and (np.abs(x[:, :2]) == 1.0).any() and not x[:, 2].any()
+
+
+def test_the_third_order_is_refused_with_a_way_out():
+    with pytest.raises(JaxomarlError, match=r"order.*expected 1 or 2, found 3.*order=2"):
+        samplers.dpm_solver(schedules.vp(), 10, order=3)
