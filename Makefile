@@ -28,10 +28,11 @@ lint: $(STAMP) ## Style, format and types
 	$(PY) -m ruff format --check .
 	$(PY) -m pyright
 
-bench: $(STAMP) ## Time updates, environments, data and minibatches; one JSON line each
+bench: $(STAMP) ## Time updates, environments, data, minibatches and samplers; one JSON line each
 	$(PY) -m benchmarks.updates
 	$(PY) -m benchmarks.environments
 	$(PY) -m benchmarks.mamujoco --engines c batch gymnasium
+	$(PY) -m benchmarks.reverse_process
 
 clean: ## Remove the environment and all caches; runs/ stays
 	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -1,8 +1,9 @@
 """Time and memory of one reverse process of a team: `python -m benchmarks.reverse_process`.
 
 Rows are f (how agents' noise is put together), the number of agents n and the sampler: DDPM and DDIM of a noise model,
-and one call of a consistency model on the same network. Each agent has a network of its own (DoF-Policy's: [x, o, time]
--> width, three times, Mish), so n agents have n times the parameters.
+and one call of a consistency model on the same network: DoF-Policy's, [x, o, time] -> width, three times, Mish. Agents
+share one that is told who it acts for, as in DoF's released code; with --no-shared each has its own, n times the
+parameters, of which a processor's cache holds those of few agents only.
 
 What is compared takes turns, round after round; medians are reported beside their range. One call of the denoiser is
 timed for every f and n. A whole chain is timed where it takes no more than --chain seconds; where it would take longer
@@ -31,10 +32,11 @@ from jaxomarl.base import Denoise, JaxomarlError, refuse
 from jaxomarl.cli import runtime
 from jaxomarl.diffusion.consistency import consistency, consistent
 from jaxomarl.diffusion.factorise import ALONE, NOISE, composed, factorisation
+from jaxomarl.diffusion.guidance import clipped
 from jaxomarl.diffusion.parameterise import from_eps
 from jaxomarl.diffusion.samplers import Sampler, ddim, ddpm
 from jaxomarl.diffusion.schedules import vp_discrete
-from jaxomarl.networks.agents import separate
+from jaxomarl.networks.agents import separate, shared
 from jaxomarl.networks.denoisers import fourier
 from jaxomarl.networks.mlp import mish, mlp
 
@@ -60,6 +62,8 @@ class Flags:
     known: int = 18
     """Columns of what an agent is told."""
     width: int = 256
+    shared: bool = True
+    """One network for all agents, or one for each."""
     batch: int = 10
     """Teams that sample at once."""
     seconds: float = 1.0
@@ -92,10 +96,12 @@ class Timed(Cell):
 
 
 def team(flags: Flags, kind: str, agents: int) -> tuple[Any, Callable, Callable]:
-    """(parameters, params -> denoiser, params -> consistency function) of a team with random networks."""
+    """(parameters, params -> clipped denoiser, params -> consistency function) of a team with random networks."""
     schedule = vp_discrete()
-    own = mlp(flags.columns + flags.known + 2 * FREQUENCIES, (flags.width,) * 3, flags.columns, mish)
-    nets, f = separate(own, agents), factorisation(kind, agents, flags.columns, flags.columns + 1 + flags.known)
+    inputs = flags.columns + flags.known + 2 * FREQUENCIES
+    net = lambda inputs: mlp(inputs, (flags.width,) * 3, flags.columns, mish)
+    nets = shared(net, inputs, agents) if flags.shared else separate(net(inputs), agents)
+    f = factorisation(kind, agents, flags.columns, flags.columns + 1 + flags.known)
     y = jax.random.normal(jax.random.key(1), (flags.batch, agents, flags.known))
 
     def parts(params: Any, x: jax.Array, t: jax.Array, y: jax.Array) -> jax.Array:
@@ -105,7 +111,7 @@ def team(flags: Flags, kind: str, agents: int) -> tuple[Any, Callable, Callable]
     noise = composed(parts, f, jnp.ones((agents, flags.columns)), executed=True)
     params = {"parts": nets.init(jax.random.key(2)), "noise": f.init(jax.random.key(3))}
     eps = lambda params: lambda x, t: noise(params, x, t, y)
-    denoise: Callable[[Any], Denoise] = lambda params: from_eps(eps(params), schedule)
+    denoise: Callable[[Any], Denoise] = lambda params: clipped(from_eps(eps(params), schedule), -1.0, 1.0)
     return params, denoise, lambda params: consistent(eps(params), schedule)
 
 
@@ -163,6 +169,7 @@ def line(
         "columns": flags.columns,
         "width": flags.width,
         "batch": flags.batch,
+        "shared": flags.shared,
     }
 
 
