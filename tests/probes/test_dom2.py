@@ -45,7 +45,7 @@ def actions():
     def learn(eta):
         with mock.patch.object(dom2, "networks", fixed):
             algorithm = dom2.policy(SPEC, dataclasses.replace(LEARN, eta=eta))
-        return played(algorithm, trained(algorithm, data, 600), 200)
+        return played(algorithm, trained(algorithm, data, 1200), 200)
 
     return np.asarray(learn(jnp.array(ETAS)))
 
