@@ -8,21 +8,22 @@ medians are multiplied up to the protocol's counts: the line says from how many.
     evaluation  = 100 * seconds for R times 10 episodes
 """
 
-import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from benchmarks.updates import machine, peak, reset_peak, short
-from jaxomarl.base import JaxomarlError, Past, refuse
+from benchmarks.report import report, short
+from benchmarks.updates import peak, reset_peak
+from jaxomarl.base import Past, refuse
 from jaxomarl.cli import api, runtime
 from jaxomarl.cli.plan import Group
 from jaxomarl.data.stats import statistics as data_statistics
@@ -52,6 +53,8 @@ class Flags:
     """Transitions in the data; what an update costs does not depend on them."""
     scale: float = 1.0
     """Of the preset's widths, by its cube root; 1 is the paper's."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """JSON lines go here; empty: to the standard output."""
 
 
 def measure(system: str, runs: int, flags: Flags) -> dict[str, Any]:
@@ -82,7 +85,6 @@ def measure(system: str, runs: int, flags: Flags) -> dict[str, Any]:
         "compile_seconds": program.compile_seconds,
         "program_mb": held / 2**20,
         "peak_rss_mb": peak() / 2**20,
-        "machine": machine(),
     }
 
 
@@ -142,25 +144,21 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
+def bench(flags: Flags) -> Iterator[dict[str, Any]]:
+    """Every line, as it comes."""
+    for name in ("chunks", "chunk", "rows"):
+        if getattr(flags, name) < 1:
+            raise refuse(f"--{name}", "at least 1", getattr(flags, name), "The defaults take some minutes.")
+    for system in flags.systems:
+        for runs in flags.runs:
+            yield measure(system, runs, flags)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print; the exit code."""
     flags = tyro.cli(Flags, args=argv, prog="python -m benchmarks.dom2_cost")
     runtime.use_cores()
-    jax.config.update("jax_enable_compilation_cache", False)
-    lines = []
-    try:
-        for name in ("chunks", "chunk", "rows"):
-            if getattr(flags, name) < 1:
-                raise refuse(f"--{name}", "at least 1", getattr(flags, name), "The defaults take some minutes.")
-        for system in flags.systems:
-            for runs in flags.runs:
-                lines.append(measure(system, runs, flags))
-                print(json.dumps(lines[-1]), flush=True)
-    except JaxomarlError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"\n{machine()}\n\n{table(lines)}", file=sys.stderr)
-    return 0
+    return report(bench(flags), table, flags.out)
 
 
 if __name__ == "__main__":

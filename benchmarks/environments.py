@@ -11,8 +11,6 @@ and every environment gets the same draw of actions. Nothing is timed before it 
 
 import contextlib
 import dataclasses
-import json
-import os
 import statistics
 import sys
 import time
@@ -26,7 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from benchmarks.updates import GIB, ROUNDS, SAMPLE, SPREAD, machine, peak, random_data, reset_peak, short
+from benchmarks.report import report, short
+from benchmarks.updates import GIB, ROUNDS, SAMPLE, SPREAD, peak, random_data, reset_peak
 from jaxomarl.algorithms import omsd
 from jaxomarl.base import Environment, Episodes, JaxomarlError, Task, refuse
 from jaxomarl.data import catalog as data_catalog
@@ -408,20 +407,7 @@ def bench(flags: Flags) -> Iterator[dict[str, Any]]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print; the exit code."""
     flags = tyro.cli(Flags, args=argv, prog="python -m benchmarks.environments")
-    jax.config.update("jax_enable_compilation_cache", False)  # so that compile seconds are the compiler's
-    print(machine(), file=sys.stderr)
-    lines = []
-    try:
-        with flags.out.open("w") if flags.out else contextlib.nullcontext(sys.stdout) as out:
-            for line in bench(flags):
-                line |= {"load": os.getloadavg()[0], "machine": machine()}
-                print(json.dumps(line), file=out, flush=True)
-                lines.append(line)
-    except (JaxomarlError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"\n{machine()}\n\n{table(lines)}", file=sys.stderr)
-    return 0
+    return report(bench(flags), table, flags.out)
 
 
 if __name__ == "__main__":

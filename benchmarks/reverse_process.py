@@ -10,10 +10,7 @@ timed for every f and n. A whole chain is timed where it takes no more than --ch
 its time is that of one call times the calls, and its line says so.
 """
 
-import contextlib
 import dataclasses
-import json
-import os
 import statistics
 import sys
 import time
@@ -27,8 +24,8 @@ import jax.numpy as jnp
 import tyro
 
 from benchmarks.environments import Cell, take_turns
-from benchmarks.updates import machine, short
-from jaxomarl.base import Denoise, JaxomarlError, refuse
+from benchmarks.report import report, short
+from jaxomarl.base import Denoise, refuse
 from jaxomarl.cli import runtime
 from jaxomarl.diffusion.consistency import consistency, consistent
 from jaxomarl.diffusion.factorise import ALONE, NOISE, composed, factorisation
@@ -203,27 +200,14 @@ def bench(flags: Flags) -> Iterator[dict[str, Any]]:
     """Every line, as it comes."""
     flags = checked(flags)
     for kind in flags.f:
-        for one in measure(flags, kind):
-            yield {**one, "load": os.getloadavg()[0], "machine": machine()}
+        yield from measure(flags, kind)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print; the exit code."""
     flags = tyro.cli(Flags, args=argv, prog="python -m benchmarks.reverse_process")
     runtime.use_cores()
-    jax.config.update("jax_enable_compilation_cache", False)  # so that compile seconds are the compiler's
-    print(machine(), file=sys.stderr)
-    lines = []
-    try:
-        with flags.out.open("w") if flags.out else contextlib.nullcontext(sys.stdout) as out:
-            for one in bench(flags):
-                print(json.dumps(one), file=out, flush=True)
-                lines.append(one)
-    except (JaxomarlError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"\n{machine()}\n\n{table(lines)}", file=sys.stderr)
-    return 0
+    return report(bench(flags), table, flags.out)
 
 
 if __name__ == "__main__":

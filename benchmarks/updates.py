@@ -11,9 +11,6 @@ Stages before the timed one are initialised and not trained: an update's cost do
 """
 
 import contextlib
-import json
-import os
-import platform
 import re
 import resource
 import statistics
@@ -30,8 +27,9 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
+from benchmarks.report import report, short
 from jaxomarl.algorithms import omsd
-from jaxomarl.base import Dataset, Episodes, JaxomarlError, Past, Spec, refuse
+from jaxomarl.base import Dataset, Episodes, Past, Spec, refuse
 from jaxomarl.cli import runtime
 from jaxomarl.data import catalog as data_catalog
 from jaxomarl.data.dataset import pack
@@ -319,18 +317,6 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
-def short(x: float | None) -> str:
-    """Three digits, or nothing."""
-    return "" if x is None else f"{x:.0f}" if abs(x) >= 100 else f"{x:#.3g}"
-
-
-def machine() -> str:
-    """What the numbers were measured on, in one line."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    devices = f"{jax.device_count()} {jax.default_backend()} device(s), {jax.devices()[0].device_kind}"
-    return f"{devices}; {cores} cores; jax {jax.__version__}, Python {platform.python_version()}"
-
-
 def checked(flags: Flags) -> list[Size]:
     """The sizes that were asked for; raises JaxomarlError for flags that mean nothing."""
     for stage in flags.stages:
@@ -347,8 +333,7 @@ def bench(flags: Flags) -> Iterator[dict[str, Any]]:
     """Every line, as it comes."""
     for one in checked(flags):
         for stage in flags.stages:
-            for line in measure(one, stage, flags.runs, flags.seconds, flags.mapping, flags.max_gib):
-                yield {**line, "load": os.getloadavg()[0], "machine": machine()}
+            yield from measure(one, stage, flags.runs, flags.seconds, flags.mapping, flags.max_gib)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -358,19 +343,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         jax.config.update("jax_num_cpu_devices", flags.devices)
     else:
         runtime.use_cores()
-    jax.config.update("jax_enable_compilation_cache", False)  # so that compile seconds are the compiler's
-    print(machine(), file=sys.stderr)
-    lines = []
-    try:
-        with flags.out.open("w") if flags.out else contextlib.nullcontext(sys.stdout) as out:
-            for line in bench(flags):
-                print(json.dumps(line), file=out, flush=True)
-                lines.append(line)
-    except (JaxomarlError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"\n{machine()}\n\n{table(lines)}", file=sys.stderr)
-    return 0
+    return report(bench(flags), table, flags.out)
 
 
 if __name__ == "__main__":

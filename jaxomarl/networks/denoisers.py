@@ -24,8 +24,9 @@ def fourier(t: Float[Array, "*B"], frequencies: int) -> Float[Array, "*B F"]:
 def slow(t: Float[Array, "*B"]) -> Float[Array, "*B 12"]:
     """[sin pi k t, cos pi k t], k = 1, 2, 4, .., 32: sinusoids that few updates learn to read.
 
-    A network told the time by `fourier`, which turns 30 times and more over [0, 1], learns each noise level apart. On
-    spread's one-expert data, 5,000 updates of a diffusion clone 64 wide score 558 with these and 536 with those.
+    Nearer to the sinusoidal embeddings of Diffusion-QL than `fourier`, which turns 30 times and more over [0, 1] and
+    lets a network learn each noise level apart. Networks 16 wide learn faster from that, wider ones on the particle
+    tasks from these.
     """
     angles = math.pi * t[..., None] * 2.0 ** jnp.arange(6)
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)

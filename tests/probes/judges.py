@@ -6,7 +6,7 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import numpy as np
-from alone import MODE, SPEC, gradient, jit, played, trained, two_modes
+from alone import MODE, SPEC, far, gradient, jit, played, trained, two_modes
 
 from jaxomarl.networks.mlp import Network
 
@@ -66,3 +66,14 @@ def learned(module, cfg, steps, **swept):
         return played(algorithm, trained(algorithm, data, steps), 200)
 
     return np.asarray(learn(jnp.array(values)))
+
+
+def follows_targets(update, state, polyak):
+    """The critics' step takes next actions of the target policy and not of the policy; targets follow both nets."""
+    step = lambda actor: gradient(update(state._replace(actor=actor)).critic)
+    first, moved = step(state.actor), jax.tree.map(lambda x: 30.0 * x, state.actor)
+    assert far(step(state.actor._replace(params=moved.params)), first) == 0
+    assert far(step(state.actor._replace(target=moved.target)), first) > 1e-3
+    for before, net in zip(state, update(state), strict=True):
+        want = jax.tree.map(lambda p, t: polyak * p + (1 - polyak) * t, net.params, before.target)
+        assert far(net.target, want) < 1e-6

@@ -4,13 +4,12 @@ import dataclasses
 from functools import partial
 from unittest import mock
 
-import alone
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from alone import MODE, PAST, SPEC, batch_of, far, filled, jit, judged, played, trained, two_modes
-from judges import difference, largest, modes
+from judges import difference, follows_targets, largest, modes
 
 from jaxomarl.algorithms import dof, independent_diffusion
 from jaxomarl.base import JaxomarlError, Observation, Spec
@@ -137,13 +136,7 @@ def test_the_divisor_is_the_values_size_and_constant(update, state):
 
 
 def test_next_actions_are_the_target_policys_and_targets_follow(update, state):
-    step = lambda actor: alone.gradient(update(state._replace(actor=actor)).critic)
-    first, moved = step(state.actor), jax.tree.map(lambda x: 30.0 * x, state.actor)
-    assert far(step(state.actor._replace(params=moved.params)), first) == 0
-    assert far(step(state.actor._replace(target=moved.target)), first) > 1e-3
-    for before, net in zip(state, update(state), strict=True):
-        want = jax.tree.map(lambda p, t: 0.2 * p + 0.8 * t, net.params, before.target)
-        assert far(net.target, want) < 1e-6
+    follows_targets(update, state, polyak=0.2)
 
 
 # --- acting ---

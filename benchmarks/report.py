@@ -1,0 +1,49 @@
+"""What every benchmark says of its machine, and how its lines are written."""
+
+import contextlib
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxomarl.base import JaxomarlError
+
+Line = dict[str, Any]
+
+
+def report(lines: Iterable[Line], table: Callable[[Sequence[Line]], str], out: Path | None) -> int:
+    """Write each line as JSON as it comes, with the load and the machine, then all as a table; the exit code.
+
+    Lines go to `out`, or to the standard output; everything else goes to the standard error. What a compiler took is
+    part of the lines, so the compile cache is off.
+    """
+    jax.config.update("jax_enable_compilation_cache", False)
+    print(machine(), file=sys.stderr)
+    seen = []
+    try:
+        with out.open("w") if out else contextlib.nullcontext(sys.stdout) as file:
+            for line in lines:
+                seen.append({**line, "load": os.getloadavg()[0], "machine": machine()})
+                print(json.dumps(seen[-1]), file=file, flush=True)
+    except (JaxomarlError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"\n{machine()}\n\n{table(seen)}", file=sys.stderr)
+    return 0
+
+
+def machine() -> str:
+    """What the numbers were measured on, in one line."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    devices = f"{jax.device_count()} {jax.default_backend()} device(s), {jax.devices()[0].device_kind}"
+    return f"{devices}; {cores} cores; jax {jax.__version__}, Python {platform.python_version()}"
+
+
+def short(x: float | None) -> str:
+    """Three digits, or nothing."""
+    return "" if x is None else f"{x:.0f}" if abs(x) >= 100 else f"{x:#.3g}"
