@@ -23,6 +23,7 @@ from jaxomarl.data.stats import identity
 from jaxomarl.envs import stored
 from jaxomarl.envs.catalog import make as make_task
 from jaxomarl.envs.mpe import scenarios, train_prey
+from jaxomarl.envs.mpe.behaviours import renumbered
 from jaxomarl.envs.mpe.prey import HIDDEN, LAYERS, NORM, Prey
 from jaxomarl.envs.recipes import Behaviour, play_rows, uniform
 from jaxomarl.envs.rollout import team_score
@@ -49,6 +50,8 @@ class Plan(NamedTuple):
     """Of the environment, for each return by which a snapshot is chosen; the final measurements take five times it."""
     top: str = "expert"
     """What the best snapshots are called."""
+    orders: dict[int, tuple[int, ...]] = {}  # noqa: RUF012
+    """Seed -> how its best snapshot's agents are numbered anew (envs/mpe/behaviours.py)."""
 
     @property
     def name(self) -> str:
@@ -68,7 +71,13 @@ SHORT = WALKING._replace(fractions={"medium": 0.5, "poor": 0.2}, top="good")
 PLANS = {
     plan.name: plan
     for plan in (
-        Plan("mpe/spread", {"medium": 0.31}, True, {"policy_steps": 40_000, "every": 8}),
+        Plan(
+            "mpe/spread",
+            {"medium": 0.31},
+            True,
+            {"policy_steps": 40_000, "every": 8},
+            orders={1: (2, 0, 1), 2: (2, 0, 1)},
+        ),
         Plan("mpe/tag", {"medium": 0.57}, True, {"policy_steps": 12_000, "every": 4}),
         Plan("mpe/world", {"medium": 0.79}, True, {"policy_steps": 12_000, "every": 4}),
         *(
@@ -170,7 +179,9 @@ def choose(plan: Plan, env: Environment, seen: list[list[dict[str, Any]]]) -> tu
     targets = {kind: float(random + part * (reached - random)) for kind, part in plan.fractions.items()}
     upto = lambda many, last: [s for s in many if s["update"] <= last["update"]]
     ways = [upto(many, last) for many, last in zip(seen, best, strict=True)]
-    chosen = {plan.top: best} | {k: [nearest(env, way, t, plan.steps) for way in ways] for k, t in targets.items()}
+    told = lambda k, s: {**s, "params": renumbered(s["params"], plan.orders[k])} if k in plan.orders else s
+    top = [told(k, s) for k, s in enumerate(best)]
+    chosen = {plan.top: top} | {k: [nearest(env, way, t, plan.steps) for way in ways] for k, t in targets.items()}
     if plan.ladder:
         first = upto(seen[0], chosen["medium"][0])
         rungs = [random + (targets["medium"] - random) * k / (RUNGS - 1) for k in range(RUNGS)]

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -13,7 +14,7 @@ from jaxomarl.data import files
 from jaxomarl.data.catalog import load
 from jaxomarl.data.dataset import content_hash
 from jaxomarl.envs import catalog, stored
-from jaxomarl.envs.mpe.behaviours import PARTICLES
+from jaxomarl.envs.mpe.behaviours import PARTICLES, renumbered
 from jaxomarl.envs.recipes import Behaviour, play_rows
 
 NAMES = ("spread", "tag", "world")
@@ -101,6 +102,33 @@ def test_shipped_behaviours_play_as_their_references_say(name):
             assert abs(returns.mean() - row["data"]) < 4 * row["data_std"] * (1 / 1000 + 1 / 10_000) ** 0.5
             assert abs(row["greedy"] - row["greedy_float32"]) < 0.01 * told["expert"]  # storing as float16
         assert len(told[f"{kind}_behaviours"]) >= 3
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 0, 2), (2, 1, 0)])
+def test_a_renumbered_team_acts_as_the_first_one_where_its_agents_stand(order):
+    where, speed, marks = (np.asarray(x) for x in jax.random.normal(jax.random.key(3), (3, 3, 2)))
+
+    def seen(where, speed):
+        others = [[where[j] - where[i] for j in range(3) if j != i] for i in range(3)]
+        rows = [np.concatenate([speed[i], where[i], *(marks - where[i]), *others[i], np.zeros(4)]) for i in range(3)]
+        return jnp.asarray(np.stack(rows), jnp.float32)
+
+    params, back = stored.stored("mpe", "spread")["expert"][0], np.argsort(order)
+    first = stored.play(params, seen(where[back], speed[back]))  # agent order[i] stands where agent i does
+    again = stored.play(renumbered(params, order), seen(where, speed))
+    np.testing.assert_allclose(again, np.asarray(first)[list(order)], atol=1e-5)
+
+
+def test_experts_of_spread_share_the_landmarks_out_in_two_ways():
+    """At the same observations, experts of one numbering act nearly alike, and the two numberings apart."""
+    episodes = catalog.make("mpe/spread").recipes["expert"](jax.random.key(5), 4000)
+    acted = np.stack(
+        [jax.vmap(lambda o, p=p: stored.play(p, o))(episodes.obs) for p in stored.stored("mpe", "spread")["expert"]]
+    )
+    apart = np.abs(acted[:, None] - acted[None]).mean(axis=(2, 3, 4))
+    same = [apart[0, 1], apart[2, 3]]
+    other = [apart[i, j] for i in (0, 1) for j in (2, 3)]
+    assert 1.5 * max(same) < min(other)
 
 
 FRACTION = {"spread": 0.31, "tag": 0.57, "world": 0.79}
