@@ -27,6 +27,7 @@ from jaxomarl.data.dataset import check_transitions, sample_transitions
 from jaxomarl.networks.actors import actor
 from jaxomarl.networks.agents import separate
 from jaxomarl.optim import Net, create, descend
+from jaxomarl.stages import clone
 from jaxomarl.stages.extraction import OPTIMISERS, optimiser
 from jaxomarl.stages.inputs import observed
 
@@ -37,23 +38,10 @@ FIELDS = (
 
 
 @config
-class Config:
+class Config(clone.Config):
     """BC's settings."""
 
-    normalise: bool = static(default=False)
-    """z-score observations inside the networks."""
-    chunk: int = static(default=1000)
-    """Updates per compiled scan."""
-    every: int = static(default=10)
-    """Chunks between evaluations and checkpoints."""
-    policy_steps: int = static(default=100_000)
-    policy_batch: int = static(default=512)
-    policy_width: int = static(default=256)
-    """Of two hidden layers."""
-    policy_lr: float = 3e-4
     policy_optimiser: str = static(default="adam")
-    policy_anneal: bool = static(default=True)
-    """Cosine to zero over the stage."""
 
 
 class Cloned(NamedTuple):

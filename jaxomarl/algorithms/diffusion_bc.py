@@ -30,22 +30,11 @@ FIELDS = (*clone.FIELDS, "policy_anneal", "levels")
 
 
 @config
-class Config:
+class Config(clone.Config):
     """Diffusion BC's settings; sizes and rates are `bc`'s."""
 
     normalise: bool = static(default=True)
     """z-score observations inside the networks."""
-    chunk: int = static(default=1000)
-    """Updates per compiled scan."""
-    every: int = static(default=10)
-    """Chunks between evaluations and checkpoints."""
-    policy_steps: int = static(default=100_000)
-    policy_batch: int = static(default=512)
-    policy_width: int = static(default=256)
-    """Of the noise network's three hidden layers."""
-    policy_lr: float = 3e-4
-    policy_anneal: bool = static(default=True)
-    """Cosine to zero over the stage."""
     clip: float = 10.0
     """Largest norm of a gradient of one agent's network."""
     levels: int = static(default=15)

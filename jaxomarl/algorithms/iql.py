@@ -32,7 +32,7 @@ from jaxomarl.losses.td import TIME_LIMITS
 from jaxomarl.networks.actors import actor
 from jaxomarl.networks.agents import separate
 from jaxomarl.optim import Net, create, descend
-from jaxomarl.stages import critic
+from jaxomarl.stages import clone, critic
 from jaxomarl.stages.extraction import OPTIMISERS, optimiser
 from jaxomarl.stages.inputs import flat, observed
 
@@ -42,41 +42,12 @@ FIELDS = (
 
 
 @config
-class Config:
+class Config(critic.Config, clone.Config):
     """IQL's settings; those of the critic have OMSD's names and defaults, so that both share one."""
 
     execution: str = static(default="separate")
     """separate: each agent on its own observation. joint: one policy of the state for all."""
-    reward: str = static(default="team")
-    """team: the team's. first: agent 1's, as in the authors' code."""
-    time_limit: str = static(default="bootstrap")
-    """bootstrap: a cut episode goes on. terminal: a time limit ends it."""
-    normalise: bool = static(default=False)
-    """z-score observations and states inside the networks."""
-    gamma: float = 0.99
-    chunk: int = static(default=1000)
-    """Updates per compiled scan."""
-    every: int = static(default=10)
-    """Chunks between evaluations and checkpoints."""
-    critic_steps: int = static(default=500_000)
-    critic_batch: int = static(default=512)
-    critic_width: int = static(default=256)
-    critic_lr: float = 3e-4
-    critic_polyak: float = 0.005
-    expectile: float = 0.7
-    """tau of the value's expectile."""
-    critic_policy: bool = static(default=False)
-    """Also fit the joint policy beside the critic, to watch it."""
-    temperature: float = 3.0
-    """T of the advantage weights min(exp(T u), 100)."""
-    policy_steps: int = static(default=100_000)
-    policy_batch: int = static(default=512)
-    policy_width: int = static(default=256)
-    """Of two hidden layers."""
-    policy_lr: float = 3e-4
     policy_optimiser: str = static(default="adam")
-    policy_anneal: bool = static(default=True)
-    """Cosine to zero over the stage."""
 
 
 class Weighted(NamedTuple):

@@ -13,6 +13,7 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from jaxomarl.base import Algorithm, Batch, Dataset, Past, Spec, State
+from jaxomarl.config import config, static
 from jaxomarl.data.dataset import sample_transitions
 from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import Net, Params, create, descend
@@ -22,6 +23,25 @@ from jaxomarl.stages.inputs import observed
 FIELDS = (
     "policy_steps", "policy_batch", "policy_width", "policy_lr", "clip", "chunk", "normalise",
 )  # fmt: skip
+
+
+@config
+class Config:
+    """Settings of a stage of policies that are fitted to data."""
+
+    normalise: bool = static(default=False)
+    """z-score observations and states inside the networks."""
+    chunk: int = static(default=1000)
+    """Updates per compiled scan."""
+    every: int = static(default=10)
+    """Chunks between evaluations and checkpoints."""
+    policy_steps: int = static(default=100_000)
+    policy_batch: int = static(default=512)
+    policy_width: int = static(default=256)
+    """Of its hidden layers: two, or a noise network's three."""
+    policy_lr: float = 3e-4
+    policy_anneal: bool = static(default=True)
+    """Cosine to zero over the stage."""
 
 
 class Seen(NamedTuple):

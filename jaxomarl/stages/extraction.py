@@ -31,6 +31,7 @@ from jaxomarl.networks.actors import actor, start_at, uniform_start
 from jaxomarl.networks.agents import separate
 from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import Net, annealed
+from jaxomarl.stages import clone, critic
 from jaxomarl.stages.behaviour import agent_order
 from jaxomarl.stages.inputs import flat
 
@@ -53,34 +54,8 @@ FIELDS = (
 
 
 @config
-class Config:
+class Config(critic.Config, clone.Config):
     """Settings of OMSD and its ablations; the defaults are the authors' for the particle tasks."""
-
-    # --- what is learned from ---
-    reward: str = static(default="team")
-    """team: the team's. first: agent 1's, as in the authors' code. own: each agent's (independent critics alone)."""
-    time_limit: str = static(default="bootstrap")
-    """bootstrap: a cut episode goes on. terminal: a time limit ends it (the authors on the particle tasks)."""
-    normalise: bool = static(default=False)
-    """z-score observations and states inside the networks."""
-    gamma: float = 0.99
-    chunk: int = static(default=1000)
-    """Updates per compiled scan."""
-    every: int = static(default=10)
-    """Chunks between evaluations and checkpoints."""
-
-    # --- stage 1: critic ---
-    critic_steps: int = static(default=500_000)
-    critic_batch: int = static(default=512)
-    critic_width: int = static(default=256)
-    critic_lr: float = 3e-4
-    critic_polyak: float = 0.005
-    expectile: float = 0.7
-    """tau of the value's expectile."""
-    critic_policy: bool = static(default=False)
-    """Also fit the advantage-weighted policy, to watch it; nothing downstream reads it."""
-    temperature: float = 3.0
-    """T of the advantage weights min(exp(T u), 100); it reaches that policy alone."""
 
     # --- stage 2: behaviour scores ---
     score_model: str = static(default="diffusion")
@@ -101,15 +76,10 @@ class Config:
     """AdamW's decoupled weight decay."""
 
     # --- stage 3: policies ---
-    policy_steps: int = static(default=100_000)
-    policy_batch: int = static(default=512)
     policy_width: int = static(default=256)
     """Of two hidden layers; 0: none, a linear policy before its tanh."""
-    policy_lr: float = 3e-4
     policy_optimiser: str = static(default="adam")
     """adam, or sgd: the plain gradient flow that the analysis of fixed points and their basins is about."""
-    policy_anneal: bool = static(default=True)
-    """Cosine to zero over the stage."""
     start: str = static(default="network")
     """First actions: the network's own, "uniform:0.9" (drawn in +-0.9), or one number per agent, "0.5,-0.48"."""
     beta: float = 0.005
