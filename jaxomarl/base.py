@@ -250,6 +250,26 @@ class Batch(NamedTuple):
     next_available: Float[Array, "B N A"]
 
 
+class Window(NamedTuple):
+    """W = history + horizon + 1 neighbouring rows around drawn starts; the present is row `history`.
+
+    Rows past an end of the episode repeat its outermost row: there `valid` is 0.0, and actions, rewards, done and last
+    are zero. An episode's successor row is valid, but nothing was done in it: its action and reward are zero.
+    """
+
+    obs: Float[Array, "B W N O"]
+    state: Float[Array, "B W S"]
+    action: Float[Array, "B W N A"]
+    reward: Float[Array, "B W N"]
+    team_reward: Float[Array, "B W"]
+    done: Float[Array, "B W"]
+    last: Float[Array, "B W"]
+    alive: Float[Array, "B W N"]
+    available: Float[Array, "B W N A"]
+    valid: Float[Array, "B W"]
+    extra: dict[str, Array]  # what `prepare` added to the rows: [B, W, ...]
+
+
 # --- the systems ---
 
 

@@ -28,8 +28,13 @@ def resolve(
     rows: int = 0,
     episodes: int = 0,
     scale: float = 1.0,
+    augment: str = "",
 ) -> list[plan.Group]:
-    """Names to groups of runs, everything checked; raises JaxomarlError before any training."""
+    """Names to groups of runs, everything checked; raises JaxomarlError before any training.
+
+    `augment` is coda, synther or eaq, for all systems; a name such as "bc+coda" asks for it for one.
+    """
+    systems = [plan.named(name, augment) for name in systems]
     chosen = parse_seeds(str(seeds)) if isinstance(seeds, str | int) else parse_seeds(",".join(map(str, seeds)) + ",")
     if episodes < 0:
         raise refuse("--episodes", "a positive number", episodes, "Leave it out for the task's default.")
@@ -57,8 +62,9 @@ def resolve(
             loaded = load_data(task, stated, rows) if offline else ONLINE
             for name in systems:
                 dataset, manifest = ONLINE if plan.find_system(name).online else loaded
-                mine = find(preset, task.name, name)
-                given = mine.at(task.name, manifest["quality"]) if name in mine.systems else {}
+                base = name.partition("+")[0]
+                mine = find(preset, task.name, base)
+                given = mine.at(task.name, manifest["quality"]) if base in mine.systems else {}
                 mine_too = {k: v for k, v in (overrides or {}).items() if k in owners[name]}
                 cfgs = plan.configs(name, given, mine_too, scale)
                 groups += plan.groups(name, task, manifest["quality"], dataset, manifest, cfgs, chosen, scale)
@@ -77,16 +83,18 @@ def train(
     rows: int = 0,
     episodes: int = 0,
     scale: float = 1.0,
+    augment: str = "",
     report: Callable[..., None] = lambda group, progress: None,
     **cfg: Any,
 ) -> Results:
     """Train a system on a data set over seeds and return its results; `out` keeps them as the command line does.
 
-    `data` is a quality of the task ("" its default), `seeds` a count, "4:8" or a list; `cfg` sets the system's fields,
-    a list of values sweeps one. Raises JaxomarlError for anything that cannot be trained as asked.
+    `data` is a quality of the task ("" its default), `seeds` a count, "4:8" or a list; `augment` adds synthetic rows:
+    coda, synther or eaq; `cfg` sets the system's fields, a list of values sweeps one. Raises JaxomarlError for
+    anything that cannot be trained as asked.
     """
     overrides = {k: list(v) if isinstance(v, list | tuple) else [v] for k, v in cfg.items()}
-    groups = resolve([system], [task], [data], seeds, preset, overrides, rows, episodes, scale)
+    groups = resolve([system], [task], [data], seeds, preset, overrides, rows, episodes, scale, augment)
     folder = Path(out) if out is not None else None
     if folder is None and (resume or overwrite):
         raise JaxomarlError("train: resume and overwrite need out, the folder they are about")

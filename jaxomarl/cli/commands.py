@@ -52,6 +52,8 @@ class Common:
     """Times the preset's step counts, in whole chunks, and its widths by the cube root; --cfg values stay as given."""
     dry_run: bool = False
     """Say what would run, and stop."""
+    augment: str = ""
+    """coda, synther or eaq: part of every batch is synthetic: of the present policy, the data, or high returns."""
     compile_cache: bool = True
     """Keep compiled programs in the user's cache directory (JAXOMARL_CACHE moves it)."""
     cfg: Cfg = Cfg()  # type: ignore  # noqa: RUF009 (frozen, empty)
@@ -63,7 +65,7 @@ class Sweep(Common):
     """Train systems on tasks over seeds and settings: one table, intervals and pictures."""
 
     systems: tuple[str, ...] = MAIN
-    """Names as in the README's table."""
+    """Names as in the README's table; bc+coda is bc with --augment coda."""
     tasks: tuple[str, ...] = ("games/bandit",)
     data: tuple[str, ...] = ()
     """Qualities of data; empty: the preset's, or the task's default."""
@@ -85,7 +87,7 @@ class Reproduce:
     """Make a paper's table again, ours beside the published numbers."""
 
     table: tyro.conf.Positional[str]
-    """omsd-table1 or 2; dom2-table1, 2, 3, 4, 7, 8 or 9; dom2-fig5, dom2-fig7; or dof-games."""
+    """omsd-table1, 2; dom2-table1, 2, 3, 4, 7, 8, 9; dom2-fig5, dom2-fig7; dof-games, dof-planners, coda-games."""
     seeds: str = "16"
     systems: tuple[str, ...] = ()
     """Rows of the table; empty: all of ours. omsd-table1 takes neither this nor what follows, up to --cfg."""
@@ -277,7 +279,16 @@ def sweep(asked: Any, stop: Stop) -> None:
     data = asked.data if several else ((asked.data,) if asked.data else ())
     overrides = overridden(asked.cfg)
     groups = api.resolve(
-        systems, tasks, data, asked.seeds, asked.preset, overrides, asked.rows, asked.episodes, asked.scale
+        systems,
+        tasks,
+        data,
+        asked.seeds,
+        asked.preset,
+        overrides,
+        asked.rows,
+        asked.episodes,
+        asked.scale,
+        asked.augment,
     )
     if not groups:
         raise refuse("--systems, --tasks", "at least one name each", "none", "Leave the flag out for its default.")

@@ -2,11 +2,12 @@
 
 import dataclasses
 import difflib
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxomarl.algorithms import REGISTRY
+from jaxomarl.algorithms import REGISTRY, coda
 from jaxomarl.base import Dataset, JaxomarlError, System, Task, refuse
 from jaxomarl.config import digest, static_fields, traced_fields
 
@@ -35,19 +36,38 @@ class Group:
 
 
 def find_system(name: str) -> System:
-    """A registry row; JaxomarlError names the nearest."""
-    if name not in REGISTRY:
-        near = difflib.get_close_matches(name, REGISTRY, n=3, cutoff=0.4)
+    """A registry row, or "<row>+<augmentation>"; JaxomarlError names the nearest."""
+    base, _, kind = name.partition("+")
+    if base not in REGISTRY:
+        near = difflib.get_close_matches(base, REGISTRY, n=3, cutoff=0.4)
         hint = f"Did you mean {' or '.join(near)}?" if near else ""
-        raise refuse("system", f"one of {', '.join(REGISTRY)}", name, hint)
-    return REGISTRY[name]
+        raise refuse("system", f"one of {', '.join(REGISTRY)}", base, hint)
+    return _augmentation(base, kind) if "+" in name else REGISTRY[base]
+
+
+@functools.cache  # one Config for one name: programs and groups are told apart by it
+def _augmentation(base: str, kind: str) -> System:
+    if kind not in coda.AUGMENTATIONS:
+        near = difflib.get_close_matches(kind, coda.AUGMENTATIONS, n=1, cutoff=0.4)
+        hint = f"Did you mean {near[0]}?" if near else ""
+        raise refuse("--augment", f"one of {', '.join(coda.AUGMENTATIONS)}", kind, hint)
+    if REGISTRY[base].online:
+        raise refuse("--augment", "a system that learns from data", base, "It makes its own experience.")
+    return coda.augmentation(REGISTRY[base], base, kind)
+
+
+def named(system: str, augment: str) -> str:
+    """A system's name with what `--augment` adds to it."""
+    if augment and "+" in system:
+        raise refuse("--augment", "one augmentation of each system", f"{system} and {augment}", "Name it once.")
+    return f"{system}+{augment}" if augment else system
 
 
 def config_fields() -> dict[str, type]:
-    """Every field of every registered system's Config, with its type."""
+    """Every field of every registered system's Config, and of an augmentation's, with its type."""
     found: dict[str, type] = {}
-    for system in REGISTRY.values():
-        found.update({f.name: f.type for f in dataclasses.fields(system.Config)})  # type: ignore[arg-type]
+    for kind in (coda.Settings, *(system.Config for system in REGISTRY.values())):
+        found.update({f.name: f.type for f in dataclasses.fields(kind)})  # type: ignore[arg-type]
     return found
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from jaxomarl.algorithms import REGISTRY
 from jaxomarl.base import Algorithm, Observation, Past, Spec, State, refuse
+from jaxomarl.cli.plan import find_system
 from jaxomarl.results.store import read_json
 
 FILE = "policy.safetensors"
@@ -99,11 +100,11 @@ def load(run: str | Path) -> Policy:
     info = read_json(run / "run.json")
     facts: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in info["spec"].items()}
     spec = Spec(**facts)
-    if info["system"] not in REGISTRY:
+    if info["system"].partition("+")[0] not in REGISTRY:
         raise refuse(
             "RUN", f"a system among {', '.join(REGISTRY)}", info["system"], "Install the version that wrote it."
         )
-    system = REGISTRY[info["system"]]
+    system = find_system(info["system"])
     stages = system.pipeline(spec, system.Config(**info["cfg"]), None)
     leaves, tree = jax.tree_util.tree_flatten_with_path(shapes(stages, spec, info))
     try:

@@ -14,7 +14,7 @@ from jaxtyping import Array
 
 from jaxomarl.algorithms import REGISTRY, brpo, omsd
 from jaxomarl.base import Algorithm, Spec, Stage, System, refuse
-from jaxomarl.cli import api, dof_games, dom2_figures, dom2_tables, session, six_landmarks
+from jaxomarl.cli import api, coda_games, dof_games, dom2_figures, dom2_tables, planners, session, six_landmarks
 from jaxomarl.cli.cells import Asked, markdown
 from jaxomarl.cli.progress import Lines
 from jaxomarl.cli.table2 import omsd_table2
@@ -180,5 +180,7 @@ TABLES: dict[str, Callable[[Asked], str]] = {
     "dom2-fig5": dom2_figures.fig5,
     "dom2-fig7": dom2_figures.fig7,
     "dof-games": dof_games.dof_games,
+    "dof-planners": planners.dof_planners,
+    "coda-games": coda_games.coda_games,
 }
 """What `reproduce` makes, by name."""

@@ -26,6 +26,7 @@ from jaxomarl.cli.policy import save_policies
 from jaxomarl.config import digest, static_fields, traced_fields
 from jaxomarl.data.stats import identity, statistics
 from jaxomarl.results import store, tables
+from jaxomarl.stages.augmented import DROPPED
 from jaxomarl.training.library import Library, Trained
 from jaxomarl.training.runner import Job, Progress, run
 
@@ -156,6 +157,7 @@ class Writer:
         return {
             "format": FORMAT,
             "system": g.name,
+            "augment": g.name.partition("+")[2],
             "task": g.task.name,
             "data": g.quality,
             "data_sha256": g.manifest["sha256"],
@@ -246,7 +248,7 @@ def train_groups(
             episodes=group.task.episodes,
             facts={"task": group.task.name, "dialect": spec.dialect, "data": group.manifest["sha256"]},
             library=library,
-            report=lambda progress, group=group: report(group, progress),
+            report=lambda progress, group=group: watched(group, progress, report),
             stopped=stopped,
             finished=writer.stage,
             say=say,
@@ -261,6 +263,18 @@ def train_groups(
     if out:
         tables.write_summary(out, records)
     return Results(out, records, runs, rows, past)
+
+
+def watched(group: Group, progress: Progress, report: Callable[[Group, Progress], None]) -> None:
+    """Report, and raise JaxomarlError where more synthetic rows were dropped than the config allows."""
+    report(group, progress)
+    if DROPPED in progress.metrics:
+        found, most = float(progress.metrics[DROPPED].max()), group.cfgs[0].augment_dropped
+        if found > most:
+            way = "Train the generator longer, lower its rate or the policy's pull, or raise --cfg.augment-dropped."
+            raise refuse(
+                "synthetic windows", f"at most {most:.0%} with numbers that are not finite", f"{found:.0%}", way
+            )
 
 
 def asked(

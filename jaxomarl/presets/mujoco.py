@@ -1,7 +1,7 @@
 """Settings for multi-agent MuJoCo: OMSD's appendix D, DOM2's appendix A, OMAR's code, what trained the behaviours."""
 
 from jaxomarl.presets.games import FAMILY
-from jaxomarl.presets.particle import ladder, returns
+from jaxomarl.presets.particle import PLANNERS, ladder, returns
 from jaxomarl.presets.preset import Preset
 
 TASK = "mamujoco/2halfcheetah"
@@ -134,6 +134,25 @@ MUJOCO = (
             "policy_width": 256, "critic_width": 256, "policy_batch": 1024, "policy_steps": 200_000,
         },
         about="DoF-Policy's Table 8 (the largest of its three rates); its batch, and f and h by its default, wconcat",
+    ),
+    Preset(
+        "planner-mujoco",
+        ("dof-t", "madiff-d", "madiff-c", "decision-diffuser"),
+        ("mamujoco/*",),
+        {**PLANNERS, "horizon": 10, "history": 18, "policy_steps": 500_000},
+        about="MADiff's code: horizon 10, history 18; its scales belong to other data, so the data's range is taken",
+    ),
+    Preset(
+        "coda-mujoco",
+        ("maddpg-bc",),
+        ("mamujoco/*",),
+        {
+            "gamma": 0.99, "alpha": 2.5, "polyak": 0.005, "policy_lr": 3e-4, "critic_lr": 3e-4, "policy_width": 64,
+            "critic_width": 128, "policy_batch": 32, "horizon": 20, "policy_steps": 500_000, "chunk": 1000, "every": 5,
+            "generator_width": 16, "generator_lr": 1e-3, "augment_levels": 128, "augment_lambda": 0.6,
+            "augment_windows": 1000,
+        },
+        about="CODA's Tables 3 and 5, but for the generator's batch; what they do not print is OG-MARL's",
     ),
     Preset(
         "online-mujoco",

@@ -74,6 +74,26 @@ CFCQL = {  # task: weight of its term on random, medium-replay, medium and exper
     "mpe/tag": (0.5, 0.5, 0.6, 2.0),
     "mpe/world": (0.5, 0.5, 0.32, 0.3),
 }
+SCALES = {  # (task, quality): return that counts as 1, of MADiff's code
+    ("mpe/spread", "expert"): 700.0,
+    ("mpe/spread", "medium"): 500.0,
+    ("mpe/spread", "medium-replay"): 500.0,
+    ("mpe/spread", "random"): 500.0,
+    ("mpe/tag", "expert"): 700.0,
+    ("mpe/tag", "medium"): 600.0,
+    ("mpe/tag", "medium-replay"): 600.0,
+    ("mpe/tag", "random"): 500.0,
+    ("mpe/world", "expert"): 700.0,
+    ("mpe/world", "medium"): 600.0,
+    ("mpe/world", "medium-replay"): 600.0,
+    ("mpe/world", "random"): 600.0,
+}
+PLANNERS = {
+    "horizon": 24, "history": 0, "returns": "togo", "gamma": 0.99, "guidance": 1.2, "target": 0.9, "drop": 0.25,
+    "levels": 200, "sampler": "ddpm", "calls": 200, "temperature": 0.5, "predict": "noise", "normaliser": "cdf",
+    "depth": 3, "reach": 2, "blocks": 2, "policy_width": 128, "inverse_width": 256, "policy_batch": 64,
+    "policy_lr": 2e-4, "policy_steps": 100_000,
+}  # fmt: skip
 QUALITIES = ("random", "medium-replay", "medium", "expert")
 
 PARTICLE = (
@@ -165,6 +185,21 @@ PARTICLE = (
             "gamma": 0.95, "policy_batch": 1024, "policy_steps": 200_000,
         },
         about="DoF-Policy's Table 8 (the largest of its three rates) and f = concat, its curves'; gamma is OMAR's",
+    ),
+    Preset(
+        "planner-particle",
+        ("dof-t", "madiff-d", "madiff-c", "decision-diffuser"),
+        ("mpe/*",),
+        PLANNERS,
+        cases={at: {"return_scale": scale} for at, scale in SCALES.items()},
+        about="DoF-Trajectory's and MADiff's code: horizon 24 without history, the scale of returns by task and data",
+    ),
+    Preset(
+        "madt-particle",
+        ("madt",),
+        ("mpe/*",),
+        {"context": 20, "layers": 3, "heads": 4, "policy_width": 128, "policy_lr": 1e-4, "policy_batch": 64},
+        about="Decision Transformer's widths and rate; MADT prints none for these tasks",
     ),
     Preset(
         "online",

@@ -27,7 +27,10 @@ from jaxomarl.data.stats import identity, statistics
 from jaxomarl.training import runner, sharding
 from jaxomarl.training.library import Library, Trained
 
-SMALL = {"steps": 6, "chunk": 2, "every": 2, "width": 8, "batch": 8, "embedding": 8, "capacity": 16}
+SMALL = {
+    "steps": 6, "chunk": 2, "every": 2, "width": 8, "batch": 8, "embedding": 8, "capacity": 16, "horizon": 1,
+    "depth": 1, "blocks": 1, "layers": 1,
+}  # fmt: skip
 """The last word of a field's name -> its tiny value; other whole numbers become at most 2."""
 OTHERS = {"order": ("2-1-0", "1-0"), "start": ("uniform:0.5",), "thresholds": ("-100",)}
 """Another value of text fields whose refusal does not list the choices."""
@@ -36,13 +39,14 @@ ROWS = 40
 MOVED, LEARNING_NOTHING = 1, 2  # rows of the base run: every traced field changed; the last stage's own rates zero
 
 
-def tiny(config: type) -> Any:
-    """The config at sizes that compile fast."""
+def tiny(config: type, horizon: int) -> Any:
+    """The config at sizes that compile fast; windows fit into episodes of `horizon` steps."""
     changed = {}
     for f in dataclasses.fields(config):
         word = f.name.split("_")[-1]
         if type(f.default) is int:
-            changed[f.name] = SMALL.get(word, min(f.default, 2))
+            most = horizon - 1 if word == "history" else 2
+            changed[f.name] = SMALL.get(word, min(f.default, most, 2))
         elif word == "lr":
             changed[f.name] = 0.01
     return config(**changed)
@@ -136,7 +140,7 @@ class Trial:
 
     def __init__(self, name: str, system: System, task: Task = mixed.TASK) -> None:
         self.name, self.system, self.task, self.spec = name, system, task, task.env.spec
-        self.cfg = tiny(system.Config)
+        self.cfg = tiny(system.Config, self.spec.horizon)
         self.raw = None if system.online else data_of(task)
         system.check(self.spec, self.cfg, self.raw)
         self.data = self.prepared(self.cfg)

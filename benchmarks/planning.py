@@ -1,0 +1,246 @@
+"""Time and memory of planning, in kind of DoF's Table 22: `python -m benchmarks.planning`.
+
+One plan of n agents, at the planners' temporal U-Net, with guidance (two passes of the network per call): DoF-T, whose
+agents share a network and are factorised by wconcat; MADiff-C, whose agents attend to one another; and MADiff-D, where
+each of n agents samples a plan for all, which is MADiff-C's chain n times. DDPM, DDIM, and one call of a consistency
+model on the same network. The environment of the printed table is not named: observations are --columns wide.
+
+One call is timed for every n. A whole chain is timed where it takes no more than --chain seconds; else its time is
+that of one call times the calls, and its line says so. A last line times an evaluation: --seeds runs of a DoF-T of
+--toy-width at --episodes episodes of spread, one plan at every step, in one compiled program.
+"""
+
+import dataclasses
+import statistics
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import tyro
+
+from benchmarks.environments import take_turns
+from benchmarks.report import report, short
+from benchmarks.reverse_process import MIB, Timed
+from jaxomarl.algorithms import dof_trajectory, madiff
+from jaxomarl.base import Spec, refuse
+from jaxomarl.cli import runtime
+from jaxomarl.data.catalog import load
+from jaxomarl.diffusion.consistency import consistency, consistent
+from jaxomarl.diffusion.guidance import inpaint
+from jaxomarl.diffusion.schedules import vp
+from jaxomarl.envs.catalog import make
+from jaxomarl.stages import planner
+from jaxomarl.training import evaluation
+
+SYSTEMS = ("dof-t", "madiff-c", "madiff-d")
+SAMPLERS = ("ddpm", "ddim", "consistency")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flags:
+    """Time plans: one JSON line per system, number of agents and sampler, one of an evaluation, then a table."""
+
+    systems: tuple[str, ...] = SYSTEMS
+    agents: tuple[int, ...] = (4, 8, 16, 32, 64)
+    samplers: tuple[str, ...] = SAMPLERS
+    ddpm: int = 200
+    """Calls of DDPM, as in the paper's Table 22."""
+    ddim: int = 15
+    """Calls of DDIM."""
+    columns: int = 18
+    """Of an agent's observation."""
+    horizon: int = 20
+    history: int = 8
+    width: int = 32
+    """Of the U-Net's first level; the papers' is 128."""
+    depth: int = 3
+    blocks: int = 2
+    seconds: float = 1.0
+    """Timed seconds per cell; slow cells take three samples all the same."""
+    chain: float = 2.0
+    """Seconds that a chain which is timed whole may take."""
+    seeds: int = 4
+    """Runs of the evaluation; 0 leaves it out."""
+    episodes: int = 32
+    toy_width: int = 16
+    toy_calls: int = 5
+    """Steps of DDIM in the evaluation."""
+    toy: bool = False
+    """Tiny sizes: whether it runs, not how fast."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """JSON lines go here; empty: to the standard output."""
+
+
+TOY = dict(
+    agents=(2, 3), ddpm=4, ddim=2, columns=2, horizon=2, history=1, width=8, depth=1, blocks=1, seconds=0.02, seeds=2,
+    episodes=2, toy_width=8, toy_calls=1,
+)  # fmt: skip
+
+
+def team(flags: Flags, system: str, agents: int) -> tuple[Spec, Any, planner.Planner]:
+    """(spec, config, planner) of n agents with networks of the flags' sizes."""
+    spec = Spec((flags.columns,) * agents, (2,) * agents, state_dim=1, horizon=1)
+    sizes: Any = dict(
+        horizon=flags.horizon, history=flags.history, policy_width=flags.width, depth=flags.depth, blocks=flags.blocks,
+        levels=flags.ddpm,
+    )  # fmt: skip
+    if system == "dof-t":
+        cfg = dof_trajectory.Config(**sizes, noise_mixer="wconcat", data_mixer="concat")
+        return spec, cfg, dof_trajectory.model(spec, cfg)
+    cfg = madiff.Config(**sizes)
+    return spec, cfg, madiff.model(spec, cfg, each=False)
+
+
+def programs(flags: Flags, system: str, agents: int) -> tuple[Timed, dict[str, Timed]]:
+    """One guided call, and each chain that is short enough to be timed whole."""
+    spec, cfg, model = team(flags, system, agents)
+    params = jax.jit(model.init)(jax.random.key(0))
+    rows = (agents, cfg.history + 1 + cfg.horizon, flags.columns)
+    seen, y = jnp.zeros((agents, cfg.history + 1, flags.columns)), jnp.full(agents, 0.9)
+    known = jnp.broadcast_to(planner.given(cfg), (*rows[:2], 1))
+    name = {"system": system, "agents": agents}
+    guided = lambda params, x, t: planner.denoiser(spec, cfg, model, params, y)(x, t)
+    one = Timed.program(name, guided, (params, jax.random.normal(jax.random.key(1), rows), jnp.float32(0.5)))
+    one.call()
+    cost, found = min(one.sample() for _ in range(3)), {}
+
+    def chain(sampler, calls):
+        chosen = dataclasses.replace(cfg, sampler=sampler, calls=calls)
+        return lambda params, key: planner.sample(key, spec, chosen, model, params, seen, known)
+
+    def consistent_plan(params, key):  # a cosine schedule ends at alpha = 0, which these models divide by
+        tell = planner.told(y, jnp.zeros(agents))
+        raw = lambda x, t: model.executed(params, x, t, tell)
+        f = inpaint(consistent(raw, vp()), jnp.pad(seen, [(0, 0), (0, cfg.horizon), (0, 0)]), known)
+        return consistency(vp(), 1)(key, f, rows)
+
+    makers = {
+        "ddpm": (flags.ddpm, chain("ddpm", flags.ddpm)),
+        "ddim": (flags.ddim, chain("ddim", flags.ddim)),
+        "consistency": (1, consistent_plan),
+    }
+    for sampler in flags.samplers:
+        calls, run = makers[sampler]
+        if cost * calls <= flags.chain or sampler == "consistency":
+            found[sampler] = Timed.program({**name, "sampler": sampler}, run, (params, jax.random.key(2)))
+    return one, found
+
+
+def measure(flags: Flags) -> Iterator[dict[str, Any]]:
+    """All systems of one number of agents take turns."""
+    counts = {"ddpm": flags.ddpm, "ddim": flags.ddim, "consistency": 1}
+    for agents in flags.agents:
+        nets = list(dict.fromkeys("madiff-c" if s == "madiff-d" else s for s in flags.systems))
+        made = {system: programs(flags, system, agents) for system in nets}
+        take_turns([cell for one, whole in made.values() for cell in (one, *whole.values())], flags.seconds)
+        for system in flags.systems:
+            one, whole = made["madiff-c" if system == "madiff-d" else system]
+            for sampler in flags.samplers:
+                yield line(flags, system, agents, sampler, counts[sampler], one, whole.get(sampler))
+
+
+def line(
+    flags: Flags, system: str, agents: int, sampler: str, calls: int, one: Timed, whole: Timed | None
+) -> dict[str, Any]:
+    """What is reported of one plan."""
+    plans = agents if system == "madiff-d" else 1
+    timed, times = (whole, plans) if whole else (one, plans * calls)
+    how = ("whole chain" if whole else f"one call x {calls}") + (f", x {plans} plans" if plans > 1 else "")
+    return {
+        "benchmark": "planning",
+        "system": system,
+        "agents": agents,
+        "sampler": sampler,
+        "calls": calls,
+        "how": how,
+        "seconds": times * timed.cost,
+        "seconds_low": times * min(timed.seconds),
+        "seconds_high": times * max(timed.seconds),
+        "seconds_per_call": statistics.median(one.seconds),
+        "program_mib": timed.bytes / MIB,
+        "compile_seconds": timed.compile_seconds,
+        "samples": len(timed.seconds),
+        **{k: getattr(flags, k) for k in ("columns", "horizon", "history", "width", "depth", "blocks")},
+    }
+
+
+def evaluated(flags: Flags) -> dict[str, Any]:
+    """R runs x E episodes of spread with a toy-width planner, untrained: it plays as long as a trained one."""
+    task = make("mpe/spread")
+    data, _ = load(task, "random", 1000)
+    cfg = dof_trajectory.Config(
+        horizon=4, history=0, levels=20, sampler="ddim", calls=flags.toy_calls, predict="clean", depth=1, blocks=1,
+        reach=1, policy_width=flags.toy_width, inverse_width=flags.toy_width, normaliser="limits", policy_batch=64,
+        noise_mixer="concat", data_mixer="concat",
+    )  # fmt: skip
+    system, spec = dof_trajectory.DOF_T, task.env.spec
+    make_stages, rows = (lambda cfg: system.pipeline(spec, cfg, None)), system.prepare(spec, cfg, data)
+    init = lambda key: make_stages(cfg)[0].algorithm.init(key, {}, rows)
+    states = jax.jit(jax.vmap(init))(jax.random.split(jax.random.key(0), flags.seeds))
+    resets = evaluation.reset_keys(flags.episodes)
+    acts = jnp.stack([evaluation.act_keys(seed, 0, flags.episodes) for seed in range(flags.seeds)])
+    play = lambda state, keys: evaluation.evaluate_one(task.env, make_stages, 0, cfg, state, {}, keys, resets)
+    cell = Timed.program({"evaluation": "dof-t"}, jax.vmap(play), (states, acts))
+    take_turns([cell], flags.seconds)
+    return {
+        "benchmark": "planning", "system": "dof-t", "evaluation": "mpe/spread", "seeds": flags.seeds,
+        "episodes": flags.episodes, "calls": flags.toy_calls, "width": flags.toy_width, "seconds": cell.cost,
+        "plans": flags.seeds * flags.episodes * spec.horizon, "compile_seconds": cell.compile_seconds,
+        "program_mib": cell.bytes / MIB, "samples": len(cell.seconds),
+    }  # fmt: skip
+
+
+def table(lines: Sequence[dict[str, Any]]) -> str:
+    """The lines as a Markdown table, the evaluation below."""
+    header = ("system", "n", "sampler", "calls", "ms", "range", "program MiB", "measured")
+    rows = [header, ("---", "---:", "---", *["---:"] * 4, "---")]
+    for x in (x for x in lines if "evaluation" not in x):
+        spread = f"{short(1e3 * x['seconds_low'])} to {short(1e3 * x['seconds_high'])}"
+        name = (x["system"], str(x["agents"]), x["sampler"], str(x["calls"]))
+        rows.append((*name, short(1e3 * x["seconds"]), spread, short(x["program_mib"]), x["how"]))
+    said = [
+        f"Evaluation: {x['seeds']} runs x {x['episodes']} episodes of {x['evaluation']}, a plan at each step "
+        f"({x['plans']} in all, {x['calls']} calls each, {x['width']} wide): {short(x['seconds'])} s in one program, "
+        f"compiled in {short(x['compile_seconds'])} s."
+        for x in lines
+        if "evaluation" in x
+    ]
+    return "\n".join(["| " + " | ".join(row) + " |" for row in rows] + ["", *said])
+
+
+def checked(flags: Flags) -> Flags:
+    """The flags, tiny where asked for; raises JaxomarlError where they mean nothing."""
+    if flags.toy:
+        flags = dataclasses.replace(flags, **TOY)  # type: ignore[arg-type]
+    for field, names in (("systems", SYSTEMS), ("samplers", SAMPLERS)):
+        for name in getattr(flags, field):
+            if name not in names:
+                raise refuse(f"--{field}", f"some of {', '.join(names)}", name, "")
+    counts = (*flags.agents, flags.ddpm, flags.ddim, flags.columns, flags.horizon, flags.width, flags.depth)
+    if min(counts) < 1 or not flags.agents or flags.ddim > flags.ddpm or flags.width % 4:
+        way = "For example --agents 4 16 64; DDIM takes no more calls than DDPM, widths are multiples of 4."
+        raise refuse("--agents and sizes", "positive counts", counts, way)
+    return flags
+
+
+def bench(flags: Flags) -> Iterator[dict[str, Any]]:
+    """Every line, as it comes."""
+    flags = checked(flags)
+    yield from measure(flags)
+    if flags.seeds:
+        yield evaluated(flags)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and print; the exit code."""
+    flags = tyro.cli(Flags, args=argv, prog="python -m benchmarks.planning")
+    runtime.use_cores()
+    return report(bench(flags), table, flags.out)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""Decision Diffuser: the team as one agent, whose observation is all observations and whose plan is all plans.
+
+**Paper**. Ajay et al. 2023, "Is Conditional Generative Modeling all you need for Decision-Making?", Algorithm 1.
+
+**Pseudo-code**. As `dof-t` (stages/planner.py) for one agent with o = (o_1, .., o_n), a = (a_1, .., a_n):
+
+    1   each row: y = discounted team return from it on, as a share                              `prepare`
+    2   for each gradient step on a batch of windows:                                             stage "planner"
+    3       step down 1/2 mean |eps(alpha_k x^0 + sigma_k z, k, y) - z|^2, known rows as they are, y dropped at times
+    4       step down 1/2 mean |a - D(o, o')|^2
+    5   act: sample a plan for a high return with eps_0 + w (eps_y - eps_0), play D(o, its next row)
+
+**Differs**. It is the single-agent limit of the planners, so it is played centrally. The other limit, each agent a
+Decision Diffuser of its own, is `dof-t` with concat for both mixers and separate networks. The temperature scales the
+chain's start alone (the paper scales every step's noise), and settings are MADiff's and DoF's, for like with like; the
+paper's own history is one present row, `--cfg.history 0`.
+
+**Checked**. tests/probes/test_planners.py (rows of all agents reach every action), tests/contract.
+"""
+
+from typing import Any
+
+from jaxomarl.base import Algorithm, Dataset, Environment, Spec, Stage, System
+from jaxomarl.config import config, static
+from jaxomarl.stages import plan_models
+from jaxomarl.stages.inverse_dynamics import inverse
+from jaxomarl.stages.plan_models import unet, whole
+from jaxomarl.stages.planner import Planner, planner_stage
+
+CHOICES = {"reward": ("team",)}
+
+
+@config
+class Config(plan_models.Config):
+    """Decision Diffuser's settings."""
+
+    reward: str = static(default="team")
+    """team: there is one agent, and one return."""
+
+
+def model(spec: Spec, cfg: Any) -> Planner:
+    """The planner of one agent that is all of them."""
+    init, predict = whole(unet(cfg, spec.agents * spec.obs_width))
+    acts = inverse(spec, "joint", cfg.inverse_width)
+    return Planner(init, predict, predict, None, acts, each=False, centralised=True)
+
+
+def planner(spec: Spec, cfg: Any) -> Algorithm:
+    """The algorithm."""
+    return planner_stage(spec, cfg, model(spec, cfg))
+
+
+def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+    """Raise JaxomarlError for settings or data that it cannot plan with."""
+    plan_models.check(spec, cfg, data, CHOICES)
+
+
+def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+    """One stage."""
+    return (Stage("planner", planner(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="decision-diffuser"),)
+
+
+DECISION_DIFFUSER = System(Config, check, plan_models.prepare, pipeline)

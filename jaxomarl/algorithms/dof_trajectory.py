@@ -1,0 +1,126 @@
+"""DoF-Trajectory: one diffusion of the team's plans, factorised so that each agent samples its own, then acts on it.
+
+**Paper**. "DoF: A Diffusion Factorization Framework for Offline Multi-Agent Decision Making", Algorithms 1 and 3, its
+trajectory agent (appendix C.3).
+
+**Pseudo-code**. Plans x_i are agent i's observations over C rows of history, the present and H rows ahead:
+
+    1   each row: y_i = discounted return of agent i from it on, as a share                         `prepare`
+    2   for each gradient step on a batch of windows:                    stage "planner" (stages/planner.py)
+    3       x = alpha_k x^0 + sigma_k z ahead, and the known rows as they are; y_i is dropped with chance 0.25
+    4       theta: step down 1/2 mean |f(eps_1(x_1, k, y_1), ..) - z|^2 + mean |h(sg x0) - x^0|^2, x0 the last step's
+    5       phi: step down 1/2 mean |u_i - D(o_i, o_i')|^2, cross-entropy where actions are discrete
+    6   act: agent i samples x_i, its own rows written over it before every step, eps = eps_0 + w (eps_y - eps_0), h;
+        then plays D(o_i, x_i's next row)
+
+**Differs**. In the released code the pass without the condition keeps it three times in four, so that its guidance is
+none; here the embedding is zero in all of it. There all agents share one network whatever is asked for; `networks`
+chooses, and a shared one is told whose plan it sees. Its weights of wconcat are divided by their sum; here they are
+k_i, 1 at the start, and the chain has the same f as the loss. Algorithm 3 draws a level for each agent; f mixes agents,
+so all share one. It drops y after predicting; here before. The low temperature scales the start alone, as the code's.
+Its "consistency" sampler runs on a network that was not trained for it: there is none here. Weights are averaged at
+every update (0.005), not every tenth from the 2000th on. Rows past an episode's end repeat the last one and are not in
+the loss. h's loss is ours (stages/generator.py). Variants: `attention` is DoF+MADiff, agents attending to each other
+inside their networks; DoF+VAE, a diffusion of codes, is not here.
+
+**Checked**. tests/diffusion/test_factorise.py (f and h), tests/probes/test_planners.py (what is known stays; the pass
+without a condition; the queue of history; what is refused; a plan for a high return), tests/contract.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from jaxomarl.base import Algorithm, Dataset, Environment, Spec, Stage, System, refuse
+from jaxomarl.config import config, flag, static
+from jaxomarl.diffusion.factorise import ALONE, DATA, NOISE, composed, factorisation
+from jaxomarl.stages import plan_models
+from jaxomarl.stages.inverse_dynamics import inverse
+from jaxomarl.stages.plan_models import separate, shared, unet
+from jaxomarl.stages.planner import Planner, Predict, planner_stage
+
+CHOICES = {
+    "noise_mixer": NOISE,
+    "data_mixer": DATA,
+    "networks": ("shared", "separate"),
+    "execution": ("decentralised", "central"),
+}
+
+
+@config
+class Config(plan_models.Config):
+    """DoF-Trajectory's settings."""
+
+    noise_mixer: str = static(default="wconcat")
+    """f: concat, wconcat and dec-atten let agents act alone; atten and qmix do not."""
+    data_mixer: str = static(default="wconcat")
+    """h: concat (none) and wconcat let agents act alone; atten and qmix do not."""
+    networks: str = static(default="shared")
+    """shared: one that is told whose plan it sees. separate: each agent's own."""
+    attention: bool = static(default=False)
+    """Agents attend to one another inside a shared network (DoF+MADiff); then none can plan alone."""
+    execution: str = static(default="decentralised")
+    """decentralised: what needs other agents is refused. central: it is let through."""
+
+
+def model(spec: Spec, cfg: Any) -> Planner:
+    """The factorised planner."""
+    n, o, rows = spec.agents, spec.obs_width, cfg.history + 1 + cfg.horizon
+    if cfg.networks == "shared":
+        init_parts, predict = shared(lambda width: unet(cfg, width, n if cfg.attention else 0), o, n)
+    else:
+        init_parts, predict = separate(unet(cfg, o), n)
+    plans, flat = (lambda x: x.reshape(*x.shape[:-1], rows, o)), (lambda x: x.reshape(*x.shape[:-2], rows * o))
+    parts = lambda params, x, t, told: flat(predict(params, plans(x), t, told))
+    f = factorisation(cfg.noise_mixer, n, rows * o, rows * o + 3)
+    h = factorisation(cfg.data_mixer, n, rows * o, 2)
+    mask = jnp.tile(jnp.asarray(spec.obs_mask), (1, rows))
+
+    def noise(executed: bool) -> Predict:
+        team = composed(parts, f, mask, executed)
+        return lambda params, x, t, told: plans(team(params, flat(x), t, told))
+
+    def init(key):
+        k_parts, k_noise, k_data = jax.random.split(key, 3)
+        return {"parts": init_parts(k_parts), "noise": f.init(k_noise), "data": h.init(k_data)}
+
+    def mixed(params: Any, x: Array, t: Array, told: Array) -> Array:
+        return plans(h.train(params["data"], flat(x), told))
+
+    alone = f.decentralised and h.decentralised and not cfg.attention
+    mix = None if cfg.data_mixer == "concat" else mixed
+    acts = inverse(spec, cfg.networks, cfg.inverse_width)
+    return Planner(init, noise(False), noise(True), mix, acts, each=False, centralised=not alone)
+
+
+def planner(spec: Spec, cfg: Any) -> Algorithm:
+    """The algorithm."""
+    return planner_stage(spec, cfg, model(spec, cfg))
+
+
+def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+    """Raise JaxomarlError for settings or data that it cannot plan with."""
+    plan_models.check(spec, cfg, data, CHOICES)
+    if cfg.attention and cfg.networks != "shared":
+        way = "Agents attend to one another within one network: take --cfg.networks shared."
+        raise refuse("--cfg.networks", "shared with --cfg.attention", cfg.networks, way)
+    if cfg.execution == "central":
+        return
+    if cfg.attention:
+        way = "It needs the other agents' plans at every step: take --cfg.execution central."
+        raise refuse("--cfg.attention", "no attention over agents in a decentralised planner", cfg.attention, way)
+    for field, kinds in (("noise_mixer", NOISE), ("data_mixer", DATA)):
+        alone = [kind for kind in kinds if kind in ALONE]
+        if getattr(cfg, field) not in alone:
+            way = "It needs the other agents at every step: take one of these, or --cfg.execution central."
+            raise refuse(flag(field), f"one of {', '.join(alone)} for decentralised agents", getattr(cfg, field), way)
+
+
+def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+    """One stage."""
+    return (Stage("planner", planner(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="dof-t"),)
+
+
+DOF_T = System(Config, check, plan_models.prepare, pipeline)

@@ -1,0 +1,64 @@
+"""MADiff: one diffusion of the team's plans, whose agents attend to one another inside the network.
+
+**Paper**. Zhu et al. 2024, "MADiff: Offline Multi-agent Learning with Diffusion Models", Algorithms 1 and 2.
+
+**Pseudo-code**. Plans as in `dof-t` (stages/planner.py), one shared U-Net for all of them:
+
+    1   after its middle, and on every skip, h_i <- h_i + g sum_j attention_ij v_j over agents; g is 0 at the start
+    2   for each gradient step on a batch of windows:                                             stage "planner"
+    3       x = alpha_k x^0 + sigma_k z, and known rows as they are: every agent's history and present (madiff-c), or
+            one agent's, drawn for each window (madiff-d)
+    4       theta: step down 1/2 mean |eps(x, k, y) - z|^2 over rows that are not known
+    5       phi: step down 1/2 mean |a_i - D(o_i, o_i')|^2
+    6   act: madiff-c samples one joint plan; madiff-d has each agent sample a joint plan from its own rows, its team-
+        mates' rows sampled too, and keep its own part; then agent i plays D(o_i, its next row)
+
+**Differs**. The network is told whose plan it sees by channels beside it. Attention is by rows of the sequence, and its
+queries, keys and values are told the time; the paper's figure does not say. Without attention (g = 0) the planners are
+independent, bit for bit. Team-mates' returns are asked for as one's own is. The pass without a condition has none (see
+`dof-t`); weights are averaged at every update. Gradients are not accumulated: a batch is two of the paper's.
+
+**Checked**. tests/probes/test_planners.py (g = 0 against independent planners; each agent's plan against its own rows),
+tests/networks/test_temporal.py (attention), tests/contract (decentralised execution, by bits).
+"""
+
+from functools import partial
+from typing import Any
+
+from jaxomarl.base import Algorithm, Dataset, Environment, Spec, Stage, System
+from jaxomarl.config import config
+from jaxomarl.stages import plan_models
+from jaxomarl.stages.inverse_dynamics import inverse
+from jaxomarl.stages.plan_models import shared, unet
+from jaxomarl.stages.planner import Planner, planner_stage
+
+
+@config
+class Config(plan_models.Config):
+    """MADiff's settings: those of planners."""
+
+
+def model(spec: Spec, cfg: Any, each: bool) -> Planner:
+    """The planner; `each` agent plans by itself, or all at once."""
+    n = spec.agents
+    init, predict = shared(lambda width: unet(cfg, width, agents=n), spec.obs_width, n)
+    return Planner(init, predict, predict, None, inverse(spec, "shared", cfg.inverse_width), each, centralised=not each)
+
+
+def planner(spec: Spec, cfg: Any, each: bool) -> Algorithm:
+    """The algorithm."""
+    return planner_stage(spec, cfg, model(spec, cfg, each))
+
+
+def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+    """Raise JaxomarlError for settings or data that it cannot plan with."""
+    plan_models.check(spec, cfg, data, {})
+
+
+def pipeline(name: str, each: bool, spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+    """One stage."""
+    return (Stage("planner", planner(spec, cfg, each), cfg.policy_steps, cfg.chunk, cfg.every, owner=name),)
+
+
+MADIFF_C = System(Config, check, plan_models.prepare, partial(pipeline, "madiff-c", False))
+MADIFF_D = System(Config, check, plan_models.prepare, partial(pipeline, "madiff-d", True))

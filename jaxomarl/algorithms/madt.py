@@ -1,0 +1,167 @@
+"""MADT: each agent's next action by a causal transformer of returns to go, observations and actions.
+
+**Paper**. Meng et al. 2023, "Offline Pre-trained Multi-agent Decision Transformer", Algorithm 1, offline part; the
+transformer is Chen et al. 2021's.
+
+**Pseudo-code**. One transformer for all agents, told whose rows it reads:
+
+    1   each row: R_i = agent i's return to go, as a share of the data's range                   `prepare`
+    2   for each gradient step on a batch of windows of C rows that end in the present one:      stage "policy"
+    3       step down mean |f(R_1, o_1, a_1, .., R_c, o_c)_c - a_c|^2 over rows of the episode, or the cross-entropy
+    4   act: remember the last C rows; R_t = target x the largest R that the data have at step t; play f's last output
+
+**Differs**. The papers subtract the rewards received from the return asked for. Here agents are not told rewards while
+they act, so line 4 reads what is left to ask for off the data, step by step. The state is not told to the transformer:
+only what an agent sees itself, so that it is played apart. No dropout and no weight decay. Widths are Decision
+Transformer's; MADT prints them for other tasks.
+
+**Checked**. tests/probes/test_madt.py (no row reads a later one, or one from before its episode; the memory against a
+plain loop; a better return is played when asked for), tests/contract.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, Key
+
+from jaxomarl.base import Algorithm, Dataset, Environment, Past, Spec, Stage, State, System, Window, refuse
+from jaxomarl.config import check_fields, config, static
+from jaxomarl.data.dataset import check_transitions
+from jaxomarl.data.returns import conditioned
+from jaxomarl.data.windows import sample_windows
+from jaxomarl.networks.agents import identified
+from jaxomarl.networks.mlp import Network
+from jaxomarl.networks.transformer import decision_transformer, last_steps
+from jaxomarl.optim import Net, create, descend
+from jaxomarl.stages.inputs import observed
+from jaxomarl.stages.inverse_dynamics import action_error, played
+
+CHOICES = {"reward": ("own", "team")}
+
+
+@config
+class Config:
+    """MADT's settings."""
+
+    context: int = static(default=20)
+    """C: rows that are read, the present one among them."""
+    reward: str = static(default="team")
+    """team: the team's return, for every agent. own: each agent's."""
+    gamma: float = static(default=1.0)
+    """Of returns to go."""
+    return_scale: float = static(default=0.0)
+    """Return that counts as 1; 0 counts from the data's least, 0, to its largest, 1."""
+    target: float = 1.0
+    """Share of the data's largest return to go that is asked for at every step."""
+    normalise: bool = static(default=True)
+    """z-score observations inside the network."""
+    layers: int = static(default=3)
+    heads: int = static(default=4)
+    chunk: int = static(default=1000)
+    """Updates per compiled scan."""
+    every: int = static(default=10)
+    """Chunks between evaluations and checkpoints."""
+    policy_steps: int = static(default=100_000)
+    policy_batch: int = static(default=64)
+    policy_width: int = static(default=128)
+    policy_lr: float = 1e-4
+    clip: float = 0.25
+    """Largest norm of a gradient."""
+
+
+class Learner(NamedTuple):
+    """The transformer, and the largest return to go of the data by step and agent."""
+
+    net: Net
+    best: Float[Array, "T N"]
+
+
+class Memory(NamedTuple):
+    """One environment's last C rows, the newest last, and steps so far."""
+
+    returns: Float[Array, "N C"]
+    obs: Float[Array, "N C O"]
+    action: Float[Array, "N C A"]
+    step: Int[Array, ""]
+
+
+def network(spec: Spec, cfg: Any) -> Network:
+    """The transformer of one agent's rows, who it is appended to what it sees."""
+    wide = spec.obs_width + spec.agents
+    return decision_transformer(wide, spec.act_width, cfg.policy_width, cfg.layers, cfg.heads, spec.horizon)
+
+
+def policy(spec: Spec, cfg: Any) -> Algorithm:
+    """The algorithm."""
+    net, see, mask = network(spec, cfg), observed(spec, cfg), jnp.asarray(spec.act_mask)
+    tx = optax.chain(optax.clip_by_global_norm(cfg.clip), optax.adam(cfg.policy_lr))
+    n, rows, last = spec.agents, cfg.context, spec.horizon
+
+    def init(key: Key[Array, ""], past: Past, data: Dataset) -> Learner:
+        best = jax.ops.segment_max(data.extra["returns"], data.step, last + 1)
+        return Learner(create(tx, net.init(key)), jnp.where(jnp.isfinite(best), best, 0.0))
+
+    def batch(key: Key[Array, ""], state: State, data: Dataset) -> Window:
+        return sample_windows(key, data, cfg.policy_batch, horizon=0, history=rows - 1)
+
+    def read(params, past, returns, obs, action, step, valid):
+        """All agents' rows [..., N, C, ...] to actions [..., C, N, A]."""
+        who = jnp.swapaxes(identified(see(past, jnp.swapaxes(obs, -2, -3)), n), -2, -3)
+        shape = obs.shape[:-1]
+        step, valid = (jnp.broadcast_to(x[..., None, :], shape) for x in (step, valid))
+        return jnp.swapaxes(net.apply(params, returns, who, action * mask[:, None], step, valid), -2, -3)
+
+    def update(key: Key[Array, ""], state: Learner, past: Past, batch: Window) -> tuple[Learner, dict]:
+        whose = lambda x: jnp.swapaxes(x, 1, 2)
+        returns, step = whose(batch.extra["returns"]), batch.extra["step"]
+        weight = batch.valid[..., None] * batch.alive
+
+        def loss(params):
+            out = read(params, past, returns, whose(batch.obs), whose(batch.action), step, batch.valid)
+            return jnp.sum(weight * action_error(spec, out, batch.action)) / jnp.maximum(weight.sum(), 1.0)
+
+        value, grads = jax.value_and_grad(loss)(state.net.params)  # line 3
+        return state._replace(net=descend(tx, state.net, grads)), {"policy_loss": value}
+
+    def act(key, state, past, memory, observation):
+        newest = lambda old, new: jnp.concatenate([old[:, 1:], new[:, None]], axis=1)
+        asked = cfg.target * state.best[jnp.minimum(memory.step, last)]
+        returns, obs = newest(memory.returns, asked), newest(memory.obs, observation.obs)
+        blank = newest(memory.action, jnp.zeros_like(mask))  # what is not known yet, and not read
+        out = read(state.net.params, past, returns, obs, blank, *last_steps(memory.step, rows))
+        action = played(spec, out[-1], observation.available)
+        return action, Memory(returns, obs, blank.at[:, -1].set(action), memory.step + 1)
+
+    held = lambda *shape: jnp.zeros((n, rows, *shape))
+    memory = Memory(held(), held(spec.obs_width), held(spec.act_width), jnp.zeros((), jnp.int32))
+    return Algorithm(init, batch, update, act, memory)
+
+
+def prepare(spec: Spec, cfg: Any, data: Dataset) -> Dataset:
+    """The data with returns to go, and the step of each row."""
+    data = conditioned(data, cfg.gamma, "togo", cfg.reward, cfg.return_scale)
+    return dataclasses.replace(data, extra={**data.extra, "step": jnp.minimum(data.step, spec.horizon)})
+
+
+def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+    """Raise JaxomarlError for settings or data that it cannot train on."""
+    check_fields(cfg, CHOICES)
+    check_transitions(data)
+    if cfg.policy_width % cfg.heads:
+        way = f"Take a multiple of {cfg.heads}, or other --cfg.heads."
+        raise refuse("--cfg.policy-width", f"a multiple of the {cfg.heads} heads", cfg.policy_width, way)
+    if data is not None and cfg.policy_batch > data.starts.shape[0]:
+        rows = data.starts.shape[0]
+        way = f"Take {rows}, or --rows."
+        raise refuse("--cfg.policy-batch", f"at most the data's {rows} transitions", cfg.policy_batch, way)
+
+
+def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+    """One stage."""
+    return (Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="madt"),)
+
+
+MADT = System(Config, check, prepare, pipeline)

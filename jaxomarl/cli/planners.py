@@ -1,0 +1,55 @@
+"""Planners on the particle tasks beside what is published of them, and what their settings do.
+
+`dof-planners` trains the planners and MADT on each data set. An ablation is a sweep of a field of `dof-t`, in kind of
+DoF's Tables 14 to 19 and its Figure 8, one command each (`experiments.sweep --systems dof-t --tasks mpe/spread ..`):
+
+    steps of the sampler     --cfg.calls 1 2 5 10 20            its kind    --cfg.sampler ddpm ddim
+    horizon                  --cfg.horizon 1 2 4 8 16           history     --cfg.history 0 1 2 4 8
+    weight of guidance       --cfg.guidance 0 1 1.2 1.4 1.6 1.8 return      --cfg.target 0.3 0.6 0.9 1.2
+    f                        --cfg.noise-mixer concat wconcat dec-atten
+    networks                 --cfg.networks shared separate     replanning  --cfg.replan 1 2 4
+
+The field's name is printed in the row of each value; guidance and target are swept within one program.
+"""
+
+import csv
+import math
+from importlib import resources
+
+from jaxomarl.cli import cells
+from jaxomarl.cli.cells import Asked, Published
+
+SYSTEMS = ("dof-t", "madiff-d", "madiff-c", "decision-diffuser", "madt")
+TASKS = ("mpe/spread",)
+DATA = ("expert", "medium", "random")
+DIFFERENCES = (
+    "Data: ours are made by this package's own behaviours (four MATD3 seeds mixed in medium and in expert); MADiff's "
+    "and DoF's are OMAR's files, MADiff's all five data seeds of a task at once.",
+    "Published: normalised scores. MADiff-C's and -D's are those of MADiff's repository, which prints no spread; that "
+    "of -D is as OMSD's Table 2 copies it. DoF-Trajectory's on these tasks are not legible; `dof-p` is DoF-Policy.",
+    "Returns: the published scales count returns of OMAR's data; where `return_scale` is 0 ours counts from the least "
+    "to the largest of the data.",
+)
+THEIRS = "the papers' 5, at saved steps."
+
+
+def published() -> Published:
+    """(task, data, system) -> mean and spread of the printed normalised score; the spread is NaN where none is."""
+    text = resources.files("jaxomarl").joinpath("assets", "published", "planners.csv").read_text()
+    return {
+        (r["task"], r["data"], r["system"]): (float(r["mean"]), float(r["spread"] or math.nan))
+        for r in csv.DictReader(text.splitlines())
+    }
+
+
+def dof_planners(asked: Asked) -> str:
+    """Train every cell that was asked for, a task and quality at a time, and set it beside what is published.
+
+    Cells are kept under `out`, so that the same command goes on where it was stopped.
+    """
+    systems, tasks, data = asked.systems or SYSTEMS, asked.tasks or TASKS, asked.data or DATA
+    made = [cells.train(asked, systems, task, quality)[0] for task in tasks for quality in data]
+    records = [record for cell in made for record in cell.records]
+    means = {(c.task.name, c.quality): c.manifest["return"]["mean"] for c in made}
+    table = cells.body(records, means, published(), lambda task: task.partition(":")[0], "spread", alone=True)
+    return f"{cells.preface(asked, made, DIFFERENCES, THEIRS)}\n{table.replace(' ± nan', '')}"
