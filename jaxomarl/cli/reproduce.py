@@ -14,7 +14,17 @@ from jaxtyping import Array
 
 from jaxomarl.algorithms import REGISTRY, brpo, omsd
 from jaxomarl.base import Algorithm, Spec, Stage, System, refuse
-from jaxomarl.cli import api, coda_games, dof_games, dom2_figures, dom2_tables, planners, session, six_landmarks
+from jaxomarl.cli import (
+    api,
+    coda_games,
+    coda_steering,
+    dof_games,
+    dom2_figures,
+    dom2_tables,
+    planners,
+    session,
+    six_landmarks,
+)
 from jaxomarl.cli.cells import Asked, markdown
 from jaxomarl.cli.progress import Lines
 from jaxomarl.cli.table2 import omsd_table2
@@ -182,5 +192,6 @@ TABLES: dict[str, Callable[[Asked], str]] = {
     "dof-games": dof_games.dof_games,
     "dof-planners": planners.dof_planners,
     "coda-games": coda_games.coda_games,
+    "coda-steering": coda_steering.coda_steering,
 }
 """What `reproduce` makes, by name."""

@@ -27,7 +27,7 @@ def best(told):
     return "expert" if "expert" in told else "good"
 
 
-@pytest.mark.parametrize("name", sorted(TOLD))
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.long] * ("ant" in n)) for n in sorted(TOLD)])
 def test_shipped_behaviours_play_as_their_references_say(name):
     """One behaviour of each kind, fresh episodes with the noise of the data: within four standard errors."""
     env, told = catalog.make(f"mamujoco/{name}").env, TOLD[name]
