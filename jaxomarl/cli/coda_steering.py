@@ -125,10 +125,7 @@ def drawn(
     few = min(cfg.augment_microbatch, windows)
 
     def some(key: Key[Array, ""]) -> Float[Array, " B"]:
-        rows = model.draw(key, trained, few, shift)[:, :-1]
-        obs, action = (
-            rows[..., slice(*model.held.at[k])].reshape(*rows.shape[:2], spec.agents, -1) for k in ("obs", "action")
-        )
+        obs, action = model.acted(model.draw(key, trained, few, shift))
         return likelihood(action, played(obs), jnp.asarray(spec.act_mask))
 
     return jnp.nanmean(jax.lax.map(some, jax.random.split(key, max(1, windows // few))))

@@ -174,8 +174,7 @@ def refreshing(own: Algorithm, spec: Spec, cfg: Any, kind: Augmentation, model: 
 
         def draw(key):
             rows = model.draw(key, trained, few, shift)
-            obs, action = (rows[:, :-1, slice(*held.at[k])] for k in ("obs", "action"))
-            obs, action = (x.reshape(*x.shape[:2], spec.agents, -1) for x in (obs, action))
+            obs, action = model.acted(rows)
             return rows, likelihood(action, played(obs), jnp.asarray(spec.act_mask))
 
         rows, found = jax.lax.map(draw, jax.random.split(k_draw, size // few))

@@ -196,6 +196,12 @@ class Generator:
         own = f(trained.columns.part(start, stop), x[..., start:stop])
         return own.reshape(*x.shape[:-1], *self.held.layout.blocks[name])
 
+    def acted(self, rows: Float[Array, "B T C"]) -> tuple[Array, Array]:
+        """What agents saw [B, H, N, O] and did [B, H, N, A] in windows of raw units, without their last row."""
+        blocks = (rows[:, :-1, slice(*self.held.at[name])] for name in ("obs", "action"))
+        obs, action = (x.reshape(*x.shape[:2], self.spec.agents, -1) for x in blocks)
+        return obs, action
+
     def scores(self, trained: Trained, played: Callable[[Array], Array], chain: bool) -> Callable[[Array], Array]:
         """Gradients [B, T, C] of log N(a; mu(o), I) at a denoised x_0, in its action columns; of no other entry.
 

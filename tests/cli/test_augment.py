@@ -6,7 +6,6 @@ import io
 import json
 import shutil
 
-import jax
 import numpy as np
 import pytest
 
@@ -25,15 +24,6 @@ OTHERS = {  # of the systems that have them
     "critic_steps": 4, "critic_batch": 16, "critic_width": 8, "score_steps": 4, "score_batch": 16, "score_width": 8,
     "score_embedding": 8, "horizon": 1,
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compile_quickly():
-    """Tiny programs, compiled often: what XLA saves at run time is not worth its time."""
-    before = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 def settings(*systems):

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
@@ -30,15 +29,6 @@ SMALL = (
     *("--rows", "200", "--episodes", str(EPISODES), "--no-compile-cache"),
     *(x for k, v in CFG.items() for x in (f"--cfg.{k.replace('_', '-')}", str(v))),
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compile_quickly():
-    """Tiny programs, compiled often: what XLA saves at run time is not worth its time."""
-    before = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 def run(command, *flags):

@@ -131,6 +131,25 @@ def test_experts_of_spread_share_the_landmarks_out_in_two_ways():
     assert 1.5 * max(same) < min(other)
 
 
+def test_experts_of_spread_play_one_strategy_under_several_numberings():
+    """The mean of the four's actions: as they were trained, as they ship, and numbered alike, beside one of them."""
+    env, experts = catalog.make("mpe/spread").env, stored.stored("mpe", "spread")["expert"]
+    back = lambda params: renumbered(params, (1, 2, 0))  # undoes (2, 0, 1)
+    trained = [experts[0], back(experts[1]), back(experts[2]), experts[3]]
+    alike = [*experts[:2], *(renumbered(params, (2, 1, 0)) for params in experts[2:])]
+
+    def together(params, key, seen):
+        return jax.vmap(lambda one: stored.play(one, seen.obs))(params).mean(axis=0)
+
+    def worth(many):
+        stacked = jax.tree.map(lambda *x: np.stack(x), *many)
+        played = play_rows(env, Behaviour(together, stacked), jax.random.key(4), 400 * 25)
+        return np.concatenate([p.reward.mean(axis=-1).sum(axis=1) for p, _ in played]).mean()
+
+    one = worth(experts[:1])
+    assert worth(trained) < 0.6 * one < worth(experts) < 0.95 * one < worth(alike)
+
+
 FRACTION = {"spread": 0.31, "tag": 0.57, "world": 0.79}
 
 

@@ -9,7 +9,6 @@ import resource
 import shutil
 from pathlib import Path
 
-import jax
 import pytest
 
 from jaxomarl.cli import commands
@@ -29,15 +28,6 @@ STAGES = ("critic", "scores-conditional", "omsd-policy")
 
 # Threads of a load that Orbax gave up find its event loop closed.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compile_quickly():
-    """Tiny programs, compiled often: what XLA saves at run time is not worth its time."""
-    before = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(autouse=True)
