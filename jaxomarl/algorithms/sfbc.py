@@ -56,7 +56,7 @@ class Config(diffusion_policy.Config):
     critic_batch: int = static(default=1024)
     rounds: int = static(default=3)
     """Times that returns are computed: once from the data, then with the values learned so far."""
-    samples: int = static(default=16)
+    value_samples: int = static(default=16)
     """Actions behind each V in line 3."""
     alpha: float = 10.0
     """Sharpness of both softmaxes, for values counted in standard deviations of the data's returns."""
@@ -115,7 +115,7 @@ def policy(spec: Spec, cfg: Any) -> tuple[Algorithm, Any]:
 
     def refresh(key: Key[Array, ""], state: Planned, past: Past, data: Dataset) -> Planned:  # lines 3 and 4
         def value(row):
-            q = judged(row[0], state, past, row[1], cfg.samples)[1]
+            q = judged(row[0], state, past, row[1], cfg.value_samples)[1]
             return soft_value(q, cfg.alpha / state.spread)
 
         keys = jax.random.split(key, data.step.shape[0])

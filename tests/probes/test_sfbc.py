@@ -16,7 +16,7 @@ from jaxomarl.stages.diffusion_policy import sample
 
 CFG = sfbc.Config(
     policy_batch=64, policy_width=16, policy_lr=1e-2, critic_width=16, critic_batch=64, critic_lr=1e-2, clip=10.0,
-    levels=8, candidates=12, samples=4, rounds=2, critic_steps=200, gamma=0.5,
+    levels=8, candidates=12, value_samples=4, rounds=2, critic_steps=200, gamma=0.5,
 )  # fmt: skip
 SEEN = Observation(jnp.asarray(SPEC.obs_mask), jnp.asarray(SPEC.act_mask > 0))
 
@@ -134,7 +134,7 @@ def test_a_scan_is_a_round_and_rounds_are_as_long():
         assert stage.steps == rounds * stage.chunk and steps <= stage.steps < steps + rounds
 
 
-@pytest.mark.parametrize("changed", [{"levels": 0}, {"select": "best"}, {"samples": 0}, {"rounds": 0}])
+@pytest.mark.parametrize("changed", [{"levels": 0}, {"select": "best"}, {"value_samples": 0}, {"rounds": 0}])
 def test_bad_settings_are_refused(changed):
     data = two_modes()
     sfbc.check(SPEC, CFG, data)
