@@ -107,6 +107,31 @@ def resolve(
     return groups(asked), asked, f"; DOM2's thresholds {lost} are above every return here, {top:.1f} at most"
 
 
+def table(
+    asked: Asked,
+    default: tuple[Sequence[str], Sequence[str], Sequence[str]],
+    printed: Published,
+    spread: str,
+    differences: Sequence[str],
+    theirs: str,
+    preset: str = "",
+    alone: bool = False,
+) -> str:
+    """Train every cell that was asked for, a task and quality at a time, and set it beside what is printed.
+
+    `default` are systems, tasks and data where none are asked for. Cells are kept under `out`, so that the same command
+    goes on where it was stopped.
+    """
+    systems, tasks, data = (
+        mine or its for mine, its in zip((asked.systems, asked.tasks, asked.data), default, strict=True)
+    )
+    made = [train(asked, systems, task, quality, preset)[0] for task in tasks for quality in data]
+    records = [record for cell in made for record in cell.records]
+    means = {(c.task.name, c.quality): c.manifest["return"]["mean"] for c in made}
+    rows = body(records, means, printed, lambda task: task.partition(":")[0], spread, alone)
+    return f"{preface(asked, made, differences, theirs)}\n{rows}"
+
+
 def preface(asked: Asked, cells: Sequence[Cell], differences: Sequence[str], seeds: str) -> str:
     """What has to be known before ours and the published numbers are compared: the paper's `differences`, then ours."""
     changed = ", ".join(f"{k} = {v[0] if len(v) == 1 else list(v)}" for k, v in asked.overrides.items())

@@ -43,13 +43,6 @@ def published() -> Published:
 
 
 def dof_planners(asked: Asked) -> str:
-    """Train every cell that was asked for, a task and quality at a time, and set it beside what is published.
-
-    Cells are kept under `out`, so that the same command goes on where it was stopped.
-    """
-    systems, tasks, data = asked.systems or SYSTEMS, asked.tasks or TASKS, asked.data or DATA
-    made = [cells.train(asked, systems, task, quality)[0] for task in tasks for quality in data]
-    records = [record for cell in made for record in cell.records]
-    means = {(c.task.name, c.quality): c.manifest["return"]["mean"] for c in made}
-    table = cells.body(records, means, published(), lambda task: task.partition(":")[0], "spread", alone=True)
-    return f"{cells.preface(asked, made, DIFFERENCES, THEIRS)}\n{table.replace(' ± nan', '')}"
+    """The planners and MADT on each data set, beside what is published."""
+    table = cells.table(asked, (SYSTEMS, TASKS, DATA), published(), "spread", DIFFERENCES, THEIRS, alone=True)
+    return table.replace(" ± nan", "")
