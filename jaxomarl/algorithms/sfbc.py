@@ -17,17 +17,18 @@ diffusion-ql, the value moved from line 5's loss to line 6. alpha counts deviati
 from tens to hundreds here, so that one number serves all tasks; it is ours. A trajectory cut by the time limit goes on
 with V of its last state (with time_limit="terminal" it ends), and with nothing in the first round, which the paper's
 tasks leave open. The noise network is a Mish perceptron and not their residual one, and DPM-Solver is of the first
-order. Line 3 is 16 chains for each row and round: the cost of a run is there.
+order. Line 3 is 16 chains for each row and later round: the cost of a run is there.
 
 **Checked**. tests/probes/test_sfbc.py (the best of its candidates under an exact critic; returns by hand, joined where
 trajectories meet; clones and the better mode), tests/contract.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxomarl.base import Algorithm, Dataset, Environment, Past, Spec, Stage, System, team_reward
 from jaxomarl.config import config, static
@@ -43,7 +44,7 @@ from jaxomarl.stages.decentralised import networks
 from jaxomarl.stages.diffusion_policy import Diffuser, denoising_loss, noise, noise_network, several
 from jaxomarl.stages.inputs import observed
 
-ROWS = 256  # rows of data whose candidates are drawn at once
+ROWS = 512  # rows of data whose candidates are drawn at once
 
 
 @config
@@ -86,6 +87,23 @@ def diffusion(spec: Spec, cfg: Any) -> Diffuser:
     return Diffuser(noise_network(spec, cfg.policy_width), vp(), dpm_solver, cfg.levels)
 
 
+def every_row(value: Callable[[Any], Array], rows: Any, idle: Bool[Array, ""]) -> Float[Array, "M N"]:
+    """`value` of all rows, some at a time. Where `idle` it is zeros, and no work if all runs of a program are."""
+    count = jax.tree.leaves(rows)[0].shape[0]
+    size = min(ROWS, count)
+    turns = -(-count // size)
+
+    def some(carry):
+        k, v = carry
+        at = jnp.minimum(k * size, count - size)  # the last ones lie over those before
+        cut = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, at, size), rows)
+        return k + 1, jax.lax.dynamic_update_slice_in_dim(v, value(cut), at, 0)
+
+    one = jax.eval_shape(value, jax.tree.map(lambda x: x[:size], rows))
+    begun = jnp.where(idle, turns, 0), jnp.zeros((count, *one.shape[1:]))
+    return jax.lax.while_loop(lambda carry: carry[0] < turns, some, begun)[1]
+
+
 def behaviour(spec: Spec, cfg: Any) -> Algorithm:
     """The behaviour's stage: line 1."""
     diffuser = diffusion(spec, cfg)
@@ -118,12 +136,12 @@ def policy(spec: Spec, cfg: Any) -> tuple[Algorithm, Any]:
             q = judged(row[0], state, past, row[1], cfg.value_samples)[1]
             return soft_value(q, cfg.alpha / state.spread)
 
-        keys = jax.random.split(key, data.step.shape[0])
-        v = jax.lax.map(value, (keys, see(past, data.obs)), batch_size=ROWS)
+        keys, obs = jax.random.split(key, data.step.shape[0]), see(past, data.obs)
+        first = state.round == 0
+        v = every_row(jax.vmap(value), (keys, obs), first)  # the first round has no use for them
         team = team_reward(spec.team, data.reward)[:, None]
         reward = data.reward if cfg.reward == "own" else jnp.broadcast_to(team, data.reward.shape)
         factor = cfg.gamma * continues(data, cfg.time_limit)
-        first = state.round == 0
         found = planned_returns(reward, factor, data.left == 0, v, first)
         spread = jnp.where(first, found[data.starts].std(axis=0) + 1e-6, state.spread)
         return Planned(state.critic, found, spread, state.round + 1)

@@ -87,7 +87,8 @@ class Reproduce:
     """Make a paper's table again, ours beside the published numbers."""
 
     table: tyro.conf.Positional[str]
-    """omsd-table1, 2; dom2-table1, 2, 3, 4, 7, 8, 9; dom2-fig5, 7; dof-games, -policies, -planners; coda-games, -steering."""
+    """omsd-table1, 2; dom2-table1, 2, 3, 4, 7, 8, 9; dom2-fig5, 7; dof-games, -policies, -planners; coda-games,
+    -steering, -fidelity, -table1."""
     seeds: str = "16"
     systems: tuple[str, ...] = ()
     """Rows of the table; empty: all of ours. omsd-table1 takes neither this nor what follows, up to --cfg."""

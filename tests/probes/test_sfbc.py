@@ -140,3 +140,10 @@ def test_bad_settings_are_refused(changed):
     sfbc.check(SPEC, CFG, data)
     with pytest.raises(JaxomarlError, match=f"--cfg.{next(iter(changed)).replace('_', '-')}"):
         sfbc.check(SPEC, dataclasses.replace(CFG, **changed), data)
+
+
+def test_every_row_has_its_value_and_idle_runs_none():
+    keys, obs = jax.random.split(jax.random.key(0), sfbc.ROWS + 7), jnp.arange(2.0 * (sfbc.ROWS + 7)).reshape(2, -1, 1)
+    value = jax.vmap(lambda row: row[1] + jax.random.uniform(row[0], (1,)))
+    found = jax.vmap(lambda o, idle: sfbc.every_row(value, (keys, o), idle))(obs, jnp.array([False, True]))
+    assert jnp.allclose(found[0], value((keys, obs[0]))) and not found[1].any()
