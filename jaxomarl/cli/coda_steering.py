@@ -70,7 +70,7 @@ def coda_steering(asked: Asked) -> str:
 def one(flag: str, given: tuple[str, ...], default: str) -> str:
     """The name that a flag gives; JaxomarlError where it gives several."""
     if len(given) > 1:
-        raise refuse(flag, "one name for coda-steering", given, "Call it for each.")
+        raise refuse(flag, "one name", given, "Call it for each.")
     return given[0] if given else default
 
 

@@ -16,8 +16,10 @@ from jaxomarl.algorithms import REGISTRY, brpo, omsd
 from jaxomarl.base import Algorithm, Spec, Stage, System, refuse
 from jaxomarl.cli import (
     api,
+    coda_fidelity,
     coda_games,
     coda_steering,
+    coda_table,
     dof_games,
     dof_policies,
     dom2_figures,
@@ -195,5 +197,7 @@ TABLES: dict[str, Callable[[Asked], str]] = {
     "dof-planners": planners.dof_planners,
     "coda-games": coda_games.coda_games,
     "coda-steering": coda_steering.coda_steering,
+    "coda-fidelity": coda_fidelity.coda_fidelity,
+    "coda-table1": coda_table.coda_table1,
 }
 """What `reproduce` makes, by name."""

@@ -4,8 +4,8 @@
 
 z has deviation one where a column is continuous. Mid-ranks keep an atom where its mass is: ranks F would map every
 maximum to u = 1 and a saturated action's atom far out. Knots are kept in z, so that the way back is exact to rounding
-on a column's knots and on the lines between them. Everything is arrays and runs within jit. Source: CODA, appendix;
-D. Janner et al.'s and MADiff's normaliser uses F itself and maps to [-1, 1].
+on a column's knots and on the lines between them. Everything is arrays and runs within jit. `standard` has z-scores in
+the same form. Source: CODA, appendix D; Janner et al.'s and MADiff's normaliser uses F itself and maps to [-1, 1].
 """
 
 import math
@@ -69,6 +69,16 @@ def fit(x: Float[Array, "M C"], knots: int = 256) -> Cdf:
     return Cdf(*jax.vmap(column)(jnp.sort(x.T, axis=-1)))
 
 
+def standard(x: Float[Array, "M C"]) -> Cdf:
+    """Two knots for each column, at its ends: z = (v - mean) / deviation, as policy-guided diffusion's z-scores.
+
+    What lies beyond the data's range is its end, as in `fit`. All rows count alike; M >= 1.
+    """
+    value = jnp.stack([x.min(axis=0), x.max(axis=0)], axis=-1)
+    spread = x.std(axis=0)[:, None]
+    return Cdf(value, (value - x.mean(axis=0)[:, None]) / jnp.where(spread > 0, spread, 1.0) * (spread > 0))
+
+
 def _ranks(rows: int, knots: int) -> np.ndarray:
     """Positions among `rows` sorted values, rising."""
     half = knots // 2
@@ -85,10 +95,11 @@ def _columns(x: Float[Array, "*B C"], at: Float[Array, "C Q"], to: Float[Array, 
 
 
 def _line(x: Float[Array, "*B"], at: Float[Array, " Q"], to: Float[Array, " Q"]) -> Float[Array, "*B"]:
-    """The broken line through (at, to), constant beyond its ends; of knots that are equal, the last one counts."""
-    x = jnp.clip(x, at[0], at[-1])
+    """The broken line through (at, to), constant beyond its ends; of equal knots the last one counts; nan stays nan."""
+    given, x = x, jnp.clip(x, at[0], at[-1])
     low = jnp.clip(jnp.searchsorted(at, x, side="right") - 1, 0, at.shape[0] - 1)
     high = jnp.minimum(low + 1, at.shape[0] - 1)
     width = at[high] - at[low]
     share = jnp.where(width > 0, (x - at[low]) / jnp.where(width > 0, width, 1.0), 0.0)
-    return to[low] + share * (to[high] - to[low])
+    found = to[low] + share * (to[high] - to[low])
+    return jnp.where(jnp.isnan(given), given, found)  # a search puts it at the end, where it would look like a number

@@ -2,8 +2,8 @@
 
 A window is H + 1 neighbouring packed rows: state, all observations, all actions, all rewards and done side by side, of
 which the last row has only what is observed. Every column is made logistic by its own distribution function
-(`data.cdf`); constant and padded columns are left out of the model and come back as what they are. Two losses, with
-one level t for a window, its weight lambda(sigma) or none:
+(`data.cdf`), or z-scored; constant and padded columns are left out of the model and come back as what they are. Two
+losses, with one level t for a window, its weight lambda(sigma) or none:
 
     L = mean over real entries of lambda(sigma_t) |D(x + sigma_t z; sigma_t, y) - x|^2
 
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key
 
-from jaxomarl.base import Algorithm, Dataset, Denoise, Layout, Past, Spec, Window, team_reward
+from jaxomarl.base import Algorithm, Dataset, Denoise, Layout, Past, Spec, Window, refuse, team_reward
 from jaxomarl.config import config, static
 from jaxomarl.data import cdf
 from jaxomarl.data.windows import sample_windows
@@ -31,6 +31,7 @@ from jaxomarl.networks.temporal import temporal_unet
 from jaxomarl.optim import Net, create, descend, polyak
 
 WEIGHTINGS = ("edm", "unweighted")
+NORMALISERS = {"cdf": cdf.fit, "z-score": cdf.standard}
 PLACEMENTS = {"paper": "denoised", "pgd": "before-churn", "pgd-denoised": "before-churn-denoised"}
 EMA = 0.005  # rate at which the sampled copy follows
 RETURNS = 4096  # windows whose returns say what a high one is
@@ -49,11 +50,16 @@ class Generated:
     generator_lr: float = 1e-3
     generator_weighting: str = static(default="edm")
     """edm: all noise levels count alike. unweighted: CODA's printed loss, in which the highest outweigh the others."""
+    generator_normaliser: str = static(default="cdf")
+    """cdf: columns are made logistic. z-score: shifted and scaled, as in policy-guided diffusion."""
     augment_horizon: int = static(default=0)
     """Steps of a synthetic window; 0: the base's own window, or 20, or the task's whole episode where it is shorter."""
 
 
-GENERATED = ("generator_steps", "generator_batch", "generator_width", "generator_lr", "generator_weighting")
+GENERATED = (
+    "generator_steps", "generator_batch", "generator_width", "generator_lr", "generator_weighting",
+    "generator_normaliser",
+)  # fmt: skip
 
 
 class Trained(NamedTuple):
@@ -85,13 +91,13 @@ def columns(spec: Spec) -> Columns:
     return Columns(layout, where, where["done"][1])
 
 
-def fitted(data: Dataset, held: Columns) -> cdf.Cdf:
+def fitted(data: Dataset, held: Columns, normaliser: str = "cdf") -> cdf.Cdf:
     """Distributions of every column over all rows; what was done counts from rows in which something was."""
     index = jnp.arange(len(data.left))
     acted = data.rows[index - (data.left == 0)]  # a successor row repeats the row before it
     first = held.at["action"][0]
     rows = jnp.concatenate([data.rows[:, :first], acted[:, first : held.width]], axis=1)
-    return cdf.fit(rows)
+    return NORMALISERS[normaliser](rows)
 
 
 def real(spec: Spec, horizon: int, held: Columns) -> Float[Array, "T C"]:
@@ -110,6 +116,10 @@ class Generator:
     """The model of windows of `horizon` steps; `conditioned` on their returns."""
 
     def __init__(self, spec: Spec, cfg: Any, horizon: int, conditioned: bool = False) -> None:
+        for field, known in (("generator_normaliser", NORMALISERS), ("generator_weighting", WEIGHTINGS)):
+            if getattr(cfg, field) not in known:
+                name, found = f"--cfg.{field.replace('_', '-')}", getattr(cfg, field)
+                raise refuse(name, f"one of {', '.join(known)}", found, "The first is the default.")
         self.spec, self.cfg, self.horizon, self.conditioned = spec, cfg, horizon, conditioned
         self.held = columns(spec)
         self.full = real(spec, horizon, self.held)
@@ -137,7 +147,11 @@ class Generator:
         if self.conditioned:
             drawn = sample_windows(jax.random.fold_in(key, 1), data, RETURNS, self.horizon, full=True)
             returns = jnp.quantile(self.window_return(drawn), jnp.linspace(0.0, 1.0, SHARES))
-        return Trained(create(self.tx, self.net.init(key), target=True), fitted(data, self.held), returns)
+        return Trained(
+            create(self.tx, self.net.init(key), target=True),
+            fitted(data, self.held, self.cfg.generator_normaliser),
+            returns,
+        )
 
     def batch(self, key: Key[Array, ""], state: Trained, data: Dataset) -> Window:
         """Whole windows."""

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from jaxomarl.base import JaxomarlError
-from jaxomarl.cli import api, commands, plan, session
+from jaxomarl.cli import api, commands, plan, reproduce, session
+from jaxomarl.cli.cells import Asked
 from jaxomarl.results import store
 from jaxomarl.training.runner import Interrupted, Program, Progress
 
@@ -138,6 +139,32 @@ def test_the_policy_is_loaded_without_its_rows(sweep):
     last = [r for r in store.read_rows(run.path / "returns.csv") if r.metric == "action_1"][-1]
     assert action.shape == (2, 1) and action[0, 0] == pytest.approx(last.value, abs=1e-6)
     assert (run.path / "policy.safetensors").stat().st_size < 10_000
+
+
+def test_a_finished_generator_is_judged_without_training_it_again(sweep, tmp_path):
+    given = {k: [v] for k, v in settings("bc+coda").items()}
+    asked = Asked([0, 1], 1.0, tmp_path, lambda: False, ("bc+coda",), (TASK,), (), 0, 300, given, sweep[0])
+    text = reproduce.TABLES["coda-fidelity"](asked)
+    assert not list(tmp_path.rglob("executed")) and "64 windows, 0.0% dropped" in text
+    rows = {cells[1].strip(): cells[2:-1] for line in text.splitlines() if len(cells := line.split("|")) == 6}
+    ours, floor, still = (x.strip() for x in rows["reward: error, median"])
+    assert float(ours.split(" ± ")[0]) > 0.01 and float(floor.split(" ± ")[0]) < 1e-5 and not still
+    assert not [name for name in rows if name.startswith("obs")], "a game's observation is constant"
+    assert (tmp_path / "fidelity.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("more", "word"),
+    [
+        ({"systems": ("bc",)}, "--systems"),
+        ({"systems": ("bc+eaq",)}, "--systems"),
+        ({"tasks": (TASK, "mpe/spread")}, "--tasks"),
+        ({"episodes": 3}, "--episodes"),
+    ],
+)
+def test_what_cannot_be_judged_is_refused(tmp_path, more, word):
+    with pytest.raises(JaxomarlError, match=word):
+        reproduce.TABLES["coda-fidelity"](Asked([0], 1.0, tmp_path, lambda: False, **{"tasks": (TASK,), **more}))
 
 
 def test_too_many_dropped_rows_stop_the_run():

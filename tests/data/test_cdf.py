@@ -87,3 +87,22 @@ def test_few_rows(held):
     two = cdf.fit(jnp.array([[1.0], [3.0]]))
     np.testing.assert_allclose(two.inverse(two.forward(jnp.array([[1.0], [2.0], [3.0]])))[:, 0], [1, 2, 3], rtol=1e-6)
     assert np.asarray(cdf.fit(jnp.array([[5.0]])).varies).tolist() == [0]
+
+
+def test_what_is_no_number_stays_none(held):
+    """Else a model that diverged would make maxima, which nobody drops."""
+    broken = jnp.full((2, 5), jnp.nan)
+    for way in (held.inverse, held.forward):
+        assert np.isnan(np.asarray(way(broken))).all()
+
+
+def test_z_scores_are_the_same_form(data):
+    z = cdf.standard(jnp.asarray(data))
+    found = np.asarray(z.forward(jnp.asarray(data)))
+    want = (data - data.mean(axis=0)) / np.maximum(data.std(axis=0), 1e-6)
+    np.testing.assert_allclose(found, want * (np.arange(5) != CONSTANT), atol=2e-3)
+    np.testing.assert_allclose(z.inverse(z.forward(jnp.asarray(data))), data, rtol=1e-4, atol=1e-3)
+    assert np.asarray(z.varies).tolist() == [1, 1, 0, 1, 1]
+    middle = np.asarray(z.slope(jnp.zeros((1, 5))))[0]
+    np.testing.assert_allclose(middle[NORMAL], data[:, NORMAL].std(), rtol=1e-3)
+    assert middle[CONSTANT] == 0
