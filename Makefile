@@ -7,7 +7,7 @@ PY := .venv/bin/python
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep test test-long lint bench clean
+.PHONY: help setup sweep test test-long lint bench bench-peers bench-gpu clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/make \1	\2/' | expand -t 16
@@ -28,11 +28,15 @@ lint: $(STAMP) ## Style, format and types
 	$(PY) -m ruff format --check .
 	$(PY) -m pyright
 
-bench: $(STAMP) ## Time updates, environments, data, minibatches and samplers; one JSON line each
-	$(PY) -m benchmarks.updates
-	$(PY) -m benchmarks.environments
-	$(PY) -m benchmarks.mamujoco --engines c batch gymnasium
-	$(PY) -m benchmarks.reverse_process
+bench: $(STAMP) ## All benchmarks on the CPU: lines, tables, targets and pictures in runs/bench
+	JAX_PLATFORMS=cpu $(PY) -m benchmarks
+
+bench-peers: $(STAMP) ## PyTorch and mpe2 into .venv (gigabytes), then what is measured beside them
+	$(PY) -m pip install -q -c constraints.txt -e '.[bench]'
+	JAX_PLATFORMS=cpu $(PY) -m benchmarks --parts peers environments
+
+bench-gpu: $(STAMP) ## The accelerator's benchmarks and targets in runs/bench-gpu; JAX must see the card
+	$(PY) -m benchmarks --card --out runs/bench-gpu
 
 clean: ## Remove the environment and all caches; runs/ stays
 	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -21,8 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from benchmarks.report import report, short
-from benchmarks.updates import peak, reset_peak
+from benchmarks.report import markdown, report, short
+from benchmarks.work import peak, reset_peak
 from jaxomarl.base import Past, refuse
 from jaxomarl.cli import api, runtime
 from jaxomarl.cli.plan import Group
@@ -103,7 +103,8 @@ def compiled(group: Group) -> tuple[Program, Callable[[int], None], Callable[[in
         raise refuse("--systems", "systems of one stage", group.name, "The protocol counts one kind of update.")
     data = group.system.prepare(spec, group.cfgs[0], group.data)
     stats = data_statistics(group.data)
-    job = Job(group.system, spec, group.cfgs, group.seeds, data, stats, env, episodes=EPISODES)
+    episodes = group.task.episodes
+    job = Job(group.system, spec, group.cfgs, group.seeds, data, stats, env, episodes=episodes)
     past: Past = {"stats": jax.tree.map(lambda x: jnp.broadcast_to(x, (runs, *x.shape)), stats)}
     program = Program(job, 0, past)
     data = sharding.replicate(data, program.devices)
@@ -112,9 +113,9 @@ def compiled(group: Group) -> tuple[Program, Callable[[int], None], Callable[[in
     state = program.compile(program.init, how, 1, (cfgs, keys, past, data))(cfgs, keys, past, data)
     first = (state, cfgs, keys, past, jnp.asarray(1, jnp.int32), data)
     advance = program.compile(program.advance, how, 2, first, donate=(0,))
-    acts = jnp.stack([evaluation.act_keys(seed, 0, EPISODES) for seed in group.seeds])
+    acts = jnp.stack([evaluation.act_keys(seed, 0, episodes) for seed in group.seeds])
     acts = sharding.place(acts, program.devices, size)
-    resets = sharding.replicate(evaluation.reset_keys(EPISODES), program.devices)
+    resets = sharding.replicate(evaluation.reset_keys(episodes), program.devices)
     evaluate = program.compile(program.evaluate, how, 1, (cfgs, state, past, acts, resets))
 
     def step(k: int) -> None:
@@ -141,7 +142,7 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
         rows.append((x["system"], str(x["runs"]), *map(short, numbers), counts))
     for name, (train, test, memory) in PRINTED.items():
         rows.append((f"{name}, printed", "1", f"{train}", f"{test}", short(train + test), str(memory), "a card"))
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return markdown(rows)
 
 
 def bench(flags: Flags) -> Iterator[dict[str, Any]]:

@@ -24,8 +24,10 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from benchmarks.report import report, short
-from benchmarks.updates import GIB, ROUNDS, SAMPLE, SPREAD, peak, random_data, reset_peak
+from benchmarks.report import columns, report
+from benchmarks.sizes import SPREAD, random_data
+from benchmarks.updates import ROUNDS, SAMPLE
+from benchmarks.work import GIB, peak, reset_peak
 from jaxomarl.algorithms import omsd
 from jaxomarl.base import Environment, Episodes, JaxomarlError, Task, refuse
 from jaxomarl.data import catalog as data_catalog
@@ -340,19 +342,7 @@ COLUMNS = {
 
 def table(lines: Sequence[dict[str, Any]]) -> str:
     """The lines as Markdown tables, one for each kind."""
-    out = []
-    for kind, columns in COLUMNS.items():
-        mine = [line for line in lines if line["benchmark"] == kind]
-        rows = [[c.replace("_", " ") for c in columns], ["---"] * len(columns)]
-        for line in mine:
-            cells = [line.get(c, "") for c in columns]
-            row = [short(x) if x is None or isinstance(x, float) else str(x) for x in cells]
-            if "skipped" in line:
-                row[-1] = f"skipped: {line['skipped']}"
-            rows.append(row)
-        if mine:
-            out.append("\n".join("| " + " | ".join(row) + " |" for row in rows))
-    return "\n\n".join(out)
+    return "\n\n".join(filter(None, (columns(lines, kind, named) for kind, named in COLUMNS.items())))
 
 
 def reason(error: Exception) -> str:

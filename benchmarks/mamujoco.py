@@ -10,16 +10,14 @@ takes turns, round after round. On a GPU: `python -m benchmarks.mamujoco --engin
 and again with `--iterations 4 --ls-iterations 8`, whose effect on parity `--parts parity` shows with the same flags.
 """
 
-import json
-import os
 import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +25,8 @@ import mujoco.batch
 import numpy as np
 import tyro
 
-from jaxomarl.base import JaxomarlError
+from benchmarks.report import columns, markdown, report
+from jaxomarl.base import JaxomarlError, refuse
 from jaxomarl.envs import rollout
 from jaxomarl.envs.mamujoco import engine_c, engine_mjx
 from jaxomarl.envs.mamujoco.environment import environment, noise
@@ -64,7 +63,8 @@ class Flags:
     """As `--parts parity`."""
     states: int = 32
     """Of each robot, for parity."""
-    out: Path | None = None
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """JSON lines go here; empty: to the standard output."""
 
 
 # --- steps ---
@@ -152,7 +152,7 @@ def steps(flags: Flags) -> Iterator[dict[str, Any]]:
                 try:
                     run, compiling = MAKERS[name](task, name, size, flags)
                 except (ImportError, JaxomarlError) as error:
-                    yield {"benchmark": "steps", "task": task, "engine": name, "size": size, "skipped": str(error)}
+                    yield {"benchmark": "robots", "task": task, "engine": name, "size": size, "skipped": str(error)}
                     continue
                 work = 1 if name == "gymnasium" else size
                 run(1)
@@ -166,9 +166,13 @@ def steps(flags: Flags) -> Iterator[dict[str, Any]]:
                     run(many)
                     rates.append(many * work / (time.perf_counter() - began))
             median = {name: statistics.median(cell[-1]) for name, cell in cells.items()}
-            for name, (_, many, _, compiling, rates) in cells.items():
-                line = {"benchmark": "steps", "task": task, "engine": name, "size": size}
-                line |= {"steps_per_second": median[name], "low": min(rates), "high": max(rates), "calls": many}
+            for name, (_, _, _, compiling, rates) in cells.items():
+                line = {"benchmark": "robots", "task": task, "engine": name, "size": size}
+                line |= {
+                    "steps_per_second": median[name],
+                    "steps_per_second_low": min(rates),
+                    "steps_per_second_high": max(rates),
+                }
                 line |= {f"over_{peer}": median[name] / median[peer] for peer in ("batch", "gymnasium")
                          if peer in median and peer != name}  # fmt: skip
                 yield {**line, "compile_seconds": compiling, **_solver(name, flags)}
@@ -192,8 +196,13 @@ def whole(flags: Flags, count: int = 32) -> dict[str, Any]:
         began = time.perf_counter()
         jax.block_until_ready(compiled(keys))
         spent.append(time.perf_counter() - began)
-    line = {"benchmark": "episodes", "task": "2halfcheetah", "episodes": count, "seconds": statistics.median(spent)}
-    return {**line, "low": min(spent), "high": max(spent), "compile_seconds": compiling}
+    line = {
+        "benchmark": "robot-episodes",
+        "task": "2halfcheetah",
+        "episodes": count,
+        "seconds": statistics.median(spent),
+    }
+    return {**line, "seconds_low": min(spent), "seconds_high": max(spent), "compile_seconds": compiling}
 
 
 # --- parity ---
@@ -234,35 +243,39 @@ def parity(robot: str, flags: Flags, checks: tuple[int, ...] = (1, 10, 100)) -> 
             yield line
 
 
-def table(lines: list[dict[str, Any]]) -> str:
-    """Parity as Markdown: median / 90 % / largest of the states' distances."""
-    out = ["| robot | steps | qpos | qvel | return |", "|---|---|---|---|---|"]
+COLUMNS = {
+    "robots": ("task", "engine", "size", "steps_per_second", "steps_per_second_low", "steps_per_second_high",
+               "over_batch", "over_gymnasium", "compile_seconds"),
+    "robot-episodes": ("task", "episodes", "seconds", "seconds_low", "seconds_high", "compile_seconds"),
+}  # fmt: skip
+
+
+def table(lines: Sequence[dict[str, Any]]) -> str:
+    """Speeds as Markdown, then parity: median / 90 % / largest of the states' distances."""
+    out = [columns(lines, kind, named) for kind, named in COLUMNS.items()]
+    rows = [("robot", "steps", "qpos", "qvel", "return"), ("---",) * 5]
     for line in (line for line in lines if line["benchmark"] == "parity"):
         cells = [" / ".join(f"{line[f'{x}_{q}']:.1e}" for q in ("median", "90", "max"))
                  for x in ("qpos", "qvel", "return")]  # fmt: skip
-        out.append("| " + " | ".join([line["robot"], str(line["steps"]), *cells]) + " |")
-    return "\n".join(out)
+        rows.append((line["robot"], str(line["steps"]), *cells))
+    return "\n\n".join(filter(None, (*out, markdown(rows) if len(rows) > 2 else "")))
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Measure and print."""
-    flags = tyro.cli(Flags, args=argv, prog="python -m benchmarks.mamujoco")
+def bench(flags: Flags) -> Iterator[dict[str, Any]]:
+    """Every line, as it comes; raises JaxomarlError for flags that mean nothing."""
     parts = ("parity",) if flags.parity else flags.parts
     unknown = [x for x in (*parts, *flags.engines) if x not in ("steps", "episodes", "parity", *MAKERS)]
     unknown += [x for x in flags.tasks if x not in TASKS]
     if unknown:
-        print(f"error: expected parts, engines and tasks of --help, found {unknown}", file=sys.stderr)
-        return 2
-    lines: list[dict[str, Any]] = []
+        raise refuse("--parts, --engines, --tasks", "some of those of --help", ", ".join(unknown), "")
     for line in _lines(parts, flags):
-        line |= {"load": os.getloadavg()[0], "device": jax.devices()[0].device_kind, "mujoco": mujoco.__version__}
-        lines.append(line)
-        print(json.dumps(line), flush=True)
-    if flags.out:
-        flags.out.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    if "parity" in parts:
-        print("\n" + table(lines), file=sys.stderr)
-    return 0
+        yield {**line, "mujoco": mujoco.__version__}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and print; the exit code."""
+    flags = tyro.cli(Flags, args=argv, prog="python -m benchmarks.mamujoco")
+    return report(bench(flags), table, flags.out)
 
 
 def _lines(parts: tuple[str, ...], flags: Flags) -> Iterator[dict[str, Any]]:

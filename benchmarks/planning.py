@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import tyro
 
 from benchmarks.environments import take_turns
-from benchmarks.report import report, short
+from benchmarks.report import markdown, report, short
 from benchmarks.reverse_process import MIB, Timed
 from jaxomarl.algorithms import dof_trajectory, madiff
 from jaxomarl.base import Spec, refuse
@@ -209,7 +209,7 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
         for x in lines
         if "evaluation" in x
     ]
-    return "\n".join(["| " + " | ".join(row) + " |" for row in rows] + ["", *said])
+    return "\n".join([markdown(rows), "", *said])
 
 
 def checked(flags: Flags) -> Flags:

@@ -37,6 +37,22 @@ def report(lines: Iterable[Line], table: Callable[[Sequence[Line]], str], out: P
     return 0
 
 
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A table: its header, its rule and what stands under them."""
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def columns(lines: Sequence[Line], kind: str, named: Sequence[str]) -> str:
+    """The lines of one benchmark with some of their fields as columns; nothing where there are none."""
+    rows = [[c.replace("_", " ") for c in named], ["---"] * len(named)]
+    for line in (line for line in lines if line["benchmark"] == kind):
+        cells = [line.get(c, "") for c in named]
+        rows.append([short(x) if x is None or isinstance(x, float) else str(x) for x in cells])
+        if "skipped" in line:
+            rows[-1][-1] = f"skipped: {line['skipped']}"
+    return markdown(rows) if len(rows) > 2 else ""
+
+
 def machine() -> str:
     """What the numbers were measured on, in one line."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

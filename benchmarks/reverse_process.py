@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import tyro
 
 from benchmarks.environments import Cell, take_turns
-from benchmarks.report import report, short
+from benchmarks.report import markdown, report, short
 from jaxomarl.base import Denoise, refuse
 from jaxomarl.cli import runtime
 from jaxomarl.diffusion.consistency import consistency, consistent
@@ -179,7 +179,7 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
         numbers = (short(1e3 * x["seconds"]), spread, short(1e3 * x["seconds_per_agent"]), short(x["program_mib"]))
         name = (x["f"], "yes" if x["alone"] else "no", str(x["agents"]), x["sampler"], str(x["calls"]))
         rows.append((*name, *numbers, x["how"]))
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return markdown(rows)
 
 
 def checked(flags: Flags) -> Flags:

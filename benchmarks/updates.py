@@ -1,63 +1,64 @@
-"""Updates per second of OMSD's stages for R runs at once: `python -m benchmarks.updates`, or `make bench`.
+"""Updates per second of any system's stages for R runs at once: `python -m benchmarks.updates`, or `make bench`.
 
 What is timed is what training runs: the runner's compiled chunk, on its devices, under its mapping rule, and the
 metrics brought to the host after each chunk. All R of one stage take turns, round after round, so that a disturbance of
 the machine falls on all of them alike; medians are reported beside their range, and the cost of R runs against R times
 the cost of one:
 
-    cost(R) = seconds per update of all R runs,   ratio = cost(R) / (R cost(1))
+    cost(R) = seconds per update of all R runs,   ratio = cost(R) / (R cost(1)),   share = floor / cost(R)
+
+with the floor of `benchmarks.work`: what the operations and the optimiser's numbers take at the machine's ceiling,
+which is measured in the same run.
 
 Stages before the timed one are initialised and not trained: an update's cost does not depend on values.
 """
 
-import contextlib
-import re
-import resource
 import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import jax
-import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from benchmarks.report import report, short
-from jaxomarl.algorithms import omsd
-from jaxomarl.base import Dataset, Episodes, Past, Spec, refuse
+from benchmarks.report import markdown, report, short
+from benchmarks.sizes import Size, size
+from benchmarks.work import GIB, ceiling, operations, peak, reset_peak, weigh
+from jaxomarl.algorithms import REGISTRY
+from jaxomarl.base import JaxomarlError, Past, refuse
 from jaxomarl.cli import runtime
-from jaxomarl.data import catalog as data_catalog
-from jaxomarl.data.dataset import pack
-from jaxomarl.data.stats import statistics as data_statistics
-from jaxomarl.envs import catalog
-from jaxomarl.presets import PRESETS
 from jaxomarl.training import sharding
-from jaxomarl.training.runner import Job, Program
+from jaxomarl.training.library import Identity
+from jaxomarl.training.runner import Program
 
-STAGES = ("critic", "scores-conditional", "policy")
 MAPPINGS = ("rule", "vmap", "map")
-SPREAD = Spec(obs_dims=(18,) * 3, act_dims=(2,) * 3, state_dim=54, horizon=25)  # three agents in MPE's spread
 SAMPLE = 0.25  # seconds that one timed sample lasts at least
 ROUNDS = 3  # samples of every cell at least, whatever --seconds says
-GIB = 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
 class Flags:
-    """Time the updates of OMSD's stages: one JSON line per cell (size, stage, runs), then a table."""
+    """Time the updates of systems' stages: one JSON line per cell (size, system, stage, agents, runs), then a table."""
 
+    systems: tuple[str, ...] = ("omsd",)
+    """Names as in the README, +coda and its like too; all: every system."""
     sizes: tuple[str, ...] = ("game", "mpe")
     """game: width 32, batch 64 (preset mode-seeking). mpe: the paper's sizes. WIDTHxBATCH: on mpe's shapes."""
-    stages: tuple[str, ...] = STAGES
+    stages: tuple[str, ...] = ()
+    """Empty: all."""
+    agents: tuple[int, ...] = (0,)
+    """How many agents of spread; 0: the size's own number."""
     runs: tuple[int, ...] = (1, 4, 16)
     """R; a ratio needs 1 among them."""
     seconds: float = 3.0
     """Timed seconds per cell; slow cells take three samples all the same."""
+    patience: float = 20.0
+    """Seconds that one sample may take; a cell whose smaller one says that it would take longer is skipped."""
     mapping: str = "rule"
     """The runner's own rule, or vmap, or map: how a device goes through its runs."""
     devices: int = 0
@@ -68,58 +69,9 @@ class Flags:
     """JSON lines go here; empty: to the standard output."""
 
 
-# --- what is timed ---
-
-
-class Size(NamedTuple):
-    """A task's shapes, OMSD's settings on it, and data to draw from."""
-
-    name: str
-    spec: Spec
-    cfg: omsd.Config
-    data: Dataset
-
-    def job(self, runs: int) -> Job:
-        """R runs that differ in their seed."""
-        return Job(omsd.OMSD, self.spec, [self.cfg] * runs, list(range(runs)), self.data, data_statistics(self.data))
-
-
-def size(name: str) -> Size:
-    """`game`, `mpe`, or WIDTHxBATCH: every width and batch of the mpe size replaced."""
-    if name == "game":
-        task, preset = catalog.make("games/bandit"), PRESETS["mode-seeking"]
-        data, _ = data_catalog.load(task, preset.data[task.name])
-        return Size(name, task.env.spec, omsd.Config(**preset.cfg), data)  # type: ignore[arg-type]
-    changed: dict[str, Any] = {}
-    if name != "mpe":
-        if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", name):
-            raise refuse("--sizes", "game, mpe or WIDTHxBATCH", name, "For example 128x512.")
-        width, batch = map(int, name.split("x"))
-        changed = {
-            f"{part}_{what}": n
-            for part in ("critic", "score", "policy")
-            for what, n in (("width", width), ("batch", batch))
-        }
-    # An update takes a tenth of a second: four to a chunk, not a thousand. A map copies a run's state once per chunk,
-    # which four updates hide less well; and a chunk of one would be another program, for XLA drops a loop of one.
-    return Size(name, SPREAD, omsd.Config(**{**changed, "chunk": 4}), random_data(SPREAD, episodes=800))
-
-
-def random_data(spec: Spec, episodes: int, seed: int = 0) -> Dataset:
-    """Whole episodes of normal numbers, actions clipped to [-1, 1]."""
-    rng, n, length = np.random.default_rng(seed), spec.agents, spec.horizon + 1
-    normal = lambda *shape: rng.standard_normal((episodes * length, *shape), np.float32)
-    step = np.tile(np.arange(length, dtype=np.int32), episodes)
-    left = spec.horizon - step
-    action = np.clip(normal(n, spec.act_width), -1, 1) * spec.act_mask * (left > 0)[:, None, None]
-    obs, state = normal(n, spec.obs_width) * spec.obs_mask, normal(spec.state_dim)
-    none = np.zeros_like(step)
-    return pack(Episodes(obs, state, action, normal(n), none.astype(np.float32), step, left, none), spec)
-
-
 def untrained(size: Size, index: int) -> Past:
     """Statistics and first states of the stages before `index`, for one run."""
-    past: Past = {"stats": data_statistics(size.data)}
+    past = size.past
     for i in range(index):
         program = Program(size.job(1), i, {})
         past[program.stage.name] = jax.jit(program.init)(size.cfg, program.key(0), past, size.data)
@@ -142,13 +94,13 @@ class Cell:
     chunk: int = 0  # chunks done
     rss: int = 0
     skipped: str = ""
+    lasts: float = 0.0  # seconds of a sample
 
     @classmethod
     def of(cls, size: Size, index: int, runs: int, past: Past, mapping: str = "rule") -> "Cell":
         """The cell, nothing of it compiled yet; `past` is one run's and is repeated."""
         many = jax.tree.map(lambda x: jnp.broadcast_to(x, (runs, *x.shape)), past)
         program = Program(size.job(runs), index, many)
-        weigh = lambda tree: sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
         # The finished stages are held twice for a moment, the state thrice at most: a map copies it.
         need = runs * (3 * weigh(program.shapes["state"]) + 2 * weigh(past))
         return cls(size, program, program.how if mapping == "rule" else mapping, need)
@@ -173,6 +125,7 @@ class Cell:
         if taken * program.chunk < SAMPLE:
             taken = min(self.sample() for _ in range(2))
         self.calls = max(1, round(SAMPLE / (taken * program.chunk)))
+        self.lasts = taken * program.chunk * self.calls
         self.rss = peak()
 
     def sample(self) -> float:
@@ -195,11 +148,15 @@ class Cell:
 
     def line(self, single: "Cell | None", work: float | None) -> dict[str, Any]:
         """What is reported; `single` is the same with one run, `work` one update's floating-point operations."""
-        line = {"benchmark": "updates", "size": self.size.name, "stage": self.program.stage.name, "runs": self.runs}
+        of = self.size
+        line = {"benchmark": "updates", "size": of.name, "system": of.system, "stage": self.program.stage.name}
+        line |= {"agents": of.spec.agents, "runs": self.runs}
         if self.skipped:
             return {**line, "skipped": self.skipped}
         cost, best = statistics.median(self.seconds), min(self.seconds)
         alone = single.seconds if single else []
+        most, state = ceiling(self.program.devices.size), weigh(self.program.shapes["state"])
+        floor = self.runs * (work / most.flops + 2 * state / most.bytes) if work else None
         return {
             **line,
             "mapping": self.how,
@@ -212,6 +169,11 @@ class Cell:
             "ratio_of_best": best / (self.runs * min(alone)) if alone else None,
             "flop_per_update": work,  # of one run
             "gflop_per_second": work * self.runs / cost / 1e9 if work else None,
+            "ceiling_gflop_per_second": most.flops / 1e9,
+            "ceiling_gb_per_second": most.bytes / 1e9,
+            "ceiling_share": work * self.runs / cost / most.flops if work else None,
+            "floor_share": floor / cost if floor else None,
+            "state_mib": state / 2**20,  # of one run
             "compile_seconds": self.program.compile_seconds,
             "samples": len(self.seconds),
             "updates_per_sample": self.calls * self.program.chunk,
@@ -221,21 +183,29 @@ class Cell:
 
 
 def measure(
-    size: Size, stage: str, runs: Sequence[int], seconds: float, mapping: str = "rule", max_gib: float = 12.0
+    size: Size,
+    index: int,
+    runs: Sequence[int],
+    seconds: float,
+    mapping: str = "rule",
+    max_gib: float = 12.0,
+    patience: float = 20.0,
 ) -> list[dict[str, Any]]:
-    """One stage at one size for several R, timed by turns: their lines, in the order of R."""
-    index = STAGES.index(stage)
+    """The stage `index` of a size for several R, timed by turns: their lines, in the order of R."""
     past = untrained(size, index)
     work = operations(size, index, past)
     cells, planned = [Cell.of(size, index, r, past, mapping) for r in sorted(set(runs))], 0.0
+    timed: list[Cell] = []
     for cell in cells:
-        need = cell.need / GIB
+        need, ahead = cell.need / GIB, timed[-1].lasts * cell.runs / timed[-1].runs if timed else 0.0
         if planned + need > max_gib:
             cell.skipped = f"needs about {need:.1f} GiB beside {planned:.1f}; --max-gib is {max_gib:g}"
-            continue
-        planned += need
-        cell.start()
-    timed = [cell for cell in cells if not cell.skipped]
+        elif ahead > patience:
+            cell.skipped = f"a sample would take about {ahead:.0f} s; --patience is {patience:g}"
+        else:
+            planned += need
+            cell.start()
+            timed.append(cell)
     end = time.perf_counter() + seconds * len(timed)
     while timed and (len(timed[0].seconds) < ROUNDS or time.perf_counter() < end):
         for cell in timed:
@@ -244,96 +214,65 @@ def measure(
     return [cell.line(single, work) for cell in cells]
 
 
-# --- work and memory ---
-
-
-def operations(size: Size, index: int, past: Past) -> float | None:
-    """Floating-point operations of one run's update, batch and optimiser included; None where XLA does not count."""
-    program = Program(size.job(1), index, jax.tree.map(lambda x: x[None], past))
-    args = (program.shapes["state"], program.key(0), size.cfg, past, size.data)
-    traced = jax.make_jaxpr(program.update)(*args)
-    total = counted(traced)
-    return None if total is None else total + repeated(traced.jaxpr)
-
-
-def counted(closed: Any) -> float | None:
-    """XLA's count, in which the body of a loop counts once."""
-    cost = jax.jit(jax.extend.core.jaxpr_as_fun(closed)).lower(*closed.in_avals).cost_analysis()
-    return cost.get("flops") if isinstance(cost, dict) else None
-
-
-def repeated(jaxpr: Any) -> float:
-    """What the scans in a program (OMSD's over its agents) add to that count from their second turn on."""
-    total = 0.0
-    for eqn in jaxpr.eqns:
-        if eqn.primitive.name == "scan":
-            inner, length = eqn.params["jaxpr"], eqn.params["length"]
-            total += (length - 1) * (counted(inner) or 0.0) + length * repeated(inner.jaxpr)
-        else:
-            bodies = [getattr(v, "jaxpr", None) for v in eqn.params.values()]
-            total += sum(repeated(body) for body in bodies if hasattr(body, "eqns"))
-    return total
-
-
-def reset_peak() -> None:
-    """Start the count of peak memory afresh, where the system can (Linux)."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak() -> int:
-    """Highest resident bytes of the process since the last reset, or since its start."""
-    with contextlib.suppress(OSError):
-        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-        if found:
-            return int(found[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
 # --- what is printed ---
 
 
 def table(lines: Sequence[dict[str, Any]]) -> str:
     """The lines as a Markdown table."""
     header = (
-        "size", "stage", "R", "mapping", "updates/s", "range", "ms/update", "cost(R)/(R cost(1))", "GFLOP/s",
-        "compile s", "peak GiB",
+        "size", "system", "stage", "n", "R", "mapping", "updates/s", "range", "ms/update", "cost(R)/(R cost(1))",
+        "GFLOP/s", "of the ceiling", "floor/cost", "compile s", "peak GiB",
     )  # fmt: skip
-    rows = [header, ("---", "---", "---:", "---", *["---:"] * 7)]
+    rows = [header, (*["---"] * 3, "---:", "---:", "---", *["---:"] * 9)]
     for x in lines:
-        name = (x["size"], x["stage"], str(x["runs"]))
+        name = (x["size"], x["system"], x["stage"], str(x.get("agents", "")), str(x.get("runs", "")))
         if "skipped" in x:
-            rows.append((*name, f"skipped: {x['skipped']}", *[""] * 7))
+            rows.append((*name, f"skipped: {x['skipped']}", *[""] * 9))
             continue
         low, high = short(x["updates_per_second_low"]), short(x["updates_per_second_high"])
         numbers = (
-            1e3 * x["seconds_per_update"],
-            x["ratio"],
-            x["gflop_per_second"],
-            x["compile_seconds"],
-            x["peak_rss_gib"],
-        )
+            1e3 * x["seconds_per_update"], x["ratio"], x["gflop_per_second"], x["ceiling_share"], x["floor_share"],
+            x["compile_seconds"], x["peak_rss_gib"],
+        )  # fmt: skip
         rows.append((*name, x["mapping"], short(x["updates_per_second"]), f"{low} to {high}", *map(short, numbers)))
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return markdown(rows)
 
 
-def checked(flags: Flags) -> list[Size]:
-    """The sizes that were asked for; raises JaxomarlError for flags that mean nothing."""
-    for stage in flags.stages:
-        if stage not in STAGES:
-            raise refuse("--stages", f"some of {', '.join(STAGES)}", stage, "")
+def checked(flags: Flags) -> list[str]:
+    """The systems that were asked for; raises JaxomarlError for flags that mean nothing."""
     if flags.mapping not in MAPPINGS:
         raise refuse("--mapping", f"one of {', '.join(MAPPINGS)}", flags.mapping, "")
-    if not flags.runs or min(flags.runs) < 1 or flags.devices < 0:
-        raise refuse("--runs, --devices", "positive counts", (flags.runs, flags.devices), "For example --runs 1 4 16.")
-    return [size(name) for name in flags.sizes]
+    if not flags.runs or min(flags.runs) < 1 or min(flags.agents) < 0 or flags.devices < 0:
+        found = (flags.runs, flags.agents, flags.devices)
+        raise refuse("--runs, --agents, --devices", "positive counts", found, "For example --runs 1 4 16.")
+    systems = list(REGISTRY) if flags.systems == ("all",) else list(flags.systems)
+    if flags.stages:
+        known = {stage for system in systems for name in flags.sizes for stage in size(name, system).stages}
+        for stage in set(flags.stages) - known:
+            raise refuse("--stages", f"some of {', '.join(sorted(known))}", stage, "")
+    return systems
 
 
 def bench(flags: Flags) -> Iterator[dict[str, Any]]:
-    """Every line, as it comes."""
-    for one in checked(flags):
-        for stage in flags.stages:
-            yield from measure(one, stage, flags.runs, flags.seconds, flags.mapping, flags.max_gib)
+    """Every line, as it comes. A stage that several systems share, settings and all, is timed once."""
+    systems, seen = checked(flags), set()
+    for name in flags.sizes:
+        for system in systems:
+            for agents in flags.agents:
+                try:
+                    one = size(name, system, agents)
+                except JaxomarlError as error:
+                    if len(systems) == 1:
+                        raise
+                    yield {"benchmark": "updates", "size": name, "system": system, "stage": "", "skipped": str(error)}
+                    continue
+                for index, stage in enumerate(one.made.pipeline(one.spec, one.cfg, one.env)):
+                    kind = name, agents, Identity.of(stage, [one.cfg], [0], {}).kind
+                    if kind in seen or (flags.stages and stage.name not in flags.stages):
+                        continue
+                    seen.add(kind)
+                    limits = flags.mapping, flags.max_gib, flags.patience
+                    yield from measure(one, index, flags.runs, flags.seconds, *limits)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

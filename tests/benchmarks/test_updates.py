@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks import updates
+from benchmarks import sizes, updates, work
 from jaxomarl.algorithms.omsd import Config
 from jaxomarl.base import JaxomarlError, Spec
 
@@ -17,15 +17,16 @@ SMALL = {f"{part}_{what}": n for part in ("critic", "score", "policy") for what,
 NUMBERS = {
     "updates_per_second", "updates_per_second_low", "updates_per_second_high", "seconds_per_update", "ratio",
     "ratio_of_best", "flop_per_update", "gflop_per_second", "compile_seconds", "program_gib", "peak_rss_gib",
+    "ceiling_gflop_per_second", "ceiling_gb_per_second", "ceiling_share", "floor_share", "state_mib",
 }  # fmt: skip
-COUNTS = {"runs", "devices", "samples", "updates_per_sample"}
+COUNTS = {"runs", "agents", "devices", "samples", "updates_per_sample"}
 
 
 @pytest.fixture(scope="module")
 def toy() -> updates.Size:
     """Tiny networks on two unlike agents."""
     cfg = Config(**SMALL, score_blocks=1, score_embedding=8, chunk=2)
-    return updates.Size("toy", TOY, cfg, updates.random_data(TOY, episodes=3))
+    return sizes.Size("toy", TOY, cfg, sizes.random_data(TOY, episodes=3))
 
 
 @pytest.fixture(scope="module")
@@ -33,12 +34,13 @@ def lines(toy) -> list[dict]:
     """A stage measured for one run and for two."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(updates, "SAMPLE", 0.01)
-        return updates.measure(toy, "critic", (2, 1), seconds=0.05)
+        patch.setattr(updates, "ceiling", lambda devices: work.Ceiling(devices, 1e12, 1e11))
+        return updates.measure(toy, 0, (2, 1), seconds=0.05)
 
 
 def test_a_line_has_its_fields_and_positive_numbers(lines):
     for line in map(json.loads, map(json.dumps, lines)):
-        assert (line["benchmark"], line["size"], line["stage"]) == ("updates", "toy", "critic")
+        assert (line["benchmark"], line["size"], line["system"], line["stage"]) == ("updates", "toy", "omsd", "critic")
         assert line["mapping"] in ("vmap", "map")
         assert {k for k, v in line.items() if isinstance(v, float)} == NUMBERS
         assert {k for k, v in line.items() if isinstance(v, int)} == COUNTS
@@ -56,6 +58,10 @@ def test_the_numbers_of_a_line_agree(lines):
         assert line["updates_per_second"] == pytest.approx(1 / line["seconds_per_update"])
         rate = line["runs"] * line["flop_per_update"] / line["seconds_per_update"] / 1e9
         assert line["gflop_per_second"] == pytest.approx(rate)
+        assert line["ceiling_share"] == pytest.approx(rate / 1e3)
+        optimiser = line["runs"] * 2 * line["state_mib"] * 2**20 / 1e11
+        floor = line["runs"] * line["flop_per_update"] / 1e12 + optimiser
+        assert line["floor_share"] == pytest.approx(floor / line["seconds_per_update"])
 
 
 def test_a_sample_is_time_per_update_of_all_runs(toy, monkeypatch):
@@ -74,7 +80,7 @@ def test_a_later_stage_gets_the_earlier_ones_untrained(toy):
     cell = updates.Cell.of(toy, 2, 3, past)
     assert {x.shape[0] for x in jax.tree.leaves(cell.program.past)} == {3}
     assert cell.need > 3 * 2 * sum(x.nbytes for x in jax.tree.leaves(past))
-    assert updates.operations(toy, 2, past) > updates.operations(toy, 0, {"stats": past["stats"]}) > 0
+    assert work.operations(toy, 2, past) > work.operations(toy, 0, {"stats": past["stats"]}) > 0
 
 
 def test_a_ratio_is_of_medians_and_takes_the_number_of_runs(toy):
@@ -85,10 +91,11 @@ def test_a_ratio_is_of_medians_and_takes_the_number_of_runs(toy):
     line = cells[1].line(cells[0], work=None)
     assert line["ratio"] == statistics.median(cells[1].seconds) / (4 * 2.0) and line["ratio_of_best"] == 1.0
     assert line["gflop_per_second"] is None and cells[1].line(None, work=None)["ratio"] is None
+    assert line["floor_share"] is None
 
 
 def test_a_cell_that_needs_too_much_memory_is_skipped_with_the_reason(toy):
-    (line,) = updates.measure(toy, "critic", (1,), seconds=0, max_gib=1e-9)
+    (line,) = updates.measure(toy, 0, (1,), seconds=0, max_gib=1e-9)
     assert "--max-gib" in line["skipped"] and "ratio" not in line
     assert "skipped: needs about" in updates.table([line])
 
@@ -96,7 +103,7 @@ def test_a_cell_that_needs_too_much_memory_is_skipped_with_the_reason(toy):
 def test_the_table_has_a_row_for_each_line(lines):
     rows = updates.table(lines).splitlines()
     assert len(rows) == 2 + len(lines) and len({row.count("|") for row in rows}) == 1
-    assert "| toy | critic | 2 |" in rows[3]
+    assert "| toy | omsd | critic | 2 | 2 |" in rows[3]
 
 
 def test_operations_count_every_turn_of_a_scan():
@@ -106,23 +113,58 @@ def test_operations_count_every_turn_of_a_scan():
         return jax.lax.scan(lambda c, _: (jax.jit(jnp.matmul)(c, x), None), x, None, length=5)[0]
 
     traced = jax.make_jaxpr(turns)(m)
-    assert updates.counted(traced) + updates.repeated(traced.jaxpr) == pytest.approx(5 * 2 * 16**3, rel=0.01)
+    assert work.counted(traced) + work.repeated(traced.jaxpr) == pytest.approx(5 * 2 * 16**3, rel=0.01)
 
 
-def test_the_sizes_are_the_issue_s():
-    game = updates.size("game").cfg
+def test_the_sizes_are_the_papers():
+    game = sizes.size("game").cfg
     assert {game.critic_width, game.score_width, game.policy_width} == {32}
     assert {game.critic_batch, game.score_batch, game.policy_batch} == {64}
-    mpe = updates.size("mpe")
-    assert {f: v for f, v in vars(mpe.cfg).items() if f != "chunk"} == {
-        f: v for f, v in vars(Config()).items() if f != "chunk"
-    }
+    mpe = sizes.size("mpe")
+    printed = {"critic_width": 256, "score_width": 512, "policy_width": 256, "score_blocks": 2}
+    assert {f: getattr(mpe.cfg, f) for f in printed} == {f: getattr(Config(), f) for f in printed}
     assert mpe.data.starts.shape == (20_000,) and mpe.spec.agents == 3
-    other = updates.size("64x128").cfg
+    other = sizes.size("64x128").cfg
     assert (other.critic_width, other.score_batch, other.score_blocks) == (64, 128, 2)
 
 
-@pytest.mark.parametrize("flags", [{"sizes": ("big",)}, {"stages": ("scores",)}, {"runs": (0,)}, {"mapping": "pmap"}])
+def test_any_system_takes_the_game_s_width_and_any_number_of_agents():
+    dom2 = sizes.size("game", "dom2", agents=5)
+    assert (dom2.cfg.policy_width, dom2.cfg.critic_width, dom2.cfg.policy_batch) == (32, 32, 64)
+    assert dom2.spec.agents == dom2.data.layout.unpack(dom2.data.rows[0])["action"].shape[0] == 5
+    assert dom2.stages == ("policy",)
+    online = sizes.size("8x4", "matd3")
+    assert online.data is None and online.env is not None
+    with pytest.raises(JaxomarlError, match="--agents"):
+        sizes.size("8x4", "matd3", agents=4)
+
+
+def test_a_ceiling_is_what_the_devices_gave():
+    found = work.ceiling(1, side=64)
+    assert found.devices == 1 and 1e6 < found.flops < 1e15 and 1e6 < found.bytes < 1e15
+
+
+def test_a_cell_that_would_try_ones_patience_is_skipped(toy, monkeypatch):
+    def start(self):
+        self.lasts, self.held, self.seconds = 3.0, lambda: 0, []
+
+    monkeypatch.setattr(updates.Cell, "start", start)
+    monkeypatch.setattr(updates.Cell, "sample", lambda self: 1.0)
+    monkeypatch.setattr(updates, "ceiling", lambda devices: work.Ceiling(devices, 1e12, 1e11))
+    one, many = updates.measure(toy, 0, (1, 16), seconds=0, patience=20.0)
+    assert "skipped" not in one and "about 48 s" in many["skipped"]
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [{"sizes": ("big",), "stages": ("critic",)}, {"stages": ("scores",)}, {"runs": (0,)}, {"mapping": "pmap"},
+     {"agents": (-1,)}],
+)  # fmt: skip
 def test_flags_that_mean_nothing_are_refused(flags):
     with pytest.raises(JaxomarlError):
         updates.checked(updates.Flags(**flags))
+
+
+def test_a_system_that_there_is_not_is_refused():
+    with pytest.raises(JaxomarlError, match="omsd"):
+        list(updates.bench(updates.Flags(systems=("omds",))))

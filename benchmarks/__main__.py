@@ -1,0 +1,144 @@
+"""All benchmarks, each in a process of its own: `make bench`, and on an accelerator `make bench-gpu`.
+
+`python -m benchmarks --out FOLDER` leaves there a file of JSON lines for every part, their tables and the targets in
+`speed.md`, and the pictures of what seeds and agents cost. A part that fails is named, and the others go on.
+"""
+
+import importlib
+import importlib.util
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import tyro
+
+from benchmarks import targets
+from benchmarks.compare import read
+from benchmarks.pictures import pictures
+from jaxomarl.base import JaxomarlError, refuse
+
+
+class Part(NamedTuple):
+    """A benchmark with flags, under a title."""
+
+    title: str
+    run: str
+    toy: str
+    """What replaces its flags in a trial."""
+    needs: str = ""
+    """A package without which it is left out."""
+
+
+SMALL = "--sizes 8x4 --seconds 0.02"
+CPU = {
+    "game": Part("OMSD's stages at game size", "updates --sizes game --runs 1 4 16 64", f"updates {SMALL} --runs 1 2"),
+    "mpe": Part("OMSD's stages at the paper's widths", "updates --sizes mpe --runs 1 4 16 64",
+                f"updates {SMALL} --runs 1 --stages critic"),
+    "systems": Part("Every system at game width", "updates --systems all --sizes game --runs 1 16 --seconds 1",
+                    f"updates {SMALL} --systems bc iql --runs 1"),
+    "agents": Part("What agents cost, game width",
+                   "updates --systems omsd dom2 dof-p --sizes game --runs 1 --agents 2 4 8 16 32 64 --seconds 1",
+                   f"updates {SMALL} --systems bc --runs 1 --agents 2 3"),
+    "peers": Part("Beside PyTorch", "peers",
+                  "peers --sizes 8x4 --wide-runs 1 --seconds 0.02 --no-compile --stages critic", "torch"),
+    "environments": Part("Environments and data", "environments", "environments --quick"),
+    "robots": Part("MuJoCo", "mamujoco --engines c batch gymnasium",
+                   "mamujoco --tasks 2halfcheetah --sizes 2 --engines c --rounds 1 --seconds 0.02 --parts steps"),
+    "samplers": Part("Reverse processes", "reverse_process", "reverse_process --toy"),
+    "planners": Part("Plans", "planning", "planning --toy"),
+    "synthetic": Part("Synthetic experience", "synthetic", "synthetic --toy"),
+    "dom2-cost": Part("DOM2's Table 10", "dom2_cost", "dom2_cost --scale 0.001 --chunks 1 --rows 200"),
+    "whole": Part("Whole runs", "whole", "whole --quick --parts import evaluation"),
+}  # fmt: skip
+CARD = {
+    "game": Part("OMSD's stages at game size", "updates --sizes game --runs 1 16 64 --seconds 5", CPU["game"].toy),
+    "mpe": Part("OMSD's stages at the paper's widths",
+                "updates --sizes mpe --runs 1 16 64 --seconds 20 --patience 60 --max-gib 100", CPU["mpe"].toy),
+    "agents": Part("What agents cost, the paper's widths",
+                   "updates --systems omsd dom2 dof-p --sizes mpe --runs 1 --agents 2 8 64 --seconds 3 --max-gib 100",
+                   CPU["agents"].toy),
+    "dom2-cost": Part("DOM2's Table 10", "dom2_cost --runs 1 16 --chunk 100", CPU["dom2-cost"].toy),
+    "environments": Part("Environments", "environments --parts steps --sizes 1000 10000 100000 1000000",
+                         CPU["environments"].toy),
+    "robots": Part("MJX", "mamujoco --engines mjx --tasks 2halfcheetah --parts steps --sizes 1024 4096 16384",
+                   CPU["robots"].toy),
+    "planners": Part("Plans", "planning", CPU["planners"].toy),
+    "synthetic": Part("Synthetic experience", "synthetic", CPU["synthetic"].toy),
+    "systems": Part("Every system at the paper's widths",
+                    "updates --systems all --sizes mpe --runs 1 16 --seconds 2 --max-gib 100", CPU["systems"].toy),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flags:
+    """Run the benchmarks one after another and write what they found."""
+
+    parts: tuple[str, ...] = ()
+    """Some of them; empty: all."""
+    card: bool = False
+    """Those for an accelerator, its targets first."""
+    toy: bool = False
+    """Tiny sizes: whether it runs, not how fast."""
+    out: Path = Path("runs/bench")
+    """Lines, tables and pictures go here; parts that are not run keep what is there."""
+
+
+def written(plan: dict[str, Part], out: Path, card: bool) -> str:
+    """`speed.md` of all lines that are in `out`."""
+    found = {name: read(out / f"{name}.jsonl") for name in plan if (out / f"{name}.jsonl").exists()}
+    found = {name: lines for name, lines in found.items() if lines}
+    every = [line for lines in found.values() for line in lines]
+    machines = list(dict.fromkeys(line["machine"] for line in every))
+    text = ["# Speed", "", *machines, "", targets.table(every, "card" if card else "cpu"), ""]
+    for picture in pictures(every, out):
+        text += [f"![{picture.stem}]({picture.name})", ""]
+    for name, lines in found.items():
+        table = importlib.import_module(f"benchmarks.{plan[name].run.split()[0]}").table
+        command = f"`python -m benchmarks.{plan[name].run}`"
+        text += [f"## {plan[name].title}", "", command, "", table(lines), ""]
+    return "\n".join(text)
+
+
+def measure(name: str, part: Part, flags: Flags) -> str:
+    """Run one part; why it failed, or nothing."""
+    if part.needs and not importlib.util.find_spec(part.needs):
+        print(f"{name}: left out, {part.needs} is not installed: make bench-peers", file=sys.stderr)
+        return ""
+    module, *rest = shlex.split(part.toy if flags.toy else part.run)
+    out, began = flags.out / f"{name}.jsonl", time.perf_counter()
+    ask = [sys.executable, "-m", f"benchmarks.{module}", *rest, "--out", str(out)]
+    print(f"{name}: {shlex.join(ask[1:])}", file=sys.stderr, flush=True)
+    done = subprocess.run(ask, stderr=subprocess.PIPE, text=True)
+    said = [line for line in done.stderr.splitlines() if line.startswith("error:")] or done.stderr.splitlines()[-1:]
+    print(f"{name}: {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
+    return "" if done.returncode == 0 else f"{name}: " + (said[-1] if said else f"ended with {done.returncode}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run and write; 1 where a part failed, 2 for flags that mean nothing."""
+    flags = tyro.cli(Flags, args=argv, prog="python -m benchmarks")
+    plan = CARD if flags.card else CPU
+    try:
+        for part in flags.parts:
+            if part not in plan:
+                raise refuse("--parts", f"some of {', '.join(plan)}", part, "")
+        flags.out.mkdir(parents=True, exist_ok=True)
+        failed = [measure(name, part, flags) for name, part in plan.items() if not flags.parts or name in flags.parts]
+        text = written(plan, flags.out, flags.card)
+        (flags.out / "speed.md").write_text(text)
+    except (JaxomarlError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(text)
+    lost = [line for line in failed if line]
+    print("\n".join(["", *lost, f"{flags.out / 'speed.md'} has it all."]), file=sys.stderr)
+    return 1 if lost else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""What seeds and agents cost, as pictures: `python -m benchmarks.pictures LINES OUT` from lines of benchmarks.updates.
+
+bench-seeds.png     cost of one seed, relative to a seed alone, against R: flat is 1, free is 1 / R
+bench-agents.png    cost of an update, relative to the fewest agents, against n, beside the straight line
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from benchmarks.compare import read
+from jaxomarl.base import JaxomarlError, refuse
+
+Curves = dict[str, list[tuple[float, float]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flags:
+    """Draw the cost of seeds and of agents."""
+
+    lines: tyro.conf.Positional[Path]
+    """JSON lines of benchmarks.updates."""
+    out: tyro.conf.Positional[Path]
+    """A folder."""
+
+
+def seeds(lines: Sequence[dict[str, Any]]) -> Curves:
+    """Stage -> (R, cost(R) / (R cost(1))) where more than one R was timed."""
+    found: Curves = {}
+    for x in timed(lines):
+        if x.get("ratio"):
+            found.setdefault(called(x, "agents"), []).append((x["runs"], x["ratio"]))
+    return {k: sorted(v) for k, v in found.items() if len(v) > 1}
+
+
+def agents(lines: Sequence[dict[str, Any]]) -> Curves:
+    """Stage and R -> (n, cost(n) / cost(fewest)) where more than one n was timed."""
+    found: Curves = {}
+    for x in timed(lines):
+        found.setdefault(f"{called(x)}, R = {x['runs']}", []).append((x["agents"], x["seconds_per_update"]))
+    curves = {k: sorted(dict(v).items()) for k, v in found.items()}
+    return {k: [(n, cost / v[0][1]) for n, cost in v] for k, v in curves.items() if len(v) > 1}
+
+
+def timed(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of updates that were not skipped."""
+    return [x for x in lines if x.get("benchmark") == "updates" and "skipped" not in x]
+
+
+def called(x: dict[str, Any], *more: str) -> str:
+    """Size, system and stage, and what tells two lines apart besides."""
+    return " ".join([x["size"], x["system"], x["stage"], *(f"{k[0]} = {x[k]}" for k in more)])
+
+
+def draw(curves: Curves, across: str, along: str, bound: Callable[[float], float], said: str, path: Path) -> None:
+    """One picture of curves on logarithmic axes, with a dashed bound."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for k, (name, points) in enumerate(curves.items()):
+        axes.plot(*zip(*points, strict=True), marker="osD^v<>"[k // 10 % 7], markersize=4, label=name)
+    xs = sorted({x for points in curves.values() for x, _ in points})
+    axes.plot(xs, [bound(x / xs[0]) for x in xs], "k--", linewidth=1, label=said)
+    axes.set(xscale="log", yscale="log", xlabel=across, ylabel=along)
+    axes.set_xticks(xs, [f"{x:g}" for x in xs])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", fontsize=7)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+
+
+def pictures(lines: Sequence[dict[str, Any]], out: Path) -> list[Path]:
+    """Draw what the lines allow; the files."""
+    made = []
+    per_seed = "cost of a seed / cost of one alone"
+    per_agent = "cost of an update / with the fewest agents"
+    for name, curves, across, along, bound, said in (
+        ("bench-seeds", seeds(lines), "seeds at once, R", per_seed, lambda x: 1 / x, "free: 1 / R"),
+        ("bench-agents", agents(lines), "agents, n", per_agent, lambda x: x, "linear"),
+    ):
+        if curves:
+            made.append(out / f"{name}.png")
+            draw(curves, across, along, bound, said, made[-1])
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Draw; the exit code."""
+    flags = tyro.cli(Flags, args=argv, prog="python -m benchmarks.pictures")
+    try:
+        made = pictures(read(flags.lines), flags.out)
+        if not made:
+            raise refuse(
+                "LINES", "several R or n of one stage", "none", "python -m benchmarks.updates --runs 1 4 16 --out FILE"
+            )
+    except (JaxomarlError, ImportError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print("\n".join(map(str, made)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+"""Which of our promises of speed some lines keep: `python -m benchmarks.targets LINES..`; `make bench` prints it.
+
+A promise is a number over some lines of the benchmarks, and a bound. Where the lines are missing it says so: nothing is
+met that was not measured. Products with a number of steps that nobody waited for are called extrapolated.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import tyro
+
+from benchmarks.compare import read
+from benchmarks.report import markdown, short
+from jaxomarl.base import JaxomarlError
+
+Line = dict[str, Any]
+STEPS = {"critic": 5e5, "scores-conditional": 1e5, "policy": 1e5}
+"""OMSD's updates on the particle tasks."""
+
+
+class Target(NamedTuple):
+    """A promise: `value` of some lines, or None where they are missing, is held against `bound`."""
+
+    on: str  # cpu or card
+    what: str
+    least: bool  # whether the value must be at least the bound, or at most
+    bound: float
+    value: Callable[[Sequence[Line]], float | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flags:
+    """Hold measured lines against the targets."""
+
+    lines: tyro.conf.Positional[tuple[Path, ...]]
+    """Files of JSON lines."""
+    card: bool = False
+    """The accelerator's targets; else those of two CPU cores."""
+
+
+def some(lines: Sequence[Line], **named: Any) -> list[Line]:
+    """Lines that were timed and have these fields."""
+    return [x for x in lines if "skipped" not in x and all(x.get(k) == v for k, v in named.items())]
+
+
+def least(lines: Sequence[Line], measure: str, **named: Any) -> float | None:
+    """The smallest measure of those lines."""
+    return min((x[measure] for x in some(lines, **named) if x.get(measure) is not None), default=None)
+
+
+def most(lines: Sequence[Line], measure: str, **named: Any) -> float | None:
+    """The largest."""
+    return max((x[measure] for x in some(lines, **named) if x.get(measure) is not None), default=None)
+
+
+def total(steps: dict[str, float]) -> Callable[[Sequence[Line]], float | None]:
+    """Minutes of OMSD's stages for 16 seeds at the paper's widths."""
+
+    def minutes(lines: Sequence[Line]) -> float | None:
+        each = {s: least(lines, "seconds_per_update", size="mpe", system="omsd", stage=s, runs=16) for s in steps}
+        return sum(each[s] * n for s, n in steps.items()) / 60 if all(each.values()) else None  # type: ignore[operator]
+
+    return minutes
+
+
+def over_one(size: str) -> Callable[[Sequence[Line]], float | None]:
+    """The wall time of 16 critics against that of one."""
+
+    def ratio(lines: Sequence[Line]) -> float | None:
+        found = least(lines, "ratio", benchmark="updates", size=size, system="omsd", stage="critic", runs=16)
+        return None if found is None else 16 * found
+
+    return ratio
+
+
+def flat(lines: Sequence[Line]) -> float | None:
+    """The largest cost of a seed at R = 64 against R = 16 over all stages that were timed with both."""
+    key = lambda x: (x["size"], x["system"], x["stage"], x["agents"])
+    by = {r: {key(x): x["seconds_per_update"] / r for x in some(lines, benchmark="updates", runs=r)} for r in (16, 64)}
+    return max((by[64][k] / by[16][k] for k in by[64].keys() & by[16].keys()), default=None)
+
+
+def growth(lines: Sequence[Line]) -> float | None:
+    """The largest cost of n agents against n / 2 times two agents'... at most 1: linear in n or better."""
+    found: dict[tuple, dict[int, float]] = {}
+    for x in some(lines, benchmark="updates"):
+        found.setdefault((x["size"], x["system"], x["stage"], x["runs"]), {})[x["agents"]] = x["seconds_per_update"]
+    curves = [c for c in found.values() if len(c) > 1]
+    return max((cost / c[min(c)] * min(c) / n for c in curves for n, cost in c.items() if n > min(c)), default=None)
+
+
+def peers(size: str, runs: int) -> Callable[[Sequence[Line]], float | None]:
+    """The worst stage's ratio to PyTorch's eager updates."""
+    return lambda lines: least(lines, "eager_ratio", benchmark="peers", size=size, runs=runs)
+
+
+TARGETS = (
+    Target("cpu", "OMSD's stages, game size, R = 16: times 16 eager PyTorch runs", True, 10.0, peers("game", 16)),
+    Target("cpu", "OMSD's stages, MPE size, R = 1: times eager PyTorch", True, 1.0, peers("mpe", 1)),
+    Target(
+        "cpu", "OMSD's stages, MPE size: cost of R = 16 over 16 single runs", False, 1.0,
+        lambda lines: most(lines, "ratio", benchmark="updates", size="mpe", system="omsd", runs=16),
+    ),
+    Target("cpu", "`make sweep`, warm, s", False, 30.0, lambda lines: least(lines, "seconds", part="sweep, warm")),
+    Target("cpu", "`make sweep`, no compile cache, s", False, 60.0,
+           lambda lines: least(lines, "seconds", part="sweep, cold")),
+    Target("cpu", "import of jaxomarl, s", False, 1.5, lambda lines: least(lines, "seconds", part="import")),
+    Target("cpu", "spread: our steps/s over JaxMARL's", True, 1.0, lambda lines: most(lines, "over_jaxmarl")),
+    Target("cpu", "spread: 10^6 transitions, warm, s", False, 10.0,
+           lambda lines: most(lines, "seconds", benchmark="data", task="mpe/spread")),
+    Target("cpu", "spread: evaluation of 16 seeds x 100 episodes, s", False, 1.0,
+           lambda lines: least(lines, "seconds", part="evaluation", seeds=16)),
+    Target("cpu", "cost of n agents over n / n_0 times that of n_0", False, 1.0, growth),
+    Target("card", "OMSD on spread, 16 seeds, 5e5 + 1e5 + 1e5 updates, minutes (extrapolated)", False, 10.0,
+           total(STEPS)),
+    Target("card", "the same with 2e6 of the scores, minutes (extrapolated)", False, 120.0,
+           total({**STEPS, "scores-conditional": 2e6})),
+    Target("card", "game critics: wall time of R = 16 over R = 1", False, 2.0, over_one("game")),
+    Target("card", "MPE critics: wall time of R = 16 over R = 1", False, 2.0, over_one("mpe")),
+    Target("card", "scores, MPE size, R = 16: share of the product's ceiling, optimiser apart", True, 0.4,
+           lambda lines: most(lines, "floor_share", size="mpe", stage="scores-conditional", runs=16)),
+    Target("card", "DOM2's Table 10 protocol at R = 16, s per seed (extrapolated)", False, 15.0,
+           lambda lines: least(lines, "seconds_per_seed", benchmark="dom2_cost", system="dom2", runs=16)),
+    Target("card", "spread: environment steps/s", True, 1e7,
+           lambda lines: most(lines, "steps_per_second", benchmark="best", task="mpe/spread")),
+    Target("card", "half-cheetah on MJX: physics steps/s", True, 1e6,
+           lambda lines: (lambda x: None if x is None else 5 * x)(
+               most(lines, "steps_per_second", benchmark="robots", task="2halfcheetah", engine="mjx"))),
+    Target("card", "cost of a seed at R = 64 over R = 16", False, 1.2, flat),
+    Target("card", "cost of n agents over n / n_0 times that of n_0", False, 1.0, growth),
+)  # fmt: skip
+
+
+def table(lines: Sequence[Line], on: str) -> str:
+    """The targets of a machine as Markdown."""
+    rows = [("target", "bound", "measured", ""), ("---", "---:", "---:", "---")]
+    for target in TARGETS:
+        if target.on == on:
+            value, sign = target.value(lines), "at least" if target.least else "at most"
+            met = value is not None and (value >= target.bound if target.least else value <= target.bound)
+            said = "not measured" if value is None else "met" if met else "not met"
+            rows.append((target.what, f"{sign} {target.bound:g}", short(value), said))
+    return markdown(rows)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the table; 2 for files that are none."""
+    flags = tyro.cli(Flags, args=argv, prog="python -m benchmarks.targets")
+    try:
+        print(table([line for path in flags.lines for line in read(path)], "card" if flags.card else "cpu"))
+    except JaxomarlError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

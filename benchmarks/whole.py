@@ -1,0 +1,150 @@
+"""What a user waits for from beginning to end: `python -m benchmarks.whole`.
+
+    import       seconds of `import jaxomarl` in a fresh process, and what it loads that it should not
+    sweep        seconds of the default `make sweep`: with an empty compile cache, then warm, each in a fresh --out
+    evaluation   seconds of R seeds times a hundred episodes of spread, in one program
+
+Each is a process or a call as users have them. Repeats are reported as a median and a range.
+"""
+
+import dataclasses
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from benchmarks.dom2_cost import compiled
+from benchmarks.report import markdown, report, short
+from jaxomarl.base import JaxomarlError, refuse
+from jaxomarl.cli import api, runtime
+
+ROOT = Path(__file__).parents[1]
+HEAVY = ("mujoco", "jaxmarl", "orbax", "tensorflow_probability", "torch", "tensorflow")
+IMPORT = """
+import sys, time
+began = time.perf_counter()
+import jaxomarl
+print(time.perf_counter() - began, *(m for m in {heavy!r} if m in sys.modules))
+"""
+PARTS = ("import", "sweep", "evaluation")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flags:
+    """Time whole runs: one JSON line each, then a table."""
+
+    parts: tuple[str, ...] = PARTS
+    repeats: int = 3
+    """Of imports, warm sweeps and evaluations."""
+    seeds: int = 16
+    """Of the sweep and of the evaluation."""
+    episodes: int = 100
+    """Of an evaluation."""
+    scale: float = 1.0
+    """Of the sweep's steps and widths."""
+    quick: bool = False
+    """Tiny sizes: whether it runs, not how fast."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """JSON lines go here; empty: to the standard output."""
+
+
+QUICK = dict(repeats=1, seeds=1, episodes=2, scale=0.01)
+
+
+def timed(call: Callable[[], Any]) -> float:
+    """Seconds of a call."""
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def line(part: str, seconds: Sequence[float], **more: Any) -> dict[str, Any]:
+    """The median of some repeats, and their range."""
+    ends = {"seconds_low": min(seconds), "seconds_high": max(seconds), "samples": len(seconds)}
+    return {"benchmark": "whole", "part": part, **more, "seconds": statistics.median(seconds), **ends}
+
+
+def run(*arguments: str, cache: Path | None = None) -> str:
+    """The standard output of this Python in a fresh process at the repository's root; its errors are ours."""
+    environment = os.environ | ({"JAXOMARL_CACHE": str(cache)} if cache else {})
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)  # a warm one would not be the user's first run
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        raise JaxomarlError(f"{' '.join(arguments[:3])} ended with {done.returncode}: {said[-1] if said else ''}")
+    return done.stdout
+
+
+def imports(flags: Flags) -> Iterator[dict[str, Any]]:
+    """How long `import jaxomarl` takes."""
+    said = [run("-c", IMPORT.format(heavy=HEAVY)).split() for _ in range(flags.repeats + 1)][1:]  # after the disk's
+    yield line("import", [float(words[0]) for words in said], loaded=sorted({w for words in said for w in words[1:]}))
+
+
+def sweep(flags: Flags) -> Iterator[dict[str, Any]]:
+    """How long the default sweep takes, with an empty compile cache and with a full one."""
+    with tempfile.TemporaryDirectory() as folder:
+        ask = ["-m", "experiments.sweep", "--seeds", str(flags.seeds), "--scale", str(flags.scale)]
+        go = lambda k: timed(lambda: run(*ask, "--out", f"{folder}/out-{k}", cache=Path(folder, "cache")))
+        yield line("sweep, cold", [go(0)], seeds=flags.seeds, scale=flags.scale)
+        yield line("sweep, warm", [go(k + 1) for k in range(flags.repeats)], seeds=flags.seeds, scale=flags.scale)
+
+
+def evaluation(flags: Flags) -> Iterator[dict[str, Any]]:
+    """How long R seeds of a clone take for their episodes of spread."""
+    asked = (["bc"], ["mpe/spread"], ["random"], flags.seeds, "", None, 10_000, flags.episodes, 1.0)
+    (group,) = api.resolve(*asked)
+    _, _, play, _ = compiled(group)
+    play(0)
+    seconds = [timed(lambda k=k: play(k)) for k in range(flags.repeats)]
+    yield line("evaluation", seconds, seeds=flags.seeds, episodes=flags.episodes)
+
+
+MADE: dict[str, Callable[[Flags], Iterator[dict[str, Any]]]] = {
+    "import": imports,
+    "sweep": sweep,
+    "evaluation": evaluation,
+}
+
+
+def table(lines: Sequence[dict[str, Any]]) -> str:
+    """The lines as Markdown."""
+    rows = [("what", "seconds", "range", "of"), ("---", "---:", "---:", "---")]
+    for x in lines:
+        of = ", ".join(f"{x[k]:g} {k}" for k in ("seeds", "episodes", "scale") if k in x)
+        if x.get("loaded"):
+            of = f"loads {', '.join(x['loaded'])}"
+        rows.append((x["part"], short(x["seconds"]), f"{short(x['seconds_low'])} to {short(x['seconds_high'])}", of))
+    return markdown(rows)
+
+
+def bench(flags: Flags) -> Iterator[dict[str, Any]]:
+    """Every line, as it comes."""
+    if flags.quick:
+        flags = dataclasses.replace(flags, **QUICK)  # type: ignore[arg-type]
+    for part in flags.parts:
+        if part not in PARTS:
+            raise refuse("--parts", f"some of {', '.join(PARTS)}", part, "")
+    if min(flags.repeats, flags.seeds, flags.episodes) < 1:
+        raise refuse("--repeats, --seeds, --episodes", "positive counts", flags, "Leave them out.")
+    for part in flags.parts:
+        yield from MADE[part](flags)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and print; the exit code."""
+    flags = tyro.cli(Flags, args=argv, prog="python -m benchmarks.whole")
+    runtime.use_cores()
+    return report(bench(flags), table, flags.out)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

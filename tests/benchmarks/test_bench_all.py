@@ -1,0 +1,48 @@
+"""Whole runs, and all benchmarks by one command."""
+
+import json
+
+import pytest
+
+from benchmarks import __main__ as everything
+from benchmarks import whole
+from jaxomarl.base import JaxomarlError
+
+
+def test_an_import_is_timed_in_a_fresh_process_and_loads_nothing_heavy():
+    (line,) = whole.imports(whole.Flags(repeats=1))
+    assert line["loaded"] == [] and 0 < line["seconds_low"] <= line["seconds"] <= line["seconds_high"]
+    assert "import" in whole.table([line])
+
+
+def test_a_process_that_fails_says_why():
+    with pytest.raises(JaxomarlError, match="ended with 3"):
+        whole.run("-c", "raise SystemExit(3)")
+
+
+@pytest.mark.parametrize("flags", [{"parts": ("sweeps",)}, {"repeats": 0}])
+def test_flags_of_whole_runs_that_mean_nothing_are_refused(flags):
+    with pytest.raises(JaxomarlError):
+        next(whole.bench(whole.Flags(**flags)))
+
+
+def test_what_was_measured_is_written_with_its_command_and_the_targets(tmp_path):
+    line = {"benchmark": "whole", "part": "import", "seconds": 1.0, "seconds_low": 1.0, "seconds_high": 1.0}
+    (tmp_path / "whole.jsonl").write_text(json.dumps({**line, "machine": "two cores", "load": 0.0}))
+    text = everything.written(everything.CPU, tmp_path, card=False)
+    assert "two cores" in text and "`python -m benchmarks.whole`" in text and "| import of jaxomarl, s |" in text
+
+
+def test_a_part_that_there_is_not_is_refused(tmp_path, capsys):
+    assert everything.main(["--parts", "games", "--out", str(tmp_path)]) == 2
+    assert "--parts" in capsys.readouterr().err
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("on", [[], ["--card"]])
+def test_every_part_runs_at_toy_size(on, tmp_path):
+    assert everything.main([*on, "--toy", "--out", str(tmp_path)]) == 0
+    plan = everything.CARD if on else everything.CPU
+    lost = [name for name in plan if not (tmp_path / f"{name}.jsonl").exists()]
+    assert lost in ([], ["peers"]), "peers alone may be missing: PyTorch is an extra"
+    assert (tmp_path / "speed.md").read_text().count("## ") == len(plan) - len(lost)
