@@ -52,7 +52,7 @@ CPU = {
     "samplers": Part("Reverse processes", "reverse_process", "reverse_process --toy"),
     "planners": Part("Plans", "planning", "planning --toy"),
     "synthetic": Part("Synthetic experience", "synthetic", "synthetic --toy"),
-    "dom2-cost": Part("DOM2's Table 10", "dom2_cost", "dom2_cost --scale 0.001 --chunks 1 --rows 200"),
+    "dom2-cost": Part("DOM2's Table 10", "dom2_cost", "dom2_cost --scale 0.001 --chunks 1 --rows 2000"),
     "whole": Part("Whole runs", "whole", "whole --quick --parts import evaluation"),
 }  # fmt: skip
 CARD = {
@@ -88,18 +88,19 @@ class Flags:
     """Lines, tables and pictures go here; parts that are not run keep what is there."""
 
 
-def written(plan: dict[str, Part], out: Path, card: bool) -> str:
+def written(plan: dict[str, Part], out: Path, card: bool, toy: bool = False) -> str:
     """`speed.md` of all lines that are in `out`."""
     found = {name: read(out / f"{name}.jsonl") for name in plan if (out / f"{name}.jsonl").exists()}
     found = {name: lines for name, lines in found.items() if lines}
     every = [line for lines in found.values() for line in lines]
     machines = list(dict.fromkeys(line["machine"] for line in every))
-    text = ["# Speed", "", *machines, "", targets.table(every, "card" if card else "cpu"), ""]
+    trial = ["A trial at tiny sizes: nothing here says how fast anything is.", ""] if toy else []
+    text = ["# Speed", "", *trial, *machines, "", targets.table(every, "card" if card else "cpu"), ""]
     for picture in pictures(every, out):
         text += [f"![{picture.stem}]({picture.name})", ""]
     for name, lines in found.items():
         table = importlib.import_module(f"benchmarks.{plan[name].run.split()[0]}").table
-        command = f"`python -m benchmarks.{plan[name].run}`"
+        command = f"`python -m benchmarks.{plan[name].toy if toy else plan[name].run}`"
         text += [f"## {plan[name].title}", "", command, "", table(lines), ""]
     return "\n".join(text)
 
@@ -129,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise refuse("--parts", f"some of {', '.join(plan)}", part, "")
         flags.out.mkdir(parents=True, exist_ok=True)
         failed = [measure(name, part, flags) for name, part in plan.items() if not flags.parts or name in flags.parts]
-        text = written(plan, flags.out, flags.card)
+        text = written(plan, flags.out, flags.card, flags.toy)
         (flags.out / "speed.md").write_text(text)
     except (JaxomarlError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

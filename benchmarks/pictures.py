@@ -33,8 +33,9 @@ def seeds(lines: Sequence[dict[str, Any]]) -> Curves:
     found: Curves = {}
     for x in timed(lines):
         if x.get("ratio"):
-            found.setdefault(called(x, "agents"), []).append((x["runs"], x["ratio"]))
-    return {k: sorted(v) for k, v in found.items() if len(v) > 1}
+            found.setdefault(f"{called(x)}, n = {x['agents']}", []).append((x["runs"], x["ratio"]))
+    curves = {k: sorted(dict(v).items()) for k, v in found.items()}
+    return {k: v for k, v in curves.items() if len(v) > 1}
 
 
 def agents(lines: Sequence[dict[str, Any]]) -> Curves:
@@ -51,9 +52,9 @@ def timed(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [x for x in lines if x.get("benchmark") == "updates" and "skipped" not in x]
 
 
-def called(x: dict[str, Any], *more: str) -> str:
-    """Size, system and stage, and what tells two lines apart besides."""
-    return " ".join([x["size"], x["system"], x["stage"], *(f"{k[0]} = {x[k]}" for k in more)])
+def called(x: dict[str, Any]) -> str:
+    """Size, system and stage."""
+    return f"{x['size']} {x['system']} {x['stage']}"
 
 
 def draw(curves: Curves, across: str, along: str, bound: Callable[[float], float], said: str, path: Path) -> None:
@@ -69,6 +70,7 @@ def draw(curves: Curves, across: str, along: str, bound: Callable[[float], float
     axes.set(xscale="log", yscale="log", xlabel=across, ylabel=along)
     axes.set_xticks(xs, [f"{x:g}" for x in xs])
     axes.minorticks_off()
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.grid(alpha=0.3)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", fontsize=7)
     path.parent.mkdir(parents=True, exist_ok=True)

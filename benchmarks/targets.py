@@ -19,6 +19,8 @@ from jaxomarl.base import JaxomarlError
 Line = dict[str, Any]
 STEPS = {"critic": 5e5, "scores-conditional": 1e5, "policy": 1e5}
 """OMSD's updates on the particle tasks."""
+SWEEP = {"seeds": 16, "scale": 1.0}
+"""The default one."""
 
 
 class Target(NamedTuple):
@@ -104,15 +106,16 @@ TARGETS = (
         "cpu", "OMSD's stages, MPE size: cost of R = 16 over 16 single runs", False, 1.0,
         lambda lines: most(lines, "ratio", benchmark="updates", size="mpe", system="omsd", runs=16),
     ),
-    Target("cpu", "`make sweep`, warm, s", False, 30.0, lambda lines: least(lines, "seconds", part="sweep, warm")),
+    Target("cpu", "`make sweep`, warm, s", False, 30.0,
+           lambda lines: least(lines, "seconds", part="sweep, warm", **SWEEP)),
     Target("cpu", "`make sweep`, no compile cache, s", False, 60.0,
-           lambda lines: least(lines, "seconds", part="sweep, cold")),
+           lambda lines: least(lines, "seconds", part="sweep, cold", **SWEEP)),
     Target("cpu", "import of jaxomarl, s", False, 1.5, lambda lines: least(lines, "seconds", part="import")),
     Target("cpu", "spread: our steps/s over JaxMARL's", True, 1.0, lambda lines: most(lines, "over_jaxmarl")),
     Target("cpu", "spread: 10^6 transitions, warm, s", False, 10.0,
-           lambda lines: most(lines, "seconds", benchmark="data", task="mpe/spread")),
+           lambda lines: most(lines, "seconds", benchmark="data", task="mpe/spread", transitions=1_000_000)),
     Target("cpu", "spread: evaluation of 16 seeds x 100 episodes, s", False, 1.0,
-           lambda lines: least(lines, "seconds", part="evaluation", seeds=16)),
+           lambda lines: least(lines, "seconds", part="evaluation", seeds=16, episodes=100)),
     Target("cpu", "cost of n agents over n / n_0 times that of n_0", False, 1.0, growth),
     Target("card", "OMSD on spread, 16 seeds, 5e5 + 1e5 + 1e5 updates, minutes (extrapolated)", False, 10.0,
            total(STEPS)),

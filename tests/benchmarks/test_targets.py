@@ -53,7 +53,7 @@ def test_growth_is_against_the_straight_line():
 def test_pictures_are_made_of_what_was_timed(tmp_path):
     lines = [line(runs=r, ratio=x) for r, x in ((1, 1.0), (4, 0.5))]
     lines += [line(agents=n, seconds_per_update=n / 3, stage="policy") for n in (2, 4)]
-    assert seeds(lines) == {"mpe omsd critic a = 3": [(1, 1.0), (4, 0.5)]}
+    assert seeds(lines) == {"mpe omsd critic, n = 3": [(1, 1.0), (4, 0.5)]}
     assert agents(lines)["mpe omsd policy, R = 1"] == [(2, 1.0), (4, 2.0)]
     made = pictures(lines, tmp_path)
     assert [p.name for p in made] == ["bench-seeds.png", "bench-agents.png"] and all(p.stat().st_size for p in made)
