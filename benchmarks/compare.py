@@ -27,7 +27,7 @@ from benchmarks.report import markdown, short
 from jaxomarl.base import JaxomarlError, refuse
 
 ROOT = Path(__file__).parents[1]
-NO_NAME = {"load", "machine", "samples", "updates_per_sample", "steps_per_sample", "skipped", "loaded", "runs_timed"}
+NO_NAME = {"load", "machine", "samples", "updates_per_sample", "steps_per_sample", "skipped"}
 """Fields that are neither measured nor say what is."""
 ENDS = ("_low", "_high")
 
@@ -60,7 +60,7 @@ def costs(line: Line) -> dict[str, tuple[float, float]]:
             continue
         if name.endswith("_per_second"):
             out[name] = 1 / value, 1 / (line.get(f"{name}_high") or value)
-        elif "seconds" in name.split("_"):
+        elif any(word.endswith("seconds") for word in name.split("_")):
             out[name] = value, line.get(f"{name}_low") or value
     if "updates_per_second" in out:  # the same number
         out.pop("seconds_per_update", None)

@@ -88,7 +88,7 @@ def measure(system: str, runs: int, flags: Flags) -> dict[str, Any]:
     }
 
 
-def timed(call: Callable[[int], None], k: int) -> float:
+def timed(call: Callable[[int], Any], k: int) -> float:
     """Seconds of a call that waits for its result."""
     began = time.perf_counter()
     call(k)

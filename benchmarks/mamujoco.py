@@ -168,6 +168,7 @@ def steps(flags: Flags) -> Iterator[dict[str, Any]]:
             median = {name: statistics.median(cell[-1]) for name, cell in cells.items()}
             for name, (_, _, _, compiling, rates) in cells.items():
                 line = {"benchmark": "robots", "task": task, "engine": name, "size": size}
+                line["frame_skip"] = ROBOTS[TASKS[task][0]].frame_skip  # physics steps in a step
                 line |= {
                     "steps_per_second": median[name],
                     "steps_per_second_low": min(rates),

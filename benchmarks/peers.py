@@ -12,7 +12,6 @@ range, and the ratio is
     R * (PyTorch's seconds per update) / (our seconds per update of R seeds at once)
 """
 
-import os
 import statistics
 import sys
 import time
@@ -24,9 +23,10 @@ from typing import Annotated, Any
 import tyro
 
 from benchmarks import updates
-from benchmarks.report import markdown, report, short
+from benchmarks.report import cores, markdown, report, short
 from benchmarks.sizes import Size, size
 from benchmarks.twins_check import Guide, followed
+from benchmarks.work import GIB
 from jaxomarl.base import JaxomarlError, Past, refuse
 from jaxomarl.cli import runtime
 
@@ -127,11 +127,8 @@ def measure(size: Size, stage: str, runs: Sequence[int], flags: Flags) -> list[d
     cells = [updates.Cell.of(size, index, r, past) for r in sorted(set(runs))]
     planned = 0.0
     for cell in cells:
-        need = cell.need / 2**30
-        if planned + need > flags.max_gib:
-            cell.skipped = f"needs about {need:.1f} GiB beside {planned:.1f}; --max-gib is {flags.max_gib:g}"
-        else:
-            planned += need
+        if not cell.beyond(planned, flags.max_gib):
+            planned += cell.need / GIB
     timed: list[Any] = [*twins, *(cell for cell in cells if not cell.skipped)]
     for program in timed:
         program.start()
@@ -219,11 +216,6 @@ def bench(flags: Flags) -> Iterator[dict[str, Any]]:
         for stage in flags.stages:
             one = size(name, STAGES[stage][0])
             yield from measure(one, stage, flags.runs if name == "game" else flags.wide_runs, flags)
-
-
-def cores() -> int:
-    """Processor cores that the process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:

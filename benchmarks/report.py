@@ -55,11 +55,15 @@ def columns(lines: Sequence[Line], kind: str, named: Sequence[str]) -> str:
 
 def machine() -> str:
     """What the numbers were measured on, in one line."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     devices = f"{jax.device_count()} {jax.default_backend()} device(s), {jax.devices()[0].device_kind}"
-    return f"{devices}; {cores} cores; jax {jax.__version__}, Python {platform.python_version()}"
+    return f"{devices}; {cores()} cores; jax {jax.__version__}, Python {platform.python_version()}"
 
 
 def short(x: float | None) -> str:
     """Three digits, or nothing."""
     return "" if x is None else f"{x:.0f}" if abs(x) >= 100 else f"{x:#.3g}"
+
+
+def cores() -> int:
+    """Processor cores that the process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -110,6 +110,13 @@ class Cell:
         """R."""
         return len(self.program.job.seeds)
 
+    def beyond(self, planned: float, most: float) -> bool:
+        """Whether it needs more than is left of `most` GiB beside `planned`: then it is skipped, with the reason."""
+        need = self.need / GIB
+        if planned + need > most:
+            self.skipped = f"needs about {need:.1f} GiB beside {planned:.1f}; --max-gib is {most:g}"
+        return bool(self.skipped)
+
     def start(self) -> None:
         """Compile, make the first states, warm up, and choose how many chunks make a sample."""
         program = self.program
@@ -198,9 +205,9 @@ def measure(
     timed: list[Cell] = []
     for cell in cells:
         need, ahead = cell.need / GIB, timed[-1].lasts * cell.runs / timed[-1].runs if timed else 0.0
-        if planned + need > max_gib:
-            cell.skipped = f"needs about {need:.1f} GiB beside {planned:.1f}; --max-gib is {max_gib:g}"
-        elif ahead > patience:
+        if cell.beyond(planned, max_gib):
+            continue
+        if ahead > patience:
             cell.skipped = f"a sample would take about {ahead:.0f} s; --patience is {patience:g}"
         else:
             planned += need

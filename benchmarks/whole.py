@@ -13,7 +13,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from benchmarks.dom2_cost import compiled
+from benchmarks.dom2_cost import compiled, timed
 from benchmarks.report import markdown, report, short
 from jaxomarl.base import JaxomarlError, refuse
 from jaxomarl.cli import api, runtime
@@ -59,13 +58,6 @@ class Flags:
 QUICK = dict(repeats=1, seeds=1, episodes=2, scale=0.01)
 
 
-def timed(call: Callable[[], Any]) -> float:
-    """Seconds of a call."""
-    began = time.perf_counter()
-    call()
-    return time.perf_counter() - began
-
-
 def line(part: str, seconds: Sequence[float], **more: Any) -> dict[str, Any]:
     """The median of some repeats, and their range."""
     ends = {"seconds_low": min(seconds), "seconds_high": max(seconds), "samples": len(seconds)}
@@ -93,9 +85,11 @@ def sweep(flags: Flags) -> Iterator[dict[str, Any]]:
     """How long the default sweep takes, with an empty compile cache and with a full one."""
     with tempfile.TemporaryDirectory() as folder:
         ask = ["-m", "experiments.sweep", "--seeds", str(flags.seeds), "--scale", str(flags.scale)]
-        go = lambda k: timed(lambda: run(*ask, "--out", f"{folder}/out-{k}", cache=Path(folder, "cache")))
-        yield line("sweep, cold", [go(0)], seeds=flags.seeds, scale=flags.scale)
-        yield line("sweep, warm", [go(k + 1) for k in range(flags.repeats)], seeds=flags.seeds, scale=flags.scale)
+        go = lambda k: run(*ask, "--out", f"{folder}/out-{k}", cache=Path(folder, "cache"))
+        yield line("sweep, cold", [timed(go, 0)], seeds=flags.seeds, scale=flags.scale)
+        yield line(
+            "sweep, warm", [timed(go, k + 1) for k in range(flags.repeats)], seeds=flags.seeds, scale=flags.scale
+        )
 
 
 def evaluation(flags: Flags) -> Iterator[dict[str, Any]]:
@@ -104,7 +98,7 @@ def evaluation(flags: Flags) -> Iterator[dict[str, Any]]:
     (group,) = api.resolve(*asked)
     _, _, play, _ = compiled(group)
     play(0)
-    seconds = [timed(lambda k=k: play(k)) for k in range(flags.repeats)]
+    seconds = [timed(play, k) for k in range(flags.repeats)]
     yield line("evaluation", seconds, seeds=flags.seeds, episodes=flags.episodes)
 
 

@@ -1,8 +1,11 @@
 """Cells of a paper's table: trained one task and quality at a time, then set beside what is printed."""
 
+import csv
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
@@ -107,6 +110,19 @@ def resolve(
     return groups(asked), asked, f"; DOM2's thresholds {lost} are above every return here, {top:.1f} at most"
 
 
+def published(name: str, number: str = "") -> Published:
+    """Printed scores that ship as `assets/published/NAME.csv`; where a file holds several tables, those of one.
+
+    A spread that is not printed is NaN.
+    """
+    text = resources.files("jaxomarl").joinpath("assets", "published", f"{name}.csv").read_text()
+    return {
+        (r["task"], r["data"], r["system"]): (float(r["mean"]), float(r["spread"] or math.nan))
+        for r in csv.DictReader(text.splitlines())
+        if r.get("table", "") == number
+    }
+
+
 def table(
     asked: Asked,
     default: tuple[Sequence[str], Sequence[str], Sequence[str]],
@@ -127,8 +143,27 @@ def table(
     )
     made = [train(asked, systems, task, quality, preset)[0] for task in tasks for quality in data]
     records = [record for cell in made for record in cell.records]
-    means = {(c.task.name, c.quality): c.manifest["return"]["mean"] for c in made}
-    rows = body(records, means, printed, lambda task: task.partition(":")[0], spread, alone)
+    return beside(asked, made, records, printed, spread, differences, theirs, alone=alone)
+
+
+def means(made: Sequence[Cell]) -> dict[tuple[str, str], float]:
+    """(task, data) -> the data's mean return."""
+    return {(c.task.name, c.quality): c.manifest["return"]["mean"] for c in made}
+
+
+def beside(
+    asked: Asked,
+    made: Sequence[Cell],
+    records: Sequence[tables.Record],
+    printed: Published,
+    spread: str,
+    differences: Sequence[str],
+    theirs: str,
+    key: Callable[[str], str] = lambda task: task.partition(":")[0],
+    alone: bool = False,
+) -> str:
+    """Preface and body of a table of cells; arguments as theirs."""
+    rows = body(records, means(made), printed, key, spread, alone)
     return f"{preface(asked, made, differences, theirs)}\n{rows}"
 
 

@@ -1,8 +1,6 @@
 """CODA's Table 1: MADDPG+BC on data alone, beside rows of an unconditional model, and beside rows that follow it."""
 
-import csv
 from collections.abc import Sequence
-from importlib import resources
 
 from jaxomarl.cli import cells
 from jaxomarl.cli.cells import Asked, Cell, Published
@@ -28,11 +26,7 @@ THEIRS = "the paper's 16, 10 episodes each, last policy; its spread is a standar
 
 def published() -> Published:
     """(task, data, system) -> printed mean return and standard error."""
-    text = resources.files("jaxomarl").joinpath("assets", "published", "coda_table1.csv").read_text()
-    return {
-        (r["task"], r["data"], r["system"]): (float(r["mean"]), float(r["spread"]))
-        for r in csv.DictReader(text.splitlines())
-    }
+    return cells.published("coda_table1")
 
 
 def coda_table1(asked: Asked) -> str:
@@ -46,15 +40,14 @@ def coda_table1(asked: Asked) -> str:
         for quality in asked.data or PRINTED.get(make(task).name.partition(":")[0], PRINTED[CHEETAH])
     ]
     records = [record for cell in made for record in cell.records]
-    means = {(c.task.name, c.quality): c.manifest["return"]["mean"] for c in made}
-    table = cells.body(records, means, published(), lambda task: task.partition(":")[0], "s.e.")
-    return f"{cells.preface(asked, made, DIFFERENCES, THEIRS)}\n{table}\n{counts(made, records)}\n"
+    table = cells.beside(asked, made, records, published(), "s.e.", DIFFERENCES, THEIRS)
+    return f"{table}\n{counts(made, records)}\n"
 
 
 def counts(made: Sequence[Cell], records: Sequence[Record]) -> str:
     """Whether the scale counts: what the base reaches of good data, by its best setting where several were swept."""
     wanted = f"{BASE} reaches {ENOUGH:.0%} of the mean return of good data"
-    means = {(c.task.name, c.quality): c.manifest["return"]["mean"] for c in made if c.quality == "good"}
+    means = cells.means([c for c in made if c.quality == "good"])
     shares = [r.mean / means[r.task, r.data] for r in records if r.system == BASE and (r.task, r.data) in means]
     if not shares:
         return f"Whether the scale counts ({wanted}) is not known: that cell is not in the table."

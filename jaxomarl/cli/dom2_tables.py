@@ -1,9 +1,7 @@
 """DOM2's Tables 1 to 4 and 9: policies trained on standard data, played in standard and in shifted environments."""
 
-import csv
 import dataclasses
 from collections.abc import Sequence
-from importlib import resources
 
 from jaxomarl.cli import cells, shifted
 from jaxomarl.cli.cells import Asked, Cell, Published
@@ -50,12 +48,7 @@ THEIRS = "the paper's 5, which checkpoint is not said."
 
 def published(table: int) -> Published:
     """(task, data, system) -> printed mean return and standard deviation of one of DOM2's tables."""
-    text = resources.files("jaxomarl").joinpath("assets", "published", "dom2_tables.csv").read_text()
-    return {
-        (r["task"], r["data"], r["system"]): (float(r["mean"]), float(r["spread"]))
-        for r in csv.DictReader(text.splitlines())
-        if int(r["table"]) == table
-    }
+    return cells.published("dom2_tables", str(table))
 
 
 def printed_task(name: str) -> str:
@@ -93,9 +86,7 @@ def meetings(results: Results, task: str, shifts: Sequence[str]) -> list[Record]
 
 def table(asked: Asked, made: Sequence[Cell], records: Sequence[Record], notes: Sequence[str], number: int) -> str:
     """Preface and body of one of DOM2's tables."""
-    means = {(c.task.name, c.quality): c.manifest["return"]["mean"] for c in made}
-    body = cells.body(records, means, published(number), printed_task, "std", alone=True)
-    return f"{cells.preface(asked, made, notes, THEIRS)}\n{body}"
+    return cells.beside(asked, made, records, published(number), "std", notes, THEIRS, printed_task, alone=True)
 
 
 def trained(

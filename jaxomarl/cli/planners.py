@@ -12,10 +12,6 @@ DoF's Tables 14 to 19 and its Figure 8, one command each (`experiments.sweep --s
 The field's name is printed in the row of each value; guidance and target are swept within one program.
 """
 
-import csv
-import math
-from importlib import resources
-
 from jaxomarl.cli import cells
 from jaxomarl.cli.cells import Asked, Published
 
@@ -35,11 +31,7 @@ THEIRS = "the papers' 5, at saved steps."
 
 def published() -> Published:
     """(task, data, system) -> mean and spread of the printed normalised score; the spread is NaN where none is."""
-    text = resources.files("jaxomarl").joinpath("assets", "published", "planners.csv").read_text()
-    return {
-        (r["task"], r["data"], r["system"]): (float(r["mean"]), float(r["spread"] or math.nan))
-        for r in csv.DictReader(text.splitlines())
-    }
+    return cells.published("planners")
 
 
 def dof_planners(asked: Asked) -> str:

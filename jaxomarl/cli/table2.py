@@ -1,8 +1,5 @@
 """OMSD's Table 2 on the particle tasks: ours beside the published normalised scores."""
 
-import csv
-from importlib import resources
-
 from jaxomarl.cli import cells
 from jaxomarl.cli.cells import Asked, Published
 
@@ -22,11 +19,7 @@ __all__ = ["Asked", "omsd_table2", "published"]
 
 def published() -> Published:
     """(task, data, system) -> mean and standard error of the printed normalised score."""
-    text = resources.files("jaxomarl").joinpath("assets", "published", "omsd_table2.csv").read_text()
-    return {
-        (r["task"], r["data"], r["system"]): (float(r["mean"]), float(r["spread"]))
-        for r in csv.DictReader(text.splitlines())
-    }
+    return cells.published("omsd_table2")
 
 
 def omsd_table2(asked: Asked) -> str:

@@ -39,6 +39,11 @@ def test_costs_are_seconds_too_and_compiling_is_shown_and_not_flagged():
     assert next((m, bad) for _, m, _, _, bad in compiled) == ("compile_seconds", False)
 
 
+def test_microseconds_are_costs_and_counts_are_not():
+    line = {"benchmark": "batch", "rows": 5, "batch_microseconds": 2.0, "batch_microseconds_low": 1.5, "ratio": 0.1}
+    assert compare.costs(line) == {"batch_microseconds": (2.0, 1.5)}
+
+
 def test_lines_of_several_turns_count_by_their_median():
     old, new = [update(100.0)] * 3, [update(r) for r in (50.0, 100.0, 101.0)]
     assert not any(bad for *_, bad in compare.compared(old, new, 1.1))

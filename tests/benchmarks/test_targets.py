@@ -50,6 +50,12 @@ def test_growth_is_against_the_straight_line():
     assert targets.flat(seeded) == pytest.approx(1.5)
 
 
+def test_physics_counts_the_steps_within_a_step():
+    robot = {"benchmark": "robots", "task": "2halfcheetah", "engine": "mjx", "steps_per_second": 3e5, "frame_skip": 5}
+    assert targets.physics([robot, {**robot, "engine": "c", "steps_per_second": 9e9}]) == 1.5e6
+    assert rows([robot], "card")["| half-cheetah on MJX: physics steps/s"] == "met"
+
+
 def test_pictures_are_made_of_what_was_timed(tmp_path):
     lines = [line(runs=r, ratio=x) for r, x in ((1, 1.0), (4, 0.5))]
     lines += [line(agents=n, seconds_per_update=n / 3, stage="policy") for n in (2, 4)]
