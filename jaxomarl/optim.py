@@ -1,5 +1,7 @@
 """A trained network as arrays, and the three things that are done to it."""
 
+import itertools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -7,6 +9,9 @@ import optax
 from jaxtyping import Array, Float
 
 Params = Any
+SMALL = 1_000_000
+"""Numbers in a network, up to which its optimiser steps one vector: above it, joining and cutting cost more than they
+save (benchmarks/NOTES.md)."""
 
 
 class Net(NamedTuple):
@@ -17,15 +22,35 @@ class Net(NamedTuple):
     opt: Any
 
 
+def packed(tx: optax.GradientTransformation, params: Params) -> optax.GradientTransformation:
+    """`tx` over a small network's parameters as one vector: a few operations in place of a few for each layer.
+
+    The numbers are the same where `tx` works element by element, or on the norm of all.
+    """
+    return optax.flatten(tx) if sum(x.size for x in jax.tree.leaves(params)) <= SMALL else tx
+
+
 def create(tx: optax.GradientTransformation, params: Params, target: bool = False) -> Net:
     """A network before its first step; with `target`, the copy starts equal."""
-    return Net(params, params if target else (), tx.init(params))
+    return Net(params, params if target else (), packed(tx, params).init(params))
 
 
 def descend(tx: optax.GradientTransformation, net: Net, grads: Params) -> Net:
     """One optimiser step down `grads`."""
-    updates, opt = tx.update(grads, net.opt, net.params)
+    updates, opt = packed(tx, net.params).update(grads, net.opt, net.params)
     return net._replace(params=optax.apply_updates(net.params, updates), opt=opt)
+
+
+def first_moments(net: Net) -> Params:
+    """Adam's running means of the gradients in the shape of the parameters; None where the optimiser keeps none."""
+    found = optax.tree_utils.tree_get_all_with_path(net.opt, "mu")
+    leaves, tree = jax.tree.flatten(net.params)
+    if not found or jax.tree.structure(found[0][1]) == tree:
+        return found[0][1] if found else None
+    flat = found[0][1]  # [*lead, D]: of a packed network, or of several that lead with the same axes
+    ends = list(itertools.accumulate(x.size // math.prod(flat.shape[:-1]) for x in leaves))
+    parts = [flat[..., a:b].reshape(x.shape) for x, a, b in zip(leaves, [0, *ends], ends, strict=False)]
+    return jax.tree.unflatten(tree, parts)
 
 
 def polyak(net: Net, tau: float | Float[Array, ""]) -> Net:

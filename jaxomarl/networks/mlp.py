@@ -1,11 +1,14 @@
 """Multi-layer perceptrons, with flax hidden behind a pair of pure functions."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.core.meta import AxisMetadata
+from flax.struct import PyTreeNode, field
 from jaxtyping import Array, Key
 
 Params = Any
@@ -18,11 +21,54 @@ class Network(NamedTuple):
     apply: Callable[..., Array]
 
 
+class Undrawn(PyTreeNode, AxisMetadata):
+    """Stands where U(+-bound) is to be drawn, until `parameters` does it for a whole network at once.
+
+    Its value is NaN, so that a module whose `init` is called without `parameters` cannot go unnoticed.
+    """
+
+    value: Array
+    bound: float = field(pytree_node=False)
+
+    def unbox(self) -> Array:
+        """What the layer computes with while its parameters are being made."""
+        return self.value
+
+    def replace_boxed(self, val: Any) -> "Undrawn":
+        """The same with another array."""
+        return self.replace(value=val)
+
+    def add_axis(self, index: int, params: dict) -> "Undrawn":
+        """Itself: the box names no axes."""
+        return self
+
+    def remove_axis(self, index: int, params: dict) -> "Undrawn":
+        """Itself."""
+        return self
+
+
+def parameters(key: Key[Array, ""], module: nn.Module, *inputs: Array) -> Params:
+    """A module's first parameters; all that `dense` makes are drawn from one stream.
+
+    A stream for each layer, as flax has it, is most of what a small network's first state takes to compile.
+    """
+    k_flax, key = jax.random.split(key)
+    made = module.init(k_flax, *inputs)["params"]
+    leaves, tree = jax.tree.flatten(made, is_leaf=lambda x: isinstance(x, Undrawn))
+    boxes = [x for x in leaves if isinstance(x, Undrawn)]
+    ends = list(itertools.accumulate(x.value.size for x in boxes))
+    u = jax.random.uniform(key, (ends[-1] if ends else 0,), minval=-1.0, maxval=1.0)
+    parts = iter(
+        x.bound * u[end - x.value.size : end].reshape(x.value.shape) for x, end in zip(boxes, ends, strict=True)
+    )
+    return jax.tree.unflatten(tree, [next(parts) if isinstance(x, Undrawn) else x for x in leaves])
+
+
 def network(module: nn.Module, *widths: int) -> Network:
     """Bind a flax module to the widths of its inputs' last axes (width 0: a scalar per sample)."""
 
     def init(key):
-        return module.init(key, *(jnp.zeros((w,) if w else ()) for w in widths))["params"]
+        return parameters(key, module, *(jnp.zeros((w,) if w else ()) for w in widths))
 
     def apply(params, *inputs, **options) -> Any:
         return module.apply({"params": params}, *inputs, **options)
@@ -31,11 +77,13 @@ def network(module: nn.Module, *widths: int) -> Network:
 
 
 def dense(x: Array, width: int, name: str | None = None) -> Array:
-    """A linear layer that starts as PyTorch's does, weight and bias U(+-1/sqrt(fan in)), as in the papers' codes."""
-    bound = x.shape[-1] ** -0.5
+    """A linear layer that starts as PyTorch's does, weight and bias U(+-1/sqrt(fan in)), as in the papers' codes.
 
-    def uniform(key, shape, dtype=jnp.float32):
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
+    Modules that are made of it get their first numbers from `parameters`.
+    """
+
+    def uniform(key, shape, dtype=jnp.float32) -> Any:
+        return Undrawn(jnp.full(shape, jnp.nan, dtype), x.shape[-1] ** -0.5)
 
     return nn.Dense(width, kernel_init=uniform, bias_init=uniform, name=name)(x)
 

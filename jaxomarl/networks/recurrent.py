@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from jaxomarl.networks.mlp import Params, dense
+from jaxomarl.networks.mlp import Params, dense, parameters
 
 
 class Cell(nn.Module):
@@ -46,4 +46,4 @@ def recurrent(inputs: int, width: int, outputs: int) -> Recurrent:
         told: Any = cell.apply({"params": params}, hidden, x)
         return told
 
-    return Recurrent(lambda key: cell.init(key, jnp.zeros(width), jnp.zeros(inputs))["params"], step, width)
+    return Recurrent(lambda key: parameters(key, cell, jnp.zeros(width), jnp.zeros(inputs)), step, width)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxomarl.base import refuse
-from jaxomarl.networks.mlp import Network, dense, mish
+from jaxomarl.networks.mlp import Network, dense, mish, parameters
 
 HEADS = 4
 
@@ -57,7 +57,7 @@ def temporal_unet(
     team = (agents,) if agents else ()
 
     def init(key):
-        return net.init(key, jnp.zeros((*team, 1, channels)), jnp.zeros(()), jnp.zeros((*team, cond)))["params"]
+        return parameters(key, net, jnp.zeros((*team, 1, channels)), jnp.zeros(()), jnp.zeros((*team, cond)))
 
     def apply(params, x, t, cond=None, drop=None) -> Any:
         return net.apply({"params": params}, x, t, cond, drop)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxomarl.base import refuse
-from jaxomarl.networks.mlp import Network, dense
+from jaxomarl.networks.mlp import Network, dense, parameters
 
 
 def decision_transformer(obs: int, actions: int, width: int, layers: int, heads: int, steps: int) -> Network:
@@ -25,7 +25,7 @@ def decision_transformer(obs: int, actions: int, width: int, layers: int, heads:
 
     def init(key):
         rows = jnp.zeros((1,))
-        return net.init(key, rows, jnp.zeros((1, obs)), jnp.zeros((1, actions)), rows.astype(int), rows)["params"]
+        return parameters(key, net, rows, jnp.zeros((1, obs)), jnp.zeros((1, actions)), rows.astype(int), rows)
 
     return Network(init, lambda params, *inputs: net.apply({"params": params}, *inputs))  # type: ignore
 

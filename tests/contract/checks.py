@@ -9,12 +9,11 @@ from typing import Any
 import jax
 import mixed
 import numpy as np
-import optax
 from trial import LEARNING_NOTHING, LIBRARIES, MOVED, SEEDS, Trial
 
 from jaxomarl.base import Stage
 from jaxomarl.data.dataset import content_hash, pads_are_zero
-from jaxomarl.optim import Net
+from jaxomarl.optim import Net, first_moments
 from jaxomarl.training.library import Identity, Library
 from jaxomarl.training.runner import Interrupted
 
@@ -256,8 +255,7 @@ def parameters_move(trial: Trial) -> None:
         pairs = list(zip(networks(first), networks(last), strict=True))
         assert pairs, f"{stage.name}: no optim.Net in its state"
         for before, after in (row(pair, 0) for pair in pairs):
-            moments = optax.tree_utils.tree_get_all_with_path(after.opt, "mu")
-            gradient = named(moments[0][1]) if moments else {}
+            gradient = named(first_moments(after))
             start, end = named(before.params), named(after.params)
             for leaf, x in start.items():
                 pulled = np.abs(gradient.get(leaf, np.ones_like(x))) > 1e-6

@@ -5,11 +5,11 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from jaxomarl.base import Batch, Dataset, Episodes, Observation, Spec
 from jaxomarl.data.dataset import pack
 from jaxomarl.data.stats import identity
+from jaxomarl.optim import first_moments
 
 SPEC = Spec((2, 1), (2, 1), state_dim=1, horizon=1)  # the second agent is padded in what it sees and does
 PAST = {"stats": identity(SPEC)}
@@ -106,7 +106,7 @@ def layers(params, x, activation=lambda x: np.maximum(x, 0)):
 
 def gradient(net):
     """Ten times Adam's first moment after one step from zero."""
-    return jax.tree.map(lambda m: 10 * np.asarray(m), optax.tree_utils.tree_get(net.opt, "mu"))
+    return jax.tree.map(lambda m: 10 * np.asarray(m), first_moments(net))
 
 
 def judged(state, scale=1.0, shift=0.0):

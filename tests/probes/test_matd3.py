@@ -9,7 +9,6 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from scipy import stats
 
@@ -18,6 +17,7 @@ from jaxomarl.base import Batch, Environment, Observation, Spec, TimeStep
 from jaxomarl.data import replay
 from jaxomarl.data.stats import identity
 from jaxomarl.envs import catalog
+from jaxomarl.optim import first_moments
 from jaxomarl.training import evaluation
 from jaxomarl.training.runner import Job, run
 
@@ -94,7 +94,7 @@ def far(got, want):
 
 def moments(net):
     """Adam's first moments; after one step, a tenth of the clipped gradients."""
-    return optax.tree_utils.tree_get(net.opt, "mu")
+    return first_moments(net)
 
 
 # --- one step, written apart from the pseudo-code ---
