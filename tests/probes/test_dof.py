@@ -54,7 +54,7 @@ def test_without_value_it_clones_and_with_value_it_takes_the_better_mode():
     def learn(eta):
         with given(likes_the_good_mode):
             algorithm = dof.policy(SPEC, dataclasses.replace(LEARN, eta=eta))
-        return played(algorithm, trained(algorithm, data, 500), 200)
+        return played(algorithm, trained(algorithm, data, 700), 200)
 
     actions = np.asarray(learn(jnp.array([0.0, 20.0])))
     good, bad = modes(actions[0, :, :, 0])
