@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import tyro
 
 from jaxomarl.base import JaxomarlError, refuse
-from jaxomarl.cli import api, behaviours, collect, directions, plan, render, reproduce, runtime, session, table2
+from jaxomarl.cli import CODES, api, behaviours, collect, directions, plan, render, reproduce, runtime, session, table2
 from jaxomarl.cli import data as data_sets
 from jaxomarl.cli.data_flags import Data
 from jaxomarl.cli.progress import Lines, clock
@@ -171,13 +171,13 @@ COMMANDS = {
 
 
 class Stop:
-    """Ctrl-C and SIGTERM ask training to stop at the next chunk; a second one ends the process at once."""
+    """Ctrl-C, SIGTERM and SIGUSR1 ask training to stop at the next chunk; a second one ends the process at once."""
 
     def __init__(self) -> None:
         self.code = 0
 
     def __enter__(self) -> "Stop":
-        self.before = {s: signal.signal(s, self.note) for s in (signal.SIGINT, signal.SIGTERM)}
+        self.before = {s: signal.signal(s, self.note) for s in CODES}
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -189,7 +189,7 @@ class Stop:
         if self.code:
             print("\nstopped at once; everything up to the last checkpoint is kept", file=sys.stderr, flush=True)
             os._exit(self.code)  # an exception here may surface in JAX's callbacks, or crash its threads at exit
-        self.code = 130 if number == signal.SIGINT else 75
+        self.code = CODES[signal.Signals(number)]
         print("\nstopping at the next chunk; what is trained will be saved", file=sys.stderr, flush=True)
 
     def asked(self) -> bool:

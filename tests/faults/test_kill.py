@@ -11,6 +11,8 @@ from collections import Counter
 
 import pytest
 
+from jaxomarl.cli import commands
+
 BOTH = ("omsd", "brpo-ctde")
 
 
@@ -93,6 +95,19 @@ def test_ctrl_c_and_sigterm_leave_a_sweep_that_goes_on(sweeps, whole, tmp_path):
     assert mine == {name: all_of_it[name] for name in mine}
     for chunks in sweeps.journals(out).values():  # a stop saves: nothing is executed twice
         assert chunks == [str(c) for c in range(1, sweeps.chunks + 1)]
+
+
+@pytest.mark.parametrize("name, code", [("SIGINT", 130), ("SIGTERM", 75), ("SIGUSR1", 75)])
+def test_signals_ask_to_stop_and_leave_their_codes(name, code, capsys):
+    """Each is heard while a command runs, and given back to who had it before."""
+    number = getattr(signal, name)
+    before = signal.getsignal(number)
+    with commands.Stop() as stop:
+        assert not stop.asked()
+        signal.raise_signal(number)
+        assert stop.asked() and stop.code == code
+    assert signal.getsignal(number) == before
+    assert "stopping at the next chunk" in capsys.readouterr().err
 
 
 @pytest.mark.long
