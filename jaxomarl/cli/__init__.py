@@ -5,14 +5,11 @@ import signal
 import sys
 from collections.abc import Sequence
 
-CODES = {signal.SIGINT: 130, signal.SIGTERM: 75}
-"""What ends a run, and the code that it then exits with: 75 asks a scheduler to start the command again."""
-if hasattr(signal, "SIGUSR1"):  # what SLURM sends ahead of a time limit (--signal=USR1@60); Windows has none
-    CODES[signal.SIGUSR1] = 75
+from jaxomarl.cli.signals import CODES
 
 
 def main(command: str = "", argv: Sequence[str] | None = None) -> None:
-    """Run a command and exit: 0 done, 2 a mistake in what was asked, else as in `CODES`."""
+    """Run a command and exit: 0 done, 2 a mistake in what was asked, else as in `signals.CODES`."""
     for number, code in CODES.items():  # while JAX is imported there is nothing to save
         signal.signal(number, lambda *_, code=code: os._exit(code))
     from jaxomarl.cli import commands

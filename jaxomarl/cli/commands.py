@@ -12,11 +12,12 @@ from typing import Annotated, Any
 import tyro
 
 from jaxomarl.base import JaxomarlError, refuse
-from jaxomarl.cli import CODES, api, behaviours, collect, directions, plan, render, reproduce, runtime, session, table2
+from jaxomarl.cli import api, behaviours, collect, directions, plan, render, reproduce, runtime, session, table2
 from jaxomarl.cli import data as data_sets
 from jaxomarl.cli.data_flags import Data
 from jaxomarl.cli.progress import Lines, clock
 from jaxomarl.cli.seeds import parse_seeds
+from jaxomarl.cli.signals import CODES
 from jaxomarl.presets import find
 from jaxomarl.results import figures, tables
 from jaxomarl.training.runner import Interrupted

@@ -30,7 +30,7 @@ from jaxomarl.diffusion.parameterise import from_eps
 from jaxomarl.diffusion.samplers import ddpm
 from jaxomarl.diffusion.schedules import vp
 from jaxomarl.networks.agents import separate
-from jaxomarl.networks.mlp import Network, mish, mlp
+from jaxomarl.networks.mlp import mish, mlp
 from jaxomarl.optim import annealed
 from jaxomarl.training.runner import Interrupted
 
@@ -104,17 +104,17 @@ def model(kind: str, agents: int, columns: int = 1, known: int = 0, width: int =
             flat = jnp.concatenate([x, y], axis=-1).reshape(*x.shape[:-2], -1)
             return whole.apply(params, jnp.concatenate([flat, waves(t, flat)], axis=-1)).reshape(x.shape)
 
-        return Model(at_once(whole), together, together, _drawn)
+        return Model(whole.init, together, together, _drawn)
     own = net if kind == "pooled" else separate(net, agents)
 
     def parts(params: Any, x: Array, t: Array, y: Array) -> Array:
         return own.apply(params, jnp.concatenate([x, y, waves(t, x)], axis=-1))
 
     if kind in ("pooled", "separate"):
-        return Model(at_once(own), parts, parts, _pooled if kind == "pooled" else _apart)
+        return Model(own.init, parts, parts, _pooled if kind == "pooled" else _apart)
     f = factorisation(kind, agents, columns, columns + 1 + known)
     mask = jnp.ones((agents, columns))
-    init = lambda key: {"parts": at_once(own)(key), "noise": f.init(jax.random.fold_in(key, 1))}
+    init = lambda key: {"parts": own.init(key), "noise": f.init(jax.random.fold_in(key, 1))}
     noise = composed(parts, f, mask)
     return Model(init, noise, noise if f.execute is f.train else composed(parts, f, mask, executed=True), _drawn)
 
@@ -122,25 +122,6 @@ def model(kind: str, agents: int, columns: int = 1, known: int = 0, width: int =
 def compiled(f: Callable[..., Any]) -> Callable[..., Any]:
     """A jitted program at LLVM's first level of optimisation: these run for seconds, and compile for longer."""
     return jax.jit(f, compiler_options={"xla_backend_optimization_level": 1})
-
-
-def at_once(net: Network) -> Callable[[Key[Array, ""]], Any]:
-    """First parameters of a perceptron (or of several) as PyTorch's, U(+-1/sqrt(fan in)), from one draw.
-
-    A draw per array, six here, is a third of what compiling one of these programs takes.
-    """
-
-    def init(key: Key[Array, ""]) -> Any:
-        leaves, tree = jax.tree.flatten(jax.eval_shape(net.init, key))
-        ends = np.cumsum([leaf.size for leaf in leaves])
-        pieces = jnp.split(jax.random.uniform(key, (ends[-1],), minval=-1.0, maxval=1.0), ends[:-1])
-        layers = jax.tree.unflatten(tree, [p.reshape(leaf.shape) for p, leaf in zip(pieces, leaves, strict=True)])
-        return {
-            name: jax.tree.map(lambda v, fan=layer["kernel"].shape[-2]: v * fan**-0.5, layer)
-            for name, layer in layers.items()
-        }
-
-    return init
 
 
 def waves(t: Array, x: Array) -> Array:

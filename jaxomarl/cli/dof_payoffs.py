@@ -7,7 +7,7 @@ import optax
 from jaxtyping import Array, Float
 
 from jaxomarl.cli.cells import markdown
-from jaxomarl.cli.dof_models import SCHEDULE, WAVES, Asking, at_once, compiled, spread, waves
+from jaxomarl.cli.dof_models import SCHEDULE, WAVES, Asking, compiled, spread, waves
 from jaxomarl.diffusion.factorise import factorisation
 from jaxomarl.diffusion.samplers import ddim
 from jaxomarl.networks.agents import separate
@@ -79,7 +79,7 @@ def rebuilt(payoffs: Float[np.ndarray, "G A A"], mix: str, asking: Asking) -> Fl
         table, seed = lane
         steps = asking.updates()
         k_net, k_mix, k_steps, k_end = jax.random.split(jax.random.key(seed), 4)
-        params, tx = {"parts": at_once(net)(k_net), "data": h.init(k_mix)}, optax.adam(annealed(RATE, steps))
+        params, tx = {"parts": net.init(k_net), "data": h.init(k_mix)}, optax.adam(annealed(RATE, steps))
         played = jnp.tile(every, (8, 1))
         wanted = table[played[:, 0], played[:, 1]]
 

@@ -16,7 +16,6 @@ from jaxomarl.cli.dof_models import (
     WAVES,
     Asking,
     Law,
-    at_once,
     compiled,
     denoiser,
     fit,
@@ -105,7 +104,7 @@ def network() -> Network:
         flat = x[..., 0]
         return net.apply(params, jnp.concatenate([flat, waves(t, flat)], axis=-1))[..., None]
 
-    return Network(at_once(net), apply)
+    return Network(net.init, apply)
 
 
 def f(net: Network, params: Any) -> Denoise:

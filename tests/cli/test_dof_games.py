@@ -53,15 +53,6 @@ def test_what_agents_apart_are_shown_has_the_marginals_and_no_correlation():
     np.testing.assert_allclose(found("pooled"), 0.25, atol=0.012)
 
 
-def test_a_single_draw_starts_a_network_as_its_own_initialisation_does():
-    net = dof_models.separate(dof_models.mlp(5, (40, 40), 1), 3)
-    one, other = dof_models.at_once(net)(jax.random.key(0)), net.init(jax.random.key(1))
-    assert jax.tree.structure(one) == jax.tree.structure(other)
-    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-        assert a.shape == b.shape and np.ptp(a) > 0
-        assert float(jnp.abs(a).max()) == pytest.approx(float(jnp.abs(b).max()), rel=0.6)
-
-
 # --- what is known ---
 
 

@@ -24,7 +24,7 @@ SEEN = Observation(jnp.asarray(SPEC.obs_mask), jnp.asarray(SPEC.act_mask > 0))
 @pytest.fixture(scope="module")
 def behaviour():
     """Clones of two modes."""
-    return jit(lambda data: trained(sfbc.behaviour(SPEC, CFG), data, 1000))(two_modes())
+    return jit(lambda data: trained(sfbc.behaviour(SPEC, CFG), data, 2000))(two_modes())
 
 
 @pytest.fixture(scope="module")
