@@ -1,17 +1,15 @@
 """Cells of a paper's table: trained one task and quality at a time, then set beside what is printed."""
 
-import csv
 import dataclasses
 import functools
-import math
-from collections.abc import Callable, Mapping, Sequence
-from importlib import resources
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from jaxomarl.algorithms import dom2
 from jaxomarl.base import JaxomarlError, Task
-from jaxomarl.cli import api, session
+from jaxomarl.cli import api, comparison, session
+from jaxomarl.cli.comparison import Published
 from jaxomarl.cli.plan import Group, Overrides
 from jaxomarl.cli.progress import Lines
 from jaxomarl.data.catalog import load
@@ -19,11 +17,6 @@ from jaxomarl.data.reweight import trajectories
 from jaxomarl.envs.catalog import make
 from jaxomarl.presets import find
 from jaxomarl.results import tables
-
-Published = Mapping[tuple[str, str, str], tuple[float, float]]
-"""(task, data, system) -> printed mean and spread."""
-
-HEAD = ("task", "data", "system", "return, mean ± std", "95 % of the IQM", "share of the data's mean", "normalised")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,19 +103,6 @@ def resolve(
     return groups(asked), asked, f"; DOM2's thresholds {lost} are above every return here, {top:.1f} at most"
 
 
-def published(name: str, number: str = "") -> Published:
-    """Printed scores that ship as `assets/published/NAME.csv`; where a file holds several tables, those of one.
-
-    A spread that is not printed is NaN.
-    """
-    text = resources.files("jaxomarl").joinpath("assets", "published", f"{name}.csv").read_text()
-    return {
-        (r["task"], r["data"], r["system"]): (float(r["mean"]), float(r["spread"] or math.nan))
-        for r in csv.DictReader(text.splitlines())
-        if r.get("table", "") == number
-    }
-
-
 def table(
     asked: Asked,
     default: tuple[Sequence[str], Sequence[str], Sequence[str]],
@@ -163,8 +143,9 @@ def beside(
     alone: bool = False,
 ) -> str:
     """Preface and body of a table of cells; arguments as theirs."""
-    rows = body(records, means(made), printed, key, spread, alone)
-    return f"{preface(asked, made, differences, theirs)}\n{rows}"
+    shown = (records, means(made), printed, key)
+    said = preface(asked, made, differences, theirs)
+    return f"{said}\n{comparison.glance(*shown)}{comparison.body(*shown, spread, alone)}"
 
 
 def preface(asked: Asked, cells: Sequence[Cell], differences: Sequence[str], seeds: str) -> str:
@@ -174,7 +155,7 @@ def preface(asked: Asked, cells: Sequence[Cell], differences: Sequence[str], see
         "Ours and the published scores differ in more than the code:",
         "",
         *(f"- {line}" for line in differences),
-        f"- Scale: {tables.reduced(asked.scale) if asked.scale != 1.0 else 'the preset of the paper.'}"
+        f"- {tables.reduced(asked.scale) if asked.scale != 1.0 else 'Scale: the preset of the paper.'}"
         + (f" Besides: {changed}." if changed else ""),
         f"- Seeds: ours {len(asked.seeds)}, last evaluation; {seeds}",
         "",
@@ -188,65 +169,3 @@ def preface(asked: Asked, cells: Sequence[Cell], differences: Sequence[str], see
             f"mean return {mean:.1f}{normal}, content {held['sha256'][:12]}, dialect {held['dialect']}{cell.note}"
         )
     return "\n".join(lines) + "\n"
-
-
-def body(
-    records: Sequence[tables.Record],
-    means: Mapping[tuple[str, str], float],
-    printed: Published,
-    key: Callable[[str], str],
-    spread: str,
-    alone: bool = False,
-) -> str:
-    """The table, a row for each record, with the published score where the paper prints one.
-
-    `means` holds the data's mean return by (task, data), and `key` turns a record's task into the paper's. With
-    `alone`, systems that only the paper has get a row below ours of the same task and data.
-    """
-    out = []
-    for r, after in zip(records, [*records[1:], None], strict=True):
-        theirs = (printed.get((key(r.task), r.data, name)) for name in called(r))
-        out.append(row(r, means.get((r.task, r.data)), next(filter(None, theirs), None)))
-        if alone and (after is None or (after.task, after.data) != (r.task, r.data)):
-            ours = {name for x in records if (x.task, x.data) == (r.task, r.data) for name in called(x)}
-            theirs = [s for t, d, s in printed if (t, d) == (key(r.task), r.data) and s not in ours]
-            out += [
-                (r.task, r.data, s, *[""] * (len(HEAD) - 3), paper(printed[key(r.task), r.data, s])) for s in theirs
-            ]
-    return markdown((*HEAD, f"published ± {spread}"), out)
-
-
-def row(r: tables.Record, data: float | None, published: tuple[float, float] | None) -> tuple[str, ...]:
-    """One record's cells under `HEAD` and the published score."""
-    return (
-        r.task,
-        r.data,
-        named(r),
-        f"{r.mean:.1f}" + ("" if r.std is None else f" ± {r.std:.1f}"),
-        "" if r.low is None else f"{r.low:.1f} to {r.high:.1f}",
-        f"{r.mean / data:.0%}" if data and data > 0 else "",
-        "" if r.normalised is None else f"{r.normalised:.1f}",
-        paper(published),
-    )
-
-
-def called(r: tables.Record) -> tuple[str, ...]:
-    """What a printed row of this system may be called: with what was swept first."""
-    return (f"{r.system} {r.swept}", r.system) if r.swept else (r.system,)
-
-
-def named(r: tables.Record) -> str:
-    """The system, what was swept, and what its numbers lack."""
-    lost = [f"{r.nonfinite} of {r.seeds} diverged"] * (r.nonfinite > 0)
-    lost += [f"{r.unfinished} unfinished"] * (r.unfinished > 0) + ["not converged"] * (r.converged is False)
-    return " ".join(filter(None, (r.system, r.swept))) + (f" ({', '.join(lost)})" if lost else "")
-
-
-def paper(published: tuple[float, float] | None) -> str:
-    """A printed score."""
-    return "" if published is None else f"{published[0]:.1f} ± {published[1]:.1f}"
-
-
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table as Markdown."""
-    return "".join(f"| {' | '.join(line)} |\n" for line in (head, ("---",) * len(head), *rows))

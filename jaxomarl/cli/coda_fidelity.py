@@ -15,8 +15,9 @@ import numpy as np
 from jaxomarl.algorithms import coda
 from jaxomarl.base import Spec, Stage, System, Task, refuse
 from jaxomarl.cli import api, session
-from jaxomarl.cli.cells import Asked, folder_name, markdown
+from jaxomarl.cli.cells import Asked, folder_name
 from jaxomarl.cli.coda_steering import one
+from jaxomarl.cli.comparison import markdown
 from jaxomarl.cli.dof_models import Asking
 from jaxomarl.cli.plan import Group
 from jaxomarl.envs.catalog import make

@@ -15,7 +15,8 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from jaxomarl.base import refuse
-from jaxomarl.cli.cells import Asked, markdown
+from jaxomarl.cli.cells import Asked
+from jaxomarl.cli.comparison import markdown
 from jaxomarl.cli.dof_models import Asking
 from jaxomarl.data import cdf
 from jaxomarl.diffusion import edm

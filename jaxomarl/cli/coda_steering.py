@@ -15,7 +15,8 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from jaxomarl.base import Dataset, Spec, refuse
-from jaxomarl.cli.cells import Asked, markdown
+from jaxomarl.cli.cells import Asked
+from jaxomarl.cli.comparison import markdown
 from jaxomarl.cli.dof_models import Asking
 from jaxomarl.data.catalog import load
 from jaxomarl.data.windows import check_windows

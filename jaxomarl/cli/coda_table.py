@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from jaxomarl.cli import cells
-from jaxomarl.cli.cells import Asked, Cell, Published
+from jaxomarl.cli import cells, comparison
+from jaxomarl.cli.cells import Asked, Cell
+from jaxomarl.cli.comparison import Published
 from jaxomarl.envs.catalog import make
 from jaxomarl.results.tables import Record
 
@@ -26,7 +27,7 @@ THEIRS = "the paper's 16, 10 episodes each, last policy; its spread is a standar
 
 def published() -> Published:
     """(task, data, system) -> printed mean return and standard error."""
-    return cells.published("coda_table1")
+    return comparison.scores("coda_table1")
 
 
 def coda_table1(asked: Asked) -> str:

@@ -223,7 +223,7 @@ def run(command: str, argv: list[str]) -> int:
         with Stop() as stop:
             try:
                 if isinstance(asked, Reproduce):
-                    reproduce.table(asked.table, wanted(asked, stop))
+                    reproduce.table(asked.table, wanted(asked, stop), go_on(command, argv))
                 else:
                     sweep(asked, stop)
             except (Interrupted, KeyboardInterrupt):

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from jaxomarl.base import Denoise
-from jaxomarl.cli.cells import markdown
+from jaxomarl.cli.comparison import markdown
 from jaxomarl.cli.dof_models import LEVELS, SCHEDULE, Asking, Law, compiled, denoiser, fit, model, spread
 from jaxomarl.diffusion.guidance import classifier_free
 from jaxomarl.diffusion.samplers import ddpm

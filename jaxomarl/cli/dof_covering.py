@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from jaxomarl.cli.cells import markdown
+from jaxomarl.cli.comparison import markdown
 from jaxomarl.cli.dof_models import SAID, Asking, Law, compiled, made, model
 from jaxomarl.envs.mpe.environment import HORIZON, environment
 from jaxomarl.envs.mpe.physics import DAMPING, DT

@@ -14,7 +14,8 @@ from jaxtyping import Array, Float, Key
 
 from jaxomarl.base import refuse
 from jaxomarl.cli import dof_circle, dof_covering, dof_payoffs, dof_samplers
-from jaxomarl.cli.cells import Asked, markdown
+from jaxomarl.cli.cells import Asked
+from jaxomarl.cli.comparison import markdown
 from jaxomarl.cli.dof_models import LEVELS, SAID, Asking, made, model, spread
 from jaxomarl.envs import games
 from jaxomarl.results.clouds import clouds

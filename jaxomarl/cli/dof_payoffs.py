@@ -6,7 +6,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from jaxomarl.cli.cells import markdown
+from jaxomarl.cli.comparison import markdown
 from jaxomarl.cli.dof_models import SCHEDULE, WAVES, Asking, compiled, spread, waves
 from jaxomarl.diffusion.factorise import factorisation
 from jaxomarl.diffusion.samplers import ddim

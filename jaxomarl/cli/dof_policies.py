@@ -3,7 +3,8 @@
 import dataclasses
 
 from jaxomarl.cli import cells, planners, table2
-from jaxomarl.cli.cells import Asked, Published
+from jaxomarl.cli.cells import Asked
+from jaxomarl.cli.comparison import Published
 
 SYSTEMS = ("bc", "dof-p", "ind-diffusion", "dom2", "omsd")
 TASKS = ("mpe/spread",)

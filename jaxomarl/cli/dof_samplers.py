@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array, Key
 
 from jaxomarl.base import Denoise
-from jaxomarl.cli.cells import markdown
+from jaxomarl.cli.comparison import markdown
 from jaxomarl.cli.dof_models import (
     BATCH,
     SCHEDULE,

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxomarl.base import JaxomarlError, Scale, refuse
-from jaxomarl.cli import cells, dom2_tables
+from jaxomarl.cli import cells, comparison, dom2_tables
 from jaxomarl.cli.cells import Asked
 from jaxomarl.cli.session import Results
 from jaxomarl.envs.catalog import make
@@ -115,8 +115,10 @@ def _text(asked: Asked, made: Sequence, notes: Sequence[str], points: Sequence[P
         at = named[p.panel][int(p.x)] if p.panel in named else f"{p.x:g}"
         interval = "" if np.isnan(p.low) else f"{p.low:.1f} to {p.high:.1f}"
         rows.append((p.panel, p.curve, at, "diverged" if np.isnan(p.mean) else f"{p.mean:.1f}", interval))
-    loose = sorted({f"{r.task} {r.data} {cells.named(r)}" for c in made for r in c.records if r.converged is False})
+    loose = sorted(
+        {f"{r.task} {r.data} {comparison.named(r)}" for c in made for r in c.records if r.converged is False}
+    )
     lines = "\n".join(f"- {line}" for line in loose)
     tail = f"\nNot converged, at one of the points or more:\n\n{lines}\n" if loose else ""
     head = ("panel", "curve", x, "mean", "95 % over seeds")
-    return f"{cells.preface(asked, made, notes, dom2_tables.THEIRS)}\n{cells.markdown(head, rows)}{tail}"
+    return f"{cells.preface(asked, made, notes, dom2_tables.THEIRS)}\n{comparison.markdown(head, rows)}{tail}"

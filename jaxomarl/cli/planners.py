@@ -12,8 +12,9 @@ DoF's Tables 14 to 19 and its Figure 8, one command each (`experiments.sweep --s
 The field's name is printed in the row of each value; guidance and target are swept within one program.
 """
 
-from jaxomarl.cli import cells
-from jaxomarl.cli.cells import Asked, Published
+from jaxomarl.cli import cells, comparison
+from jaxomarl.cli.cells import Asked
+from jaxomarl.cli.comparison import Published
 
 SYSTEMS = ("dof-t", "madiff-d", "madiff-c", "decision-diffuser", "madt")
 TASKS = ("mpe/spread",)
@@ -31,7 +32,7 @@ THEIRS = "the papers' 5, at saved steps."
 
 def published() -> Published:
     """(task, data, system) -> mean and spread of the printed normalised score; the spread is NaN where none is."""
-    return cells.published("planners")
+    return comparison.scores("planners")
 
 
 def dof_planners(asked: Asked) -> str:

@@ -28,7 +28,8 @@ from jaxomarl.cli import (
     session,
     six_landmarks,
 )
-from jaxomarl.cli.cells import Asked, markdown
+from jaxomarl.cli.cells import Asked
+from jaxomarl.cli.comparison import markdown
 from jaxomarl.cli.progress import Lines
 from jaxomarl.cli.table2 import omsd_table2
 from jaxomarl.data.catalog import load
@@ -130,12 +131,15 @@ def second_table(say: Callable = print, qualities: tuple[str, ...] = ("std0.1", 
 # --- the command ---
 
 
-def table(name: str, asked: Asked) -> None:
-    """Make a table, print it as Markdown and keep it under `out`; raises JaxomarlError for an unknown one."""
+def table(name: str, asked: Asked, command: str) -> None:
+    """Make a table, print it as Markdown and keep it under `out`, below the `command` that makes it again.
+
+    Raises JaxomarlError for an unknown one.
+    """
     if name not in TABLES:
         near = difflib.get_close_matches(name, TABLES, n=3, cutoff=0.3)
         raise refuse("TABLE", f"one of {', '.join(TABLES)}", name, f"Did you mean {' or '.join(near)}?" if near else "")
-    text = TABLES[name](asked)
+    text = f"`{command}`\n\n{TABLES[name](asked)}"
     store.write_bytes(asked.out / f"{name}.md", text.encode())
     print(f"\n{text}\n{asked.out / name}.md")
 

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxomarl.base import JaxomarlError, Task
-from jaxomarl.cli import cells, dom2_tables, render, shifted
+from jaxomarl.cli import cells, comparison, dom2_tables, render, shifted
 from jaxomarl.cli.cells import Asked
 from jaxomarl.cli.plan import Group
 from jaxomarl.cli.session import Results
@@ -88,12 +88,12 @@ def table8(asked: Asked) -> str:
             cell, results = cells.train(asked, asked.systems or dom2_tables.SYSTEMS, task, quality)
             mine, at = counted(results, watched(make(task))), (cell.task.name, cell.quality)
             for record, values in mine:
-                paper = cells.paper(printed.get((TASK, cell.quality, record.system)))
-                out.append((*at, cells.named(record), *(_spread(v) for v in values), paper))
+                paper = comparison.paper(printed.get((TASK, cell.quality, record.system)))
+                out.append((*at, comparison.named(record), *(_spread(v) for v in values), paper))
                 name = " ".join(filter(None, (record.system, record.swept)))
                 counts.setdefault(name, {})[" ".join(at)] = values
             theirs = {s for _, d, s in printed if d == cell.quality} - {r.system for r, _ in mine}
-            out += [(*at, s, "", "", "", cells.paper(printed[TASK, cell.quality, s])) for s in sorted(theirs)]
+            out += [(*at, s, "", "", "", comparison.paper(printed[TASK, cell.quality, s])) for s in sorted(theirs)]
             made.append(cell)
             picture(asked, results, cells.folder_name(*at))
             del results  # and the data with them
@@ -108,7 +108,7 @@ def table8(asked: Asked) -> str:
         f"its largest entry is 20.0 ± 0.0: ours are out of {TRIES}. Joint solutions have no printed counterpart."
     )
     notes = [*NOTES, how, *dom2_tables.absent(asked, tasks)]
-    return f"{cells.preface(asked, made, notes, dom2_tables.THEIRS)}\n{cells.markdown(head, out)}"
+    return f"{cells.preface(asked, made, notes, dom2_tables.THEIRS)}\n{comparison.markdown(head, out)}"
 
 
 def counted(results: Results, task: Task) -> list[tuple[Record, list[list[int]]]]:

@@ -1,7 +1,8 @@
 """OMSD's Table 2 on the particle tasks: ours beside the published normalised scores."""
 
-from jaxomarl.cli import cells
-from jaxomarl.cli.cells import Asked, Published
+from jaxomarl.cli import cells, comparison
+from jaxomarl.cli.cells import Asked
+from jaxomarl.cli.comparison import Published
 
 SYSTEMS = ("bc", "iql", "brpo-ind", "brpo-ctde", "omsd")
 TASKS = ("mpe/spread", "mpe/tag", "mpe/world")
@@ -19,7 +20,7 @@ __all__ = ["Asked", "omsd_table2", "published"]
 
 def published() -> Published:
     """(task, data, system) -> mean and standard error of the printed normalised score."""
-    return cells.published("omsd_table2")
+    return comparison.scores("omsd_table2")
 
 
 def omsd_table2(asked: Asked) -> str:

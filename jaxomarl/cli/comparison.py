@@ -1,0 +1,129 @@
+"""Ours beside what a paper prints, as Markdown."""
+
+import csv
+import math
+from collections.abc import Callable, Mapping, Sequence
+from importlib import resources
+
+from jaxomarl.results.tables import Record
+
+Published = Mapping[tuple[str, str, str], tuple[float, float]]
+"""(task, data, system) -> printed mean and spread."""
+
+HEAD = ("task", "data", "system", "return, mean ± std", "95 % of the IQM", "share of the data's mean", "normalised")
+
+
+def scores(name: str, number: str = "") -> Published:
+    """Printed scores that ship as `assets/published/NAME.csv`; where a file holds several tables, those of one.
+
+    A spread that is not printed is NaN.
+    """
+    text = resources.files("jaxomarl").joinpath("assets", "published", f"{name}.csv").read_text()
+    return {
+        (r["task"], r["data"], r["system"]): (float(r["mean"]), float(r["spread"] or math.nan))
+        for r in csv.DictReader(text.splitlines())
+        if r.get("table", "") == number
+    }
+
+
+def body(
+    records: Sequence[Record],
+    means: Mapping[tuple[str, str], float],
+    printed: Published,
+    key: Callable[[str], str],
+    spread: str,
+    alone: bool = False,
+) -> str:
+    """The table, a row for each record, with the published score where the paper prints one.
+
+    `means` holds the data's mean return by (task, data), and `key` turns a record's task into the paper's. With
+    `alone`, systems that only the paper has get a row below ours of the same task and data.
+    """
+    out = []
+    for r, after in zip(records, [*records[1:], None], strict=True):
+        theirs = (printed.get((key(r.task), r.data, name)) for name in called(r))
+        out.append(row(r, means.get((r.task, r.data)), next(filter(None, theirs), None)))
+        if alone and (after is None or (after.task, after.data) != (r.task, r.data)):
+            ours = {name for x in records if (x.task, x.data) == (r.task, r.data) for name in called(x)}
+            theirs = [s for t, d, s in printed if (t, d) == (key(r.task), r.data) and s not in ours]
+            out += [
+                (r.task, r.data, s, *[""] * (len(HEAD) - 3), paper(printed[key(r.task), r.data, s])) for s in theirs
+            ]
+    return markdown((*HEAD, f"published ± {spread}"), out)
+
+
+def glance(
+    records: Sequence[Record], means: Mapping[tuple[str, str], float], printed: Published, key: Callable[[str], str]
+) -> str:
+    """The same as a table for each task, a row for each system and a column for each data set; "" for a single one."""
+    out, tasks = [], list(dict.fromkeys(r.task for r in records))
+    for task in tasks:
+        mine = [r for r in records if r.task == task]
+        data = list(dict.fromkeys(r.data for r in mine))
+        if len(data) < 2:
+            continue
+        held = {(named(r, lacks=False), r.data): r for r in mine}
+        own = list(dict.fromkeys(name for name, _ in held))
+        theirs = {s for t, d, s in printed if t == key(task) and d in data} - {n for r in mine for n in called(r)}
+        rows = [(name, *(brief(held.get((name, d)), key(task), printed) for d in data)) for name in own]
+        rows += [(name, *(_mean(printed.get((key(task), d, name))) for d in data)) for name in sorted(theirs)]
+        head = (task, *(f"{d} ({means[task, d]:.1f})" if (task, d) in means else d for d in data))
+        out.append(markdown(head, rows))
+    said = (
+        "Mean ± std over seeds; in brackets the data's mean return above, the printed mean below; * not converged: the "
+        "last two evaluations differ by more than their interval.\n"
+    )
+    return "\n".join([said, *out, ""]) if out else ""
+
+
+def brief(r: Record | None, task: str, printed: Published) -> str:
+    """A cell of `glance`."""
+    if r is None:
+        return ""
+    theirs = (printed.get((task, r.data, name)) for name in called(r))
+    return f"{_score(r)}{'*' * (r.converged is False)} {_mean(next(filter(None, theirs), None))}".strip()
+
+
+def row(r: Record, data: float | None, published: tuple[float, float] | None) -> tuple[str, ...]:
+    """One record's cells under `HEAD` and the published score."""
+    return (
+        r.task,
+        r.data,
+        named(r),
+        _score(r),
+        "" if r.low is None else f"{r.low:.1f} to {r.high:.1f}",
+        f"{r.mean / data:.0%}" if data and data > 0 else "",
+        "" if r.normalised is None else f"{r.normalised:.1f}",
+        paper(published),
+    )
+
+
+def called(r: Record) -> tuple[str, ...]:
+    """What a printed row of this system may be called: with what was swept first."""
+    return (f"{r.system} {r.swept}", r.system) if r.swept else (r.system,)
+
+
+def named(r: Record, lacks: bool = True) -> str:
+    """The system, what was swept, and, with `lacks`, what its numbers lack."""
+    name = " ".join(filter(None, (r.system, r.swept)))
+    lost = [f"{r.nonfinite} of {r.seeds} diverged"] * (r.nonfinite > 0)
+    lost += [f"{r.unfinished} unfinished"] * (r.unfinished > 0) + ["not converged"] * (r.converged is False)
+    return name + (f" ({', '.join(lost)})" if lost and lacks else "")
+
+
+def paper(published: tuple[float, float] | None) -> str:
+    """A printed score."""
+    return "" if published is None else f"{published[0]:.1f} ± {published[1]:.1f}"
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table as Markdown."""
+    return "".join(f"| {' | '.join(line)} |\n" for line in (head, ("---",) * len(head), *rows))
+
+
+def _score(r: Record) -> str:
+    return f"{r.mean:.1f}" + ("" if r.std is None else f" ± {r.std:.1f}")
+
+
+def _mean(score: tuple[float, float] | None) -> str:
+    return "" if score is None else f"({score[0]:.1f})"
