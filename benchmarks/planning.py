@@ -29,11 +29,9 @@ from jaxomarl.algorithms import dof_trajectory, madiff
 from jaxomarl.base import Spec, refuse
 from jaxomarl.cli import runtime
 from jaxomarl.data.catalog import load
-from jaxomarl.diffusion.consistency import consistency, consistent
-from jaxomarl.diffusion.guidance import inpaint
-from jaxomarl.diffusion.schedules import vp
 from jaxomarl.envs.catalog import make
-from jaxomarl.stages import planner
+from jaxomarl.stages import planning
+from jaxomarl.stages.plan_student import drawn_by_student
 from jaxomarl.training import evaluation
 
 SYSTEMS = ("dof-t", "madiff-c", "madiff-d")
@@ -81,7 +79,7 @@ TOY = dict(
 )  # fmt: skip
 
 
-def team(flags: Flags, system: str, agents: int) -> tuple[Spec, Any, planner.Planner]:
+def team(flags: Flags, system: str, agents: int) -> tuple[Spec, Any, planning.Planner]:
     """(spec, config, planner) of n agents with networks of the flags' sizes."""
     spec = Spec((flags.columns,) * agents, (2,) * agents, state_dim=1, horizon=1)
     sizes: Any = dict(
@@ -101,28 +99,19 @@ def programs(flags: Flags, system: str, agents: int) -> tuple[Timed, dict[str, T
     params = jax.jit(model.init)(jax.random.key(0))
     rows = (agents, cfg.history + 1 + cfg.horizon, flags.columns)
     seen, y = jnp.zeros((agents, cfg.history + 1, flags.columns)), jnp.full(agents, 0.9)
-    known = jnp.broadcast_to(planner.given(cfg), (*rows[:2], 1))
+    known = jnp.broadcast_to(planning.given(cfg), (*rows[:2], 1))
     name = {"system": system, "agents": agents}
-    guided = lambda params, x, t: planner.denoiser(spec, cfg, model, params, y)(x, t)
+    guided = lambda params, x, t: planning.denoiser(spec, cfg, model, params, y)(x, t)
     one = Timed.program(name, guided, (params, jax.random.normal(jax.random.key(1), rows), jnp.float32(0.5)))
     one.call()
     cost, found = min(one.sample() for _ in range(3)), {}
 
     def chain(sampler, calls):
         chosen = dataclasses.replace(cfg, sampler=sampler, calls=calls)
-        return lambda params, key: planner.sample(key, spec, chosen, model, params, seen, known)
+        by = (drawn_by_student if sampler == "consistency" else planning.drawn_by)(spec, chosen, model)
+        return calls, lambda params, key: planning.sample(key, spec, chosen, model, params, seen, known, by)
 
-    def consistent_plan(params, key):  # a cosine schedule ends at alpha = 0, which these models divide by
-        tell = planner.told(y, jnp.zeros(agents))
-        raw = lambda x, t: model.executed(params, x, t, tell)
-        f = inpaint(consistent(raw, vp()), jnp.pad(seen, [(0, 0), (0, cfg.horizon), (0, 0)]), known)
-        return consistency(vp(), 1)(key, f, rows)
-
-    makers = {
-        "ddpm": (flags.ddpm, chain("ddpm", flags.ddpm)),
-        "ddim": (flags.ddim, chain("ddim", flags.ddim)),
-        "consistency": (1, consistent_plan),
-    }
+    makers = {k: chain(k, calls) for k, calls in (("ddpm", flags.ddpm), ("ddim", flags.ddim), ("consistency", 1))}
     for sampler in flags.samplers:
         calls, run = makers[sampler]
         if cost * calls <= flags.chain or sampler == "consistency":

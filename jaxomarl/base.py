@@ -302,6 +302,7 @@ class Stage(NamedTuple):
     owner: str = ""  # the system whose own stage this is; "" where other systems may share it
     refresh: Callable[[Key[Array, ""], State, Past, Dataset], State] | None = None  # pure, compiled with the scan
     kept: Callable[[State], State] = lambda state: state  # of the state once the stage is finished: drop a replay here
+    episodes: int = 0  # of an evaluation, where this stage's are dear; 0: as many as all others play
 
 
 class System(NamedTuple):

@@ -20,12 +20,13 @@ paper's own history is one present row, `--cfg.history 0`.
 
 from typing import Any
 
-from jaxomarl.base import Algorithm, Dataset, Environment, Spec, Stage, System
+from jaxomarl.base import Dataset, Environment, Spec, Stage, System
 from jaxomarl.config import config, static
 from jaxomarl.stages import plan_models
 from jaxomarl.stages.inverse_dynamics import inverse
 from jaxomarl.stages.plan_models import unet, whole
-from jaxomarl.stages.planner import Planner, planner_stage
+from jaxomarl.stages.plan_student import plan_stages
+from jaxomarl.stages.planning import Planner
 
 CHOICES = {"reward": ("team",)}
 
@@ -45,19 +46,14 @@ def model(spec: Spec, cfg: Any) -> Planner:
     return Planner(init, predict, predict, None, acts, each=False, centralised=True)
 
 
-def planner(spec: Spec, cfg: Any) -> Algorithm:
-    """The algorithm."""
-    return planner_stage(spec, cfg, model(spec, cfg))
-
-
 def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings or data that it cannot plan with."""
     plan_models.check(spec, cfg, data, CHOICES)
 
 
 def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
-    """One stage."""
-    return (Stage("planner", planner(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="decision-diffuser"),)
+    """The planner, and a consistency model behind it where `sampler` asks for one."""
+    return plan_stages("decision-diffuser", spec, cfg, model(spec, cfg))
 
 
 DECISION_DIFFUSER = System(Config, check, plan_models.prepare, pipeline)

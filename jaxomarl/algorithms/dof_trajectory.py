@@ -18,10 +18,10 @@ none; here the embedding is zero in all of it. There all agents share one networ
 chooses, and a shared one is told whose plan it sees. Its weights of wconcat are divided by their sum; here they are
 k_i, 1 at the start, and the chain has the same f as the loss. Algorithm 3 draws a level for each agent; f mixes agents,
 so all share one. It drops y after predicting; here before. The low temperature scales the start alone, as the code's.
-Its "consistency" sampler runs on a network that was not trained for it: there is none here. Weights are averaged at
-every update (0.005), not every tenth from the 2000th on. Rows past an episode's end repeat the last one and are not in
-the loss. h's loss is ours (stages/generator.py). Variants: `attention` is DoF+MADiff, agents attending to each other
-inside their networks; DoF+VAE, a diffusion of codes, is not here.
+Its "consistency" sampler runs on a network that was not trained for it; here one is distilled from the planner
+(stages/plan_student.py). Weights are averaged at every update (0.005), not every tenth from the 2000th on. Rows past an
+episode's end repeat the last one and are not in the loss. h's loss is ours (stages/generator.py). Variants: `attention`
+is DoF+MADiff, agents attending to each other inside their networks; DoF+VAE, a diffusion of codes, is not here.
 
 **Checked**. tests/diffusion/test_factorise.py (f and h), tests/probes/test_planners.py (what is known stays; the pass
 without a condition; the queue of history; what is refused; a plan for a high return), tests/contract.
@@ -33,13 +33,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jaxomarl.base import Algorithm, Dataset, Environment, Spec, Stage, System, refuse
+from jaxomarl.base import Dataset, Environment, Spec, Stage, System, refuse
 from jaxomarl.config import config, flag, static
 from jaxomarl.diffusion.factorise import ALONE, DATA, NOISE, composed, factorisation
 from jaxomarl.stages import plan_models
 from jaxomarl.stages.inverse_dynamics import inverse
 from jaxomarl.stages.plan_models import separate, shared, unet
-from jaxomarl.stages.planner import Planner, Predict, planner_stage
+from jaxomarl.stages.plan_student import plan_stages
+from jaxomarl.stages.planning import Planner, Predict
 
 CHOICES = {
     "noise_mixer": NOISE,
@@ -95,11 +96,6 @@ def model(spec: Spec, cfg: Any) -> Planner:
     return Planner(init, noise(False), noise(True), mix, acts, each=False, centralised=not alone)
 
 
-def planner(spec: Spec, cfg: Any) -> Algorithm:
-    """The algorithm."""
-    return planner_stage(spec, cfg, model(spec, cfg))
-
-
 def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings or data that it cannot plan with."""
     plan_models.check(spec, cfg, data, CHOICES)
@@ -119,8 +115,8 @@ def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
 
 
 def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
-    """One stage."""
-    return (Stage("planner", planner(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="dof-t"),)
+    """The planner, and a consistency model behind it where `sampler` asks for one."""
+    return plan_stages("dof-t", spec, cfg, model(spec, cfg))
 
 
 DOF_T = System(Config, check, plan_models.prepare, pipeline)

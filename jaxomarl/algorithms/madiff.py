@@ -25,12 +25,13 @@ tests/networks/test_temporal.py (attention), tests/contract (decentralised execu
 from functools import partial
 from typing import Any
 
-from jaxomarl.base import Algorithm, Dataset, Environment, Spec, Stage, System
+from jaxomarl.base import Dataset, Environment, Spec, Stage, System
 from jaxomarl.config import config
 from jaxomarl.stages import plan_models
 from jaxomarl.stages.inverse_dynamics import inverse
 from jaxomarl.stages.plan_models import shared, unet
-from jaxomarl.stages.planner import Planner, planner_stage
+from jaxomarl.stages.plan_student import plan_stages
+from jaxomarl.stages.planning import Planner
 
 
 @config
@@ -45,19 +46,14 @@ def model(spec: Spec, cfg: Any, each: bool) -> Planner:
     return Planner(init, predict, predict, None, inverse(spec, "shared", cfg.inverse_width), each, centralised=not each)
 
 
-def planner(spec: Spec, cfg: Any, each: bool) -> Algorithm:
-    """The algorithm."""
-    return planner_stage(spec, cfg, model(spec, cfg, each))
-
-
 def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings or data that it cannot plan with."""
     plan_models.check(spec, cfg, data, {})
 
 
 def pipeline(name: str, each: bool, spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
-    """One stage."""
-    return (Stage("planner", planner(spec, cfg, each), cfg.policy_steps, cfg.chunk, cfg.every, owner=name),)
+    """The planner, and a consistency model behind it where `sampler` asks for one."""
+    return plan_stages(name, spec, cfg, model(spec, cfg, each))
 
 
 MADIFF_C = System(Config, check, plan_models.prepare, partial(pipeline, "madiff-c", False))

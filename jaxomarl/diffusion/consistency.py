@@ -37,10 +37,9 @@ def consistent(raw: Callable[[Array, Array], Array], schedule: Schedule, std: Ar
     def f(x: Array, t: Array) -> Array:
         s = jnp.asarray(std)
         alpha, sigma = at(schedule, t, x)
-        y, kappa = x / alpha, sigma / alpha
-        over, size = kappa - least(schedule), jnp.sqrt(kappa**2 + s**2)
-        skip, out = s**2 / (over**2 + s**2), s * over / size
-        return skip * y + out * raw(y / size, t)
+        over, size = sigma - alpha * least(schedule), jnp.hypot(sigma, alpha * s)  # times alpha, which may be 0
+        skip, out = alpha * s**2 / (over**2 + (alpha * s) ** 2), s * over / size
+        return skip * x + out * raw(x / size, t)
 
     return f
 

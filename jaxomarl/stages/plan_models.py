@@ -17,7 +17,7 @@ from jaxomarl.networks.mlp import Network
 from jaxomarl.networks.temporal import temporal_unet
 from jaxomarl.optim import Params
 from jaxomarl.stages import ranges
-from jaxomarl.stages.planner import SAMPLERS, Predict
+from jaxomarl.stages.planning import SAMPLERS, Predict
 
 MULTIPLIERS = (1, 4, 8)
 
@@ -26,7 +26,7 @@ CHOICES = {
     "returns": (*KINDS, "none"),
     "reward": ("own", "team"),
     "predict": ("noise", "clean"),
-    "sampler": tuple(SAMPLERS),
+    "sampler": (*SAMPLERS, "consistency"),
     "acting": ("target", "online"),
 }
 
@@ -60,9 +60,11 @@ class Config:
     levels: int = static(default=200)
     """K: noise levels of the squared-cosine schedule that are trained."""
     sampler: str = static(default="ddpm")
-    """ddpm, or ddim."""
+    """ddpm, ddim, or consistency: a model that is distilled from the planner, for --cfg.calls 1 or a few."""
     calls: int = static(default=200)
     """Steps of the sampler; each is a call of the network with the condition and one without."""
+    grid: int = static(default=40)
+    """G: times between whose neighbours a consistency model is distilled."""
     temperature: float = 0.5
     """Standard deviation of the noise that sampling starts from."""
     predict: str = static(default="noise")
@@ -81,7 +83,11 @@ class Config:
     """Updates per compiled scan."""
     every: int = static(default=100)
     """Chunks between evaluations and checkpoints: an evaluation plans at every step of every episode."""
+    episodes: int = static(default=0)
+    """Of each evaluation; 0: as many as other systems play (--episodes)."""
     policy_steps: int = static(default=100_000)
+    student_steps: int = static(default=50_000)
+    """Updates of a consistency model."""
     policy_batch: int = static(default=64)
     policy_width: int = static(default=128)
     """Of the U's first level."""
@@ -147,13 +153,13 @@ def prepare(spec: Spec, cfg: Any, data: Dataset) -> Dataset:
 
 def check(spec: Spec, cfg: Any, data: Dataset | None, choices: dict[str, tuple[str, ...]]) -> None:
     """Raise JaxomarlError for settings or data that a planner cannot learn on or plan with."""
-    check_fields(cfg, {**CHOICES, **choices}, ("history",))
+    check_fields(cfg, {**CHOICES, **choices}, ("history", "episodes"))
     check_transitions(data)
     check_windows(data, cfg.horizon, cfg.history)
     for name, most, why in (
         ("depth", len(MULTIPLIERS), "the U's levels are 1, 4 and 8 times its width"),
         ("replan", cfg.horizon, "a plan is no longer than --cfg.horizon"),
-        ("calls", cfg.levels, "a sampler visits noise levels that were trained, --cfg.levels"),
+        ("calls", most_calls(cfg), "a sampler visits noise levels that were trained"),
     ):
         if getattr(cfg, name) > most:
             raise refuse(flag(name), f"at most {most}", getattr(cfg, name), f"Take {most}: {why}.")
@@ -165,6 +171,11 @@ def check(spec: Spec, cfg: Any, data: Dataset | None, choices: dict[str, tuple[s
         rows = data.starts.shape[0]
         way = f"Take {rows}, or --rows."
         raise refuse("--cfg.policy-batch", f"at most the data's {rows} transitions", cfg.policy_batch, way)
+
+
+def most_calls(cfg: Any) -> int:
+    """Noise levels that were trained."""
+    return cfg.grid if cfg.sampler == "consistency" else cfg.levels
 
 
 def check_returns(cfg: Any, data: Dataset | None) -> None:

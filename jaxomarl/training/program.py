@@ -69,6 +69,7 @@ class Program:
         self.chunks = self.stage.steps // self.chunk
         self.marks = [c for c in range(1, self.chunks + 1) if c % self.stage.every == 0 or c == self.chunks]
         self.evaluates = job.env is not None and self.stage.algorithm.act is not None
+        self.episodes = self.stage.episodes or job.episodes
         self.compile_seconds = 0.0
 
     # --- one run ---
@@ -130,7 +131,7 @@ class Program:
     def like(self, runs: int) -> dict[str, Any]:
         """Shapes of a checkpoint of U rows on the way."""
         struct, float32 = jax.ShapeDtypeStruct, jnp.float32
-        marks = (runs, len(self.marks) + 1, self.job.episodes)
+        marks = (runs, len(self.marks) + 1, self.episodes)
         return {
             "state": jax.tree.map(lambda x: struct((runs, *x.shape), x.dtype), self.shapes["state"]),
             "metrics": {k: struct((runs, self.chunks), float32) for k in self.shapes["metrics"]},
@@ -143,7 +144,7 @@ class Program:
 
     def some_keys(self) -> tuple[jax.Array, jax.Array]:
         """Keys of the shapes that an evaluation takes."""
-        return evaluation.act_keys(0, 0, self.job.episodes), evaluation.reset_keys(self.job.episodes)
+        return evaluation.act_keys(0, 0, self.episodes), evaluation.reset_keys(self.episodes)
 
     def compile(self, f: Callable, how: str, shared: int, args: tuple, donate: tuple[int, ...] = ()) -> Callable:
         """Lift to R runs, trace once, compile, and count the seconds apart."""

@@ -33,8 +33,8 @@ def run(job: Job) -> Past:
     runs = len(job.seeds)
     past: Past = {"stats": jax.tree.map(lambda x: jnp.broadcast_to(x, (runs, *x.shape)), job.stats)}
     for index, stage in enumerate(job.make(job.cfgs[0])):
-        identity = Identity.of(stage, job.cfgs, job.seeds, {**job.facts, "episodes": job.episodes})
         program = Program(job, index, past)
+        identity = Identity.of(stage, job.cfgs, job.seeds, {**job.facts, "episodes": program.episodes})
         known = job.library.find(identity.kind, program.chunks, program.finished, job.say)
         held = {row for batch in known for row in batch.rows}
         wanted = {row: r for r, row in reversed(list(enumerate(identity.rows))) if row not in held}
@@ -58,7 +58,7 @@ class Training:
         self.size = sharding.padded(self.runs, program.devices)
         self.cfgs, self.keys, self.past = program.rows(chosen)
         self.data = sharding.replicate(job.data, program.devices)
-        self.resets = sharding.replicate(evaluation.reset_keys(job.episodes), program.devices)
+        self.resets = sharding.replicate(evaluation.reset_keys(program.episodes), program.devices)
         self.played: Callable | None = None
         self.state: Any = None
 
@@ -116,7 +116,7 @@ class Training:
         if not program.evaluates:
             return {}
         step = chunk * program.chunk
-        acts = jnp.stack([evaluation.act_keys(job.seeds[r], step, job.episodes) for r in self.chosen])
+        acts = jnp.stack([evaluation.act_keys(job.seeds[r], step, program.episodes) for r in self.chosen])
         args = (self.cfgs, self.state, self.past, sharding.place(acts, program.devices, self.size), self.resets)
         self.played = self.played or program.compile(program.evaluate, program.how, 1, args)
         shown = jax.tree.map(lambda x: np.asarray(x)[: self.runs], self.played(*args))

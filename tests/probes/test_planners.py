@@ -20,7 +20,7 @@ from jaxomarl.diffusion.schedules import cosine
 from jaxomarl.envs.catalog import make
 from jaxomarl.envs.rollout import episodes
 from jaxomarl.networks.mlp import Network
-from jaxomarl.stages import plan_models, planner
+from jaxomarl.stages import plan_models, plan_student, planner, planning
 
 SPEC = Spec((2, 2), (1, 1), state_dim=2, horizon=6, dialect="track-v1")
 TINY: dict[str, Any] = {
@@ -97,9 +97,9 @@ def dof(**changes):
     return made(dof_trajectory.Config, dof_trajectory.model, **{**CONCAT, **changes})
 
 
-def stub(predict, each: bool = False) -> planner.Planner:
+def stub(predict, each: bool = False) -> planning.Planner:
     """A planner that predicts by a plain function."""
-    return planner.Planner(lambda key: (), predict, predict, None, Network(lambda key: (), lambda *_: 0), each, False)
+    return planning.Planner(lambda key: (), predict, predict, None, Network(lambda key: (), lambda *_: 0), each, False)
 
 
 def trained(cfg, algorithm):
@@ -148,6 +148,47 @@ def test_a_plan_for_a_high_return_gets_more_than_the_data(track, score):
     assert high > 0.6 * best() and low < -0.6 * best(), (high, low, without)
 
 
+def test_a_distilled_model_plans_as_well_in_one_call(track):
+    """From planner to student, whose single call ends near the guided planner's path; before, it is far from it."""
+    cfg, parts, _, state, _ = track
+    cfg = dataclasses.replace(cfg, sampler="consistency", calls=1, grid=20)
+    algorithm = plan_student.student(SPEC, cfg, parts)
+    rows, past = plan_models.prepare(SPEC, cfg, data()), {"planner": plan_student.weights(state)}
+
+    @jax.jit
+    def run(key, rows):
+        def one(state, key):
+            return algorithm.update(key, state, past, algorithm.batch(key, state, rows))
+
+        first = algorithm.init(key, past, rows)
+        return first, *jax.lax.scan(one, first, jax.random.split(key, 2 * UPDATES))
+
+    @jax.jit
+    def play(state, target):
+        act = plan_student.student(SPEC, dataclasses.replace(cfg, target=target), parts).act
+        keys = jax.random.split(jax.random.key(5), PLAYED)
+        told = lambda key, memory, seen: act(key, state, past, memory, seen)
+        return episodes(TRACK, told, algorithm.memory, keys, keys)["return"].mean()
+
+    first, student, metrics = run(jax.random.key(0), rows)
+    assert metrics["consistency_loss"][-50:].mean() < 0.5 * metrics["consistency_loss"][:50].mean()
+    high, low = play(student, 1.0), play(student, 0.0)
+    assert high > 0.6 * best() and low < -0.6 * best(), (high, low)
+    assert play(first, 1.0) < 0.5 * high, "the planner's weights are no consistency model"
+    x, y = jax.random.normal(jax.random.key(1), (2, 4, 2)), jnp.ones(2)
+    end = plan_student.ends(SPEC, cfg, parts, student.net.target["plan"], y)(x, jnp.zeros(()))
+    np.testing.assert_allclose(end, x, atol=1e-6)
+
+
+def test_a_consistency_model_is_a_stage_behind_its_planner():
+    cfg = dof_trajectory.Config(**{**TINY, **CONCAT, "sampler": "consistency", "calls": 1, "episodes": 7})
+    plan, student = dof_trajectory.pipeline(SPEC, cfg)
+    assert (plan.name, student.name) == ("planner", "student") and plan.algorithm.act is None
+    assert student.algorithm.act is not None and student.steps == cfg.student_steps and student.episodes == 7
+    (alone,) = dof_trajectory.pipeline(SPEC, dataclasses.replace(cfg, sampler="ddim"))
+    assert alone.algorithm.act is not None
+
+
 # --- what is known to a plan, and what guides it ---
 
 
@@ -160,12 +201,12 @@ def passes(track):
     @jax.jit
     def guided(target, guidance):
         chosen = dataclasses.replace(cfg, guidance=guidance)
-        return planner.denoiser(SPEC, chosen, parts, state.net.target["plan"], jnp.full((8, 2), target))(x, t)
+        return planning.denoiser(SPEC, chosen, parts, state.net.target["plan"], jnp.full((8, 2), target))(x, t)
 
     @jax.jit
     def one(y, drop):
-        tell = planner.told(jnp.full((8, 2), y), jnp.full((8, 2), drop))
-        return planner.clean(SPEC, cfg, parts.executed, state.net.target["plan"], tell)(x, t)
+        tell = planning.told(jnp.full((8, 2), y), jnp.full((8, 2), drop))
+        return planning.clean(SPEC, cfg, parts.executed, state.net.target["plan"], tell)(x, t)
 
     return guided, one
 
@@ -197,8 +238,8 @@ def test_what_is_known_is_in_the_plan_bit_for_bit(track, sampler):
     cfg, parts, _, state, _ = track
     cfg = dataclasses.replace(cfg, sampler=sampler)
     seen = 1.5 * jax.random.normal(jax.random.key(1), (2, 1, 2))  # beyond the data's limits too
-    known = jnp.broadcast_to(planner.given(cfg), (2, 4, 1))
-    draw = jax.jit(lambda key: planner.sample(key, SPEC, cfg, parts, state.net.target["plan"], seen, known))
+    known = jnp.broadcast_to(planning.given(cfg), (2, 4, 1))
+    draw = jax.jit(lambda key: planning.sample(key, SPEC, cfg, parts, state.net.target["plan"], seen, known))
     one, other = draw(jax.random.key(0)), draw(jax.random.key(1))
     assert (one[:, :1] == seen).all() and (other[:, :1] == seen).all()
     assert (np.abs(one[:, 1:]) <= 1).all() and np.abs(one - other)[:, 1:].max() > 0.01
@@ -255,8 +296,8 @@ def test_an_exact_model_plans_the_datas_gaussian(temperature):
 
     model = stub(exact, False)
     seen = jnp.zeros((2000, 2, 1, 2))
-    known = jnp.broadcast_to(planner.given(cfg), (2000, 2, 4, 1))
-    plan = jax.jit(lambda: planner.sample(jax.random.key(0), SPEC, cfg, model, (), seen, known))()[:, :, 1:]
+    known = jnp.broadcast_to(planning.given(cfg), (2000, 2, 4, 1))
+    plan = jax.jit(lambda: planning.sample(jax.random.key(0), SPEC, cfg, model, (), seen, known))()[:, :, 1:]
     assert abs(plan.mean() - 0.5) < 0.01 and abs(plan.std() - 0.185) < 0.006, (plan.mean(), plan.std())
 
 
@@ -284,8 +325,8 @@ def test_the_history_is_the_last_rows_and_repeats_the_first_at_the_start():
     @jax.jit
     def by_hand(key, rows):
         units = jnp.swapaxes(see(state.knots, rows), 0, 1)
-        known = jnp.broadcast_to(planner.given(cfg), (2, 5, 1))
-        plan = planner.sample(key, SPEC, cfg, parts, state.net.target["plan"], units, known)
+        known = jnp.broadcast_to(planning.given(cfg), (2, 5, 1))
+        plan = planning.sample(key, SPEC, cfg, parts, state.net.target["plan"], units, known)
         return jnp.clip(parts.inverse.apply(state.net.target["inverse"], units[:, -1], plan[:, 3]), -1, 1)
 
     for t, (action, memory) in enumerate(out):
@@ -313,7 +354,7 @@ def test_discrete_actions_are_one_hot_and_available():
     cfg = dof_trajectory.Config(**{**TINY, **CONCAT, "horizon": 1, "calls": 1, "policy_batch": 8})
     rows = task.recipes[task.quality](jax.random.key(0), 64)
     rows = pack(rows, spec)
-    algorithm = dof_trajectory.planner(spec, cfg)
+    algorithm = planner.planner_stage(spec, cfg, dof_trajectory.model(spec, cfg))
     ready = plan_models.prepare(spec, cfg, rows)
 
     @jax.jit
@@ -350,7 +391,7 @@ def test_madiff_d_plans_for_all_from_its_own_rows():
     params = jax.tree_util.tree_map_with_path(
         lambda k, x: jnp.ones(()) if "gain" in str(k) else x, parts.init(jax.random.key(0))
     )
-    plan = jax.jit(lambda seen: planner.ahead(jax.random.key(1), SPEC, cfg, parts, params, seen))
+    plan = jax.jit(lambda seen: planning.ahead(jax.random.key(1), SPEC, cfg, parts, params, seen))
     seen = 0.5 * jnp.ones((2, 1, 2))
     one, other = plan(seen), plan(seen.at[1].set(-0.5))
     assert (one[0] == other[0]).all() and (one[1] != other[1]).any()
@@ -405,7 +446,8 @@ def test_what_a_planner_cannot_do_is_refused():
         ({"depth": 4}, "at most 3"),
         ({"drop": 1.5}, "share"),
         ({"policy_batch": 10_000}, "transitions"),
-        ({"sampler": "consistency"}, "ddpm, ddim"),
+        ({"sampler": "heun"}, "ddpm, ddim, consistency"),
+        ({"sampler": "consistency", "calls": 50}, "at most 40"),
     ):
         with pytest.raises(JaxomarlError, match=match):
             check(**wrong)

@@ -1,0 +1,156 @@
+"""How plans are drawn from a trained planner (stages/planner.py), and how agents act on them."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from jaxomarl.base import Denoise, Observation, Spec
+from jaxomarl.diffusion.guidance import classifier_free, clipped, inpaint, masked
+from jaxomarl.diffusion.parameterise import from_eps
+from jaxomarl.diffusion.samplers import Sampler, ddim, ddpm
+from jaxomarl.diffusion.schedules import cosine
+from jaxomarl.networks.mlp import Network
+from jaxomarl.optim import Net, Params
+from jaxomarl.stages.inverse_dynamics import played
+from jaxomarl.stages.ranges import Knots, ranged
+
+SAMPLERS = {"ddpm": ddpm, "ddim": ddim}
+
+Predict = Callable[[Params, Array, Array, Array], Array]
+"""(params, x [..., N, W, O], t, told [..., N, 2]) -> noise or plan like x; told is [y (1 - d), d]."""
+
+
+class Planner(NamedTuple):
+    """A team's model of its plans; its params are `init`'s."""
+
+    init: Callable[[Key[Array, ""]], Params]
+    trained: Predict
+    executed: Predict  # as agents act; `trained` but for dec-atten
+    mix: Predict | None  # h: (params, x, t, told) -> x; None leaves x as it is
+    inverse: Network  # (params, obs, then) -> action
+    each: bool  # every agent draws a whole joint plan from its own rows alone
+    centralised: bool
+
+
+class Plans(NamedTuple):
+    """What is trained, and the units of observations."""
+
+    net: Net  # params {"plan", "inverse"}
+    knots: Knots
+
+
+class Memory(NamedTuple):
+    """One environment's: raw rows of history, the rows of the plan that is followed, and steps so far."""
+
+    history: Float[Array, "N C O"]
+    plan: Float[Array, "N P O"]
+    step: Int[Array, ""]
+
+
+def given(cfg: Any) -> Float[Array, "W 1"]:
+    """1.0 on history and present, 0.0 on what is planned."""
+    return (jnp.arange(cfg.history + 1 + cfg.horizon) <= cfg.history).astype(jnp.float32)[:, None]
+
+
+def told(y: Float[Array, "*B N"], drop: Float[Array, "*B N"]) -> Float[Array, "*B N 2"]:
+    """[y (1 - d), d]: where d = 1 nothing of y is left."""
+    return jnp.stack([jnp.where(drop > 0, 0.0, y), drop], axis=-1)
+
+
+def clean(spec: Spec, cfg: Any, predict: Predict, params: Params, tell: Array) -> Denoise:
+    """The denoiser of a prediction, without its box."""
+    out = lambda x, t: predict(params, x, t, tell)
+    free = from_eps(out, cosine(cfg.levels)) if cfg.predict == "noise" else out
+    return masked(free, jnp.asarray(spec.obs_mask)[:, None])
+
+
+def denoiser(spec: Spec, cfg: Any, model: Planner, params: Params, y: Float[Array, "*B N"]) -> Denoise:
+    """Guided towards returns y, held in [-1, 1]; the pass without the condition is told that there is none."""
+    free = lambda drop: clean(spec, cfg, model.executed, params, told(y, jnp.full(y.shape, drop)))
+    towards = free(1.0) if cfg.returns == "none" else classifier_free(free(0.0), free(1.0), cfg.guidance)
+    return clipped(towards, -1.0, 1.0)
+
+
+class Draw(NamedTuple):
+    """How plans are drawn: a chain, and what it calls, made of (params, returns [..., N])."""
+
+    chain: Sampler
+    denoise: Callable[[Params, Array], Denoise]
+
+
+def drawn_by(spec: Spec, cfg: Any, model: Planner) -> Draw:
+    """The settings' sampler over the guided planner."""
+    mask = jnp.asarray(spec.obs_mask)[:, None]
+    chain = SAMPLERS[cfg.sampler](cosine(cfg.levels), cfg.calls, start=cfg.temperature, mask=mask)
+    return Draw(chain, partial(denoiser, spec, cfg, model))
+
+
+def sample(
+    key: Key[Array, ""],
+    spec: Spec,
+    cfg: Any,
+    model: Planner,
+    params: Params,
+    seen: Float[Array, "*B N P O"],
+    known: Float[Array, "*B N W 1"],
+    drawn: Draw | None = None,
+) -> Float[Array, "*B N W O"]:
+    """Plans [..., N, W, O] whose known entries are those of `seen` (history and present), bit for bit.
+
+    `drawn` is `drawn_by`'s where nothing else is given.
+    """
+    chain, denoise = drawn or drawn_by(spec, cfg, model)
+    y, mask = jnp.full(seen.shape[:-2], cfg.target), jnp.asarray(spec.obs_mask)[:, None]
+    rows = jnp.pad(seen, [(0, 0)] * (seen.ndim - 2) + [(0, cfg.horizon), (0, 0)])
+    x = chain(key, inpaint(denoise(params, y), rows, known), rows.shape)
+    if model.mix is not None:
+        x = mask * jnp.clip(model.mix(params, x, jnp.zeros(()), told(y, jnp.zeros(y.shape))), -1.0, 1.0)
+    return jnp.where(known > 0, rows, x)
+
+
+def ahead(
+    key: Key[Array, ""],
+    spec: Spec,
+    cfg: Any,
+    model: Planner,
+    params: Params,
+    seen: Float[Array, "N P O"],
+    drawn: Draw | None = None,
+) -> Float[Array, "N R O"]:
+    """The rows after the present that are followed until the next plan; `drawn` as in `sample`."""
+    n, kept = spec.agents, slice(cfg.history + 1, cfg.history + 1 + cfg.replan)
+    plan = lambda key, known: sample(key, spec, cfg, model, params, seen, known, drawn)
+    if not model.each:
+        return plan(key, jnp.broadcast_to(given(cfg), (n, *given(cfg).shape)))[:, kept]
+
+    def own(key, i, who):
+        return plan(key, who[:, None, None] * given(cfg))[i, kept]
+
+    return jax.vmap(own)(jax.random.split(key, n), jnp.arange(n), jnp.eye(n))
+
+
+def actor(spec: Spec, cfg: Any, model: Planner, drawn: Draw | None = None) -> tuple[Callable, Memory]:
+    """(act, its memory) of a state `Plans`; plans are drawn as `sample` does."""
+    see = ranged(cfg.normaliser, spec)
+
+    def act(key, state, past, memory, observation: Observation):
+        params = state.net.target if cfg.acting == "target" else state.net.params
+        obs = observation.obs * spec.obs_mask
+        first = jnp.broadcast_to(obs[:, None], memory.history.shape)  # as windows repeat an episode's first row
+        history = jnp.where(memory.step == 0, first, memory.history)
+        rows = jnp.concatenate([history, obs[:, None]], axis=1)
+        seen = jnp.swapaxes(see(state.knots, jnp.swapaxes(rows, 0, 1)), 0, 1)
+        fresh = lambda: ahead(key, spec, cfg, model, params["plan"], seen, drawn)
+        age = memory.step % cfg.replan
+        # the counter is the same in all episodes, so that under vmap this stays a branch and plans are saved
+        plan = fresh() if cfg.replan == 1 else jax.lax.cond(age == 0, fresh, lambda: memory.plan)
+        out = model.inverse.apply(params["inverse"], seen[:, -1], plan[:, age])
+        after = Memory(rows[:, 1:], plan, memory.step + 1)
+        return played(spec, out, observation.available), after
+
+    rows = lambda count: jnp.zeros((spec.agents, count, spec.obs_width))
+    return act, Memory(rows(cfg.history), rows(cfg.replan), jnp.zeros((), jnp.int32))
