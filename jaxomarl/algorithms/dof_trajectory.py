@@ -21,7 +21,8 @@ so all share one. It drops y after predicting; here before. The low temperature 
 Its "consistency" sampler runs on a network that was not trained for it; here one is distilled from the planner
 (stages/plan_student.py). Weights are averaged at every update (0.005), not every tenth from the 2000th on. Rows past an
 episode's end repeat the last one and are not in the loss. h's loss is ours (stages/generator.py). Variants: `attention`
-is DoF+MADiff, agents attending to each other inside their networks; DoF+VAE, a diffusion of codes, is not here.
+is DoF+MADiff, agents attending to each other inside their networks; `code_width` is DoF+VAE, a diffusion of codes
+(stages/codes.py) on which D acts too.
 
 **Checked**. tests/diffusion/test_factorise.py (f and h), tests/probes/test_planners.py (what is known stays; the pass
 without a condition; the queue of history; what is refused; a plan for a high return), tests/contract.
@@ -37,6 +38,7 @@ from jaxomarl.base import Dataset, Environment, Spec, Stage, System, refuse
 from jaxomarl.config import config, flag, static
 from jaxomarl.diffusion.factorise import ALONE, DATA, NOISE, composed, factorisation
 from jaxomarl.stages import plan_models
+from jaxomarl.stages.codes import code_stages, codes
 from jaxomarl.stages.inverse_dynamics import inverse
 from jaxomarl.stages.plan_models import separate, shared, unet
 from jaxomarl.stages.plan_student import plan_stages
@@ -62,13 +64,21 @@ class Config(plan_models.Config):
     """shared: one that is told whose plan it sees. separate: each agent's own."""
     attention: bool = static(default=False)
     """Agents attend to one another inside a shared network (DoF+MADiff); then none can plan alone."""
+    code_width: int = static(default=0)
+    """Plans are made of codes of so many numbers for a row (DoF+VAE); 0: of observations."""
+    code_kl: float = 1e-3
+    """Weight of the codes' divergence from N(0, 1)."""
+    code_lr: float = 1e-3
+    code_steps: int = static(default=20_000)
+    """Updates of the autoencoder."""
     execution: str = static(default="decentralised")
     """decentralised: what needs other agents is refused. central: it is let through."""
 
 
 def model(spec: Spec, cfg: Any) -> Planner:
     """The factorised planner."""
-    n, o, rows = spec.agents, spec.obs_width, cfg.history + 1 + cfg.horizon
+    n, rows, coded = spec.agents, cfg.history + 1 + cfg.horizon, codes(spec, cfg)
+    o = coded.width if coded else spec.obs_width
     if cfg.networks == "shared":
         init_parts, predict = shared(lambda width: unet(cfg, width, n if cfg.attention else 0), o, n)
     else:
@@ -77,7 +87,7 @@ def model(spec: Spec, cfg: Any) -> Planner:
     parts = lambda params, x, t, told: flat(predict(params, plans(x), t, told))
     f = factorisation(cfg.noise_mixer, n, rows * o, rows * o + 3)
     h = factorisation(cfg.data_mixer, n, rows * o, 2)
-    mask = jnp.tile(jnp.asarray(spec.obs_mask), (1, rows))
+    mask = jnp.ones((n, rows * o)) if coded else jnp.tile(jnp.asarray(spec.obs_mask), (1, rows))
 
     def noise(executed: bool) -> Predict:
         team = composed(parts, f, mask, executed)
@@ -92,8 +102,8 @@ def model(spec: Spec, cfg: Any) -> Planner:
 
     alone = f.decentralised and h.decentralised and not cfg.attention
     mix = None if cfg.data_mixer == "concat" else mixed
-    acts = inverse(spec, cfg.networks, cfg.inverse_width)
-    return Planner(init, noise(False), noise(True), mix, acts, each=False, centralised=not alone)
+    acts = inverse(spec, cfg.networks, cfg.inverse_width, o)
+    return Planner(init, noise(False), noise(True), mix, acts, each=False, centralised=not alone, codes=coded)
 
 
 def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
@@ -116,7 +126,7 @@ def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
 
 def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
     """The planner, and a consistency model behind it where `sampler` asks for one."""
-    return plan_stages("dof-t", spec, cfg, model(spec, cfg))
+    return (*code_stages("dof-t", spec, cfg), *plan_stages("dof-t", spec, cfg, model(spec, cfg)))
 
 
 DOF_T = System(Config, check, plan_models.prepare, pipeline)

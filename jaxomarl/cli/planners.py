@@ -8,6 +8,9 @@ DoF's Tables 14 to 19 and its Figure 8, one command each (`experiments.sweep --s
     weight of guidance       --cfg.guidance 0 1 1.2 1.4 1.6 1.8 return      --cfg.target 0.3 0.6 0.9 1.2
     f                        --cfg.noise-mixer concat wconcat dec-atten
     networks                 --cfg.networks shared separate     replanning  --cfg.replan 1 2 4
+    DoF+VAE                  --cfg.code-width 0 4 8
+
+Consistency takes a sampler and its calls at once: `--cfg.sampler consistency --cfg.calls 1`.
 
 The field's name is printed in the row of each value; guidance and target are swept within one program.
 """

@@ -16,12 +16,13 @@ from jaxomarl.optim import Params
 from jaxomarl.stages.inputs import flat
 
 
-def inverse(spec: Spec, kind: str, width: int) -> Network:
+def inverse(spec: Spec, kind: str, width: int, columns: int = 0) -> Network:
     """`apply(params, obs [..., N, O], then [..., N, O]) -> [..., N, A]` of two hidden layers.
 
+    `columns` O are the observations' unless plans are made of something else.
     `kind` shared: one network that is told whose action it is; separate: each agent's own; joint: one of all agents.
     """
-    n, o, a, hidden = spec.agents, spec.obs_width, spec.act_width, (width, width)
+    n, o, a, hidden = spec.agents, columns or spec.obs_width, spec.act_width, (width, width)
     if kind == "joint":
         whole = mlp(2 * n * o, hidden, n * a)
         net = Network(whole.init, lambda params, pair: whole.apply(params, flat(pair)).reshape(*pair.shape[:-1], a))

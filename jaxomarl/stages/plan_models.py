@@ -153,7 +153,7 @@ def prepare(spec: Spec, cfg: Any, data: Dataset) -> Dataset:
 
 def check(spec: Spec, cfg: Any, data: Dataset | None, choices: dict[str, tuple[str, ...]]) -> None:
     """Raise JaxomarlError for settings or data that a planner cannot learn on or plan with."""
-    check_fields(cfg, {**CHOICES, **choices}, ("history", "episodes"))
+    check_fields(cfg, {**CHOICES, **choices}, ("history", "episodes", "code_width"))
     check_transitions(data)
     check_windows(data, cfg.horizon, cfg.history)
     for name, most, why in (

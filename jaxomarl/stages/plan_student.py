@@ -26,8 +26,7 @@ from jaxomarl.diffusion.guidance import clipped, inpaint, masked
 from jaxomarl.diffusion.schedules import cosine
 from jaxomarl.optim import Params, create, descend, polyak
 from jaxomarl.stages.planner import asked, noise, planner_stage
-from jaxomarl.stages.planning import Draw, Planner, Plans, actor, denoiser, told
-from jaxomarl.stages.ranges import ranged
+from jaxomarl.stages.planning import Draw, Planner, Plans, actor, columns, denoiser, seen_by, told
 
 STD = 0.5
 """Of the rows of a plan, about: they lie in [-1, 1]."""
@@ -53,18 +52,18 @@ def weights(plans: Plans) -> Plans:
 
 def student(spec: Spec, cfg: Any, model: Planner) -> Algorithm:
     """The algorithm; as at the head of this file."""
-    tx, see, schedule = optax.adam(cfg.policy_lr), ranged(cfg.normaliser, spec), cosine(cfg.levels)
+    tx, see, schedule = optax.adam(cfg.policy_lr), seen_by(spec, cfg, model), cosine(cfg.levels)
 
     def init(key: Key[Array, ""], past: Past, data: Dataset) -> Plans:
         plans = past["planner"]
         return plans._replace(net=create(tx, learned(cfg, plans), target=True))
 
     def update(key: Key[Array, ""], state: Plans, past: Past, batch: Window) -> tuple[Plans, dict]:
-        x0, y = jnp.swapaxes(see(state.knots, batch.obs), 1, 2), asked(cfg, batch)
+        x0, y = jnp.swapaxes(see(past, state.knots, batch.obs), 1, 2), asked(cfg, batch)
         k_noise, k_time = jax.random.split(key)
-        drawn = noise(k_noise, spec, cfg, len(x0), model.each)
+        drawn = noise(k_noise, spec, cfg, len(x0), model)
         k = jax.random.randint(k_time, (len(x0),), 1, cfg.grid + 1)
-        mask = (1.0 - drawn.known) * batch.valid[:, None, :, None] * spec.obs_mask[:, None]
+        mask = (1.0 - drawn.known) * batch.valid[:, None, :, None] * columns(spec, model)
         given = lambda denoise: inpaint(denoise, x0, drawn.known)
         teacher = given(denoiser(spec, cfg, model, learned(cfg, past["planner"])["plan"], y))
         slow = given(ends(spec, cfg, model, state.net.target["plan"], y))
@@ -84,8 +83,7 @@ def student(spec: Spec, cfg: Any, model: Planner) -> Algorithm:
 
 def drawn_by_student(spec: Spec, cfg: Any, model: Planner) -> Draw:
     """A few calls of f, from where the settings start."""
-    mask = jnp.asarray(spec.obs_mask)[:, None]
-    chain = consistency(cosine(cfg.levels), cfg.calls, start=cfg.temperature, mask=mask)
+    chain = consistency(cosine(cfg.levels), cfg.calls, start=cfg.temperature, mask=columns(spec, model))
     return Draw(chain, lambda params, y: clipped(ends(spec, cfg, model, params, y), -1.0, 1.0))
 
 
@@ -97,4 +95,4 @@ def learned(cfg: Any, plans: Plans) -> Params:
 def ends(spec: Spec, cfg: Any, model: Planner, params: Params, y: Float[Array, "*B N"]) -> Denoise:
     """f: the end of the guided path through x at t, for returns y; without its box."""
     raw = lambda x, t: model.executed(params, x, t, told(y, jnp.zeros(y.shape)))
-    return masked(consistent(raw, cosine(cfg.levels), STD), jnp.asarray(spec.obs_mask)[:, None])
+    return masked(consistent(raw, cosine(cfg.levels), STD), columns(spec, model))

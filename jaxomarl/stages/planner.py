@@ -27,13 +27,13 @@ from jaxomarl.diffusion.parameterise import noised
 from jaxomarl.diffusion.schedules import cosine
 from jaxomarl.optim import Params, create, descend, polyak
 from jaxomarl.stages.inverse_dynamics import inverse_loss
-from jaxomarl.stages.planning import Planner, Plans, actor, clean, given, told
-from jaxomarl.stages.ranges import knots, ranged
+from jaxomarl.stages.planning import Planner, Plans, actor, clean, columns, given, seen_by, told
+from jaxomarl.stages.ranges import knots
 
 
 def planner_stage(spec: Spec, cfg: Any, model: Planner) -> Algorithm:
     """The algorithm; as at the head of this file."""
-    tx, see = optax.adam(cfg.policy_lr), ranged(cfg.normaliser, spec)
+    tx, see = optax.adam(cfg.policy_lr), seen_by(spec, cfg, model)
 
     def init(key: Key[Array, ""], past: Past, data: Dataset) -> Plans:
         k_plan, k_inverse = jax.random.split(key)
@@ -44,8 +44,8 @@ def planner_stage(spec: Spec, cfg: Any, model: Planner) -> Algorithm:
         return sample_windows(key, data, cfg.policy_batch, cfg.horizon, cfg.history)
 
     def update(key: Key[Array, ""], state: Plans, past: Past, batch: Window) -> tuple[Plans, dict]:
-        obs = see(state.knots, batch.obs)
-        drawn = noise(key, spec, cfg, len(obs), model.each)
+        obs = see(past, state.knots, batch.obs)
+        drawn = noise(key, spec, cfg, len(obs), model)
         y = asked(cfg, batch)
 
         def loss(params):
@@ -72,17 +72,17 @@ class Drawn(NamedTuple):
     known: Float[Array, "B N W 1"]  # 1.0 on rows that the model is given
 
 
-def noise(key: Key[Array, ""], spec: Spec, cfg: Any, size: int, each: bool) -> Drawn:
+def noise(key: Key[Array, ""], spec: Spec, cfg: Any, size: int, model: Planner) -> Drawn:
     """Times, noise without padded columns, which agents are not told their return, and which rows are given.
 
-    `each`: of history and present one agent's rows alone, drawn for each sample, as an agent will find them.
+    `model.each`: of history and present one agent's rows alone, drawn for each sample, as an agent will find them.
     """
     k_t, k_z, k_drop, k_who = jax.random.split(key, 4)
-    n, rows = spec.agents, cfg.history + 1 + cfg.horizon
+    n, rows, mask = spec.agents, cfg.history + 1 + cfg.horizon, columns(spec, model)
     t = jax.random.randint(k_t, (size,), 1, cfg.levels + 1) / cfg.levels
-    z = jax.random.normal(k_z, (size, n, rows, spec.obs_width)) * spec.obs_mask[:, None]
+    z = jax.random.normal(k_z, (size, n, rows, mask.shape[-1])) * mask
     drop = (jax.random.uniform(k_drop, (size, n)) < cfg.drop).astype(jnp.float32)
-    who = jax.nn.one_hot(jax.random.randint(k_who, (size,), 0, n), n) if each else jnp.ones((size, n))
+    who = jax.nn.one_hot(jax.random.randint(k_who, (size,), 0, n), n) if model.each else jnp.ones((size, n))
     return Drawn(t, z, drop, who[..., None, None] * given(cfg))
 
 
@@ -102,17 +102,18 @@ def planning_loss(
     drawn: Drawn,
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """Half the denoising loss of windows in the model's units, and all of L_h; and both as metrics."""
+    mask = columns(spec, model)
     x0, schedule, tell = jnp.swapaxes(obs, 1, 2), cosine(cfg.levels), told(y, drawn.drop)
     over = lambda x: jnp.where(drawn.known > 0, x0, x)
     out = model.trained(params, over(noised(schedule, x0, drawn.t, drawn.z)), drawn.t, tell)
     wanted = drawn.z if cfg.predict == "noise" else x0
-    weight = (1.0 - drawn.known) * valid[:, None, :, None] * spec.obs_mask[:, None]
+    weight = (1.0 - drawn.known) * valid[:, None, :, None] * mask
     square = lambda error: jnp.sum(weight * error**2) / jnp.maximum(weight.sum(), 1.0)
     fit = square(out - wanted)
     if model.mix is None:
         return 0.5 * fit, {"denoising_loss": fit}
     last = jnp.asarray(1.0 / cfg.levels)
-    near = inpaint(clean(spec, cfg, model.trained, params, tell), x0, drawn.known)
+    near = inpaint(clean(cfg, model.trained, params, tell, mask), x0, drawn.known)
     rough = jax.lax.stop_gradient(near(noised(schedule, x0, last, drawn.z), last))
     mixed = square(model.mix(params, rough, last, tell) - x0)
     return 0.5 * fit + mixed, {"denoising_loss": fit, "mixer_loss": mixed}

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from jaxomarl.base import Denoise, Observation, Spec
+from jaxomarl.base import Denoise, Observation, Past, Spec
 from jaxomarl.diffusion.guidance import classifier_free, clipped, inpaint, masked
 from jaxomarl.diffusion.parameterise import from_eps
 from jaxomarl.diffusion.samplers import Sampler, ddim, ddpm
@@ -24,6 +24,13 @@ Predict = Callable[[Params, Array, Array, Array], Array]
 """(params, x [..., N, W, O], t, told [..., N, 2]) -> noise or plan like x; told is [y (1 - d), d]."""
 
 
+class Codes(NamedTuple):
+    """What plans are made of in place of observations."""
+
+    width: int
+    encode: Callable[[Past, Float[Array, "*B N O"]], Float[Array, "*B N L"]]  # of observations in the planner's units
+
+
 class Planner(NamedTuple):
     """A team's model of its plans; its params are `init`'s."""
 
@@ -34,6 +41,7 @@ class Planner(NamedTuple):
     inverse: Network  # (params, obs, then) -> action
     each: bool  # every agent draws a whole joint plan from its own rows alone
     centralised: bool
+    codes: Codes | None = None  # None: plans are of observations
 
 
 class Plans(NamedTuple):
@@ -51,6 +59,17 @@ class Memory(NamedTuple):
     step: Int[Array, ""]
 
 
+def columns(spec: Spec, model: Planner) -> Float[Array, "N 1 O"]:
+    """1.0 on the real columns of a plan's rows."""
+    return jnp.ones((spec.agents, 1, model.codes.width)) if model.codes else jnp.asarray(spec.obs_mask)[:, None]
+
+
+def seen_by(spec: Spec, cfg: Any, model: Planner) -> Callable[[Past, Knots, Array], Array]:
+    """(finished stages, knots, raw observations [..., N, O]) -> rows of plans [..., N, O or L]."""
+    see, codes = ranged(cfg.normaliser, spec), model.codes
+    return lambda past, table, obs: codes.encode(past, see(table, obs)) if codes else see(table, obs)
+
+
 def given(cfg: Any) -> Float[Array, "W 1"]:
     """1.0 on history and present, 0.0 on what is planned."""
     return (jnp.arange(cfg.history + 1 + cfg.horizon) <= cfg.history).astype(jnp.float32)[:, None]
@@ -61,16 +80,16 @@ def told(y: Float[Array, "*B N"], drop: Float[Array, "*B N"]) -> Float[Array, "*
     return jnp.stack([jnp.where(drop > 0, 0.0, y), drop], axis=-1)
 
 
-def clean(spec: Spec, cfg: Any, predict: Predict, params: Params, tell: Array) -> Denoise:
-    """The denoiser of a prediction, without its box."""
+def clean(cfg: Any, predict: Predict, params: Params, tell: Array, mask: Array) -> Denoise:
+    """The denoiser of a prediction, without its box; `mask` as by `columns`."""
     out = lambda x, t: predict(params, x, t, tell)
-    free = from_eps(out, cosine(cfg.levels)) if cfg.predict == "noise" else out
-    return masked(free, jnp.asarray(spec.obs_mask)[:, None])
+    return masked(from_eps(out, cosine(cfg.levels)) if cfg.predict == "noise" else out, mask)
 
 
 def denoiser(spec: Spec, cfg: Any, model: Planner, params: Params, y: Float[Array, "*B N"]) -> Denoise:
     """Guided towards returns y, held in [-1, 1]; the pass without the condition is told that there is none."""
-    free = lambda drop: clean(spec, cfg, model.executed, params, told(y, jnp.full(y.shape, drop)))
+    mask = columns(spec, model)
+    free = lambda drop: clean(cfg, model.executed, params, told(y, jnp.full(y.shape, drop)), mask)
     towards = free(1.0) if cfg.returns == "none" else classifier_free(free(0.0), free(1.0), cfg.guidance)
     return clipped(towards, -1.0, 1.0)
 
@@ -84,7 +103,7 @@ class Draw(NamedTuple):
 
 def drawn_by(spec: Spec, cfg: Any, model: Planner) -> Draw:
     """The settings' sampler over the guided planner."""
-    mask = jnp.asarray(spec.obs_mask)[:, None]
+    mask = columns(spec, model)
     chain = SAMPLERS[cfg.sampler](cosine(cfg.levels), cfg.calls, start=cfg.temperature, mask=mask)
     return Draw(chain, partial(denoiser, spec, cfg, model))
 
@@ -104,7 +123,7 @@ def sample(
     `drawn` is `drawn_by`'s where nothing else is given.
     """
     chain, denoise = drawn or drawn_by(spec, cfg, model)
-    y, mask = jnp.full(seen.shape[:-2], cfg.target), jnp.asarray(spec.obs_mask)[:, None]
+    y, mask = jnp.full(seen.shape[:-2], cfg.target), columns(spec, model)
     rows = jnp.pad(seen, [(0, 0)] * (seen.ndim - 2) + [(0, cfg.horizon), (0, 0)])
     x = chain(key, inpaint(denoise(params, y), rows, known), rows.shape)
     if model.mix is not None:
@@ -135,7 +154,7 @@ def ahead(
 
 def actor(spec: Spec, cfg: Any, model: Planner, drawn: Draw | None = None) -> tuple[Callable, Memory]:
     """(act, its memory) of a state `Plans`; plans are drawn as `sample` does."""
-    see = ranged(cfg.normaliser, spec)
+    see = seen_by(spec, cfg, model)
 
     def act(key, state, past, memory, observation: Observation):
         params = state.net.target if cfg.acting == "target" else state.net.params
@@ -143,7 +162,7 @@ def actor(spec: Spec, cfg: Any, model: Planner, drawn: Draw | None = None) -> tu
         first = jnp.broadcast_to(obs[:, None], memory.history.shape)  # as windows repeat an episode's first row
         history = jnp.where(memory.step == 0, first, memory.history)
         rows = jnp.concatenate([history, obs[:, None]], axis=1)
-        seen = jnp.swapaxes(see(state.knots, jnp.swapaxes(rows, 0, 1)), 0, 1)
+        seen = jnp.swapaxes(see(past, state.knots, jnp.swapaxes(rows, 0, 1)), 0, 1)
         fresh = lambda: ahead(key, spec, cfg, model, params["plan"], seen, drawn)
         age = memory.step % cfg.replan
         # the counter is the same in all episodes, so that under vmap this stays a branch and plans are saved
@@ -152,5 +171,6 @@ def actor(spec: Spec, cfg: Any, model: Planner, drawn: Draw | None = None) -> tu
         after = Memory(rows[:, 1:], plan, memory.step + 1)
         return played(spec, out, observation.available), after
 
-    rows = lambda count: jnp.zeros((spec.agents, count, spec.obs_width))
-    return act, Memory(rows(cfg.history), rows(cfg.replan), jnp.zeros((), jnp.int32))
+    rows = lambda count, width: jnp.zeros((spec.agents, count, width))
+    plan = rows(cfg.replan, columns(spec, model).shape[-1])
+    return act, Memory(rows(cfg.history, spec.obs_width), plan, jnp.zeros((), jnp.int32))
