@@ -115,15 +115,15 @@ def table(
 ) -> str:
     """Train every cell that was asked for, a task and quality at a time, and set it beside what is printed.
 
-    `default` are systems, tasks and data where none are asked for. Cells are kept under `out`, so that the same command
-    goes on where it was stopped.
+    `default` are systems, tasks and data where none are asked for; `printed` are normalised scores. Cells are kept under
+    `out`, so that the same command goes on where it was stopped.
     """
     systems, tasks, data = (
         mine or its for mine, its in zip((asked.systems, asked.tasks, asked.data), default, strict=True)
     )
     made = [train(asked, systems, task, quality, preset)[0] for task in tasks for quality in data]
     records = [record for cell in made for record in cell.records]
-    return beside(asked, made, records, printed, spread, differences, theirs, alone=alone)
+    return beside(asked, made, records, printed, spread, differences, theirs, alone=alone, normalised=True)
 
 
 def means(made: Sequence[Cell]) -> dict[tuple[str, str], float]:
@@ -141,11 +141,12 @@ def beside(
     theirs: str,
     key: Callable[[str], str] = lambda task: task.partition(":")[0],
     alone: bool = False,
+    normalised: bool = False,
 ) -> str:
-    """Preface and body of a table of cells; arguments as theirs."""
+    """Preface and body of a table of cells; arguments as theirs. `normalised`: what is printed counts so."""
     shown = (records, means(made), printed, key)
     said = preface(asked, made, differences, theirs)
-    return f"{said}\n{comparison.glance(*shown)}{comparison.body(*shown, spread, alone)}"
+    return f"{said}\n{comparison.glance(*shown, normalised)}{comparison.body(*shown, spread, alone)}"
 
 
 def preface(asked: Asked, cells: Sequence[Cell], differences: Sequence[str], seeds: str) -> str:

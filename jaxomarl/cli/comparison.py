@@ -53,9 +53,16 @@ def body(
 
 
 def glance(
-    records: Sequence[Record], means: Mapping[tuple[str, str], float], printed: Published, key: Callable[[str], str]
+    records: Sequence[Record],
+    means: Mapping[tuple[str, str], float],
+    printed: Published,
+    key: Callable[[str], str],
+    normalised: bool = False,
 ) -> str:
-    """The same as a table for each task, a row for each system and a column for each data set; "" for a single one."""
+    """The same as a table for each task, a row for each system and a column for each data set; "" for a single one.
+
+    `normalised`: what is printed is, so ours stands so beside it.
+    """
     out, tasks = [], list(dict.fromkeys(r.task for r in records))
     for task in tasks:
         mine = [r for r in records if r.task == task]
@@ -65,23 +72,26 @@ def glance(
         held = {(named(r, lacks=False), r.data): r for r in mine}
         own = list(dict.fromkeys(name for name, _ in held))
         theirs = {s for t, d, s in printed if t == key(task) and d in data} - {n for r in mine for n in called(r)}
-        rows = [(name, *(brief(held.get((name, d)), key(task), printed) for d in data)) for name in own]
+        rows = [(name, *(brief(held.get((name, d)), key(task), printed, normalised) for d in data)) for name in own]
         rows += [(name, *(_mean(printed.get((key(task), d, name))) for d in data)) for name in sorted(theirs)]
         head = (task, *(f"{d} ({means[task, d]:.1f})" if (task, d) in means else d for d in data))
         out.append(markdown(head, rows))
     said = (
-        "Mean ± std over seeds; in brackets the data's mean return above, the printed mean below; * not converged: the "
-        "last two evaluations differ by more than their interval.\n"
+        "Mean return ± std over seeds; in brackets the data's mean return above, and below "
+        + ("the normalised score; the printed one" if normalised else "the printed mean")
+        + "; * not converged: the last two evaluations differ by more than their interval.\n"
     )
     return "\n".join([said, *out, ""]) if out else ""
 
 
-def brief(r: Record | None, task: str, printed: Published) -> str:
+def brief(r: Record | None, task: str, printed: Published, normalised: bool) -> str:
     """A cell of `glance`."""
     if r is None:
         return ""
-    theirs = (printed.get((task, r.data, name)) for name in called(r))
-    return f"{_score(r)}{'*' * (r.converged is False)} {_mean(next(filter(None, theirs), None))}".strip()
+    theirs = next(filter(None, (printed.get((task, r.data, name)) for name in called(r))), None)
+    known = [f"{r.normalised:.1f}"] if normalised and r.normalised is not None else []
+    known += [] if theirs is None else [f"{theirs[0]:.1f}"]
+    return f"{_score(r)}{'*' * (r.converged is False)}" + (f" ({'; '.join(known)})" if known else "")
 
 
 def row(r: Record, data: float | None, published: tuple[float, float] | None) -> tuple[str, ...]:

@@ -207,6 +207,8 @@ def test_a_glance_has_a_column_for_each_data_set(tag):
         "",
     ]
     assert comparison.glance([one], *shown) == ""
+    scored = comparison.glance([one._replace(normalised=3.0), two], *shown, normalised=True)
+    assert "| td3-bc | 7.2 ± 1.0* (3.0; 70.0) |" in scored and "the normalised score; the printed one" in scored
 
 
 def test_thresholds_out_of_reach_are_left_out_and_said(tmp_path):
