@@ -115,8 +115,8 @@ def table(
 ) -> str:
     """Train every cell that was asked for, a task and quality at a time, and set it beside what is printed.
 
-    `default` are systems, tasks and data where none are asked for; `printed` are normalised scores. Cells are kept under
-    `out`, so that the same command goes on where it was stopped.
+    `default` are systems, tasks and data where none are asked for; `printed` are normalised scores. Cells are kept
+    under `out`, so that the same command goes on where it was stopped.
     """
     systems, tasks, data = (
         mine or its for mine, its in zip((asked.systems, asked.tasks, asked.data), default, strict=True)
