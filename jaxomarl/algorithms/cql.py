@@ -53,8 +53,7 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
         state, metrics = policy_step(cfg, nets, state, loss)
         return state, judged | metrics
 
-    play = lambda key, state, obs, mask: mask * nets.actor.apply(state.actor.params, obs)
-    return decentralised.learner(spec, cfg, nets, step, play)
+    return decentralised.learner(spec, cfg, nets, step, nets.play)
 
 
 def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:

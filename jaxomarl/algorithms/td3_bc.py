@@ -68,8 +68,7 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
         due = optax.tree_utils.tree_get(state.critic.opt, "count") % cfg.policy_delay == 0  # line 4
         return jax.tree.map(lambda new, old: jnp.where(due, new, old), moved, state), judged | metrics
 
-    play = lambda key, state, obs, mask: mask * nets.actor.apply(state.actor.params, obs)
-    return decentralised.learner(spec, cfg, nets, step, play)
+    return decentralised.learner(spec, cfg, nets, step, nets.play)
 
 
 def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:

@@ -115,6 +115,10 @@ class Nets(NamedTuple):
     tx_actor: optax.GradientTransformation
     tx_q: optax.GradientTransformation
 
+    def play(self, key: Any, state: Learner, obs: Array, mask: Array) -> Array:
+        """How a deterministic policy acts, for `learner`."""
+        return mask * self.actor.apply(state.actor.params, obs)
+
 
 def networks(spec: Spec, cfg: Any, policy: Network | None = None, **of_critic: Any) -> Nets:
     """Twin critics beside `policy`, or beside a deterministic one that starts near the middle of the box."""
