@@ -125,7 +125,7 @@ def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
 
 
 def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
-    """The planner, and a consistency model behind it where `sampler` asks for one."""
+    """The planner; an autoencoder ahead of it, a consistency model behind it, where the settings ask for them."""
     return (*code_stages("dof-t", spec, cfg), *plan_stages("dof-t", spec, cfg, model(spec, cfg)))
 
 

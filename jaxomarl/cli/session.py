@@ -169,7 +169,7 @@ class Writer:
             "seed": g.seeds[r],
             "final_stage": stages[-1].name,
             "centralised": stages[-1].algorithm.centralised,
-            "episodes": g.task.episodes,
+            "episodes": stages[-1].episodes or g.task.episodes,
             "optimum": g.task.optimum,
             "scale": g.scale,
             "normaliser": g.task.scale._asdict() if g.task.scale else None,
