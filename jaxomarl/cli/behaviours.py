@@ -1,7 +1,7 @@
 """How the package's behaviours were made: MATD3 over several seeds, snapshots kept as it learns.
 
     python -m experiments.behaviours prey                    the own prey of tag and world
-    python -m experiments.behaviours spread tag world        the joint behaviours of tasks and their references
+    python -m experiments.behaviours spread tag world six    the joint behaviours of tasks and their references
     python -m experiments.behaviours 2halfcheetah 3hopper    likewise
 
 An expert is a seed's best snapshot, called "good" where it falls short of one. The other kinds are the snapshots whose
@@ -80,6 +80,7 @@ PLANS = {
         ),
         Plan("mpe/tag", {"medium": 0.57}, True, {"policy_steps": 12_000, "every": 4}),
         Plan("mpe/world", {"medium": 0.79}, True, {"policy_steps": 12_000, "every": 4}),
+        Plan("mpe/six", {"medium": 0.5}, True, {"policy_steps": 30_000, "every": 6, "lr": 1e-3}),  # one of four stuck at 2e-3
         *(
             kind._replace(task=f"mamujoco/{name}", settings={"policy_steps": updates}, seeds=seeds)
             for name, kind, seeds, updates in (

@@ -17,7 +17,7 @@ from jaxomarl.envs import catalog, stored
 from jaxomarl.envs.mpe.behaviours import PARTICLES, renumbered
 from jaxomarl.envs.recipes import Behaviour, play_rows
 
-NAMES = ("spread", "tag", "world")
+NAMES = ("spread", "tag", "world", "six")
 ROWS = 5000  # 200 episodes
 
 
@@ -150,7 +150,7 @@ def test_experts_of_spread_play_one_strategy_under_several_numberings():
     assert worth(trained) < 0.6 * one < worth(experts) < 0.95 * one < worth(alike)
 
 
-FRACTION = {"spread": 0.31, "tag": 0.57, "world": 0.79}
+FRACTION = {"spread": 0.31, "tag": 0.57, "world": 0.79, "six": 0.5}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -56,10 +56,10 @@ def renumbered(params: stored.Params, order: tuple[int, ...]) -> stored.Params:
 
 
 def scale(task: str, dialect: str) -> Scale | None:
-    """The references of a task under a dialect: the papers' for `mpe-omar`, ours for the own prey, else none."""
+    """The references of a task under a dialect: the papers' for `mpe-omar`, ours where we made prey or task, else none."""
     if dialect == "mpe-omar":
         return OMAR[task]
-    if dialect != "mpe-own-prey":
+    own = stored.measured("mpe").get(task)
+    if own is None or own["dialect"] != dialect:
         return None
-    own = stored.measured("mpe")[task]
     return Scale(own["random"], own["expert"], "this package's behaviours", own["medium"])

@@ -6,7 +6,6 @@ from jaxomarl.envs.mpe import behaviours, scenarios
 from jaxomarl.envs.mpe import prey as preys
 from jaxomarl.envs.mpe.environment import environment
 from jaxomarl.envs.mpe.scenarios import Scenario
-from jaxomarl.envs.recipes import random_play
 
 ROWS = 1_000_000  # transitions of a data set, as in the papers
 
@@ -35,8 +34,7 @@ def six(hidden: int = 0) -> Task:
     scenario = scenarios.six()
     env = environment(scenario, "mpe-six", hidden=hidden)
     about = "3 agents start in the middle of 6 landmarks, with many good ways to share them"
-    made = {"random": random_play(env)}
-    return Task("mpe/six", env, made, "random", about=about, rows=ROWS, fields=fields(scenario))
+    return _task(scenario, env, about, standard=not hidden)
 
 
 def _chase(name: str, prey: str, speed_min: float, about: str) -> Task:
