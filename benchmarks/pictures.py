@@ -15,6 +15,8 @@ import tyro
 from benchmarks.compare import read
 from jaxomarl.base import JaxomarlError, refuse
 
+NAMED = 20  # curves that a legend has room for
+
 Curves = dict[str, list[tuple[float, float]]]
 
 
@@ -58,12 +60,17 @@ def called(x: dict[str, Any]) -> str:
 
 
 def draw(curves: Curves, across: str, along: str, bound: Callable[[float], float], said: str, path: Path) -> None:
-    """One picture of curves on logarithmic axes, with a dashed bound."""
+    """One picture of curves on logarithmic axes, with a dashed bound; where many are short, those are grey together."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
-    for k, (name, points) in enumerate(curves.items()):
+    short = [] if len(curves) <= NAMED else [v for v in curves.values() if len(v) < 3]
+    for k, points in enumerate(short):
+        label = f"{len(short)} more: see the tables" if k == 0 else None
+        axes.plot(*zip(*points, strict=True), color="0.8", linewidth=1, label=label, zorder=1)
+    named = {k: v for k, v in curves.items() if not any(v is x for x in short)}
+    for k, (name, points) in enumerate(named.items()):
         axes.plot(*zip(*points, strict=True), marker="osD^v<>"[k // 10 % 7], markersize=4, label=name)
     xs = sorted({x for points in curves.values() for x, _ in points})
     axes.plot(xs, [bound(x / xs[0]) for x in xs], "k--", linewidth=1, label=said)
