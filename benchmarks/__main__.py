@@ -37,7 +37,7 @@ class Part(NamedTuple):
 SMALL = "--sizes 8x4 --seconds 0.02"
 CPU = {
     "game": Part("OMSD's stages at game size", "updates --sizes game --runs 1 4 16 64", f"updates {SMALL} --runs 1 2"),
-    "mpe": Part("OMSD's stages at the paper's widths", "updates --sizes mpe --runs 1 4 16 64",
+    "mpe": Part("OMSD's stages at the paper's widths", "updates --sizes mpe --runs 1 4 16 64 --patience 60",
                 f"updates {SMALL} --runs 1 --stages critic"),
     "systems": Part("Every system at game width", "updates --systems all --sizes game --runs 1 16 --seconds 1",
                     f"updates {SMALL} --systems bc iql --runs 1"),
