@@ -34,7 +34,8 @@ def tag(tmp_path_factory):
 @pytest.fixture(scope="module")
 def six(tmp_path_factory):
     out = tmp_path_factory.mktemp("six")
-    assert commands.run("reproduce", ["dom2-table7", "--systems", "bc", "--data", "random", *FLAGS, "--out", str(out)]) == 0
+    flags = ["dom2-table7", "--systems", "bc", "--data", "random", *FLAGS, "--out", str(out)]
+    assert commands.run("reproduce", flags) == 0
     return out
 
 

@@ -56,7 +56,7 @@ def renumbered(params: stored.Params, order: tuple[int, ...]) -> stored.Params:
 
 
 def scale(task: str, dialect: str) -> Scale | None:
-    """The references of a task under a dialect: the papers' for `mpe-omar`, ours where we made prey or task, else none."""
+    """The references of a task under a dialect: the papers' for `mpe-omar`, ours for `mpe-own-prey` and `mpe-six`."""
     if dialect == "mpe-omar":
         return OMAR[task]
     own = stored.measured("mpe").get(task)
