@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?= -n auto --dist loadscope
+# make bench BENCH_ARGS='--parts game mpe'; --toy only tries whether everything runs
+BENCH_ARGS ?=
 PY := .venv/bin/python
 STAMP := .venv/.installed
 
@@ -29,14 +31,14 @@ lint: $(STAMP) ## Style, format and types
 	$(PY) -m pyright
 
 bench: $(STAMP) ## All benchmarks on the CPU: lines, tables, targets and pictures in runs/bench
-	JAX_PLATFORMS=cpu $(PY) -m benchmarks
+	JAX_PLATFORMS=cpu $(PY) -m benchmarks $(BENCH_ARGS)
 
 bench-peers: $(STAMP) ## PyTorch and mpe2 into .venv (gigabytes), then what is measured beside them
 	$(PY) -m pip install -q -c constraints.txt -e '.[bench]'
 	JAX_PLATFORMS=cpu $(PY) -m benchmarks --parts peers environments
 
 bench-gpu: $(STAMP) ## The accelerator's benchmarks and targets in runs/bench-gpu; JAX must see the card
-	$(PY) -m benchmarks --card --out runs/bench-gpu
+	$(PY) -m benchmarks --card --out runs/bench-gpu $(BENCH_ARGS)
 
 clean: ## Remove the environment and all caches; runs/ stays
 	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis *.egg-info
