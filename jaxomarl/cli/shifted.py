@@ -1,13 +1,14 @@
-"""Finished policies in another task than the one they were trained on: DOM2's shifted environments and best of K.
+"""Finished policies played otherwise than in their training: DOM2's shifted environments and best of K, acting fields.
 
 A policy is trained and evaluated in the environment of its data. Here it is played, as it ended, in any task of the
 same spec, with the keys that the last evaluation had: in its own task it meets the same episodes and gets the same
-returns.
+returns. A planner can be asked to act by other settings (steps of its sampler, guidance) than those it trained under.
 """
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,16 +35,20 @@ class Meeting(NamedTuple):
     """Episodes with reset keys of their own."""
     attempts: int = 1
     """K: episodes from each start, which differ in nothing but the policy's own draws; the best counts."""
+    changed: tuple[tuple[str, Any], ...] = ()
+    """Config fields, with the values that policies act by in place of their own."""
 
     @property
     def name(self) -> str:
         """As records call it."""
-        return self.task.name + (f" best of {self.attempts}" if self.attempts > 1 else "")
+        best = f" best of {self.attempts}" if self.attempts > 1 else ""
+        return self.task.name + best + "".join(f" {field}={value}" for field, value in self.changed)
 
     @property
     def file(self) -> str:
         """In each run's folder."""
-        return f"{folder_name(self.task.name)}-{self.starts}x{self.attempts}.csv"
+        played = (self.task.name, *(f"{field}={value}" for field, value in self.changed))
+        return f"{folder_name(*played)}-{self.starts}x{self.attempts}.csv"
 
     @property
     def resets(self) -> Key[Array, " EK"]:
@@ -92,7 +97,10 @@ def play(results: Results, group: Group, meeting: Meeting) -> Played:
     if env.spec != spec:
         raise refuse(f"task {meeting.task.name}", f"the spec of {group.task.name}: {spec}", env.spec, "Shift that one.")
     make = lambda cfg: system.pipeline(spec, cfg, None)
-    stages = make(group.cfgs[0])
+    cfgs = [dataclasses.replace(cfg, **dict(meeting.changed)) for cfg in group.cfgs]
+    for cfg in cfgs:
+        system.check(spec, cfg, None)
+    stages = make(cfgs[0])
     (past,) = (p for g, p in results.past if g is group)
     before = {k: v for k, v in past.items() if k != stages[-1].name}
     state, resets = past[stages[-1].name], meeting.resets
@@ -103,7 +111,7 @@ def play(results: Results, group: Group, meeting: Meeting) -> Played:
 
     weights = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), state)
     how = sharding.mapping(jax.default_backend(), weights, len(resets))
-    shown = jax.jit(sharding.over_runs(one, how, 1))(stack(group.cfgs), state, before, acts, resets)
+    shown = jax.jit(sharding.over_runs(one, how, 1))(stack(cfgs), state, before, acts, resets)
     shape = (len(group.seeds), meeting.starts, meeting.attempts)
     return {k: np.asarray(v).reshape(shape) for k, v in shown.items()}
 

@@ -4,8 +4,12 @@ import math
 
 import pytest
 
-from jaxomarl.cli import planners, reproduce
+from jaxomarl.algorithms import REGISTRY
+from jaxomarl.base import JaxomarlError
+from jaxomarl.cli import dof_figures, planners, reproduce
 from jaxomarl.cli.cells import Asked
+from jaxomarl.cli.shifted import Meeting
+from jaxomarl.envs.catalog import make
 
 
 def test_published_scores_are_those_of_the_sources(shared):
@@ -39,3 +43,53 @@ def test_a_cell_is_trained_and_set_beside_the_published(tmp_path, cache):
     assert set(rows) == {"madiff-c", "madt", "madiff-d", "dof-p"}
     assert rows["madiff-c"].rstrip(" |").endswith("4.3") and rows["dof-p"].rstrip(" |").endswith("34.5 ± 5.4")
     assert "nan" not in text and "does not" not in rows["madt"]
+
+
+# --- Figure 8 ---
+
+SMALL = {
+    "horizon": [3], "calls": [2], "sampler": ["ddim"], "depth": [1], "blocks": [1], "policy_width": [8],
+    "inverse_width": [8], "policy_batch": [8], "chunk": [2], "policy_steps": [4],
+}  # fmt: skip
+
+
+def small(out, **given):
+    return Asked([0, 1], 1.0, out, lambda: False, episodes=2, rows=200, **{"overrides": SMALL, **given})
+
+
+@pytest.mark.long
+def test_a_planner_is_trained_once_and_played_by_each_setting(tmp_path, cache, monkeypatch):
+    monkeypatch.setattr(dof_figures, "STEPS", (1, 2))
+    monkeypatch.setattr(dof_figures, "SAMPLERS", ("ddim",))
+    monkeypatch.setattr(dof_figures, "ACTING", {"guidance": ("weight", (1.2, 5.0)), "replan": ("followed", (1, 2, 4))})
+    monkeypatch.setattr(dof_figures, "HISTORY", (0, 2, 30))
+    text = dof_figures.fig8(small(tmp_path, data=("random",)))
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| mpe/spread")]
+    at = {(panel.partition(": ")[2], x): float(mean) for panel, _, x, mean, *_ in rows}
+    assert set(at) == {
+        ("steps of the sampler", "1"), ("steps of the sampler", "2"), ("weight", "1.2"), ("weight", "5"),
+        ("followed", "1"), ("followed", "2"), ("rows of history", "0"), ("rows of history", "2"),
+    }  # fmt: skip
+    # what it was trained with plays its last evaluation again, everywhere
+    assert at["steps of the sampler", "2"] == at["weight", "1.2"] == at["followed", "1"] == at["rows of history", "0"]
+    assert len({at["steps of the sampler", x] for x in "12"} | {at["weight", "5"], at["followed", "2"]}) == 4
+    assert (tmp_path / "curves.png").exists() and (tmp_path / "points.csv").exists()
+    assert sorted(p.name for p in tmp_path.glob("mpe-*")) == ["mpe-spread-random", "mpe-spread-random-history-2"]
+
+
+def test_settings_that_act_alone_are_told_apart_and_kept_within_what_was_trained():
+    held = list(dof_figures.settings())
+    assert len({(panel, curve, x) for panel, curve, x, _ in held}) == len(held)
+    task = make("mpe/spread")
+    files = {Meeting(task, 2, 1, tuple(changed.items())).file for *_, changed in held}
+    assert len(files) == len(held) and Meeting(task, 2).file not in files
+    cfg = REGISTRY["dof-t"].Config(horizon=2, levels=5)
+    assert [x for panel, _, x, c in held if dof_figures.fits(cfg, c) and "followed" in panel] == [1.0, 2.0]
+    assert not dof_figures.fits(cfg, {"calls": 6}) and dof_figures.fits(cfg, {"calls": 5})
+
+
+def test_what_figure_8_sweeps_cannot_be_swept_beside_it(tmp_path):
+    with pytest.raises(JaxomarlError, match="one value for dof-fig8"):
+        dof_figures.fig8(small(tmp_path, overrides={"guidance": [1.0, 1.2]}))
+    with pytest.raises(JaxomarlError, match="distilled"):
+        dof_figures.fig8(small(tmp_path, overrides={"sampler": ["consistency"]}))
