@@ -59,27 +59,28 @@ def small(out, **given):
 
 @pytest.mark.long
 def test_a_planner_is_trained_once_and_played_by_each_setting(tmp_path, cache, monkeypatch):
-    monkeypatch.setattr(dof_figures, "STEPS", (1, 2))
     monkeypatch.setattr(dof_figures, "SAMPLERS", ("ddim",))
-    monkeypatch.setattr(dof_figures, "ACTING", {"guidance": ("weight", (1.2, 5.0)), "replan": ("followed", (1, 2, 4))})
-    monkeypatch.setattr(dof_figures, "HISTORY", (0, 2, 30))
-    text = dof_figures.fig8(small(tmp_path, data=("random",)))
+    kept = {"guidance": ("weight", (9.0,)), "calls": ("steps", (1, 2)), "replan": ("followed", (1, 2, 4))}
+    monkeypatch.setattr(dof_figures, "ACTING", kept)
+    monkeypatch.setattr(dof_figures, "TRAINED", {"history": ("history", (0, 2, 30)), "horizon": ("ahead", (3, 9))})
+    ask = small(tmp_path, data=("random",), overrides={**SMALL, "guidance": [1.2, 5.0], "horizon": [3, 2]})
+    text = dof_figures.fig8(ask)
     rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| mpe/spread")]
     at = {(panel.partition(": ")[2], x): float(mean) for panel, _, x, mean, *_ in rows}
-    assert set(at) == {
-        ("steps of the sampler", "1"), ("steps of the sampler", "2"), ("weight", "1.2"), ("weight", "5"),
-        ("followed", "1"), ("followed", "2"), ("rows of history", "0"), ("rows of history", "2"),
-    }  # fmt: skip
-    # what it was trained with plays its last evaluation again, everywhere
-    assert at["steps of the sampler", "2"] == at["weight", "1.2"] == at["followed", "1"] == at["rows of history", "0"]
-    assert len({at["steps of the sampler", x] for x in "12"} | {at["weight", "5"], at["followed", "2"]}) == 4
+    own = [("steps", "2"), ("weight", "1.2"), ("followed", "1"), ("history", "0"), ("ahead", "3")]
+    others = [("steps", "1"), ("weight", "5"), ("followed", "2"), ("history", "2"), ("ahead", "2")]
+    assert set(at) == set(own + others)
+    assert len({at[x] for x in own}) == 1  # by what it was trained with it plays its last evaluation again
+    assert len({at[x] for x in [own[0], *others]}) == 6
     assert (tmp_path / "curves.png").exists() and (tmp_path / "points.csv").exists()
-    assert sorted(p.name for p in tmp_path.glob("mpe-*")) == ["mpe-spread-random", "mpe-spread-random-history-2"]
+    made = ["mpe-spread-random", "mpe-spread-random-history-2", "mpe-spread-random-horizon-2"]
+    assert sorted(p.name for p in tmp_path.glob("mpe-*")) == made
 
 
 def test_settings_that_act_alone_are_told_apart_and_kept_within_what_was_trained():
-    held = list(dof_figures.settings())
+    held = list(dof_figures.settings({"target": (0.5, 0.7)}))
     assert len({(panel, curve, x) for panel, curve, x, _ in held}) == len(held)
+    assert [x for panel, _, x, _ in held if panel == "return asked for"] == [0.5, 0.7]
     task = make("mpe/spread")
     files = {Meeting(task, 2, 1, tuple(changed.items())).file for *_, changed in held}
     assert len(files) == len(held) and Meeting(task, 2).file not in files
@@ -88,8 +89,7 @@ def test_settings_that_act_alone_are_told_apart_and_kept_within_what_was_trained
     assert not dof_figures.fits(cfg, {"calls": 6}) and dof_figures.fits(cfg, {"calls": 5})
 
 
-def test_what_figure_8_sweeps_cannot_be_swept_beside_it(tmp_path):
-    with pytest.raises(JaxomarlError, match="one value for dof-fig8"):
-        dof_figures.fig8(small(tmp_path, overrides={"guidance": [1.0, 1.2]}))
-    with pytest.raises(JaxomarlError, match="distilled"):
-        dof_figures.fig8(small(tmp_path, overrides={"sampler": ["consistency"]}))
+@pytest.mark.parametrize("sampler", [["consistency"], ["ddpm", "ddim"]])
+def test_figure_8_has_both_samplers_anyway_and_no_other(tmp_path, sampler):
+    with pytest.raises(JaxomarlError, match="ddpm or ddim for dof-fig8"):
+        dof_figures.fig8(small(tmp_path, overrides={"sampler": sampler}))
