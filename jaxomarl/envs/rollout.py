@@ -20,7 +20,8 @@ def episode(env: Environment, act: Act, memory: Memory, reset_key: Key[Array, ""
     """Play one episode; return its team `return` (undiscounted), `length`, and each info at its last step.
 
     The environment's randomness comes from `reset_key` alone, so all systems meet the same episodes. An info that
-    counts (collisions) is cumulative by the environment's own doing.
+    counts (collisions) is cumulative by the environment's own doing. An action that is not finite makes the return nan,
+    whatever the environment makes of it: a diverged policy has no score.
     """
     k_reset, k_step = jax.random.split(reset_key)
     state, first = env.reset(k_reset)
@@ -29,7 +30,8 @@ def episode(env: Environment, act: Act, memory: Memory, reset_key: Key[Array, ""
         state, now, memory, alive, out = carry
         action, memory = act(jax.random.fold_in(act_key, t), memory, Observation(now.obs, now.available))
         state, then = env.step(jax.random.fold_in(k_step, t), state, action)
-        gained = {"return": team_score(env.spec, then.reward), "length": jnp.ones(())}
+        score = jnp.where(jnp.isfinite(action).all(), team_score(env.spec, then.reward), jnp.nan)
+        gained = {"return": score, "length": jnp.ones(())}
         out = {k: out[k] + jnp.where(alive > 0, v, 0.0) for k, v in gained.items()} | {
             k: jnp.where(alive > 0, v, out[k]) for k, v in then.info.items()
         }

@@ -249,6 +249,16 @@ def test_what_diverges_ends_alone_and_is_counted(caplog):
     np.testing.assert_array_equal(again.sim[1], broken.sim[1])  # it stands still
 
 
+def test_a_policy_that_diverged_has_no_score():
+    env = catalog.make("mamujoco/2halfcheetah").env
+    env = env._replace(spec=dataclasses.replace(env.spec, horizon=3))
+    act = lambda key, bad, seen: (jnp.where(bad > 0, jnp.nan, jnp.full((2, 3), 0.5)), bad)
+    keys = jax.random.split(jax.random.key(0), 2)
+    sound, lost = (jax.jit(lambda bad: episodes(env, act, bad, keys, keys))(jnp.float32(bad)) for bad in (0, 1))
+    assert np.isfinite(sound["return"]).all() and np.isnan(lost["return"]).all()
+    np.testing.assert_array_equal(lost["nonfinite"], 1.0)
+
+
 @pytest.mark.parametrize("name", ["2halfcheetah", "2ant", "3hopper", "walker2d"])
 def test_reset_noise_is_gymnasiums(name):
     env, robot = catalog.make(f"mamujoco/{name}").env, ROBOTS[{"2halfcheetah": "halfcheetah", "2ant": "ant",
