@@ -20,6 +20,9 @@ from jaxomarl.training.program import Job, Program, Progress
 __all__ = ["Interrupted", "Job", "Program", "Progress", "Training", "run"]
 
 
+OVER = "no number of any run was finite in the whole chunk, and further updates would change nothing"
+
+
 class Interrupted(Exception):  # noqa: N818 (it is no error: the work is saved)
     """Training was asked to stop and has saved what it had."""
 
@@ -63,7 +66,7 @@ class Training:
         self.state: Any = None
 
     def run(self) -> Trained:
-        """Train to the end; raises Interrupted, with a checkpoint written, when the job is stopped."""
+        """Train to the end, or until every run has diverged; raises Interrupted, with a checkpoint, when stopped."""
         job, program = self.job, self.program
         first = self.start()
         if job.stopped():
@@ -83,12 +86,17 @@ class Training:
             metrics = jax.tree.map(lambda x: np.asarray(x)[: self.runs], metrics)
             for name, values in metrics.items():
                 self.trained.metrics[name][:, chunk - 1] = values.mean(axis=1)
-            mark = chunk in program.marks
-            shown = self.play(chunk) if mark else {}
+            over = nothing_finite(metrics)
+            reached = program.chunks if over else chunk
+            mark = reached in program.marks
+            shown = self.play(reached) if mark else {}
             stop = job.stopped()
             if mark or stop:
-                self.save(chunk)
+                self.save(reached)
             self.report(chunk, chunk - first, time.perf_counter() - began, metrics, shown)
+            if over:
+                job.say(f"  ! {program.stage.name} ends at step {chunk * program.chunk}: {OVER}")
+                break
             if stop and chunk < program.chunks:
                 raise Interrupted
         return self.finish(time.perf_counter() - began)
@@ -177,3 +185,8 @@ def not_finite(metrics: dict[str, np.ndarray], seeds: list[int]) -> tuple[str, .
     for name, values in metrics.items():
         found += [f"seed {seeds[r]}: {name}" for r in np.flatnonzero(~np.isfinite(values).all(axis=1))]
     return tuple(found)
+
+
+def nothing_finite(metrics: dict[str, np.ndarray]) -> bool:
+    """Whether every run has diverged for good: no metric of any update of a chunk is a number."""
+    return bool(metrics) and not any(np.isfinite(values).any() for values in metrics.values())

@@ -1,6 +1,7 @@
 """A new system is one file and one row; and each check catches a system that breaks what it is about."""
 
 import importlib.util
+import math
 from pathlib import Path
 from unittest import mock
 
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from trial import LIBRARIES, Trial, quick_compilation
+from trial import LIBRARIES, SEEDS, Trial, quick_compilation
 
 import jaxomarl
 from jaxomarl.algorithms import REGISTRY
@@ -53,6 +54,20 @@ def test_one_row_is_enough(registered, tmp_path):
     for check in (*checks.TRACED, *checks.RUN, *checks.ALONE):
         check(trial)
     checks.resumes_exactly(trial, 0, 1, tmp_path / "stages")
+
+
+def test_a_stage_ends_where_every_run_has_diverged(registered, tmp_path):
+    trial = registered()
+    cfgs = [trial.with_traced(lambda k, v: math.nan)] * len(SEEDS)  # the first update's loss is a number yet
+    found, again = (trial.run(cfgs, SEEDS, Library(tmp_path)) for _ in range(2))
+    (stage,) = trial.stages
+    assert stage.steps == 3 * stage.chunk and [p.step for p in found.progress] == [stage.chunk, 2 * stage.chunk]
+    trained = found.trained[stage.name]
+    assert trained.facts["updates_executed"] == 2 * stage.chunk < trained.facts["updates"]
+    assert np.isfinite(trained.evaluations["return"][:, 0]).all()
+    assert np.isnan(trained.evaluations["return"][:, -1]).all()
+    assert not again.progress, "it is finished: nothing is to be trained again"
+    checks.same(checks.histories(again.trained[stage.name]), checks.histories(trained), "read again")
 
 
 def test_it_trains_end_to_end(registered, tmp_path):
