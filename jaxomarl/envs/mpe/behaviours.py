@@ -10,7 +10,7 @@ Made by `python -m experiments.behaviours`. Qualities (DOM2, section 5; OMAR):
 Spread's four experts play one strategy, found under four of the six ways to number three alike agents: the mean of
 their actions is worth little more than half an expert as they were trained, and a whole one once all are numbered alike
 (tests/data/test_on_demand.py). Two are renumbered, which leaves two ways at equal shares: of four ways no deterministic
-clone that we tried learned 90 % of the data's mean return, of two it does (README, particle tasks).
+clone that we tried learned 90 % of the data's mean return, of two it does (docs/results.md, particle tasks).
 """
 
 import numpy as np
