@@ -86,7 +86,7 @@ class Training:
             metrics = jax.tree.map(lambda x: np.asarray(x)[: self.runs], metrics)
             for name, values in metrics.items():
                 self.trained.metrics[name][:, chunk - 1] = values.mean(axis=1)
-            over = nothing_finite(metrics)
+            over = chunk < program.chunks and nothing_finite(metrics)
             reached = program.chunks if over else chunk
             mark = reached in program.marks
             shown = self.play(reached) if mark else {}
