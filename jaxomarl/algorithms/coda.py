@@ -63,6 +63,7 @@ CHOICES = {
     "generator_normaliser": tuple(NORMALISERS),
     "augment_placement": tuple(PLACEMENTS),
     "augment_coordinates": ("chain", "literal"),
+    "augment_short": ("refuse", "skip"),
 }
 
 
@@ -163,8 +164,16 @@ def check_horizon(horizon: int, cfg: Any, data: Dataset | None) -> None:
     if data is None:
         return
     lengths = np.asarray(data.left)[np.asarray(data.step) == 0]
-    shortest = int(lengths[lengths > 0].min(initial=np.iinfo(np.int32).max))
-    if horizon > shortest:
-        way = f"Take --cfg.augment-horizon {shortest}, or data of longer episodes."
-        raise refuse("--cfg.augment-horizon", f"at most {shortest}, the shortest episode's steps", horizon, way)
+    few, shortest = shorter(data, horizon), int(lengths[lengths > 0].min(initial=np.iinfo(np.int32).max))
+    if few and cfg.augment_short == "refuse":
+        way = f"--cfg.augment-short skip leaves out {few} of {(lengths > 0).sum()} episodes"
+        if getattr(cfg, "horizon", 0) <= shortest:
+            way += f", --cfg.augment-horizon {shortest} makes windows shorter"
+        raise refuse("--cfg.augment-horizon", f"at most {shortest}, the shortest episode's steps", horizon, f"{way}.")
     check_windows(data, horizon, field="--cfg.augment-horizon")
+
+
+def shorter(data: Dataset, horizon: int) -> int:
+    """How many episodes have fewer than `horizon` steps, of those that have any."""
+    lengths = np.asarray(data.left)[np.asarray(data.step) == 0]
+    return int(((lengths > 0) & (lengths < horizon)).sum())

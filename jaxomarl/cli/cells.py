@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxomarl.algorithms import dom2
+import numpy as np
+
+from jaxomarl.algorithms import coda, dom2
 from jaxomarl.base import JaxomarlError, Task
 from jaxomarl.cli import api, comparison, session
 from jaxomarl.cli.comparison import Published
@@ -79,7 +81,10 @@ def train(
 def resolve(
     asked: Asked, systems: Sequence[str], task: str, quality: str, preset: str
 ) -> tuple[list[Group], Asked, str]:
-    """(groups, what was asked, a note). DOM2's printed thresholds that no trajectory here reaches are left out."""
+    """(groups, what was asked, a note). What these data cannot give is left out of the settings, and the note says so.
+
+    That is: DOM2's printed thresholds that no trajectory reaches, and CODA's windows of episodes that are shorter.
+    """
 
     def groups(chosen: Asked) -> list[Group]:
         return api.resolve(
@@ -90,17 +95,38 @@ def resolve(
     try:
         return groups(asked), asked, ""
     except JaxomarlError as error:
-        if not str(error).startswith("--cfg.thresholds") or "thresholds" in asked.overrides:
+        said = str(error)
+        if said.startswith("--cfg.thresholds") and "thresholds" not in asked.overrides:
+            chosen, note = within_reach(asked, task, quality, preset)
+        elif said.startswith("--cfg.augment-horizon") and not {"augment_horizon", "augment_short"} & {*asked.overrides}:
+            chosen = dataclasses.replace(asked, overrides={**asked.overrides, "augment_short": ["skip"]})
+            note = ""
+        else:
             raise
+    made = groups(chosen)
+    return made, chosen, note or too_short(made)
+
+
+def too_short(groups: Sequence[Group]) -> str:
+    """What an augmentation's generator does not see."""
+    of = next(g for g in groups if "+" in g.name)
+    horizon = coda.horizon_of(of.task.env.spec, of.cfgs[0])
+    assert of.data is not None
+    few, all_of = coda.shorter(of.data, horizon), coda.shorter(of.data, np.iinfo(np.int32).max)
+    return f"; {few} of {all_of} episodes are shorter than the generator's {horizon} steps and not among its windows"
+
+
+def within_reach(asked: Asked, task: str, quality: str, preset: str) -> tuple[Asked, str]:
+    """The same without those of DOM2's printed thresholds that lie above every return, and which those are."""
     named = make(task)
     data, manifest = load(named, quality, asked.rows)
     given = find(preset, named.name, "dom2").at(named.name, manifest["quality"])
     top = trajectories(data)[1].max()
     wanted = dom2.bounds(str(given["thresholds"]))
     kept = ",".join(f"{x:g}" for x in wanted if x <= top)
-    asked = dataclasses.replace(asked, overrides={**asked.overrides, "thresholds": [kept]})
     lost = ", ".join(f"{x:g}" for x in wanted if x > top)
-    return groups(asked), asked, f"; DOM2's thresholds {lost} are above every return here, {top:.1f} at most"
+    note = f"; DOM2's thresholds {lost} are above every return here, {top:.1f} at most"
+    return dataclasses.replace(asked, overrides={**asked.overrides, "thresholds": [kept]}), note
 
 
 def table(

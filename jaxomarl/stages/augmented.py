@@ -43,6 +43,8 @@ class Settings(Generated):
     """Fresh noise within the sampler, over its levels; 0: none."""
     augment_dropped: float = static(default=0.1)
     """Share of windows that may come out with numbers that are not finite; the run stops above it."""
+    augment_short: str = static(default="refuse")
+    """Data with episodes of fewer steps than a window: refuse, or skip them when the generator draws its windows."""
     augment_lambda: float = 0.6
     """CODA: strength of the policy's pull, whatever the number of levels; at 128 levels it is the paper's lambda."""
     augment_raw: bool = static(default=False)

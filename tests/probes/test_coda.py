@@ -301,6 +301,21 @@ def test_bad_settings_are_refused(data, changed, words):
     assert [w for w in words if w not in str(error.value)] == [], str(error.value)
 
 
+def test_short_episodes_are_refused_or_skipped(data):
+    """Five episodes lose all but two of their steps."""
+    step = np.asarray(data.step)
+    episode = np.cumsum(step == 0) - 1
+    cut = (episode < 5) & (step < 2)
+    left = np.where(cut, 2 - step, np.where((episode < 5) & (step >= 2), 0, np.asarray(data.left)))
+    some = dataclasses.replace(data, left=jnp.asarray(left, jnp.int32))
+    assert (coda.shorter(some, 3), coda.shorter(some, 2), coda.shorter(data, 4)) == (5, 0, 0)
+    with pytest.raises(JaxomarlError, match=r"--cfg.augment-short skip leaves out 5 of 150 .*horizon 2 makes"):
+        SYSTEM.check(SPEC, CFG, some)
+    SYSTEM.check(SPEC, dataclasses.replace(CFG, augment_short="skip"), some)
+    with pytest.raises(JaxomarlError, match="refuse, skip"):
+        SYSTEM.check(SPEC, dataclasses.replace(CFG, augment_short="drop"), some)
+
+
 def test_a_pull_beyond_contraction_is_warned_of(data, caplog):
     with caplog.at_level(logging.WARNING):
         SYSTEM.check(SPEC, dataclasses.replace(CFG, augment_lambda=1.9), data)
