@@ -6,11 +6,13 @@
 
 import importlib
 import importlib.util
+import os
 import shlex
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +22,7 @@ import tyro
 from benchmarks import targets
 from benchmarks.compare import read
 from benchmarks.pictures import pictures
+from benchmarks.report import TURN
 from jaxomarl.base import JaxomarlError, refuse
 
 
@@ -32,6 +35,13 @@ class Part(NamedTuple):
     """What replaces its flags in a trial."""
     needs: str = ""
     """A package without which it is left out."""
+    precision: str = ""
+    """Of matrix products; empty: the device's own."""
+
+    def command(self, toy: bool) -> str:
+        """As one types it."""
+        set_to = f"JAX_DEFAULT_MATMUL_PRECISION={self.precision} " if self.precision else ""
+        return f"{set_to}python -m benchmarks.{self.toy if toy else self.run}"
 
 
 SMALL = "--sizes 8x4 --seconds 0.02"
@@ -55,20 +65,34 @@ CPU = {
     "dom2-cost": Part("DOM2's Table 10", "dom2_cost", "dom2_cost --scale 0.001 --chunks 1 --rows 2000"),
     "whole": Part("Whole runs", "whole", "whole --quick --parts import evaluation"),
 }  # fmt: skip
+WIDE = "updates --sizes mpe --runs 1 16 64 --patience 60 --max-gib 100 --seconds"
+HALF = "updates --sizes mpe --runs 1 16 --max-gib 100 --seconds"
+MJX = "mamujoco --engines mjx --tasks 2halfcheetah --parts steps --rounds 3"
+MANY = "updates --sizes mpe --runs 1 --agents 2 8 64 --max-gib 100 --seconds 2 --systems"
 CARD = {
-    "game": Part("OMSD's stages at game size", "updates --sizes game --runs 1 16 64 --seconds 5", CPU["game"].toy),
-    "mpe": Part("OMSD's stages at the paper's widths",
-                "updates --sizes mpe --runs 1 16 64 --seconds 20 --patience 60 --max-gib 100", CPU["mpe"].toy),
-    "agents": Part("What agents cost, the paper's widths",
-                   "updates --systems omsd dom2 dof-p --sizes mpe --runs 1 --agents 2 8 64 --seconds 3 --max-gib 100",
-                   CPU["agents"].toy),
+    "game": Part("OMSD's stages at game size", "updates --sizes game --runs 1 16 64 --seconds 2", CPU["game"].toy),
+    "critic": Part("OMSD's critic at the paper's widths", f"{WIDE} 8 --stages critic", CPU["mpe"].toy),
+    "scores": Part("Its scores", f"{WIDE} 12 --stages scores-conditional", CPU["mpe"].toy),
+    "policy": Part("Its policy", f"{WIDE} 8 --stages policy", CPU["mpe"].toy),
+    "critic-bf16": Part("The critic in bfloat16", f"{HALF} 8 --stages critic", CPU["mpe"].toy, precision="bfloat16"),
+    "scores-bf16": Part("The scores in bfloat16", f"{HALF} 12 --stages scores-conditional", CPU["mpe"].toy,
+                        precision="bfloat16"),
+    "policy-bf16": Part("The policy in bfloat16", f"{HALF} 8 --stages policy", CPU["mpe"].toy, precision="bfloat16"),
     "dom2-cost": Part("DOM2's Table 10", "dom2_cost --runs 1 16 --chunk 100", CPU["dom2-cost"].toy),
-    "environments": Part("Environments", "environments --parts steps --sizes 1000 10000 100000 1000000",
+    "dom2-cost-bf16": Part("DOM2's Table 10 in bfloat16", "dom2_cost --runs 16 --chunk 100", CPU["dom2-cost"].toy,
+                           precision="bfloat16"),
+    "robots": Part("MJX", f"{MJX} --sizes 1024 4096 16384 65536", CPU["robots"].toy),
+    "robots-4": Part("MJX with four iterations of its solver",
+                     f"{MJX} --sizes 1024 4096 16384 65536 --iterations 4 --ls-iterations 8", CPU["robots"].toy),
+    "synthetic": Part("Synthetic experience",
+                      "synthetic --parts draw refresh --runs 1 16 --levels 40 128 --chain 1000",
+                      "synthetic --toy --parts draw refresh"),
+    "environments": Part("Environments", "environments --parts steps --sizes 10000 100000 1000000 --seconds 1",
                          CPU["environments"].toy),
-    "robots": Part("MJX", "mamujoco --engines mjx --tasks 2halfcheetah --parts steps --sizes 1024 4096 16384",
-                   CPU["robots"].toy),
-    "planners": Part("Plans", "planning", CPU["planners"].toy),
-    "synthetic": Part("Synthetic experience", "synthetic", CPU["synthetic"].toy),
+    "agents": Part("What agents cost OMSD, the paper's widths", f"{MANY} omsd", CPU["agents"].toy),
+    "agents-dom2": Part("DOM2", f"{MANY} dom2", CPU["agents"].toy),
+    "agents-dof": Part("DoF-Policy", f"{MANY} dof-p", CPU["agents"].toy),
+    "planners": Part("Plans", "planning --agents 8 64", CPU["planners"].toy),
     "systems": Part("Every system at the paper's widths",
                     "updates --systems all --sizes mpe --runs 1 16 --seconds 2 --max-gib 100", CPU["systems"].toy),
 }  # fmt: skip
@@ -84,6 +108,8 @@ class Flags:
     """Those for an accelerator, its targets first."""
     toy: bool = False
     """Tiny sizes: whether it runs, not how fast."""
+    beside: int = 1
+    """So many parts compile beside one another; only one at a time is timed. For an accelerator and many cores."""
     out: Path = Path("runs/bench")
     """Lines, tables and pictures go here; parts that are not run keep what is there."""
 
@@ -100,8 +126,7 @@ def written(plan: dict[str, Part], out: Path, card: bool, toy: bool = False) -> 
         text += [f"![{picture.stem}]({picture.name})", ""]
     for name, lines in found.items():
         table = importlib.import_module(f"benchmarks.{plan[name].run.split()[0]}").table
-        command = f"`python -m benchmarks.{plan[name].toy if toy else plan[name].run}`"
-        text += [f"## {plan[name].title}", "", command, "", table(lines), ""]
+        text += [f"## {plan[name].title}", "", f"`{plan[name].command(toy)}`", "", table(lines), ""]
     return "\n".join(text)
 
 
@@ -114,7 +139,9 @@ def measure(name: str, part: Part, flags: Flags) -> str:
     out, began = flags.out / f"{name}.jsonl", time.perf_counter()
     ask = [sys.executable, "-m", f"benchmarks.{module}", *rest, "--out", str(out)]
     print(f"{name}: {shlex.join(ask[1:])}", file=sys.stderr, flush=True)
-    done = subprocess.run(ask, stderr=subprocess.PIPE, text=True)
+    turns = {TURN: str(flags.out / "turn"), "XLA_PYTHON_CLIENT_PREALLOCATE": "false"} if flags.beside > 1 else {}
+    rounding = {"JAX_DEFAULT_MATMUL_PRECISION": part.precision} if part.precision else {}
+    done = subprocess.run(ask, stderr=subprocess.PIPE, text=True, env=os.environ | turns | rounding)
     said = [line for line in done.stderr.splitlines() if line.startswith("error:")] or done.stderr.splitlines()[-1:]
     print(f"{name}: {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
     return "" if done.returncode == 0 else f"{name}: " + (said[-1] if said else f"ended with {done.returncode}")
@@ -129,7 +156,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             if part not in plan:
                 raise refuse("--parts", f"some of {', '.join(plan)}", part, "")
         flags.out.mkdir(parents=True, exist_ok=True)
-        failed = [measure(name, part, flags) for name, part in plan.items() if not flags.parts or name in flags.parts]
+        if flags.beside < 1:
+            raise refuse("--beside", "at least 1", flags.beside, "8 suits an accelerator's machine of 16 cores.")
+        wanted = [name for name in plan if not flags.parts or name in flags.parts]
+        with ThreadPoolExecutor(flags.beside) as pool:
+            failed = list(pool.map(lambda name: measure(name, plan[name], flags), wanted))
         text = written(plan, flags.out, flags.card, flags.toy)
         (flags.out / "speed.md").write_text(text)
     except (JaxomarlError, OSError) as error:

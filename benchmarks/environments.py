@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from benchmarks.report import columns, report
+from benchmarks.report import alone, columns, report
 from benchmarks.sizes import SPREAD, random_data
 from benchmarks.updates import ROUNDS, SAMPLE
 from benchmarks.work import GIB, peak, reset_peak
@@ -97,10 +97,11 @@ class Cell:
 
     def sample(self) -> float:
         """Seconds per unit of work over `calls` calls."""
-        began = time.perf_counter()
-        for _ in range(self.calls):
-            jax.block_until_ready(self.call())
-        return (time.perf_counter() - began) / (self.calls * self.work)
+        with alone():
+            began = time.perf_counter()
+            for _ in range(self.calls):
+                jax.block_until_ready(self.call())
+            return (time.perf_counter() - began) / (self.calls * self.work)
 
     @property
     def cost(self) -> float:
@@ -121,7 +122,9 @@ def take_turns(cells: Sequence[Cell], seconds: float) -> None:
 
 def checked(cell: Cell) -> None:
     """Raises RuntimeError where two calls differ or a number is not finite."""
-    for one, two in zip(*(jax.tree.leaves(cell.call()) for _ in range(2)), strict=True):
+    with alone():
+        both = [jax.block_until_ready(jax.tree.leaves(cell.call())) for _ in range(2)]
+    for one, two in zip(*both, strict=True):
         if not (np.isfinite(one).all() and np.array_equal(one, two)):
             raise RuntimeError(f"{cell.name}: expected the same finite numbers twice. Its speed would mean nothing.")
 
@@ -286,7 +289,7 @@ def data(task: Task, quality: str, rows: int, repeats: int) -> dict[str, Any]:
         "rollout_seconds": statistics.median(spent[1:]),
         "pack_seconds": packed - began,
         "hash_seconds": time.perf_counter() - packed,
-        "peak_rss_gib": highest / GIB,
+        "peak_gib": highest / GIB,
     }
 
 
@@ -335,7 +338,7 @@ COLUMNS = {
               "compile_seconds"),
     "best": ("task", "episodes", "steps_per_second", "over_jaxmarl", "over_mpe2"),
     "data": ("task", "quality", "transitions", "first_seconds", "seconds", "seconds_low", "seconds_high",
-             "rollout_seconds", "pack_seconds", "hash_seconds", "peak_rss_gib"),
+             "rollout_seconds", "pack_seconds", "hash_seconds", "peak_gib"),
     "batch": ("rows", "width", "batch", "batch_microseconds", "update_microseconds", "ratio"),
 }  # fmt: skip
 

@@ -25,7 +25,7 @@ import mujoco.batch
 import numpy as np
 import tyro
 
-from benchmarks.report import columns, markdown, report
+from benchmarks.report import alone, columns, markdown, report
 from jaxomarl.base import JaxomarlError, refuse
 from jaxomarl.envs import rollout
 from jaxomarl.envs.mamujoco import engine_c, engine_mjx
@@ -155,16 +155,18 @@ def steps(flags: Flags) -> Iterator[dict[str, Any]]:
                     yield {"benchmark": "robots", "task": task, "engine": name, "size": size, "skipped": str(error)}
                     continue
                 work = 1 if name == "gymnasium" else size
-                run(1)
-                began = time.perf_counter()
-                run(2)
-                many = max(2, round(2 * flags.seconds / (time.perf_counter() - began)))
+                with alone():
+                    run(1)
+                    began = time.perf_counter()
+                    run(2)
+                    many = max(2, round(2 * flags.seconds / (time.perf_counter() - began)))
                 cells[name] = (run, many, work, compiling, [])
             for _ in range(flags.rounds):
                 for run, many, work, _, rates in cells.values():
-                    began = time.perf_counter()
-                    run(many)
-                    rates.append(many * work / (time.perf_counter() - began))
+                    with alone():
+                        began = time.perf_counter()
+                        run(many)
+                        rates.append(many * work / (time.perf_counter() - began))
             median = {name: statistics.median(cell[-1]) for name, cell in cells.items()}
             for name, (_, _, _, compiling, rates) in cells.items():
                 line = {"benchmark": "robots", "task": task, "engine": name, "size": size}

@@ -5,15 +5,31 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from jaxomarl.base import JaxomarlError
+from jaxomarl.config import rounded
 
 Line = dict[str, Any]
+TURN = "JAXOMARL_BENCH_TURN"
+"""A file in the environment: processes that compile beside one another lock it to measure."""
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """While a program is timed: no other process of the same `python -m benchmarks --beside N` times one."""
+    if TURN not in os.environ:
+        yield
+        return
+    import fcntl  # no such thing on Windows, where parts run one after another
+
+    with open(os.environ[TURN], "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def report(lines: Iterable[Line], table: Callable[[Sequence[Line]], str], out: Path | None) -> int:
@@ -28,7 +44,7 @@ def report(lines: Iterable[Line], table: Callable[[Sequence[Line]], str], out: P
     try:
         with out.open("w") if out else contextlib.nullcontext(sys.stdout) as file:
             for line in lines:
-                seen.append({**line, "load": os.getloadavg()[0], "machine": machine()})
+                seen.append({**line, **rounded(), "load": os.getloadavg()[0], "machine": machine()})
                 print(json.dumps(seen[-1]), file=file, flush=True)
     except (JaxomarlError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

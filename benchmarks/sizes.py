@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from jaxomarl.base import Dataset, Environment, Episodes, Past, Spec, System, refuse
@@ -20,9 +21,10 @@ from jaxomarl.training.runner import Job
 SPREAD = Spec(obs_dims=(18,) * 3, act_dims=(2,) * 3, state_dim=54, horizon=25)  # three agents in MPE's spread
 GAME = {"width": 32, "batch": 64}  # of the preset mode-seeking
 EPISODES = 800  # of random data
-CHUNK = 4
-"""Updates per chunk outside the game: each takes a tenth of a second. A map copies a run's state once per chunk, which
-four updates hide less well; and a chunk of one would be another program, for XLA drops a loop of one."""
+CHUNK = {"cpu": 4}
+"""Updates per chunk outside the game: on a CPU each takes a tenth of a second. A map copies a run's state once per
+chunk, which four updates hide less well; and a chunk of one would be another program, for XLA drops a loop of one.
+An accelerator, whose updates take a millisecond, does 100."""
 
 
 class Size(NamedTuple):
@@ -78,7 +80,7 @@ def size(name: str, system: str = "omsd", agents: int = 0) -> Size:
     base = system.partition("+")[0]
     preset = find("", "mpe/spread", base)
     cfg = configured(system, preset.at("mpe/spread", "medium") if base in preset.systems else {})
-    changed: dict[str, Any] = {"chunk": CHUNK}
+    changed: dict[str, Any] = {"chunk": CHUNK.get(jax.default_backend(), 100)}
     if name != "mpe":
         width, batch = (GAME["width"], GAME["batch"]) if name == "game" else map(int, name.split("x"))
         ends = {"width": width, "batch": batch}

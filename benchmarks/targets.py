@@ -19,6 +19,8 @@ from jaxomarl.base import JaxomarlError
 Line = dict[str, Any]
 STEPS = {"critic": 5e5, "scores-conditional": 1e5, "policy": 1e5}
 """OMSD's updates on the particle tasks."""
+LONG = {**STEPS, "scores-conditional": 2e6}
+HALF = "bfloat16"
 SWEEP = {"seeds": 16, "scale": 1.0}
 """The default one."""
 
@@ -58,11 +60,12 @@ def most(lines: Sequence[Line], measure: str, **named: Any) -> float | None:
     return max((x[measure] for x in some(lines, **named) if x.get(measure) is not None), default=None)
 
 
-def total(steps: dict[str, float]) -> Callable[[Sequence[Line]], float | None]:
+def total(steps: dict[str, float], precision: str | None = None) -> Callable[[Sequence[Line]], float | None]:
     """Minutes of OMSD's stages for 16 seeds at the paper's widths."""
 
     def minutes(lines: Sequence[Line]) -> float | None:
-        each = {s: least(lines, "seconds_per_update", size="mpe", system="omsd", stage=s, runs=16) for s in steps}
+        of = {"size": "mpe", "system": "omsd", "runs": 16, "precision": precision}
+        each = {s: least(lines, "seconds_per_update", stage=s, **of) for s in steps}
         return sum(each[s] * n for s, n in steps.items()) / 60 if all(each.values()) else None  # type: ignore[operator]
 
     return minutes
@@ -72,15 +75,36 @@ def over_one(size: str) -> Callable[[Sequence[Line]], float | None]:
     """The wall time of 16 critics against that of one."""
 
     def ratio(lines: Sequence[Line]) -> float | None:
-        found = least(lines, "ratio", benchmark="updates", size=size, system="omsd", stage="critic", runs=16)
+        of = {"benchmark": "updates", "size": size, "system": "omsd", "precision": None}
+        found = least(lines, "ratio", stage="critic", runs=16, **of)
         return None if found is None else 16 * found
 
     return ratio
 
 
+def apart(precision: str | None) -> Callable[[Sequence[Line]], float | None]:
+    """The scores' share of what products take at the ceiling, without the time that moves the optimiser's numbers."""
+
+    def share(lines: Sequence[Line]) -> float | None:
+        of = {"size": "mpe", "system": "omsd", "stage": "scores-conditional", "runs": 16, "precision": precision}
+        found = [x for x in some(lines, **of) if x.get("flop_per_update")]
+        return max((16 * x["flop_per_update"] / (x["seconds_per_update"] - moved(x)) / ceiling(x) for x in found),
+                   default=None)  # fmt: skip
+
+    moved = lambda x: 2 * x["runs"] * x["state_mib"] * 2**20 / (1e9 * x["ceiling_gb_per_second"])
+    ceiling = lambda x: 1e9 * x["ceiling_gflop_per_second"]
+    return share
+
+
+def protocol(precision: str | None) -> Callable[[Sequence[Line]], float | None]:
+    """Seconds of DOM2's Table 10 for one of 16 seeds."""
+    of = {"benchmark": "dom2_cost", "system": "dom2", "runs": 16, "precision": precision}
+    return lambda lines: least(lines, "seconds_per_seed", **of)
+
+
 def flat(lines: Sequence[Line]) -> float | None:
     """The largest cost of a seed at R = 64 against R = 16 over all stages that were timed with both."""
-    key = lambda x: (x["size"], x["system"], x["stage"], x["agents"])
+    key = lambda x: (x["size"], x["system"], x["stage"], x["agents"], x.get("precision"))
     by = {r: {key(x): x["seconds_per_update"] / r for x in some(lines, benchmark="updates", runs=r)} for r in (16, 64)}
     return max((by[64][k] / by[16][k] for k in by[64].keys() & by[16].keys()), default=None)
 
@@ -89,15 +113,22 @@ def growth(lines: Sequence[Line]) -> float | None:
     """The largest cost of n agents against n / 2 times two agents'... at most 1: linear in n or better."""
     found: dict[tuple, dict[int, float]] = {}
     for x in some(lines, benchmark="updates"):
-        found.setdefault((x["size"], x["system"], x["stage"], x["runs"]), {})[x["agents"]] = x["seconds_per_update"]
+        of = x["size"], x["system"], x["stage"], x["runs"], x.get("precision")
+        found.setdefault(of, {})[x["agents"]] = x["seconds_per_update"]
     curves = [c for c in found.values() if len(c) > 1]
     return max((cost / c[min(c)] * min(c) / n for c in curves for n, cost in c.items() if n > min(c)), default=None)
 
 
-def physics(lines: Sequence[Line]) -> float | None:
+def physics(iterations: int) -> Callable[[Sequence[Line]], float | None]:
     """Most steps of the simulation per second, several of which make one of the environment."""
-    found = some(lines, benchmark="robots", task="2halfcheetah", engine="mjx")
-    return max((x["steps_per_second"] * x["frame_skip"] for x in found), default=None)
+    of = {"benchmark": "robots", "task": "2halfcheetah", "engine": "mjx", "iterations": iterations}
+    return lambda lines: max((x["steps_per_second"] * x["frame_skip"] for x in some(lines, **of)), default=None)
+
+
+def refresh(runs: int) -> Callable[[Sequence[Line]], float | None]:
+    """Seconds in which the synthetic rows of so many runs are drawn anew at the paper's sizes."""
+    sizes = {"levels": 128, "batch": 1000, "horizon": 20, "width": 16, "how": "whole chain"}
+    return lambda lines: least(lines, "seconds", benchmark="synthetic", part="refresh", runs=runs, **sizes)
 
 
 def peers(size: str, runs: int) -> Callable[[Sequence[Line]], float | None]:
@@ -125,17 +156,21 @@ TARGETS = (
     Target("cpu", "cost of n agents over n / n_0 times that of n_0", False, 1.0, growth),
     Target("card", "OMSD on spread, 16 seeds, 5e5 + 1e5 + 1e5 updates, minutes (extrapolated)", False, 10.0,
            total(STEPS)),
-    Target("card", "the same with 2e6 of the scores, minutes (extrapolated)", False, 120.0,
-           total({**STEPS, "scores-conditional": 2e6})),
+    Target("card", "the same in bfloat16", False, 10.0, total(STEPS, HALF)),
+    Target("card", "the same with 2e6 of the scores, minutes (extrapolated)", False, 120.0, total(LONG)),
+    Target("card", "that in bfloat16", False, 120.0, total(LONG, HALF)),
     Target("card", "game critics: wall time of R = 16 over R = 1", False, 2.0, over_one("game")),
     Target("card", "MPE critics: wall time of R = 16 over R = 1", False, 2.0, over_one("mpe")),
-    Target("card", "scores, MPE size, R = 16: share of the product's ceiling, optimiser apart", True, 0.4,
-           lambda lines: most(lines, "floor_share", size="mpe", stage="scores-conditional", runs=16)),
-    Target("card", "DOM2's Table 10 protocol at R = 16, s per seed (extrapolated)", False, 15.0,
-           lambda lines: least(lines, "seconds_per_seed", benchmark="dom2_cost", system="dom2", runs=16)),
+    Target("card", "scores, MPE size, R = 16: share of the product's ceiling, optimiser apart", True, 0.4, apart(None)),
+    Target("card", "the same in bfloat16", True, 0.4, apart(HALF)),
+    Target("card", "DOM2's Table 10 protocol at R = 16, s per seed (extrapolated)", False, 15.0, protocol(None)),
+    Target("card", "the same in bfloat16", False, 15.0, protocol(HALF)),
+    Target("card", "CODA's refresh, 1000 windows of 20 steps, 128 levels, R = 1, s", False, 2.0, refresh(1)),
+    Target("card", "the same for R = 16, s", False, 8.0, refresh(16)),
     Target("card", "spread: environment steps/s", True, 1e7,
            lambda lines: most(lines, "steps_per_second", benchmark="best", task="mpe/spread")),
-    Target("card", "half-cheetah on MJX: physics steps/s", True, 1e6, physics),
+    Target("card", "half-cheetah on MJX: physics steps/s", True, 1e6, physics(100)),
+    Target("card", "the same with 4 iterations of the solver for 100", True, 1e6, physics(4)),
     Target("card", "cost of a seed at R = 64 over R = 16", False, 1.2, flat),
     Target("card", "cost of n agents over n / n_0 times that of n_0", False, 1.0, growth),
 )  # fmt: skip

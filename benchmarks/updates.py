@@ -26,12 +26,13 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from benchmarks.report import markdown, report, short
+from benchmarks.report import alone, markdown, report, short
 from benchmarks.sizes import Size, size
 from benchmarks.work import GIB, ceiling, operations, peak, reset_peak, weigh
 from jaxomarl.algorithms import REGISTRY
 from jaxomarl.base import JaxomarlError, Past, refuse
 from jaxomarl.cli import runtime
+from jaxomarl.config import precision
 from jaxomarl.training import sharding
 from jaxomarl.training.library import Identity
 from jaxomarl.training.runner import Program
@@ -92,7 +93,7 @@ class Cell:
     seconds: list[float] = field(default_factory=list)  # per update of all R runs, one entry per sample
     calls: int = 1  # chunks in a sample
     chunk: int = 0  # chunks done
-    rss: int = 0
+    peak: int = 0
     skipped: str = ""
     lasts: float = 0.0  # seconds of a sample
 
@@ -133,17 +134,18 @@ class Cell:
             taken = min(self.sample() for _ in range(2))
         self.calls = max(1, round(SAMPLE / (taken * program.chunk)))
         self.lasts = taken * program.chunk * self.calls
-        self.rss = peak()
+        self.peak = peak()
 
     def sample(self) -> float:
         """Seconds per update over `calls` chunks, the metrics brought to the host after each, as training does."""
-        began = time.perf_counter()
-        for _ in range(self.calls):
-            self.chunk += 1
-            self.state, metrics = self.step(self.state, *self.rows, jnp.asarray(self.chunk, jnp.int32), self.data)
-            jax.tree.map(np.asarray, metrics)
-        jax.block_until_ready(self.state)
-        return (time.perf_counter() - began) / (self.calls * self.program.chunk)
+        with alone():
+            began = time.perf_counter()
+            for _ in range(self.calls):
+                self.chunk += 1
+                self.state, metrics = self.step(self.state, *self.rows, jnp.asarray(self.chunk, jnp.int32), self.data)
+                jax.tree.map(np.asarray, metrics)
+            jax.block_until_ready(self.state)
+            return (time.perf_counter() - began) / (self.calls * self.program.chunk)
 
     def held(self) -> int:
         """Bytes of the compiled chunk by XLA's count: arguments, results that alias none, temporaries."""
@@ -162,7 +164,8 @@ class Cell:
             return {**line, "skipped": self.skipped}
         cost, best = statistics.median(self.seconds), min(self.seconds)
         alone = single.seconds if single else []
-        most, state = ceiling(self.program.devices.size), weigh(self.program.shapes["state"])
+        dtype = "bfloat16" if precision() == "bfloat16" else "float32"
+        most, state = ceiling(self.program.devices.size, dtype=dtype), weigh(self.program.shapes["state"])
         floor = self.runs * (work / most.flops + 2 * state / most.bytes) if work else None
         return {
             **line,
@@ -185,7 +188,7 @@ class Cell:
             "samples": len(self.seconds),
             "updates_per_sample": self.calls * self.program.chunk,
             "program_gib": self.held() / GIB,
-            "peak_rss_gib": self.rss / GIB,  # of the process, with the cells of fewer runs in it
+            "peak_gib": self.peak / GIB,  # of the process, with the cells of fewer runs in it
         }
 
 
@@ -239,7 +242,7 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
         low, high = short(x["updates_per_second_low"]), short(x["updates_per_second_high"])
         numbers = (
             1e3 * x["seconds_per_update"], x["ratio"], x["gflop_per_second"], x["ceiling_share"], x["floor_share"],
-            x["compile_seconds"], x["peak_rss_gib"],
+            x["compile_seconds"], x["peak_gib"],
         )  # fmt: skip
         rows.append((*name, x["mapping"], short(x["updates_per_second"]), f"{low} to {high}", *map(short, numbers)))
     return markdown(rows)

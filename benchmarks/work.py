@@ -21,6 +21,7 @@ import jax
 import jax.extend
 import jax.numpy as jnp
 
+from benchmarks.report import alone
 from benchmarks.sizes import Size
 from jaxomarl.base import Past
 from jaxomarl.training import sharding
@@ -45,14 +46,15 @@ def ceiling(devices: int = 1, side: int = 0, dtype: str = "float32", precision: 
     """What `devices` of them give at once, each with matrices of its own, `side` square (0: 1024, 8192 off the CPU)."""
     side = side or (1024 if jax.default_backend() == "cpu" else 8192)
     mesh = sharding.mesh(devices)
-    many = sharding.place(jnp.ones((mesh.size, side, side), dtype), mesh, mesh.size)
+    random = jax.random.normal(jax.random.key(0), (mesh.size, side, side), dtype)  # of equal numbers it may be faster
+    many = sharding.place(random, mesh, mesh.size)
     numbers = 2**24 if jax.default_backend() == "cpu" else 2**28  # 64 MiB, 1 GiB: no cache holds them
     long = sharding.place(jnp.ones((mesh.size, numbers)), mesh, mesh.size)
     # Several in one call: what it costs to call is no part of what the machine gives. What is added is not folded away.
     turns = 4
 
     def product(x):
-        again = lambda y, _: (jnp.matmul(y, x[0], precision=precision) * (1.0 / side), None)
+        again = lambda y, _: (jnp.matmul(y, x[0], precision=precision) * side**-0.5, None)
         return jax.lax.scan(again, x[0], None, length=turns)[0][None]
 
     copy = lambda x: jax.lax.scan(lambda y, k: (y + k, None), x, jnp.ones(turns))[0]
@@ -67,9 +69,10 @@ def best(call: Callable[[], Any]) -> float:
     jax.block_until_ready(call())
     seconds = []
     for _ in range(ROUNDS):
-        began = time.perf_counter()
-        jax.block_until_ready(call())
-        seconds.append(time.perf_counter() - began)
+        with alone():
+            began = time.perf_counter()
+            jax.block_until_ready(call())
+            seconds.append(time.perf_counter() - began)
     return min(seconds)
 
 
@@ -83,8 +86,9 @@ def operations(size: Size, index: int, past: Past) -> float | None:
 
 
 def counted(closed: Any) -> float | None:
-    """XLA's count, in which the body of a loop counts once."""
-    cost = jax.jit(jax.extend.core.jaxpr_as_fun(closed)).lower(*closed.in_avals).cost_analysis()
+    """XLA's count, in which the body of a loop counts once. A CPU's: others do not count what is not compiled."""
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        cost = jax.jit(jax.extend.core.jaxpr_as_fun(closed)).lower(*closed.in_avals).cost_analysis()
     return cost.get("flops") if isinstance(cost, dict) else None
 
 
@@ -113,7 +117,10 @@ def reset_peak() -> None:
 
 
 def peak() -> int:
-    """Highest resident bytes of the process since the last reset, or since its start."""
+    """Highest resident bytes of the process since the last reset, or since its start; of a card's memory on one."""
+    told = jax.local_devices()[0].memory_stats() if jax.default_backend() != "cpu" else None
+    if told:
+        return told.get("peak_bytes_in_use", 0)
     with contextlib.suppress(OSError):
         found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
         if found:

@@ -95,3 +95,17 @@ def digest(*facts: Any) -> str:
     """Twelve hex digits that name a JSON-able value."""
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def precision() -> str:
+    """How what is traced now rounds products of matrices: JAX's name for it, or "default", each device's own way.
+
+    The setting is JAX's, `jax.default_matmul_precision`. Two names mean more here: "bfloat16" (networks' hidden layers
+    are bfloat16, see `networks/mlp.py`), and "default", which is TF32 on NVIDIA's cards and float32 on a CPU.
+    """
+    return str(jax.config.jax_default_matmul_precision or "default")  # type: ignore[attr-defined]
+
+
+def rounded() -> dict[str, str]:
+    """That setting as a fact about results, which keeps those of different ones apart; the default is none."""
+    return {} if precision() == "default" else {"precision": precision()}

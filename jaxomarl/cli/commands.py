@@ -55,6 +55,8 @@ class Common:
     """Say what would run, and stop."""
     augment: str = ""
     """coda, synther or eaq: part of every batch is synthetic: of the present policy, the data, or high returns."""
+    precision: str = ""
+    """bfloat16: hidden layers in half the bits, for cards. float32: all of them; a card rounds products to TF32."""
     compile_cache: bool = True
     """Keep compiled programs in the user's cache directory (JAXOMARL_CACHE moves it)."""
     cfg: Cfg = Cfg()  # type: ignore  # noqa: RUF009 (frozen, empty)
@@ -105,6 +107,8 @@ class Reproduce:
     """Empty: runs/TABLE. The same command goes on with what it holds."""
     source: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """OUT of another table whose finished stages are reused."""
+    precision: str = ""
+    """As in sweep."""
     compile_cache: bool = True
     """Keep compiled programs in the user's cache directory."""
 
@@ -208,6 +212,7 @@ def run(command: str, argv: list[str]) -> int:
         runtime.use_cores()
         if asked.compile_cache:
             runtime.keep_programs()
+        runtime.use_precision(getattr(asked, "precision", ""))
         if isinstance(asked, Render):  # nothing of it can be kept, so Ctrl-C ends it at once
             returns = render.render(asked.run, asked.episodes, asked.out, asked.seed, asked.fps)
             print(f"returns: {', '.join(f'{x:.1f}' for x in returns)}\n{asked.out}")

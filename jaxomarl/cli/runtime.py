@@ -7,6 +7,8 @@ from pathlib import Path
 
 import jax
 
+from jaxomarl.base import refuse
+
 
 def use_cores() -> int:
     """Make each processor core a device, so that runs spread over cores as they do over accelerators.
@@ -43,3 +45,14 @@ def keep_programs() -> Path | None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     return folder
+
+
+PRECISIONS = ("default", "float32", "bfloat16")
+
+
+def use_precision(name: str) -> None:
+    """Round as `name` says from here on; the empty name leaves what is set (JAX_DEFAULT_MATMUL_PRECISION)."""
+    if name and name not in PRECISIONS:
+        raise refuse("--precision", f"one of {', '.join(PRECISIONS)}", name, "")
+    if name:
+        jax.config.update("jax_default_matmul_precision", None if name == "default" else name)

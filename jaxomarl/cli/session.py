@@ -23,7 +23,7 @@ import numpy as np
 from jaxomarl.base import Past, Stage, refuse
 from jaxomarl.cli.plan import Group, config_digest
 from jaxomarl.cli.policy import save_policies
-from jaxomarl.config import digest, static_fields, traced_fields
+from jaxomarl.config import digest, precision, rounded, static_fields, traced_fields
 from jaxomarl.data.stats import identity, statistics
 from jaxomarl.results import store, tables
 from jaxomarl.stages.augmented import DROPPED
@@ -175,7 +175,7 @@ class Writer:
             "normaliser": g.task.scale._asdict() if g.task.scale else None,
             "versions": versions(),
             "device": f"{jax.devices()[0].device_kind} x{jax.device_count()}",
-            "precision": {"matmul": str(jax.config.jax_default_matmul_precision or "default"), "evaluation": "highest"},  # type: ignore
+            "precision": {"matmul": precision(), "evaluation": "highest"},
         }
 
     def stage(self, index: int, stage: Stage, trained: Trained) -> None:
@@ -282,7 +282,7 @@ def asked(
 ) -> dict[str, Any]:
     """What must agree for two commands to share a folder: all but systems, tasks, seeds and further swept values."""
     fields = {f"cfg.{k}": list(v) for k, v in overrides.items()}
-    return {"preset": preset, "rows": rows, "episodes": episodes, "scale": scale, **fields}
+    return {"preset": preset, "rows": rows, "episodes": episodes, "scale": scale, **rounded(), **fields}
 
 
 def extends(before: Any, now: Any) -> bool:

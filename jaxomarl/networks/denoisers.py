@@ -55,7 +55,7 @@ class ResidualMLP(nn.Module):
         )
         for _ in range(self.blocks):
             kept = nn.Dropout(self.dropout, deterministic=not train)(h)
-            h = h + dense(nn.relu(dense(nn.LayerNorm()(kept), 4 * self.width)), self.width)
+            h = h + dense(nn.relu(dense(nn.LayerNorm(dtype=h.dtype)(kept), 4 * self.width)), self.width)
         return dense(nn.relu(h), self.out, name="out")
 
 

@@ -11,6 +11,8 @@ from flax.core.meta import AxisMetadata
 from flax.struct import PyTreeNode, field
 from jaxtyping import Array, Key
 
+from jaxomarl.config import precision
+
 Params = Any
 
 
@@ -76,16 +78,26 @@ def network(module: nn.Module, *widths: int) -> Network:
     return Network(init, apply)
 
 
+def hidden(x: Array) -> Array:
+    """X as hidden layers pass it on: itself, or in bfloat16 inside `jax.default_matmul_precision("bfloat16")`."""
+    return x.astype(jnp.bfloat16) if precision() == "bfloat16" else x
+
+
 def dense(x: Array, width: int, name: str | None = None) -> Array:
     """A linear layer that starts as PyTorch's does, weight and bias U(+-1/sqrt(fan in)), as in the papers' codes.
 
-    Modules that are made of it get their first numbers from `parameters`.
+    Modules that are made of it get their first numbers from `parameters`. What hidden layers pass on in bfloat16 (see
+    `hidden`) is multiplied in it. Parameters stay float32, and so do the layers that read a network's inputs and the
+    last one, `out`: eight bits are too few for a noisy action near its end, or for a value.
     """
 
     def uniform(key, shape, dtype=jnp.float32) -> Any:
         return Undrawn(jnp.full(shape, jnp.nan, dtype), x.shape[-1] ** -0.5)
 
-    return nn.Dense(width, kernel_init=uniform, bias_init=uniform, name=name)(x)
+    within = name != "out"
+    dtype = jnp.bfloat16 if within and x.dtype == jnp.bfloat16 else None
+    y = nn.Dense(width, kernel_init=uniform, bias_init=uniform, name=name, dtype=dtype)(x)
+    return hidden(y) if within else y
 
 
 class MLP(nn.Module):

@@ -149,8 +149,9 @@ class AgentAttention(nn.Module):
         q, k = (heads(dense(seen, HEADS * max(width // 16, 1))) for _ in range(2))
         v = heads(dense(seen, width))
         logits = jnp.einsum("...itec,...jtec->...teij", q, k) / math.sqrt(q.shape[-1])
-        heard = jnp.einsum("...teij,...jtec->...itec", nn.softmax(logits), v)
-        return h + self.param("gain", nn.initializers.zeros, ()) * heard.reshape(h.shape)
+        weights = nn.softmax(logits.astype(jnp.float32)).astype(v.dtype)
+        heard = jnp.einsum("...teij,...jtec->...itec", weights, v)
+        return h + self.param("gain", nn.initializers.zeros, ()).astype(h.dtype) * heard.reshape(h.shape)
 
 
 class Norm(nn.Module):
@@ -163,11 +164,12 @@ class Norm(nn.Module):
         """Normalise each sequence by itself."""
         width = x.shape[-1]
         groups = max(g for g in range(1, self.groups + 1) if width % g == 0 and (g == 1 or width // g >= 4))
-        h = x.reshape(*x.shape[:-1], groups, width // groups)
+        h = x.reshape(*x.shape[:-1], groups, width // groups).astype(jnp.float32)
         mean = h.mean(axis=(-3, -1), keepdims=True)
         h = (h - mean) * jnp.reciprocal(jnp.sqrt(jnp.square(h - mean).mean(axis=(-3, -1), keepdims=True) + 1e-5))
         scale = self.param("scale", nn.initializers.ones, (width,))
-        return h.reshape(x.shape) * scale + self.param("shift", nn.initializers.zeros, (width,))
+        h = h.reshape(x.shape) * scale + self.param("shift", nn.initializers.zeros, (width,))
+        return h.astype(x.dtype)
 
 
 def unfolded(x: Float[Array, "*B T C"], kernel: int) -> Float[Array, "*B T KC"]:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxomarl.base import refuse
-from jaxomarl.networks.mlp import Network, dense, parameters
+from jaxomarl.networks.mlp import Network, dense, hidden, parameters
 
 
 def decision_transformer(obs: int, actions: int, width: int, layers: int, heads: int, steps: int) -> Network:
@@ -44,11 +44,11 @@ class DecisionTransformer(nn.Module):
         """Returns, step and valid [..., C], obs [..., C, O], action [..., C, A] -> [..., C, A]."""
         when = nn.Embed(self.steps + 1, self.width, name="when")(step)
         tokens = [dense(x, self.width) + when for x in (returns[..., None], obs, action)]
-        h = jnp.stack(tokens, axis=-2).reshape(*obs.shape[:-2], 3 * obs.shape[-2], self.width)
+        h = hidden(jnp.stack(tokens, axis=-2).reshape(*obs.shape[:-2], 3 * obs.shape[-2], self.width))
         sees = visible(valid)
         for _ in range(self.layers):
-            h = h + self.attended(nn.LayerNorm()(h), sees)
-            h = h + dense(nn.gelu(dense(nn.LayerNorm()(h), 4 * self.width)), self.width)
+            h = h + self.attended(nn.LayerNorm(dtype=h.dtype)(h), sees)
+            h = h + dense(nn.gelu(dense(nn.LayerNorm(dtype=h.dtype)(h), 4 * self.width)), self.width)
         return dense(nn.LayerNorm()(h)[..., 1::3, :], self.actions, name="out")
 
     def attended(self, h, sees):
@@ -56,7 +56,7 @@ class DecisionTransformer(nn.Module):
         split = lambda x: x.reshape(*x.shape[:-1], self.heads, -1)
         q, k, v = (split(dense(h, self.width)) for _ in range(3))
         logits = jnp.einsum("...ihd,...jhd->...hij", q, k) / math.sqrt(q.shape[-1])
-        weights = jax.nn.softmax(jnp.where(sees[..., None, :, :], logits, -1e9))
+        weights = jax.nn.softmax(jnp.where(sees[..., None, :, :], logits.astype(jnp.float32), -1e9)).astype(v.dtype)
         heard = jnp.einsum("...hij,...jhd->...ihd", weights, v)
         return dense(heard.reshape(h.shape), self.width)
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxomarl.base import Past
+from jaxomarl.config import rounded
 from jaxomarl.training import evaluation, sharding
 from jaxomarl.training.library import Identity, Trained, gather
 from jaxomarl.training.program import Job, Program, Progress
@@ -37,7 +38,7 @@ def run(job: Job) -> Past:
     past: Past = {"stats": jax.tree.map(lambda x: jnp.broadcast_to(x, (runs, *x.shape)), job.stats)}
     for index, stage in enumerate(job.make(job.cfgs[0])):
         program = Program(job, index, past)
-        identity = Identity.of(stage, job.cfgs, job.seeds, {**job.facts, "episodes": program.episodes})
+        identity = Identity.of(stage, job.cfgs, job.seeds, {**job.facts, **rounded(), "episodes": program.episodes})
         known = job.library.find(identity.kind, program.chunks, program.finished, job.say)
         held = {row for batch in known for row in batch.rows}
         wanted = {row: r for r, row in reversed(list(enumerate(identity.rows))) if row not in held}

@@ -21,7 +21,7 @@ NUMBERS = {
     "best": RATES,
     "data": {
         "first_seconds", "seconds", "seconds_low", "seconds_high", "rollout_seconds", "pack_seconds", "hash_seconds",
-        "peak_rss_gib",
+        "peak_gib",
     },
     "batch": TIMES | {f"{x}_{end}" for x in TIMES for end in ("low", "high")} | {"ratio"},
 }  # fmt: skip

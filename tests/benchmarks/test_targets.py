@@ -42,6 +42,24 @@ def test_hours_are_multiplied_from_seconds_of_all_stages():
     assert targets.total(targets.STEPS)(lines[:2]) is None
 
 
+def test_half_the_bits_are_a_row_of_their_own():
+    each = [line(stage=s, runs=16, seconds_per_update=1e-4) for s in targets.STEPS]
+    half = [{**x, "precision": "bfloat16", "seconds_per_update": 1e-5} for x in each]
+    assert targets.total(targets.STEPS)([*each, *half]) == pytest.approx(70 / 60)
+    assert targets.total(targets.STEPS, "bfloat16")([*each, *half]) == pytest.approx(7 / 60)
+    assert targets.total(targets.STEPS, "bfloat16")(each) is None
+
+
+def test_the_optimiser_stands_apart_from_the_share_of_the_products():
+    x = line(stage="scores-conditional", runs=16, seconds_per_update=3.0, flop_per_update=1e9, state_mib=1e9 / 2**20)
+    x |= {
+        "ceiling_gflop_per_second": 16.0,
+        "ceiling_gb_per_second": 32.0,
+    }  # products: 1 s, moving the state: 1 s
+    assert targets.apart(None)([x]) == pytest.approx(1 / 2)
+    assert targets.apart("bfloat16")([x]) is None
+
+
 def test_growth_is_against_the_straight_line():
     lines = [line(agents=n, seconds_per_update=c) for n, c in ((2, 1.0), (4, 1.5), (8, 6.0))]
     assert targets.growth(lines) == pytest.approx(6.0 / 4)
@@ -52,7 +70,9 @@ def test_growth_is_against_the_straight_line():
 
 def test_physics_counts_the_steps_within_a_step():
     robot = {"benchmark": "robots", "task": "2halfcheetah", "engine": "mjx", "steps_per_second": 3e5, "frame_skip": 5}
-    assert targets.physics([robot, {**robot, "engine": "c", "steps_per_second": 9e9}]) == 1.5e6
+    robot["iterations"] = 100
+    others = {**robot, "engine": "c", "steps_per_second": 9e9}, {**robot, "iterations": 4, "steps_per_second": 8e9}
+    assert targets.physics(100)([robot, *others]) == 1.5e6
     assert rows([robot], "card")["| half-cheetah on MJX: physics steps/s"] == "met"
 
 

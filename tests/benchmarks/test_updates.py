@@ -16,7 +16,7 @@ TOY = Spec(obs_dims=(3, 2), act_dims=(2, 1), state_dim=4, horizon=5)
 SMALL = {f"{part}_{what}": n for part in ("critic", "score", "policy") for what, n in (("width", 8), ("batch", 4))}
 NUMBERS = {
     "updates_per_second", "updates_per_second_low", "updates_per_second_high", "seconds_per_update", "ratio",
-    "ratio_of_best", "flop_per_update", "gflop_per_second", "compile_seconds", "program_gib", "peak_rss_gib",
+    "ratio_of_best", "flop_per_update", "gflop_per_second", "compile_seconds", "program_gib", "peak_gib",
     "ceiling_gflop_per_second", "ceiling_gb_per_second", "ceiling_share", "floor_share", "state_mib",
 }  # fmt: skip
 COUNTS = {"runs", "agents", "devices", "samples", "updates_per_sample"}
@@ -34,7 +34,7 @@ def lines(toy) -> list[dict]:
     """A stage measured for one run and for two."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(updates, "SAMPLE", 0.01)
-        patch.setattr(updates, "ceiling", lambda devices: work.Ceiling(devices, 1e12, 1e11))
+        patch.setattr(updates, "ceiling", lambda devices, dtype: work.Ceiling(devices, 1e12, 1e11))
         return updates.measure(toy, 0, (2, 1), seconds=0.05)
 
 
@@ -150,7 +150,7 @@ def test_a_cell_that_would_try_ones_patience_is_skipped(toy, monkeypatch):
 
     monkeypatch.setattr(updates.Cell, "start", start)
     monkeypatch.setattr(updates.Cell, "sample", lambda self: 1.0)
-    monkeypatch.setattr(updates, "ceiling", lambda devices: work.Ceiling(devices, 1e12, 1e11))
+    monkeypatch.setattr(updates, "ceiling", lambda devices, dtype: work.Ceiling(devices, 1e12, 1e11))
     one, many = updates.measure(toy, 0, (1, 16), seconds=0, patience=20.0)
     assert "skipped" not in one and "about 48 s" in many["skipped"]
 

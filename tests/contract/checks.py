@@ -81,6 +81,18 @@ def update_keeps_types(trial: Trial) -> None:
         )
 
 
+def half_the_bits_stay_inside(trial: Trial) -> None:
+    """In bfloat16 hidden layers multiply in it, and a state, its metrics and what a refresh makes stay as they are."""
+    facts = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), tree)
+    for index, (stage, t) in enumerate(zip(trial.stages, trial.traced, strict=True)):
+        with jax.default_matmul_precision("bfloat16"):
+            halved = trial.trace(index, trial.cfg)
+        assert "bf16" not in t["update"].text, f"{stage.name}: bfloat16 where nobody asked for it"
+        assert "bf16" in halved["update"].text, f"{stage.name}: its networks are not made of `dense`"
+        for name, program in halved.items():
+            assert facts(program.out) == facts(t[name].out), f"{stage.name}: {name} gives other types in bfloat16"
+
+
 def declared_fields_are_true(trial: Trial) -> None:
     """Where a change of the config leaves a stage's identity as it was, it leaves its programs and lengths too."""
     known = {f.name for f in dataclasses.fields(trial.cfg)}
@@ -336,7 +348,13 @@ def shared_stages_are_trained_once(trial: Trial) -> Any:
     return both
 
 
-TRACED = (init_holds_arrays_only, update_keeps_types, declared_fields_are_true, identity_follows_fields)
+TRACED = (
+    init_holds_arrays_only,
+    update_keeps_types,
+    half_the_bits_stay_inside,
+    declared_fields_are_true,
+    identity_follows_fields,
+)
 """Checks that only trace: no program is compiled."""
 RUN = (
     finite, same_beside_others, actions_are_padded_with_zeros, padded_observations_do_not_count,

@@ -1,0 +1,127 @@
+"""Where an update's time goes, kernel by kernel: `python -m benchmarks.kernels --system dom2 --runs 16`.
+
+One compiled chunk of a stage is run under the profiler, after others that warm up. Kernels of one name but for their
+number are a row, the longest first; the device's time outside all kernels is `idle`: launches, and waiting for the
+host. The time without the profiler stands beside the table. `--hlo FILE` keeps the compiled program, where a kernel's
+name is found again. Kernels inside a CUDA graph may be seen as one: XLA_FLAGS=--xla_gpu_enable_command_buffer= runs
+them one by one.
+"""
+
+import re
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import tyro
+
+from benchmarks.report import columns, report, short
+from benchmarks.sizes import size
+from benchmarks.updates import Cell, untrained
+from jaxomarl.base import refuse
+from jaxomarl.cli import runtime
+
+COLUMNS = ("kernel", "calls", "milliseconds", "share")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flags:
+    """Profile the updates of one stage: one JSON line per kernel, then a table."""
+
+    system: str = "omsd"
+    stage: str = ""
+    """Empty: the last."""
+    size: str = "mpe"
+    """As in benchmarks.updates."""
+    runs: int = 16
+    chunk: int = 10
+    """Updates under the profiler."""
+    top: int = 20
+    """Rows; the rest is summed up in one."""
+    hlo: Path | None = None
+    """The compiled chunk goes here as text."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """JSON lines go here; empty: to the standard output."""
+
+
+def kind(name: str) -> str:
+    """A kernel's name without its number: fusions of one kind are told apart by what they are called after alone."""
+    return re.sub(r"(\.|_)\d+(?=$|\.|_)", "", name)
+
+
+def kernels(folder: Path) -> dict[str, list[float]]:
+    """Kernel -> the seconds of its calls, of all devices; a CPU's are those of its threads."""
+    (path,) = folder.rglob("*.xplane.pb")
+    found: dict[str, list[float]] = defaultdict(list)
+    planes = list(jax.profiler.ProfileData.from_file(str(path)).planes)
+    cards = [plane for plane in planes if plane.name.startswith("/device:")]
+    for plane in cards or [plane for plane in planes if plane.name == "/host:CPU"]:
+        for line in plane.lines:
+            if line.name.startswith("Stream" if cards else "tf_XLA"):
+                for event in line.events:
+                    if not re.search("^end: |^ThunkExecutor", event.name):  # a CPU's marks around what it runs
+                        found[event.name].append(event.duration_ns / 1e9)
+    return found
+
+
+def measure(flags: Flags) -> Iterator[dict[str, Any]]:
+    """The rows of a stage's profile."""
+    of = size(flags.size, flags.system)
+    of = of._replace(cfg=replace(of.cfg, chunk=flags.chunk))
+    stage = flags.stage or of.stages[-1]
+    if stage not in of.stages:
+        raise refuse("--stage", f"one of {', '.join(of.stages)}", stage, "")
+    index = of.stages.index(stage)
+    cell = Cell.of(of, index, flags.runs, untrained(of, index))
+    cell.start()
+    if flags.hlo:
+        flags.hlo.write_text(cell.step.as_text())
+    alone, cell.calls = cell.lasts / cell.calls / flags.chunk, 1
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            began = time.perf_counter()
+            cell.sample()
+            total = time.perf_counter() - began
+        found = kernels(Path(folder))
+    rows: dict[str, list[float]] = defaultdict(list)
+    for name, seconds in found.items():
+        rows[kind(name)] += seconds
+    busy = sum(map(sum, rows.values()))
+    ordered = sorted(rows.items(), key=lambda row: -sum(row[1]))
+    rest = [s for _, seconds in ordered[flags.top :] for s in seconds]
+    idle = [max(0.0, total - busy)]
+    for name, seconds in [*ordered[: flags.top], ("the rest", rest), ("idle", idle)]:
+        yield {
+            "benchmark": "kernels",
+            "size": flags.size,
+            "system": flags.system,
+            "stage": stage,
+            "runs": flags.runs,
+            "kernel": name,
+            "calls": len(seconds) / flags.chunk,
+            "milliseconds": 1e3 * sum(seconds) / flags.chunk,
+            "share": sum(seconds) / total,
+            "update_milliseconds": 1e3 * alone,  # without the profiler
+        }
+
+
+def table(lines: Sequence[dict[str, Any]]) -> str:
+    """Per update: calls and milliseconds of every kernel."""
+    said = "".join(f"\n\nWithout the profiler: {short(x['update_milliseconds'])} ms per update." for x in lines[:1])
+    return columns(lines, "kernels", COLUMNS) + said
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Profile and print; the exit code."""
+    flags = tyro.cli(Flags, args=argv, prog="python -m benchmarks.kernels")
+    runtime.use_cores()
+    return report(measure(flags), table, flags.out)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
