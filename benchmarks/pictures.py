@@ -55,8 +55,8 @@ def timed(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def called(x: dict[str, Any]) -> str:
-    """Size, system and stage."""
-    return f"{x['size']} {x['system']} {x['stage']}"
+    """Size, system and stage, and the precision where it is not the device's own."""
+    return " ".join(filter(None, (x["size"], x["system"], x["stage"], x.get("precision"))))
 
 
 def draw(curves: Curves, across: str, along: str, bound: Callable[[float], float], said: str, path: Path) -> None:
