@@ -161,6 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         wanted = [name for name in plan if not flags.parts or name in flags.parts]
         with ThreadPoolExecutor(flags.beside) as pool:
             failed = list(pool.map(lambda name: measure(name, plan[name], flags), wanted))
+        (flags.out / "turn").unlink(missing_ok=True)
         text = written(plan, flags.out, flags.card, flags.toy)
         (flags.out / "speed.md").write_text(text)
     except (JaxomarlError, OSError) as error:

@@ -83,6 +83,7 @@ def contents(folder):
         ("sweep", ("--sytems", "omsd"), "--systems"),
         ("train", ("omsd", "--cfg.betta", "0.1"), "--cfg.beta"),
         ("sweep", ("--systems", "brpo-ind", "--cfg.order", "1-0"), "--systems"),
+        ("train", ("omsd", "--precision", "half"), "bfloat16"),
         ("reproduce", ("omsd-table9",), "omsd-table1"),
         ("", ("sweeep",), "sweep"),
     ],
