@@ -7,6 +7,7 @@
 Windows with a number that is not finite, and rows after an end of an episode, never count.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -61,6 +62,8 @@ class Settings(Generated):
     """EAQ: share of windows on which the model is trained without their return."""
 
 
+CHECKED = ("augment_short",)
+"""Settings that say which data are taken and reach no program."""
 DRAWN = (
     "augment_share", "augment_windows", "augment_microbatch", "augment_refresh", "augment_levels", "augment_order",
     "augment_churn", "augment_horizon",
@@ -152,11 +155,12 @@ def augmented(stage: Stage, spec: Spec, cfg: Any, kind: Augmentation, horizon: i
         return own.act(key, state.base if isinstance(state, Augmented) else state, past, memory, observation)
 
     fields = (*DRAWN, *synthetic.GENERATED, *kind.fields)
+    whole = tuple(f.name for f in dataclasses.fields(cfg) if f.name not in CHECKED)
     return stage._replace(
         algorithm=own._replace(init=init, batch=batch, update=update, act=act),
         chunk=stage.chunk * cfg.augment_refresh,
         every=max(1, stage.every // cfg.augment_refresh),
-        fields=None if stage.fields is None else (*stage.fields, *fields),
+        fields=whole if stage.fields is None else (*stage.fields, *fields),
         owner=owner,
         refresh=refreshing(own, spec, cfg, kind, model, name),
         kept=lambda state: stage.kept(state.base),
