@@ -155,9 +155,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         for part in flags.parts:
             if part not in plan:
                 raise refuse("--parts", f"some of {', '.join(plan)}", part, "")
-        flags.out.mkdir(parents=True, exist_ok=True)
         if flags.beside < 1:
             raise refuse("--beside", "at least 1", flags.beside, "8 suits an accelerator's machine of 16 cores.")
+        flags.out.mkdir(parents=True, exist_ok=True)
         wanted = [name for name in plan if not flags.parts or name in flags.parts]
         with ThreadPoolExecutor(flags.beside) as pool:
             failed = list(pool.map(lambda name: measure(name, plan[name], flags), wanted))

@@ -100,11 +100,11 @@ def resolve(
             chosen, note = within_reach(asked, task, quality, preset)
         elif said.startswith("--cfg.augment-horizon") and not {"augment_horizon", "augment_short"} & {*asked.overrides}:
             chosen = dataclasses.replace(asked, overrides={**asked.overrides, "augment_short": ["skip"]})
-            note = ""
+            made = groups(chosen)
+            return made, chosen, too_short(made)
         else:
             raise
-    made = groups(chosen)
-    return made, chosen, note or too_short(made)
+    return groups(chosen), chosen, note
 
 
 def too_short(groups: Sequence[Group]) -> str:

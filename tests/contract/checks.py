@@ -67,9 +67,13 @@ def init_holds_arrays_only(trial: Trial) -> None:
         assert not weak, f"{stage.name}: {weak} are Python numbers; make them arrays with a dtype"
 
 
+def facts(tree: Any) -> Any:
+    """What of a tree must not change."""
+    return jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), tree)
+
+
 def update_keeps_types(trial: Trial) -> None:
     """An update, and a refresh, keep a state's structure, shapes and dtypes; metrics are scalars."""
-    facts = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), tree)
     for stage, t in zip(trial.stages, trial.traced, strict=True):
         after, metrics = t["update"].out
         wanted = facts(t["init"].out)
@@ -83,7 +87,6 @@ def update_keeps_types(trial: Trial) -> None:
 
 def half_the_bits_stay_inside(trial: Trial) -> None:
     """In bfloat16 hidden layers multiply in it, and a state, its metrics and what a refresh makes stay as they are."""
-    facts = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), tree)
     for index, (stage, t) in enumerate(zip(trial.stages, trial.traced, strict=True)):
         with jax.default_matmul_precision("bfloat16"):
             halved = trial.trace(index, trial.cfg)

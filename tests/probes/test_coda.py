@@ -312,6 +312,7 @@ def test_short_episodes_are_refused_or_skipped(data):
     with pytest.raises(JaxomarlError, match=r"--cfg.augment-short skip leaves out 5 of 150 .*horizon 2 makes"):
         SYSTEM.check(SPEC, CFG, some)
     SYSTEM.check(SPEC, dataclasses.replace(CFG, augment_short="skip"), some)
+    assert all("augment_short" not in stage.fields for stage in SYSTEM.pipeline(SPEC, CFG, None)), "it reaches none"
     with pytest.raises(JaxomarlError, match="refuse, skip"):
         SYSTEM.check(SPEC, dataclasses.replace(CFG, augment_short="drop"), some)
 
