@@ -58,6 +58,10 @@ def test_inputs_and_outputs_keep_their_bits():
     full, _ = jax.jit(both)(params)
     with jax.default_matmul_precision(HALF):
         rounded_too, grads = jax.jit(both)(params)
+        traced = jax.make_jaxpr(net.apply)(params, x, t, told)
+    read = [{str(v.aval.dtype) for v in e.invars} for e in traced.eqns if e.primitive.name == "dot_general"]
+    assert read[-1] == {"float32"} and read.count({"float32"}) == 3, "what reads time, what reads x, and the last"
+    assert read.count({HALF}) == len(read) - 3 > 0
     assert rounded_too.dtype == jnp.float32 and {g.dtype for g in jax.tree.leaves(grads)} == {jnp.dtype("float32")}
     np.testing.assert_allclose(rounded_too, full, atol=0.02 * float(jnp.abs(full).max()))
     assert not np.array_equal(rounded_too, full)
