@@ -18,6 +18,8 @@ from jaxomarl.base import refuse
 COLUMNS = ("system", "task", "data", "config", "seed", "stage", "step", "metric", "episode", "value")
 INFO = ("system", "task", "data", "config", "cfg", "swept", "seed", "final_stage")
 """What every run.json holds; a runner may add more."""
+FINAL = "final.csv"
+"""A run's final evaluation, on starts of its own: rows of its final stage and last step."""
 
 
 class Row(NamedTuple):
@@ -234,4 +236,13 @@ def _info(path: Path) -> dict[str, Any]:
 def load_returns(runs: Iterable[Run]) -> list[Row]:
     """The rows of every run's returns.csv; a run that has none yet gives no row (`tables.summary` counts it)."""
     files = [run.path / "returns.csv" for run in runs]
+    return [row for file in files if file.exists() for row in read_rows(file)]
+
+
+def load_final(runs: Iterable[Run]) -> list[Row]:
+    """The rows of every run's final evaluation; a run that has none gives no row.
+
+    Raises JaxomarlError where a file is torn or its columns are not those of `Row`.
+    """
+    files = [run.path / FINAL for run in runs]
     return [row for file in files if file.exists() for row in read_rows(file)]

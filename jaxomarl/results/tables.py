@@ -27,7 +27,8 @@ class Record(NamedTuple):
     seeds: int  # finished: evaluated at `step`; the diverged ones are among them
     nonfinite: int  # diverged: a final episode return is nan or inf
     unfinished: int  # runs without an evaluation at `step`
-    episodes: int  # of one final evaluation
+    starts: str  # of the final score's episodes: "fresh" for every seed, or "common" to all seeds and systems
+    episodes: int  # of one seed's final score
     mean: float  # over seeds, of each seed's mean episode return at `step`; nan where no seed is finite
     std: float | None  # over seeds, ddof = 1; None below two seeds, as the three below
     se: float | None  # std / sqrt(seeds)
@@ -35,7 +36,7 @@ class Record(NamedTuple):
     low: float | None  # 95 % stratified bootstrap interval of the IQM
     high: float | None
     coordinated: float | None  # share of the final episodes; None where the task does not tell
-    converged: bool | None  # False where `mean` is further from the evaluation before than the interval's half-width
+    converged: bool | None  # False where training's last two evaluations differ by more than two standard errors
     normalised: float | None  # `mean` between the task's random (0) and expert (100) returns; None where it has none
     scale: float  # of the preset's steps and widths; 1 is the paper's size
     best: float  # mean over the same seeds of each one's best evaluation: biased upwards, never compared with `mean`
@@ -44,36 +45,45 @@ class Record(NamedTuple):
 Values = dict[tuple[int, str], list[float]]  # (step, metric) -> episodes
 
 
-def summary(rows: Iterable[Row], runs: Sequence[Run]) -> list[Record]:
-    """One record per (task, data, system, swept values, config), sorted so; `rows` are those of `load_returns(runs)`.
+def summary(rows: Iterable[Row], runs: Sequence[Run], final: Iterable[Row] = ()) -> list[Record]:
+    """One record per (task, data, system, swept values, config), sorted so.
 
-    Final is the last step of the final stage that any seed of the cell has reached; a seed that has not reached it is
-    counted as unfinished, one with a non-finite return as diverged, and neither enters a mean.
-    A cell of which no run was evaluated yet has no record. JaxomarlError where two folders hold the same run.
+    `rows` are those of `load_returns(runs)` and `final` those of `load_final(runs)`. Where a cell has final rows, they
+    are its score, on fresh starts; else its score is the last evaluation in training, on common starts.
+    The score's step is the last one of the final stage that any seed of the cell has; a seed without it is counted as
+    unfinished, one with a non-finite return as diverged, and neither enters a mean.
+    A cell of which no run was evaluated yet has no record.
+    Raises JaxomarlError where two folders hold the same run, or a row belongs to none.
     """
-    values: dict[tuple, Values] = {}
     folders: dict[tuple, Path] = {}
+    facts: dict[tuple, Mapping[str, Any]] = {}
     cells = defaultdict(list)
     for run in runs:
         key, info = _key(run.info), run.info
-        if key in values:
+        if key in facts:
             way_out = "Report one of them; a config digest must tell swept values apart."
             raise refuse("runs", "each run once", f"{key} in {folders[key]} and {run.path}", way_out)
-        values[key], folders[key] = {}, run.path
+        facts[key], folders[key] = info, run.path
         swept = tuple((k, v if isinstance(v, int | float) else str(v)) for k, v in sorted(info["swept"].items()))
         cells[(info["task"], info["data"], info["system"], swept, info["config"], info["final_stage"])].append(key)
-    stages = {_key(run.info): run.info["final_stage"] for run in runs}
-    facts = {_key(run.info): run.info for run in runs}
-    for row in rows:
-        key = row[:5]
-        if key not in values:
-            raise refuse("rows", "rows of the given runs", key, "Give load_returns and summary the same runs.")
-        if row.stage == stages[key]:
-            values[key].setdefault((row.step, row.metric), []).append(row.value)
+    training, scores = _by_run(rows, facts), _by_run(final, facts)
     records = [
-        _record(cell, [values[key] for key in keys], facts[keys[0]]) for cell, keys in sorted(cells.items(), key=_order)
+        _record(cell, [training[key] for key in keys], [scores[key] for key in keys], facts[keys[0]])
+        for cell, keys in sorted(cells.items(), key=_order)
     ]
     return [record for record in records if record]
+
+
+def _by_run(rows: Iterable[Row], facts: Mapping[tuple, Mapping[str, Any]]) -> dict[tuple, Values]:
+    """Each run's values of its final stage; a run without rows has none."""
+    values: dict[tuple, Values] = {key: {} for key in facts}
+    for row in rows:
+        key = row[:5]
+        if key not in facts:
+            raise refuse("rows", "rows of the given runs", key, "Give load_returns and summary the same runs.")
+        if row.stage == facts[key]["final_stage"]:
+            values[key].setdefault((row.step, row.metric), []).append(row.value)
+    return values
 
 
 def _key(info: Mapping[str, Any]) -> tuple:
@@ -86,19 +96,23 @@ def _order(item: tuple[tuple, Any]) -> tuple:
     return task, data, system, numbers_first, config, stage
 
 
-def _record(cell: tuple, runs: list[Values], info: Mapping[str, Any]) -> Record | None:
-    """The record of a cell from its runs' final-stage values and one run's facts; None where nothing was evaluated."""
+def _record(cell: tuple, training: list[Values], final: list[Values], info: Mapping[str, Any]) -> Record | None:
+    """The record of a cell from its runs' values and one run's facts; None where nothing was evaluated."""
     task, data, system, swept, config, stage = cell
-    step = max((s for run in runs for s, metric in run if metric == "return"), default=None)
+    fresh = any(final)
+    runs = final if fresh else training
+    step = _last(runs)
     if step is None:
         return None
-    finished = [run for run in runs if (step, "return") in run]
+    done = [i for i, run in enumerate(runs) if (step, "return") in run]
     with np.errstate(invalid="ignore"):  # inf - inf
-        curves = [{s: float(np.mean(x)) for (s, m), x in run.items() if m == "return"} for run in finished]
-    finite = [i for i, curve in enumerate(curves) if np.isfinite(curve[step])]
-    scores = np.array([curves[i][step] for i in finite], np.float64)
-    best = [max(v for v in curves[i].values() if np.isfinite(v)) for i in finite]
-    told = [x for i in finite if (x := finished[i].get((step, "coordinated")))]
+        means = {i: float(np.mean(runs[i][step, "return"])) for i in done}
+        curves = [{s: float(np.mean(x)) for (s, m), x in run.items() if m == "return"} for run in training]
+    finite = [i for i in done if np.isfinite(means[i])]
+    scores = np.array([means[i] for i in finite], np.float64)
+    evaluated = [[v for v in curves[i].values() if np.isfinite(v)] for i in finite]
+    best = [max(x) for x in evaluated if x]
+    told = [x for i in finite if (x := runs[i].get((step, "coordinated")))]
     few = len(scores) < 2
     spread = float(statistics.std(scores))
     mean = float(statistics.mean(scores)) if finite else float("nan")
@@ -112,10 +126,11 @@ def _record(cell: tuple, runs: list[Values], info: Mapping[str, Any]) -> Record 
         config=config,
         stage=stage,
         step=step,
-        seeds=len(finished),
-        nonfinite=len(finished) - len(finite),
-        unfinished=len(runs) - len(finished),
-        episodes=max(len(run[step, "return"]) for run in finished),
+        seeds=len(done),
+        nonfinite=len(done) - len(finite),
+        unfinished=len(runs) - len(done),
+        starts="fresh" if fresh else "common",
+        episodes=max(len(runs[i][step, "return"]) for i in done),
         mean=mean,
         std=None if few else spread,
         se=None if few else spread / len(scores) ** 0.5,
@@ -123,19 +138,31 @@ def _record(cell: tuple, runs: list[Values], info: Mapping[str, Any]) -> Record 
         low=None if few else low,
         high=None if few else high,
         coordinated=float(np.mean([np.mean(x) for x in told])) if told else None,
-        converged=_settled(curves, finite, step, mean, low, high),
+        converged=_settled([curves[i] for i in finite]),
         normalised=100.0 * (mean - ends["random"]) / (ends["expert"] - ends["random"]) if ends else None,
         scale=float(info.get("scale", 1.0)),
-        best=float(np.mean(best)) if finite else float("nan"),
+        best=float(np.mean(best)) if best else float("nan"),
     )
 
 
-def _settled(curves: list[dict[int, float]], finite: list[int], step: int, mean: float, low: float, high: float):
-    """Whether the last two evaluations agree; None below two seeds or two evaluations."""
-    before = max((s for i in finite for s in curves[i] if s < step), default=None)
-    if before is None or len(finite) < 2 or any(before not in curves[i] for i in finite):
+def _last(runs: Sequence[Values]) -> int | None:
+    """The last step at which any run has a return."""
+    return max((step for run in runs for step, metric in run if metric == "return"), default=None)
+
+
+def _settled(curves: list[dict[int, float]]) -> bool | None:
+    """Whether the last two evaluations in training agree within two standard errors over seeds.
+
+    Both are on the same starts. None below two seeds, or where a seed lacks one of the two or is not finite there.
+    """
+    steps = sorted({step for curve in curves for step in curve})[-2:]
+    if len(curves) < 2 or len(steps) < 2 or any(step not in curve for curve in curves for step in steps):
         return None
-    return bool(abs(mean - np.mean([curves[i][before] for i in finite])) <= (high - low) / 2)
+    before, last = (np.array([curve[step] for curve in curves]) for step in steps)
+    if not np.isfinite(before + last).all():
+        return None
+    error = float(statistics.std(last)) / len(last) ** 0.5
+    return bool(abs(last.mean() - before.mean()) <= 2.0 * error)
 
 
 # --- writers ---

@@ -135,6 +135,10 @@ def test_runs_are_found_once_each_in_the_order_of_their_cell(tmp_path):
     rows = store.returns_rows(runs[1].info, "policy", np.array([5]), {"return": np.ones((1, 2))})
     store.write_table(runs[1].path / "returns.csv", rows, store.COLUMNS)
     assert store.load_returns(runs) == rows
+    assert store.load_final(runs) == []
+    final = store.returns_rows(runs[0].info, "policy", np.array([5]), {"return": np.ones((1, 4))})
+    store.write_table(runs[0].path / store.FINAL, final, store.COLUMNS)
+    assert store.load_final(runs) == final and store.load_returns(runs) == rows
 
 
 def test_what_is_torn_or_missing_is_refused_by_name(tmp_path):

@@ -44,6 +44,37 @@ def test_the_summary_takes_the_final_evaluation_and_keeps_the_best_apart():
     assert record.coordinated is None and record.nonfinite == record.unfinished == 0
 
 
+def fresh(runs, returns):
+    """Rows of a final evaluation at step 300 from returns [seeds, E]."""
+    rows = []
+    for run, episodes in zip(runs, returns, strict=True):
+        rows += store.returns_rows(run.info, "policy", STEPS[-1:], {"return": episodes[None]})
+    return rows
+
+
+def test_a_final_evaluation_is_the_score_and_training_gives_the_rest():
+    returns = curves(4)
+    runs, rows = study(returns)
+    episodes = np.random.default_rng(5).normal(20.0, 1.0, (4, 50))
+    (before,) = tables.summary(rows, runs)
+    (record,) = tables.summary(rows, runs, fresh(runs, episodes))
+    assert (before.starts, before.episodes) == ("common", 8)
+    assert (record.starts, record.episodes, record.step) == ("fresh", 50, 300)
+    assert record.mean == pytest.approx(episodes.mean(), rel=1e-12)
+    assert (record.best, record.converged) == (before.best, before.converged)
+    (alone,) = tables.summary([], runs, fresh(runs, episodes))
+    assert alone.mean == record.mean and np.isnan(alone.best) and alone.converged is None
+
+
+def test_a_seed_without_a_final_evaluation_is_not_mixed_into_those_with_one():
+    runs, rows = study(curves(4))
+    episodes = np.random.default_rng(5).normal(20.0, 1.0, (4, 50))
+    episodes[2, 7] = np.inf
+    (record,) = tables.summary(rows, runs, [row for row in fresh(runs, episodes) if row.seed != 1])
+    assert (record.seeds, record.unfinished, record.nonfinite) == (3, 1, 1)
+    assert record.mean == pytest.approx(episodes[[0, 3]].mean(), rel=1e-12)
+
+
 def test_rows_may_come_in_any_order_and_other_stages_do_not_count():
     runs, rows = study(curves())
     early = [row._replace(stage="teacher", step=9000, value=1e6) for row in rows]
