@@ -23,7 +23,7 @@ from jaxomarl.data.stats import identity
 from jaxomarl.envs import stored
 from jaxomarl.envs.catalog import make as make_task
 from jaxomarl.envs.mpe import scenarios, train_prey
-from jaxomarl.envs.mpe.behaviours import renumbered
+from jaxomarl.envs.mpe.behaviours import RENUMBERED, renumbered
 from jaxomarl.envs.mpe.prey import HIDDEN, LAYERS, NORM, Prey
 from jaxomarl.envs.recipes import Behaviour, play_rows, uniform
 from jaxomarl.envs.rollout import team_score
@@ -76,7 +76,7 @@ PLANS = {
             {"medium": 0.31},
             True,
             {"policy_steps": 40_000, "every": 8},
-            orders={1: (2, 0, 1), 2: (2, 0, 1)},
+            orders=RENUMBERED,
         ),
         Plan("mpe/tag", {"medium": 0.57}, True, {"policy_steps": 12_000, "every": 4}),
         Plan("mpe/world", {"medium": 0.79}, True, {"policy_steps": 12_000, "every": 4}),

@@ -22,6 +22,8 @@ from jaxomarl.envs.recipes import Behaviour, Part, mixture, uniform
 NOISE = 0.1
 
 Params = dict[str, Any]
+Derived = Callable[[Mapping[str, list[Params]]], list[Params]]
+"""A task's stored behaviours by kind -> the behaviours of a kind that is made of them."""
 
 
 class Family(NamedTuple):
@@ -35,6 +37,20 @@ class Family(NamedTuple):
     """Number of the first behaviour of a kind, as `Dataset.behaviour` carries it."""
     alone: frozenset[str] = frozenset()
     """Qualities made by the first behaviour of their kind only."""
+    derived: Mapping[tuple[str, str], Derived] = {}
+    """(task, kind) -> how a kind that is not stored is made; no other task has the qualities that take it."""
+
+    def qualities(self, task: str) -> list[str]:
+        """The qualities that a task has."""
+        elsewhere = {kind for of, kind in self.derived if (task, kind) not in self.derived}
+        return [quality for quality, kinds in self.mixtures.items() if not elsewhere & set(kinds)]
+
+    def teams(self, task: str, quality: str, kind: str) -> list[Params]:
+        """The joint behaviours of a kind that make a task's quality, in the order of their numbers."""
+        held = stored(self.folder, task)
+        derive = self.derived.get((task, kind))
+        many = derive(held) if derive else held[kind]
+        return many[:1] if quality in self.alone else many
 
 
 def play(params: Params, obs: Float[Array, "N O"]) -> Float[Array, "N A"]:
@@ -77,8 +93,10 @@ def parts(env: Environment, family: Family, task: str, quality: str) -> list[Par
     """Who makes a quality, and how much of it."""
     out, act = [], acting(env.spec)
     for kind, share in family.mixtures[quality].items():
-        many = [uniform(env)] if kind == "random" else [Behaviour(act, p) for p in stored(family.folder, task)[kind]]
-        many = many[:1] if quality in family.alone else many
+        if kind == "random":
+            many = [uniform(env)]
+        else:
+            many = [Behaviour(act, params) for params in family.teams(task, quality, kind)]
         out += [Part(one, family.numbers[kind] + k, share / len(many)) for k, one in enumerate(many)]
     return out
 
@@ -89,7 +107,7 @@ def recipes(env: Environment, family: Family, task: str) -> Mapping[str, Recipe]
     def later(quality: str) -> Recipe:
         return lambda key, rows: mixture(env, parts(env, family, task, quality))(key, rows)
 
-    return {quality: later(quality) for quality in family.mixtures}
+    return {quality: later(quality) for quality in family.qualities(task)}
 
 
 @functools.cache

@@ -2,6 +2,8 @@
 trained the package's behaviours.
 """
 
+from collections.abc import Mapping
+
 from jaxomarl.presets.games import FAMILY
 from jaxomarl.presets.preset import Preset
 
@@ -96,6 +98,13 @@ PLANNERS = {
 }  # fmt: skip
 QUALITIES = ("random", "medium-replay", "medium", "expert")
 
+
+def with_experts(cases: Mapping[tuple[str, str], Mapping[str, object]]) -> dict[tuple[str, str], Mapping[str, object]]:
+    """The cases of a preset, and each task's `expert` again for the qualities of experts that no paper has."""
+    more = {(task, "one-expert"): values for (task, quality), values in cases.items() if quality == "expert"}
+    return {**cases, **more, ("mpe/spread", "expert-modes"): cases["mpe/spread", "expert"]}
+
+
 PARTICLE = (
     Preset(
         "particle",
@@ -107,7 +116,9 @@ PARTICLE = (
             "score_steps": 2_000_000, "score_batch": 512, "score_width": 512,
             "policy_steps": 100_000, "policy_batch": 512, "policy_width": 256,
         },
-        cases={at: dict(temperature=t, expectile=tau, beta=beta) for at, (t, tau, beta) in TABLE.items()},
+        cases=with_experts(
+            {at: dict(temperature=t, expectile=tau, beta=beta) for at, (t, tau, beta) in TABLE.items()}
+        ),
         about="OMSD's appendix D: T, tau and beta by task and data, a time limit ends an episode",
     ),
     Preset(
@@ -118,10 +129,12 @@ PARTICLE = (
             "levels": 5, "policy_lr": 5e-3, "critic_lr": 3e-4, "policy_width": 512, "critic_width": 256,
             "dropout": 0.1, "gamma": 0.95, "polyak": 0.01, "policy_batch": 1024, "policy_steps": 10_000,
         },
-        cases={
-            at: {"eta": eta, "thresholds": thresholds, "penalty": PENALTY[at]}
-            for at, (eta, thresholds) in DOM2.items()
-        },
+        cases=with_experts(
+            {
+                at: {"eta": eta, "thresholds": thresholds, "penalty": PENALTY[at]}
+                for at, (eta, thresholds) in DOM2.items()
+            }
+        ),
         about="DOM2's Table 6: eta and thresholds by task and data; what it does not print is OMAR's",
     ),
     Preset(
@@ -133,10 +146,12 @@ PARTICLE = (
             "polyak": 0.01, "clip": 0.5, "policy_batch": 1024, "policy_steps": 2000, "alpha": 2.5,
             "search": "softmax", "iterations": 3, "candidates": 10, "samples": 10, "penalty_from": "uniform",
         },
-        cases={
-            at: {"coefficient": c, "penalty": penalty, "policy_steps": steps}
-            for at, (c, penalty, steps) in OMAR.items()
-        },
+        cases=with_experts(
+            {
+                at: {"coefficient": c, "penalty": penalty, "policy_steps": steps}
+                for at, (c, penalty, steps) in OMAR.items()
+            }
+        ),
         about="OMAR's code: c, the weight of CQL's term and the gradient steps by task and data; TD3+BC beside it",
     ),
     Preset(
@@ -147,11 +162,16 @@ PARTICLE = (
             "policy_lr": 1e-3, "critic_lr": 1e-3, "policy_width": 64, "critic_width": 64, "gamma": 0.95, "polyak": 0.01,
             "clip": 0.5, "policy_batch": 1024, "policy_delay": 5, "target_noise": 0.05, "penalty_from": "uniform",
         },
-        cases={
-            (task, q): {"penalty": penalty, **({"policy_lr": 0.01, "critic_lr": 0.01} if task == "mpe/spread" else {})}
-            for task, penalties in CFCQL.items()
-            for q, penalty in zip(QUALITIES, penalties, strict=True)
-        },
+        cases=with_experts(
+            {
+                (task, q): {
+                    "penalty": penalty,
+                    **({"policy_lr": 0.01, "critic_lr": 0.01} if task == "mpe/spread" else {}),
+                }
+                for task, penalties in CFCQL.items()
+                for q, penalty in zip(QUALITIES, penalties, strict=True)
+            }
+        ),
         about="CFCQL's code: the weight of its term by task and data, a faster rate on spread; steps are ours",
     ),
     Preset(
@@ -191,7 +211,7 @@ PARTICLE = (
         ("dof-t", "madiff-d", "madiff-c", "decision-diffuser"),
         ("mpe/*",),
         PLANNERS,
-        cases={at: {"return_scale": scale} for at, scale in SCALES.items()},
+        cases=with_experts({at: {"return_scale": scale} for at, scale in SCALES.items()}),
         about="DoF-Trajectory's and MADiff's code: horizon 24 without history, the scale of returns by task and data",
     ),
     Preset(

@@ -14,8 +14,9 @@ from jaxomarl.data import files
 from jaxomarl.data.catalog import load
 from jaxomarl.data.dataset import content_hash
 from jaxomarl.envs import catalog, stored
-from jaxomarl.envs.mpe.behaviours import PARTICLES, renumbered
+from jaxomarl.envs.mpe.behaviours import PARTICLES, RENUMBERED, renumbered
 from jaxomarl.envs.recipes import Behaviour, play_rows
+from jaxomarl.presets import PRESETS
 
 NAMES = ("spread", "tag", "world", "six")
 ROWS = 5000  # 200 episodes
@@ -134,8 +135,7 @@ def test_experts_of_spread_share_the_landmarks_out_in_two_ways():
 def test_experts_of_spread_play_one_strategy_under_several_numberings():
     """The mean of the four's actions: as they were trained, as they ship, and numbered alike, beside one of them."""
     env, experts = catalog.make("mpe/spread").env, stored.stored("mpe", "spread")["expert"]
-    back = lambda params: renumbered(params, (1, 2, 0))  # undoes (2, 0, 1)
-    trained = [experts[0], back(experts[1]), back(experts[2]), experts[3]]
+    trained = PARTICLES.teams("spread", "expert-modes", "expert-modes")
     alike = [*experts[:2], *(renumbered(params, (2, 1, 0)) for params in experts[2:])]
 
     def together(params, key, seen):
@@ -148,6 +148,27 @@ def test_experts_of_spread_play_one_strategy_under_several_numberings():
 
     one = worth(experts[:1])
     assert worth(trained) < 0.6 * one < worth(experts) < 0.95 * one < worth(alike)
+
+
+def test_expert_modes_undoes_the_numbering_and_leaves_expert_as_it_was(spread):
+    """Four teams, of which two are stored renumbered; `expert` has the stored ones and its own numbers."""
+    stored_ones = stored.stored("mpe", "spread")["expert"]
+    trained, experts = (stored.parts(spread.env, PARTICLES, "spread", q) for q in ("expert-modes", "expert"))
+    assert [(p.number, p.share) for p in trained] == [(151 + k, 0.25) for k in range(4)]
+    assert [(p.number, p.share) for p in experts] == [(101 + k, 0.25) for k in range(4)]
+    same = lambda a, b: all(np.array_equal(a[name], b[name]) for name in b)
+    assert all(same(p.behaviour.params, one) for p, one in zip(experts, stored_ones, strict=True))
+    assert [same(p.behaviour.params, one) for p, one in zip(trained, stored_ones, strict=True)] == [1, 0, 0, 1]
+    again = [renumbered(p.behaviour.params, RENUMBERED.get(k, (0, 1, 2))) for k, p in enumerate(trained)]
+    assert all(same(params, one) for params, one in zip(again, stored_ones, strict=True))
+
+
+def test_only_spread_has_expert_modes():
+    with pytest.raises(JaxomarlError, match="expert-modes"):
+        load(catalog.make("mpe/tag"), "expert-modes", 50)
+    assert [name for name in NAMES if "expert-modes" in catalog.make(f"mpe/{name}").recipes] == ["spread"]
+    preset = PRESETS["particle"]
+    assert preset.at("mpe/spread", "expert-modes") == preset.at("mpe/spread", "expert")
 
 
 FRACTION = {"spread": 0.31, "tag": 0.57, "world": 0.79, "six": 0.5}

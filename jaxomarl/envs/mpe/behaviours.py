@@ -6,17 +6,35 @@ Made by `python -m experiments.behaviours`. Qualities (DOM2, section 5; OMAR):
     medium, expert  four independently trained behaviours   medium-expert   90 % medium, 10 % expert
                     each, in equal shares                   random-medium   90 % random, 10 % medium
     one-expert      the first expert alone: what a clone can do where nothing has to be averaged
+    expert-modes    spread alone: its four experts, numbered as they were trained
 
 Spread's four experts play one strategy, found under four of the six ways to number three alike agents: the mean of
 their actions is worth little more than half an expert as they were trained, and a whole one once all are numbered alike
-(tests/data/test_on_demand.py). Two are renumbered, which leaves two ways at equal shares: of four ways no deterministic
-clone that we tried learned 90 % of the data's mean return, of two it does (docs/results.md, particle tasks).
+(tests/data/test_on_demand.py). Two are stored renumbered, which leaves two ways at equal shares in `expert`. A
+deterministic clone of two ways learns 90 % of the data's mean return, and one of four ways does not (docs/results.md,
+particle tasks); `expert-modes` has all four, for systems that claim to keep modes. The experts of the other tasks are
+stored as they were trained.
 """
+
+from collections.abc import Mapping
 
 import numpy as np
 
 from jaxomarl.base import Scale
 from jaxomarl.envs import stored
+
+RENUMBERED = {1: (2, 0, 1), 2: (2, 0, 1)}
+"""Spread's expert -> the order in which its agents were renumbered before it was stored."""
+
+
+def as_trained(held: Mapping[str, list[stored.Params]]) -> list[stored.Params]:
+    """Spread's experts numbered as they were trained: what was done to two of them, undone."""
+    teams = list(held["expert"])
+    for k, order in RENUMBERED.items():
+        back = tuple(int(i) for i in np.argsort(order))
+        teams[k] = renumbered(teams[k], back)
+    return teams
+
 
 PARTICLES = stored.Family(
     "mpe",
@@ -28,9 +46,11 @@ PARTICLES = stored.Family(
         "medium-expert": {"medium": 0.9, "expert": 0.1},
         "random-medium": {"random": 0.9, "medium": 0.1},
         "one-expert": {"expert": 1.0},
+        "expert-modes": {"expert-modes": 1.0},
     },
-    {"random": 0, "medium": 1, "expert": 101, "ladder": 201},
+    {"random": 0, "medium": 1, "expert": 101, "expert-modes": 151, "ladder": 201},
     frozenset({"one-expert"}),
+    {("spread", "expert-modes"): as_trained},
 )
 OMAR = {
     "spread": Scale(159.8, 516.8, "OMAR's data", 273.39),
