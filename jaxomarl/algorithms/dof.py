@@ -23,7 +23,8 @@ schedule is printed: with K = 10, linear betas leave alpha^2 = 0.90 at the chain
 the posterior's variance, not beta_k, and hold each clean estimate in the box. h has no printed loss; line 5 pairs it
 as stages/generator.py says. For dec-atten line 5 is atten's, and the agents act with their own terms. `critic="own"`
 is the released code's, and with f and h of concat it is `diffusion-ql`'s, whose value has another head in its
-divisor. K, eta and rates are Table 8's; what it does not print (gamma, batch, clip) is OMAR's and the code's.
+divisor. K, eta and rates are Table 8's; gamma (0.99), batch and clip are the code's, in the
+presets.
 
 **Checked**. tests/diffusion/test_factorise.py (f and h), tests/probes/test_dof.py (Q's gradient reaches networks and
 weights; the divisor; eta = 0 clones and eta > 0 takes the better mode; total variations), tests/contract.

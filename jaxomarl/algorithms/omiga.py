@@ -12,18 +12,18 @@ Regularization".
     5       V_i: step down mean [ exp(z_i) + wbar_i(s) V_i(o_i) / alpha ]
     6       targets of Q_i, V_i, w and b follow with polyak
     7   for each gradient step on a batch of transitions:                       stage "policy" (stages/clone.py)
-    8       pi_i: step down -mean min(exp(z_i), e^10) log pi_i(a_i | o_i)
+    8       pi_i: step down -mean exp(clip(z_i, -10, 10)) log pi_i(a_i | o_i)
 
 Line 5 is least where E exp(z_i) = 1 over the behaviour: w_i V_i = alpha log E exp(w_i Q_i / alpha). Where the agents'
 behaviours are independent, these sum to the team's: sum_i w_i V_i + b = alpha log E exp((sum_i w_i Q_i + b) / alpha).
 
-**Differs**. The released code cuts z off at 10 inside of line 5 as well. There the exponential has no slope, and what
-is left pushes V down, away from the Q that it is too low for; here line 5 goes on as a straight line
-(losses/gumbel.py), so that its slope is line 8's weight everywhere. The code also divides line 5 by its batch's largest
-exponential, which changes a step's length only. Agents have networks of their own, as all systems here do, where the
-code has one for all, told who they are. Joint value, team's reward (`reward`="first" for agent 1's). Actions at the
-edge of the box count as if at 0.999 and not at 1 - 1e-7, whose arctanh is far from all others. The values are finished
-before the policies begin, which changes nothing for the values.
+**Differs**. The released code cuts z off at -10 and at 10, inside of line 5 as in line 8. There the exponential has no
+slope, and what is left pushes V down, away from the Q that it is too low for where z is large; here line 5 continues
+as a straight line on either side (losses/gumbel.py), so that its slope is line 8's weight everywhere. The code also
+divides line 5 by its batch's largest exponential, which changes a step's length only. Agents have networks of their
+own, as all systems here do, where the code has one for all, told who they are. Joint value, team's reward
+(`reward`="first" for agent 1's). Actions at the edge of the box count as if at 0.999 and not at 1 - 1e-7, whose arctanh
+is far from all others. The values are finished before the policies begin, which changes nothing for the values.
 
 **Checked**. tests/probes/test_omiga.py (local and global values agree on the closed form, one step written apart,
 the slope beyond the cut, no weight below zero), tests/contract.
@@ -148,7 +148,7 @@ def values(spec: Spec, cfg: Any) -> Algorithm:
         def v_loss(params):  # lines 4 and 5
             v = nets.v(params, case.obs)
             z, w = advantage(cfg, nets, state, v, case)
-            return jnp.mean(gumbel(z) + w * v / cfg.alpha), {"weight": w.mean(), "cut": jnp.mean(z > CAP)}
+            return jnp.mean(gumbel(z) + w * v / cfg.alpha), {"weight": w.mean(), "cut": jnp.mean(jnp.abs(z) > CAP)}
 
         (loss_q, q_mean), grad_q = jax.value_and_grad(q_loss, has_aux=True)(state.critic.params)
         (loss_v, metrics), grad_v = jax.value_and_grad(v_loss, has_aux=True)(state.v.params)
@@ -166,7 +166,7 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
     def weigh(past: Past, batch: Batch) -> Float[Array, "B N"]:
         case, held = shown(spec, cfg, past, batch), past["values"]
         z = advantage(cfg, nets, held, nets.v(held.v.params, case.obs), case)[0]
-        return jnp.exp(jnp.minimum(z, CAP))
+        return jnp.exp(jnp.clip(z, -CAP, CAP))
 
     return gaussian_policy.fitted(spec, cfg, weigh)
 

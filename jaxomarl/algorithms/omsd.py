@@ -14,13 +14,20 @@ equation 6), after SRPO (Chen et al. 2024, "Score Regularized Policy Optimizatio
     14             theta_i <- step down mean[ w(t) <e_i, a_i> - beta <g_i, a_i> ], where
                    e_i = eps_i(alpha_t a_i + sigma_t z, t | o_i, a_<i),  g_i = dQ_tot/da_i
 
-**Differs**. The paper speaks of costs and rewards by turns; here rewards throughout. It calls the noise prediction a
-score; the score is -eps/sigma, so it is the noise prediction itself that is descended. Weight and time range are the
-authors' code's (w = sigma^2, t ~ U(0.02, 0.98)) unless `weighting="delta"`, the paper's; with the code's, the
-regulariser alone rests at the mean of two symmetric modes and on neither (tests/probes/test_cms.py). The prefix is
-fresh (Algorithm 1) or, with `sweep="jacobi"`, the start of the step's (the authors' code). Agent i is not told what
-its action does to the agents after it: the sum over j > i of d log mu_j / d a_i is dropped, so this is a sequence of
-best responses and no single objective's gradient; `joint-score` in brpo.py has the whole of it.
+**Differs**.
+
+- The paper speaks of costs and rewards by turns; here there are rewards throughout.
+- The paper calls the noise prediction a score. The score is -eps/sigma, so the noise prediction itself is descended.
+- The paper subtracts the noise that was added (its eps, our z) from the prediction, a control variate; the authors'
+  code does not. The default is the code's (`control_variate`).
+- The paper writes Q_phi; g is the gradient of the mean of the target twins, as in the code.
+- Scores are conditioned on o_i, the code's, or on the state, the paper's (`condition`).
+- Weight and time range are the code's (w = sigma^2, t ~ U(0.02, 0.98)) unless `weighting="delta"`, the paper's. With
+  the code's, the regulariser alone rests at the mean of two symmetric modes and on neither (tests/probes/test_cms.py).
+  The presets `paper` and `paper-mujoco` pair the paper's condition, weight and control variate.
+- The prefix is fresh (Algorithm 1) or, with `sweep="jacobi"`, the start of the step's (the code's).
+- Agent i is not told what its action does to the agents after it: the sum over j > i of d log mu_j / d a_i is dropped,
+  so this is a sequence of best responses and no single objective's gradient; `joint-score` in brpo.py has all of it.
 
 **Checked**. tests/probes/test_omsd_srpo.py (n = 1 is SRPO, step for step, against a step written apart),
 tests/probes/test_gaussian_oracle.py (fixed points), tests/probes/test_bandit_exact.py (end points with exact scores),

@@ -7,11 +7,11 @@ CAP = 10.0
 
 
 def gumbel(z: Float[Array, "..."], cap: float = CAP) -> Float[Array, "..."]:
-    """exp(z), and beyond `cap` the straight line that goes on from there: its slope is exp(min(z, cap)).
+    """exp(z), and beyond -cap and cap the straight lines that continue it: the slope is exp(clip(z, -cap, cap)).
 
     With z = (x - v) / alpha, the minimiser in v of the mean of gumbel(z) + v / alpha has mean exp(z) = 1, which says
-    v = alpha log mean exp(x / alpha). The line keeps the pull of the largest z, which a cut-off z would lose.
-    Source: Garg et al. 2023 (XQL), up to a constant; Wang et al. 2023 (OMIGA).
+    v = alpha log mean exp(x / alpha). The upper line keeps the pull of the largest z, which a cut-off z would lose.
+    Source: Garg et al. 2023 (XQL), up to a constant; Wang et al. 2023 (OMIGA), whose code cuts z at -10 and at 10.
     """
-    below = jnp.minimum(z, cap)
-    return jnp.exp(below) * (1.0 + z - below)
+    held = jnp.clip(z, -cap, cap)
+    return jnp.exp(held) * (1.0 + z - held)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxomarl.networks.mlp import Network, dense, mish, mlp, network
+from jaxomarl.networks.mlp import Network, dense, layer_norm, mish, mlp, network
 
 # N(0, 30^2) frequencies, drawn once for every network: constants, out of the optimiser's reach
 FREQUENCIES = 30.0 * np.random.default_rng(20240).standard_normal(32).astype(np.float32)
@@ -55,7 +55,7 @@ class ResidualMLP(nn.Module):
         )
         for _ in range(self.blocks):
             kept = nn.Dropout(self.dropout, deterministic=not train)(h)
-            h = h + dense(nn.relu(dense(nn.LayerNorm(dtype=h.dtype)(kept), 4 * self.width)), self.width)
+            h = h + dense(nn.relu(dense(layer_norm(h.dtype)(kept), 4 * self.width)), self.width)
         return dense(nn.relu(h), self.out, name="out")
 
 

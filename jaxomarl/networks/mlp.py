@@ -100,6 +100,14 @@ def dense(x: Array, width: int, name: str | None = None) -> Array:
     return hidden(y) if within else y
 
 
+def layer_norm(dtype: Any = None) -> nn.LayerNorm:
+    """A layer normalisation with PyTorch's epsilon, 1e-5; flax's own is 1e-6.
+
+    Both networks that normalise so follow PyTorch code: SRPO's and OMSD's score model, and Decision Transformer.
+    """
+    return nn.LayerNorm(epsilon=1e-5, dtype=dtype)
+
+
 class MLP(nn.Module):
     """[..., in] -> [..., out]: hidden layers with `activation`, then a linear layer named `out`."""
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxomarl.base import refuse
-from jaxomarl.networks.mlp import Network, dense, hidden, parameters
+from jaxomarl.networks.mlp import Network, dense, hidden, layer_norm, parameters
 
 
 def decision_transformer(obs: int, actions: int, width: int, layers: int, heads: int, steps: int) -> Network:
@@ -47,9 +47,9 @@ class DecisionTransformer(nn.Module):
         h = hidden(jnp.stack(tokens, axis=-2).reshape(*obs.shape[:-2], 3 * obs.shape[-2], self.width))
         sees = visible(valid)
         for _ in range(self.layers):
-            h = h + self.attended(nn.LayerNorm(dtype=h.dtype)(h), sees)
-            h = h + dense(nn.gelu(dense(nn.LayerNorm(dtype=h.dtype)(h), 4 * self.width)), self.width)
-        return dense(nn.LayerNorm()(h)[..., 1::3, :], self.actions, name="out")
+            h = h + self.attended(layer_norm(h.dtype)(h), sees)
+            h = h + dense(nn.gelu(dense(layer_norm(h.dtype)(h), 4 * self.width)), self.width)
+        return dense(layer_norm()(h)[..., 1::3, :], self.actions, name="out")
 
     def attended(self, h, sees):
         """Attention of every token to those that it sees."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from jaxomarl.presets.games import FAMILY
 from jaxomarl.presets.preset import Preset
 
-TABLE = {  # (task, quality): T and tau of its Table 7, beta (the code's convention) of its Table 10
+TABLE = {  # (task, quality): T and tau of its Table 6, beta (the code's convention) of its Table 10
     ("mpe/spread", "expert"): (3.0, 0.5, 0.001),
     ("mpe/spread", "medium"): (0.5, 0.7, 0.005),
     ("mpe/spread", "random"): (0.5, 0.5, 0.05),
@@ -105,21 +105,36 @@ def with_experts(cases: Mapping[tuple[str, str], Mapping[str, object]]) -> dict[
     return {**cases, **more, ("mpe/spread", "expert-modes"): cases["mpe/spread", "expert"]}
 
 
+OMSD = {
+    "time_limit": "terminal", "gamma": 0.99,
+    "critic_steps": 500_000, "critic_batch": 512, "critic_width": 256,
+    "score_steps": 2_000_000, "score_batch": 512, "score_width": 512,
+    "policy_steps": 100_000, "policy_batch": 512, "policy_width": 256,
+}  # fmt: skip
+OMSD_CASES = with_experts(
+    {at: {"temperature": t, "expectile": tau, "beta": beta} for at, (t, tau, beta) in TABLE.items()}
+)
+PRINTED = {"condition": "state", "weighting": "delta", "beta_convention": "paper", "control_variate": True}
+"""OMSD's equation 6 and its surrogate as printed; its authors' code has obs, vds, code and False."""
+
 PARTICLE = (
     Preset(
         "particle",
         (*FAMILY, "bc", "diffusion-bc", "iql", "iql-ind"),
         ("mpe/*",),
-        {
-            "time_limit": "terminal", "gamma": 0.99,
-            "critic_steps": 500_000, "critic_batch": 512, "critic_width": 256,
-            "score_steps": 2_000_000, "score_batch": 512, "score_width": 512,
-            "policy_steps": 100_000, "policy_batch": 512, "policy_width": 256,
-        },
-        cases=with_experts(
-            {at: dict(temperature=t, expectile=tau, beta=beta) for at, (t, tau, beta) in TABLE.items()}
-        ),
-        about="OMSD's appendix D: T, tau and beta by task and data, a time limit ends an episode",
+        OMSD,
+        cases=OMSD_CASES,
+        about="OMSD's appendix D: T and tau of its Table 6 and beta of its Table 10 by task and data; critic_steps of "
+        "Table 6 (Table 5 has four times as many); a time limit ends an episode, as in its code",
+    ),
+    Preset(
+        "paper",
+        FAMILY,
+        ("mpe/*",),
+        {**OMSD, **PRINTED},
+        cases=OMSD_CASES,
+        about="OMSD as printed: scores told the state, all weight at t = 0.02, z subtracted; the rest is particle's, "
+        "beta too, though it was chosen under the code's weights",
     ),
     Preset(
         "dom2-particle",
@@ -202,9 +217,10 @@ PARTICLE = (
         {
             "noise_mixer": "concat", "data_mixer": "concat", "levels": 10, "eta": 0.5, "polyak": 0.005,
             "policy_lr": 1e-3, "critic_lr": 3e-4, "policy_width": 256, "critic_width": 256, "clip": 0.5,
-            "gamma": 0.95, "policy_batch": 1024, "policy_steps": 200_000,
+            "gamma": 0.99, "policy_batch": 1024, "policy_steps": 200_000,
         },
-        about="DoF-Policy's Table 8 (the largest of its three rates) and f = concat, its curves'; gamma is OMAR's",
+        about="DoF-Policy's Table 8 (the largest of its three rates) and f = concat, its curves'; its code's batch and "
+        "gamma (0.99)",
     ),
     Preset(
         "planner-particle",

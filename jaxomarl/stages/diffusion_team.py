@@ -52,6 +52,7 @@ class Config(diffusion_policy.Config, decentralised.Config):
     """team: the team's. own: each agent's, for own critics alone."""
     critic: str = static(default="joint")
     """joint: Q(state, all actions). own: Q_i(o_i, a_i) for each agent."""
+    gamma: float = 0.99
     eta: float = 0.5
     """Weight of the normalised value in the policies' loss; 0 clones the behaviour."""
     levels: int = static(default=10)

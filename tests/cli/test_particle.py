@@ -1,11 +1,13 @@
 """Commands on the particle tasks: collect, train on a folder, the table, a film; scales and presets."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
 import jaxomarl
+from jaxomarl.algorithms import REGISTRY
 from jaxomarl.base import JaxomarlError
 from jaxomarl.cli import api, commands, plan, table2
 from jaxomarl.presets import PRESETS, find
@@ -93,9 +95,34 @@ def test_the_presets_have_the_tables_values_by_task_and_data():
     assert (given["temperature"], given["expectile"], given["beta"]) == (1.0, 0.9, 0.05)
     assert given["time_limit"] == "terminal" and given["critic_steps"] == 500_000
     assert find("", "mpe/tag", "matd3").name == "online"
+    robot = find("", "mamujoco/3hopper", "omsd").at("mamujoco/3hopper", "expert")
+    assert (robot["critic_steps"], robot["policy_steps"], robot["time_limit"]) == (2_000_000, 100_000, "bootstrap")
     assert find("", "games/bandit", "omsd").name == "mode-seeking"
     ((cfg, _),) = plan.configs("omsd", PRESETS["particle"].at("mpe/tag", "random"), {})
     assert (cfg.beta, cfg.expectile) == (0.5, 0.7)
+
+
+def test_gamma_is_what_each_papers_code_trains_with():
+    """0.95 where OMAR's code leaves its default, robots too; 0.99 where the code or the paper has it."""
+    omars = ("dom2-particle", "omar-particle", "cfcql-particle", "dom2-halfcheetah", "omar-halfcheetah")
+    others = ("dof-particle", "dof-halfcheetah", "particle", "mujoco", "planner-particle", "planner-mujoco")
+    assert {PRESETS[name].cfg["gamma"] for name in (*omars, "cfcql-halfcheetah")} == {0.95}
+    assert {PRESETS[name].cfg["gamma"] for name in (*others, "diffusion-halfcheetah")} == {0.99}
+    assert {REGISTRY[name].Config().gamma for name in ("dof-p", "ind-diffusion")} == {0.99}
+
+
+@pytest.mark.parametrize(
+    ("task", "data", "name", "codes"),
+    [("mpe/tag", "random", "paper", "particle"), ("mamujoco/2halfcheetah", "random", "paper-mujoco", "mujoco")],
+)
+def test_the_paper_preset_pairs_what_the_paper_prints(task, data, name, codes):
+    """State, delta weights and the control variate together; all else is what the preset of its code has."""
+    ((cfg, _),) = plan.configs("omsd", PRESETS[name].at(task, data), {})
+    ((other, _),) = plan.configs("omsd", PRESETS[codes].at(task, data), {})
+    printed = {"condition": "state", "weighting": "delta", "beta_convention": "paper", "control_variate": True}
+    assert dataclasses.asdict(cfg) == dataclasses.asdict(other) | printed
+    assert (other.condition, other.weighting, other.control_variate) == ("obs", "vds", False)
+    assert find("", task, "omsd").name == codes
 
 
 def test_scale_shrinks_steps_and_widths_together_and_leaves_what_was_given():

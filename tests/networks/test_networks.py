@@ -1,5 +1,6 @@
 """Networks against layers written out, their widths (A.3-A.5) and how they start."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +10,8 @@ from jaxomarl.networks.actors import EDGE, actor, start_at, uniform_start
 from jaxomarl.networks.agents import identified, separate, shared
 from jaxomarl.networks.critics import twin, value
 from jaxomarl.networks.denoisers import FREQUENCIES, fourier, mixture, residual_mlp
-from jaxomarl.networks.mlp import Network, ensemble, mlp
+from jaxomarl.networks.mlp import Network, ensemble, layer_norm, mlp
+from jaxomarl.networks.transformer import decision_transformer
 
 
 def some(seed, *shape):
@@ -181,6 +183,23 @@ def test_widths_of_the_noise_network():
     assert len(shapes) == 11  # and no frequencies among the parameters
 
 
+def test_layers_are_normalised_with_pytorchs_epsilon():
+    """Rows of variance 1e-6 show it, and every layer norm of the two networks that follow PyTorch code has it."""
+    x = jnp.array([1e-3, -1e-3])
+    found, _ = layer_norm().init_with_output(jax.random.key(0), x)
+    np.testing.assert_allclose(found, x / np.sqrt(1e-6 + 1e-5), rtol=1e-5)
+    used = []
+
+    def note(call, args, kwargs, context):
+        used.extend([context.module.epsilon] if isinstance(context.module, nn.LayerNorm) else [])
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(note):
+        residual_mlp(2, 3, 8, 2, 0.0, 4).init(jax.random.key(0))
+        decision_transformer(3, 2, 8, 2, 2, 5).init(jax.random.key(0))
+    assert used == [1e-5] * (2 + 5)
+
+
 def residual(p, x, t, cond, blocks):
     """The network of A.4 without dropout, in float64."""
     x, t, cond = (np.asarray(a, np.float64) for a in (x, t, cond))
@@ -190,7 +209,7 @@ def residual(p, x, t, cond, blocks):
     for k in range(blocks):
         norm = p[f"LayerNorm_{k}"]
         centred = h - h.mean(axis=1, keepdims=True)
-        unit = centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + 1e-6)
+        unit = centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + 1e-5)
         inner = np.maximum(
             dense(p, f"Dense_{4 + 2 * k}", unit * np.asarray(norm["scale"]) + np.asarray(norm["bias"])), 0
         )

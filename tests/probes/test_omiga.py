@@ -26,11 +26,12 @@ STEP = dataclasses.replace(CFG, critic_width=8, clip=1e6, polyak=0.2, gamma=0.9,
 
 
 def test_the_slope_is_the_policies_weight():
-    """exp(min(z, 10)), below, at and beyond the cut, where the loss goes on as a line."""
-    z = jnp.array([-20.0, -1.0, 0.0, 3.0, CAP, 12.0, 40.0])
-    np.testing.assert_allclose(jax.vmap(jax.grad(gumbel))(z), np.exp(np.minimum(z, CAP)), rtol=1e-5)
-    np.testing.assert_allclose(gumbel(z[:5]), np.exp(z[:5]), rtol=1e-5)
-    np.testing.assert_allclose(gumbel(z[5]), np.exp(CAP) * 3, rtol=1e-5)
+    """exp(z) cut at -10 and 10 as in OMIGA's code: within, at and beyond the cuts, where the loss is two lines."""
+    z = jnp.array([-20.0, -CAP, -1.0, 0.0, 3.0, CAP, 12.0, 40.0])
+    np.testing.assert_allclose(jax.vmap(jax.grad(gumbel))(z), np.exp(np.clip(z, -10, 10)), rtol=1e-5)
+    np.testing.assert_allclose(gumbel(z[1:6]), np.exp(z[1:6]), rtol=1e-5)
+    np.testing.assert_allclose(gumbel(z[6]), np.exp(CAP) * 3, rtol=1e-5)
+    np.testing.assert_allclose(gumbel(z[0]), np.exp(-CAP) * -9, rtol=1e-5)
 
 
 def test_a_value_that_fell_far_behind_is_pulled_up():
