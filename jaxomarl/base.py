@@ -135,6 +135,26 @@ Recipe = Callable[[Key[Array, ""], int], Episodes]
 """(key, rows) -> episodes with that many transitions (rounded up to whole episodes), on the device."""
 
 
+class Behaviours(NamedTuple):
+    """The K joint behaviours that made a data set: behaviour k acts by N(m_k(o), std^2 I), clipped to [-1, 1]."""
+
+    params: dict[str, Any]
+    """Perceptrons as `envs.stored.play` takes them, whose outputs are the means; leaves lead with [K, N]."""
+    numbers: Int[np.ndarray, " K"]
+    """What `Dataset.behaviour` calls them."""
+    shares: Float[np.ndarray, " K"]
+    """Their shares of the transitions, which sum to 1."""
+    std: float
+    """Standard deviation of every action column, before the action is clipped to [-1, 1]."""
+
+
+class Source(NamedTuple):
+    """Which recipe made a data set."""
+
+    task: str
+    quality: str
+
+
 class Scale(NamedTuple):
     """Team returns that a normalised score calls 0 and 100, and where they come from."""
 
@@ -168,6 +188,7 @@ class Task(NamedTuple):
     rows: int = 100_000  # transitions in a data set made on demand
     scale: Scale | None = None  # of normalised scores, under the environment's dialect
     fields: Fields | None = None  # names of the columns, where the task has them
+    behaviours: Mapping[str, Callable[[], Behaviours]] = {}  # who made a quality's data, where that is known
 
 
 # --- the data ---
@@ -221,6 +242,7 @@ class Dataset:
     behaviour: Int[Array, " M"]
     extra: dict[str, Array]  # what prepare() adds: returns-to-go, alive, available, ...
     layout: Layout = dataclasses.field(metadata={"static": True})
+    source: Source | None = dataclasses.field(default=None, metadata={"static": True})  # None: not one of our recipes
 
     obs = property(lambda self: self.layout.unpack(self.rows)["obs"], doc="[M, N, O]")
     state = property(lambda self: self.layout.unpack(self.rows)["state"], doc="[M, S]")

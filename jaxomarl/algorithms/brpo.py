@@ -105,7 +105,7 @@ def pipeline(spec: Spec, cfg: Any, env: Environment | None, variant: Variant) ->
     fields = (*critic.FIELDS, *kept, *extraction.FIELDS)
     return (
         Stage(names[0], learner.algorithm, cfg.critic_steps, cfg.chunk, cfg.every, critic.FIELDS),
-        Stage(names[1], model.algorithm, cfg.score_steps, cfg.chunk, cfg.every, kept),
+        Stage(names[1], model.algorithm, behaviour.steps(cfg), cfg.chunk, cfg.every, kept),
         Stage("policy", final, cfg.policy_steps, cfg.chunk, cfg.every, fields, owner=variant.name),
     )
 

@@ -31,7 +31,8 @@ equation 6), after SRPO (Chen et al. 2024, "Score Regularized Policy Optimizatio
 
 **Checked**. tests/probes/test_omsd_srpo.py (n = 1 is SRPO, step for step, against a step written apart),
 tests/probes/test_gaussian_oracle.py (fixed points), tests/probes/test_bandit_exact.py (end points with exact scores),
-tests/reference/test_extraction.py (which parameters each loss moves; sign), tests/probes/test_scores.py (prefixes).
+tests/reference/test_extraction.py (which parameters each loss moves; sign), tests/probes/test_scores.py (prefixes),
+tests/probes/test_exact_scores.py (exact scores in place of learned ones).
 """
 
 from collections.abc import Callable
@@ -122,7 +123,7 @@ def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stag
         Stage(
             "scores-conditional",
             model.algorithm,
-            cfg.score_steps,
+            behaviour.steps(cfg),
             cfg.chunk,
             cfg.every,
             behaviour.fields("conditional"),

@@ -1,5 +1,6 @@
 """Data sets on demand: a recipe's name -> a packed data set and its manifest."""
 
+import dataclasses
 import difflib
 import zlib
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import jax
 
-from jaxomarl.base import Dataset, Task, refuse
+from jaxomarl.base import Dataset, Source, Task, refuse
 from jaxomarl.data import files, formats
 from jaxomarl.data.dataset import pack
 from jaxomarl.data.fit import fit
@@ -27,7 +28,7 @@ def load(task: Task, quality: str = "", rows: int = 0, seed: int = 0) -> tuple[D
         if rows or seed:
             raise refuse("--rows", "nothing beside a path", rows or seed, "A file's rows are what they are.")
         if (Path(quality) / files.MANIFEST).is_file():
-            return files.load(quality, task.env.spec)
+            return with_source(*files.load(quality, task.env.spec))
         return fit(formats.read(quality), task)
     quality, rows = quality or task.quality, rows or task.rows
     if quality not in task.recipes:
@@ -40,4 +41,12 @@ def load(task: Task, quality: str = "", rows: int = 0, seed: int = 0) -> tuple[D
         raise refuse("--rows", "a positive number of transitions", rows, "Leave it out for the task's default.")
     key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(quality.encode()))
     data = pack(task.recipes[quality](key, rows), task.env.spec)
-    return data, manifest(task, quality, data, origin={"recipe": quality, "rows": rows, "seed": seed})
+    return with_source(data, manifest(task, quality, data, origin={"recipe": quality, "rows": rows, "seed": seed}))
+
+
+def with_source(data: Dataset, found: dict[str, Any]) -> tuple[Dataset, dict[str, Any]]:
+    """The data set, told which recipe made it where its manifest names one, and the manifest."""
+    recipe = found.get("origin", {}).get("recipe")
+    if recipe is None:
+        return data, found
+    return dataclasses.replace(data, source=Source(found["task"], recipe)), found

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from jaxomarl.base import Task, refuse
+from jaxomarl.base import Behaviours, Task, refuse
+from jaxomarl.envs import stored
 from jaxomarl.envs.stateless import EPISODES, Draw, one_step_recipe, stateless
 
 BANDIT_MODE = 0.8
@@ -31,6 +32,11 @@ def _mixture(modes: np.ndarray, mass: np.ndarray, std: float) -> Draw:
     return draw
 
 
+def _known(modes: np.ndarray, mass: np.ndarray, std: float) -> Callable[[], Behaviours]:
+    """Who makes the data that `_mixture` draws."""
+    return lambda: stored.constant(modes[..., None], mass, std, obs=1)
+
+
 # --- bandit ---
 
 
@@ -48,11 +54,13 @@ def bandit() -> Task:
 
     env = stateless((1, 1), rule)
     modes = np.array([[BANDIT_MODE] * 2, [-BANDIT_MODE] * 2])
-    recipes = {
-        name: one_step_recipe(env, _mixture(modes, np.array([0.5, 0.5]), std)) for name, std in BANDIT_STDS.items()
-    }
+    mass = np.array([0.5, 0.5])
+    recipes = {name: one_step_recipe(env, _mixture(modes, mass, std)) for name, std in BANDIT_STDS.items()}
+    known = {name: _known(modes, mass, std) for name, std in BANDIT_STDS.items()}
     about = "r = a_1 a_2, data at (0.8, 0.8) and (-0.8, -0.8); optimum 1 at (1, 1) and (-1, -1)"
-    return Task("games/bandit", env, recipes, quality="std0.3", optimum=1.0, about=about, episodes=EPISODES)
+    return Task(
+        "games/bandit", env, recipes, quality="std0.3", optimum=1.0, about=about, episodes=EPISODES, behaviours=known
+    )
 
 
 Eps = Callable[..., Array]
@@ -120,7 +128,9 @@ def consensus(n: int = 3, modes: int = 2, std: float = 0.0, discrete: bool = Fal
 
     env = stateless((modes if discrete else 1,) * n, rule, discrete)
     played = np.repeat(_levels(modes)[:, None], n, axis=1)
-    draw = draw_discrete if discrete else _mixture(played, np.full(modes, 1 / modes), std)
+    mass = np.full(modes, 1 / modes)
+    draw = draw_discrete if discrete else _mixture(played, mass, std)
+    known = {"default": _known(played, mass, std)} if std > 0 else {}
     about = f"{n} agents agree on one of {modes} levels; optimum 1 at each of the {modes} agreements"
     return Task(
         "games/consensus",
@@ -130,6 +140,7 @@ def consensus(n: int = 3, modes: int = 2, std: float = 0.0, discrete: bool = Fal
         optimum=1.0,
         about=about,
         episodes=EPISODES,
+        behaviours=known,
     )
 
 
@@ -214,11 +225,14 @@ def four_gaussians() -> Task:
         return jnp.asarray(FOUR_MASS, jnp.float32)[quadrant], {"quadrant": quadrant.astype(jnp.float32)}
 
     env = stateless((1, 1), rule)
-    recipe = one_step_recipe(env, _mixture(FOUR_MODES, FOUR_MASS, math.sqrt(FOUR_VARIANCE)))
+    std = math.sqrt(FOUR_VARIANCE)
+    recipe = one_step_recipe(env, _mixture(FOUR_MODES, FOUR_MASS, std))
+    known = {"default": _known(FOUR_MODES, FOUR_MASS, std)}
     about = f"reward = mass of the quadrant ({', '.join(QUADRANTS)}: 0.5, 0.2, 0.2, 0.1); optimum 0.5, top-left"
     return Task(
-        "games/four-gaussians", env, {"default": recipe}, "default", optimum=0.5, about=about, episodes=EPISODES
-    )
+        "games/four-gaussians", env, {"default": recipe}, "default", optimum=0.5, about=about, episodes=EPISODES,
+        behaviours=known,
+    )  # fmt: skip
 
 
 def four_gaussians_joint() -> Float[np.ndarray, "2 2"]:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from jaxomarl.base import Environment, Observation, Recipe, Spec
+from jaxomarl.base import Behaviours, Environment, Observation, Recipe, Spec
 from jaxomarl.envs.recipes import Behaviour, Part, mixture, uniform
 
 NOISE = 0.1
@@ -108,6 +108,39 @@ def recipes(env: Environment, family: Family, task: str) -> Mapping[str, Recipe]
         return lambda key, rows: mixture(env, parts(env, family, task, quality))(key, rows)
 
     return {quality: later(quality) for quality in family.qualities(task)}
+
+
+def behaviours(family: Family, task: str) -> Mapping[str, Callable[[], Behaviours]]:
+    """The Gaussian behaviours of every quality of a task that has no uniform actions in it, read when asked for."""
+
+    def later(quality: str) -> Callable[[], Behaviours]:
+        return lambda: mixed(family, task, quality)
+
+    return {quality: later(quality) for quality in family.qualities(task) if "random" not in family.mixtures[quality]}
+
+
+def mixed(family: Family, task: str, quality: str) -> Behaviours:
+    """The behaviours that make a quality, with the numbers and shares that `parts` gives them."""
+    teams: list[Params] = []
+    numbers: list[int] = []
+    shares: list[float] = []
+    for kind, share in family.mixtures[quality].items():
+        many = family.teams(task, quality, kind)
+        teams += many
+        numbers += [family.numbers[kind] + k for k in range(len(many))]
+        shares += [share / len(many)] * len(many)
+    params = jax.tree.map(lambda *leaves: np.stack(leaves), *teams)
+    return Behaviours(params, np.array(numbers), np.array(shares), NOISE)
+
+
+def constant(modes: Float[np.ndarray, "K N A"], shares: Float[np.ndarray, " K"], std: float, obs: int) -> Behaviours:
+    """Behaviours of a game without observations that matter: the k-th plays about `modes[k]`, which lie within +-1."""
+    count, agents, width = modes.shape
+    sizes = (obs, 1, 1, width)
+    params = {f"kernel_{k}": np.zeros((count, agents, *sizes[k : k + 2]), np.float32) for k in range(3)}
+    params |= {f"bias_{k}": np.zeros((count, agents, 1), np.float32) for k in range(2)}
+    params["bias_2"] = np.arctanh(modes).astype(np.float32)
+    return Behaviours(params, np.arange(count), np.asarray(shares), std)
 
 
 @functools.cache

@@ -26,6 +26,7 @@ from jaxomarl.diffusion.schedules import vp
 from jaxomarl.networks.denoisers import mixture, residual_mlp
 from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import Net, annealed, create, descend
+from jaxomarl.stages import exact_scores
 from jaxomarl.stages.inputs import conditions, flat, stated
 
 FIELDS = (
@@ -65,8 +66,16 @@ def fields(kind: str) -> tuple[str, ...]:
     return (*FIELDS, "order") if kind == "conditional" else FIELDS
 
 
+def steps(cfg: Any) -> int:
+    """Updates of the stage."""
+    return exact_scores.steps(cfg) if cfg.score_model in exact_scores.MODELS else cfg.score_steps
+
+
 def scores(spec: Spec, cfg: Any, kind: str) -> Scores:
     """The behaviour model of a kind; stage `scores-<kind>`. The joint one is a single model with N A columns."""
+    if cfg.score_model in exact_scores.MODELS:
+        order = agent_order(cfg.order if kind == "conditional" else "", spec.agents)
+        return Scores(*exact_scores.scores(spec, cfg, kind, prefix_mask(order)))
     models, name = 1 if kind == "joint" else spec.agents, f"scores-{kind}"
     net, given = model(spec, cfg, kind), conditioned(spec, cfg, kind)
     mask = jnp.asarray(spec.act_mask).reshape(models, -1)

@@ -31,7 +31,7 @@ from jaxomarl.networks.actors import actor, start_at, uniform_start
 from jaxomarl.networks.agents import separate
 from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import Net, annealed
-from jaxomarl.stages import clone, critic
+from jaxomarl.stages import clone, critic, exact_scores
 from jaxomarl.stages.behaviour import agent_order
 from jaxomarl.stages.inputs import flat
 
@@ -42,7 +42,7 @@ CHOICES = {
     "reward": REWARDS,
     "time_limit": TIME_LIMITS,
     "condition": ("obs", "state"),
-    "score_model": ("diffusion", "mixture"),
+    "score_model": ("diffusion", "mixture", *exact_scores.MODELS),
     "weighting": WEIGHTS,
     "beta_convention": ("code", "paper", "normalised"),
     "policy_optimiser": OPTIMISERS,
@@ -59,7 +59,11 @@ class Config(critic.Config, clone.Config):
 
     # --- stage 2: behaviour scores ---
     score_model: str = static(default="diffusion")
-    """diffusion, or mixture: a conditional Gaussian mixture with its exact score (t-free, weight 1)."""
+    """diffusion, or mixture: a conditional Gaussian mixture with its exact score (t-free, weight 1).
+
+    exact: nothing is learned, the scores are those of the stored behaviours that made the data, at their shares of it.
+    exact-posterior: the same with a learned posterior of the behaviour given the condition in place of the shares.
+    """
     condition: str = static(default="obs")
     """What score models see besides actions: obs (the authors' code) or state (the paper)."""
     score_steps: int = static(default=2_000_000)
@@ -104,6 +108,8 @@ def check(spec: Spec, cfg: Any, data: Dataset | None, reward: tuple[str, ...] = 
         raise refuse("--cfg.t-min, --cfg.t-max", "0 < t_min <= t_max <= 1", (cfg.t_min, cfg.t_max), "Widen the range.")
     starting_actions(spec, cfg.start)
     check_transitions(data)
+    if cfg.score_model in exact_scores.MODELS:
+        exact_scores.check(data)
 
 
 def check_order(spec: Spec, order: str) -> None:

@@ -10,9 +10,9 @@ medium and poor lie 50 and 20 % of the way to that. Qualities:
     medium-replay, replay                   equal shares of random, poor and medium, or of all kinds that there are
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from jaxomarl.base import Environment, Recipe, Scale
+from jaxomarl.base import Behaviours, Environment, Recipe, Scale
 from jaxomarl.envs import stored
 from jaxomarl.envs.recipes import random_play
 
@@ -41,10 +41,22 @@ DIALECT, OBSK = "mamujoco-gymnasium-v1", 1
 
 def recipes(env: Environment, task: str, obsk: int) -> Mapping[str, Recipe]:
     """Every quality that can be made for a task: `random` always, the others where behaviours are shipped."""
+    family = shipped(env, task, obsk)
+    return stored.recipes(env, family, task) if family else {"random": random_play(env)}
+
+
+def known(env: Environment, task: str, obsk: int) -> Mapping[str, Callable[[], Behaviours]]:
+    """The behaviours of every quality without random actions, where they are shipped."""
+    family = shipped(env, task, obsk)
+    return stored.behaviours(family, task) if family else {}
+
+
+def shipped(env: Environment, task: str, obsk: int) -> stored.Family | None:
+    """How a task's data are mixed of shipped behaviours; None where there are none of its rules."""
     own = stored.measured(WALKERS.folder).get(task)
     if (env.spec.dialect, obsk) != (DIALECT, OBSK) or own is None:
-        return {"random": random_play(env)}
-    return stored.recipes(env, WALKERS if "expert" in own else SHORT, task)
+        return None
+    return WALKERS if "expert" in own else SHORT
 
 
 def scale(env: Environment, task: str, shift: str) -> Scale | None:

@@ -32,7 +32,8 @@ def _task(
     about = f"{robot} in {env.spec.agents} agents: run forward, 1000 steps"
     made = behaviours.recipes(env, name, obsk)
     quality, scale = "medium" if "medium" in made else "random", behaviours.scale(env, name, shift)
-    return Task(task, env, made, quality, about=about, rows=ROWS, scale=scale, fields=laid.fields)
+    known = behaviours.known(env, name, obsk)
+    return Task(task, env, made, quality, about=about, rows=ROWS, scale=scale, fields=laid.fields, behaviours=known)
 
 
 def _engine(task: str, name: str, robot: Robot, old: bool) -> Engine:

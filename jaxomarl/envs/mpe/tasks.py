@@ -47,7 +47,11 @@ def _task(scenario: Scenario, env: Environment, about: str, standard: bool) -> T
     name = scenario.name
     made = stored.recipes(env, behaviours.PARTICLES, name)
     scale = behaviours.scale(name, env.spec.dialect) if standard else None
-    return Task(f"mpe/{name}", env, made, "medium", about=about, rows=ROWS, scale=scale, fields=fields(scenario))
+    known = stored.behaviours(behaviours.PARTICLES, name)
+    return Task(
+        f"mpe/{name}", env, made, "medium", about=about, rows=ROWS, scale=scale, fields=fields(scenario),
+        behaviours=known,
+    )  # fmt: skip
 
 
 def fields(scenario: Scenario) -> Fields:
