@@ -161,10 +161,10 @@ def test_a_posterior_learns_which_behaviour_an_observation_tells_of():
 @pytest.mark.parametrize("name", ["omsd", pytest.param("brpo-jal", marks=pytest.mark.long)])
 def test_a_system_trains_with_exact_scores(name, tmp_path):
     """The whole pipeline; the stage of the scores learns nothing and so has one update."""
-    small: dict[str, Any] = dict(critic_steps=1, chunk=1, critic_width=8, critic_batch=2, policy_width=8, policy_batch=64)
+    small: dict[str, Any] = dict(critic_steps=1, chunk=1, critic_width=8, critic_batch=2, policy_width=8)
     results = jaxomarl.train(
         name, "games/bandit", "std0.1", seeds=1, rows=50, out=tmp_path / "out", score_model="exact", beta=0.0,
-        policy_steps=2, **small,
+        policy_steps=2, policy_batch=64, **small,
     )  # fmt: skip
     facts = read_json(results.runs[0].path / "run.json")["stages"]
     assert [f["updates"] for name, f in facts.items() if name.startswith("scores-")] == [1]
