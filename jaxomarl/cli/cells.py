@@ -170,7 +170,7 @@ def beside(
     normalised: bool = False,
 ) -> str:
     """Preface and body of a table of cells; arguments as theirs. `normalised`: what is printed counts so."""
-    shown = (records, means(made), printed, key)
+    shown = (records, printed, key)
     said = preface(asked, made, differences, theirs)
     return f"{said}\n{comparison.glance(*shown, normalised)}{comparison.body(*shown, spread, alone)}"
 
@@ -184,15 +184,17 @@ def preface(asked: Asked, cells: Sequence[Cell], differences: Sequence[str], see
         *(f"- {line}" for line in differences),
         f"- {tables.reduced(asked.scale) if asked.scale != 1.0 else 'Scale: the preset of the paper.'}"
         + (f" Besides: {changed}." if changed else ""),
-        f"- Seeds: ours {len(asked.seeds)}, last evaluation; {seeds}",
+        f"- Seeds: ours {len(asked.seeds)}, last policy; {seeds}",
         "",
     ]
     for cell in cells:
         held, scale = cell.manifest, cell.task.scale
         mean = held["return"]["mean"]
+        error = held["return"]["std"] / held["episodes"] ** 0.5
         normal = f", normalised {scale.normalise(mean):.1f}" if scale else ""
         lines.append(
             f"- {cell.task.name} {cell.quality}: {held['transitions']} transitions of {held['behaviours']} behaviours, "
-            f"mean return {mean:.1f}{normal}, content {held['sha256'][:12]}, dialect {held['dialect']}{cell.note}"
+            f"mean return {mean:.1f} ± {error:.1f} (standard error){normal}, content {held['sha256'][:12]}, "
+            f"dialect {held['dialect']}{cell.note}"
         )
     return "\n".join(lines) + "\n"

@@ -25,7 +25,7 @@ from jaxomarl.envs import stored
 from jaxomarl.envs.catalog import make
 from jaxomarl.networks.actors import actor
 from jaxomarl.networks.agents import separate
-from jaxomarl.results import curves, statistics
+from jaxomarl.results import curves, intervals
 from jaxomarl.results.curves import Point
 from jaxomarl.stages.augmented import Settings
 from jaxomarl.stages.synthetic import Generator, Trained
@@ -137,8 +137,8 @@ def pointed(name: str, values: Float[np.ndarray, "S L"]) -> list[Point]:
     out = []
     for k, lam in enumerate(LAMBDAS[1:], 1):
         for curve, column in (("the policy pulls", values[:, k]), ("no pull", values[:, 0])):
-            low, high = statistics.stratified_bootstrap(column[:, None], statistics.mean)
-            out.append(Point(f"{name} policy", curve, lam, float(column.mean()), low, high, len(column)))
+            low, high = intervals.interval(intervals.of_samples(column))
+            out.append(Point(f"{name} policy", curve, lam, float(column.mean()), float(low), float(high), len(column)))
     return out
 
 

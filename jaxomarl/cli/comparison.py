@@ -5,12 +5,16 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 
+from jaxomarl.results import tables
 from jaxomarl.results.tables import Record
 
 Published = Mapping[tuple[str, str, str], tuple[float, float]]
 """(task, data, system) -> printed mean and spread."""
 
-HEAD = ("task", "data", "system", "return, mean ± std", "95 % of the IQM", "share of the data's mean", "normalised")
+HEAD = (
+    "task", "data", "system", "seeds", "episodes", "mean [95 %]", "std", "IQM [95 %]",
+    "% of data's mean [95 %]", "normalised [95 %]", "best in training",
+)  # fmt: skip
 
 
 def scores(name: str, number: str = "") -> Published:
@@ -28,33 +32,32 @@ def scores(name: str, number: str = "") -> Published:
 
 def body(
     records: Sequence[Record],
-    means: Mapping[tuple[str, str], float],
     printed: Published,
     key: Callable[[str], str],
     spread: str,
     alone: bool = False,
 ) -> str:
-    """The table, a row for each record, with the published score where the paper prints one.
+    """Return the table, a row for each record with the published score where the paper prints one, and its notes.
 
-    `means` holds the data's mean return by (task, data), and `key` turns a record's task into the paper's. With
-    `alone`, systems that only the paper has get a row below ours of the same task and data.
+    `key` turns a record's task into the paper's. With `alone`, systems that only the paper has get a row below ours
+    of the same task and data.
     """
     out = []
     for r, after in zip(records, [*records[1:], None], strict=True):
         theirs = (printed.get((key(r.task), r.data, name)) for name in called(r))
-        out.append(row(r, means.get((r.task, r.data)), next(filter(None, theirs), None)))
+        out.append(row(r, next(filter(None, theirs), None)))
         if alone and (after is None or (after.task, after.data) != (r.task, r.data)):
             ours = {name for x in records if (x.task, x.data) == (r.task, r.data) for name in called(x)}
             theirs = [s for t, d, s in printed if (t, d) == (key(r.task), r.data) and s not in ours]
             out += [
                 (r.task, r.data, s, *[""] * (len(HEAD) - 3), paper(printed[key(r.task), r.data, s])) for s in theirs
             ]
-    return markdown((*HEAD, f"published ± {spread}"), out)
+    said = "".join(f"\n{line}\n" for line in (*data_means(records), *tables.notes(records)))
+    return markdown((*HEAD, f"published ± {spread}"), out) + said
 
 
 def glance(
     records: Sequence[Record],
-    means: Mapping[tuple[str, str], float],
     printed: Published,
     key: Callable[[str], str],
     normalised: bool = False,
@@ -74,12 +77,12 @@ def glance(
         theirs = {s for t, d, s in printed if t == key(task) and d in data} - {n for r in mine for n in called(r)}
         rows = [(name, *(brief(held.get((name, d)), key(task), printed, normalised) for d in data)) for name in own]
         rows += [(name, *(_mean(printed.get((key(task), d, name))) for d in data)) for name in sorted(theirs)]
-        head = (task, *(f"{d} ({means[task, d]:.1f})" if (task, d) in means else d for d in data))
-        out.append(markdown(head, rows))
+        known = {r.data: f"{r.data} ({tables.data_mean(r)})" for r in mine if r.data_mean is not None}
+        out.append(markdown((task, *(known.get(d, d) for d in data)), rows))
     said = (
-        "Mean return ± std over seeds; in brackets the data's mean return above, and below "
+        "Mean return ± std over seeds; in brackets the data's mean return ± standard error above, and below "
         + ("the normalised score; the printed one" if normalised else "the printed mean")
-        + "; * not converged: the last two evaluations differ by more than their interval.\n"
+        + f". {tables.NOT_CONVERGED}\n"
     )
     return "\n".join([said, *out, ""]) if out else ""
 
@@ -94,18 +97,29 @@ def brief(r: Record | None, task: str, printed: Published, normalised: bool) -> 
     return f"{_score(r)}{'*' * (r.converged is False)}" + (f" ({'; '.join(known)})" if known else "")
 
 
-def row(r: Record, data: float | None, published: tuple[float, float] | None) -> tuple[str, ...]:
-    """One record's cells under `HEAD` and the published score."""
+def row(r: Record, published: tuple[float, float] | None) -> tuple[str, ...]:
+    """Return one record's cells under `HEAD` and the published score."""
     return (
         r.task,
         r.data,
         named(r),
-        _score(r),
-        "" if r.low is None else f"{r.low:.1f} to {r.high:.1f}",
-        f"{r.mean / data:.0%}" if data and data > 0 else "",
-        "" if r.normalised is None else f"{r.normalised:.1f}",
+        str(r.seeds - r.nonfinite),
+        f"{r.episodes} {r.starts}",
+        tables.interval(r, r.mean, r.mean_low, r.mean_high),
+        "" if r.std is None else tables.number(r, r.std),
+        tables.interval(r, r.iqm, r.iqm_low, r.iqm_high),
+        tables.share(r),
+        tables.normalised(r),
+        tables.number(r, r.best),
         paper(published),
     )
+
+
+def data_means(records: Sequence[Record]) -> list[str]:
+    """Return a line with each data set's mean return and its standard error, where the records know them."""
+    known = {(r.task, r.data): tables.data_mean(r) for r in records if r.data_mean is not None}
+    said = [f"{task} {data} {mean}" for (task, data), mean in known.items()]
+    return [f"The data's mean return ± standard error: {'; '.join(said)}."] if said else []
 
 
 def called(r: Record) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from jaxomarl.base import JaxomarlError, Scale
 from jaxomarl.cli import cells, comparison
 from jaxomarl.cli.cells import Asked, Cell
 from jaxomarl.cli.session import Results
-from jaxomarl.results import curves, statistics, store
+from jaxomarl.results import curves, intervals, store
 from jaxomarl.results.curves import Point
 
 Scores = dict[str, np.ndarray]
@@ -23,12 +23,13 @@ def ends(results: Results, scale: Scale | None) -> Scores:
 
 
 def point(panel: str, curve: str, x: float, scores: Sequence[np.ndarray]) -> Point:
-    """The mean of data sets' scores with the 95 % interval of a bootstrap over seeds; nan where a seed diverged."""
+    """Return the mean of data sets' scores with its 95 % t interval over seeds; nan where a seed diverged."""
     table = np.stack(scores, axis=1)
     if not np.isfinite(table).all():
         return Point(panel, curve, x, float("nan"), float("nan"), float("nan"), len(table))
-    low, high = statistics.stratified_bootstrap(table, statistics.mean)
-    return Point(panel, curve, x, float(table.mean()), low, high, len(table))
+    estimate = intervals.average([intervals.of_samples(column) for column in table.T])
+    low, high = intervals.interval(estimate)
+    return Point(panel, curve, x, float(estimate.mean), float(low), float(high), len(table))
 
 
 def keep(

@@ -39,7 +39,8 @@ from jaxomarl.diffusion.schedules import vp
 from jaxomarl.envs.catalog import make
 from jaxomarl.envs.games import bandit_eps, bandit_own_value
 from jaxomarl.presets import PRESETS
-from jaxomarl.results import store
+from jaxomarl.results import store, tables
+from jaxomarl.results.tables import Record
 from jaxomarl.training.runner import Job
 from jaxomarl.training.runner import run as train
 
@@ -152,6 +153,7 @@ def omsd_table1(asked: Asked) -> str:
         if getattr(asked, flag):
             raise refuse(f"--{flag}", "nothing for omsd-table1", getattr(asked, flag), "Its cells are fixed.")
     rows = [("published", "", *(PUBLISHED[s] for s in SYSTEMS))]
+    notes: dict[str, None] = {}  # of the learned scores, each once
     for preset, quality in (("mode-seeking", "std0.3"), ("paper-code", "std0.1")):
         cells = []
         for name in SYSTEMS:
@@ -165,8 +167,9 @@ def omsd_table1(asked: Asked) -> str:
             settings = session.asked(preset, {}, 0, 0, asked.scale)
             session.open_folder(folder, settings, resume=(folder / "sweep.json").exists(), overwrite=False)
             done = session.train_groups(groups, folder, report=lines, stopped=asked.stopped, say=lines.say)
-        learned = {r.system: f"{r.mean:.2f} ± {r.std or 0:.2f} ({r.coordinated:.0%})" for r in done.records}
+        learned = {r.system: _learned(r) for r in done.records}
         rows.append((f"{preset}, learned scores", quality, *(learned[s] for s in SYSTEMS)))
+        notes |= dict.fromkeys(tables.notes(done.records))
     head = ("reward, mean ± std over seeds (coordinated)", "data", *SYSTEMS)
     ends = [
         (str(r["std"]), str(r["beta"]), *(f"({r[s][0]:.2f}, {r[s][1]:.2f})" for s in SYSTEMS))
@@ -174,9 +177,18 @@ def omsd_table1(asked: Asked) -> str:
     ]
     return (
         f"Bandit r = a_1 a_2, {len(seeds)} seeds, starts uniform in +-0.9:\n\n{markdown(head, rows)}\n"
+        f"Learned scores: mean [95 %] ± std. {' '.join(notes)}\n\n"
         f"End points from ({START}) under paper-code with exact scores:\n\n"
         f"{markdown(('data std', 'beta', *SYSTEMS), ends)}"
     )
+
+
+def _learned(r: Record) -> str:
+    """Return a learned policy's reward: mean, interval, spread of the seeds, share coordinated, convergence mark."""
+    found = tables.interval(r, r.mean, r.mean_low, r.mean_high)
+    spread = "" if r.std is None else f" ± {r.std:.2f}"
+    mark = "*" if r.converged is False else ""
+    return f"{found}{spread} ({r.coordinated:.0%}){mark}"
 
 
 def _cell(reward: np.ndarray, ends: np.ndarray) -> str:

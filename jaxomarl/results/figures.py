@@ -13,7 +13,7 @@ from jaxomarl.base import refuse
 from jaxomarl.results import statistics
 from jaxomarl.results.canvas import COLOURS, Figure, grid, legend, quiet, save
 from jaxomarl.results.store import Row
-from jaxomarl.results.tables import Record
+from jaxomarl.results.tables import Record, coverage
 
 COORDINATED, ASTRAY, SAMPLE = "#0072B2", "#D55E00", "#C9A227"
 
@@ -141,6 +141,10 @@ def _field_legend(figure: Figure, walked: bool, diverged: bool) -> None:
 # --- scores ---
 
 
+CURVES = "Evaluations in training, on common starts; band: one standard error of the seeds."
+"""What is said above learning curves."""
+
+
 def learning_curves(
     path: str | Path,
     rows: Iterable[Row],
@@ -148,10 +152,11 @@ def learning_curves(
     labels: Mapping[str, str] | None = None,
     note: str = "",
 ) -> Figure:
-    """Draw each system's mean over seeds against the step, with its bootstrap interval, one panel per (task, data).
+    """Draw each system's mean over seeds against the step, one panel per (task, data).
 
-    A curve is one (system, config, stage); `labels` maps a config's digest to words for it. A cross marks a step at
-    which a seed is missing or not finite: the mean there is over the others.
+    A curve is one (system, config, stage), and its band is one standard error of the seeds. Curves are of training's
+    evaluations, on starts that all seeds and systems share. `labels` maps a config's digest to words for it. A cross
+    marks a step at which a seed is missing or not finite: the mean there is over the others.
     JaxomarlError where no row has the metric.
     """
     panels = _curves(rows, metric, labels or {})
@@ -177,10 +182,15 @@ def learning_curves(
         panel.tick_params(labelsize=8)
         quiet(panel)
     _curve_legend(figure, axes, marked)
-    return save(figure, path, note)
+    return save(figure, path, _caption([CURVES, note]))
 
 
 Curve = dict[int, dict[int, float]]  # seed -> step -> mean over episodes
+
+
+def _caption(parts: Sequence[str]) -> str:
+    """The lines of a figure's note."""
+    return "\n".join(filter(None, parts))
 
 
 def _curves(rows: Iterable[Row], metric: str, labels: Mapping[str, str]) -> dict[tuple[str, str], dict[str, Curve]]:
@@ -207,9 +217,9 @@ def _band(seeds: Curve) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray,
     columns = [np.array([curve.get(step, np.nan) for curve in seeds.values()]) for step in steps]
     finite = [column[np.isfinite(column)] for column in columns]
     means = [float(statistics.mean(x)) if len(x) else np.nan for x in finite]
-    bands = np.array([statistics.stratified_bootstrap(x, statistics.mean, reps=1000) for x in finite])
+    errors = np.array([float(statistics.std(x)) / len(x) ** 0.5 if len(x) else np.nan for x in finite])
     whole = np.array([len(x) == len(seeds) for x in finite])
-    return np.array(steps), np.array(means), bands[:, 0], bands[:, 1], whole
+    return np.array(steps), np.array(means), means - errors, means + errors, whole
 
 
 def _curve_legend(figure: Figure, axes: Sequence[Any], marked: bool) -> None:
@@ -225,7 +235,8 @@ def _curve_legend(figure: Figure, axes: Sequence[Any], marked: bool) -> None:
 def score_intervals(path: str | Path, records: Sequence[Record], note: str = "") -> Figure:
     """Draw each record's IQM and 95 % interval of the final return as point and whisker, one panel per (task, data).
 
-    Systems run down the panel in order of their names; a record with diverged seeds says so beside its name.
+    Systems run down the panel in order of their names; a record with diverged seeds says so next to its name. The
+    caption says what the intervals cover.
     JaxomarlError where there is no record.
     """
     if not records:
@@ -244,13 +255,15 @@ def score_intervals(path: str | Path, records: Sequence[Record], note: str = "")
         panel.set_xlabel("final return, IQM over seeds with 95 % interval", fontsize=9)
         panel.tick_params(axis="x", labelsize=8)
         quiet(panel)
-    return save(figure, path, note)
+    return save(figure, path, _caption([*coverage(records), note]))
 
 
 def _whisker(panel: Any, y: int, record: Record) -> None:
     colour = COLOURS[0]
-    if record.low is not None:
-        panel.plot([record.low, record.high], [y, y], color=colour, linewidth=4, alpha=0.35, solid_capstyle="butt")
+    if record.iqm_low is not None:
+        panel.plot(
+            [record.iqm_low, record.iqm_high], [y, y], color=colour, linewidth=4, alpha=0.35, solid_capstyle="butt"
+        )
     panel.plot(record.iqm, y, "o", color=colour, markersize=6, markeredgecolor="white", mew=0.8)
 
 

@@ -1,5 +1,6 @@
 """Tables from return rows: one record per cell; final and best scores never mix, and no diverged seed is hidden."""
 
+import textwrap
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -8,14 +9,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxomarl.base import refuse
-from jaxomarl.results import statistics
+from jaxomarl.results import intervals, statistics
+from jaxomarl.results.intervals import Estimate
 from jaxomarl.results.store import Row, Run, write_bytes, write_table
-
-LEVEL, REPS = 0.95, 2000  # of every interval, with bootstrap seed 0
 
 
 class Record(NamedTuple):
-    """One cell of the study: the runs that differ only in their seed. Scores are over finished, finite seeds."""
+    """One cell of the study: the runs that differ only in their seed. Scores are over finished, finite seeds.
+
+    Intervals are 95 % ones of `results.intervals`; an end is None where there is none, for want of values.
+    """
 
     task: str
     data: str
@@ -29,17 +32,26 @@ class Record(NamedTuple):
     unfinished: int  # runs without an evaluation at `step`
     starts: str  # of the final score's episodes: "fresh" for every seed, or "common" to all seeds and systems
     episodes: int  # of one seed's final score
+    covers: str  # what the intervals cover: "seeds and episodes", "seeds" or "episodes"
     mean: float  # over seeds, of each seed's mean episode return at `step`; nan where no seed is finite
-    std: float | None  # over seeds, ddof = 1; None below two seeds, as the three below
-    se: float | None  # std / sqrt(seeds)
-    iqm: float
-    low: float | None  # 95 % stratified bootstrap interval of the IQM
-    high: float | None
+    mean_low: float | None
+    mean_high: float | None
+    std: float | None  # of the seeds' mean returns, ddof = 1; None below two seeds
+    iqm: float  # interquartile mean of the seeds' mean returns
+    iqm_low: float | None
+    iqm_high: float | None
+    data_mean: float | None  # mean episode return of the data; None where run.json does not say
+    data_se: float | None  # standard error of `data_mean`: std / sqrt(episodes)
+    share: float | None  # mean / data_mean; None where the data's mean is not positive
+    share_low: float | None
+    share_high: float | None
+    normalised: float | None  # `mean` between the task's random (0) and expert (100) returns; None where it has none
+    normalised_low: float | None
+    normalised_high: float | None
     coordinated: float | None  # share of the final episodes; None where the task does not tell
     converged: bool | None  # False where training's last two evaluations differ by more than two standard errors
-    normalised: float | None  # `mean` between the task's random (0) and expert (100) returns; None where it has none
     scale: float  # of the preset's steps and widths; 1 is the paper's size
-    best: float  # mean over the same seeds of each one's best evaluation: biased upwards, never compared with `mean`
+    best: float  # mean over the same seeds of each one's best evaluation in training: biased upwards
 
 
 Values = dict[tuple[int, str], list[float]]  # (step, metric) -> episodes
@@ -113,11 +125,10 @@ def _record(cell: tuple, training: list[Values], final: list[Values], info: Mapp
     evaluated = [[v for v in curves[i].values() if np.isfinite(v)] for i in finite]
     best = [max(x) for x in evaluated if x]
     told = [x for i in finite if (x := runs[i].get((step, "coordinated")))]
-    few = len(scores) < 2
-    spread = float(statistics.std(scores))
-    mean = float(statistics.mean(scores)) if finite else float("nan")
-    ends = info.get("normaliser")
-    low, high = statistics.stratified_bootstrap(scores, statistics.iqm, REPS, LEVEL)
+    estimate = None
+    if finite:
+        single = np.array(runs[finite[0]][step, "return"], np.float64)
+        estimate = intervals.of_samples(scores if len(finite) > 1 else single)
     return Record(
         task=task,
         data=data,
@@ -131,18 +142,73 @@ def _record(cell: tuple, training: list[Values], final: list[Values], info: Mapp
         unfinished=len(runs) - len(done),
         starts="fresh" if fresh else "common",
         episodes=max(len(runs[i][step, "return"]) for i in done),
-        mean=mean,
-        std=None if few else spread,
-        se=None if few else spread / len(scores) ** 0.5,
-        iqm=float(statistics.iqm(scores)) if finite else float("nan"),
-        low=None if few else low,
-        high=None if few else high,
+        covers=_covers(len(finite), fresh),
+        std=float(statistics.std(scores)) if len(finite) > 1 else None,
         coordinated=float(np.mean([np.mean(x) for x in told])) if told else None,
         converged=_settled([curves[i] for i in finite]),
-        normalised=100.0 * (mean - ends["random"]) / (ends["expert"] - ends["random"]) if ends else None,
         scale=float(info.get("scale", 1.0)),
         best=float(np.mean(best)) if best else float("nan"),
+        **_mean(estimate),
+        **_iqm(scores, estimate),
+        **_share(estimate, info.get("data_return")),
+        **_normalised(estimate, info.get("normaliser")),
     )
+
+
+def _covers(seeds: int, fresh: bool) -> str:
+    """Return the sources of error that a cell's intervals cover."""
+    if seeds < 2:
+        return "episodes"
+    return "seeds and episodes" if fresh else "seeds"
+
+
+def _mean(estimate: Estimate | None) -> dict[str, Any]:
+    if estimate is None:
+        return {"mean": float("nan"), "mean_low": None, "mean_high": None}
+    low, high = _ends(intervals.interval(estimate))
+    return {"mean": float(estimate.mean), "mean_low": low, "mean_high": high}
+
+
+def _iqm(scores: np.ndarray, estimate: Estimate | None) -> dict[str, Any]:
+    """Return the fields of the interquartile mean of the seeds' scores; one seed's is its mean."""
+    if estimate is None:
+        return {"iqm": float("nan"), "iqm_low": None, "iqm_high": None}
+    single = len(scores) == 1
+    low, high = _ends(intervals.interval(estimate) if single else intervals.iqm(scores))
+    return {"iqm": float(statistics.iqm(scores)), "iqm_low": low, "iqm_high": high}
+
+
+def _share(estimate: Estimate | None, data: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the fields of the data's mean return, as run.json gives it, and of the score's share of it."""
+    found: dict[str, Any] = dict.fromkeys(("data_mean", "data_se", "share", "share_low", "share_high"))
+    if not data or not all(isinstance(data.get(key), int | float) for key in ("mean", "std", "episodes")):
+        return found
+    error = data["std"] / data["episodes"] ** 0.5
+    found |= {"data_mean": float(data["mean"]), "data_se": float(error)}
+    if estimate is None or data["mean"] <= 0:
+        return found
+    degrees = max(data["episodes"] - 1.0, 1.0)
+    known = Estimate(*(np.asarray(x, np.float64) for x in (data["mean"], error**2, degrees)))
+    low, high = _ends(intervals.share(estimate, known))
+    return {**found, "share": float(estimate.mean / known.mean), "share_low": low, "share_high": high}
+
+
+def _normalised(estimate: Estimate | None, ends: Mapping[str, float] | None) -> dict[str, Any]:
+    """Return the fields of the normalised score, where the task has references."""
+    if not ends:
+        return dict.fromkeys(("normalised", "normalised_low", "normalised_high"))
+    if estimate is None:
+        return {"normalised": float("nan"), "normalised_low": None, "normalised_high": None}
+    references = ends["random"], ends["expert"]
+    low, high = _ends(intervals.scaled(intervals.interval(estimate), *references))
+    middle, _ = intervals.scaled((estimate.mean, estimate.mean), *references)
+    return {"normalised": float(middle), "normalised_low": low, "normalised_high": high}
+
+
+def _ends(ends: intervals.Ends) -> tuple[float | None, float | None]:
+    """Return an interval's ends as numbers, or None where there are none."""
+    low, high = map(float, ends)
+    return (low, high) if np.isfinite([low, high]).all() else (None, None)
 
 
 def _last(runs: Sequence[Values]) -> int | None:
@@ -167,21 +233,26 @@ def _settled(curves: list[dict[int, float]]) -> bool | None:
 
 # --- writers ---
 
+WORDS = ("task", "data", "system", "starts")
+"""Columns of words."""
+WIDTH = 100
+"""Columns of a terminal that notes keep to."""
+
 
 def markdown(records: Sequence[Record]) -> str:
     """The records as a markdown table, with a note where seeds diverged or are not finished."""
-    header, rows, notes = _cells(records)
+    header, rows, said = _cells(records)
     escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    aligned = _aligned([header, ["---" if c < 3 else "---:" for c in range(len(header))], *escaped])
-    lines = ["| " + " | ".join(row) + " |" for row in aligned]
-    return "\n".join(lines + [f"\n{note}" for note in notes]) + "\n"
+    rule = ["---" if name in WORDS else "---:" for name in header]
+    lines = ["| " + " | ".join(row) + " |" for row in _aligned([header, rule, *escaped])]
+    return "\n".join(lines + [f"\n{note}" for note in said]) + "\n"
 
 
 def text(records: Sequence[Record]) -> str:
     """The records as aligned columns for the terminal, with the same notes."""
-    header, rows, notes = _cells(records)
+    header, rows, said = _cells(records)
     lines = ["  ".join(row).rstrip() for row in _aligned([header, *rows])]
-    return "\n".join([*lines, *notes]) + "\n"
+    return "\n".join([*lines, *(textwrap.fill(note, WIDTH) for note in said)]) + "\n"
 
 
 def write_summary(folder: str | Path, records: Sequence[Record]) -> None:
@@ -191,35 +262,91 @@ def write_summary(folder: str | Path, records: Sequence[Record]) -> None:
 
 
 def _aligned(rows: list[list[str]]) -> list[list[str]]:
-    """Pad every column to its widest cell: names to the left, numbers (from the fourth column on) to the right."""
+    """Pad every column to its widest cell: words to the left, numbers to the right. The first row has the names."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    pad = [str.ljust if c < 3 else str.rjust for c in range(len(widths))]
+    pad = [str.ljust if name in WORDS else str.rjust for name in rows[0]]
     return [[pad[c](cell, widths[c]) for c, cell in enumerate(row)] for row in rows]
 
 
 def _cells(records: Sequence[Record]) -> tuple[list[str], list[list[str]], list[str]]:
-    """(header, rows, notes); a column that says nothing in any row is left out."""
+    """(header, rows, notes); a column that says nothing is left out, and what all rows share stands in a note."""
     names = [(r.task, r.data, r.system, r.swept) for r in records]
     columns = {
         "task": [r.task for r in records],
         "data": [r.data for r in records],
-        "system": [" ".join(filter(None, (r.system, r.swept, _digest(r, names)))) for r in records],
+        "system": [_system(r, names) for r in records],
         "step": [str(r.step) for r in records],
         "seeds": [_seeds(r) for r in records],
-        "final mean ± std": [_spread(r) for r in records],
-        "final IQM [95 % interval]": [_interval(r) for r in records],
-        "normalised": ["" if r.normalised is None else f"{r.normalised:.1f}" for r in records],
+        "episodes": [str(r.episodes) for r in records],
+        "starts": [r.starts for r in records],
+        "data's mean ± s.e.": [data_mean(r) for r in records],
+        "mean [95 %]": [interval(r, r.mean, r.mean_low, r.mean_high) for r in records],
+        "IQM [95 %]": [interval(r, r.iqm, r.iqm_low, r.iqm_high) for r in records],
+        "% of data's mean [95 %]": [share(r) for r in records],
+        "normalised [95 %]": [normalised(r) for r in records],
         "coordinated": ["" if r.coordinated is None else f"{r.coordinated:.2f}" for r in records],
-        "best in training": [_number(r, r.best) for r in records],
+        "best in training": [number(r, r.best) for r in records],
     }
-    for name in ("normalised", "coordinated"):
-        if not any(columns[name]):
-            del columns[name]
-    diverged, missing = sum(r.nonfinite for r in records), sum(r.unfinished for r in records)
-    notes = [f"! {diverged} diverged (nan or inf): scores are over the finite seeds of that row only."] * (diverged > 0)
-    notes += [f"+ {missing} runs have not reached that step and are not counted."] * (missing > 0)
-    notes += [reduced(scale) for scale in sorted({r.scale for r in records} - {1.0})]
-    return list(columns), [list(row) for row in zip(*columns.values(), strict=True)], notes
+    if all(r.seeds - r.nonfinite < 4 for r in records):
+        del columns["IQM [95 %]"]  # nothing is trimmed: it is the mean
+    columns = {name: column for name, column in columns.items() if any(column)}
+    shared = {name: columns.pop(name)[0] for name in SHARED if len(set(columns.get(name, ()))) == 1}
+    rows = [list(row) for row in zip(*columns.values(), strict=True)]
+    return list(columns), rows, [*_facts(shared), *notes(records)]
+
+
+SHARED = ("task", "data", "step", "seeds", "episodes", "starts", "data's mean ± s.e.")
+"""Columns that become words below the table where all rows agree."""
+
+
+def _facts(shared: Mapping[str, str]) -> list[str]:
+    """Return one line of what all rows have in common."""
+    words = {
+        "task": "{}",
+        "data": "data {}",
+        "step": "step {}",
+        "seeds": "seeds {}",
+        "episodes": "episodes of each {}",
+        "starts": "{} starts",
+        "data's mean ± s.e.": "data's mean return {}",
+    }
+    said = [words[name].format(value) for name, value in shared.items()]
+    return [f"All rows: {', '.join(said)}."] if said else []
+
+
+NOT_CONVERGED = "* not converged: training's last two evaluations differ by more than two standard errors."
+"""What the mark at a system's name means."""
+
+
+def coverage(records: Sequence[Record]) -> list[str]:
+    """Return a sentence for each kind of interval among the records: which starts, and what it covers."""
+    kinds = {r.covers for r in records if r.mean_low is not None}
+    said = []
+    if "seeds and episodes" in kinds:
+        said.append("Fresh starts for every seed: intervals cover seeds and episodes.")
+    if "seeds" in kinds:
+        counts = sorted({r.episodes for r in records if r.covers == "seeds"})
+        same = " or ".join(map(str, counts))
+        said.append(f"Common starts, the same {same} for every seed and system: intervals cover seeds alone.")
+    if "episodes" in kinds:
+        said.append("One seed: the interval covers its episodes alone.")
+    return said
+
+
+def notes(records: Sequence[Record]) -> list[str]:
+    """Return what has to be known to read the records' numbers: what intervals cover, marks, scale."""
+    said = coverage(records)
+    if any(np.isfinite(r.best) for r in records):
+        said.append("Best in training: each seed's best evaluation on common starts, biased upwards.")
+    if any(r.converged is False for r in records):
+        said.append(NOT_CONVERGED)
+    diverged = sum(r.nonfinite for r in records)
+    missing = sum(r.unfinished for r in records)
+    if diverged:
+        said.append(f"! {diverged} diverged (nan or inf): scores are over the finite seeds of that row only.")
+    if missing:
+        said.append(f"+ {missing} runs have not reached that step and are not counted.")
+    return said + [reduced(scale) for scale in sorted({r.scale for r in records} - {1.0})]
 
 
 def reduced(scale: float) -> str:
@@ -228,9 +355,12 @@ def reduced(scale: float) -> str:
     return f"Scale {scale:g}: steps are {scale:g} and widths {size:.2g} times the preset's, but for what was set."
 
 
-def _digest(r: Record, names: list[tuple[str, str, str, str]]) -> str:
-    """The config's digest, shown only where nothing else tells two rows apart."""
-    return f"({r.config[:8]})" if names.count((r.task, r.data, r.system, r.swept)) > 1 else ""
+def _system(r: Record, names: list[tuple[str, str, str, str]]) -> str:
+    """Return the system and what was swept; the config's digest only where nothing else tells two rows apart."""
+    twins = names.count((r.task, r.data, r.system, r.swept)) > 1
+    digest = f"({r.config[:8]})" if twins else ""
+    mark = "*" if r.converged is False else ""
+    return " ".join(filter(None, (r.system, r.swept, digest))) + mark
 
 
 def _seeds(r: Record) -> str:
@@ -238,14 +368,46 @@ def _seeds(r: Record) -> str:
     return finite + (f" +{r.unfinished}" if r.unfinished else "")
 
 
-def _spread(r: Record) -> str:
-    return _number(r, r.mean) + ("" if r.std is None else f" ± {_number(r, r.std)}") + (" !" if r.nonfinite else "")
+def data_mean(r: Record) -> str:
+    """Return the data's mean return and its standard error; "" where they are not known."""
+    if r.data_mean is None or r.data_se is None:
+        return ""
+    digits = _digits(r.data_mean)
+    return f"{r.data_mean:.{digits}f} ± {r.data_se:.{digits}f}"
 
 
-def _interval(r: Record) -> str:
-    return _number(r, r.iqm) + ("" if r.low is None else f" [{_number(r, r.low)}, {_number(r, r.high)}]")
+def interval(r: Record, x: float, low: float | None, high: float | None) -> str:
+    """Return a number of a row and its interval."""
+    return number(r, x) + ("" if low is None else f" [{number(r, low)}, {number(r, high)}]")
 
 
-def _number(r: Record, x: float | None) -> str:
-    """One number of a row, which has two decimals for small scores, one for hundreds, none for tens of thousands."""
-    return "" if x is None else f"{x:.{2 if abs(r.mean) < 100 else 1 if abs(r.mean) < 10_000 else 0}f}"
+def share(r: Record) -> str:
+    """Return the share of the data's mean and its interval, in per cent."""
+    if r.share is None:
+        return ""
+    interval = ""
+    if r.share_low is not None and r.share_high is not None:
+        interval = f" [{100 * r.share_low:.1f}, {100 * r.share_high:.1f}]"
+    return f"{100 * r.share:.1f}{interval}"
+
+
+def normalised(r: Record) -> str:
+    """Return the normalised score and its interval."""
+    if r.normalised is None:
+        return ""
+    interval = "" if r.normalised_low is None else f" [{r.normalised_low:.1f}, {r.normalised_high:.1f}]"
+    return f"{r.normalised:.1f}{interval}"
+
+
+def _digits(x: float) -> int:
+    """Return two decimals for small scores, one for hundreds, none for tens of thousands."""
+    if abs(x) < 100:
+        return 2
+    return 1 if abs(x) < 10_000 else 0
+
+
+def number(r: Record, x: float | None) -> str:
+    """Return one number of a row, with as many decimals as its mean has; "" where there is none."""
+    if x is None or (np.isnan(x) and np.isfinite(r.mean)):
+        return ""
+    return f"{x:.{_digits(r.mean)}f}"

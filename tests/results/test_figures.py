@@ -135,7 +135,9 @@ def test_score_intervals_draws_each_record(tmp_path):
     assert [label.get_text() for label in expert.get_yticklabels()] == ["bc\n1 of 4 diverged", "omsd\n4 of 4 diverged"]
     whisker, point = medium.lines[:2]
     record = next(r for r in records if r.data == "medium")
-    assert whisker.get_xdata().tolist() == [record.low, record.high] and point.get_xdata().tolist() == [record.iqm]
+    assert whisker.get_xdata().tolist() == [record.iqm_low, record.iqm_high] and point.get_xdata().tolist() == [
+        record.iqm
+    ]
     with pytest.raises(JaxomarlError, match="one record"):
         figures.score_intervals(tmp_path / "b.png", [])
 

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from jaxomarl.base import JaxomarlError
-from jaxomarl.results import statistics, store, tables
+from jaxomarl.results import intervals, store, tables
 
 STEPS = np.array([100, 200, 300])
 
@@ -36,9 +36,10 @@ def test_the_summary_takes_the_final_evaluation_and_keeps_the_best_apart():
     assert record.step == 300 and record.seeds == 16 and record.episodes == 8
     assert record.mean == pytest.approx(final.mean(), rel=1e-12)
     assert record.std == pytest.approx(final.std(ddof=1), rel=1e-12)
-    assert record.se == pytest.approx(stats.sem(final), rel=1e-12)
+    expected = stats.ttest_1samp(final, 0.0).confidence_interval(0.95)
+    assert (record.mean_low, record.mean_high) == pytest.approx((expected.low, expected.high), rel=1e-12)
     assert record.iqm == pytest.approx(stats.trim_mean(final, 0.25), rel=1e-12)
-    assert (record.low, record.high) == pytest.approx(statistics.stratified_bootstrap(final), rel=1e-12)
+    assert (record.iqm_low, record.iqm_high) == intervals.iqm(final)
     assert record.best == pytest.approx(returns.mean(-1).max(1).mean(), rel=1e-12)
     assert record.best > 45 > 15 > record.mean
     assert record.coordinated is None and record.nonfinite == record.unfinished == 0
@@ -80,10 +81,8 @@ def test_rows_may_come_in_any_order_and_other_stages_do_not_count():
     early = [row._replace(stage="teacher", step=9000, value=1e6) for row in rows]
     shuffled = [(rows + early)[i] for i in np.random.default_rng(0).permutation(2 * len(rows))]
     (a,), (b,) = tables.summary(rows, runs), tables.summary(shuffled, runs[::-1])
-    assert a._replace(mean=0, std=0, se=0, iqm=0, low=0, high=0, best=0) == b._replace(
-        mean=0, std=0, se=0, iqm=0, low=0, high=0, best=0
-    )
-    assert (b.mean, b.std, b.iqm, b.best) == pytest.approx((a.mean, a.std, a.iqm, a.best), rel=1e-12)
+    for x, y in zip(a, b, strict=True):
+        assert x == y or x == pytest.approx(y, rel=1e-9)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -106,7 +105,7 @@ def test_where_every_seed_diverged_the_score_is_nan():
     runs, rows = study(returns)
     (record,) = tables.summary(rows, runs)
     assert np.isnan([record.mean, record.iqm, record.best]).all()
-    assert record.std is record.low is None
+    assert record.std is record.mean_low is record.iqm_high is None
     assert "0 of 2 !" in tables.text([record]) and "nan" in tables.text([record])
 
 
@@ -128,10 +127,85 @@ def test_an_unfinished_seed_is_counted_and_its_earlier_score_not_mixed_in():
     assert "2 runs have not reached" in tables.text([record])
 
 
-def test_one_seed_has_no_spread():
-    (record,) = tables.summary(*study(curves(1))[::-1])
-    assert record.std is record.se is record.low is record.high is None
-    assert "±" not in tables.text([record]).splitlines()[1]
+def test_one_seeds_interval_covers_its_episodes_alone_and_says_so():
+    returns = curves(1)
+    (record,) = tables.summary(*study(returns)[::-1])
+    expected = stats.ttest_1samp(returns[0, -1], 0.0).confidence_interval(0.95)
+    assert record.std is None and record.covers == "episodes"
+    assert (record.mean_low, record.mean_high) == pytest.approx((expected.low, expected.high), rel=1e-12)
+    assert (record.iqm_low, record.iqm_high) == (record.mean_low, record.mean_high)
+    for text in (tables.text([record]), tables.markdown([record])):
+        assert "covers its episodes alone" in text and "IQM" not in text
+    returns = curves(2)
+    returns[0, -1, 0] = np.nan
+    (record,) = tables.summary(*study(returns)[::-1])
+    assert record.covers == "episodes", "of two seeds one diverged"
+
+
+def test_every_table_says_which_starts_it_rests_on():
+    runs, rows = study(curves(4))
+    (common,) = tables.summary(rows, runs)
+    (own,) = tables.summary(rows, runs, fresh(runs, np.random.default_rng(5).normal(20.0, 1.0, (4, 50))))
+    assert (common.covers, own.covers) == ("seeds", "seeds and episodes")
+    said = {k: tables.markdown([r]) for k, r in (("common", common), ("fresh", own))}
+    assert "the same 8 for every seed and system: intervals cover seeds alone" in said["common"]
+    assert "episodes of each 8, common starts" in said["common"]
+    assert (
+        "intervals cover seeds and episodes" in said["fresh"] and "episodes of each 50, fresh starts" in said["fresh"]
+    )
+    both = tables.text([common, own._replace(config="other")])
+    header = both.splitlines()[0]
+    assert "starts" in header and "episodes" in header and "seeds alone" in both and "seeds and episodes" in both
+
+
+def test_the_datas_mean_has_its_error_and_a_share_of_it_an_interval():
+    returns = curves(4) + 90.0
+    runs, rows = study(returns, data_return={"mean": 125.0, "std": 40.0, "episodes": 1600})
+    (record,) = tables.summary(rows, runs)
+    assert (record.data_mean, record.data_se) == (125.0, 1.0)
+    assert record.share == pytest.approx(record.mean / 125.0)
+    assert record.share_low < record.mean_low / 125.0 < record.share < record.mean_high / 125.0 < record.share_high
+    text = tables.text([record])
+    assert "data's mean return 125.0 ± 1.0" in " ".join(text.split()) and "% of data's mean [95 %]" in text
+    assert f"{100 * record.share:.1f} [{100 * record.share_low:.1f}, {100 * record.share_high:.1f}]" in text
+    for held in (None, {"mean": "nan", "std": 1.0, "episodes": 10}):
+        (bare,) = tables.summary(*study(returns, data_return=held)[::-1])
+        assert bare.share is bare.data_mean is None and "data's mean" not in tables.text([bare])
+    (below,) = tables.summary(*study(returns, data_return={"mean": -5.0, "std": 1.0, "episodes": 9})[::-1])
+    assert below.data_mean == -5.0 and below.share is None, "a share of a loss means nothing"
+
+
+def test_a_normalised_score_has_an_interval():
+    runs, rows = study(curves(4), normaliser={"random": 0.0, "expert": 50.0})
+    (record,) = tables.summary(rows, runs)
+    found = record.normalised, record.normalised_low, record.normalised_high
+    assert found == pytest.approx((2 * record.mean, 2 * record.mean_low, 2 * record.mean_high))
+    assert f"{found[0]:.1f} [{found[1]:.1f}, {found[2]:.1f}]" in tables.text([record])
+
+
+def test_marks_and_the_best_in_training_stand_in_every_table():
+    returns = np.zeros((4, 3, 8)) + np.array([0.0, 50.0, 10.0])[:, None] + np.arange(4.0)[:, None, None]
+    (record,) = tables.summary(*study(returns)[::-1])
+    assert record.converged is False, "from 50 to 10 by a spread of one"
+    for text in (tables.text([record]), tables.markdown([record])):
+        assert "omsd*" in text and "* not converged" in text
+        assert "best in training" in text and "biased upwards" in text
+    returns[:, 1] = returns[:, 2]
+    (record,) = tables.summary(*study(returns)[::-1])
+    assert record.converged is True and "*" not in tables.text([record])
+
+
+def test_a_table_of_two_tasks_fits_a_terminal():
+    records, facts = [], {"data_return": {"mean": 224.1, "std": 41.0, "episodes": 4000}}
+    for task in ("mpe/spread", "mpe/world"):
+        for system in ("bc", "diffusion-ql", "omsd"):
+            more = study(curves(4) + 200.0, task=task, data="medium-expert", system=system, **facts)
+            runs, rows = more
+            records += tables.summary(rows, runs, fresh(runs, np.full((4, 50), 215.0) + np.arange(4.0)[:, None]))
+    assert max(map(len, tables.text(records).splitlines())) <= 130
+    one = tables.text([r for r in records if r.task == "mpe/spread"])
+    assert max(map(len, one.splitlines())) <= 100
+    assert "All rows: mpe/spread, data medium-expert, step 300, seeds 4" in one and "omsd*" in one
 
 
 def test_coordination_is_the_share_of_the_final_episodes():
@@ -153,7 +227,7 @@ def test_cells_are_told_apart_and_sorted_by_value():
     assert [r.config for r in records] == ["c3", "deadbeefcafe", "c2", "c1"]
     lines = tables.text(records).splitlines()
     assert "omsd (c3)" in lines[1] and "omsd (deadbeef)" in lines[2]
-    assert "omsd beta=9.5 " in lines[3] and "omsd beta=10 " in lines[4]
+    assert "omsd beta=9.5*" in lines[3] and "omsd beta=10*" in lines[4]
     assert tables.summary([], runs) == []
     runs, rows = study(curves(2), swept={"hidden": [64, 64], "norm": None})
     assert tables.summary(rows, runs)[0].swept == "hidden=[64, 64] norm=None"
@@ -171,9 +245,9 @@ def test_writers_align_their_columns(tmp_path):
     records = []
     for system, scale in (("omsd", 1.0), ("a|b", 100.0), ("iql", 1e4)):
         records += tables.summary(*study(curves(3) * scale, system=system)[::-1])
-    lines = tables.text(records).splitlines()
+    lines = tables.text(records).splitlines()[:4]
     assert len({len(line) for line in lines}) == 1  # right-aligned numbers end in one column
-    table = tables.markdown(records).splitlines()
+    table = tables.markdown(records).splitlines()[:5]
     assert len({len(line) for line in table}) == 1 and "a\\|b" in table[3]
     tables.write_summary(tmp_path, records)
     assert (tmp_path / "summary.md").read_text() == tables.markdown(records)
