@@ -9,7 +9,7 @@ trajectory agent (appendix C.3).
     2   for each gradient step on a batch of windows:                    stage "planner" (stages/planner.py)
     3       x = alpha_k x^0 + sigma_k z ahead, and the known rows as they are; y_i is dropped with chance 0.25
     4       theta: step down 1/2 mean |f(eps_1(x_1, k, y_1), ..) - z|^2 + mean |h(sg x0) - x^0|^2, x0 the last step's
-    5       phi: step down 1/2 mean |u_i - D(o_i, o_i')|^2, cross-entropy where actions are discrete
+    5       phi: step down 1/2 mean |u_i - D(o_i, o_i')|^2; discrete: cross-entropy over the available actions
     6   act: agent i samples x_i, its own rows written over it before every step, eps = eps_0 + w (eps_y - eps_0), h;
         then plays D(o_i, x_i's next row)
 

@@ -7,11 +7,12 @@
     1   after its middle, and on every skip, h_i <- h_i + g sum_j attention_ij v_j over agents; g is 0 at the start
     2   for each gradient step on a batch of windows:                                             stage "planner"
     3       x = alpha_k x^0 + sigma_k z, and known rows as they are: every agent's history and present (madiff-c), or
-            one agent's, drawn for each window (madiff-d)
+            one agent's, drawn for each window, with zeros for its team-mates' histories (madiff-d)
     4       theta: step down 1/2 mean |eps(x, k, y) - z|^2 over rows that are not known
-    5       phi: step down 1/2 mean |a_i - D(o_i, o_i')|^2
-    6   act: madiff-c samples one joint plan; madiff-d has each agent sample a joint plan from its own rows, its team-
-        mates' rows sampled too, and keep its own part; then agent i plays D(o_i, its next row)
+    5       phi: step down 1/2 mean |a_i - D(o_i, o_i')|^2, cross-entropy over available actions where they are discrete
+    6   act: madiff-c samples one joint plan; madiff-d has each agent sample a joint plan from its own rows, with zeros
+        for its team-mates' histories and their other rows sampled too, and keep its own part; then agent i plays
+        D(o_i, its next row)
 
 **Differs**. The network is told whose plan it sees by channels beside it. Attention is by rows of the sequence, and its
 queries, keys and values are told the time; the paper's figure does not say. Without attention (g = 0) the planners are

@@ -121,7 +121,8 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
 
         def loss(params):
             out = read(params, past, returns, whose(batch.obs), whose(batch.action), step, batch.valid)
-            return jnp.sum(weight * action_error(spec, out, batch.action)) / jnp.maximum(weight.sum(), 1.0)
+            wrong = action_error(spec, out, batch.action, batch.available)
+            return jnp.sum(weight * wrong) / jnp.maximum(weight.sum(), 1.0)
 
         value, grads = jax.value_and_grad(loss)(state.net.params)  # line 3
         return state._replace(net=descend(tx, state.net, grads)), {"policy_loss": value}

@@ -2,7 +2,7 @@
 
 a_i = D(o_i, o_i'),    down mean |a_i - D|^2,  or the cross-entropy of D's logits where actions are discrete
 
-from pairs of neighbouring rows, in the planner's units.
+of the actions that were available, as MADiff's code has it, from pairs of neighbouring rows, in the planner's units.
 """
 
 import jax
@@ -39,18 +39,29 @@ def inverse_loss(
     params: Params,
     obs: Float[Array, "B W N O"],
     action: Float[Array, "B W N A"],
+    available: Float[Array, "B W N A"],
     weight: Float[Array, "B V N"],
 ) -> Float[Array, ""]:
     """Mean over pairs of neighbouring rows (V = W - 1), by `weight`, of the error of the action between them."""
-    each = action_error(spec, net.apply(params, obs[:, :-1], obs[:, 1:]), action[:, :-1])
+    out = net.apply(params, obs[:, :-1], obs[:, 1:])
+    each = action_error(spec, out, action[:, :-1], available[:, :-1])
     return jnp.sum(weight * each) / jnp.maximum(weight.sum(), 1.0)
 
 
-def action_error(spec: Spec, out: Float[Array, "*B N A"], action: Float[Array, "*B N A"]) -> Float[Array, "*B N"]:
-    """Mean square over real columns; where actions are discrete, the cross-entropy of logits `out`."""
+def action_error(
+    spec: Spec,
+    out: Float[Array, "*B N A"],
+    action: Float[Array, "*B N A"],
+    available: Float[Array, "*B N A"],
+) -> Float[Array, "*B N"]:
+    """Mean square over real columns; where actions are discrete, the cross-entropy of logits `out`.
+
+    Logits of actions that were not available have no share in it. What was done counts as available.
+    """
     mask = jnp.asarray(spec.act_mask)
     if spec.discrete:
-        return -jnp.sum(action * mask * jax.nn.log_softmax(jnp.where(mask > 0, out, -1e9)), axis=-1)
+        possible = (mask > 0) & ((available > 0) | (action > 0))
+        return -jnp.sum(action * mask * jax.nn.log_softmax(jnp.where(possible, out, -1e9)), axis=-1)
     return jnp.sum(mask * (out - action) ** 2, axis=-1) / mask.sum(axis=-1)
 
 

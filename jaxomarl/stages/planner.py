@@ -4,7 +4,7 @@ A plan x [N, W, O] is all agents' observations over W = C + 1 + H rows: C of his
 of stages/ranges.py. A `Planner` predicts the noise in it (or the plan itself); the systems make theirs. One update on
 windows of the data (data/windows.py), with t from {1/K .. 1}, y_i agent i's return as a share, d_i ~ Bernoulli(drop):
 
-    x = known rows as they are, elsewhere alpha_t x_0 + sigma_t z
+    x = known rows as they are (planning.known_to), elsewhere alpha_t x_0 + sigma_t z
     L = 1/2 ( mean |f(x, t, y, d) - z|^2 over unknown rows of the episode + mean |a - D(o, o')|^2 over its pairs ) + L_h
 
 where d_i = 1 zeroes the embedding of y_i, and L_h pairs data factorisation with the chain's last step, as in
@@ -27,7 +27,7 @@ from jaxomarl.diffusion.parameterise import noised
 from jaxomarl.diffusion.schedules import cosine
 from jaxomarl.optim import Params, create, descend, polyak
 from jaxomarl.stages.inverse_dynamics import inverse_loss
-from jaxomarl.stages.planning import Planner, Plans, actor, clean, columns, given, seen_by, told
+from jaxomarl.stages.planning import Known, Planner, Plans, actor, clean, columns, known_to, seen_by, told
 from jaxomarl.stages.ranges import knots
 
 
@@ -51,7 +51,8 @@ def planner_stage(spec: Spec, cfg: Any, model: Planner) -> Algorithm:
         def loss(params):
             fit, metrics = planning_loss(spec, cfg, model, params["plan"], obs, batch.valid, y, drawn)
             weight = (batch.valid[:, :-1] * batch.valid[:, 1:])[..., None] * batch.alive[:, :-1]
-            wrong = inverse_loss(spec, model.inverse, params["inverse"], obs, batch.action, weight)
+            taken = batch.action, batch.available
+            wrong = inverse_loss(spec, model.inverse, params["inverse"], obs, *taken, weight)
             return 0.5 * wrong + fit, {**metrics, "inverse_loss": wrong}
 
         grads, metrics = jax.grad(loss, has_aux=True)(state.net.params)
@@ -69,13 +70,13 @@ class Drawn(NamedTuple):
     t: Float[Array, " B"]
     z: Float[Array, "B N W O"]
     drop: Float[Array, "B N"]
-    known: Float[Array, "B N W 1"]  # 1.0 on rows that the model is given
+    rows: Known  # which rows the model is given
 
 
 def noise(key: Key[Array, ""], spec: Spec, cfg: Any, size: int, model: Planner) -> Drawn:
     """Times, noise without padded columns, which agents are not told their return, and which rows are given.
 
-    `model.each`: of history and present one agent's rows alone, drawn for each sample, as an agent will find them.
+    `model.each`: history and present of one agent alone, drawn for each sample, as an agent will find them.
     """
     k_t, k_z, k_drop, k_who = jax.random.split(key, 4)
     n, rows, mask = spec.agents, cfg.history + 1 + cfg.horizon, columns(spec, model)
@@ -83,7 +84,7 @@ def noise(key: Key[Array, ""], spec: Spec, cfg: Any, size: int, model: Planner) 
     z = jax.random.normal(k_z, (size, n, rows, mask.shape[-1])) * mask
     drop = (jax.random.uniform(k_drop, (size, n)) < cfg.drop).astype(jnp.float32)
     who = jax.nn.one_hot(jax.random.randint(k_who, (size,), 0, n), n) if model.each else jnp.ones((size, n))
-    return Drawn(t, z, drop, who[..., None, None] * given(cfg))
+    return Drawn(t, z, drop, known_to(cfg, who))
 
 
 def asked(cfg: Any, batch: Window) -> Float[Array, "B N"]:
@@ -104,16 +105,17 @@ def planning_loss(
     """Half the denoising loss of windows in the model's units, and all of L_h; and both as metrics."""
     mask = columns(spec, model)
     x0, schedule, tell = jnp.swapaxes(obs, 1, 2), cosine(cfg.levels), told(y, drawn.drop)
-    over = lambda x: jnp.where(drawn.known > 0, x0, x)
+    known, given = drawn.rows.known, x0 * drawn.rows.shown
+    over = lambda x: jnp.where(known > 0, given, x)
     out = model.trained(params, over(noised(schedule, x0, drawn.t, drawn.z)), drawn.t, tell)
     wanted = drawn.z if cfg.predict == "noise" else x0
-    weight = (1.0 - drawn.known) * valid[:, None, :, None] * mask
+    weight = (1.0 - known) * valid[:, None, :, None] * mask
     square = lambda error: jnp.sum(weight * error**2) / jnp.maximum(weight.sum(), 1.0)
     fit = square(out - wanted)
     if model.mix is None:
         return 0.5 * fit, {"denoising_loss": fit}
     last = jnp.asarray(1.0 / cfg.levels)
-    near = inpaint(clean(cfg, model.trained, params, tell, mask), x0, drawn.known)
+    near = inpaint(clean(cfg, model.trained, params, tell, mask), given, known)
     rough = jax.lax.stop_gradient(near(noised(schedule, x0, last, drawn.z), last))
     mixed = square(model.mix(params, rough, last, tell) - x0)
     return 0.5 * fit + mixed, {"denoising_loss": fit, "mixer_loss": mixed}

@@ -75,6 +75,25 @@ def given(cfg: Any) -> Float[Array, "W 1"]:
     return (jnp.arange(cfg.history + 1 + cfg.horizon) <= cfg.history).astype(jnp.float32)[:, None]
 
 
+class Known(NamedTuple):
+    """Which rows of a plan are written over before every step: as they are where `shown`, with zeros elsewhere."""
+
+    known: Float[Array, "*B N W 1"]
+    shown: Float[Array, "*B N W 1"]
+
+
+def known_to(cfg: Any, who: Float[Array, "*B N"]) -> Known:
+    """What those agents know whose `who` is 1.0: their own history and present; of the others zeros as history.
+
+    Their team-mates' present is planned with the rows ahead. Source: MADiff's code (its CTDE data and its mask
+    generator), in training and in acting, in the plans' units.
+    """
+    whose = who[..., None, None]
+    shown = whose * given(cfg)
+    past = (jnp.arange(cfg.history + 1 + cfg.horizon) < cfg.history).astype(jnp.float32)[:, None]
+    return Known(jnp.maximum(shown, past), shown)
+
+
 def told(y: Float[Array, "*B N"], drop: Float[Array, "*B N"]) -> Float[Array, "*B N 2"]:
     """[y (1 - d), d]: where d = 1 nothing of y is left."""
     return jnp.stack([jnp.where(drop > 0, 0.0, y), drop], axis=-1)
@@ -142,12 +161,17 @@ def ahead(
 ) -> Float[Array, "N R O"]:
     """The rows after the present that are followed until the next plan; `drawn` as in `sample`."""
     n, kept = spec.agents, slice(cfg.history + 1, cfg.history + 1 + cfg.replan)
-    plan = lambda key, known: sample(key, spec, cfg, model, params, seen, known, drawn)
+
+    def plan(key, who):
+        known, shown = known_to(cfg, who)
+        rows = seen * shown[:, : cfg.history + 1]
+        return sample(key, spec, cfg, model, params, rows, known, drawn)
+
     if not model.each:
-        return plan(key, jnp.broadcast_to(given(cfg), (n, *given(cfg).shape)))[:, kept]
+        return plan(key, jnp.ones(n))[:, kept]
 
     def own(key, i, who):
-        return plan(key, who[:, None, None] * given(cfg))[i, kept]
+        return plan(key, who)[i, kept]
 
     return jax.vmap(own)(jax.random.split(key, n), jnp.arange(n), jnp.eye(n))
 

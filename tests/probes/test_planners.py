@@ -20,7 +20,7 @@ from jaxomarl.diffusion.schedules import cosine
 from jaxomarl.envs.catalog import make
 from jaxomarl.envs.rollout import episodes
 from jaxomarl.networks.mlp import Network
-from jaxomarl.stages import plan_models, plan_student, planner, planning
+from jaxomarl.stages import inverse_dynamics, plan_models, plan_student, planner, planning
 from jaxomarl.stages.ranges import ranged
 
 SPEC = Spec((2, 2), (1, 1), state_dim=2, horizon=6, dialect="track-v1")
@@ -288,7 +288,7 @@ def test_only_unknown_rows_of_the_episode_are_in_the_loss():
     cfg = dof_trajectory.Config(**{**TINY, **CONCAT, "history": 1, "predict": "noise"})
     drawn = planner.noise(jax.random.key(0), SPEC, cfg, 16, stub(None))
     valid = jnp.ones((16, 5)).at[:8, 4].set(0.0)
-    free = (1 - drawn.known) * valid[:, None, :, None]
+    free = (1 - drawn.rows.known) * valid[:, None, :, None]
     obs = jax.random.normal(jax.random.key(1), (16, 5, 2, 2))
 
     def lost(off):
@@ -305,8 +305,10 @@ def test_only_unknown_rows_of_the_episode_are_in_the_loss():
 def test_known_rows_go_in_as_they_are_in_training():
     cfg = dof_trajectory.Config(**{**TINY, **CONCAT, "history": 1})
     drawn, seen = planner.noise(jax.random.key(0), SPEC, cfg, 8, stub(None, True)), []
-    assert (np.asarray(drawn.known.sum(axis=(1, 2, 3))) == 2).all(), "one agent's history and present, in each window"
-    assert 0 < np.asarray(drawn.known[:, 0, 0, 0]).mean() < 1
+    known, shown = (np.asarray(x) > 0 for x in drawn.rows)
+    assert (shown.sum(axis=(1, 2, 3)) == 2).all(), "one agent's history and present, in each window"
+    assert 0 < shown[:, 0, 0, 0].mean() < 1
+    assert known[:, :, 0].all() and (known[:, :, 1] == shown[:, :, 1]).all(), "a team-mate's history, not its present"
     obs = jax.random.normal(jax.random.key(1), (8, 5, 2, 2))
 
     def predict(params, x, t, told):
@@ -317,8 +319,38 @@ def test_known_rows_go_in_as_they_are_in_training():
     planner.planning_loss(SPEC, cfg, model, (), obs, jnp.ones((8, 5)), jnp.full((8, 2), 0.7), drawn)
     x, tell = seen[0]
     clean = np.asarray(x == jnp.swapaxes(obs, 1, 2)).all(axis=-1, keepdims=True)
-    assert (clean == (np.asarray(drawn.known) > 0)).all()
+    assert (clean == shown).all()
+    assert ((np.asarray(x) == 0).all(axis=-1, keepdims=True) == (known & ~shown)).all(), "MADiff-D's zeros"
     assert (np.asarray(tell[..., 0]) == np.where(np.asarray(drawn.drop) > 0, 0, np.float32(0.7))).all()
+
+
+def test_team_mates_histories_are_zeros_in_acting_too():
+    """A model that plans [its team-mate's history, its own present]: MADiff-D's agents read zeros, -C's what was."""
+    cfg = madiff.Config(**{**TINY, "history": 1})
+
+    def predict(params, x, t, told):
+        row = jnp.stack([x[..., ::-1, 0, 0], x[..., :, 1, 1]], axis=-1)
+        return jnp.broadcast_to(row[..., None, :], x.shape)
+
+    seen = jax.random.uniform(jax.random.key(1), (2, 2, 2), minval=-1.0)
+    ahead = lambda each: planning.ahead(jax.random.key(0), SPEC, cfg, stub(predict, each), (), seen)[:, 0]
+    apart, together = ahead(True), ahead(False)
+    np.testing.assert_allclose(apart, np.stack([np.zeros(2), seen[:, 1, 1]], axis=-1), atol=1e-6)
+    np.testing.assert_allclose(together, np.stack([seen[::-1, 0, 0], seen[:, 1, 1]], axis=-1), atol=1e-6)
+
+
+def test_actions_that_were_not_available_have_no_share_in_the_loss():
+    """The cross-entropy of the others; what was done counts as available, whatever the data say."""
+    spec = dataclasses.replace(SPEC, act_dims=(3, 2), discrete=True)
+    out = jnp.array([[0.3, 9.0, -0.2], [1.0, 0.5, 7.0]])
+    action = jnp.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    error = lambda out, available: inverse_dynamics.action_error(spec, out, action, available)
+    legal = jnp.array([[1.0, 0.0, 1.0], [1.0, 0.0, 1.0]])
+    by_hand = np.array([np.log(1 + np.exp(-0.2 - 0.3)), np.log(1 + np.exp(1.0 - 0.5))])
+    np.testing.assert_allclose(error(out, legal), by_hand, rtol=1e-6)
+    assert (error(out, jnp.ones((2, 3)))[0] > 8.0) and error(out, jnp.zeros((2, 3))).sum() == 0
+    slope = jax.grad(lambda out: error(out, legal).sum())(out)
+    assert slope[0, 1] == slope[1, 2] == 0 and (slope[:, 0] != 0).all()
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
@@ -396,18 +428,21 @@ def test_discrete_actions_are_one_hot_and_available():
     ready = plan_models.prepare(spec, cfg, rows)
 
     @jax.jit
-    def once(key, available):
+    def once(key, available, forced):
         state = algorithm.init(key, {}, ready)
-        state, metrics = algorithm.update(key, state, {}, algorithm.batch(key, state, ready))
+        batch = algorithm.batch(key, state, ready)
+        batch = batch._replace(available=jnp.where(forced, batch.action, batch.available))
+        state, metrics = algorithm.update(key, state, {}, batch)
         seen = Observation(jnp.ones((spec.agents, spec.obs_width)), available)
         return algorithm.act(key, state, {}, algorithm.memory, seen)[0], metrics
 
     available = jnp.ones((spec.agents, spec.act_width), bool)
-    free, metrics = once(jax.random.key(0), available)
+    free, metrics = once(jax.random.key(0), available, False)
     assert (free.sum(axis=-1) == 1).all() and set(np.unique(free)) <= {0.0, 1.0}
     assert 0.3 < metrics["inverse_loss"] < 1.5, "not a cross-entropy of two actions"
-    other, _ = once(jax.random.key(0), available & (free == 0))
+    other, metrics = once(jax.random.key(0), available & (free == 0), True)
     assert (other * free == 0).all() and (other.sum(axis=-1) == 1).all()
+    assert metrics["inverse_loss"] == 0.0, "there was nothing to choose"
 
 
 # --- who knows what ---
