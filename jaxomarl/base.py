@@ -95,6 +95,7 @@ class Observation(NamedTuple):
 
     obs: Float[Array, "N O"]
     available: Bool[Array, "N A"]
+    reward: Float[Array, " N"] | None = None  # what each agent received at the step before; None where nobody says
 
 
 class TimeStep(NamedTuple):

@@ -10,10 +10,13 @@
     4       step down 1/2 mean |a - D(o, o')|^2
     5   act: sample a plan for a high return with eps_0 + w (eps_y - eps_0), play D(o, its next row)
 
-**Differs**. It is the single-agent limit of the planners, so it is played centrally. The other limit, each agent a
-Decision Diffuser of its own, is `dof-t` with concat for both mixers and separate networks. The temperature scales the
-chain's start alone (the paper scales every step's noise), and settings are MADiff's and DoF's, for like with like; the
-paper's own history is one present row, `--cfg.history 0`.
+**Differs**.
+
+- It is the single-agent limit of the planners, so it is played centrally. The other limit, each agent a Decision
+  Diffuser of its own, is `dof-t` with concat for both mixers and separate networks.
+- The temperature scales the chain's start alone; the paper scales every step's noise.
+- Settings are MADiff's and DoF's, for like with like; the paper's own history is one present row, `--cfg.history 0`.
+- The return asked for is one number, as the paper's; `target_kind` has targets that the data reach (stages/targets.py).
 
 **Checked**. tests/probes/test_planners.py (rows of all agents reach every action), tests/contract.
 """

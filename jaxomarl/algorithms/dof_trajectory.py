@@ -13,19 +13,28 @@ trajectory agent (appendix C.3).
     6   act: agent i samples x_i, its own rows written over it before every step, eps = eps_0 + w (eps_y - eps_0), h;
         then plays D(o_i, x_i's next row)
 
-**Differs**. In the released code the pass without the condition keeps it three times in four, so that its guidance is
-none; here the embedding is zero in all of it. There all agents share one network whatever is asked for; `networks`
-chooses, and a shared one is told whose plan it sees. Its weights of wconcat are divided by their sum; here they are
-k_i, 1 at the start, and the chain has the same f as the loss. Algorithm 3 draws a level for each agent; f mixes agents,
-so all share one. It drops y after predicting; here before. The low temperature scales the start alone, as the code's.
-Its "consistency" sampler runs on a network that was not trained for it; here one is distilled from the planner
-(stages/plan_student.py). Weights are averaged at every update (0.005), not every tenth from the 2000th on. Rows past an
-episode's end repeat the last one and are not in the loss. h's loss is ours (stages/generator.py). Variants: `attention`
-is DoF+MADiff, agents attending to each other inside their networks; `code_width` is DoF+VAE, a diffusion of codes
-(stages/codes.py) on which D acts too.
+**Differs**.
+
+- In the released code the pass without the condition keeps it three times in four, so that its guidance is none; here
+  the embedding is zero in all of it.
+- There all agents share one network whatever is asked for; `networks` chooses, and a shared one is told whose plan it
+  sees.
+- Its weights of wconcat are divided by their sum; here they are k_i, 1 at the start, and the chain has the same f as
+  the loss.
+- Algorithm 3 draws a level for each agent; f mixes agents, so all share one. It drops y after predicting; here before.
+- The low temperature scales the start alone, as the code's.
+- Its "consistency" sampler runs on a network that was not trained for it; here one is distilled from the planner
+  (stages/plan_student.py).
+- Weights are averaged at every update (0.005), not every tenth from the 2000th on.
+- Rows past an episode's end repeat the last one and are not in the loss. h's loss is ours (stages/generator.py).
+- The return asked for is one number for all steps, as the code's; few rows of the data reach it late in an episode.
+  `target_kind` takes the rewards received from it, or asks for a quantile of the data's (stages/targets.py).
+- Variants: `attention` is DoF+MADiff, agents attending to each other inside their networks; `code_width` is DoF+VAE, a
+  diffusion of codes (stages/codes.py) on which D acts too.
 
 **Checked**. tests/diffusion/test_factorise.py (f and h), tests/probes/test_planners.py (what is known stays; the pass
-without a condition; the queue of history; what is refused; a plan for a high return), tests/contract.
+without a condition; the queue of history; what is refused; a plan for a high return), tests/probes/test_targets.py
+(what is asked for, and who hears of whose rewards), tests/contract.
 """
 
 from typing import Any

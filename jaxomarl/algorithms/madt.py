@@ -10,10 +10,13 @@ transformer is Chen et al. 2021's.
     3       step down mean |f(R_1, o_1, a_1, .., R_c, o_c)_c - a_c|^2 over rows of the episode, or the cross-entropy
     4   act: remember the last C rows; R_t = target x the largest R that the data have at step t; play f's last output
 
-**Differs**. The papers subtract the rewards received from the return asked for. Here agents are not told rewards while
-they act, so line 4 reads what is left to ask for off the data, step by step. The state is not told to the transformer:
-only what an agent sees itself, so that it is played apart. No dropout and no weight decay. Widths are Decision
-Transformer's; MADT prints them for other tasks.
+**Differs**.
+
+- The papers subtract the rewards received from the return asked for; line 4 reads what is left to ask for off the data,
+  step by step, so that it is never more than what some row reached.
+- The state is not told to the transformer: only what an agent sees itself, so that it is played apart.
+- Actions that were not available have no share in the cross-entropy.
+- There is no dropout and no weight decay. Widths are Decision Transformer's; MADT prints them for other tasks.
 
 **Checked**. tests/probes/test_madt.py (no row reads a later one, or one from before its episode; the memory against a
 plain loop; a better return is played when asked for), tests/contract.

@@ -6,6 +6,7 @@ DoF's Tables 14 to 19 and its Figure 8, one command each (`experiments.sweep --s
     steps of the sampler     --cfg.calls 1 2 5 10 20            its kind    --cfg.sampler ddpm ddim
     horizon                  --cfg.horizon 1 2 4 8 16           history     --cfg.history 0 1 2 4 8
     weight of guidance       --cfg.guidance 0 1 1.2 1.4 1.6 1.8 return      --cfg.target 0.3 0.6 0.9 1.2
+    what is asked for later  --cfg.target-kind constant remaining quantile
     f                        --cfg.noise-mixer concat wconcat dec-atten
     networks                 --cfg.networks shared separate     replanning  --cfg.replan 1 2 4
     DoF+VAE                  --cfg.code-width 0 4 8

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxomarl.algorithms import REGISTRY
-from jaxomarl.base import Algorithm, Observation, Past, Spec, State, refuse
+from jaxomarl.base import Algorithm, Observation, Past, Spec, State, System, refuse
 from jaxomarl.cli.plan import find_system
 from jaxomarl.results.store import read_json
 
@@ -36,8 +36,9 @@ def used(algorithm: Algorithm, state: State, past: Past, spec: Spec) -> list[boo
 
 
 def blank(spec: Spec) -> Observation:
-    """An observation of zeros in which every action is available."""
-    return Observation(jnp.zeros((spec.agents, spec.obs_width)), jnp.ones((spec.agents, spec.act_width), bool))
+    """An observation of zeros in which every action is available, after rewards of zero."""
+    available = jnp.ones((spec.agents, spec.act_width), bool)
+    return Observation(jnp.zeros((spec.agents, spec.obs_width)), available, jnp.zeros(spec.agents))
 
 
 def save_policies(folders: list[Path], algorithm: Algorithm, state: State, past: Past, spec: Spec) -> None:
@@ -69,16 +70,22 @@ class Policy:
         """Forget the episode so far; `seed` counts for policies that draw."""
         self._memory, self._key, self._step = self.algorithm.memory, jax.random.key(seed), 0
 
-    def act(self, obs: Any, available: Any = None) -> Float[Array, "N A"]:
+    def act(self, obs: Any, available: Any = None, reward: Any = None) -> Float[Array, "N A"]:
         """The joint action [N, A] for raw observations [N, O], padded to the widest agent.
 
-        Raises JaxomarlError where the shape is another.
+        `reward` [N] is what each agent received at the step before, zeros at first; only planners with the setting
+        target_kind "remaining" read it. Raises JaxomarlError where a shape is another, or where a reward is needed
+        and not given.
         """
         want = (self.spec.agents, self.spec.obs_width)
         obs = jnp.asarray(obs, jnp.float32)
         if obs.shape != want:
             raise refuse("obs", f"shape {want}: agents, observation", obs.shape, "One row per agent, zeros as padding.")
-        seen = Observation(obs, blank(self.spec).available if available is None else jnp.asarray(available, bool))
+        possible = blank(self.spec).available if available is None else jnp.asarray(available, bool)
+        paid = None if reward is None else jnp.asarray(reward, jnp.float32)
+        if paid is not None and paid.shape != (self.spec.agents,):
+            raise refuse("reward", f"shape ({self.spec.agents},): agents", paid.shape, "One number per agent.")
+        seen = Observation(obs, possible, paid)
         key = jax.random.fold_in(self._key, self._step)
         with jax.default_matmul_precision("highest"):
             action, self._memory = self._act(key, self.state, self.past, self._memory, seen)
@@ -105,8 +112,9 @@ def load(run: str | Path) -> Policy:
             "RUN", f"a system among {', '.join(REGISTRY)}", info["system"], "Install the version that wrote it."
         )
     system = find_system(info["system"])
-    stages = system.pipeline(spec, system.Config(**info["cfg"]), None)
-    leaves, tree = jax.tree_util.tree_flatten_with_path(shapes(stages, spec, info))
+    cfg = system.Config(**info["cfg"])
+    stages = system.pipeline(spec, cfg, None)
+    leaves, tree = jax.tree_util.tree_flatten_with_path(shapes(system, cfg, stages, spec))
     try:
         with safe_open(run / FILE, framework="numpy") as file:
             if (file.metadata() or {}).get("format") != FORMAT:
@@ -129,7 +137,7 @@ def load(run: str | Path) -> Policy:
     return Policy(stages[-1].algorithm, state, past, spec, info)
 
 
-def shapes(stages: Any, spec: Spec, info: dict[str, Any]) -> tuple[Any, Past]:
+def shapes(system: System, cfg: Any, stages: Any, spec: Spec) -> tuple[Any, Past]:
     """Shapes of the final state and of the finished stages before it, without data: an empty set stands in."""
     from jaxomarl.base import Episodes
     from jaxomarl.data.dataset import pack
@@ -145,6 +153,7 @@ def shapes(stages: Any, spec: Spec, info: dict[str, Any]) -> tuple[Any, Past]:
         ),
         spec,
     )  # fmt: skip
+    data = system.prepare(spec, cfg, data)
     past: Past = {"stats": identity(spec)}
     past = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), past)
     state = None

@@ -56,7 +56,8 @@ def play(
 
         def step(carry: tuple, t: Array) -> tuple[tuple, State]:
             state, now, memory, alive, length, score = carry
-            action, memory = act(jax.random.fold_in(k_act, t), memory, Observation(now.obs, now.available))
+            seen = Observation(now.obs, now.available, now.reward)
+            action, memory = act(jax.random.fold_in(k_act, t), memory, seen)
             state, then = env.step(jax.random.fold_in(k_step, t), state, action)
             score += jnp.where(alive > 0, team_score(env.spec, then.reward), 0.0)
             length += (alive > 0).astype(jnp.int32)

@@ -30,10 +30,16 @@ def returns(data: Dataset, gamma: float, kind: str = "togo", reward: str = "own"
     return out[np.arange(len(out)) - step] if kind == "episode" else out
 
 
-def conditioned(data: Dataset, gamma: float, kind: str, reward: str, scale: float) -> Dataset:
-    """The data with `extra["returns"]` [M, N]: returns over `scale`, or for 0 from the least (0) to the largest (1)."""
+def conditioned(data: Dataset, gamma: float, kind: str, reward: str, scale: float, unit: bool = False) -> Dataset:
+    """The data with `extra["returns"]` [M, N]: returns over `scale`, or for 0 from the least (0) to the largest (1).
+
+    With `unit` also `extra["unit"]` [M, 2], in all rows the same: the return that counts as 0, and how much more is 1.
+    """
     found = returns(data, gamma, kind, reward)
     started = found[np.asarray(data.left) > 0]
     low, high = (0.0, scale) if scale else (started.min(initial=np.inf), started.max(initial=-np.inf))
-    shares = (found - low) / (high - low if high > low else 1.0)
-    return dataclasses.replace(data, extra={**data.extra, "returns": jnp.asarray(shares, jnp.float32)})
+    span = high - low if high > low else 1.0
+    extra = {**data.extra, "returns": jnp.asarray((found - low) / span, jnp.float32)}
+    if unit:
+        extra["unit"] = jnp.broadcast_to(jnp.asarray([low, span], jnp.float32), (len(found), 2))
+    return dataclasses.replace(data, extra=extra)

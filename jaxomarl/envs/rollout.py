@@ -28,7 +28,8 @@ def episode(env: Environment, act: Act, memory: Memory, reset_key: Key[Array, ""
 
     def step(carry, t):
         state, now, memory, alive, out = carry
-        action, memory = act(jax.random.fold_in(act_key, t), memory, Observation(now.obs, now.available))
+        seen = Observation(now.obs, now.available, now.reward)
+        action, memory = act(jax.random.fold_in(act_key, t), memory, seen)
         state, then = env.step(jax.random.fold_in(k_step, t), state, action)
         score = jnp.where(jnp.isfinite(action).all(), team_score(env.spec, then.reward), jnp.nan)
         gained = {"return": score, "length": jnp.ones(())}

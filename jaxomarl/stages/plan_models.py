@@ -16,7 +16,7 @@ from jaxomarl.data.windows import check_windows
 from jaxomarl.networks.mlp import Network
 from jaxomarl.networks.temporal import temporal_unet
 from jaxomarl.optim import Params
-from jaxomarl.stages import ranges
+from jaxomarl.stages import ranges, targets
 from jaxomarl.stages.planning import SAMPLERS, Predict
 
 MULTIPLIERS = (1, 4, 8)
@@ -28,6 +28,7 @@ CHOICES = {
     "predict": ("noise", "clean"),
     "sampler": (*SAMPLERS, "consistency"),
     "acting": ("target", "online"),
+    "target_kind": targets.KINDS,
 }
 
 
@@ -52,7 +53,9 @@ class Config:
     return_scale: float = static(default=0.0)
     """Return that counts as 1; 0 counts from the data's least, 0, to its largest, 1."""
     target: float = 0.9
-    """Return that is asked for when acting, in that scale."""
+    """Return that is asked for when acting, in that scale, or its quantile."""
+    target_kind: str = static(default="constant")
+    """constant: the same at every step. remaining: less the rewards received. quantile: of the data's at that step."""
     guidance: float = 1.2
     """w: 1 conditions, more exaggerates the condition, 0 leaves it out."""
     drop: float = 0.25
@@ -148,7 +151,8 @@ def prepare(spec: Spec, cfg: Any, data: Dataset) -> Dataset:
     """The data with returns as conditions, where the settings ask for them."""
     if cfg.returns == "none":
         return data
-    return conditioned(data, cfg.gamma, cfg.returns, cfg.reward, cfg.return_scale)
+    unit = cfg.target_kind != "constant"
+    return conditioned(data, cfg.gamma, cfg.returns, cfg.reward, cfg.return_scale, unit)
 
 
 def check(spec: Spec, cfg: Any, data: Dataset | None, choices: dict[str, tuple[str, ...]]) -> None:
@@ -167,10 +171,26 @@ def check(spec: Spec, cfg: Any, data: Dataset | None, choices: dict[str, tuple[s
         if not low <= getattr(cfg, name) <= high:
             raise refuse(flag(name), f"a share from {low:g} to {high:g}", getattr(cfg, name), "")
     check_returns(cfg, data)
+    check_target(cfg)
     if data is not None and cfg.policy_batch > data.starts.shape[0]:
         rows = data.starts.shape[0]
         way = f"Take {rows}, or --rows."
         raise refuse("--cfg.policy-batch", f"at most the data's {rows} transitions", cfg.policy_batch, way)
+
+
+def check_target(cfg: Any) -> None:
+    """Raise JaxomarlError for a target that the returns do not allow."""
+    if cfg.target_kind == "constant":
+        return
+    if cfg.returns != "togo":
+        way = "Take --cfg.returns togo, or --cfg.target-kind constant."
+        raise refuse("--cfg.target-kind", f"constant with returns {cfg.returns}", cfg.target_kind, way)
+    if cfg.target_kind == "quantile" and not 0.0 <= cfg.target <= 1.0:
+        way = "1 asks for the largest return that the data get from each step on."
+        raise refuse("--cfg.target", "a quantile from 0 to 1", cfg.target, way)
+    if cfg.target_kind == "remaining" and cfg.gamma == 0.0:
+        way = "A return without a future leaves nothing to ask for: take --cfg.target-kind quantile."
+        raise refuse("--cfg.gamma", "above 0 with --cfg.target-kind remaining", cfg.gamma, way)
 
 
 def most_calls(cfg: Any) -> int:

@@ -10,7 +10,8 @@ windows of the data (data/windows.py), with t from {1/K .. 1}, y_i agent i's ret
 where d_i = 1 zeroes the embedding of y_i, and L_h pairs data factorisation with the chain's last step, as in
 stages/generator.py. Acting: C rows of history and the present are written over the plan before every denoising step,
 eps = eps(d = 1) + w (eps(d = 0) - eps(d = 1)), each clean estimate is held in [-1, 1], the chain starts at
-N(0, temperature^2). The action is D(o, plan's next row), of a plan that is made anew every `replan` steps.
+N(0, temperature^2), for the return of stages/targets.py. The action is D(o, plan's next row), of a plan that is made
+anew every `replan` steps.
 """
 
 from typing import Any, NamedTuple
@@ -29,6 +30,7 @@ from jaxomarl.optim import Params, create, descend, polyak
 from jaxomarl.stages.inverse_dynamics import inverse_loss
 from jaxomarl.stages.planning import Known, Planner, Plans, actor, clean, columns, known_to, seen_by, told
 from jaxomarl.stages.ranges import knots
+from jaxomarl.stages.targets import goals
 
 
 def planner_stage(spec: Spec, cfg: Any, model: Planner) -> Algorithm:
@@ -38,7 +40,8 @@ def planner_stage(spec: Spec, cfg: Any, model: Planner) -> Algorithm:
     def init(key: Key[Array, ""], past: Past, data: Dataset) -> Plans:
         k_plan, k_inverse = jax.random.split(key)
         params = {"plan": model.init(k_plan), "inverse": model.inverse.init(k_inverse)}
-        return Plans(create(tx, params, target=True), knots(cfg.normaliser, spec, data))
+        net = create(tx, params, target=True)
+        return Plans(net, knots(cfg.normaliser, spec, data), goals(spec, cfg, data))
 
     def batch(key: Key[Array, ""], state: State, data: Dataset) -> Window:
         return sample_windows(key, data, cfg.policy_batch, cfg.horizon, cfg.history)

@@ -17,6 +17,7 @@ from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import Net, Params
 from jaxomarl.stages.inverse_dynamics import played
 from jaxomarl.stages.ranges import Knots, ranged
+from jaxomarl.stages.targets import first_goal, wanted
 
 SAMPLERS = {"ddpm": ddpm, "ddim": ddim}
 
@@ -49,14 +50,16 @@ class Plans(NamedTuple):
 
     net: Net  # params {"plan", "inverse"}
     knots: Knots
+    goals: Any = ()  # targets.Goals, where the return that is asked for depends on the step
 
 
 class Memory(NamedTuple):
-    """One environment's: raw rows of history, the rows of the plan that is followed, and steps so far."""
+    """One environment's: raw rows of history, the rows of the plan that is followed, steps so far, the last target."""
 
     history: Float[Array, "N C O"]
     plan: Float[Array, "N P O"]
     step: Int[Array, ""]
+    goal: Any = ()  # [N], where rewards are taken from it
 
 
 def columns(spec: Spec, model: Planner) -> Float[Array, "N 1 O"]:
@@ -136,13 +139,15 @@ def sample(
     seen: Float[Array, "*B N P O"],
     known: Float[Array, "*B N W 1"],
     drawn: Draw | None = None,
+    y: Float[Array, "*B N"] | None = None,
 ) -> Float[Array, "*B N W O"]:
     """Plans [..., N, W, O] whose known entries are those of `seen` (history and present), bit for bit.
 
-    `drawn` is `drawn_by`'s where nothing else is given.
+    `drawn` is `drawn_by`'s where nothing else is given; `y`, the returns that are asked for, the settings' target.
     """
     chain, denoise = drawn or drawn_by(spec, cfg, model)
-    y, mask = jnp.full(seen.shape[:-2], cfg.target), columns(spec, model)
+    mask = columns(spec, model)
+    y = jnp.full(seen.shape[:-2], cfg.target) if y is None else y
     rows = jnp.pad(seen, [(0, 0)] * (seen.ndim - 2) + [(0, cfg.horizon), (0, 0)])
     x = chain(key, inpaint(denoise(params, y), rows, known), rows.shape)
     if model.mix is not None:
@@ -158,20 +163,25 @@ def ahead(
     params: Params,
     seen: Float[Array, "N P O"],
     drawn: Draw | None = None,
+    y: Float[Array, " N"] | None = None,
 ) -> Float[Array, "N R O"]:
-    """The rows after the present that are followed until the next plan; `drawn` as in `sample`."""
+    """The rows after the present that are followed until the next plan; `drawn` and `y` as in `sample`.
+
+    An agent that plans for all asks for its team-mates what it asks for itself.
+    """
+    y = jnp.full(spec.agents, cfg.target) if y is None else y
     n, kept = spec.agents, slice(cfg.history + 1, cfg.history + 1 + cfg.replan)
 
-    def plan(key, who):
+    def plan(key, who, y):
         known, shown = known_to(cfg, who)
         rows = seen * shown[:, : cfg.history + 1]
-        return sample(key, spec, cfg, model, params, rows, known, drawn)
+        return sample(key, spec, cfg, model, params, rows, known, drawn, y)
 
     if not model.each:
-        return plan(key, jnp.ones(n))[:, kept]
+        return plan(key, jnp.ones(n), y)[:, kept]
 
     def own(key, i, who):
-        return plan(key, who)[i, kept]
+        return plan(key, who, jnp.full(n, y[i]))[i, kept]
 
     return jax.vmap(own)(jax.random.split(key, n), jnp.arange(n), jnp.eye(n))
 
@@ -187,14 +197,17 @@ def actor(spec: Spec, cfg: Any, model: Planner, drawn: Draw | None = None) -> tu
         history = jnp.where(memory.step == 0, first, memory.history)
         rows = jnp.concatenate([history, obs[:, None]], axis=1)
         seen = jnp.swapaxes(see(past, state.knots, jnp.swapaxes(rows, 0, 1)), 0, 1)
-        fresh = lambda: ahead(key, spec, cfg, model, params["plan"], seen, drawn)
+        y = wanted(spec, cfg, state.goals, memory.step, memory.goal, observation.reward)
+        fresh = lambda: ahead(key, spec, cfg, model, params["plan"], seen, drawn, y)
         age = memory.step % cfg.replan
         # the counter is the same in all episodes, so that under vmap this stays a branch and plans are saved
         plan = fresh() if cfg.replan == 1 else jax.lax.cond(age == 0, fresh, lambda: memory.plan)
         out = model.inverse.apply(params["inverse"], seen[:, -1], plan[:, age])
-        after = Memory(rows[:, 1:], plan, memory.step + 1)
+        goal = y if cfg.target_kind == "remaining" else ()
+        after = Memory(rows[:, 1:], plan, memory.step + 1, goal)
         return played(spec, out, observation.available), after
 
     rows = lambda count, width: jnp.zeros((spec.agents, count, width))
     plan = rows(cfg.replan, columns(spec, model).shape[-1])
-    return act, Memory(rows(cfg.history, spec.obs_width), plan, jnp.zeros((), jnp.int32))
+    step, goal = jnp.zeros((), jnp.int32), first_goal(spec, cfg)
+    return act, Memory(rows(cfg.history, spec.obs_width), plan, step, goal)
