@@ -1,6 +1,6 @@
 """BRPO: OMSD's ablations, in which all agents move at once and the behaviour model is not sequential.
 
-**Paper**. "Offline Multi-agent Reinforcement Learning with Sequential Score Decomposition", 2025, appendix G and
+**Paper**. "Offline Multi-agent Reinforcement Learning with Sequential Score Decomposition", 2025, appendix F and
 Table 1: behaviour-regularised policy optimisation, factorised in the usual ways.
 
 **Pseudo-code**.
