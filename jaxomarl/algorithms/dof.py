@@ -14,17 +14,21 @@ its policy agent (appendix C.4).
     6       targets of critics and policies follow with polyak
     7   act: agent i runs line 2 on row i alone; of several candidates, it plays the one with the largest min_k Qbar_i^k
 
-**Differs**. The released code cuts the gradient of line 5's value, builds a chain of another schedule than its
-settings name, and trains weights that it does not sample with: it clones the behaviour, and its flag for f does
-nothing. Here the gradient is alive, the divisor is |Q| and held constant (the printed one is signed and turns the
-objective over for negative returns), and one function of f serves the loss and the chain. Algorithm 1 prints x^(k-1)
-where x^0 belongs, and eq. 4 weighs the forward noise, from which no chain that starts at N(0, I) could return. No
-schedule is printed: with K = 10, linear betas leave alpha^2 = 0.90 at the chain's start and are refused. Steps have
-the posterior's variance, not beta_k, and hold each clean estimate in the box. h has no printed loss; line 5 pairs it
-as stages/generator.py says. For dec-atten line 5 is atten's, and the agents act with their own terms. `critic="own"`
-is the released code's, and with f and h of concat it is `diffusion-ql`'s, whose value has another head in its
-divisor. K, eta and rates are Table 8's; gamma (0.99), batch and clip are the code's, in the
-presets.
+**Differs**.
+
+- The released code cuts the gradient of line 5's value, builds a chain of another schedule than its settings name, and
+  trains weights that it does not sample with: it clones the behaviour, and its flag for f does nothing. Here the
+  gradient is alive, and one function of f serves the loss and the chain.
+- The divisor is |Q| and held constant; the printed one is signed and turns the objective over for negative returns.
+- Algorithm 1 prints x^(k-1) where x^0 belongs, and eq. 4 weighs the forward noise, from which no chain that starts at
+  N(0, I) could return.
+- No schedule is printed: with K = 10, linear betas leave alpha^2 = 0.90 at the chain's start and are refused.
+- Steps have the posterior's variance, not beta_k, and hold each clean estimate in the box.
+- h has no printed loss; line 5 pairs it as stages/generator.py says. For dec-atten line 5 is atten's, and the agents
+  act with their own terms.
+- `critic="own"` is the released code's. With f and h of concat it is `diffusion-ql`'s, whose value has another head in
+  its divisor. Of 50 candidates the code plays one at random, which is as good as one draw.
+- K, eta and rates are Table 8's; gamma (0.99), batch and clip are the code's.
 
 **Checked**. tests/diffusion/test_factorise.py (f and h), tests/probes/test_dof.py (Q's gradient reaches networks and
 weights; the divisor; eta = 0 clones and eta > 0 takes the better mode; total variations), tests/contract.

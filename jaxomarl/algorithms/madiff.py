@@ -14,12 +14,20 @@
         for its team-mates' histories and their other rows sampled too, and keep its own part; then agent i plays
         D(o_i, its next row)
 
-**Differs**. The network is told whose plan it sees by channels beside it. Attention is by rows of the sequence, and its
-queries, keys and values are told the time; the paper's figure does not say. Without attention (g = 0) the planners are
-independent, bit for bit. Team-mates' returns are asked for as one's own is. The pass without a condition has none (see
-`dof-t`); weights are averaged at every update. Gradients are not accumulated: a batch is two of the paper's.
+**Differs**.
 
-**Checked**. tests/probes/test_planners.py (g = 0 against independent planners; each agent's plan against its own rows),
+- The network is told whose plan it sees by channels next to it.
+- Attention is by rows of the sequence, and its queries, keys and values are told the time. The paper's figure does not
+  say; its code has one weight for a pair of agents over all rows, and tells them the return too.
+- Without attention (g = 0) the planners are independent, bit for bit.
+- Team-mates' returns are asked for as one's own is, the same number at every step, as in the code, whose settings leave
+  its return to go out; `target_kind` has it, and a quantile of the data's (stages/targets.py).
+- Rows before an episode repeat its first one, as in the code's settings for robots; its default are zeros.
+- The pass without a condition has none (see `dof-t`); weights are averaged at every update. Gradients are not
+  accumulated: a batch is two of the paper's.
+
+**Checked**. tests/probes/test_planners.py (g = 0 against independent planners; each agent's plan against its own rows;
+zeros as team-mates' histories), tests/probes/test_targets.py (what is asked for),
 tests/networks/test_temporal.py (attention), tests/contract (decentralised execution, by bits).
 """
 
