@@ -9,7 +9,7 @@ from jaxomarl.base import JaxomarlError, Scale
 from jaxomarl.cli import cells, comparison
 from jaxomarl.cli.cells import Asked, Cell
 from jaxomarl.cli.session import Results
-from jaxomarl.results import curves, intervals, store
+from jaxomarl.results import curves, intervals, store, tables
 from jaxomarl.results.curves import Point
 
 Scores = dict[str, np.ndarray]
@@ -65,5 +65,7 @@ def text(
     )
     lines = "\n".join(f"- {line}" for line in loose)
     tail = f"\nNot converged, at one of the points or more:\n\n{lines}\n" if loose else ""
-    head = ("panel", "curve", x, "mean", "95 % over seeds")
-    return f"{cells.preface(asked, made, notes, theirs)}\n{comparison.markdown(head, rows)}{tail}"
+    said = tables.coverage([r for c in made for r in c.records])
+    covered = "".join(f"\n{line}\n" for line in said)
+    head = ("panel", "curve", x, "mean", "95 %")
+    return f"{cells.preface(asked, made, notes, theirs)}\n{comparison.markdown(head, rows)}{covered}{tail}"

@@ -287,8 +287,6 @@ def _cells(records: Sequence[Record]) -> tuple[list[str], list[list[str]], list[
         "coordinated": ["" if r.coordinated is None else f"{r.coordinated:.2f}" for r in records],
         "best in training": [number(r, r.best) for r in records],
     }
-    if all(r.seeds - r.nonfinite < 4 for r in records):
-        del columns["IQM [95 %]"]  # nothing is trimmed: it is the mean
     columns = {name: column for name, column in columns.items() if any(column)}
     shared = {name: columns.pop(name)[0] for name in SHARED if len(set(columns.get(name, ()))) == 1}
     rows = [list(row) for row in zip(*columns.values(), strict=True)]

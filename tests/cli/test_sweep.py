@@ -154,7 +154,7 @@ def test_systems_share_a_stage(out):
 
 def test_the_summary(out):
     markdown, screen = (out / "summary.md").read_text(), (out.parent / "stdout").read_text()
-    assert "| task" in markdown
+    assert "| system" in markdown and "games/bandit" in markdown
     for word in (*SYSTEMS, "IQM", "95 %", "coordinated"):
         assert word in markdown
         assert word in screen
