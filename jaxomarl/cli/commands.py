@@ -36,7 +36,7 @@ class Common:
     seeds: str = "16"
     """16 for seeds 0..15, 4:8 for 4..7, or 3,5."""
     preset: str = ""
-    """Named settings; empty: the first made for the task (games: mode-seeking; paper-code is the other)."""
+    """Named settings; empty: the first made for the task. Others: paper-code (games), paper, paper-mujoco (OMSD)."""
     out: Path | None = None
     """Folder of the results; empty: runs/TASK-DATA-PRESET."""
     resume: bool = False
