@@ -42,8 +42,8 @@ class Norm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """X [M, B, width] -> the same shape."""
         if self.scale.dim() == 1:
-            return functional.layer_norm(x, x.shape[-1:], self.scale, self.bias, eps=1e-6)
-        return torch.addcmul(self.bias, functional.layer_norm(x, x.shape[-1:], eps=1e-6), self.scale)
+            return functional.layer_norm(x, x.shape[-1:], self.scale, self.bias, eps=1e-5)
+        return torch.addcmul(self.bias, functional.layer_norm(x, x.shape[-1:], eps=1e-5), self.scale)
 
 
 def perceptron(models: int, widths: Sequence[int], activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
