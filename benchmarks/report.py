@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from jaxomarl.base import JaxomarlError
-from jaxomarl.config import rounded
+from jaxomarl.numerics import rounded
 
 Line = dict[str, Any]
 TURN = "JAXOMARL_BENCH_TURN"

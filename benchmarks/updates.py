@@ -32,7 +32,7 @@ from benchmarks.work import GIB, ceiling, operations, peak, reset_peak, weigh
 from jaxomarl.algorithms import REGISTRY
 from jaxomarl.base import JaxomarlError, Past, refuse
 from jaxomarl.cli import runtime
-from jaxomarl.config import precision
+from jaxomarl.numerics import precision
 from jaxomarl.training import sharding
 from jaxomarl.training.library import Identity
 from jaxomarl.training.runner import Program

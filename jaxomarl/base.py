@@ -5,7 +5,8 @@ An algorithm is a record of pure functions, a system is a pipeline of stages, an
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import difflib
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -26,6 +27,12 @@ class JaxomarlError(ValueError):
 def refuse(field: str, expected: str, found: object, way_out: str) -> JaxomarlError:
     """An error in the one form that our messages take; raise it."""
     return JaxomarlError(f"{field}: expected {expected}, found {found!r}. {way_out}")
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.4) -> str:
+    """The way out for an unknown name: the names that it is most like, or to name one of those listed."""
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=cutoff)
+    return f"Did you mean {' or '.join(near)}?" if near else "Name one of them."
 
 
 # --- the task ---

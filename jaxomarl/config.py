@@ -1,11 +1,14 @@
-"""Hyper-parameters say whether they are traced or static, in one flat frozen dataclass per system.
+"""Hyper-parameters say what they are: traced or static, and in which range, in one flat frozen dataclass per system.
 
     @config
     class Config:
-        beta: float = 0.1                    # traced: an array leaf, swept inside one program
-        batch: int = static(default=512)     # static: fixes a shape or the program
+        beta: float = 0.1                                     # traced: swept inside one program
+        gamma: float = traced(default=0.99, within="[0, 1]")  # the same, and its range
+        batch: int = static(default=512)                      # static: fixes a shape or the program
 
-A traced field must be a float. `stack` lays configs that differ in traced fields along the runs axis.
+A traced field must be a float. Ranges are written as in mathematics, "(0, 1]", "[0, inf)"; whole
+numbers without one are at least 1; `check_fields` reads them. `stack` lays configs that differ in
+traced fields along the runs axis.
 """
 
 import dataclasses
@@ -13,22 +16,69 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, NamedTuple, TypeVar, dataclass_transform
 
 import jax
 import jax.numpy as jnp
 
-from jaxomarl.base import JaxomarlError, refuse
+from jaxomarl.base import refuse
 
 T = TypeVar("T")
 
 
-def static(*, default: Any) -> Any:
-    """A field that fixes a shape, a length or the program: another value is another program."""
-    return dataclasses.field(default=default, metadata={"static": True})
+def static(*, default: Any, within: str = "") -> Any:
+    """A field that fixes a shape, a length or the program: another value is another program.
+
+    `within` is the range of a number, such as "[0, 1)".
+    """
+    return dataclasses.field(default=default, metadata={"static": True, **_range(default, within)})
 
 
-@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(static, dataclasses.field))
+def traced(*, default: float, within: str) -> Any:
+    """A field that may differ between the runs of one program, with its range, such as "[0, 1]"."""
+    return dataclasses.field(default=default, metadata=_range(default, within))
+
+
+class Interval(NamedTuple):
+    """A range of numbers, as it is written and as it is compared."""
+
+    text: str
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, text: str) -> "Interval":
+        """Read "[low, high]", where a round bracket leaves the end out; ValueError where it is none."""
+        low, _, high = text[1:-1].partition(",")
+        found = cls(text, float(low), float(high))
+        if text[0] not in "[(" or text[-1] not in "])" or not found.low < found.high:
+            raise ValueError(f"no interval: {text!r}")
+        return found
+
+    def holds(self, value: int | float) -> bool:
+        """Whether a number lies in it."""
+        above = value >= self.low if self.text[0] == "[" else value > self.low
+        below = value <= self.high if self.text[-1] == "]" else value < self.high
+        return above and below
+
+    def words(self, kind: str) -> str:
+        """What a refusal expects: "a number in [0, 1]", "a positive number"."""
+        if self.high == math.inf and self.low == 0.0:
+            return f"a positive {kind}" if self.text[0] == "(" else f"a {kind} of at least 0"
+        return f"a {kind} in {self.text}"
+
+
+def _range(default: Any, within: str) -> dict[str, Any]:
+    """A field's metadata; ValueError where its default lies outside its range."""
+    if not within:
+        return {}
+    interval = Interval.of(within)
+    if not interval.holds(default):
+        raise ValueError(f"the default {default} is not in {within}")
+    return {"within": interval}
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(static, traced, dataclasses.field))
 def config(cls: type[T]) -> type[T]:
     """Make `cls` a frozen keyword-only dataclass and a pytree whose leaves are its traced fields.
 
@@ -53,26 +103,45 @@ def static_fields(cfg: Any) -> dict[str, Any]:
     return {f.name: getattr(cfg, f.name) for f in dataclasses.fields(cfg) if f.metadata.get("static")}
 
 
-def check_fields(cfg: Any, choices: Mapping[str, Sequence[str]], zero: Sequence[str] = ()) -> None:
-    """Raise JaxomarlError for a choice that is none, a number that is not finite, a count below 1, or odd steps.
+def check_fields(cfg: Any, choices: Mapping[str, Sequence[str]]) -> None:
+    """Raise JaxomarlError for a choice that is none, a number out of its field's range, or odd steps.
 
-    Counts named in `zero` may be 0; `*_steps` are whole chunks, where there is a `chunk`.
+    Whole numbers are at least 1 where their field says nothing; `*_steps` are whole chunks, where
+    there is a `chunk`.
     """
-    values = {**static_fields(cfg), **traced_fields(cfg)}
+    values = {field.name: getattr(cfg, field.name) for field in dataclasses.fields(cfg)}
     for name, allowed in choices.items():
         if values[name] not in allowed:
             raise refuse(flag(name), f"one of {', '.join(allowed)}", values[name], "Take one of these.")
-    for name, value in values.items():
-        least = 0 if name in zero else 1
-        steps = name.endswith("_steps")
-        if type(value) is int and not steps and value < least:
-            raise refuse(flag(name), "a positive whole number", value, "Leave it out for its default.")
+    for field in dataclasses.fields(cfg):
+        value = values[field.name]
+        way = f"Leave it out for its default, {field.default}."
         if isinstance(value, float) and not math.isfinite(value):
-            raise refuse(flag(name), "a finite number", value, "Leave it out for its default.")
-        if steps and (value < 1 or value % min(values["chunk"], value)):
-            chunk = values["chunk"]
-            way = f"Take {max(1, value // chunk) * chunk}, or change --cfg.chunk."
-            raise refuse(flag(name), f"a positive multiple of chunk = {chunk}", value, way)
+            raise refuse(flag(field.name), "a finite number", value, way)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            _check_range(field, value, way)
+    for name, value in values.items():
+        if name.endswith("_steps"):
+            _check_steps(name, value, values["chunk"])
+
+
+def _check_range(field: dataclasses.Field, value: int | float, way: str) -> None:
+    if field.name.endswith("_steps"):  # whole chunks
+        return
+    interval = field.metadata.get("within")
+    kind = "number" if isinstance(field.default, float) else "whole number"
+    if interval is None:
+        if isinstance(field.default, float) or value >= 1:
+            return
+        raise refuse(flag(field.name), f"a positive {kind}", value, way)
+    if not interval.holds(value):
+        raise refuse(flag(field.name), interval.words(kind), value, way)
+
+
+def _check_steps(name: str, value: int, chunk: int) -> None:
+    if value < 1 or value % min(chunk, value):
+        way = f"Take {max(1, value // chunk) * chunk}, or change --cfg.chunk."
+        raise refuse(flag(name), f"a positive multiple of chunk = {chunk}", value, way)
 
 
 def flag(name: str) -> str:
@@ -87,7 +156,8 @@ def stack(cfgs: list[T]) -> T:
     """
     for cfg in cfgs[1:]:
         if static_fields(cfg) != static_fields(cfgs[0]):
-            raise JaxomarlError("stack: configs of one group must agree in their static fields; make two groups")
+            found = [static_fields(cfg), static_fields(cfgs[0])]
+            raise refuse("stack", "configs that agree in their static fields", found, "Make two groups.")
     return jax.tree.map(lambda *leaves: jnp.asarray(leaves, jnp.float32), *cfgs)
 
 
@@ -95,17 +165,3 @@ def digest(*facts: Any) -> str:
     """Twelve hex digits that name a JSON-able value."""
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def precision() -> str:
-    """How what is traced now rounds products of matrices: JAX's name for it, or "default", each device's own way.
-
-    The setting is JAX's, `jax.default_matmul_precision`. Two names mean more here: "bfloat16" (networks' hidden layers
-    are bfloat16, see `networks/mlp.py`), and "default", which is TF32 on NVIDIA's cards and float32 on a CPU.
-    """
-    return str(jax.config.jax_default_matmul_precision or "default")  # type: ignore[attr-defined]
-
-
-def rounded() -> dict[str, str]:
-    """That setting as a fact about results, which keeps those of different ones apart; the default is none."""
-    return {} if precision() == "default" else {"precision": precision()}

@@ -35,7 +35,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key
 
 from jaxomarl.base import Algorithm, Dataset, Environment, Past, Spec, Stage, System
-from jaxomarl.config import config, static
+from jaxomarl.config import config, static, traced
 from jaxomarl.losses.gaussian import divergence, squashed
 from jaxomarl.optim import Params
 from jaxomarl.stages import decentralised, gaussian_policy
@@ -49,15 +49,15 @@ BEHAVIOUR = ("clone_steps", "clone_batch", "clone_lr", "policy_width", "clip", "
 class Config(gaussian_policy.Config, decentralised.Config):
     """MA-BRAC's settings."""
 
-    alpha: float = 10.0
+    alpha: float = traced(default=10.0, within="[0, inf)")
     """Price of the divergence, in units of reward; larger stays nearer to the behaviour."""
     value_penalty: bool = static(default=True)
     """Also charge the divergence at the next observation, within the targets."""
-    polyak: float = 0.005
+    polyak: float = traced(default=0.005, within="(0, 1]")
     clone_steps: int = static(default=10_000)
     """Steps of the behaviour's clone, whose width is the policy's."""
     clone_batch: int = static(default=1024)
-    clone_lr: float = 5e-4
+    clone_lr: float = traced(default=5e-4, within="(0, inf)")
 
 
 def behaviour(spec: Spec, cfg: Any) -> Algorithm:

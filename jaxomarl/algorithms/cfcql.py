@@ -36,7 +36,7 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, System
-from jaxomarl.config import config, static
+from jaxomarl.config import config, static, traced
 from jaxomarl.data.dataset import sample_transitions
 from jaxomarl.losses.conservative import Proposals, conservative
 from jaxomarl.losses.td import continues, ensemble_loss, joint_reward
@@ -60,13 +60,13 @@ class Config(decentralised.Deterministic):
 
     reward: str = static(default="team")
     """team: the team's. first: agent 1's."""
-    policy_lr: float = 1e-3
-    critic_lr: float = 1e-3
+    policy_lr: float = traced(default=1e-3, within="(0, inf)")
+    critic_lr: float = traced(default=1e-3, within="(0, inf)")
     resample: str = static(default="each")
     """each: one agent's actions at a time (CFCQL). all: those of all agents at once (joint MA-CQL)."""
     others: str = static(default="data")
     """Whose actions stand beside a policy's own in its loss: data, or current policies."""
-    target_noise: float = 0.05
+    target_noise: float = traced(default=0.05, within="[0, inf)")
     policy_delay: int = static(default=5)
     """Steps of the critic for one of the policies and the targets."""
 

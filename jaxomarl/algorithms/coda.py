@@ -121,7 +121,7 @@ def check_augmentation(
     """Raise JaxomarlError for settings, data or a base that cannot be augmented; warn of a pull that overshoots."""
     if spec.discrete:
         raise refuse("--augment", "continuous actions", "a discrete task", "Windows are drawn as real numbers.")
-    check_fields(plain(cfg, Alone), CHOICES, zero=("augment_horizon",))
+    check_fields(plain(cfg, Alone), CHOICES)
     if getattr(cfg, "history", 0):
         way = "Augment a system that plays without planning."
         raise refuse("--augment", "a base that learns from what follows a row", f"{cfg.history} rows before it", way)
@@ -129,15 +129,6 @@ def check_augmentation(
     if not followed or any(s.refresh for s in followed):
         way = "Augment an offline system with a stage that acts."
         raise refuse("--augment", "a base with a policy to follow, trained on data", [s.name for s in stages], way)
-    for name, low, high in (
-        ("augment_share", 0.0, 1.0), ("augment_dropped", 0.0, 1.0), ("augment_quantile", 0.0, 1.0),
-        ("augment_drop", 0.0, 1.0), ("augment_lambda", 0.0, np.inf), ("augment_churn", 0.0, np.inf),
-        ("augment_order", 1, 2),
-    ):  # fmt: skip
-        if not low <= getattr(cfg, name) <= high:
-            way = "It is a share." if high == 1.0 else "Leave it out for its default."
-            found = getattr(cfg, name)
-            raise refuse(f"--cfg.{name.replace('_', '-')}", f"{low:g} to {high:g}", found, way)
     if cfg.augment_windows % min(cfg.augment_microbatch, cfg.augment_windows):
         way = "Microbatches are equal."
         raise refuse("--cfg.augment-windows", f"a multiple of {cfg.augment_microbatch}", cfg.augment_windows, way)
@@ -168,7 +159,7 @@ def check_horizon(horizon: int, cfg: Any, data: Dataset | None) -> None:
     if few and cfg.augment_short == "refuse":
         way = f"--cfg.augment-short skip leaves out {few} of {(lengths > 0).sum()} episodes"
         if getattr(cfg, "horizon", 0) <= shortest:
-            way += f", --cfg.augment-horizon {shortest} makes windows shorter"
+            way = f"{way}, --cfg.augment-horizon {shortest} makes windows shorter"
         raise refuse("--cfg.augment-horizon", f"at most {shortest}, the shortest episode's steps", horizon, f"{way}.")
     check_windows(data, horizon, field="--cfg.augment-horizon")
 

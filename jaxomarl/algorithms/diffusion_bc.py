@@ -19,7 +19,7 @@ taken. The rate falls to zero by a cosine, as `bc`'s does. This is line 1 of SfB
 from typing import Any
 
 from jaxomarl.base import Algorithm, Dataset, Environment, Spec, Stage, System
-from jaxomarl.config import config, static
+from jaxomarl.config import config, static, traced
 from jaxomarl.diffusion.samplers import dpm_solver
 from jaxomarl.diffusion.schedules import vp
 from jaxomarl.optim import annealed
@@ -35,7 +35,7 @@ class Config(clone.Config):
 
     normalise: bool = static(default=True)
     """z-score observations inside the networks."""
-    clip: float = 10.0
+    clip: float = traced(default=10.0, within="(0, inf)")
     """Largest norm of a gradient of one agent's network."""
     levels: int = static(default=15)
     """K: steps of the sampler."""

@@ -29,7 +29,7 @@ import jax
 from jaxtyping import Array, Key
 
 from jaxomarl.base import Algorithm, Dataset, Environment, Spec, Stage, System
-from jaxomarl.config import config, static
+from jaxomarl.config import config, static, traced
 from jaxomarl.diffusion.samplers import ddpm
 from jaxomarl.diffusion.schedules import vp_discrete
 from jaxomarl.losses.weighting import normalised_value
@@ -43,12 +43,12 @@ from jaxomarl.stages.diffusion_policy import Diffuser, denoising_loss, noise, no
 class Config(diffusion_policy.Config, decentralised.Config):
     """MA-Diffusion-QL's settings."""
 
-    eta: float = 1.0
+    eta: float = traced(default=1.0, within="[0, inf)")
     """Weight of the normalised value in the policy's loss."""
     levels: int = static(default=5)
     """K: steps of the sampler, and noise levels that are trained."""
     candidates: int = static(default=50)
-    polyak: float = 0.005
+    polyak: float = traced(default=0.005, within="(0, 1]")
 
 
 def policy(spec: Spec, cfg: Any) -> Algorithm:

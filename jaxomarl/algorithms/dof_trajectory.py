@@ -44,7 +44,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxomarl.base import Dataset, Environment, Spec, Stage, System, refuse
-from jaxomarl.config import config, flag, static
+from jaxomarl.config import config, flag, static, traced
 from jaxomarl.diffusion.factorise import ALONE, DATA, NOISE, composed, factorisation
 from jaxomarl.stages import plan_models
 from jaxomarl.stages.codes import code_stages, codes
@@ -73,11 +73,11 @@ class Config(plan_models.Config):
     """shared: one that is told whose plan it sees. separate: each agent's own."""
     attention: bool = static(default=False)
     """Agents attend to one another inside a shared network (DoF+MADiff); then none can plan alone."""
-    code_width: int = static(default=0)
+    code_width: int = static(default=0, within="[0, inf)")
     """Plans are made of codes of so many numbers for a row (DoF+VAE); 0: of observations."""
-    code_kl: float = 1e-3
+    code_kl: float = traced(default=1e-3, within="[0, inf)")
     """Weight of the codes' divergence from N(0, 1)."""
-    code_lr: float = 1e-3
+    code_lr: float = traced(default=1e-3, within="(0, inf)")
     code_steps: int = static(default=20_000)
     """Updates of the autoencoder."""
     execution: str = static(default="decentralised")

@@ -38,7 +38,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from jaxomarl.base import Algorithm, Dataset, Environment, Spec, Stage, System, refuse
-from jaxomarl.config import config, static
+from jaxomarl.config import config, static, traced
 from jaxomarl.data.reweight import reweighted, trajectories
 from jaxomarl.diffusion.guidance import clipped, masked
 from jaxomarl.diffusion.losses import eps_loss
@@ -65,10 +65,10 @@ class Config(decentralised.Conservative):
 
     policy_width: int = static(default=512)
     """Of the noise network's widest blocks, or of the perceptron's two hidden layers."""
-    policy_lr: float = 5e-3
+    policy_lr: float = traced(default=5e-3, within="(0, inf)")
     critic_width: int = static(default=256)
-    critic_lr: float = 3e-4
-    eta: float = 2.5
+    critic_lr: float = traced(default=3e-4, within="(0, inf)")
+    eta: float = traced(default=2.5, within="[0, inf)")
     """Weight of the normalised value in the policy's loss."""
     levels: int = static(default=5)
     """N: steps of the sampler, and noise levels that are trained."""
@@ -80,7 +80,7 @@ class Config(decentralised.Conservative):
     """unet: the residual network with skips. mlp: a plain perceptron (ablation)."""
     embedding: int = static(default=128)
     """Width of the network's embedding of time and observation."""
-    dropout: float = static(default=0.1)
+    dropout: float = static(default=0.1, within="[0, 1)")
     improvement: bool = static(default=True)
     """Without: no value in the policy's loss (ablation)."""
     denoising: bool = static(default=True)
@@ -170,8 +170,6 @@ def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
     if not (cfg.improvement or cfg.denoising):
         way = "Leave one of them on: a policy without a loss learns nothing."
         raise refuse("--cfg.improvement, --cfg.denoising", "one of them", "neither", way)
-    if not 0.0 <= cfg.dropout < 1.0:
-        raise refuse("--cfg.dropout", "a share in [0, 1)", cfg.dropout, "The paper's is 0.1.")
     wanted = bounds(cfg.thresholds)
     if data is not None and wanted:
         returns = trajectories(data)[1]

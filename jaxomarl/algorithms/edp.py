@@ -32,8 +32,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from jaxomarl.base import Algorithm, Dataset, Environment, Schedule, Spec, Stage, System, refuse
-from jaxomarl.config import config, static
+from jaxomarl.base import Algorithm, Dataset, Environment, Schedule, Spec, Stage, System
+from jaxomarl.config import config, static, traced
 from jaxomarl.diffusion.losses import eps_loss
 from jaxomarl.diffusion.parameterise import noised, x0_from_eps
 from jaxomarl.diffusion.samplers import ddpm, dpm_solver
@@ -51,13 +51,13 @@ SAMPLERS = {"dpm": dpm_solver, "ddpm": ddpm}
 class Config(diffusion_policy.Config, decentralised.Config):
     """MA-EDP's settings."""
 
-    eta: float = 2.0
+    eta: float = traced(default=2.0, within="[0, inf)")
     """Weight of the normalised value in the policy's loss."""
     sampler: str = static(default="dpm")
     """dpm: DPM-Solver, deterministic from its first noise. ddpm: the ancestral chain, which wants more `levels`."""
-    t_max: float = 1.0
+    t_max: float = traced(default=1.0, within="(0, 1]")
     """Latest time whose one-step action is valued."""
-    polyak: float = 0.005
+    polyak: float = traced(default=0.005, within="(0, 1]")
 
 
 def one_step(
@@ -96,8 +96,6 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
 def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings, tasks or data that it cannot train on."""
     decentralised.check(spec, cfg, data, {**decentralised.CHOICES, "sampler": tuple(SAMPLERS)})
-    if not 0.0 < float(cfg.t_max) <= 1.0:
-        raise refuse("--cfg.t-max", "a time in (0, 1]", cfg.t_max, "1 values the action of every time.")
 
 
 def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:

@@ -37,7 +37,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, System, refuse
-from jaxomarl.config import config
+from jaxomarl.config import config, traced
 from jaxomarl.losses.weighting import importance
 from jaxomarl.networks.critics import value
 from jaxomarl.optim import Net, create, descend, polyak
@@ -55,9 +55,9 @@ VALUES = (
 class Config(gaussian_policy.InSample):
     """MA-ICQ's settings."""
 
-    temperature: float = 1.0
+    temperature: float = traced(default=1.0, within="(0, inf)")
     """beta_A: of the policies' weights, in standard deviations of the advantage; larger is nearer to a clone."""
-    target_temperature: float = 100.0
+    target_temperature: float = traced(default=100.0, within="(0, inf)")
     """beta_T: of the targets' weights, in standard deviations of the next values; larger is nearer to SARSA."""
 
 

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, System
-from jaxomarl.config import config, static
+from jaxomarl.config import config, static, traced
 from jaxomarl.networks.actors import actor
 from jaxomarl.stages import clone, critic, decentralised
 
@@ -37,22 +37,22 @@ class Config(decentralised.Base):
 
     normalise: bool = static(default=False)
     """z-score observations inside the networks."""
-    gamma: float = 0.99
+    gamma: float = traced(default=0.99, within="[0, 1]")
     chunk: int = static(default=1000)
     policy_steps: int = static(default=100_000)
     policy_batch: int = static(default=512)
     policy_width: int = static(default=256)
-    policy_lr: float = 3e-4
+    policy_lr: float = traced(default=3e-4, within="(0, inf)")
     critic_steps: int = static(default=500_000)
     critic_batch: int = static(default=512)
     critic_width: int = static(default=256)
-    critic_lr: float = 3e-4
-    critic_polyak: float = 0.005
+    critic_lr: float = traced(default=3e-4, within="(0, inf)")
+    critic_polyak: float = traced(default=0.005, within="(0, 1]")
     critic_policy: bool = static(default=False)
     """Also fit a policy beside each critic, to watch it."""
-    expectile: float = 0.7
+    expectile: float = traced(default=0.7, within="(0, 1)")
     """tau of the values' expectile."""
-    temperature: float = 3.0
+    temperature: float = traced(default=3.0, within="[0, inf)")
     """T of the advantage weights."""
 
 

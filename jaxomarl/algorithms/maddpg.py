@@ -34,7 +34,7 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from jaxomarl.base import Algorithm, Dataset, Environment, Past, Spec, Stage, State, System, Window, refuse
-from jaxomarl.config import check_fields, config, static
+from jaxomarl.config import check_fields, config, static, traced
 from jaxomarl.data.dataset import check_transitions
 from jaxomarl.data.windows import sample_windows
 from jaxomarl.losses.td import TIME_LIMITS
@@ -64,11 +64,11 @@ class Config:
     """z-score observations and states inside the networks."""
     others: str = static(default="data")
     """Whose actions stand for team-mates in the policy's loss. data: the batch's. policy: the present policy's."""
-    alpha: float = 2.5
+    alpha: float = traced(default=2.5, within="[0, inf)")
     """The papers' "BC coefficient"."""
     coefficient_on: str = static(default="value")
     """value: alpha multiplies the normalised value, as in the codes. clone: the cloning term, as its name says."""
-    gamma: float = 0.99
+    gamma: float = traced(default=0.99, within="[0, 1]")
     chunk: int = static(default=1000)
     """Updates per compiled scan."""
     every: int = static(default=10)
@@ -80,12 +80,12 @@ class Config:
     """Windows."""
     policy_width: int = static(default=64)
     """Of the layer before the memory, and of the memory."""
-    policy_lr: float = 3e-4
+    policy_lr: float = traced(default=3e-4, within="(0, inf)")
     critic_width: int = static(default=128)
     """Of two hidden layers."""
-    critic_lr: float = 3e-4
-    polyak: float = 0.005
-    action_penalty: float = 1e-3
+    critic_lr: float = traced(default=3e-4, within="(0, inf)")
+    polyak: float = traced(default=0.005, within="(0, 1]")
+    action_penalty: float = traced(default=1e-3, within="[0, inf)")
     """Weight of the mean square of the policy's actions."""
 
 

@@ -31,7 +31,7 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from jaxomarl.base import Algorithm, Dataset, Environment, Past, Spec, Stage, State, System, Window, refuse
-from jaxomarl.config import check_fields, config, static
+from jaxomarl.config import check_fields, config, static, traced
 from jaxomarl.data.dataset import check_transitions
 from jaxomarl.data.returns import conditioned
 from jaxomarl.data.windows import sample_windows
@@ -53,11 +53,11 @@ class Config:
     """C: rows that are read, the present one among them."""
     reward: str = static(default="team")
     """team: the team's return, for every agent. own: each agent's."""
-    gamma: float = static(default=1.0)
+    gamma: float = static(default=1.0, within="[0, 1]")
     """Of returns to go."""
-    return_scale: float = static(default=0.0)
+    return_scale: float = static(default=0.0, within="[0, inf)")
     """Return that counts as 1; 0 counts from the data's least, 0, to its largest, 1."""
-    target: float = 1.0
+    target: float = traced(default=1.0, within="(-inf, inf)")
     """Share of the data's largest return to go that is asked for at every step."""
     normalise: bool = static(default=True)
     """z-score observations inside the network."""
@@ -70,8 +70,8 @@ class Config:
     policy_steps: int = static(default=100_000)
     policy_batch: int = static(default=64)
     policy_width: int = static(default=128)
-    policy_lr: float = 1e-4
-    clip: float = 0.25
+    policy_lr: float = traced(default=1e-4, within="(0, inf)")
+    clip: float = traced(default=0.25, within="(0, inf)")
     """Largest norm of a gradient."""
 
 

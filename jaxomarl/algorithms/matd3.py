@@ -34,7 +34,7 @@ import optax
 from jaxtyping import Array, Key
 
 from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Observation, Past, Spec, Stage, System, refuse
-from jaxomarl.config import check_fields, config, static
+from jaxomarl.config import check_fields, config, static, traced
 from jaxomarl.data import replay
 from jaxomarl.losses.td import TIME_LIMITS, agents_reward, continues
 from jaxomarl.networks.actors import actor, small
@@ -55,9 +55,9 @@ class Config:
     """own: each agent's reward. team: the team's."""
     time_limit: str = static(default="bootstrap")
     """bootstrap: a cut episode goes on. terminal: a time limit ends it."""
-    reward_scale: float = 0.1
+    reward_scale: float = traced(default=0.1, within="(0, inf)")
     """Times every reward, so that values are of the order of ten."""
-    gamma: float = 0.95
+    gamma: float = traced(default=0.95, within="[0, 1]")
     policy_steps: int = static(default=50_000)
     chunk: int = static(default=100)
     """Updates between collections."""
@@ -65,23 +65,23 @@ class Config:
     """Chunks between evaluations and checkpoints."""
     batch: int = static(default=256)
     width: int = static(default=128)
-    lr: float = 1e-3
-    polyak: float = 0.01
+    lr: float = traced(default=1e-3, within="(0, inf)")
+    polyak: float = traced(default=0.01, within="(0, 1]")
     envs: int = static(default=32)
     """Environments side by side."""
     collect: int = static(default=25)
     """Steps of each environment per collection."""
     capacity: int = static(default=200_000)
     """Transitions that the replay holds."""
-    warmup: int = static(default=2_000)
+    warmup: int = static(default=2_000, within="[0, inf)")
     """Transitions collected by uniform actions."""
-    noise: float = 0.1
+    noise: float = traced(default=0.1, within="[0, inf)")
     """Standard deviation of the exploration noise."""
-    clip: float = 10.0
+    clip: float = traced(default=10.0, within="(0, inf)")
     """Largest norm of a gradient of all agents."""
-    target_noise: float = 0.2
-    target_clip: float = 0.5
-    action_penalty: float = 1e-3
+    target_noise: float = traced(default=0.2, within="[0, inf)")
+    target_clip: float = traced(default=0.5, within="[0, inf)")
+    action_penalty: float = traced(default=1e-3, within="[0, inf)")
 
 
 class Learner(NamedTuple):
@@ -193,7 +193,7 @@ def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings or tasks that it cannot train on."""
     if spec.discrete:
         raise refuse("--task", "continuous actions", "a discrete task", "MATD3 follows dQ/da.")
-    check_fields(cfg, {"critic": ("own", "joint"), "reward": ("own", "team"), "time_limit": TIME_LIMITS}, ("warmup",))
+    check_fields(cfg, {"critic": ("own", "joint"), "reward": ("own", "team"), "time_limit": TIME_LIMITS})
     if cfg.envs * cfg.collect > cfg.capacity:
         way = "Raise --cfg.capacity, or collect less at a time."
         raise refuse("--cfg.capacity", f"at least envs x collect = {cfg.envs * cfg.collect}", cfg.capacity, way)

@@ -32,7 +32,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from jaxomarl.base import Algorithm, Dataset, Environment, Spec, Stage, System, refuse
-from jaxomarl.config import config, static
+from jaxomarl.config import config, static, traced
 from jaxomarl.stages import decentralised
 from jaxomarl.stages.decentralised import Case, Learner, cql_step, effort, networks, policy_step
 
@@ -43,7 +43,7 @@ START_STD = 2.0  # of the search: wider than the box
 class Config(decentralised.Deterministic):
     """OMAR's settings; the defaults are for the particle tasks."""
 
-    coefficient: float = 0.7
+    coefficient: float = traced(default=0.7, within="[0, 1]")
     """c: weight of the imitation of a*; 1 - c is left to the gradient of Q."""
     search: str = static(default="softmax")
     """softmax: refit to all candidates by softmax(Q). elites: refit to the best few."""

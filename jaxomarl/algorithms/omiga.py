@@ -36,7 +36,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, System
-from jaxomarl.config import config, static
+from jaxomarl.config import config, static, traced
 from jaxomarl.data.dataset import sample_transitions
 from jaxomarl.losses.gumbel import CAP, gumbel
 from jaxomarl.losses.td import continues, joint_reward
@@ -60,7 +60,7 @@ class Config(gaussian_policy.InSample):
 
     reward: str = static(default="team")
     """team: the team's. first: agent 1's."""
-    alpha: float = 10.0
+    alpha: float = traced(default=10.0, within="(0, inf)")
     """Of the regularisation, in units of reward; larger is nearer to a clone, and to the values of the behaviour."""
     mixer_width: int = static(default=64)
 

@@ -110,7 +110,7 @@ def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
     extraction.check(spec, cfg, data)
     extraction.check_order(spec, cfg.order)
     if cfg.sweep not in ("gauss-seidel", "jacobi"):
-        raise refuse("--cfg.sweep", "gauss-seidel or jacobi", cfg.sweep, "")
+        raise refuse("--cfg.sweep", "gauss-seidel or jacobi", cfg.sweep, "Take one of these.")
 
 
 def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:

@@ -31,7 +31,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxomarl.base import Algorithm, Dataset, Environment, Past, Spec, Stage, System, team_reward
-from jaxomarl.config import config, static
+from jaxomarl.config import config, static, traced
 from jaxomarl.diffusion.samplers import dpm_solver
 from jaxomarl.diffusion.schedules import vp
 from jaxomarl.losses.candidates import pick, soft_value
@@ -59,7 +59,7 @@ class Config(diffusion_policy.Config):
     """Times that returns are computed: once from the data, then with the values learned so far."""
     value_samples: int = static(default=16)
     """Actions behind each V in line 3."""
-    alpha: float = 10.0
+    alpha: float = traced(default=10.0, within="[0, inf)")
     """Sharpness of both softmaxes, for values counted in standard deviations of the data's returns."""
     select: str = static(default="softmax")
     """softmax: a draw. argmax: the best of the candidates."""

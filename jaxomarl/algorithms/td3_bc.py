@@ -29,7 +29,7 @@ import optax
 from jaxtyping import Array, Key
 
 from jaxomarl.base import Algorithm, Dataset, Environment, Spec, Stage, System
-from jaxomarl.config import config, static
+from jaxomarl.config import config, static, traced
 from jaxomarl.losses.weighting import normalised_value
 from jaxomarl.stages import decentralised
 from jaxomarl.stages.decentralised import Case, Learner, critic_step, effort, networks, policy_step
@@ -39,12 +39,12 @@ from jaxomarl.stages.decentralised import Case, Learner, critic_step, effort, ne
 class Config(decentralised.Config):
     """MA-TD3+BC's settings."""
 
-    alpha: float = 2.5
+    alpha: float = traced(default=2.5, within="[0, inf)")
     """Weight of the normalised value; larger follows the critic more and the data less."""
     policy_delay: int = static(default=2)
     """Steps of the critics for one of the policy and the targets."""
-    target_noise: float = 0.2
-    target_clip: float = 0.5
+    target_noise: float = traced(default=0.2, within="[0, inf)")
+    target_clip: float = traced(default=0.5, within="[0, inf)")
 
 
 def policy(spec: Spec, cfg: Any) -> Algorithm:

@@ -5,13 +5,22 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from jaxomarl.cli import output
 from jaxomarl.cli.signals import CODES
 
 
 def main(command: str = "", argv: Sequence[str] | None = None) -> None:
     """Run a command and exit: 0 done, 2 a mistake in what was asked, else as in `signals.CODES`."""
+    output.take()
     for number, code in CODES.items():  # while JAX is imported there is nothing to save
         signal.signal(number, lambda *_, code=code: os._exit(code))
-    from jaxomarl.cli import commands
+    try:
+        from jaxomarl.cli import commands
+    except ValueError as error:
+        if "jax" not in str(error).lower():
+            raise
+        way = "Correct the variable in the environment, or unset it."
+        print(f"error: environment: expected values that JAX takes, found '{error}'. {way}", file=sys.stderr)
+        sys.exit(2)
 
     sys.exit(commands.run(command, list(sys.argv[1:] if argv is None else argv)))

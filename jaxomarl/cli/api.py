@@ -4,13 +4,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxomarl.base import JaxomarlError, Task, refuse
-from jaxomarl.cli import plan, session
-from jaxomarl.cli.policy import load
+from jaxomarl.base import Task, refuse
+from jaxomarl.cli import plan, policy, resumed, session
 from jaxomarl.cli.seeds import parse_seeds
 from jaxomarl.cli.session import Results
+from jaxomarl.cli.spoken import python_face
 from jaxomarl.data.catalog import load as load_data
 from jaxomarl.envs.catalog import make
+from jaxomarl.paths import user_path
 from jaxomarl.presets import find
 
 ONLINE = (None, {"quality": "online", "sha256": ""})  # what an online system has in place of data and manifest
@@ -71,6 +72,10 @@ def resolve(
     return groups
 
 
+load = python_face(policy.load)
+
+
+@python_face
 def train(
     system: str,
     task: str,
@@ -95,9 +100,9 @@ def train(
     """
     overrides = {k: list(v) if isinstance(v, list | tuple) else [v] for k, v in cfg.items()}
     groups = resolve([system], [task], [data], seeds, preset, overrides, rows, episodes, scale, augment)
-    folder = Path(out) if out is not None else None
+    folder = user_path(out) if out is not None else None
     if folder is None and (resume or overwrite):
-        raise JaxomarlError("train: resume and overwrite need out, the folder they are about")
+        raise refuse("out", "the folder that resume or overwrite is about", None, "Name it: out=...")
     with session.locked(folder):
         if folder:
             session.open_folder(
@@ -106,4 +111,5 @@ def train(
                 resume,
                 overwrite,
             )
+            resumed.tell(groups, folder)
         return session.train_groups(groups, folder, report=report)

@@ -12,9 +12,23 @@ from typing import Annotated, Any
 import tyro
 
 from jaxomarl.base import JaxomarlError, refuse
-from jaxomarl.cli import api, behaviours, collect, directions, plan, render, reproduce, runtime, session, table2
+from jaxomarl.cli import (
+    api,
+    behaviours,
+    collect,
+    directions,
+    dry_run,
+    plan,
+    render,
+    reproduce,
+    resumed,
+    runtime,
+    session,
+    table2,
+)
 from jaxomarl.cli import data as data_sets
 from jaxomarl.cli.data_flags import Data
+from jaxomarl.cli.parsing import parse
 from jaxomarl.cli.progress import Lines, clock
 from jaxomarl.cli.seeds import parse_seeds
 from jaxomarl.cli.signals import CODES
@@ -78,7 +92,7 @@ class Sweep(Common):
 class Train(Common):
     """Train one system on one data set."""
 
-    system: tyro.conf.Positional[str]
+    system: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SYSTEM")]
     """A name as in the README's table."""
     task: str = "games/bandit"
     data: str = ""
@@ -89,7 +103,7 @@ class Train(Common):
 class Reproduce:
     """Make a paper's table again, ours beside the published numbers."""
 
-    table: tyro.conf.Positional[str]
+    table: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TABLE")]
     """omsd-table1, 2; dom2-table1, 2, 3, 4, 7, 8, 9; dom2-fig5, 7; dof-games, -policies, -planners; coda-games,
     -steering, -fidelity, -table1."""
     seeds: str = "16"
@@ -117,7 +131,7 @@ class Reproduce:
 class Render:
     """Film a run's final policy in its task."""
 
-    run: tyro.conf.Positional[Path]
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """Folder of a finished run: OUT/.../seed-0."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """The film, .mp4 or .gif."""
@@ -135,7 +149,7 @@ class Render:
 class Collect:
     """Make a data set and keep it in a folder that --data takes; training makes the same one by itself."""
 
-    task: tyro.conf.Positional[str]
+    task: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TASK")]
     """For example mpe/spread."""
     quality: str = ""
     """For example medium; empty: the task's default."""
@@ -154,7 +168,7 @@ class Collect:
 class Behaviours:
     """Make the package's prey and behaviours again, as they were made for it."""
 
-    names: tyro.conf.Positional[tuple[str, ...]]
+    names: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="NAMES")]
     """prey, or tasks without their family: spread tag world 2halfcheetah 3hopper."""
     steps: int = 0
     """MATD3's updates; 0: as planned."""
@@ -204,38 +218,14 @@ class Stop:
 
 def run(command: str, argv: list[str]) -> int:
     """Parse and run; the exit code."""
-    if command:
-        asked = tyro.cli(COMMANDS[command], args=argv, prog=f"jaxomarl {command}")
-    else:
-        asked = tyro.extras.subcommand_cli_from_dict(COMMANDS, args=argv, prog="jaxomarl")  # type: ignore
+    asked: Any = None
     try:
+        asked = parse(COMMANDS, command, argv)
+        runtime.pin_numbers()
         runtime.use_cores()
-        if asked.compile_cache:
-            runtime.keep_programs()
         runtime.use_precision(getattr(asked, "precision", ""))
-        if isinstance(asked, Render):  # nothing of it can be kept, so Ctrl-C ends it at once
-            returns = render.render(asked.run, asked.episodes, asked.out, asked.seed, asked.fps)
-            print(f"returns: {', '.join(f'{x:.1f}' for x in returns)}\n{asked.out}")
-            return 0
-        if isinstance(asked, Collect):
-            print(collect.collect(asked.task, asked.quality, asked.rows, asked.seed, asked.out, asked.overwrite))
-            return 0
-        if isinstance(asked, Data):
-            return data_sets.run(asked)
-        if isinstance(asked, Behaviours):
-            behaviours.make(asked.names, asked.out, asked.steps)
-            return 0
-        with Stop() as stop:
-            try:
-                if isinstance(asked, Reproduce):
-                    reproduce.table(asked.table, wanted(asked, stop), go_on(command, argv))
-                else:
-                    sweep(asked, stop)
-            except (Interrupted, KeyboardInterrupt):
-                kept = "stopped; everything up to the last checkpoint is kept. Go on with:"
-                line = "\n" if sys.stderr.isatty() else ""  # a progress line may be open
-                print(f"{line}{kept}\n  {go_on(command, argv)}", file=sys.stderr)
-                return stop.code or 130
+        with runtime.programs(asked.compile_cache):
+            return answer(asked, go_on(command, argv))
     except JaxomarlError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -244,6 +234,33 @@ def run(command: str, argv: list[str]) -> int:
         kept = " What was finished is kept; --resume goes on once that is mended." if trains else ""
         print(f"error: {error}.{kept}", file=sys.stderr)
         return 74
+
+
+def answer(asked: Any, again: str) -> int:
+    """Do what was asked; the exit code. `again` is the command that goes on where this one is stopped."""
+    if isinstance(asked, Render):  # nothing of it can be kept, so Ctrl-C ends it at once
+        returns = render.render(asked.run, asked.episodes, asked.out, asked.seed, asked.fps)
+        print(f"returns: {', '.join(f'{x:.1f}' for x in returns)}\n{asked.out}")
+        return 0
+    if isinstance(asked, Collect):
+        print(collect.collect(asked.task, asked.quality, asked.rows, asked.seed, asked.out, asked.overwrite))
+        return 0
+    if isinstance(asked, Data):
+        return data_sets.run(asked)
+    if isinstance(asked, Behaviours):
+        behaviours.make(asked.names, asked.out, asked.steps)
+        return 0
+    with Stop() as stop:
+        try:
+            if isinstance(asked, Reproduce):
+                reproduce.table(asked.table, wanted(asked, stop), again)
+            else:
+                sweep(asked, stop)
+        except (Interrupted, KeyboardInterrupt):
+            kept = "stopped; everything up to the last checkpoint is kept. Go on with:"
+            line = "\n" if sys.stderr.isatty() else ""  # a progress line may be open
+            print(f"{line}{kept}\n  {again}", file=sys.stderr)
+            return stop.code or 130
     return 0
 
 
@@ -304,11 +321,14 @@ def sweep(asked: Any, stop: Stop) -> None:
     for source in [asked.source] if asked.source else []:
         if not (source / "stages").is_dir():
             raise refuse("--from", "the --out folder of another command", str(source), "It has no stages/.")
+    settings = session.asked(preset, overrides, asked.rows, asked.episodes, asked.scale)
     if asked.dry_run:
-        return plan_text(groups, out)
+        print(dry_run.plan_text(groups, out))
+        session.check_folder(out, settings, asked.resume, asked.overwrite)
+        return
     with session.locked(out):
-        settings = session.asked(preset, overrides, asked.rows, asked.episodes, asked.scale)
         session.open_folder(out, settings, asked.resume, asked.overwrite)
+        resumed.tell(groups, out)
         print(
             f"{len(groups)} group(s), {sum(len(g.seeds) for g in groups)} runs, preset {preset}, into {out}",
             file=sys.stderr,
@@ -337,15 +357,3 @@ def draw(results: session.Results, groups: list[plan.Group], out: Path) -> list[
         print(f"no pictures: {error}", file=sys.stderr)
         return []
     return made
-
-
-def plan_text(groups: list[plan.Group], out: Path) -> None:
-    """What a command would do: groups, stages, updates, memory."""
-    print(f"into {out}")
-    for scale in sorted({g.scale for g in groups} - {1.0}):
-        print(tables.reduced(scale))
-    for g in groups:
-        stages = g.system.pipeline(g.task.env.spec, g.cfgs[0], g.task.env if g.system.online else None)
-        steps = ", ".join(f"{s.name} {s.steps}" for s in stages)
-        memory = session.memory_estimate(g) / 2**20
-        print(f"  {g.name} on {g.task.name}/{g.quality}: {len(g.seeds)} runs; updates: {steps}; about {memory:.0f} MiB")

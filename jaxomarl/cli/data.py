@@ -12,6 +12,7 @@ from jaxomarl.data import card, catalog, compare, files, formats
 from jaxomarl.data.fit import fit
 from jaxomarl.data.raw import Raw, seen
 from jaxomarl.envs.catalog import make, names
+from jaxomarl.paths import user_path
 from jaxomarl.results import card_text, cards
 from jaxomarl.results.store import write_bytes
 
@@ -43,7 +44,7 @@ def run(asked: Data) -> int:
 
 def find(source: str, task: str = "", rows: int = 0) -> Found:
     """The set at a path, or of a recipe; JaxomarlError where it is neither."""
-    path = Path(source)
+    path = user_path(source)
     if not path.exists():
         return _recipe(source, task, rows)
     if rows:
@@ -61,7 +62,7 @@ def find(source: str, task: str = "", rows: int = 0) -> Found:
 
 def mixed(source: str, task: str, rows: int) -> Found:
     """One of several sets: `task` is meant for the paths among them, and `rows` for the recipes."""
-    path = Path(source).exists()
+    path = user_path(source).exists()
     return find(source, task if path else "", 0 if path else rows)
 
 
@@ -123,7 +124,7 @@ def describe(asked: Describe) -> int:
 
 def validate(asked: Validate) -> int:
     """Say what training on the set would find; a refusal is raised."""
-    if not Path(asked.source).exists():
+    if not user_path(asked.source).exists():
         raise refuse("PATH", "a file or a folder", asked.source, "A recipe always fits its task.")
     found = find(asked.source, asked.task)
     assert found.task is not None

@@ -11,7 +11,7 @@ import tyro
 class Describe:
     """Say what data sets hold: counts, columns, actions, returns, behaviours, ends, and guess their rules."""
 
-    sources: tyro.conf.Positional[tuple[str, ...]]
+    sources: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="PATH|RECIPE")]
     """Paths, or recipes like mpe/spread/medium; several are drawn side by side."""
     task: str = ""
     """The task of a path: its column names, team and references; empty: none, or what our own folder says."""
@@ -29,7 +29,7 @@ class Describe:
 class Validate:
     """Check a set against a task: what would be repaired, or with exit code 2 why it is refused."""
 
-    source: tyro.conf.Positional[str]
+    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SRC")]
     """A path."""
     task: str
     """For example mpe/spread."""
@@ -41,9 +41,9 @@ class Validate:
 class Convert:
     """Write a set in another format."""
 
-    source: tyro.conf.Positional[str]
+    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SRC")]
     """A path or a recipe."""
-    to_path: tyro.conf.Positional[Path]
+    to_path: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DST")]
     """A new folder, or an empty one."""
     to: str
     """The format: one that has a writer, or jaxomarl for our own folder."""
@@ -59,9 +59,9 @@ class Convert:
 class Diff:
     """Compare two sets: exit code 0 where their content is the same, else 1."""
 
-    a: tyro.conf.Positional[str]
+    a: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="A")]
     """A path or a recipe."""
-    b: tyro.conf.Positional[str]
+    b: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="B")]
     """A path or a recipe."""
     task: str = ""
     """Fit paths to this task first: the sets are then compared as training would see them."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxomarl.algorithms import REGISTRY, coda
-from jaxomarl.base import Dataset, JaxomarlError, System, Task, refuse
+from jaxomarl.base import Dataset, JaxomarlError, System, Task, nearest, refuse
 from jaxomarl.config import digest, static_fields, traced_fields
 
 Overrides = Mapping[str, Sequence[Any]]  # config field -> one value, or several to sweep
@@ -39,18 +39,15 @@ def find_system(name: str) -> System:
     """A registry row, or "<row>+<augmentation>"; JaxomarlError names the nearest."""
     base, _, kind = name.partition("+")
     if base not in REGISTRY:
-        near = difflib.get_close_matches(base, REGISTRY, n=3, cutoff=0.4)
-        hint = f"Did you mean {' or '.join(near)}?" if near else ""
-        raise refuse("system", f"one of {', '.join(REGISTRY)}", base, hint)
+        raise refuse("system", f"one of {', '.join(REGISTRY)}", base, nearest(base, REGISTRY))
     return _augmentation(base, kind) if "+" in name else REGISTRY[base]
 
 
 @functools.cache  # one Config for one name: programs and groups are told apart by it
 def _augmentation(base: str, kind: str) -> System:
     if kind not in coda.AUGMENTATIONS:
-        near = difflib.get_close_matches(kind, coda.AUGMENTATIONS, n=1, cutoff=0.4)
-        hint = f"Did you mean {near[0]}?" if near else ""
-        raise refuse("--augment", f"one of {', '.join(coda.AUGMENTATIONS)}", kind, hint)
+        way = nearest(kind, coda.AUGMENTATIONS)
+        raise refuse("--augment", f"one of {', '.join(coda.AUGMENTATIONS)}", kind, way)
     if REGISTRY[base].online:
         raise refuse("--augment", "a system that learns from data", base, "It makes its own experience.")
     return coda.augmentation(REGISTRY[base], base, kind)

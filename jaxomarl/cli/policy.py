@@ -12,6 +12,8 @@ from jaxtyping import Array, Float
 from jaxomarl.algorithms import REGISTRY
 from jaxomarl.base import Algorithm, Observation, Past, Spec, State, System, refuse
 from jaxomarl.cli.plan import find_system
+from jaxomarl.numerics import pinned
+from jaxomarl.paths import user_path
 from jaxomarl.results.store import read_json
 
 FILE = "policy.safetensors"
@@ -66,10 +68,12 @@ class Policy:
         self._act = jax.jit(algorithm.act)
         self.reset()
 
+    @pinned()
     def reset(self, seed: int = 0) -> None:
         """Forget the episode so far; `seed` counts for policies that draw."""
         self._memory, self._key, self._step = self.algorithm.memory, jax.random.key(seed), 0
 
+    @pinned()
     def act(self, obs: Any, available: Any = None, reward: Any = None) -> Float[Array, "N A"]:
         """The joint action [N, A] for raw observations [N, O], padded to the widest agent.
 
@@ -93,6 +97,7 @@ class Policy:
         return action
 
 
+@pinned()
 def load(run: str | Path) -> Policy:
     """The final policy of a run's folder, as `sweep`, `train` and `jaxomarl.train` write it.
 
@@ -100,7 +105,7 @@ def load(run: str | Path) -> Policy:
     """
     from safetensors import SafetensorError, safe_open
 
-    run = Path(run)
+    run = user_path(run)
     if not (run / "run.json").exists() or not (run / FILE).exists():
         found = "no run.json" if not (run / "run.json").exists() else f"no {FILE}"
         raise refuse("RUN", "the folder of a finished run", f"{found} in {run}", "Name a folder like OUT/.../seed-0.")

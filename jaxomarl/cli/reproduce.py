@@ -4,7 +4,6 @@
 the policies, so what remains is the method itself: the weight w(t), the range of t, and beta.
 """
 
-import difflib
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 from jaxtyping import Array
 
 from jaxomarl.algorithms import REGISTRY, brpo, omsd
-from jaxomarl.base import Algorithm, Spec, Stage, System, refuse
+from jaxomarl.base import Algorithm, Spec, Stage, System, nearest, refuse
 from jaxomarl.cli import (
     api,
     coda_fidelity,
@@ -139,10 +138,10 @@ def table(name: str, asked: Asked, command: str) -> None:
     Raises JaxomarlError for an unknown one.
     """
     if name not in TABLES:
-        near = difflib.get_close_matches(name, TABLES, n=3, cutoff=0.3)
-        raise refuse("TABLE", f"one of {', '.join(TABLES)}", name, f"Did you mean {' or '.join(near)}?" if near else "")
+        way = nearest(name, TABLES, cutoff=0.3)
+        raise refuse("TABLE", f"one of {', '.join(TABLES)}", name, way)
     text = f"`{command}`\n\n{TABLES[name](asked)}"
-    store.write_bytes(asked.out / f"{name}.md", text.encode())
+    store.write_bytes(asked.out / f"{name}.md", text.encode(errors="surrogateescape"))
     print(f"\n{text}\n{asked.out / name}.md")
 
 

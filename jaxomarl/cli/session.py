@@ -23,8 +23,10 @@ import numpy as np
 from jaxomarl.base import Past, Stage, refuse
 from jaxomarl.cli.plan import Group, config_digest
 from jaxomarl.cli.policy import save_policies
-from jaxomarl.config import digest, precision, rounded, static_fields, traced_fields
+from jaxomarl.cli.provenance import source
+from jaxomarl.config import digest, static_fields, traced_fields
 from jaxomarl.data.stats import identity, statistics
+from jaxomarl.numerics import precision, rounded, settings
 from jaxomarl.results import store, tables
 from jaxomarl.stages.augmented import DROPPED
 from jaxomarl.training.library import Library, Trained
@@ -71,8 +73,7 @@ def open_folder(out: Path, asked: dict[str, Any], resume: bool, overwrite: bool)
 
     Raises JaxomarlError where it holds something else, or the same without --resume or --overwrite.
     """
-    if resume and overwrite:
-        raise refuse("--resume, --overwrite", "one of them", "both", "Continue, or delete and start again.")
+    check_folder(out, asked, resume, overwrite)
     found = out / "sweep.json"
     if found.exists() and overwrite:
         for path in out.iterdir():
@@ -80,7 +81,17 @@ def open_folder(out: Path, asked: dict[str, Any], resume: bool, overwrite: bool)
                 shutil.rmtree(path)
             elif path.name != ".lock":  # it is held: another would let a second process in
                 path.unlink()
-    elif found.exists():
+    out.mkdir(parents=True, exist_ok=True)
+    store.write_json(found, {"format": FORMAT, "asked": asked, "versions": versions()})
+
+
+def check_folder(out: Path, asked: dict[str, Any], resume: bool, overwrite: bool) -> None:
+    """Raise JaxomarlError where `open_folder` would; nothing is touched."""
+    if resume and overwrite:
+        raise refuse("--resume, --overwrite", "one of them", "both", "Continue, or delete and start again.")
+    check_ours(out)
+    found = out / "sweep.json"
+    if found.exists() and not overwrite:
         before = store.read_json(found)["asked"]
         other = [k for k in sorted({*before, *asked}) if not extends(before.get(k), asked.get(k))]
         if other:
@@ -94,8 +105,15 @@ def open_folder(out: Path, asked: dict[str, Any], resume: bool, overwrite: bool)
                 f"{out}, which holds this command's results",
                 "--resume goes on, --overwrite starts again.",
             )
-    out.mkdir(parents=True, exist_ok=True)
-    store.write_json(found, {"format": FORMAT, "asked": asked, "versions": versions()})
+
+
+def check_ours(out: Path) -> None:
+    """Raise JaxomarlError where a folder for results is a file, or holds what is none of ours."""
+    if out.exists() and not out.is_dir():
+        raise refuse("--out", "a folder", f"the file {out}", "Name another.")
+    if out.is_dir() and not (out / "sweep.json").exists() and any(p.name != ".lock" for p in out.iterdir()):
+        way = "Name another; nothing was touched."
+        raise refuse("--out", "an empty folder or one that jaxomarl made", str(out), way)
 
 
 @contextlib.contextmanager
@@ -104,12 +122,7 @@ def locked(out: Path | None) -> Iterator[None]:
     if out is None:
         yield
         return
-    if out.exists() and not out.is_dir():
-        raise refuse("--out", "a folder", f"the file {out}", "Name another.")
-    if out.is_dir() and not (out / "sweep.json").exists() and any(p.name != ".lock" for p in out.iterdir()):
-        raise refuse(
-            "--out", "an empty folder or one that jaxomarl made", str(out), "Name another; nothing was touched."
-        )
+    check_ours(out)
     out.mkdir(parents=True, exist_ok=True)
     with open(out / ".lock", "w") as file:
         try:
@@ -174,8 +187,10 @@ class Writer:
             "scale": g.scale,
             "normaliser": g.task.scale._asdict() if g.task.scale else None,
             "versions": versions(),
+            "source": source(),
             "device": f"{jax.devices()[0].device_kind} x{jax.device_count()}",
             "precision": {"matmul": precision(), "evaluation": "highest"},
+            "jax": settings(),
         }
 
     def stage(self, index: int, stage: Stage, trained: Trained) -> None:
@@ -296,16 +311,3 @@ def default_folder(groups: Sequence[Group], preset: str) -> Path:
     """runs/<task>-<preset>, or a digest where there are several tasks."""
     names = sorted({f"{g.task.name}-{g.quality}".replace("/", "-") for g in groups})
     return Path("runs") / f"{names[0] if len(names) == 1 else digest(names)[:8]}-{preset}"
-
-
-def memory_estimate(group: Group) -> int:
-    """Bytes of the largest stage's R-leading state plus the data: what a dry run prints."""
-    stages = group.system.pipeline(group.task.env.spec, group.cfgs[0], None)
-    past: Past = {"stats": identity(group.task.env.spec)}
-    past = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), past)
-    held = 0
-    for stage in stages:
-        past[stage.name] = jax.eval_shape(stage.algorithm.init, jax.random.key(0), past, group.data)
-        held += sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(past[stage.name]))
-    data = sum(x.nbytes for x in jax.tree.leaves(group.data))
-    return held * len(group.seeds) + data

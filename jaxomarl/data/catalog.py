@@ -3,7 +3,6 @@
 import dataclasses
 import difflib
 import zlib
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,23 +12,28 @@ from jaxomarl.data import files, formats
 from jaxomarl.data.dataset import pack
 from jaxomarl.data.fit import fit
 from jaxomarl.data.manifest import manifest
+from jaxomarl.numerics import pinned
+from jaxomarl.paths import user_path
 
 __all__ = ["load", "manifest"]
 
 
+@pinned()
 def load(task: Task, quality: str = "", rows: int = 0, seed: int = 0) -> tuple[Dataset, dict[str, Any]]:
     """Make the data set `<task>/<quality>` with `rows` transitions, or read it from a path, and its manifest.
 
-    "" and 0 take the task's own defaults. The same arguments give the same bits on the same backend. A path (it has a
-    slash) is a folder of our own or anything that `formats.read` knows. Raises JaxomarlError for a quality that the
-    task has no recipe for, and for data that do not fit the task.
+    "" and 0 take the task's own defaults. The same arguments give the same bits on the same backend,
+    whatever JAX is set to. A path (it has a slash) is a folder of our own or anything that
+    `formats.read` knows. Raises JaxomarlError for a quality that the task has no recipe for, and for
+    data that do not fit the task.
     """
-    if "/" in quality or quality.startswith("."):
+    if "/" in quality or quality.startswith((".", "~")):
         if rows or seed:
             raise refuse("--rows", "nothing beside a path", rows or seed, "A file's rows are what they are.")
-        if (Path(quality) / files.MANIFEST).is_file():
-            return with_source(*files.load(quality, task.env.spec))
-        return fit(formats.read(quality), task)
+        path = user_path(quality)
+        if (path / files.MANIFEST).is_file():
+            return with_source(*files.load(path, task.env.spec))
+        return fit(formats.read(path), task)
     quality, rows = quality or task.quality, rows or task.rows
     if quality not in task.recipes:
         near = difflib.get_close_matches(quality, task.recipes, n=3)
@@ -40,7 +44,8 @@ def load(task: Task, quality: str = "", rows: int = 0, seed: int = 0) -> tuple[D
     if rows < 1:
         raise refuse("--rows", "a positive number of transitions", rows, "Leave it out for the task's default.")
     key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(quality.encode()))
-    data = pack(task.recipes[quality](key, rows), task.env.spec)
+    with jax.default_matmul_precision("highest"):  # a set has the same bits whatever its user's networks round to
+        data = pack(task.recipes[quality](key, rows), task.env.spec)
     return with_source(data, manifest(task, quality, data, origin={"recipe": quality, "rows": rows, "seed": seed}))
 
 

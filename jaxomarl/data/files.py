@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxomarl.base import Dataset, Layout, Spec, refuse
 from jaxomarl.data.dataset import content_hash
+from jaxomarl.paths import user_path
 
 FORMAT = 1
 ARRAYS, MANIFEST = "rows.safetensors", "manifest.json"
@@ -20,7 +21,7 @@ def save(folder: str | Path, data: Dataset, manifest: dict[str, Any]) -> None:
     """Write a data set, arrays first; the folder counts as one once its manifest is there."""
     from safetensors.numpy import save_file
 
-    folder = Path(folder)
+    folder = user_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)
     arrays = {name: getattr(data, name) for name in FIELDS} | {f"extra.{k}": v for k, v in data.extra.items()}
@@ -41,7 +42,7 @@ def load(folder: str | Path, spec: Spec) -> tuple[Dataset, dict[str, Any]]:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    folder = Path(folder)
+    folder = user_path(folder)
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         wanted = {"format", "dialect", "agents", "obs_dims", "act_dims", "state_dim", "sha256", "quality"}

@@ -21,6 +21,7 @@ from jaxomarl.data import (
     vault_writer,
 )
 from jaxomarl.data.raw import Raw
+from jaxomarl.paths import user_path
 
 
 class Format(NamedTuple):
@@ -82,7 +83,7 @@ DIALECTS = {
 
 def read(path: str | Path) -> Raw:
     """What a file or folder of a known format holds; JaxomarlError that lists what was looked for when none fits."""
-    path = Path(path)
+    path = user_path(path)
     name = _recognise(path)
     try:
         raw = FORMATS[name].read(path)
@@ -141,6 +142,6 @@ def write(path: str | Path, raw: Raw, format: str) -> None:
     if not len(raw.step):
         raise refuse(f"to {path}", "at least one row", 0, "The set is empty.")
     try:
-        writer(Path(path), raw)
+        writer(user_path(path), raw)
     except OSError as error:
         raise refuse(f"to {path}", "a place to write in", str(error)[:200], "Check the disk.") from None

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 
 from jaxomarl.base import Task, refuse
+from jaxomarl.numerics import pinned
 
 TASKS = {
     "games/additive": "jaxomarl.envs.matrix:additive",
@@ -68,6 +69,7 @@ def parameters(base: str) -> dict[str, Value]:
 
 
 @functools.cache
+@pinned()
 def _build(canonical: str, base: str, items: tuple[tuple[str, Value], ...]) -> Task:
     return _factory(base)(**dict(items))._replace(name=canonical)
 

@@ -11,7 +11,7 @@ from flax.core.meta import AxisMetadata
 from flax.struct import PyTreeNode, field
 from jaxtyping import Array, Key
 
-from jaxomarl.config import precision
+from jaxomarl.numerics import precision
 
 Params = Any
 

@@ -46,7 +46,8 @@ def temporal_unet(
     Raises where the kernel is even, a size is below one, or agents attend in a width that is no multiple of four.
     """
     if min(channels, width, blocks, kernel, *multipliers) < 1 or not multipliers:
-        raise refuse("temporal_unet", "sizes of at least 1", (channels, width, multipliers, kernel, blocks), "")
+        found = (channels, width, multipliers, kernel, blocks)
+        raise refuse("temporal_unet", "sizes of at least 1", found, "Raise the smallest.")
     if kernel % 2 == 0:
         raise refuse("temporal_unet.kernel", "an odd number", kernel, "Rows keep their places only about a middle one.")
     if agents and any((width * m) % HEADS for m in multipliers):

@@ -1,9 +1,8 @@
 """The papers' settings and ours, by name: `--preset NAME`."""
 
-import difflib
 import fnmatch
 
-from jaxomarl.base import refuse
+from jaxomarl.base import nearest, refuse
 from jaxomarl.presets.games import GAMES
 from jaxomarl.presets.mujoco import MUJOCO
 from jaxomarl.presets.particle import PARTICLE
@@ -18,9 +17,7 @@ def find(name: str, task: str, system: str = "") -> Preset:
     Raises JaxomarlError for an unknown name.
     """
     if name and name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, n=3, cutoff=0.4)
-        hint = f"Did you mean {' or '.join(near)}?" if near else ""
-        raise refuse("--preset", f"one of {', '.join(PRESETS)}", name, hint)
+        raise refuse("--preset", f"one of {', '.join(PRESETS)}", name, nearest(name, PRESETS))
     if name:
         return PRESETS[name]
     fitting = [p for p in PRESETS.values() if any(fnmatch.fnmatch(task.partition(":")[0], t) for t in p.tasks)]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxomarl.base import JaxomarlError, refuse
+from jaxomarl.base import refuse
 from jaxomarl.results.store import write_bytes
 
 Figure = Any  # matplotlib.figure.Figure
@@ -26,7 +26,7 @@ def grid(panels: int, width: float, height: float, columns: int) -> tuple[Figure
         from matplotlib.figure import Figure
         from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError as error:
-        raise JaxomarlError("figures: matplotlib is not installed. Install it: pip install jaxomarl[plot]") from error
+        raise refuse("figures", "matplotlib", "no such package", "pip install jaxomarl[plot]") from error
     columns = min(columns, panels)
     rows = -(-panels // columns)
     layout = ConstrainedLayoutEngine(w_pad=0.07, h_pad=0.07)

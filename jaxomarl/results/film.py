@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from jaxomarl.base import JaxomarlError, refuse
+from jaxomarl.base import refuse
 from jaxomarl.results.store import write_bytes
 
 SUFFIXES = (".gif", ".mp4")
@@ -82,7 +82,7 @@ def _mp4(frames: np.ndarray, fps: float) -> bytes:
                 for frame in (None, *even):
                     writer.send(frame)
         except RuntimeError as error:  # no ffmpeg for this system in the package, nor on the path
-            raise JaxomarlError(f"film: {error} Install ffmpeg, or write a .gif.") from error
+            raise refuse("film", "ffmpeg", str(error), "Install ffmpeg, or write a .gif.") from error
         return path.read_bytes()
 
 
@@ -99,7 +99,7 @@ def _pillow() -> tuple[Any, Any, Any]:
     try:
         from PIL import Image, ImageDraw, ImageFont
     except ImportError as error:
-        raise JaxomarlError("film: Pillow is not installed. Install it: pip install jaxomarl[plot]") from error
+        raise refuse("film", "Pillow", "no such package", "pip install jaxomarl[plot]") from error
     return Image, ImageDraw, ImageFont
 
 
@@ -107,5 +107,5 @@ def _ffmpeg() -> Any:
     try:
         import imageio_ffmpeg
     except ImportError as error:
-        raise JaxomarlError("film: imageio-ffmpeg is not installed. Install it: pip install jaxomarl[plot]") from error
+        raise refuse("film", "imageio-ffmpeg", "no such package", "pip install jaxomarl[plot]") from error
     return imageio_ffmpeg

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Int, Num
 
 from jaxomarl.base import refuse
+from jaxomarl.paths import user_path
 
 COLUMNS = ("system", "task", "data", "config", "seed", "stage", "step", "metric", "episode", "value")
 INFO = ("system", "task", "data", "config", "cfg", "swept", "seed", "final_stage")
@@ -215,7 +216,7 @@ def find_runs(paths: Iterable[str | Path]) -> list[Run]:
     JaxomarlError where a path does not exist or a run.json lacks a key of `INFO`.
     """
     folders = set()
-    for path in map(Path, paths):
+    for path in map(user_path, paths):
         if not path.exists():
             raise refuse("path", "a folder of runs", str(path), "Give the --out folder of a sweep, or a run's folder.")
         if path.name == "run.json":

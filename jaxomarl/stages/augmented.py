@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from jaxomarl.base import Algorithm, Batch, Dataset, Observation, Past, Spec, Stage, State, Window, refuse, team_reward
-from jaxomarl.config import config, static
+from jaxomarl.config import config, static, traced
 from jaxomarl.diffusion.policy_guidance import likelihood, strengths, towards
 from jaxomarl.stages import synthetic
 from jaxomarl.stages.synthetic import Generated, Generator
@@ -28,7 +28,7 @@ DROPPED = "synthetic_dropped"  # the metric that says which share of the last re
 class Settings(Generated):
     """Settings of an augmentation; a base's own come beside them."""
 
-    augment_share: float = 0.5
+    augment_share: float = traced(default=0.5, within="[0, 1]")
     """alpha: synthetic rows among those of a batch, 0 to 1."""
     augment_windows: int = static(default=1000)
     """Synthetic windows held at a time."""
@@ -38,15 +38,15 @@ class Settings(Generated):
     """Chunks of updates between one set of synthetic windows and the next."""
     augment_levels: int = static(default=40)
     """Noise levels of the sampler."""
-    augment_order: int = static(default=2)
+    augment_order: int = static(default=2, within="[1, 2]")
     """2: Heun's steps. 1: Euler's."""
-    augment_churn: float = 80.0
+    augment_churn: float = traced(default=80.0, within="[0, inf)")
     """Fresh noise within the sampler, over its levels; 0: none."""
-    augment_dropped: float = static(default=0.1)
+    augment_dropped: float = static(default=0.1, within="[0, 1]")
     """Share of windows that may come out with numbers that are not finite; the run stops above it."""
     augment_short: str = static(default="refuse")
     """Data with episodes of fewer steps than a window: refuse, or skip them when the generator draws its windows."""
-    augment_lambda: float = 0.6
+    augment_lambda: float = traced(default=0.6, within="[0, inf)")
     """CODA: strength of the policy's pull, whatever the number of levels; at 128 levels it is the paper's lambda."""
     augment_raw: bool = static(default=False)
     """The paper's lambda itself, whose effect grows with the number of levels."""
@@ -54,11 +54,11 @@ class Settings(Generated):
     """paper: moved after the denoiser's call. pgd, pgd-denoised: before the churn, as in policy-guided diffusion."""
     augment_coordinates: str = static(default="chain")
     """chain: the gradient goes through the columns' distributions. literal: it is the environment's."""
-    augment_quantile: float = 0.9
+    augment_quantile: float = traced(default=0.9, within="[0, 1]")
     """EAQ: quantile of the data's window returns that is asked for."""
-    augment_weight: float = 1.0
+    augment_weight: float = traced(default=1.0, within="[0, inf)")
     """EAQ: w of (1 + w) conditional - w unconditional."""
-    augment_drop: float = 0.1
+    augment_drop: float = traced(default=0.1, within="[0, 1]")
     """EAQ: share of windows on which the model is trained without their return."""
 
 

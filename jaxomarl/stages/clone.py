@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from jaxomarl.base import Algorithm, Batch, Dataset, Past, Spec, State
-from jaxomarl.config import config, static
+from jaxomarl.config import config, static, traced
 from jaxomarl.data.dataset import sample_transitions
 from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import Net, Params, create, descend
@@ -39,7 +39,7 @@ class Config:
     policy_batch: int = static(default=512)
     policy_width: int = static(default=256)
     """Of its hidden layers: two, or a noise network's three."""
-    policy_lr: float = 3e-4
+    policy_lr: float = traced(default=3e-4, within="(0, inf)")
     policy_anneal: bool = static(default=True)
     """Cosine to zero over the stage."""
 

@@ -19,7 +19,7 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from jaxomarl.base import Algorithm, Batch, Dataset, Past, Spec, State
-from jaxomarl.config import config, static
+from jaxomarl.config import config, static, traced
 from jaxomarl.data.dataset import sample_transitions
 from jaxomarl.losses.expectile import expectile
 from jaxomarl.losses.td import continues, joint_reward
@@ -43,17 +43,17 @@ class Config:
     """team: the team's. first: agent 1's, as in the authors' code. own: each agent's (independent critics alone)."""
     time_limit: str = static(default="bootstrap")
     """bootstrap: a cut episode goes on. terminal: a time limit ends it (the authors on the particle tasks)."""
-    gamma: float = 0.99
+    gamma: float = traced(default=0.99, within="[0, 1]")
     critic_steps: int = static(default=500_000)
     critic_batch: int = static(default=512)
     critic_width: int = static(default=256)
-    critic_lr: float = 3e-4
-    critic_polyak: float = 0.005
-    expectile: float = 0.7
+    critic_lr: float = traced(default=3e-4, within="(0, inf)")
+    critic_polyak: float = traced(default=0.005, within="(0, 1]")
+    expectile: float = traced(default=0.7, within="(0, 1)")
     """tau of the value's expectile."""
     critic_policy: bool = static(default=False)
     """Also fit the advantage-weighted policy beside the critic, to watch it; nothing downstream reads it."""
-    temperature: float = 3.0
+    temperature: float = traced(default=3.0, within="[0, inf)")
     """T of the advantage weights min(exp(T u), 100)."""
 
 

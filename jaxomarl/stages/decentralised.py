@@ -17,7 +17,7 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from jaxomarl.base import Algorithm, Batch, Dataset, Past, Spec, State, refuse
-from jaxomarl.config import check_fields, config, static
+from jaxomarl.config import check_fields, config, static, traced
 from jaxomarl.data.dataset import check_transitions, sample_transitions
 from jaxomarl.losses.conservative import Proposals, around, conservative, joined, uniform
 from jaxomarl.losses.td import TIME_LIMITS, agents_reward, continues, ensemble_loss
@@ -41,7 +41,7 @@ class Base:
     """bootstrap: a cut episode goes on. terminal: a time limit ends it."""
     normalise: bool = static(default=True)
     """z-score observations inside the networks."""
-    gamma: float = 0.95
+    gamma: float = traced(default=0.95, within="[0, 1]")
     chunk: int = static(default=100)
     """Updates per compiled scan."""
     every: int = static(default=10)
@@ -51,11 +51,11 @@ class Base:
     policy_batch: int = static(default=1024)
     policy_width: int = static(default=64)
     """Of two hidden layers."""
-    policy_lr: float = 0.01
+    policy_lr: float = traced(default=0.01, within="(0, inf)")
     critic_width: int = static(default=64)
     """Of two hidden layers."""
-    critic_lr: float = 0.01
-    clip: float = 0.5
+    critic_lr: float = traced(default=0.01, within="(0, inf)")
+    clip: float = traced(default=0.5, within="(0, inf)")
     """Largest norm of a gradient of one agent's critics, or of its policy."""
 
 
@@ -63,7 +63,7 @@ class Base:
 class Config(Base):
     """Settings of those that bootstrap."""
 
-    polyak: float = 0.01
+    polyak: float = traced(default=0.01, within="(0, 1]")
     """Rate at which the targets of critics and policies follow."""
 
 
@@ -71,7 +71,7 @@ class Config(Base):
 class Conservative(Config):
     """Settings of CQL's critics besides."""
 
-    penalty: float = 1.0
+    penalty: float = traced(default=1.0, within="[0, inf)")
     """Weight of the conservative term."""
     samples: int = static(default=10)
     """Actions of each proposal in that term."""
@@ -83,9 +83,9 @@ class Deterministic(Conservative):
 
     penalty_from: str = static(default="uniform")
     """uniform: actions all over the box. policy: as many again around pi(o), and around pi(o')."""
-    penalty_std: float = 0.2
+    penalty_std: float = traced(default=0.2, within="(0, inf)")
     """Standard deviation of the proposals around the policy's actions."""
-    action_penalty: float = 1e-3
+    action_penalty: float = traced(default=1e-3, within="[0, inf)")
     """Weight of the mean square of the policy's actions."""
 
 
@@ -246,14 +246,12 @@ def effort(action: Float[Array, "B A"], mask: Float[Array, " A"]) -> Float[Array
     return jnp.mean(jnp.sum(mask * action**2, axis=-1)) / mask.sum()
 
 
-def check(
-    spec: Spec, cfg: Any, data: Dataset | None, choices: dict[str, tuple[str, ...]], zero: tuple[str, ...] = ()
-) -> None:
+def check(spec: Spec, cfg: Any, data: Dataset | None, choices: dict[str, tuple[str, ...]]) -> None:
     """Raise JaxomarlError for settings, tasks or data that agents cannot learn on."""
     if spec.discrete:
         way = "No system here learns from one-hot actions yet; collect the task with continuous ones."
         raise refuse("--task", "continuous actions", "a discrete task", way)
-    check_fields(cfg, choices, zero)
+    check_fields(cfg, choices)
     check_transitions(data)
     if data is not None and cfg.policy_batch > data.starts.shape[0]:
         found, rows = cfg.policy_batch, data.starts.shape[0]

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from jaxomarl.base import Denoise, Schedule, Spec
-from jaxomarl.config import config, static
+from jaxomarl.config import config, static, traced
 from jaxomarl.diffusion.guidance import clipped, masked
 from jaxomarl.diffusion.losses import eps_loss
 from jaxomarl.diffusion.parameterise import from_eps
@@ -35,9 +35,9 @@ class Config(decentralised.Base):
 
     policy_width: int = static(default=256)
     """Of the noise network's three hidden layers."""
-    policy_lr: float = 3e-4
+    policy_lr: float = traced(default=3e-4, within="(0, inf)")
     critic_width: int = static(default=256)
-    critic_lr: float = 3e-4
+    critic_lr: float = traced(default=3e-4, within="(0, inf)")
     levels: int = static(default=15)
     """Steps of the sampler."""
     candidates: int = static(default=10)

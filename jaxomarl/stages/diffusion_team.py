@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from jaxomarl.base import Algorithm, Batch, Dataset, JaxomarlError, Past, Schedule, Spec, refuse
-from jaxomarl.config import config, static
+from jaxomarl.config import config, static, traced
 from jaxomarl.data.dataset import sample_transitions
 from jaxomarl.diffusion.schedules import cosine, linear, vp_discrete
 from jaxomarl.losses.candidates import pick
@@ -52,8 +52,8 @@ class Config(diffusion_policy.Config, decentralised.Config):
     """team: the team's. own: each agent's, for own critics alone."""
     critic: str = static(default="joint")
     """joint: Q(state, all actions). own: Q_i(o_i, a_i) for each agent."""
-    gamma: float = 0.99
-    eta: float = 0.5
+    gamma: float = traced(default=0.99, within="[0, 1]")
+    eta: float = traced(default=0.5, within="[0, inf)")
     """Weight of the normalised value in the policies' loss; 0 clones the behaviour."""
     levels: int = static(default=10)
     """K: steps of the sampler, and noise levels that are trained."""
@@ -63,7 +63,7 @@ class Config(diffusion_policy.Config, decentralised.Config):
     """Actions drawn, of which the one with the largest own value is played; one is a sample of the policy."""
     acting: str = static(default="online")
     """Which networks play: online, or target."""
-    polyak: float = 0.005
+    polyak: float = traced(default=0.005, within="(0, 1]")
 
 
 def critics(spec: Spec, cfg: Any) -> Network:

@@ -23,7 +23,7 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from jaxomarl.base import Batch, Dataset, Past, Spec, refuse
-from jaxomarl.config import check_fields, config, static
+from jaxomarl.config import check_fields, config, static, traced
 from jaxomarl.data.dataset import check_transitions
 from jaxomarl.diffusion.schedules import vp
 from jaxomarl.losses.td import REWARDS, TIME_LIMITS
@@ -72,27 +72,27 @@ class Config(critic.Config, clone.Config):
     score_blocks: int = static(default=2)
     score_embedding: int = static(default=64)
     """Width of the diffusion time's embedding."""
-    score_dropout: float = static(default=0.1)
+    score_dropout: float = static(default=0.1, within="[0, 1)")
     score_components: int = static(default=8)
     """Components of the mixture."""
-    score_lr: float = 3e-4
-    score_decay: float = 0.01
+    score_lr: float = traced(default=3e-4, within="(0, inf)")
+    score_decay: float = traced(default=0.01, within="[0, inf)")
     """AdamW's decoupled weight decay."""
 
     # --- stage 3: policies ---
-    policy_width: int = static(default=256)
+    policy_width: int = static(default=256, within="[0, inf)")
     """Of two hidden layers; 0: none, a linear policy before its tanh."""
     policy_optimiser: str = static(default="adam")
     """adam, or sgd: the plain gradient flow that the analysis of fixed points and their basins is about."""
     start: str = static(default="network")
     """First actions: the network's own, "uniform:0.9" (drawn in +-0.9), or one number per agent, "0.5,-0.48"."""
-    beta: float = 0.005
+    beta: float = traced(default=0.005, within="[0, inf)")
     """Weight of the Q gradient; larger is weaker regularisation."""
     beta_convention: str = static(default="code")
     weighting: str = static(default="vds")
     """w(t): vds sigma^2, stable 1, score alpha/sigma, delta: alpha/sigma with all t = 0.02 (the paper's)."""
-    t_min: float = 0.02
-    t_max: float = 0.98
+    t_min: float = traced(default=0.02, within="(0, 1]")
+    t_max: float = traced(default=0.98, within="(0, 1]")
     control_variate: bool = static(default=False)
     """Subtract z from the noise prediction: the same mean, and less variance where sigma^2 > alpha^2 s^2 alone."""
     normalise_gradient: bool = static(default=False)
@@ -103,8 +103,8 @@ def check(spec: Spec, cfg: Any, data: Dataset | None, reward: tuple[str, ...] = 
     """Raise JaxomarlError for settings or data that the family cannot train on."""
     if spec.discrete:
         raise refuse("--task", "continuous actions", "a discrete task", "OMSD follows score fields of real actions.")
-    check_fields(cfg, {**CHOICES, "reward": reward}, zero=("policy_width",))
-    if not 0.0 < float(cfg.t_min) <= float(cfg.t_max) <= 1.0:
+    check_fields(cfg, {**CHOICES, "reward": reward})
+    if float(cfg.t_min) > float(cfg.t_max):
         raise refuse("--cfg.t-min, --cfg.t-max", "0 < t_min <= t_max <= 1", (cfg.t_min, cfg.t_max), "Widen the range.")
     starting_actions(spec, cfg.start)
     check_transitions(data)

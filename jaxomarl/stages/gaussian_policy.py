@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxomarl.base import Algorithm, Batch, Past, Spec
-from jaxomarl.config import config, static
+from jaxomarl.config import config, static, traced
 from jaxomarl.losses.gaussian import Normal, log_density, squashed
 from jaxomarl.networks.actors import gaussian
 from jaxomarl.networks.mlp import Network
@@ -27,11 +27,11 @@ class Config(decentralised.Base):
 
     policy_width: int = static(default=256)
     """Of two hidden layers."""
-    policy_lr: float = 3e-4
+    policy_lr: float = traced(default=3e-4, within="(0, inf)")
     critic_width: int = static(default=256)
     """Of two hidden layers."""
-    critic_lr: float = 3e-4
-    clip: float = 1.0
+    critic_lr: float = traced(default=3e-4, within="(0, inf)")
+    clip: float = traced(default=1.0, within="(0, inf)")
     """Largest norm of a gradient."""
 
 
@@ -44,7 +44,7 @@ class InSample(Config):
     critic_steps: int = static(default=10_000)
     """Steps of the values."""
     critic_batch: int = static(default=1024)
-    polyak: float = 0.005
+    polyak: float = traced(default=0.005, within="(0, 1]")
     """Rate at which targets follow."""
 
 

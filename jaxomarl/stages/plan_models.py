@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxomarl.base import Dataset, Spec, refuse
-from jaxomarl.config import check_fields, config, flag, static
+from jaxomarl.config import check_fields, config, flag, static, traced
 from jaxomarl.data.dataset import check_transitions
 from jaxomarl.data.returns import KINDS, conditioned, returns
 from jaxomarl.data.windows import check_windows
@@ -38,7 +38,7 @@ class Config:
 
     horizon: int = static(default=20)
     """H: steps ahead that are planned."""
-    history: int = static(default=8)
+    history: int = static(default=8, within="[0, inf)")
     """C: past observations that a plan begins with, before the present one."""
     replan: int = static(default=1)
     """Steps for which a plan is followed."""
@@ -48,17 +48,17 @@ class Config:
     """What plans are conditioned on: togo, the discounted return from the present on; episode, the whole one's."""
     reward: str = static(default="own")
     """own: each agent's return. team: the team's, for every agent."""
-    gamma: float = static(default=0.99)
+    gamma: float = static(default=0.99, within="[0, 1]")
     """Of those returns."""
-    return_scale: float = static(default=0.0)
+    return_scale: float = static(default=0.0, within="[0, inf)")
     """Return that counts as 1; 0 counts from the data's least, 0, to its largest, 1."""
-    target: float = 0.9
+    target: float = traced(default=0.9, within="(-inf, inf)")
     """Return that is asked for when acting, in that scale, or its quantile."""
     target_kind: str = static(default="constant")
     """constant: the same at every step. remaining: less the rewards received. quantile: of the data's at that step."""
-    guidance: float = 1.2
+    guidance: float = traced(default=1.2, within="[0, inf)")
     """w: 1 conditions, more exaggerates the condition, 0 leaves it out."""
-    drop: float = 0.25
+    drop: float = traced(default=0.25, within="[0, 1]")
     """Chance that an agent's condition is left out in training."""
     levels: int = static(default=200)
     """K: noise levels of the squared-cosine schedule that are trained."""
@@ -68,11 +68,11 @@ class Config:
     """Steps of the sampler; each is a call of the network with the condition and one without."""
     grid: int = static(default=40)
     """G: times between whose neighbours a consistency model is distilled."""
-    temperature: float = 0.5
+    temperature: float = traced(default=0.5, within="[0, inf)")
     """Standard deviation of the noise that sampling starts from."""
     predict: str = static(default="noise")
     """noise, or clean: the plan itself, which survives a handful of steps better."""
-    polyak: float = 0.005
+    polyak: float = traced(default=0.005, within="(0, 1]")
     """Rate at which the averaged weights follow."""
     acting: str = static(default="target")
     """Which weights plan: target, the averaged ones, or online."""
@@ -86,7 +86,7 @@ class Config:
     """Updates per compiled scan."""
     every: int = static(default=100)
     """Chunks between evaluations and checkpoints: an evaluation plans at every step of every episode."""
-    episodes: int = static(default=0)
+    episodes: int = static(default=0, within="[0, inf)")
     """Of each evaluation; 0: as many as other systems play (--episodes)."""
     policy_steps: int = static(default=100_000)
     student_steps: int = static(default=50_000)
@@ -96,7 +96,7 @@ class Config:
     """Of the U's first level."""
     inverse_width: int = static(default=256)
     """Of the inverse dynamics' two hidden layers."""
-    policy_lr: float = 2e-4
+    policy_lr: float = traced(default=2e-4, within="(0, inf)")
 
 
 # --- networks for all agents' plans: (params, x [..., N, W, D], t, told [..., N, 2]) -> like x ---
@@ -157,7 +157,7 @@ def prepare(spec: Spec, cfg: Any, data: Dataset) -> Dataset:
 
 def check(spec: Spec, cfg: Any, data: Dataset | None, choices: dict[str, tuple[str, ...]]) -> None:
     """Raise JaxomarlError for settings or data that a planner cannot learn on or plan with."""
-    check_fields(cfg, {**CHOICES, **choices}, ("history", "episodes", "code_width"))
+    check_fields(cfg, {**CHOICES, **choices})
     check_transitions(data)
     check_windows(data, cfg.horizon, cfg.history)
     for name, most, why in (
@@ -167,9 +167,6 @@ def check(spec: Spec, cfg: Any, data: Dataset | None, choices: dict[str, tuple[s
     ):
         if getattr(cfg, name) > most:
             raise refuse(flag(name), f"at most {most}", getattr(cfg, name), f"Take {most}: {why}.")
-    for name, low, high in (("drop", 0.0, 1.0), ("gamma", 0.0, 1.0)):
-        if not low <= getattr(cfg, name) <= high:
-            raise refuse(flag(name), f"a share from {low:g} to {high:g}", getattr(cfg, name), "")
     check_returns(cfg, data)
     check_target(cfg)
     if data is not None and cfg.policy_batch > data.starts.shape[0]:

@@ -19,7 +19,7 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from jaxomarl.base import Algorithm, Dataset, Denoise, Layout, Past, Spec, Window, refuse, team_reward
-from jaxomarl.config import config, static
+from jaxomarl.config import config, static, traced
 from jaxomarl.data import cdf
 from jaxomarl.data.windows import sample_windows
 from jaxomarl.diffusion import edm
@@ -47,12 +47,12 @@ class Generated:
     """Windows."""
     generator_width: int = static(default=32)
     """Of the U-Net's first level; the second is twice as wide."""
-    generator_lr: float = 1e-3
+    generator_lr: float = traced(default=1e-3, within="(0, inf)")
     generator_weighting: str = static(default="edm")
     """edm: all noise levels count alike. unweighted: CODA's printed loss, in which the highest outweigh the others."""
     generator_normaliser: str = static(default="cdf")
     """cdf: columns are made logistic. z-score: shifted and scaled, as in policy-guided diffusion."""
-    augment_horizon: int = static(default=0)
+    augment_horizon: int = static(default=0, within="[0, inf)")
     """Steps of a synthetic window; 0: the base's own window, or 20, or the task's whole episode where it is shorter."""
 
 

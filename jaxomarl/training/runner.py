@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxomarl.base import Past
-from jaxomarl.config import rounded
+from jaxomarl.numerics import pinned, rounded
 from jaxomarl.training import evaluation, sharding
 from jaxomarl.training.library import Identity, Trained, gather
 from jaxomarl.training.program import Job, Program, Progress
@@ -28,6 +28,7 @@ class Interrupted(Exception):  # noqa: N818 (it is no error: the work is saved)
     """Training was asked to stop and has saved what it had."""
 
 
+@pinned()
 def run(job: Job) -> Past:
     """Train every stage of R runs and return the finished ones by name, each leading with R.
 

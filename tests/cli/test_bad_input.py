@@ -172,7 +172,7 @@ def test_a_value_out_of_range(refused, flag, value):
         ("omsd", ("--cfg.order", "0-1-2"), ("--cfg.order", "1-0")),
         ("omsd", ("--cfg.order", "first"), ("--cfg.order", "permutation")),
         ("omsd", ("--cfg.t-min", "0.9", "--cfg.t-max", "0.1"), ("--cfg.t-min", "t_min <= t_max")),
-        ("omsd", ("--cfg.t-min", "0.0"), ("--cfg.t-min", "0 < t_min")),
+        ("omsd", ("--cfg.t-min", "0.0"), ("--cfg.t-min", "(0, 1]")),
         (
             "omsd",
             ("--cfg.chunk", "100", "--cfg.critic-steps", "150"),

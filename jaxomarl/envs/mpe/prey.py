@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxomarl.base import refuse
+from jaxomarl.paths import user_path
 
 HIDDEN = 64
 EPS = 1e-5
@@ -84,7 +85,7 @@ def load(path: str | Path, task: str, width: int) -> tuple[Prey, str]:
     a .safetensors with the state dict's names. The dialect is `mpe-omar` for the two known files, else
     `mpe-prey-<fingerprint>`. Raises JaxomarlError for anything else.
     """
-    path = Path(path)
+    path = user_path(path)
     if not path.is_file():
         raise refuse("prey", "a file such as pretrained_adv_model.pt", str(path), "Check the path.")
     arrays = _from_safetensors(path) if path.suffix == ".safetensors" else _from_torch(path)

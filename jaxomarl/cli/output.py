@@ -1,0 +1,93 @@
+"""What a command prints, whatever takes it: any encoding, a terminal or a pipe, a reader that leaves.
+
+`take` replaces the process's two streams. Characters that the encoding has not are shown by others,
+and once a reader has left (`| head -1`), the rest goes nowhere and the command goes on.
+"""
+
+import codecs
+import errno
+import io
+import os
+import sys
+from typing import Any
+
+PLAIN = str.maketrans(
+    {
+        "±": "+-", "×": "x", "≤": "<=", "≥": ">=", "→": "->", "…": "...", "•": "*", "·": ".",  # noqa: RUF001
+        "–": "-", "—": "-", "‘": "'", "’": "'", "“": '"', "”": '"', "é": "e", "ö": "o", "ü": "u",  # noqa: RUF001
+        "─": "-", "━": "-", "│": "|", "┃": "|", "╭": "+", "╮": "+", "╰": "+", "╯": "+",
+        "┌": "+", "┐": "+", "└": "+", "┘": "+", "├": "+", "┤": "+", "┬": "+", "┴": "+", "┼": "+",
+        "█": "#", "▁": "_", "▂": "_", "▃": "-", "▄": "-", "▅": "=", "▆": "=", "▇": "#",
+    }
+)  # fmt: skip
+"""What stands for a character where the encoding has none; any other becomes a question mark."""
+
+ESCAPED = range(0xDC80, 0xDD00)
+"""Python's own stand-ins for the bytes of a file name that is not text (PEP 383)."""
+
+
+def plain(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Replace the first character that cannot be encoded; a handler for `codecs.register_error`."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    character = error.object[error.start]
+    if ord(character) in ESCAPED:
+        return bytes([ord(character) - 0xDC00]), error.start + 1
+    shown = character.translate(PLAIN)
+    return (shown if shown != character and shown.isascii() else "?"), error.start + 1
+
+
+class Reader(io.RawIOBase):
+    """A file descriptor whose reader may leave: what is written after that goes nowhere."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.terminal = os.isatty(descriptor)
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        return self.descriptor
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+        return self.terminal
+
+    def writable(self) -> bool:
+        """It is."""
+        return True
+
+    def write(self, content: object) -> int:
+        """Write bytes; OSError for any fault but a reader that has left."""
+        data = memoryview(content)  # type: ignore[arg-type]
+        try:
+            return os.write(self.descriptor, data)
+        except OSError as error:
+            closed = error.errno == errno.EPIPE
+            hung_up = error.errno == errno.EIO and self.terminal
+            if not (closed or hung_up):
+                raise
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.descriptor)  # for the libraries that write there too
+            os.close(nowhere)
+            return len(data)
+
+
+def open_stream(stream: Any) -> io.TextIOBase:
+    """A stream to print to in place of one of the process's own, which may be closed (None)."""
+    if stream is None:
+        return open(os.devnull, "w", encoding="utf-8")
+    try:
+        descriptor = stream.fileno()
+    except (OSError, ValueError):  # it is no file: a test's, or a notebook's
+        return stream
+    stream.flush()
+    buffer = io.BufferedWriter(Reader(descriptor))
+    lines = stream is sys.stderr or os.isatty(descriptor)
+    return io.TextIOWrapper(buffer, stream.encoding, "jaxomarl.plain", line_buffering=lines)
+
+
+def take() -> None:
+    """Replace stdout and stderr of this process."""
+    codecs.register_error("jaxomarl.plain", plain)
+    sys.stdout = open_stream(sys.stdout)  # type: ignore[assignment]
+    sys.stderr = open_stream(sys.stderr)  # type: ignore[assignment]

@@ -1,0 +1,133 @@
+"""Flags to a command's dataclass: tyro reads them, and what it refuses is said in our form.
+
+Paths are expanded here, for all commands at once.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from jaxomarl.base import JaxomarlError, nearest, refuse
+from jaxomarl.paths import user_path
+
+FRAME = re.compile(r"\x1b\[[0-9;]*m|[╭╮╰╯│|+]|─{3,}|-{10,}")
+"""What of tyro's error boxes is no text."""
+
+
+ALL = "All flags: {} --help"
+
+
+def parse(commands: Mapping[str, Any], command: str, argv: list[str]) -> Any:
+    """The dataclass of a command ("" where the first word names it), its paths expanded.
+
+    Raises JaxomarlError for what tyro refuses, and SystemExit after `--help`.
+    """
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return expanded(_read(commands, command, argv))
+    except SystemExit as stop:
+        if stop.code != 2:
+            sys.stderr.write(said.getvalue())
+            raise
+    raise refusal(_box(commands, command, argv))
+
+
+def _read(commands: Mapping[str, Any], command: str, argv: list[str]) -> Any:
+    if command:
+        return tyro.cli(commands[command], args=argv, prog=f"jaxomarl {command}")
+    return tyro.extras.subcommand_cli_from_dict(dict(commands), args=argv, prog="jaxomarl")
+
+
+def _box(commands: Mapping[str, Any], command: str, argv: list[str]) -> str:
+    """What tyro says of arguments that it refuses, in lines that are not wrapped."""
+    said = io.StringIO()
+    with _columns(2000), contextlib.redirect_stderr(said), contextlib.suppress(SystemExit):
+        _read(commands, command, argv)
+    return said.getvalue()
+
+
+@contextlib.contextmanager
+def _columns(count: int) -> Iterator[None]:
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = str(count)
+    try:
+        yield
+    finally:
+        os.environ.pop("COLUMNS")
+        if before is not None:
+            os.environ["COLUMNS"] = before
+
+
+def refusal(box: str) -> JaxomarlError:
+    """An error in our form from one of tyro's boxes."""
+    lines = [FRAME.sub("", line).rstrip() for line in box.splitlines()]
+    lines = [line[1:] for line in lines if line.strip()]
+    text = " ".join(line.strip() for line in lines)
+    programs = re.findall(r"(jaxomarl[\w .-]*?) --help", text)
+    program = programs[0] if programs else "jaxomarl"
+    way = ALL.format(program)
+    indented = [line.strip() for line in lines if line.startswith("    ")]
+
+    if found := re.search(r"Unrecognized options: (.*)", "\n".join(lines)):
+        return _unknown(program, found[1].split(", "), lines)
+    if found := re.search(r"Expected one of \{(.*?)\}", text):
+        return refuse("command", f"one of {found[1]}", "none", way)
+    if found := re.search(r"Missing value for argument '(.*?)'", text):
+        return refuse(found[1], "a value", "none", way)
+    if found := re.search(r"choice '(.*?)' for argument '(.*?)'. Expected one of \((.*?)\)", text):
+        return refuse(found[2], f"one of {found[3].replace(chr(39), '')}", found[1], way)
+    if found := re.search(r"Error parsing (\S+): (.*?) Argument helptext: (.*?)(?:For full|$)", text):
+        kind = re.search(r"\b(INT|FLOAT|STR|PATH|BOOL)\b", found[3])
+        words = {"INT": "a whole number", "FLOAT": "a number", "PATH": "a path", "STR": "text"}
+        given = re.findall(r"'([^']*)'", found[2])
+        expected = words.get(kind[1], "a value of its kind") if kind else "a value of its kind"
+        return refuse(found[1], expected, given[-1] if given else found[2], way)
+    if "(required)" in text:
+        missing = [_spelt(line) for line in indented if not line.endswith(("(required)", "--help"))]
+        return refuse(", ".join(missing), "a value", "none", way)
+    return refuse(program, "flags that it has", text, way)
+
+
+def _unknown(program: str, tokens: list[str], lines: list[str]) -> JaxomarlError:
+    """The refusal of flags or commands that there are not, with the nearest that there are."""
+    way = ALL.format(program)
+    commands = [line for line in lines if "Available subcommands: " in line]
+    if commands:
+        known = commands[0].partition("Available subcommands: ")[2].split(", ")
+        way = f"{nearest(tokens[0], known)} {way}"
+        return refuse("command", f"one of {', '.join(known)}", tokens[0], way)
+    flags = [token for token in tokens if token.startswith("-")]
+    similar = [match[1] for line in lines if (match := re.match(r"\s{4}(--[\w.-]+)", line))]
+    field = flags[0] if flags else tokens[0]
+    near = [flag for flag in similar if flag != field and difflib.get_close_matches(field, [flag])]
+    if near:
+        way = f"Did you mean {' or '.join(near)}? {way}"
+    return refuse(field, f"a flag or a value of {program}", " ".join(tokens), way)
+
+
+def _spelt(line: str) -> str:
+    """A missing argument as a person would look for it."""
+    flag = re.search(r"--[\w.-]+", line)
+    return flag[0] if flag else line
+
+
+def expanded(asked: Any) -> Any:
+    """A dataclass with `~` in every Path of it as the home folder."""
+    changed = {}
+    for field in dataclasses.fields(asked):
+        value = getattr(asked, field.name)
+        if isinstance(value, Path):
+            changed[field.name] = user_path(value)
+        elif dataclasses.is_dataclass(value) and field.name == "command":
+            changed[field.name] = expanded(value)
+    return dataclasses.replace(asked, **changed) if changed else asked

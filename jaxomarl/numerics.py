@@ -1,0 +1,157 @@
+"""What decides numbers besides the program: settings that a shell or a caller gives to JAX and to XLA.
+
+Each of them is pinned, refused, or recorded:
+
+- Pinned: our programs run under a value of our own, and the caller's comes back afterwards.
+- Refused: it cannot be pinned from within.
+- Recorded: it changes rounding alone. It stands in run.json, and results made under different
+  values never share a stage or a folder.
+
+Settings that can stop a program but change no number (JAX_DEBUG_NANS, JAX_TRANSFER_GUARD,
+JAX_CHECK_TRACER_LEAKS, ...) stay the caller's.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from jaxomarl.base import refuse
+
+PINNED: dict[str, Any] = {
+    "jax_enable_x64": False,
+    "jax_default_prng_impl": "threefry2x32",
+    "jax_threefry_partitionable": True,
+    "jax_numpy_dtype_promotion": "standard",
+    "jax_numpy_rank_promotion": "allow",
+    "jax_softmax_custom_jvp": False,
+    "jax_enable_custom_prng": False,
+    "jax_legacy_prng_key": "allow",
+    "jax_allow_f16_reductions": True,
+}
+"""Setting -> the value that all our programs have."""
+
+REFUSED: dict[str, tuple[Any, ...]] = {
+    "jax_disable_jit": (False,),
+    "jax_random_seed_offset": (0,),
+    "jax_high_dynamic_range_gumbel": (False,),
+    "jax_explicit_x64_dtypes": ("WARN", "ERROR"),
+}
+"""Setting -> the values that leave our numbers as they are; JAX has no public context for these."""
+
+RECORDED: dict[str, Any] = {
+    "jax_disable_most_optimizations": False,
+    "jax_optimization_level": "UNKNOWN",
+    "jax_exec_time_optimization_effort": 0.0,
+    "jax_memory_fitting_effort": 0.0,
+    "jax_memory_fitting_level": "O2",
+    "jax_compiler_enable_remat_pass": True,
+    "jax_use_shardy_partitioner": True,
+    "jax_use_direct_linearize": True,
+    "eager_constant_folding": False,
+    "jax_custom_vjp3": False,
+    "jax_remat3": False,
+    "jax_scan3": False,
+}
+"""Setting of the compiler -> its value where nobody has said anything."""
+
+VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE")
+"""Environment variables that a compiler or a library of kernels reads for itself."""
+
+HARMLESS = ("--xla_force_host_platform_device_count", "--xla_dump_", "--xla_gpu_cuda_data_dir", "--xla_hlo_profile")
+"""Beginnings of compiler flags that change no number."""
+
+FAST = ("fast_math", "fast_min_max")
+"""Parts of the names of compiler flags that let NaN and signed zeros come out otherwise."""
+
+
+def value(name: str) -> Any:
+    """A setting as text or number, as it holds for the caller; None where this JAX does not know it."""
+    known = jax.config.values
+    found = getattr(jax.config, name, known.get(name))  # an attribute is this thread's; some have none
+    if name == "jax_explicit_x64_dtypes":  # an enumeration of numbers, whose names say more
+        return getattr(found, "name", None)
+    return getattr(found, "value", found)
+
+
+def differing() -> dict[str, Any]:
+    """The pinned settings that the caller has otherwise, with the caller's values."""
+    found = {name: value(name) for name in PINNED}
+    return {name: has for name, has in found.items() if has is not None and has != PINNED[name]}
+
+
+def check() -> None:
+    """Raise JaxomarlError for a setting that would change numbers and cannot be pinned."""
+    for name, allowed in REFUSED.items():
+        found = value(name)
+        if found is not None and found not in allowed:
+            way = f"Unset {name.upper()}, or jax.config.update({name!r}, {allowed[0]!r})."
+            raise refuse(name.upper(), f"{allowed[0]!r}, which leaves numbers as they are", found, way)
+    for given in compiler_flags("XLA_FLAGS"):
+        name, _, text = given.partition("=")
+        if any(part in name for part in FAST) and text.lower() not in ("false", "0"):
+            way = "Take it out: not-a-number is how a diverged run is noticed."
+            raise refuse("XLA_FLAGS", "exact arithmetic", given, way)
+
+
+@contextlib.contextmanager
+def pinned() -> Iterator[None]:
+    """Run a block under our own settings, in this thread alone; also a decorator, `@pinned()`.
+
+    Raises JaxomarlError for a setting that cannot be pinned.
+    """
+    check()
+    with contextlib.ExitStack() as stack:
+        for name in differing():
+            stack.enter_context(getattr(jax, name.removeprefix("jax_"))(PINNED[name]))
+        yield
+
+
+def pin_process() -> dict[str, Any]:
+    """Set our own values for the whole process, which is a command's; returns the shell's that are set aside.
+
+    Raises JaxomarlError for a setting that cannot be pinned.
+    """
+    check()
+    aside = differing()
+    for name in aside:
+        jax.config.update(name, PINNED[name])
+    return aside
+
+
+def compiler_flags(variable: str) -> list[str]:
+    """The flags in an environment variable that may change numbers, sorted."""
+    flags = os.environ.get(variable, "").split()
+    return sorted({flag for flag in flags if not flag.startswith(HARMLESS)})
+
+
+def precision() -> str:
+    """How what is traced now rounds products of matrices: JAX's name for it, or "default".
+
+    The setting is JAX's, `jax.default_matmul_precision`. Two names mean more here: "bfloat16" (the
+    hidden layers of networks are bfloat16, see `networks/mlp.py`), and "default", which is each
+    device's own way: TF32 on NVIDIA's cards, float32 on a CPU.
+    """
+    return str(jax.config.jax_default_matmul_precision or "default")  # type: ignore[attr-defined]
+
+
+def rounded() -> dict[str, Any]:
+    """The recorded settings that were changed: facts that keep results of different ones apart."""
+    facts = {} if precision() == "default" else {"precision": precision()}
+    for name, default in RECORDED.items():
+        found = value(name)
+        if found is not None and found != default:
+            facts[name] = found
+    for variable in VARIABLES:
+        flags = compiler_flags(variable)
+        if flags:
+            facts[variable] = " ".join(flags)
+    return facts
+
+
+def settings() -> dict[str, Any]:
+    """What decided a run's numbers, for run.json: every pinned setting, and the recorded ones that were changed."""
+    known = {name: pin for name, pin in PINNED.items() if value(name) is not None}
+    return known | {name: fact for name, fact in rounded().items() if name != "precision"}

@@ -1,0 +1,50 @@
+"""`--dry-run` for every registered system on several kinds of task, and what training refuses it refuses too."""
+
+from pathlib import Path
+
+import pytest
+
+from jaxomarl.algorithms import REGISTRY
+from jaxomarl.base import JaxomarlError
+from jaxomarl.cli import commands, dry_run, plan
+from jaxomarl.data.catalog import load
+from jaxomarl.envs.catalog import make
+
+TASKS = {"games/bandit": 40, "games/climbing": 40, "mpe/spread": 50, "mpe/tag": 50}
+ONLINE = (None, {"quality": "online", "sha256": ""})
+
+
+@pytest.fixture(scope="module")
+def data():
+    return {name: load(make(name), rows=rows) for name, rows in TASKS.items()}
+
+
+def planned(name, task, data, **fields):
+    """The text of a dry run; a width and a batch that are small make nothing quicker, as nothing is trained."""
+    system = plan.find_system(name)
+    dataset, manifest = ONLINE if system.online else data[task]
+    small = {f: v for f, v in {"policy_batch": 8, "horizon": 3, "history": 0}.items() if f in plan.fields(name)}
+    cfgs = plan.configs(name, {**small, **fields}, {})
+    groups = plan.groups(name, make(task), manifest["quality"], dataset, manifest, cfgs, [0, 1])
+    return dry_run.plan_text(groups, Path("out"))
+
+
+@pytest.mark.parametrize("name", [*REGISTRY, "bc+coda"])
+def test_every_system_says_what_it_would_train(name, data):
+    text = planned(name, "mpe/spread", data)
+    assert f"{name} on mpe/spread/" in text and "2 runs; updates: " in text and "MiB" in text
+    for task in ("games/bandit", "games/climbing", "mpe/tag"):
+        try:
+            assert f"{name} on {task}/" in planned(name, task, data)
+        except JaxomarlError as error:  # as in training: a discrete task, a game of one step for a planner
+            assert str(error).startswith("--")
+
+
+def test_what_a_folder_would_refuse_is_refused_after_the_plan(tmp_path, capfd):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    flags = ["bc", "--rows", "40", "--out", str(tmp_path), "--dry-run", "--cfg.policy-batch", "8"]
+    assert commands.run("train", flags) == 2
+    said = capfd.readouterr()
+    assert "bc on games/bandit/" in said.out
+    assert "one that jaxomarl made" in said.err
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
