@@ -1,6 +1,7 @@
 """What all figures share: a sheet of axes, its legend, colours and file; matplotlib is imported when one is drawn."""
 
 import io
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ Figure = Any  # matplotlib.figure.Figure
 # Okabe and Ito's palette, safe for the colour-blind
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DPI = 150
+LETTER = 0.062
+"""Inches of a letter of a note or a legend."""
 # no versions and no dates, so that equal figures give equal bytes
 _METADATA = {".png": {"Software": None}, ".pdf": {"CreationDate": None}}
 
@@ -38,7 +41,9 @@ def grid(panels: int, width: float, height: float, columns: int) -> tuple[Figure
 def save(figure: Figure, path: str | Path, note: str = "") -> Figure:
     """Write the figure in the format of the path's suffix, atomically, with a note along its upper edge."""
     if note:
-        figure.suptitle(note, fontsize=8, x=0.01, ha="left", color="#555555")
+        letters = int(figure.get_size_inches()[0] / LETTER)
+        lines = [textwrap.fill(line, letters) for line in note.splitlines()]
+        figure.suptitle("\n".join(lines), fontsize=8, x=0.01, ha="left", color="#555555")
     suffix = Path(path).suffix
     if suffix not in _METADATA:
         raise refuse("path", "a name that ends in .png or .pdf", str(path), "Change the suffix.")
@@ -52,8 +57,8 @@ def legend(figure: Figure, handles: Sequence[Any], **style: Any) -> None:
     """One legend for all panels, below them, in as many columns as fit; the figure grows by its height."""
     width, height = figure.get_size_inches()
     letters = [len(handle.get_label()) for handle in handles]
-    columns = len(handles)  # which matplotlib fills one after the other; in inches, a mark is 0.55 and a letter 0.062
-    while columns > 1 and sum(0.55 + 0.062 * max(column) for column in np.array_split(letters, columns)) > width:
+    columns = len(handles)  # which matplotlib fills one after the other; in inches, a mark is 0.55
+    while columns > 1 and sum(0.55 + LETTER * max(column) for column in np.array_split(letters, columns)) > width:
         columns -= 1
     figure.set_size_inches(width, height + 0.2 + 0.2 * -(-len(handles) // columns))
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9, **style)

@@ -111,6 +111,10 @@ def test_learning_curves_are_means_over_seeds_and_mark_what_is_missing(tmp_path)
     assert omsd_marks.get_xdata().tolist() == [300]
     told = [text.get_text() for text in figure.legends[0].get_texts()]
     assert told == ["bc", "omsd", "a seed is missing or not finite"]
+    band = figure.axes[0].collections[0].get_paths()[0].vertices[:, 1]
+    error = np.std([0, 1, 2, 3], ddof=1) / 2  # one standard error of four seeds
+    assert (band.min(), band.max()) == pytest.approx((1.5 - error, 1.5 + error))
+    assert "on common starts; band: one standard error" in figure.get_suptitle()
     with pytest.raises(JaxomarlError, match="'win'"):
         figures.learning_curves(tmp_path / "b.png", rows, "win")
 
@@ -138,6 +142,9 @@ def test_score_intervals_draws_each_record(tmp_path):
     assert whisker.get_xdata().tolist() == [record.iqm_low, record.iqm_high] and point.get_xdata().tolist() == [
         record.iqm
     ]
+    assert "the same 2 for every seed and system: intervals cover seeds alone" in figure.get_suptitle()
+    own = figures.score_intervals(tmp_path / "c.png", [record._replace(covers="seeds and episodes")], note="Scale 0.1")
+    assert own.get_suptitle().endswith("cover seeds and episodes.\nScale 0.1")
     with pytest.raises(JaxomarlError, match="one record"):
         figures.score_intervals(tmp_path / "b.png", [])
 
