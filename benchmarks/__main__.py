@@ -163,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             failed = list(pool.map(lambda name: measure(name, plan[name], flags), wanted))
         (flags.out / "turn").unlink(missing_ok=True)
         text = written(plan, flags.out, flags.card, flags.toy)
-        (flags.out / "speed.md").write_text(text)
+        (flags.out / "speed.md").write_text(text, encoding="utf-8")
     except (JaxomarlError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

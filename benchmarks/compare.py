@@ -75,7 +75,7 @@ def name(line: Line) -> Name:
 def read(path: Path) -> list[Line]:
     """The lines of a file; raises JaxomarlError for what is none."""
     try:
-        return [json.loads(text) for text in path.read_text().splitlines() if text.strip()]
+        return [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines() if text.strip()]
     except (OSError, ValueError) as error:
         way = "Benchmarks write it with --out; two commits are compared with --run."
         raise refuse("OLD, NEW", "a file of JSON lines", f"{path}: {error}", way) from None
@@ -158,7 +158,9 @@ def both(flags: Flags) -> Iterator[list[Line]]:
     for side, lines in zip(("old", "new"), sides, strict=True):
         if flags.keep:
             flags.keep.mkdir(parents=True, exist_ok=True)
-            (flags.keep / f"{side}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+            (flags.keep / f"{side}.jsonl").write_text(
+                "".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8"
+            )
         yield lines
 
 

@@ -80,7 +80,7 @@ def measure(flags: Flags) -> Iterator[dict[str, Any]]:
     cell = Cell.of(of, index, flags.runs, untrained(of, index))
     cell.start()
     if flags.hlo:
-        flags.hlo.write_text(cell.step.as_text())
+        flags.hlo.write_text(cell.step.as_text(), encoding="utf-8")
     alone, cell.calls = cell.lasts / cell.calls / flags.chunk, 1
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):

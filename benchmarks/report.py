@@ -27,7 +27,7 @@ def alone() -> Iterator[None]:
         return
     import fcntl  # no such thing on Windows, where parts run one after another
 
-    with open(os.environ[TURN], "w") as file:
+    with open(os.environ[TURN], "w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -237,5 +237,5 @@ def measure(env: Environment, plan: Plan, chosen: dict[str, list], targets: dict
 
 def write_references(path: Path, name: str, found: dict[str, Any]) -> None:
     """Add a task's measurements to the file."""
-    held = json.loads(path.read_text()) if path.exists() else {}
-    path.write_text(json.dumps({**held, name: found}, indent=1, sort_keys=True) + "\n")
+    held = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    path.write_text(json.dumps({**held, name: found}, indent=1, sort_keys=True) + "\n", encoding="utf-8")

@@ -22,7 +22,7 @@ def scores(name: str, number: str = "") -> Published:
 
     A spread that is not printed is NaN.
     """
-    text = resources.files("jaxomarl").joinpath("assets", "published", f"{name}.csv").read_text()
+    text = resources.files("jaxomarl").joinpath("assets", "published", f"{name}.csv").read_text(encoding="utf-8")
     return {
         (r["task"], r["data"], r["system"]): (float(r["mean"]), float(r["spread"] or math.nan))
         for r in csv.DictReader(text.splitlines())

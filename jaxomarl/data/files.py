@@ -29,7 +29,7 @@ def save(folder: str | Path, data: Dataset, manifest: dict[str, Any]) -> None:
     save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, part)
     os.replace(part, folder / ARRAYS)
     part = folder / f".{MANIFEST}.part"
-    part.write_text(json.dumps({"format": FORMAT, **manifest}, indent=1) + "\n")
+    part.write_text(json.dumps({"format": FORMAT, **manifest}, indent=1) + "\n", encoding="utf-8")
     os.replace(part, folder / MANIFEST)
 
 
@@ -44,7 +44,7 @@ def load(folder: str | Path, spec: Spec) -> tuple[Dataset, dict[str, Any]]:
 
     folder = user_path(folder)
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         wanted = {"format", "dialect", "agents", "obs_dims", "act_dims", "state_dim", "sha256", "quality"}
         if not isinstance(manifest, dict) or wanted - set(manifest):
             raise ValueError(f"no entries {sorted(wanted - set(manifest))}")

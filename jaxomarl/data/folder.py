@@ -88,4 +88,4 @@ def make_new(path: Path) -> None:
 
 def write_note(path: Path, said: dict[str, Any]) -> None:
     """Leave what a format has no place for beside its files."""
-    (path / NOTE).write_text(json.dumps(said) + "\n")
+    (path / NOTE).write_text(json.dumps(said) + "\n", encoding="utf-8")

@@ -44,7 +44,7 @@ def write(path: Path, raw: Raw) -> None:
             "distinct": raw.distinct,
         },
     }
-    (home / FILES[0]).write_text(json.dumps(said) + "\n")
+    (home / FILES[0]).write_text(json.dumps(said) + "\n", encoding="utf-8")
 
 
 def _episode(group: Any, raw: Raw, number: int, start: int, steps: int) -> None:

@@ -43,7 +43,7 @@ def write(path: Path, raw: Raw) -> None:
     for name, array in leaves.items():
         _put(path, f"{name}.", array, (1, STEPS, *array.shape[2:]))
     _put(path, "vault_index", np.array([steps], np.int32), (1,))
-    (path / FILES[0]).write_text(json.dumps(said) + "\n")
+    (path / FILES[0]).write_text(json.dumps(said) + "\n", encoding="utf-8")
 
 
 def _leaves(raw: Raw) -> dict[str, np.ndarray]:

@@ -146,4 +146,6 @@ def constant(modes: Float[np.ndarray, "K N A"], shares: Float[np.ndarray, " K"],
 @functools.cache
 def measured(folder: str) -> dict[str, Any]:
     """What was measured when a family's behaviours were made, by task."""
-    return json.loads(resources.files("jaxomarl").joinpath("assets", folder, "references.json").read_text())
+    return json.loads(
+        resources.files("jaxomarl").joinpath("assets", folder, "references.json").read_text(encoding="utf-8")
+    )

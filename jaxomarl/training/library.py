@@ -72,14 +72,14 @@ class Folder:
         """Note that a chunk starts, so that a killed process's work is counted."""
         self.begun += 1
         if self.path:
-            with open(self.path / "executed", "a") as f:
+            with open(self.path / "executed", "a", encoding="utf-8") as f:
                 f.write(f"{chunk}\n")
 
     @property
     def executed(self) -> int:
         """Chunks begun so far, over all processes that worked on this batch."""
         if self.path and (self.path / "executed").exists():
-            return len((self.path / "executed").read_text().splitlines())
+            return len((self.path / "executed").read_text(encoding="utf-8").splitlines())
         return self.begun
 
     def save(self, chunk: int, trained: Trained) -> None:
@@ -112,7 +112,7 @@ class Library:
         if folder.path:
             done = {"kind": identity.kind, "rows": trained.rows, "facts": trained.facts}
             part = folder.path / "DONE.part"
-            part.write_text(json.dumps(done, indent=1))
+            part.write_text(json.dumps(done, indent=1), encoding="utf-8")
             os.replace(part, folder.path / "DONE")
         self.here.setdefault(identity.kind, []).append(trained)
 
@@ -121,7 +121,7 @@ class Library:
         known = {t.rows for t in self.here.get(kind, [])}
         for done in (d for root in self.roots for d in sorted(root.glob(f"{kind}-*/DONE"))):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                facts = json.loads(done.read_text())
+                facts = json.loads(done.read_text(encoding="utf-8"))
                 rows = tuple(facts["rows"])
                 if facts["kind"] != kind or rows in known:
                     continue

@@ -100,6 +100,18 @@ def parsed() -> Iterator[tuple[str, ast.Module, str]]:
         yield str(path.relative_to(ROOT)), ast.parse(text), text
 
 
+def in_the_terminals_encoding(tree: ast.Module) -> Iterator[int]:
+    """Lines that read or write a text without its encoding, which then is the user's locale's."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or any(word.arg == "encoding" for word in node.keywords):
+            continue
+        name = ast.unparse(node.func).rpartition(".")[2]
+        opened = isinstance(node.func, ast.Name) and name == "open"
+        binary = len(node.args) > 1 and "b" in ast.unparse(node.args[1])
+        if name in ("read_text", "write_text") or (opened and not binary):
+            yield node.lineno
+
+
 def test_there_are_files_to_check():
     assert len(FILES) > 20 and ALGORITHMS
 
@@ -126,6 +138,12 @@ def test_no_file_is_a_drawer():
 def test_nothing_is_left_undone():
     words = ("TODO", "FIXME", "XXX", "NotImplementedError")
     assert [f"{path}: {word}" for path, _, text in parsed() for word in words if word in text] == []
+
+
+def test_files_are_utf_8_whatever_the_locale():
+    assert [f"{path}:{line}" for path, tree, _ in parsed() for line in in_the_terminals_encoding(tree)] == []
+    planted = "a.read_text()\nb.write_text(x)\nopen(p)\nopen(p, 'rb')\nopen(p, encoding='utf-8')\ntorch.open(p)"
+    assert list(in_the_terminals_encoding(ast.parse(planted))) == [1, 2, 3]
 
 
 def test_public_names_have_docstrings():
