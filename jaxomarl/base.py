@@ -37,6 +37,9 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.4) -> str:
 
 # --- the task ---
 
+ENDINGS = ("never", "may", "always")
+"""What `Spec.terminates` may be."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
@@ -55,8 +58,18 @@ class Spec:
     """How the team's reward and score are made of the agents' rewards: "mean" or "first"."""
     dialect: str = ""
     """Which rules: "games-v1", "mpe-omar", ...; data and environment must agree."""
+    terminates: str = "may"
+    """Whether the rules end episodes: "never" (each end is a time-out), "may", "always" (none is a time-out)."""
+    earliest: int = 1
+    """Fewest steps after which an episode can terminate; without a meaning where it never does."""
 
     def __post_init__(self) -> None:
+        if self.terminates not in ENDINGS:
+            expected = " or ".join(f'"{x}"' for x in ENDINGS)
+            raise refuse("Spec.terminates", expected, self.terminates, "Say whether the rules end episodes.")
+        if not 1 <= self.earliest <= max(self.horizon, 1):
+            expected = f"1 to {self.horizon} steps, the horizon"
+            raise refuse("Spec.earliest", expected, self.earliest, "1 where nothing is known.")
         if self.team not in ("mean", "first"):
             raise refuse("Spec.team", '"mean" or "first"', self.team, "Say how the team's reward is made.")
         if len(self.obs_dims) != len(self.act_dims):

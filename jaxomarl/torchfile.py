@@ -44,20 +44,33 @@ STORAGES = {
     "torch ByteStorage": np.dtype(np.uint8),
     "torch BoolStorage": np.dtype(np.bool_),
 }
-GLOBALS = {
-    *("collections OrderedDict", "torch Size", "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter"),
-    *STORAGES,
+TENSORS = {"torch._utils _rebuild_tensor": 4, "torch._utils _rebuild_tensor_v2": 6}
+"""What rebuilds a tensor -> its arguments: storage, offset, size, stride; from 0.4 on requires_grad and hooks."""
+PARAMETERS = {"torch._utils _rebuild_parameter": 3, "torch._utils _rebuild_parameter_with_state": 4}
+"""What rebuilds a parameter of its tensor -> its arguments: tensor, requires_grad, hooks; from 2.1 on attributes."""
+SUBCLASSES = {
+    *("torch._tensor _rebuild_from_type_v2", "torch._tensor _rebuild_from_type", "torch.tensor _rebuild_from_type"),
 }
-"""Every name that a file may use; each is a token here, and what it does is written in `_Reader`."""
+"""What rebuilds a tensor that has attributes or a class of its own, since 1.7: (function, class, arguments, state)."""
+CLASSES = {"torch Tensor", "torch._tensor Tensor", "torch.nn.parameter Parameter", "torch.nn.parameter Buffer"}
+GLOBALS = {"collections OrderedDict", "torch Size", *STORAGES, *TENSORS, *PARAMETERS, *SUBCLASSES, *CLASSES}
+"""Every name that a file may use; each is a token here, and what it does is written in `_Reader`.
+
+What versions write differently, and all of it is read: before 0.4 a tensor has no requires_grad and no hooks; from 0.4
+to 1.0 hooks are None, since 1.1 an OrderedDict; since 2.0 a seventh argument may follow, None or empty here. Under
+Python 2 texts are byte strings, and an OrderedDict is called with a list of [key, value]; before 1.0 a torch.Size is
+made by NEWOBJ.
+"""
 
 MARKED = {"TUPLE", "APPENDS", "SETITEMS"}
 """Opcodes that take what stands above the last mark."""
 NEEDS = {
     **dict.fromkeys(("PROTO", "FRAME", "MARK", "NONE", "NEWTRUE", "NEWFALSE", "GLOBAL", "BINGET", "LONG_BINGET"), 0),
     **dict.fromkeys(("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE"), 0),
+    **dict.fromkeys(("BINSTRING", "SHORT_BINSTRING"), 0),
     **dict.fromkeys(("EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE", "TUPLE"), 0),
     **dict.fromkeys(("STOP", "TUPLE1", "APPENDS", "SETITEMS", "BINPUT", "LONG_BINPUT", "MEMOIZE", "BINPERSID"), 1),
-    **dict.fromkeys(("TUPLE2", "APPEND", "STACK_GLOBAL", "REDUCE", "BUILD"), 2),
+    **dict.fromkeys(("TUPLE2", "APPEND", "STACK_GLOBAL", "REDUCE", "NEWOBJ", "BUILD"), 2),
     **dict.fromkeys(("TUPLE3", "SETITEM"), 3),
 }
 """Every opcode that a file may use -> the values that it needs on the stack, below the mark where it takes one."""
@@ -195,6 +208,15 @@ class _Global:
     name: str
 
 
+_HOOKS = {dict, type(None)}
+"""Types of a tensor's backward hooks, which no file of ours has any of."""
+
+
+def _is_pair(x: Any) -> bool:
+    """Whether it is [key, value], as Python 2 hands them to an OrderedDict."""
+    return type(x) is list and len(x) == 2
+
+
 @dataclasses.dataclass(frozen=True)
 class _Storage:
     key: str
@@ -298,6 +320,11 @@ class _Reader:
         elif op == "REDUCE":
             args, function = stack.pop(), stack.pop()
             stack.append(self.apply(function, args))
+        elif op == "NEWOBJ":
+            args, made = stack.pop(), stack.pop()
+            if made != _Global("torch Size"):
+                raise self.wrong("a class that torch.save writes for tensors", getattr(made, "name", made))
+            stack.append(self.apply(made, args))
         elif op == "BUILD":  # a state_dict's `_metadata` (the modules' versions), which we drop
             state, target = stack.pop(), stack[-1]
             if type(target) is not dict or type(state) is not dict or set(state) != {"_metadata"}:
@@ -350,15 +377,39 @@ class _Reader:
         kinds = [type(x) for x in args] if type(args) is tuple else None
         if name == "collections OrderedDict" and kinds == []:
             return {}
+        if name == "collections OrderedDict" and kinds == [list] and all(_is_pair(x) for x in args[0]):
+            made: dict[Any, Any] = {}
+            self.extend(made, [x for pair in args[0] for x in pair], dict)
+            return made
         if name == "torch Size" and kinds == [tuple]:
             return args[0]
-        if name == "torch._utils _rebuild_parameter" and kinds == [np.ndarray, bool, dict]:
+        given = args if kinds is not None else ()
+        if name in PARAMETERS and self.is_parameter(name, given):
             return args[0]
-        start = [_Storage, int, tuple, tuple, bool, dict]
-        if name == "torch._utils _rebuild_tensor_v2" and (kinds == start or (kinds == [*start, dict] and not args[6])):
+        if name in TENSORS and self.is_tensor(name, given):
             return self.tensor(*args[:4])
+        if name in SUBCLASSES and self.is_subclass(given):
+            return self.apply(args[0], args[2])
         shown = f"{name}({', '.join(x.__name__ for x in kinds[:8])})" if name and kinds is not None else function
         raise self.wrong("a call that torch.save writes for tensors", shown)
+
+    def is_parameter(self, name: str, args: tuple[Any, ...]) -> bool:
+        """Whether they are (tensor, requires_grad, hooks), and attributes where the function takes them."""
+        kinds = [type(x) for x in args]
+        return len(args) == PARAMETERS[name] and kinds[:2] == [np.ndarray, bool] and kinds[2] in _HOOKS
+
+    def is_tensor(self, name: str, args: tuple[Any, ...]) -> bool:
+        """Whether they are (storage, offset, size, stride), then requires_grad, hooks and no metadata from 0.4 on."""
+        kinds, many = [type(x) for x in args], TENSORS[name]
+        if kinds[:4] != [_Storage, int, tuple, tuple] or len(args) not in (many, 7 if many == 6 else many):
+            return False
+        return many == 4 or (kinds[4] is bool and kinds[5] in _HOOKS and not any(args[6:]))
+
+    def is_subclass(self, args: tuple[Any, ...]) -> bool:
+        """Whether they are (function, class, its arguments, state), of a function and a class that are known."""
+        if [type(x) for x in args[:3]] != [_Global, _Global, tuple] or len(args) != 4:
+            return False
+        return args[0].name in TENSORS | PARAMETERS and args[1].name in CLASSES
 
     def tensor(self, storage: _Storage, offset: int, shape: tuple[Any, ...], stride: tuple[Any, ...]) -> np.ndarray:
         """Zeros, to be filled with element `offset + sum(i * stride)` of the storage at index i."""

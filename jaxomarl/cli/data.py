@@ -134,7 +134,7 @@ def validate(asked: Validate) -> int:
     lines = [f"fits {found.task.name}: {manifest['transitions']:,} transitions in {manifest['episodes']:,} episodes"]
     lines += [f"  evidence: {x}" for x in found.raw.evidence]
     lines += [f"  repaired: {x}" for x in repairs] or ["  nothing had to be repaired"]
-    lost = int(((found.raw.left > 0) & (found.raw.known == 0)).sum())
+    lost = origin.get("unknown_successors", int(((found.raw.left > 0) & (found.raw.known == 0)).sum()))
     lines += [f"  {lost:,} transitions have no known successor: they are not bootstrapped"] if lost else []
     print("\n".join(lines))
     return 0

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxomarl.base import Dataset, Layout, Spec, refuse
 from jaxomarl.data.dataset import content_hash
+from jaxomarl.data.fit import again
 from jaxomarl.paths import user_path
 
 FORMAT = 1
@@ -36,8 +37,9 @@ def save(folder: str | Path, data: Dataset, manifest: dict[str, Any]) -> None:
 def load(folder: str | Path, spec: Spec) -> tuple[Dataset, dict[str, Any]]:
     """The data set in a folder and its manifest.
 
-    Raises JaxomarlError where it is none of ours, is damaged, or was made for other widths or under another dialect
-    than the task's.
+    Raises JaxomarlError where it is none of ours, is damaged, was made for other widths or under another dialect
+    than the task's, or has ends that the task's rules cannot give. Ends and states that `fit` would repair today are
+    repaired, and the manifest says so.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
@@ -70,4 +72,4 @@ def load(folder: str | Path, spec: Spec) -> tuple[Dataset, dict[str, Any]]:
         raise refuse(f"{folder / ARRAYS}", "the arrays of a data set", str(error), "Collect it again.") from None
     if content_hash(data) != manifest["sha256"]:
         raise refuse(f"{folder / ARRAYS}", f"content {manifest['sha256'][:12]}", "other content", "Collect it again.")
-    return data, manifest
+    return again(data, manifest, spec)

@@ -17,10 +17,11 @@ from jaxomarl.data import (
     omar,
     omiga,
     pymarl,
+    rules,
     vault,
     vault_writer,
 )
-from jaxomarl.data.raw import Raw
+from jaxomarl.data.raw import Raw, still_states
 from jaxomarl.paths import user_path
 
 
@@ -67,19 +68,6 @@ FORMATS: dict[str, Format] = {
 }
 """Format -> row; the first that recognises a path reads it."""
 
-DIALECTS = {
-    (18, 2): ("mpe-omar",),
-    (16, 2): ("mpe-omar",),
-    (24, 2): ("mpe-omar", "mpe-six"),
-    (6, 3): ("mamujoco-omar",),
-    **dict.fromkeys([(13, 3), (54, 4), (33, 2)], ("mamujoco-ogmarl",)),
-    **dict.fromkeys([(23, 1), (113, 4), (14, 1)], ("mamujoco-omiga",)),
-    **dict.fromkeys(
-        [(12, 3), (11, 3), (9, 1), (8, 1), (7, 1), (63, 4), (61, 4), (42, 2), (39, 2)], ("mamujoco-gymnasium-v1",)
-    ),
-}
-"""(observation, action) width of the first agent -> the rules under which published sets have it."""
-
 
 def read(path: str | Path) -> Raw:
     """What a file or folder of a known format holds; JaxomarlError that lists what was looked for when none fits."""
@@ -92,15 +80,18 @@ def read(path: str | Path) -> Raw:
     except (OSError, MemoryError) as error:
         raise refuse(str(path), "a set that can be read", str(error)[:200], "Check the disk and the memory.") from None
     raw = raw._replace(quality=folder.guess_quality(path))
+    moving, still = still_states(raw)
+    if still:
+        warning = f"WARNING: the state never changes in {still} of {moving} episodes, while the observations do"
+        raw = raw._replace(evidence=(*raw.evidence, warning))
     if raw.dialects:
         return raw._replace(evidence=(*raw.evidence, "the set names its dialect"))
-    widths = raw.obs[0].shape[1], raw.action[0].shape[1]
-    if raw.discrete or widths not in DIALECTS:
-        return raw
-    said = (
-        f"observations of {widths[0]} and actions of {widths[1]} columns are those of {' or '.join(DIALECTS[widths])}"
-    )
-    return raw._replace(dialects=DIALECTS[widths], evidence=(*raw.evidence, said))
+    found, seen = rules.candidates(raw), rules.seen_of(raw)
+    if not found:
+        return raw._replace(evidence=(*raw.evidence, f"no known rules fit {seen}"))
+    said = f"{seen}: as in {' or '.join(dict.fromkeys(x.task for x in found))}"
+    dialects = tuple(dict.fromkeys(x.dialect for x in found))
+    return raw._replace(dialects=dialects, evidence=(*raw.evidence, said))
 
 
 def _recognise(path: Path) -> str:

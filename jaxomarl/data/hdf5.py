@@ -34,9 +34,8 @@ def opened(path: Path) -> Iterator[Any]:
     """A file open for reading; whatever the library makes of a damaged one becomes a JaxomarlError."""
     library = h5py()
     try:
-        with path.open("rb") as file:
-            if file.read(8) != SIGNATURE:  # a user's block before it is allowed, but no data set has one
-                raise refuse(str(path), "an HDF5 file", "another beginning", "Is it whole?")
+        if not is_hdf5(path):
+            raise refuse(str(path), "an HDF5 file", "no signature of one", "Is it whole? Copy it again.")
         with library.File(path, "r") as file:
             yield file
     except JaxomarlError:
@@ -47,11 +46,20 @@ def opened(path: Path) -> Iterator[Any]:
 
 
 def is_hdf5(path: Path) -> bool:
-    """Whether the file begins as HDF5 files do."""
+    """Whether the file has HDF5's signature at its beginning, or after a user's block of 512, 1024, 2048, ... bytes.
+
+    Source: HDF5 file format specification, version 3, section II.A.
+    """
     if not path.is_file():
         return False
+    size, at = path.stat().st_size, 0
     with path.open("rb") as file:
-        return file.read(8) == SIGNATURE
+        while at + len(SIGNATURE) <= size:
+            file.seek(at)
+            if file.read(len(SIGNATURE)) == SIGNATURE:
+                return True
+            at = max(512, 2 * at)
+    return False
 
 
 def keys(path: Path) -> set[str]:
@@ -91,7 +99,7 @@ def checked(group: Any, name: str, where: str, axes: tuple[int, ...], rows: int 
     if found.dtype.kind not in "fiub" or found.dtype.itemsize > 8 or found.dtype.subdtype:
         raise refuse(field, "numbers of at most 8 bytes", str(found.dtype), "Save it as float32.")
     if found.shape is None or len(found.shape) not in axes:
-        way = "Is it of this format?"
+        way = "Is it of this format? `python -m experiments.data --help` lists those that are read."
         raise refuse(field, f"{' or '.join(map(str, axes))} axes", f"shape {found.shape}", way)
     if rows >= 0 and found.shape[0] != rows:
         raise refuse(field, f"{rows} rows", found.shape[0], "The arrays must go together.")

@@ -1,8 +1,9 @@
 """MADiff's and DoF's preprocessed .npy files of OG-MARL's older sets: all episodes of all agents in one array each.
 
 `obs` [T, N, N + O] (a one-hot agent id comes first), `actions` [T, N, A] or whole numbers [T, N], `rewards` and
-`discounts` [T, N], `path_lengths` [E], and for discrete tasks `states` [T, S] and `legals` [T, N, A]. A discount is 0
-on an episode's last row, whether it terminated or ran out of time. The last row's successor is lost.
+`discounts` [T, N] (or [T], of the team), `path_lengths` [E], and for discrete tasks `states` [T, S] and `legals`
+[T, N, A]. A discount is 0 on an episode's last row, whether it terminated or ran out of time. The last row's successor
+is lost.
 """
 
 from pathlib import Path
@@ -27,27 +28,29 @@ def read(path: Path) -> Raw:
     for name in NEEDED:
         if not files[name].is_file():
             raise refuse(str(files[name]), "a file of this name", "none", f"The format needs {', '.join(NEEDED)}.")
-    lengths = npy.table(files["path_lengths"], (1,))
     obs = npy.table(files["obs"], (3,))
     rows, agents, _ = obs.shape
-    if not np.issubdtype(lengths.dtype, np.integer) or (lengths < 1).any() or (lengths > rows).any():
-        raise refuse(str(files["path_lengths"]), f"whole numbers from 1 to {rows}", "others", "Is the file damaged?")
-    if int(lengths.astype(np.int64).sum()) != rows:
-        raise refuse(str(files["path_lengths"]), f"a sum of {rows}, the rows of obs", int(lengths.sum()), "Copy again.")
+    if 0 in obs.shape:
+        expected, way = "at least one row, agent and column", "The set is empty: make or copy it again."
+        raise refuse(str(files["obs"]), expected, f"shape {obs.shape}", way)
+    lengths, empty = _lengths(files["path_lengths"], rows)
     action = npy.table(files["actions"], (2, 3), rows)
-    rewards, discounts = (npy.table(files[name], (2,), rows) for name in ("rewards", "discounts"))
-    for name, found in {"actions": action, "rewards": rewards, "discounts": discounts}.items():
+    rewards, discounts = (npy.table(files[name], (1, 2), rows) for name in ("rewards", "discounts"))
+    team = rewards.size == rows and agents > 1
+    rewards, discounts = (_each(x, rows, agents) for x in (rewards, discounts))
+    legals = npy.table(files["legals"], (3,), rows) if files["legals"].is_file() else None
+    shapes = {"actions": action, "rewards": rewards, "discounts": discounts}
+    for name, found in {**shapes, **({} if legals is None else {"legals": legals})}.items():
         if found.shape[1] != agents:
-            raise refuse(str(files[name]), f"{agents} agents, as in obs", found.shape[1], "Copy the set again.")
+            way = "The files do not belong together: copy the set again."
+            raise refuse(str(files[name]), f"{agents} agents, as in obs", f"{found.shape[1]} on the second axis", way)
     if not np.isin(discounts, (0, 1)).all() or (discounts != discounts[:, :1]).any():
         raise refuse(str(files["discounts"]), "0 or 1, the same for all agents", "others", "Is the file damaged?")
     at = places(lengths, str(path))
     done = np.asarray(discounts[:, 0]) == 0
-    inner = np.setdiff1d(np.flatnonzero(done), at.final)
-    if len(inner):
-        way = "path_lengths and discounts contradict each other."
+    if len(inner := np.setdiff1d(np.flatnonzero(done), at.final)):
+        way = "path_lengths and discounts contradict each other: copy the set again."
         raise refuse(f"{files['discounts']}, row {inner[0]}", "1 inside an episode", 0, way)
-    legals = npy.table(files["legals"], (3,), rows) if files["legals"].is_file() else None
     states = npy.table(files["states"], (2, 3), rows).reshape(rows, -1) if files["states"].is_file() else None
     discrete = action.ndim == 2
     if discrete:
@@ -71,9 +74,29 @@ def read(path: Path) -> Raw:
         available,
         discrete,
         evidence=(f"path_lengths of {len(lengths)} episodes",),
-        repairs=(*repairs, f"{len(lengths)} last successors are lost: copies of the row before, known = 0"),
+        repairs=(
+            *repairs,
+            *((f"{empty} empty episodes, of length 0, are left out",) if empty else ()),
+            *(("rewards: one for the team, taken for every agent's",) if team else ()),
+            f"{len(lengths)} last successors are lost: copies of the row before, known = 0",
+        ),
         distinct=False,
     )
+
+
+def _lengths(file: Path, rows: int) -> tuple[np.ndarray, int]:
+    """The episodes' lengths [E], whose sum is `rows`, without those of none, and how many have none."""
+    lengths = np.asarray(npy.table(file, (1,)))
+    if not np.issubdtype(lengths.dtype, np.integer) or (lengths < 0).any() or (lengths > rows).any():
+        raise refuse(str(file), f"whole numbers from 0 to {rows}", "others", "It is damaged: copy it again.")
+    if int(lengths.astype(np.int64).sum()) != rows:
+        raise refuse(str(file), f"a sum of {rows}, the rows of obs", int(lengths.sum()), "Copy the set again.")
+    return lengths[lengths > 0], int((lengths == 0).sum())
+
+
+def _each(x: np.ndarray, rows: int, agents: int) -> np.ndarray:
+    """[T] or [T, 1] of the team as [T, N]; others as they are."""
+    return np.broadcast_to(x.reshape(rows, 1), (rows, agents)) if x.size == rows else x
 
 
 def _without_id(obs: np.ndarray) -> tuple[np.ndarray, list[str]]:

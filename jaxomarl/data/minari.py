@@ -54,7 +54,15 @@ def read(path: Path) -> Raw:
         if not names:
             raise refuse(str(file), "groups episode_0, episode_1, ...", sorted(opened)[:20], "The set is empty.")
         episodes = [_episode(opened, name, str(file), choices) for name in names]  # type: ignore[arg-type]
-    return _joined(episodes, choices, ours, field)  # type: ignore[arg-type]
+    moving = [e for e in episodes if e["steps"]]
+    if not moving:
+        raise refuse(
+            str(file), "an episode with a step", f"{len(episodes)} without", "The set is empty: make it again."
+        )
+    raw = _joined(moving, choices, ours, field)  # type: ignore[arg-type]
+    if len(moving) == len(episodes):
+        return raw
+    return raw._replace(repairs=(f"{len(episodes) - len(moving)} empty episodes, of 0 steps, are left out",))
 
 
 def _episode(file: Any, name: str, where: str, choices: list[int | None]) -> dict[str, Any]:
@@ -75,7 +83,12 @@ def _episode(file: Any, name: str, where: str, choices: list[int | None]) -> dic
         if key in inner["infos"]:
             out[key] = hdf5.array(inner["infos"], key, f"{where}, infos", (axes,), steps + 1)
     if "rewards" not in out or out["rewards"].shape[1:] != (len(choices),):
-        raise refuse(f"{where}, infos, rewards", f"{len(choices)} columns", "others", "Is it of our layout?")
+        found = f"shape {out['rewards'].shape}" if "rewards" in out else sorted(inner["infos"])[:20]
+        way = "The layout is described in jaxomarl/data/minari.py."
+        raise refuse(f"{where}, infos, rewards", f"shape ({steps + 1}, {len(choices)})", found, way)
+    if "available" in out and out["available"].shape[1] != len(choices):
+        expected, way = f"shape ({steps + 1}, {len(choices)}, A)", "The layout is described in jaxomarl/data/minari.py."
+        raise refuse(f"{where}, infos, available", expected, f"shape {out['available'].shape}", way)
     for key in FLAGS:
         flags = hdf5.flat(group, key, where, steps) != 0
         if flags[:-1].any():
@@ -109,6 +122,8 @@ def _joined(episodes: list[dict[str, Any]], choices: list[int | None], ours: dic
     lengths = [e["steps"] + 1 for e in episodes]
     done = np.zeros(len(at.step), np.float32)
     done[at.ends - 1] = [e["terminations"] for e in episodes]
+    cut = np.zeros(len(at.step), np.float32)
+    cut[at.ends - 1] = [e["truncations"] for e in episodes]
     known = np.ones(len(at.step), np.float32)
     known[at.ends - 1] = [bool(e["known"]) for e in episodes]
     gains = whole([e["rewards"][1:] for e in episodes], "rewards")
@@ -128,4 +143,5 @@ def _joined(episodes: list[dict[str, Any]], choices: list[int | None], ours: dic
         dialects=folder.names(ours.get("dialects", []), where),
         evidence=(f"{len(episodes)} episode groups, layout {LAYOUT}",),
         distinct=ours.get("distinct") is True,
+        cut=cut,
     )

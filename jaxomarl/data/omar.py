@@ -68,9 +68,11 @@ def read(path: Path) -> Raw:
         return tuple(block(name, i, out) for i, out in enumerate(outs))
 
     flags = [seed["dones"][0] for seed in seeds]
-    repairs = [] if any(f.any() for f in flags) else [
-        f"dones are all zero: {len(at.ends)} ends found where a successor is not the next row"
-    ]  # fmt: skip
+    repairs = []
+    if not any(f.any() for f in flags):
+        repairs = [f"dones are all zero: {len(at.ends)} ends found where a successor is not the next row"]
+    empty = [part.name for (_, part), f in zip(parts, flags, strict=True) if not len(f)]
+    repairs += [f"{len(empty)} empty folders, without a row, are left out: {', '.join(empty[:5])}"] if empty else []
     behaviour = np.repeat([k for k, _ in parts], [int((x + 1).sum()) for x in lengths])
     return Raw(
         "omar",
@@ -141,7 +143,7 @@ def _ends(part: Path, seed: dict[str, list[np.ndarray]], ours: bool) -> np.ndarr
             b = min(a + BLOCK, rows - 1)
             now, then, next_row = (np.asarray(x, np.float32) for x in (obs[a:b], after[a:b], obs[a + 1 : b + 1]))
             broken[a:b] |= ((then != next_row) & ~(np.isnan(then) & np.isnan(next_row))).any(axis=1)
-            moved[a:b] |= (now != next_row).any(axis=1)
+            moved[a:b] |= ((now != next_row) & ~(np.isnan(now) & np.isnan(next_row))).any(axis=1)
         npy.release(obs)
         npy.release(after)
     wrong = flags & ~broken & moved

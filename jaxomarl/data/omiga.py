@@ -26,21 +26,8 @@ def recognises(path: Path) -> bool:
 def read(path: Path) -> Raw:
     """The rows of a file; raises JaxomarlError where an array is missing, of another shape, or unsafe to read."""
     where = str(path)
-    with hdf5.opened(path) as file:
-        obs = hdf5.checked(file, "o", where, (3,))
-        rows, agents, _ = obs.shape
-        found = {"s": hdf5.checked(file, "s", where, (2, 3), rows), "a": hdf5.checked(file, "a", where, (3,), rows)}
-        reward = hdf5.array(file, "r", where, (1, 2), rows).reshape(rows, -1)
-        flags = hdf5.flat(file, "d", where, rows)
-        shapes = {name: x.shape for name, x in found.items()} | {"o": obs.shape, "r": reward.shape}
-        odd = found["a"].shape[1] != agents or found["s"].shape[1:-1] not in ((), (agents,))
-        if odd or reward.shape[1] not in (1, agents):
-            way = "Is it of this format?"
-            raise refuse(where, f"{agents} agents in every array, and r with one column", shapes, way)
-        state, shared = _one_state(found["s"])
-        obs, action = np.asarray(obs[()], np.float32), np.asarray(found["a"][()], np.float32)
-    if not np.isin(flags, (0, 1)).all():
-        raise refuse(f"{where}, d", "zeros and ones", "other numbers", "Is the file damaged?")
+    obs, state, shared, action, reward, flags = _arrays(path, where)
+    rows, agents = obs.shape[:2]
     dummy = flags != 0
     cut = bool(rows) and not dummy[-1]
     dummy[-1:] = True  # nothing follows it, so it can only be a successor
@@ -56,7 +43,7 @@ def read(path: Path) -> Raw:
     done[at.ends - 1] = 1.0
     if cut:
         done[at.ends[-1] - 1] = 0.0
-    copied = (obs[at.ends] == obs[at.ends - 1]).all() and (obs[1:] != obs[:-1]).any()
+    copied = np.array_equal(obs[at.ends], obs[at.ends - 1], equal_nan=True) and (obs[1:] != obs[:-1]).any()
     known = np.where((at.left == 1) & copied, 0, 1).astype(np.float32)
     if reward.shape[1] != agents:
         reward = np.repeat(reward, agents, axis=1)
@@ -81,6 +68,31 @@ def read(path: Path) -> Raw:
         repairs=tuple(repairs),
         distinct=False,
     )
+
+
+def _arrays(path: Path, where: str) -> tuple[np.ndarray, np.ndarray, bool, np.ndarray, np.ndarray, np.ndarray]:
+    """The arrays o [T, N, O], s [T, S] and whether all agents have the same, a [T, N, A], r [T, 1 or N], d [T]."""
+    with hdf5.opened(path) as file:
+        obs = hdf5.checked(file, "o", where, (3,))
+        rows, agents, _ = obs.shape
+        if 0 in obs.shape:
+            expected, way = "at least one row, agent and column", "The set is empty: make or copy it again."
+            raise refuse(f"{where}, o", expected, f"shape {obs.shape}", way)
+        found = {"s": hdf5.checked(file, "s", where, (2, 3), rows), "a": hdf5.checked(file, "a", where, (3,), rows)}
+        reward = hdf5.array(file, "r", where, (1, 2), rows)
+        reward = reward if reward.ndim == 2 else reward[:, None]
+        flags = hdf5.flat(file, "d", where, rows)
+        odd = {name: x.shape[1] for name, x in found.items() if len(x.shape) == 3 and x.shape[1] != agents}
+        odd |= {} if reward.shape[1] in (1, agents) else {"r": reward.shape[1]}
+        if odd:
+            expected = f"{agents} agents in every array, as o has, and r with 1 column or {agents}"
+            way = "The arrays do not belong together: copy the file again."
+            raise refuse(f"{where}, {', '.join(odd)}", expected, f"{odd} on the second axis", way)
+        state, shared = _one_state(found["s"])
+        obs, action = np.asarray(obs[()], np.float32), np.asarray(found["a"][()], np.float32)
+    if not np.isin(flags, (0, 1)).all():
+        raise refuse(f"{where}, d", "zeros and ones", "other numbers", "The file is damaged: copy it again.")
+    return obs, state, shared, action, reward, flags
 
 
 def _one_state(found: Any) -> tuple[np.ndarray, bool]:

@@ -1,5 +1,6 @@
 """What a reader finds in a file of some format, before it is compared with a task; and a data set seen the same way."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -47,6 +48,11 @@ class Raw(NamedTuple):
     """What was changed in reading, with counts; it goes into the manifest."""
     distinct: bool = True
     """False where the format marks time-outs as it marks terminations: `fit`, which knows the horizon, tells them."""
+    cut: np.ndarray | None = None
+    """[M], 1.0 where the format flags that the transition which starts here is cut by time; None where it has no such
+    flag. A row may have both flags: `fit` decides."""
+    sliced: bool = False
+    """Whether a tool of this format is known to cut slices that begin with the last row of the episode before."""
 
     @property
     def agents(self) -> int:
@@ -54,26 +60,106 @@ class Raw(NamedTuple):
         return len(self.obs)
 
 
+def blocks(data: Dataset) -> dict[str, np.ndarray]:
+    """The blocks of a packed set by name, [M, ...]: views, on the host."""
+    rows, out, at = np.asarray(data.rows), {}, 0
+    for name, shape in data.layout.blocks.items():
+        width = math.prod(shape)
+        out[name] = rows[:, at : at + width].reshape(len(rows), *shape)
+        at += width
+    return out
+
+
 def seen(data: Dataset, spec: Spec, quality: str = "") -> Raw:
     """A packed data set as a reader would have found it: padding cut off."""
-    obs, action = np.asarray(data.obs), np.asarray(data.action)
+    held = blocks(data)
+    obs, action = held["obs"], held["action"]
     available = data.extra.get("available")
     return Raw(
         "jaxomarl",
         tuple(obs[:, i, :width] for i, width in enumerate(spec.obs_dims)),
         tuple(action[:, i, :width] for i, width in enumerate(spec.act_dims)),
-        np.asarray(data.reward),
-        np.asarray(data.done),
+        held["reward"],
+        held["done"],
         np.asarray(data.step),
         np.asarray(data.left),
-        np.asarray(data.known),
+        held["known"],
         np.asarray(data.behaviour),
-        np.asarray(data.state),
+        held["state"],
         None if available is None else np.asarray(available),
         spec.discrete,
         quality,
         (spec.dialect,),
     )
+
+
+def chosen(raw: Raw, keep: np.ndarray) -> Raw:
+    """The rows [M] bool of `keep`, which are whole episodes."""
+    one = {name: getattr(raw, name)[keep] for name in ("reward", "done", "step", "left", "known", "behaviour")}
+    some = {name: getattr(raw, name) for name in ("state", "available", "cut")}
+    some = {name: None if x is None else x[keep] for name, x in some.items()}
+    many = {name: tuple(x[keep] for x in getattr(raw, name)) for name in ("obs", "action")}
+    return raw._replace(**one, **some, **many)
+
+
+def place(raw: Raw, row: int) -> str:
+    """Where row `row` of [M] stands for a person: its row in the file, where that has rows, its episode and step."""
+    episode, step = int((raw.step[: row + 1] == 0).sum()) - 1, int(raw.step[row])
+    at = row if raw.format == "omiga" else int((raw.left[:row] > 0).sum())  # OMIGA keeps its successors as rows
+    if raw.left[row] == 0:
+        return f"the successor of row {at - (raw.format != 'omiga')} (end of episode {episode})"
+    return f"row {at} (episode {episode}, step {step})"
+
+
+def padding(x: np.ndarray, width: int) -> str:
+    """What fills the columns from `width` on of [M, C], where that is padding; "" where it is not, or there are none.
+
+    Padding is constant in every row, not finite ones included, or repeats a column before `width` in every row.
+    """
+    surplus = x[:, width:]
+    if not surplus.size:
+        return ""
+    filled: list[str] = []
+    for column in surplus.T:
+        if (column == column[0]).all() or np.isnan(column).all():
+            filled.append(f"{float(column[0]):g}")
+            continue
+        copied = next((k for k in range(width) if _same(column, x[:, k])), None)
+        if copied is None:
+            return ""
+        filled.append(f"column {copied} again")
+    return ", ".join(dict.fromkeys(filled))
+
+
+def _same(x: np.ndarray, y: np.ndarray) -> bool:
+    """Whether two columns are equal, by their first rows first."""
+    return np.array_equal(x[:64], y[:64], equal_nan=True) and np.array_equal(x, y, equal_nan=True)
+
+
+def still_states(raw: Raw) -> tuple[int, int]:
+    """Episodes in which observations move, and of these the ones in which the state stays as in their first row."""
+    if raw.state is None or len(raw.step) < 2:
+        return 0, 0
+    episode = np.cumsum(raw.step == 0) - 1
+    moves, changes = (np.zeros(int(episode[-1]) + 1, bool) for _ in range(2))
+    for a in range(0, len(raw.step) - 1, _BLOCK):
+        b = min(a + _BLOCK, len(raw.step) - 1)
+        inner = raw.left[a:b] > 1  # this row and the next are transitions of one episode
+        moved, changed = np.zeros(b - a, bool), _unlike(raw.state, a, b)
+        for x in raw.obs:
+            moved |= _unlike(x, a, b)
+        moves[episode[a:b][inner & moved]] = True
+        changes[episode[a:b][inner & changed]] = True
+    return int(moves.sum()), int((moves & ~changes).sum())
+
+
+_BLOCK = 1 << 16
+
+
+def _unlike(x: np.ndarray, a: int, b: int) -> np.ndarray:
+    """Whether each of the rows a to b differs from the next one; NaN is like NaN."""
+    now, then = x[a:b], x[a + 1 : b + 1]
+    return ((now != then) & ~(np.isnan(now) & np.isnan(then))).any(axis=1)
 
 
 class Places(NamedTuple):

@@ -2,7 +2,8 @@
 
 Leaves [B, T, ...]: `observations` [.., N, O], `actions` [.., N, A] or whole numbers [.., N], `rewards`, `terminals` and
 `truncations` [.., N], `infos.state` [.., S] or [.., N, S], `infos.legals` [.., N, A]; arrays claim 10^13 steps, of
-which `vault_index` are there. B is the seed in OMAR's vaults, and becomes the behaviour; all of it is read.
+which `vault_index` are there. B is the seed in OMAR's vaults, and becomes the behaviour; all of it is read. Rewards and
+flags may be the team's, [B, T]. OG-MARL's ExperienceRecorder writes one leaf for each agent, `observations.agent_0`.
 
 A row's successor is the next row, so an episode's last one is lost. Flags: terminals = 1 at a time limit too, unless
 the vault marks truncations of its own. What `write` adds: `infos.behaviour` and an entry "jaxomarl" of metadata.json.
@@ -28,6 +29,8 @@ RATIO = 1100  # a deflated byte makes 1032 at most
 SMALL = 1 << 23  # bytes of a chunk that any vault may have: flashbax's own are 4 MiB, however few steps are in them
 COMPRESSORS = (None, "gzip", "zlib", "blosc")
 NEEDED = ("observations", "actions", "rewards", "terminals")
+OF_AGENTS = (*NEEDED, "truncations", "infos.state", "infos.legals")
+"""Leaves that may be one for each agent."""
 WAY_OUT = "Is the vault whole?"
 
 
@@ -55,21 +58,22 @@ def read(path: Path) -> Raw:
         raise refuse(f"{path}/{FILES[0]}, jaxomarl", "an object", type(ours).__name__, "Copy the vault again.")
     size = sum(file.stat().st_size for file in folder.contents(path))
     try:
-        leaves = _leaves(path, size)
+        leaves, names = _leaves(path, size)
     except JaxomarlError:
         raise
     except Exception as error:  # the library raises what its C++ code happens to meet
         shown = f"{type(error).__name__}: {error}"[:200]
         raise refuse(str(path), "a whole vault", shown, "It is truncated or damaged: copy it again.") from None
-    _check(leaves, str(path))
-    return _rows(leaves, ours, str(path))
+    leaves, own = _joined(leaves, names, str(path))
+    leaves, teams = _checked(leaves, names, str(path))
+    return _rows(leaves, own, teams, ours, str(path))
 
 
 # --- the store ---
 
 
-def _leaves(path: Path, size: int) -> dict[str, np.ndarray]:
-    """Name -> [B, T, ...] of the valid steps."""
+def _leaves(path: Path, size: int) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Name -> [B, T, ...] of the valid steps, for the leaves that are read; and the names of all."""
     library = tensorstore()
     base = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{path.resolve()}/"}}
     store = library.KvStore.open(base).result()
@@ -78,7 +82,7 @@ def _leaves(path: Path, size: int) -> dict[str, np.ndarray]:
     for prefix in sorted(key.removesuffix("/.zarray") for key in held if key.endswith("/.zarray")):
         arrays[".".join(re.findall(r"\w+", prefix))] = prefix
     if "vault_index" not in arrays:
-        raise refuse(str(path), "an array vault_index", sorted(arrays), WAY_OUT)
+        raise refuse(str(path), "an array vault_index", sorted(arrays)[:40], WAY_OUT)
 
     def load(name: str, steps: int) -> np.ndarray:
         prefix = arrays[name]
@@ -93,8 +97,9 @@ def _leaves(path: Path, size: int) -> dict[str, np.ndarray]:
     steps = int(index[0]) if index.shape == (1,) else 0
     if steps < 1:
         raise refuse(f"{path}, vault_index", "at least one step", steps, "The vault is empty.")
-    wanted = {*NEEDED, "truncations", "infos.state", "infos.legals", "infos.behaviour"}
-    return {name: load(name, steps) for name in arrays if name in wanted}
+    names = sorted(set(arrays) - {"vault_index"})
+    wanted = [n for n in names if n == "infos.behaviour" or any(n == x or n.startswith(f"{x}.") for x in OF_AGENTS)]
+    return {name: load(name, steps) for name in wanted}, names
 
 
 def _planned(field: str, meta: dict[str, Any], steps: int, size: int, held: set[str], prefix: str) -> tuple[int, ...]:
@@ -127,35 +132,104 @@ def _planned(field: str, meta: dict[str, Any], steps: int, size: int, held: set[
 # --- the rows ---
 
 
-def _check(leaves: dict[str, np.ndarray], where: str) -> None:
+def _joined(
+    leaves: dict[str, np.ndarray], names: list[str], where: str
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Leaves with one array for all agents, padded to the widest, and what was joined.
+
+    The second has the agents' names, and "observations" and "actions": their true widths; {} where nothing was joined.
+    """
+    out, own = dict(leaves), {}
+    for base in OF_AGENTS:
+        parts = {name.removeprefix(f"{base}."): x for name, x in leaves.items() if name.startswith(f"{base}.")}
+        if not parts:
+            continue
+        for agent in parts:
+            del out[f"{base}.{agent}"]
+        order = sorted(parts, key=_natural)
+        if base in out or own.setdefault("agents", order) != order:
+            expected = "one leaf, or one for each agent, and the same agents in all"
+            way = "Record the vault again, or remove the leaves of other agents."
+            raise refuse(f"{where}, {base}", expected, names[:40], way)
+        shapes = {agent: parts[agent].shape for agent in order}
+        if len({(len(x), x[:2]) for x in shapes.values()}) > 1 or len(shapes[order[0]]) not in (2, 3):
+            raise refuse(f"{where}, {base}", "axes B, T or B, T, width, the same for all agents", shapes, WAY_OUT)
+        if len(shapes[order[0]]) == 3:
+            widths = [parts[agent].shape[2] for agent in order]
+            own[base] = widths
+            if base in ("rewards", "terminals", "truncations"):
+                if set(widths) != {1}:
+                    raise refuse(f"{where}, {base}", "one number a row for each agent", shapes, WAY_OUT)
+                parts = {agent: x[..., 0] for agent, x in parts.items()}
+            else:
+                wide = max(widths)
+                parts = {agent: _padded(x, wide) for agent, x in parts.items()}
+        out[base] = np.stack([parts[agent] for agent in order], axis=2)
+    return out, own
+
+
+def _padded(x: np.ndarray, width: int) -> np.ndarray:
+    """[B, T, C] with zeros up to `width` columns."""
+    return np.pad(x, ((0, 0), (0, 0), (0, width - x.shape[2])))
+
+
+def _natural(name: str) -> list[Any]:
+    """A key that sorts agent_2 before agent_10."""
+    return [(part.isdigit(), int(part) if part.isdigit() else part) for part in re.split(r"(\d+)", name) if part]
+
+
+def _checked(leaves: dict[str, np.ndarray], names: list[str], where: str) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Leaves [B, T, N, ...] of the shapes and values that they must have, and which of them were the team's, [B, T]."""
     for name in NEEDED:
         if name not in leaves:
-            raise refuse(f"{where}, {name}", "a leaf of this name", sorted(leaves), "Is it a vault of OG-MARL's?")
+            way = f"A vault of OG-MARL's has {', '.join(NEEDED)}; rename the leaves, or record it again."
+            raise refuse(f"{where}, {name}", "a leaf of this name", names[:40], way)
     if leaves["observations"].ndim != 4:
-        raise refuse(f"{where}, observations", "axes B, T, N, O", leaves["observations"].shape, WAY_OUT)
-    lead = leaves["observations"].shape[:3]
-    axes = {
-        "observations": (4,),
-        "actions": (3, 4),
-        "infos.state": (3, 4),
-        "infos.legals": (4,),
-        "infos.behaviour": (2,),
+        found = f"shape {leaves['observations'].shape}"
+        raise refuse(f"{where}, observations", "4 axes: B, T, N, O", found, WAY_OUT)
+    batch, steps, agents = leaves["observations"].shape[:3]
+    allowed: dict[str, list[tuple[Any, ...]]] = {
+        "actions": [(batch, steps, agents, "A"), (batch, steps, agents)],
+        "infos.state": [(batch, steps, "S"), (batch, steps, agents, "S")],
+        "infos.legals": [(batch, steps, agents, "A")],
+        "infos.behaviour": [(batch, steps)],
     }
+    for name in TEAMS:
+        allowed[name] = [(batch, steps, agents), (batch, steps), (batch, steps, 1), (batch, steps, agents, 1)]
+    out, teams = dict(leaves), []
     for name, array in leaves.items():
-        front = lead[:2] if array.ndim == 2 or name == "infos.state" else lead
-        if array.shape[: len(front)] != front or array.ndim not in axes.get(name, (3,)):
-            raise refuse(f"{where}, {name}", f"shape {front} and more", array.shape, WAY_OUT)
+        if name == "observations":
+            continue
+        if not any(_is(array.shape, shape) for shape in allowed[name]):
+            shapes = [f"({', '.join(map(str, shape))})" for shape in allowed[name][:2]]
+            raise refuse(f"{where}, {name}", f"shape {' or '.join(shapes)}", f"shape {array.shape}", WAY_OUT)
+        if name in TEAMS and array.shape != (batch, steps, agents):
+            flat = array.reshape(batch, steps, -1)
+            out[name] = np.broadcast_to(flat, (batch, steps, agents))
+            teams += [name] if flat.shape[2] < agents else []
     for name in ("terminals", "truncations"):
-        flags = leaves.get(name, np.zeros(lead, np.int8))
+        flags = out.get(name, np.zeros((batch, steps, agents), np.int8))
         if not np.isin(flags, (0, 1)).all():
-            raise refuse(f"{where}, {name}", "zeros and ones", "other numbers", "Is it damaged?")
+            raise refuse(f"{where}, {name}", "zeros and ones", "other numbers", "It is damaged: copy the vault again.")
         odd = np.argwhere(flags != flags[:, :, :1])
         if len(odd):
             way = "The agents of a task end together: contradictory flags cannot be repaired."
             raise refuse(f"{where}, {name}, B {odd[0][0]}, row {odd[0][1]}", "one flag for all agents", "two", way)
+    return out, teams
 
 
-def _rows(leaves: dict[str, np.ndarray], ours: dict[str, Any], where: str) -> Raw:
+TEAMS = ("rewards", "terminals", "truncations")
+"""Leaves that may be one for the team."""
+
+
+def _is(found: tuple[int, ...], shape: tuple[Any, ...]) -> bool:
+    """Whether a shape is another one, whose letters stand for any width."""
+    return len(found) == len(shape) and all(isinstance(y, str) or x == y for x, y in zip(found, shape, strict=True))
+
+
+def _rows(
+    leaves: dict[str, np.ndarray], own: dict[str, Any], teams: list[str], ours: dict[str, Any], where: str
+) -> Raw:
     batch, steps, agents, width = leaves["observations"].shape
     flat = {name: x.reshape(batch * steps, *x.shape[2:]) for name, x in leaves.items()}
     done = flat["terminals"][:, 0] != 0
@@ -166,16 +240,18 @@ def _rows(leaves: dict[str, np.ndarray], ours: dict[str, Any], where: str) -> Ra
         choices = legals.shape[2] if legals is not None else int(min(flat["actions"].max(), 1 << 12)) + 1
         flat["actions"] = one_hot(flat["actions"], max(choices, 1), f"{where}, actions")
     field = f"{where}/{FILES[0]}, jaxomarl"
-    obs_dims = folder.widths(ours.get("obs_dims", [width] * agents), agents, field)
-    act_dims = folder.widths(ours.get("act_dims", [flat["actions"].shape[2]] * agents), agents, field)
+    obs_dims = ours.get("obs_dims", own.get("observations", [width] * agents))
+    act_dims = ours.get("act_dims", own.get("actions", [flat["actions"].shape[2]] * agents))
+    obs_dims, act_dims = folder.widths(obs_dims, agents, field), folder.widths(act_dims, agents, field)
     behaviour = flat["infos.behaviour"] if "infos.behaviour" in flat else np.repeat(np.arange(batch), steps)
     state = flat.get("infos.state")
-    own = state is not None and state.ndim == 3 and bool((state != state[:, :1]).any())
+    several = state is not None and state.ndim == 3 and bool((state != state[:, :1]).any())
     if state is not None and state.ndim == 3:
         state = state[:, 0]
     last = at.final
     obs, action = lay([flat["observations"]], at, flat["observations"][last]), lay([flat["actions"]], at)
     partial = int((~(done | cut)).reshape(batch, steps)[:, -1].sum())
+    named = f"a leaf for each agent, in the order {', '.join(own['agents'][:8])}" if own else ""
     return Raw(
         "vault",
         tuple(obs[:, i, :w] for i, w in enumerate(obs_dims)),
@@ -193,10 +269,14 @@ def _rows(leaves: dict[str, np.ndarray], ours: dict[str, Any], where: str) -> Ra
         evidence=(
             f"B = {batch}, {int(done.sum())} rows with terminals, {int(cut.sum())} with truncations",
             *((f"{partial} last episodes without an end",) if partial else ()),
+            *((named,) if named else ()),
         ),
         repairs=(
             f"{len(last)} last successors are lost: copies of the row before, known = 0",
-            *(("each agent has a state of its own: the first agent's is kept",) if own else ()),
+            *(("each agent has a state of its own: the first agent's is kept",) if several else ()),
+            *(("rewards: one for the team, taken for every agent's",) if "rewards" in teams else ()),
         ),
         distinct=ours.get("distinct") is True or bool(cut.any()),
+        cut=lay([cut], at),
+        sliced=True,
     )

@@ -31,7 +31,7 @@ def chain(length: int = 5, agree: float = 0.5, horizon: int = 20) -> Task:
 
 
 def _walk(length: int, horizon: int) -> Environment:
-    spec = Spec((length,) * 2, (1, 1), state_dim=length, horizon=horizon, dialect=DIALECT)
+    spec = Spec((length,) * 2, (1, 1), length, horizon, dialect=DIALECT, terminates="may", earliest=length)
 
     def timestep(position: Int[Array, ""], reward: Array, moved: Array) -> TimeStep:
         state = jax.nn.one_hot(position, length, dtype=jnp.float32)

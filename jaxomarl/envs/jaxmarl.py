@@ -25,6 +25,9 @@ from jaxomarl.envs.recipes import random_play
 VIEW = 1.4  # half-width of a picture; MPE starts within 1
 TAIL = 0.15  # length of a velocity line over the speed
 
+TIMED = tuple(f"jaxmarl.environments.{x}." for x in ("mpe", "coin_game", "overcooked", "overcooked_v2", "storm"))
+"""Modules of JaxMARL's games that end by their limit of steps alone, read in 0.2.0; others may terminate."""
+
 
 class Play(NamedTuple):
     """JaxMARL's state, the steps taken, and which agents it has not yet said to be done."""
@@ -128,7 +131,8 @@ def adapt(game: Any, env_id: str, horizon: int) -> Environment:
         found = f"{type(error).__name__}: {str(error)[:300]}"
         raise refuse(f"jaxmarl/{env_id}", "rules that JAX can trace", found, "Take another.") from error
     dialect = f"jaxmarl-{_jaxmarl().__version__}-{env_id}"
-    spec = Spec(obs_dims, act_dims, state_dim, horizon, discrete, dialect=dialect)
+    ending = "never" if type(game).__module__.startswith(TIMED) else "may"
+    spec = Spec(obs_dims, act_dims, state_dim, horizon, discrete, dialect=dialect, terminates=ending)
     available = _available(game, agents, spec, inner)
     told = [k for k, v in info.items() if isinstance(v, jax.ShapeDtypeStruct) and v.shape == ()]
 

@@ -25,7 +25,7 @@ def stateless(act_dims: tuple[int, ...], rule: Rule, discrete: bool = False) -> 
     ones are one-hot rows. All agents have equal widths, so nothing is padded.
     """
     n = len(act_dims)
-    spec = Spec((1,) * n, act_dims, state_dim=1, horizon=1, discrete=discrete, dialect=DIALECT)
+    spec = Spec((1,) * n, act_dims, 1, 1, discrete=discrete, dialect=DIALECT, terminates="always")
 
     def timestep(reward: Array, done: float, info: dict[str, Array]) -> TimeStep:
         return TimeStep(

@@ -129,9 +129,13 @@ def test_a_vault_without_an_end_at_its_end_and_with_truncations_of_its_own(tmp_p
     raw = formats.read(foreign.vault(tmp_path / "v.vlt" / "x", tree))
     assert raw.distinct
     same(raw, r, known=False)
-    data, manifest = fit(raw, spread)
+    falls = spread._replace(env=spread.env._replace(spec=foreign.replaced(spread.env.spec, terminates="may")))
+    data, manifest = fit(raw, falls)
     assert np.flatnonzero(np.asarray(data.done)).tolist() == [24]
     assert [manifest["origin"][k] for k in ("terminations", "time_outs", "cut")] == [1, 1, 1]
+    data, manifest = fit(raw, spread)  # whose rules end no episode
+    assert not np.asarray(data.done).any()
+    assert [manifest["origin"][k] for k in ("terminations", "time_outs", "cut")] == [0, 2, 1]
 
 
 def test_a_vault_of_version_0_1_has_bracketed_names(tmp_path, shared_rows):

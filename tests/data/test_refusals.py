@@ -58,14 +58,23 @@ def test_a_fourth_agent_that_is_no_prey_is_not_dropped(spread, tmp_path):
 def test_wrong_widths_are_shown_side_by_side(good, spread):
     raw = good._replace(obs=(good.obs[0], good.obs[1], good.obs[2][:, :17]))
     refused(lambda: fit(raw, spread), "obs widths", "(18, 18, 18)", "(18, 18, 17)")
-    raw = good._replace(action=tuple(np.pad(x, ((0, 0), (0, 1)), constant_values=0.1) for x in good.action))
+    raw = good._replace(action=tuple(np.hstack([x, x[:, :1] / 2]) for x in good.action))
     refused(lambda: fit(raw, spread), "action widths", "(2, 2, 2)", "(3, 3, 3)")
 
 
-def test_surplus_columns_are_cut_off_only_where_they_are_zero(good, spread):
-    wide = good._replace(obs=tuple(np.pad(x, ((0, 0), (0, 3))) for x in good.obs))
+@pytest.mark.parametrize("filled", ["0", "-1e+09", "-inf", "nan", "column 17 again", "column 0 again"])
+def test_surplus_columns_are_cut_off_only_where_they_are_padding(good, spread, filled):
+    def pad(x):
+        if "column" in filled:
+            return np.hstack([x, x[:, [int(filled.split()[1])] * 3]])
+        return np.pad(x, ((0, 0), (0, 3)), constant_values=float(filled))
+
+    wide = good._replace(obs=(good.obs[0], pad(good.obs[1]), good.obs[2]))
     data, manifest = fit(wide, spread)
-    assert data.layout.obs == 18 and any("cut off as padding" in x for x in manifest["origin"]["repairs"])
+    np.testing.assert_array_equal(data.obs, fit(good, spread)[0].obs)
+    (line,) = [x for x in manifest["origin"]["repairs"] if "cut off as padding" in x]
+    assert f"3 of obs 1 ({filled})" in line
+    wide = good._replace(obs=tuple(np.pad(x, ((0, 0), (0, 3))) for x in good.obs))
     refused(lambda: fit(changed(wide, "obs", (70, 20), 1e-30, agent=1), spread), "(18, 21, 18)")
 
 
@@ -81,7 +90,7 @@ def test_nan_and_infinity(good, spread, field, value):
 
 def test_actions_out_of_bounds_are_refused_and_rounding_is_clipped_and_counted(good, spread):
     text = refused(lambda: fit(changed(good, "action", (30, 1), -1.2, agent=1), spread), "action of agent 1", "[-1, 1]")
-    assert "up to 1.2" in text and "row 30" in text
+    assert "up to 1.2" in text and "row 29 (episode 1, step 4)" in text
     data, manifest = fit(changed(good, "action", ([3, 4], 0), 1.00005, agent=0), spread)
     assert float(np.asarray(data.action).max()) == 1.0
     assert any("actions of 2 rows" in x and "clipped" in x for x in manifest["origin"]["repairs"])
@@ -94,13 +103,19 @@ def test_a_wrapper_of_26_steps_does_not_fit_a_task_of_25(tmp_path, spread):
 
 def test_episodes_that_stop_in_the_middle(tmp_path, spread):
     raw = formats.read(foreign.omiga(tmp_path / "x.hdf5", foreign.rows([25, 7, 25], shared=True)))
-    assert fit(raw, spread)[1]["origin"]["terminations"] == 1  # d does mark an end
+    refused(lambda: fit(raw, spread), "data, done, row 32 (episode 1, step 6)", "never terminates", "one after 7 of 25")
+    falls = spread._replace(env=spread.env._replace(spec=foreign.replaced(spread.env.spec, terminates="may")))
+    assert fit(raw, falls)[1]["origin"]["terminations"] == 1  # d does mark an end
     raw = changed(raw, "done", slice(None), 0.0)
-    refused(lambda: fit(raw, spread), "data, episodes", "25 steps", "1 that stop before", "7 steps")
+    refused(lambda: fit(raw, falls), "data, episodes", "a termination or 25 steps", "1 that stop before", "of 7 steps")
 
 
 def test_a_done_inside_an_episode(good, spread):
-    refused(lambda: fit(changed(good, "done", 40, 1.0), spread), "data, done, row 40", "0 inside an episode")
+    refused(
+        lambda: fit(changed(good, "done", 40, 1.0), spread),
+        "data, done, row 39 (episode 1, step 14)",
+        "0 inside an episode",
+    )
 
 
 def test_no_rows(good, spread):
@@ -120,7 +135,7 @@ def test_discrete_data_and_continuous_tasks(good, spread, tmp_path):
     refused(lambda: fit(changed(raw, "action", (0, slice(None)), 0.5, agent=1), climbing), "one-hot rows", "1 others")
     legal = np.ones((len(raw.step), 2, 3), np.float32)
     legal[2, 0, raw.action[0][2].argmax()] = 0
-    refused(lambda: fit(raw._replace(available=legal), climbing), "legal actions only", "row 2")
+    refused(lambda: fit(raw._replace(available=legal), climbing), "legal actions only", "row 1 (episode 1, step 0)")
 
 
 def test_another_dialect(good, tmp_path):
@@ -129,10 +144,8 @@ def test_another_dialect(good, tmp_path):
     refused(lambda: fit(raw, tag), "data, dialect", "mpe-own-prey", "'mpe-omar'", "--task mpe/tag:prey=FILE")
     spec = foreign.replaced(tag.env.spec, dialect="mpe-prey-0123abcd")
     refused(lambda: fit(raw, tag._replace(env=tag.env._replace(spec=spec))), "not OMAR's")
-    spec = foreign.replaced(tag.env.spec, dialect="mamujoco-gymnasium-v1")
-    cheetah = good._replace(dialects=("mamujoco-omar",))
-    task = tag._replace(name="mamujoco/2halfcheetah", env=tag.env._replace(spec=spec))
-    refused(lambda: fit(cheetah, task), "mamujoco/2halfcheetah:dialect=omar")
+    omiga = good._replace(dialects=("mamujoco-omiga",))
+    refused(lambda: fit(omiga, catalog.make("mpe/spread")), "data, dialect", "mpe-omar", "'mamujoco-omiga'")
 
 
 def test_a_state_that_the_set_has_not(good, spread):

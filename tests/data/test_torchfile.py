@@ -217,6 +217,91 @@ def test_a_legacy_view(tmp_path):
     refused(tmp_path, both("legacy", tensor(where, 1, (3,), (1,)), {"0": SIX}), "within 3 elements")
 
 
+def eras(where):
+    """Version -> opcodes of the tensor [[0, 1, 2], [3, 4, 5]], as that version of torch writes it."""
+    parts = (where, 0, (2, 3), (3, 1))
+    typed = name("torch._tensor", "_rebuild_from_type_v2")
+    parameter = name("torch.nn.parameter", "Parameter")
+    with_state = name("torch._utils", "_rebuild_parameter_with_state")
+    data = tensor(where)
+    return {
+        "0.3": call(name("torch._utils", "_rebuild_tensor"), *parts),
+        "0.4 to 1.0": call(REBUILD, *parts, False, None),
+        "0.4 to 1.0, Python 2": call(REBUILD, *parts, True, call(ORDERED, [])),
+        "1.1": call(REBUILD, *parts, True, HOOKS),
+        "2.0, no metadata": call(REBUILD, *parts, True, HOOKS, None),
+        "2.0, empty metadata": call(REBUILD, *parts, True, HOOKS, {}),
+        "a parameter, hooks None": call(name("torch._utils", "_rebuild_parameter"), data, True, None),
+        "a parameter with attributes": call(with_state, data, True, HOOKS, {"note": "mine"}),
+        "attributes, 1.7": call(
+            name("torch.tensor", "_rebuild_from_type"), REBUILD, parameter, (*parts, True, HOOKS), {"note": 1}
+        ),
+        "attributes": call(typed, REBUILD, name("torch", "Tensor"), (*parts, True, HOOKS), {"note": "mine"}),
+        "attributes of a parameter": call(
+            typed, name("torch._utils", "_rebuild_parameter"), parameter, (data, True, HOOKS), None
+        ),
+    }
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("era", eras(storage()))
+def test_each_version_s_way_of_writing_a_tensor(tmp_path, era, form):
+    where = storage("0", view=() if form == "zip" else (None,))
+    found = load(write(tmp_path, both(form, {"w": eras(where)[era]}, {"0": SIX})))
+    np.testing.assert_array_equal(found["w"], SIX.reshape(2, 3), strict=True)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_what_python_2_writes(tmp_path, form):
+    text = lambda s: Code(b"U" + bytes([len(s)]) + s.encode())
+    where = storage("0", view=() if form == "zip" else (None,))
+    pairs = [
+        [text("fc.weight"), tensor(where)],
+        [text("size"), Code(name("torch", "Size") + emit(((2, 3),)) + b"\x81")],
+    ]
+    state = Code(call(ORDERED, pairs) + emit({"_metadata": call(ORDERED, [])}) + b"b")
+    long = Code(b"T" + struct.pack("<i", 6) + b"policy")
+    found = load(write(tmp_path, both(form, {long: state}, {"0": SIX})))
+    assert list(found) == ["policy"] and list(found["policy"]) == ["fc.weight", "size"]
+    np.testing.assert_array_equal(found["policy"]["fc.weight"], SIX.reshape(2, 3))
+    assert found["policy"]["size"] == (2, 3)
+
+
+def test_a_prey_of_torch_0_4_is_the_prey(tmp_path):
+    from safetensors.numpy import load as parse
+
+    from jaxomarl.envs.mpe import prey
+
+    asset = Path(prey.__file__).parents[2] / "assets" / "mpe" / "tag-prey.safetensors"
+    arrays = parse(asset.read_bytes())
+    made = {}
+    for era, hooks in (("0.4", None), ("1.1", HOOKS)):
+        data, policy = {}, {}
+        for k, (key, x) in enumerate(arrays.items()):
+            data[str(k)] = np.ascontiguousarray(x, np.float32)
+            where = storage(str(k), numel=x.size, view=(None,))
+            stride = tuple(s // 4 for s in data[str(k)].strides)
+            policy[key] = call(REBUILD, where, 0, x.shape, stride, False, hooks)
+        raw = both("legacy", {"agent_params": [{}, {}, {}, {"policy": policy}]}, data)
+        (tmp_path / f"{era}.pt").write_bytes(raw)
+        made[era] = prey.load(tmp_path / f"{era}.pt", "tag", 14)
+    assert made["0.4"][1] == made["1.1"][1] and made["0.4"][1].startswith("mpe-prey-")
+    for old, new, own in zip(made["0.4"][0].kernels, made["1.1"][0].kernels, prey.own("tag").kernels, strict=True):
+        np.testing.assert_array_equal(old, new)
+        np.testing.assert_array_equal(old, own)
+
+
+def test_hooks_that_are_anything_else_are_refused(tmp_path):
+    where = storage()
+    for hooks in (True, 3, "hooks", [], ()):
+        refused(tmp_path, both("zip", call(REBUILD, where, 0, (2, 3), (3, 1), False, hooks), {"0": SIX}), "a call that")
+    run = name("os", "system")
+    typed = name("torch._tensor", "_rebuild_from_type_v2")
+    refused(tmp_path, both("zip", call(typed, run, name("torch", "Tensor"), ("true",), None), {}), "os system")
+    refused(tmp_path, both("zip", call(typed, ORDERED, name("torch", "Tensor"), (), None), {}), "a call that")
+    refused(tmp_path, both("zip", call(typed, REBUILD, ORDERED, (where, 0, (1,), (1,), False, None), None), {}), "call")
+
+
 def test_names_of_tensors():
     a, b = np.zeros(2), np.ones(3)
     tree = {"agents": [{"w": a, "lr": 0.1}, (b, None)], 3: {"x": a}, "t": "text"}

@@ -14,6 +14,8 @@ from jaxomarl.envs.mamujoco.layout import Layout
 from jaxomarl.envs.mamujoco.robots import Robot
 
 HORIZON = 1000
+SOONEST = 2
+"""Fewest steps after which a robot can have fallen: with motors at their bounds, shifted robots needed 4 or more."""
 
 
 class Play(NamedTuple):
@@ -33,7 +35,17 @@ def environment(robot: Robot, layout: Layout, engine: Engine, shift: str = "dete
     1. One that diverges terminates with reward 0 at the initial state, and `info["nonfinite"]` counts it.
     """
     state_dim = max(layout.obs_dims) if layout.standardised else len(layout.state)
-    spec = Spec(layout.obs_dims, layout.act_dims, state_dim, HORIZON, team="first", dialect=layout.dialect)
+    falls = robot.healthy is not None
+    spec = Spec(
+        layout.obs_dims,
+        layout.act_dims,
+        state_dim,
+        HORIZON,
+        team="first",
+        dialect=layout.dialect,
+        terminates="may" if falls else "never",
+        earliest=SOONEST if falls else 1,
+    )
     n = spec.agents
 
     def timestep(full: Array, reward: Array, play: Play) -> TimeStep:

@@ -28,7 +28,8 @@ def environment(
         raise refuse("hidden", f"0 to {scenario.landmarks - 1} landmarks", hidden, "One at least has to be left.")
     n = scenario.learners
     width = scenario.obs_width
-    spec = Spec((width,) * n, (2,) * n, n * width, HORIZON, team=scenario.team, dialect=dialect)
+    team = scenario.team
+    spec = Spec((width,) * n, (2,) * n, n * width, HORIZON, team=team, dialect=dialect, terminates="never")
 
     def timestep(scene: Scene, reward: Array) -> TimeStep:
         obs = scenario.observe(scene)
