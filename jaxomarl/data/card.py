@@ -125,15 +125,16 @@ def team_reward(raw: Raw, task: Task | None) -> tuple[np.ndarray, str]:
 
 
 def _returns(returns: np.ndarray) -> dict[str, Any]:
-    """Moments, quartiles and a histogram of the finite returns."""
+    """Moments, the mean's standard error (None of one episode), quartiles and a histogram of the finite returns."""
     good = returns[np.isfinite(returns)]
     if not len(good):
-        return {"mean": None, "std": None, "quantiles": None, "histogram": None}
+        return {"mean": None, "std": None, "error": None, "quantiles": None, "histogram": None}
     counts, edges = np.histogram(good, bins=_edges(float(good.min()), float(good.max())))
     wanted = {"min": 0.0, "5 %": 0.05, "25 %": 0.25, "median": 0.5, "75 %": 0.75, "95 %": 0.95, "max": 1.0}
     return {
         "mean": number(good.mean()),
         "std": number(good.std()),
+        "error": number(good.std(ddof=1) / np.sqrt(len(good))) if len(good) > 1 else None,
         "quantiles": _quantiles(good, wanted),
         "histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
     }

@@ -67,7 +67,8 @@ def load(folder: str | Path, spec: Spec) -> tuple[Dataset, dict[str, Any]]:
     try:
         held = {k: jnp.asarray(v) for k, v in load_file(folder / ARRAYS).items()}
         extra = {k.removeprefix("extra."): v for k, v in held.items() if k.startswith("extra.")}
-        data = Dataset(**{k: held[k] for k in FIELDS}, extra=extra, layout=layout)
+        arrays: dict[str, Any] = {k: held[k] for k in FIELDS}
+        data = Dataset(**arrays, extra=extra, layout=layout)
     except (OSError, SafetensorError, KeyError) as error:
         raise refuse(f"{folder / ARRAYS}", "the arrays of a data set", str(error), "Collect it again.") from None
     if content_hash(data) != manifest["sha256"]:

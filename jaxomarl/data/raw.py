@@ -213,6 +213,8 @@ def lay(
 
 def ends_to_lengths(ends: np.ndarray) -> np.ndarray:
     """Whether each of T transitions is an episode's last -> lengths [E]; the last one always is."""
+    if not len(ends):
+        return np.zeros(0, np.int64)
     at = np.flatnonzero(ends)
     if not len(at) or at[-1] != len(ends) - 1:
         at = np.append(at, len(ends) - 1)

@@ -32,9 +32,13 @@ def _scores(card: Card) -> list[str]:
     score = card["return"]
     if score["quantiles"] is None:
         return ["  return: none that is finite"]
-    q = score["quantiles"]
+    q, mean = score["quantiles"], f"{score['mean']:.2f}, with no standard error of 1 episode"
+    if score["error"] is not None:
+        episodes = sum(score["histogram"]["counts"])
+        error = f"standard error of {episodes:,} episodes; they deviate by {score['std']:.2f}"
+        mean = f"{score['mean']:.2f} ± {score['error']:.2f} ({error})"
     lines = [
-        f"  return (sum of {score['of']} over an episode): {score['mean']:.2f} ± {score['std']:.2f}",
+        f"  return (sum of {score['of']} over an episode): {mean}",
         "    " + ", ".join(f"{k} {v:.1f}" for k, v in q.items()),
     ]
     if score["references"]:

@@ -1,6 +1,5 @@
 """Rules are guessed from all that a set tells; leaves, rewards and lengths of every documented kind are read."""
 
-import dataclasses
 import json
 
 import foreign
@@ -69,7 +68,7 @@ SIZES = [
 
 @pytest.mark.parametrize(("obs", "act", "lengths", "state", "dialects"), SIZES)
 def test_a_guess_agrees_with_all_that_is_known(obs, act, lengths, state, dialects, tmp_path):
-    raw = formats.read(foreign.omar(tmp_path / "set", foreign.rows(lengths, obs, act)))
+    raw = formats.read(foreign.omar(tmp_path / "set", foreign.rows(lengths, obs, act), flags="ended"))
     if state:
         made = np.random.default_rng(0).normal(size=(len(raw.step), state)).astype(np.float32)
         raw = raw._replace(state=made)
@@ -133,7 +132,7 @@ def test_a_leaf_for_each_agent_is_read(agents, tmp_path):
     tree = one_each(foreign.leaves(r, flags="died"), [f"agent_{i}" for i in range(agents)])
     raw = formats.read(write_vault(tmp_path / "v", tree))
     same(raw, r, known=False)  # agent_10 comes after agent_2
-    assert any(f"a leaf for each agent, in the order agent_0, agent_1, agent_2" in x for x in raw.evidence)
+    assert any("a leaf for each agent, in the order agent_0, agent_1, agent_2" in x for x in raw.evidence)
     np.testing.assert_array_equal(raw.done[raw.left == 1], [0, 1])
 
 
@@ -152,7 +151,9 @@ def test_leaves_of_agents_keep_their_own_widths(tmp_path):
     assert [x.shape[1] for x in raw.obs] == [16, 16, 16, 14] and raw.dialects == ("mpe-omar",)
     same(raw, r, known=False)
     fewer = {**tree, "rewards": {a: tree["rewards"][a] for a in names[:3]}}
-    refused(lambda: formats.read(write_vault(tmp_path / "w", fewer)), "rewards", "actions.agent_0", "rewards.adversary_2")
+    refused(
+        lambda: formats.read(write_vault(tmp_path / "w", fewer)), "rewards", "actions.agent_0", "rewards.adversary_2"
+    )
 
 
 def test_a_refusal_lists_the_leaves_that_are_there(tmp_path):
@@ -254,7 +255,7 @@ def test_empty_episodes_of_the_other_formats(tmp_path, spread):
 def test_hdf5_behind_a_user_s_block_is_read_alike(name, block, tmp_path):
     r = foreign.rows([3, 5], (4, 4), (1, 1), shared=True)
     if name == "minari":
-        formats.write(tmp_path / "a-v0", formats.read(foreign.omar(tmp_path / "o", r)), "minari")
+        formats.write(tmp_path / "a-v0", formats.read(foreign.omar(tmp_path / "o", r, flags="ended")), "minari")
         path, file = tmp_path / "a-v0", tmp_path / "a-v0" / "data" / "main_data.hdf5"
     elif name == "omiga":
         path = file = foreign.omiga(tmp_path / "x.hdf5", r)
@@ -268,7 +269,11 @@ def test_hdf5_behind_a_user_s_block_is_read_alike(name, block, tmp_path):
     assert not file.read_bytes().startswith(hdf5.SIGNATURE) and hdf5.is_hdf5(file)
     moved = formats.read(path)
     assert moved.format == name
-    for a, b in zip((*plain.obs, *plain.action, plain.reward, plain.done), (*moved.obs, *moved.action, moved.reward, moved.done), strict=True):
+    for a, b in zip(
+        (*plain.obs, *plain.action, plain.reward, plain.done),
+        (*moved.obs, *moved.action, moved.reward, moved.done),
+        strict=True,
+    ):
         np.testing.assert_array_equal(a, b)
 
 
@@ -281,9 +286,11 @@ def test_the_card_shows_the_mean_with_its_standard_error(tmp_path, spread):
     returns = raw.reward[raw.left > 0].mean(axis=1).reshape(4, LENGTH).sum(axis=1)
     assert found["error"] == pytest.approx(returns.std(ddof=1) / 2, rel=1e-4)
     text = card_text.text(card.describe(raw, "x", spread))
-    assert f"{found['mean']:.2f} ± {found['error']:.2f} (standard error of 4 episodes; they deviate by {found['std']:.2f})" in text
+    assert (
+        f"{found['mean']:.2f} ± {found['error']:.2f} (standard error of 4 episodes; they deviate by {found['std']:.2f})"
+        in text
+    )
     alone = card.describe(formats.read(foreign.omar(tmp_path / "p", foreign.rows([LENGTH]))), "x", spread)
     assert alone["return"]["error"] is None and "no standard error of 1 episode" in card_text.text(alone)
     manifest = fit(raw, spread)[1]
     assert manifest["return"]["std"] / np.sqrt(manifest["episodes"] - 1) == pytest.approx(found["error"], rel=1e-4)
-    assert dataclasses.is_dataclass(spread.env.spec)
