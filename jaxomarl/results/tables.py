@@ -255,10 +255,14 @@ def text(records: Sequence[Record]) -> str:
     return "\n".join([*lines, *(textwrap.fill(note, WIDTH) for note in said)]) + "\n"
 
 
-def write_summary(folder: str | Path, records: Sequence[Record]) -> None:
-    """Write summary.csv, every field of every record in full precision, and summary.md, for reading."""
+def write_summary(folder: str | Path, records: Sequence[Record], more: str = "") -> None:
+    """Write summary.csv, every field of every record in full precision, and summary.md, for reading.
+
+    `more` is Markdown that follows the table.
+    """
+    text = "\n".join(filter(None, (markdown(records), more)))
     write_table(Path(folder) / "summary.csv", records, Record._fields)
-    write_bytes(Path(folder) / "summary.md", markdown(records).encode())
+    write_bytes(Path(folder) / "summary.md", text.encode())
 
 
 def _aligned(rows: list[list[str]]) -> list[list[str]]:
