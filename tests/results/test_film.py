@@ -117,7 +117,7 @@ def test_a_writer_that_fails_leaves_the_old_film(tmp_path, monkeypatch):
         raise RuntimeError("No ffmpeg exe could be found.")
 
     monkeypatch.setattr(imageio_ffmpeg._io, "get_ffmpeg_exe", missing)
-    with pytest.raises(JaxomarlError, match=r"No ffmpeg exe could be found\. Install ffmpeg, or write a \.gif"):
+    with pytest.raises(JaxomarlError, match=r"No ffmpeg exe could be found\.'\. Install ffmpeg, or write a \.gif"):
         film.write(tmp_path / "a.mp4", ramp(2))
     assert (tmp_path / "a.mp4").read_bytes() == b"old"
     assert len(list(tmp_path.iterdir())) == 1
