@@ -24,6 +24,7 @@ from jaxomarl.cli import (
     dof_policies,
     dom2_figures,
     dom2_tables,
+    omsd_oracle,
     planners,
     session,
     six_landmarks,
@@ -199,6 +200,7 @@ def _cell(reward: np.ndarray, ends: np.ndarray) -> str:
 TABLES: dict[str, Callable[[Asked], str]] = {
     "omsd-table1": omsd_table1,
     "omsd-table2": omsd_table2,
+    "omsd-oracle": omsd_oracle.omsd_oracle,
     "dom2-table1": dom2_tables.table1,
     "dom2-table2": dom2_tables.table2,
     "dom2-table3": dom2_tables.table3,

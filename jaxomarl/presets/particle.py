@@ -244,4 +244,17 @@ PARTICLE = (
         {"width": 64, "envs": 64, "chunk": 25, "every": 80, "noise": 0.2, "lr": 2e-3, "policy_steps": 40_000},
         about="what the package's particle behaviours were trained with",
     ),
+    Preset(
+        "oracle",
+        ("omsd", "brpo-ctde", "brpo-ind", "brpo-jal", "joint-score", "bc"),
+        ("mpe/*",),
+        {
+            "time_limit": "terminal", "gamma": 0.99, "beta": 0.0, "chunk": 1000, "every": 5,
+            "critic_steps": 1000, "critic_batch": 256, "critic_width": 128,
+            "score_steps": 30_000, "score_batch": 256, "score_width": 128, "score_lr": 1e-3, "score_dropout": 0.0,
+            "policy_steps": 10_000, "policy_batch": 256, "policy_width": 128, "policy_lr": 1e-3,
+        },
+        cases={("mpe/spread", "medium"): {"score_steps": 40_000}},
+        about="ours, of reproduce omsd-oracle: beta 0, so that scores alone count and the critic is hardly trained",
+    ),
 )  # fmt: skip
