@@ -9,6 +9,7 @@ ROOT = Path(__file__).parents[1]
 # Before JAX is imported, and for the processes that tests start as well. Programs compiled in an earlier session are
 # read from disk; a torn entry (two workers at once, a killed process) fails its checksum, and JAX compiles as usual.
 os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ.pop("JAXOMARL_CACHE", None)  # a command would keep its programs there
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(ROOT / ".pytest_cache" / "xla")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 # Small programs that run once: XLA's costly passes take longer than they save. Set it to 0 to have them.

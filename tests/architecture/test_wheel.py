@@ -92,7 +92,7 @@ def test_a_sweep_runs_from_any_folder(installed_wheel, tmp_path, monkeypatch):
     tiny = {"chunk": 5, "every": 2, "score-embedding": 8}
     for stage in ("critic", "score", "policy"):
         tiny |= {f"{stage}-steps": 20, f"{stage}-batch": 8, f"{stage}-width": 8}
-    flags = ["--systems", "omsd", "--seeds", "2", "--rows", "200", "--episodes", "3", "--no-compile-cache"]
+    flags = ["--systems", "omsd", "--seeds", "2", "--rows", "200", "--episodes", "3"]
     flags += [x for name, value in tiny.items() for x in (f"--cfg.{name}", str(value))]
     done = installed_wheel(["sweep", *flags], tmp_path)
     assert done.returncode == 0, done.stderr

@@ -56,7 +56,6 @@ def swept(out, *systems):
                 "coda",
                 "--tasks",
                 TASK,
-                "--no-compile-cache",
                 "--out",
                 str(out),
                 *flags,

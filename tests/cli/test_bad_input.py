@@ -13,7 +13,7 @@ from jaxomarl.cli.seeds import parse_seeds
 from jaxomarl.training.runner import Interrupted
 
 ROOT = Path(__file__).parents[2]
-SMALL = ("--rows", "50", "--seeds", "1", "--no-compile-cache")
+SMALL = ("--rows", "50", "--seeds", "1")
 
 
 @pytest.fixture(autouse=True)
@@ -116,7 +116,7 @@ def test_seeds_that_mean_something(text, seeds):
 
 @pytest.mark.parametrize("seeds", ["0", "-1", "a", "4:2", "1:b", "1,1"])
 def test_the_command_refuses_such_seeds(refused, seeds):
-    text = refused("train", "omsd", f"--seeds={seeds}", "--no-compile-cache")
+    text = refused("train", "omsd", f"--seeds={seeds}")
     assert "--seeds" in text
     assert "4:8" in text
 
@@ -157,7 +157,7 @@ def test_the_same_thing_twice(refused, flags):
     ],
 )
 def test_a_value_out_of_range(refused, flag, value):
-    text = refused("train", "omsd", "--no-compile-cache", flag, value)
+    text = refused("train", "omsd", flag, value)
     assert flag in text
     assert "expected" in text or "Error parsing" in text
 

@@ -10,6 +10,8 @@ from jaxomarl.base import JaxomarlError
 from jaxomarl.cli import commands
 from jaxomarl.cli.plan import find_system
 from jaxomarl.config import Interval, check_fields, config, flag, static, traced
+from jaxomarl.envs.catalog import make
+from jaxomarl.presets import PRESETS
 
 CONFIGS = {name: system.Config for name, system in REGISTRY.items()} | {"augmentation": coda.Alone}
 
@@ -58,8 +60,6 @@ def refused(kind, field, value):
 @pytest.mark.parametrize("name", [*REGISTRY, "bc+coda"])
 def test_every_system_checks_its_fields(name):
     """Through the system's own check, as a command does: one field that each has."""
-    from jaxomarl.envs.catalog import make
-
     system = find_system(name)
     spec = make("mpe/spread").env.spec
     system.check(spec, system.Config(), None)
@@ -67,6 +67,16 @@ def test_every_system_checks_its_fields(name):
         if "within" in field.metadata and field.metadata["within"].low >= 0:
             with pytest.raises(JaxomarlError, match=flag(field.name)):
                 system.check(spec, dataclasses.replace(system.Config(), **{field.name: type(field.default)(-1)}), None)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_presets_values_lie_in_their_ranges(name):
+    preset = PRESETS[name]
+    for system in preset.systems:
+        known = {f.name for f in dataclasses.fields(CONFIGS[system])}
+        for case in ({}, *preset.cases.values()):
+            given = {field: value for field, value in {**preset.cfg, **case}.items() if field in known}
+            check_fields(CONFIGS[system](**given), {})
 
 
 @pytest.mark.parametrize("flags", [("--cfg.gamma", "1.5"), ("--cfg.policy-lr", "0"), ("--cfg.policy-steps", "0")])

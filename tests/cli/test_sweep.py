@@ -26,7 +26,7 @@ CFG = {
     **{"critic_width": 8, "score_width": 8, "policy_width": 8, "score_embedding": 8, "chunk": CHUNK, "every": EVERY},
 }
 SMALL = (
-    *("--rows", "200", "--episodes", str(EPISODES), "--no-compile-cache"),
+    *("--rows", "200", "--episodes", str(EPISODES)),
     *(x for k, v in CFG.items() for x in (f"--cfg.{k.replace('_', '-')}", str(v))),
 )
 
