@@ -128,4 +128,6 @@ def _misshapen(where: str, name: str, found: tuple[int, ...], allowed: list[tupl
     """The refusal of an array [E, ...] of a wrong shape."""
     shapes = " or ".join(f"(E, {', '.join(map(str, shape))})" for shape in allowed)
     way = "The arrays do not belong together: is it pymarl's buffer, whole and not sliced?"
+    if name == "reward":
+        way = "It has one column, or one for each agent with EPyMARL's common_reward=False: save the buffer so."
     return refuse(f"{where}, {name}", f"shape {shapes}", f"shape {found}", way)
