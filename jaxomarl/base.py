@@ -210,6 +210,7 @@ class Task(NamedTuple):
     scale: Scale | None = None  # of normalised scores, under the environment's dialect
     fields: Fields | None = None  # names of the columns, where the task has them
     behaviours: Mapping[str, Callable[[], Behaviours]] = {}  # who made a quality's data, where that is known
+    final_episodes: int = 1024  # of the final evaluation
 
 
 # --- the data ---

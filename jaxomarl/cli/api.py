@@ -30,6 +30,7 @@ def resolve(
     episodes: int = 0,
     scale: float = 1.0,
     augment: str = "",
+    final_episodes: int = 0,
 ) -> list[plan.Group]:
     """Names to groups of runs, everything checked; raises JaxomarlError before any training.
 
@@ -37,8 +38,9 @@ def resolve(
     """
     systems = [plan.named(name, augment) for name in systems]
     chosen = parse_seeds(str(seeds)) if isinstance(seeds, str | int) else parse_seeds(",".join(map(str, seeds)) + ",")
-    if episodes < 0:
-        raise refuse("--episodes", "a positive number", episodes, "Leave it out for the task's default.")
+    for flag, count in (("--episodes", episodes), ("--final-episodes", final_episodes)):
+        if count < 0:
+            raise refuse(flag, "a positive number", count, "Leave it out for the task's default.")
     groups: list[plan.Group] = []
     for flag, values in {
         "systems": systems,
@@ -68,7 +70,8 @@ def resolve(
                 given = mine.at(task.name, manifest["quality"]) if base in mine.systems else {}
                 mine_too = {k: v for k, v in (overrides or {}).items() if k in owners[name]}
                 cfgs = plan.configs(name, given, mine_too, scale)
-                groups += plan.groups(name, task, manifest["quality"], dataset, manifest, cfgs, chosen, scale)
+                named = name, task, manifest["quality"], dataset, manifest
+                groups += plan.groups(*named, cfgs, chosen, scale, final_episodes)
     return groups
 
 
@@ -90,16 +93,18 @@ def train(
     scale: float = 1.0,
     augment: str = "",
     report: Callable[..., None] = lambda group, progress: None,
+    final_episodes: int = 0,
     **cfg: Any,
 ) -> Results:
     """Train a system on a data set over seeds and return its results; `out` keeps them as the command line does.
 
     `data` is a quality of the task ("" its default), `seeds` a count, "4:8" or a list; `augment` adds synthetic rows:
-    coda, synther or eaq; `cfg` sets the system's fields, a list of values sweeps one. Raises JaxomarlError for
-    anything that cannot be trained as asked.
+    coda, synther or eaq; `final_episodes` is the number of fresh episodes of the final evaluation (0: the task's own),
+    whose returns are `Results.returns`; `cfg` sets the system's fields, a list of values sweeps one.
+    Raises JaxomarlError for anything that cannot be trained as asked.
     """
     overrides = {k: list(v) if isinstance(v, list | tuple) else [v] for k, v in cfg.items()}
-    groups = resolve([system], [task], [data], seeds, preset, overrides, rows, episodes, scale, augment)
+    groups = resolve([system], [task], [data], seeds, preset, overrides, rows, episodes, scale, augment, final_episodes)
     folder = user_path(out) if out is not None else None
     if folder is None and (resume or overwrite):
         raise refuse("out", "the folder that resume or overwrite is about", None, "Name it: out=...")
@@ -107,7 +112,7 @@ def train(
         if folder:
             session.open_folder(
                 folder,
-                session.asked(find(preset, make(task).name).name, overrides, rows, episodes, scale),
+                session.asked(find(preset, make(task).name).name, overrides, rows, episodes, scale, final_episodes),
                 resume,
                 overwrite,
             )

@@ -36,6 +36,7 @@ class Asked:
     rows: int = 0
     overrides: Overrides = dataclasses.field(default_factory=dict)
     source: Path | None = None
+    final_episodes: int = 0
 
     @functools.cached_property
     def lines(self) -> Lines:
@@ -70,7 +71,7 @@ def train(
     name = name or folder_name(task, quality)
     folder, sources = asked.out / name, [asked.source / name] if asked.source else []
     with session.locked(folder):
-        settings = session.asked(preset, asked.overrides, asked.rows, asked.episodes, asked.scale)
+        settings = session.asked(preset, asked.overrides, asked.rows, asked.episodes, asked.scale, asked.final_episodes)
         session.open_folder(folder, settings, resume=(folder / "sweep.json").exists(), overwrite=False)
         lines = asked.lines
         done = session.train_groups(groups, folder, sources, report=lines, stopped=asked.stopped, say=lines.say)
@@ -89,7 +90,7 @@ def resolve(
     def groups(chosen: Asked) -> list[Group]:
         return api.resolve(
             systems, [task], [quality], chosen.seeds, preset, chosen.overrides, chosen.rows, chosen.episodes,
-            chosen.scale,
+            chosen.scale, final_episodes=chosen.final_episodes,
         )  # fmt: skip
 
     try:

@@ -28,6 +28,7 @@ from jaxomarl.cli import (
 )
 from jaxomarl.cli import data as data_sets
 from jaxomarl.cli.data_flags import Data
+from jaxomarl.cli.evaluate import evaluate
 from jaxomarl.cli.parsing import parse
 from jaxomarl.cli.progress import Lines, clock
 from jaxomarl.cli.seeds import parse_seeds
@@ -62,7 +63,9 @@ class Common:
     rows: int = 0
     """Transitions in a data set made on demand; 0: the task's own number."""
     episodes: int = 0
-    """Episodes of each evaluation; 0: the task's own number."""
+    """Episodes of each evaluation in training; 0: the task's own number."""
+    final_episodes: int = 0
+    """Episodes of the final evaluation, on fresh starts for every seed; 0: 1024, of robots 128, of planners fewer."""
     scale: float = 1.0
     """Times the preset's step counts, in whole chunks, and its widths by the cube root; --cfg values stay as given."""
     dry_run: bool = False
@@ -113,6 +116,7 @@ class Reproduce:
     data: tuple[str, ...] = ()
     rows: int = 0
     episodes: int = 0
+    final_episodes: int = 0
     cfg: Cfg = Cfg()  # type: ignore  # noqa: RUF009 (frozen, empty)
     """As in sweep."""
     scale: float = 1.0
@@ -123,6 +127,20 @@ class Reproduce:
     """OUT of another table whose finished stages are reused."""
     precision: str = ""
     """As in sweep."""
+    compile_cache: bool = True
+    """Keep compiled programs in the user's cache directory."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Score finished runs from fresh starts, those of their final evaluation, also in a variant of their task."""
+
+    runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN...")]
+    """Folders of runs, or folders above them."""
+    task: str = ""
+    """A variant with the same observations, actions and rules, like mpe/spread:speed_min=0.3; empty: the runs' own."""
+    episodes: int = 0
+    """Episodes of each run; 0: as many as its final evaluation."""
     compile_cache: bool = True
     """Keep compiled programs in the user's cache directory."""
 
@@ -184,6 +202,7 @@ COMMANDS = {
     "collect": Collect,
     "data": Data,
     "reproduce": Reproduce,
+    "evaluate": Evaluate,
     "render": Render,
     "behaviours": Behaviours,
 }
@@ -230,7 +249,7 @@ def run(command: str, argv: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        trains = not isinstance(asked, Render | Data)
+        trains = not isinstance(asked, Evaluate | Render | Data)
         kept = " What was finished is kept; --resume goes on once that is mended." if trains else ""
         print(f"error: {error}.{kept}", file=sys.stderr)
         return 74
@@ -241,6 +260,10 @@ def answer(asked: Any, again: str) -> int:
     if isinstance(asked, Render):  # nothing of it can be kept, so Ctrl-C ends it at once
         returns = render.render(asked.run, asked.episodes, asked.out, asked.seed, asked.fps)
         print(f"returns: {', '.join(f'{x:.1f}' for x in returns)}\n{asked.out}")
+        return 0
+    if isinstance(asked, Evaluate):
+        records = evaluate(asked.runs, asked.task, asked.episodes, Lines().say)
+        print(f"\n{tables.text(records)}")
         return 0
     if isinstance(asked, Collect):
         print(collect.collect(asked.task, asked.quality, asked.rows, asked.seed, asked.out, asked.overwrite))
@@ -292,6 +315,7 @@ def wanted(asked: Reproduce, stop: Stop) -> table2.Asked:
         asked.rows,
         overridden(asked.cfg),
         asked.source,
+        asked.final_episodes,
     )
 
 
@@ -313,6 +337,7 @@ def sweep(asked: Any, stop: Stop) -> None:
         asked.episodes,
         asked.scale,
         asked.augment,
+        asked.final_episodes,
     )
     if not groups:
         raise refuse("--systems, --tasks", "at least one name each", "none", "Leave the flag out for its default.")
@@ -321,7 +346,7 @@ def sweep(asked: Any, stop: Stop) -> None:
     for source in [asked.source] if asked.source else []:
         if not (source / "stages").is_dir():
             raise refuse("--from", "the --out folder of another command", str(source), "It has no stages/.")
-    settings = session.asked(preset, overrides, asked.rows, asked.episodes, asked.scale)
+    settings = session.asked(preset, overrides, asked.rows, asked.episodes, asked.scale, asked.final_episodes)
     if asked.dry_run:
         print(dry_run.plan_text(groups, out))
         session.check_folder(out, settings, asked.resume, asked.overwrite)

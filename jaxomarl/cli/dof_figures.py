@@ -15,7 +15,7 @@ from jaxomarl.base import refuse
 from jaxomarl.cli import cells, planners, points
 from jaxomarl.cli.cells import Asked, Cell
 from jaxomarl.cli.session import Results
-from jaxomarl.cli.shifted import Meeting, played
+from jaxomarl.cli.shifted import Meeting, final_episodes, played
 from jaxomarl.results.curves import Point
 
 SYSTEMS = ("dof-t",)
@@ -35,7 +35,7 @@ TRAINED: dict[str, tuple[str, tuple]] = {
 """Field -> panel, and the values that planners are trained with."""
 HOW = (
     "Histories and horizons are trained, one planner each; all else is how a finished planner acts, with the starts "
-    "and draws of its last evaluation. The paper's curves are of SMAC, and pictures alone; by its Table 19 a return "
+    "and draws of its final evaluation. The paper's curves are of SMAC, and pictures alone; by its Table 19 a return "
     "without history is 60 to 70 % less there."
 )
 
@@ -101,15 +101,16 @@ def acted(cell: Cell, results: Results, given: dict[str, tuple]) -> list[Point]:
     """Finished planners by every setting that acts alone."""
     out = []
     few = min((group.cfgs[0] for group, _ in results.past), key=lambda cfg: cfg.horizon)
+    starts = final_episodes(results)
     for panel, curve, x, changed in (each for each in settings(given) if fits(few, each[3])):
-        for group, _, shown in played(results, Meeting(cell.task, cell.task.episodes, 1, tuple(changed.items()))):
+        for group, _, shown in played(results, Meeting(cell.task, starts, 1, tuple(changed.items()))):
             name = " ".join(part for part in (group.name, cell.quality, curve) if part)
             out.append(points.point(f"{cell.task.name}: {panel}", name, x, [shown["return"].mean(axis=(1, 2))]))
     return out
 
 
 def trained(field: str, cell: Cell, results: Results) -> list[Point]:
-    """The last evaluations of planners, at their own value of a field."""
+    """The final evaluations of planners, at their own value of a field."""
     panel, ends = f"{cell.task.name}: {TRAINED[field][0]}", points.ends(results, None)
     return [
         points.point(panel, f"{group.name} {cell.quality}", float(getattr(group.cfgs[0], field)), [ends[group.name]])

@@ -77,9 +77,8 @@ def absent(asked: Asked, tasks: Sequence[str], wanted: Sequence[str] = QUALITIES
 
 
 def meetings(results: Results, task: str, shifts: Sequence[str]) -> list[Record]:
-    """The records of finished policies in a task's shifted environments, over as many episodes as its evaluations."""
-    (episodes,) = {g.task.episodes for g, _ in results.past}
-    out = []
+    """The records of finished policies in a task's shifted environments, from the starts of their final evaluation."""
+    episodes, out = shifted.final_episodes(results), []
     for shift in shifts:
         other = make(shifted.beside(task, shift))
         out += shifted.records(results, shifted.Meeting(other, episodes))

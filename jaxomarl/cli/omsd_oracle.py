@@ -59,7 +59,8 @@ def omsd_oracle(asked: Asked) -> str:
     for quality in qualities:
         folder = asked.out / cells.folder_name(task.name, quality)
         with session.locked(folder):
-            settings = session.asked(PRESET, asked.overrides, asked.rows, asked.episodes, asked.scale)
+            given = asked.overrides, asked.rows, asked.episodes, asked.scale, asked.final_episodes
+            settings = session.asked(PRESET, *given)
             session.open_folder(folder, settings, resume=(folder / "sweep.json").exists(), overwrite=False)
             central |= {(quality, name): x for name, x in centrally(asked, task, quality, folder).items()}
             records += trained(asked, task, quality, folder)
@@ -170,8 +171,9 @@ def resolve(asked: Asked, systems: Sequence[str], task: Task, quality: str, over
     if not overrides:
         overrides = {f: v[:1] for f, v in asked.overrides.items() if f in plan.fields(systems[0])}
     return api.resolve(
-        systems, [task.name], [quality], asked.seeds, PRESET, overrides, asked.rows, asked.episodes, asked.scale
-    )
+        systems, [task.name], [quality], asked.seeds, PRESET, overrides, asked.rows, asked.episodes, asked.scale,
+        final_episodes=asked.final_episodes,
+    )  # fmt: skip
 
 
 # --- the tables ---

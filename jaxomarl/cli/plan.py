@@ -10,8 +10,11 @@ from typing import Any
 from jaxomarl.algorithms import REGISTRY, coda
 from jaxomarl.base import Dataset, JaxomarlError, System, Task, nearest, refuse
 from jaxomarl.config import digest, static_fields, traced_fields
+from jaxomarl.training.final import default_episodes
 
 Overrides = Mapping[str, Sequence[Any]]  # config field -> one value, or several to sweep
+EVALUATIONS = 10
+"""Evaluations that a run has in training, after its first update, at least."""
 
 
 @dataclasses.dataclass
@@ -28,6 +31,13 @@ class Group:
     seeds: list[int]
     swept: list[dict[str, Any]]
     scale: float = 1.0  # of the preset's steps and widths
+    asked_final: int = 0  # episodes of the final evaluation; 0: as many as is usual
+
+    @property
+    def final_episodes(self) -> int:
+        """Episodes of each run's final evaluation: those asked for, or the task's number, or fewer of a dear stage."""
+        last = self.system.pipeline(self.task.env.spec, self.cfgs[0], None)[-1]
+        return self.asked_final or default_episodes(self.task.final_episodes, last.episodes)
 
     @property
     def digest(self) -> str:
@@ -92,14 +102,12 @@ def configs(
     system = find_system(name)
     for field in overrides:
         check_types(field, overrides[field], getattr(system.Config(), field))
-    base = {f: v for f, v in given.items() if f in fields(name)}
-    if "chunk" in overrides:
-        base["chunk"] = overrides["chunk"][0]  # steps are scaled in whole chunks
+    base = system.Config(**{f: v for f, v in given.items() if f in fields(name)})
     many = {f: v for f, v in overrides.items() if len(v) > 1}
     out = []
     for values in itertools.product(*overrides.values()):
         chosen = dict(zip(overrides, values, strict=True))
-        cfg = dataclasses.replace(scaled(system.Config(**base), scale), **chosen)
+        cfg = scaled(dataclasses.replace(base, **chosen), scale, tuple(chosen))
         out.append((cfg, {f: chosen[f] for f in many}))
     return out
 
@@ -113,20 +121,62 @@ def check_types(field: str, values: Sequence[Any], default: Any) -> None:
             raise refuse(name, f"a value like {default!r}", value, f"It is of type {type(default).__name__}.")
 
 
-def scaled(cfg: Any, scale: float) -> Any:
-    """Every `*_steps` field times `scale`, in whole chunks, and every `*_width` times its cube root, in eights."""
-    if scale == 1.0:
-        return cfg
+def scaled(cfg: Any, scale: float, given: Sequence[str] = ()) -> Any:
+    """The config at a scale, with at least EVALUATIONS evaluations in training; `given` fields stay as they are.
+
+    Every `*_steps` field is multiplied by `scale`, every `*_width` by its cube root, in eights. Where the policy's
+    steps hold fewer than EVALUATIONS chunks, the chunk shrinks to a tenth of them (below ten steps: to one), or to less
+    where it has to divide steps that are given. Where they hold fewer evaluations, `every` shrinks. Then steps are
+    rounded to whole chunks. A config that has enough of both at scale 1 is returned as it is.
+    SfBC's policy is evaluated after each of its rounds, whatever these are.
+    Raises JaxomarlError where the scale is not positive, or beyond reason.
+    """
     if not 0.0 < scale <= 1e4:
         raise refuse("--scale", "a positive factor", scale, "1 is the preset's own length.")
-    whole = lambda x, unit: max(1, round(x / unit)) * unit
-    size, changed = scale ** (1 / 3), {}
-    for name, value in static_fields(cfg).items():
-        if name.endswith("_steps"):
-            changed[name] = whole(value * scale, cfg.chunk)
-        elif name.endswith("_width") and value:
-            changed[name] = whole(value * size, 8)
-    return dataclasses.replace(cfg, **changed)
+    values = static_fields(cfg)
+    chunk, together = values["chunk"], values.get("augment_refresh", 1)  # chunks between refreshes of synthetic rows
+    if min(chunk, together, values["every"]) < 1:
+        return cfg  # which its system refuses
+
+    steps = {name: value for name, value in values.items() if name.endswith("_steps")}
+    free = {name: value * scale for name, value in steps.items() if name not in given}
+    changed: dict[str, Any] = {}
+    if scale != 1.0:
+        widths = [name for name in values if name.endswith("_width") and values[name] and name not in given]
+        changed |= {name: _whole(values[name] * scale ** (1 / 3), 8) for name in widths}
+
+    # --- the chunk ---
+    acting = ["policy_steps"]
+    if values.get("sampler") == "consistency" and "student_steps" in steps:
+        acting.append("student_steps")  # the policy is the student
+    length = min({**steps, **free}[name] for name in acting)
+    if "chunk" not in given and round(length / (chunk * together)) < EVALUATIONS:
+        fixed = [steps[name] for name in steps if name in given and steps[name] > 0]
+        chunk = changed["chunk"] = _chunk(max(1, int(length) // (EVALUATIONS * together)), fixed)
+
+    # --- steps, in whole chunks ---
+    if scale != 1.0 or "chunk" in changed:
+        changed |= {name: _whole(value, chunk) for name, value in free.items()}
+        if "policy_steps" in free:
+            changed["policy_steps"] = _whole(free["policy_steps"], chunk * together)
+
+    # --- how often they are evaluated ---
+    length = min({**steps, **changed}[name] for name in acting)
+    most = max(1, length // (chunk * together) // EVALUATIONS) * together
+    if "every" not in given and values["every"] > most:
+        changed["every"] = most
+    return dataclasses.replace(cfg, **changed) if changed else cfg
+
+
+def _whole(value: float, unit: int) -> int:
+    """The nearest positive multiple of a unit."""
+    return max(1, round(value / unit)) * unit
+
+
+def _chunk(most: int, fixed: Sequence[int]) -> int:
+    """The largest chunk of at most so many updates that divides all of these steps, or holds them."""
+    sizes = range(most, 0, -1)
+    return next(size for size in sizes if all(steps % min(size, steps) == 0 for steps in fixed))
 
 
 def groups(
@@ -138,13 +188,16 @@ def groups(
     cfgs: list[tuple[Any, dict]],
     seeds: list[int],
     scale: float = 1.0,
+    final_episodes: int = 0,
 ) -> list[Group]:
     """Sort configs x seeds into groups of one program each; each config is checked against task and data."""
     system, out = find_system(name), {}
     for cfg, swept in cfgs:
         system.check(task.env.spec, cfg, data)
         key = digest(static_fields(cfg))
-        group = out.setdefault(key, Group(name, system, task, quality, data, manifest, [], [], [], scale))
+        group = out.setdefault(
+            key, Group(name, system, task, quality, data, manifest, [], [], [], scale, final_episodes)
+        )
         for seed in seeds:
             group.cfgs.append(cfg)
             group.seeds.append(seed)

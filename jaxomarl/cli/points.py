@@ -1,4 +1,4 @@
-"""Figures over settings: last evaluations as points, kept as a csv, a picture and a table."""
+"""Figures over settings: final evaluations as points, kept as a csv, a picture and a table."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,11 +13,11 @@ from jaxomarl.results import curves, intervals, store, tables
 from jaxomarl.results.curves import Point
 
 Scores = dict[str, np.ndarray]
-"""System, with what was swept -> the last evaluation's mean return of each finished seed."""
+"""System, with what was swept -> the final evaluation's mean return of each finished seed."""
 
 
 def ends(results: Results, scale: Scale | None) -> Scores:
-    """Each finished seed's last mean return, normalised where there is a scale; a diverged seed is nan."""
+    """Each finished seed's final mean return, normalised where there is a scale; a diverged seed is nan."""
     found = {k: v.mean(axis=1) for k, v in results.returns.items()}
     return {k: scale.normalise(v) for k, v in found.items()} if scale else found
 

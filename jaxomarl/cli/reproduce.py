@@ -149,7 +149,7 @@ def table(name: str, asked: Asked, command: str) -> None:
 def omsd_table1(asked: Asked) -> str:
     """Table 1's bandit: published, exact and learned rewards under both presets; then the exact end points."""
     lines, seeds = Lines(), asked.seeds
-    for flag in ("systems", "tasks", "data", "episodes", "rows", "overrides", "source"):
+    for flag in ("systems", "tasks", "data", "episodes", "rows", "overrides", "source", "final_episodes"):
         if getattr(asked, flag):
             raise refuse(f"--{flag}", "nothing for omsd-table1", getattr(asked, flag), "Its cells are fixed.")
     rows = [("published", "", *(PUBLISHED[s] for s in SYSTEMS))]

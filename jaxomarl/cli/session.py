@@ -3,7 +3,7 @@
 OUT/sweep.json                        what was asked; what --resume compares
 OUT/stages/<stage>-<digest>-<rows>/   checkpoints, executed, DONE: trained stages, shared by whoever needs them
 OUT/<task>/<data>/<system>-<digest>/  a group: DONE, and a folder for each run:
-    <config>-seed-<s>/                run.json, metrics.csv, returns.csv, policy.safetensors
+    <config>-seed-<s>/                run.json, metrics.csv, returns.csv, final.csv, policy.safetensors
 OUT/summary.md, summary.csv, *.png
 """
 
@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxomarl.base import Past, Stage, refuse
+from jaxomarl.base import JaxomarlError, Past, Stage, refuse
 from jaxomarl.cli.plan import Group, config_digest
 from jaxomarl.cli.policy import save_policies
 from jaxomarl.cli.provenance import source
@@ -29,10 +29,13 @@ from jaxomarl.data.stats import identity, statistics
 from jaxomarl.numerics import precision, rounded, settings
 from jaxomarl.results import store, tables
 from jaxomarl.stages.augmented import DROPPED
+from jaxomarl.training.final import roll_out
 from jaxomarl.training.library import Library, Trained
-from jaxomarl.training.runner import Job, Progress, run
+from jaxomarl.training.runner import Interrupted, Job, Progress, run
 
 FORMAT = 1
+MORE = "final_episodes"
+"""What of `asked` may grow."""
 PACKAGES = ("jaxomarl", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -44,6 +47,7 @@ class Results:
     records: list[tables.Record]
     runs: list[store.Run]
     rows: list[store.Row]
+    final: list[store.Row]
     past: list[tuple[Group, Past]]
 
     @property
@@ -53,15 +57,17 @@ class Results:
 
     @property
     def returns(self) -> dict[str, np.ndarray]:
-        """Final team returns by system (and swept values): [seeds, episodes]."""
+        """Team returns of the final evaluation by system (and swept values): [seeds, episodes]."""
+        scores: dict[tuple[str, str], dict[int, list[float]]] = {}
+        for row in self.final:
+            if row.metric == "return":
+                seeds = scores.setdefault((row.system, row.config), {})
+                seeds.setdefault(row.seed, []).append(row.value)
         out = {}
-        for r in self.records:
-            mine = [x for x in self.rows if (x.system, x.config, x.stage) == (r.system, r.config, r.stage)]
-            mine = [x for x in mine if x.step == r.step and x.metric == "return"]
-            seeds = sorted({x.seed for x in mine})
-            out[" ".join(filter(None, (r.system, r.swept)))] = np.array(
-                [[x.value for x in mine if x.seed == s] for s in seeds]
-            )
+        for record in self.records:
+            seeds = scores.get((record.system, record.config), {})
+            name = " ".join(filter(None, (record.system, record.swept)))
+            out[name] = np.array([seeds[seed] for seed in sorted(seeds)])
         return out
 
 
@@ -93,7 +99,9 @@ def check_folder(out: Path, asked: dict[str, Any], resume: bool, overwrite: bool
     found = out / "sweep.json"
     if found.exists() and not overwrite:
         before = store.read_json(found)["asked"]
-        other = [k for k in sorted({*before, *asked}) if not extends(before.get(k), asked.get(k))]
+        grown = before.get(MORE, 0) <= asked.get(MORE, 0)
+        agreed = {MORE} if grown else set()
+        other = [k for k in sorted({*before, *asked} - agreed) if not extends(before.get(k), asked.get(k))]
         if other:
             was, now = ({k: d.get(k) for k in other} for d in (before, asked))
             way = "--out takes another folder; --overwrite deletes this one; --resume wants the same settings."
@@ -153,6 +161,7 @@ class Writer:
         self.out, self.group = out, group
         self.facts: dict[str, Any] = {}
         self.rows: dict[str, list[list[store.Row]]] = {k: [[] for _ in group.seeds] for k in ("metrics", "returns")}
+        self.final: list[store.Row] = []
         self.infos = [self.info(r) for r in range(len(group.seeds))]
         self.folders = [self.folder / f"{i['config'][:8]}-seed-{i['seed']}" for i in self.infos]
 
@@ -183,6 +192,8 @@ class Writer:
             "final_stage": stages[-1].name,
             "centralised": stages[-1].algorithm.centralised,
             "episodes": stages[-1].episodes or g.task.episodes,
+            "final_episodes": g.final_episodes if stages[-1].algorithm.act else 0,
+            "data_return": data_return(g.manifest),
             "optimum": g.task.optimum,
             "scale": g.scale,
             "normaliser": g.task.scale._asdict() if g.task.scale else None,
@@ -222,6 +233,50 @@ class Writer:
             for name, rows in self.rows.items():
                 store.write_table(folder / f"{name}.csv", rows[r], store.COLUMNS)
 
+    def roll_out(self, state: Any, past: Past, say: Callable[[str], None], stopped: Callable[[], bool]) -> None:
+        """The final evaluation of every run whose final.csv does not hold it yet; raises Interrupted when stopped."""
+        g = self.group
+        last = g.system.pipeline(g.task.env.spec, g.cfgs[0], None)[-1]
+        if last.algorithm.act is None:
+            return
+
+        def pause() -> None:
+            if stopped():
+                raise Interrupted
+
+        kept = [self.kept_final(r, last, say) for r in range(len(g.seeds))]
+        missing = [r for r, rows in enumerate(kept) if rows is None]
+        if missing:
+            say(f"  {g.name}: final evaluation of {len(missing)} runs, {g.final_episodes} fresh episodes each")
+            rows = np.array(missing)
+            own_state, own_past = jax.tree.map(lambda x: x[rows], (state, past))
+            cfgs, seeds = [g.cfgs[r] for r in missing], [g.seeds[r] for r in missing]
+            env, pipeline = g.task.env, g.system.pipeline
+            shown = roll_out(env, pipeline, env.spec, cfgs, seeds, own_state, own_past, g.final_episodes, pause=pause)
+            for k, r in enumerate(missing):
+                mine = {name: values[k : k + 1] for name, values in shown.items()}
+                kept[r] = store.returns_rows(self.infos[r], last.name, np.array([last_step(last)]), mine)
+                if self.out is not None:
+                    store.write_table(self.folders[r] / store.FINAL, kept[r] or (), store.COLUMNS)
+        self.final = [row for rows in kept for row in rows or ()]
+
+    def kept_final(self, r: int, last: Stage, say: Callable[[str], None]) -> list[store.Row] | None:
+        """The rows of a run's final.csv; None where there is none, it is torn, or it has other episodes than asked."""
+        file = self.folders[r] / store.FINAL
+        if self.out is None or not file.exists():
+            return None
+        try:
+            rows = store.read_rows(file)
+        except JaxomarlError:
+            say(f"  {file} is torn: it is made again")
+            return None
+        asked, found = self.group.final_episodes, sum(row.metric == "return" for row in rows)
+        if found != asked:
+            say(f"  {file} has {found} episodes: it is made again with {asked}")
+            return None
+        same = all((row.stage, row.step) == (last.name, last_step(last)) for row in rows)
+        return rows if same else None
+
     def finish(self, state: Any, past: Past) -> None:
         """Final policies and the group's DONE."""
         if self.out is None:
@@ -248,7 +303,7 @@ def train_groups(
 ) -> Results:
     """Train every group, sharing stages, and write what there is to write; raises Interrupted with all work saved."""
     library = Library(*([out / "stages"] if out else []), *(s / "stages" for s in sources))
-    past, rows, runs = [], [], []
+    past, rows, final, runs = [], [], [], []
     for group in groups:
         writer, env = Writer(out, group), group.task.env
         spec = env.spec
@@ -269,15 +324,32 @@ def train_groups(
             say=say,
         )
         done = run(job)
-        final = group.system.pipeline(spec, group.cfgs[0], env if group.system.online else None)[-1].name
-        writer.finish(done[final], {k: v for k, v in done.items() if k != final})
+        last = group.system.pipeline(spec, group.cfgs[0], env if group.system.online else None)[-1].name
+        finished = done[last], {k: v for k, v in done.items() if k != last}
+        writer.roll_out(*finished, say, stopped)
+        writer.finish(*finished)
         past.append((group, done))
         runs += writer.runs
         rows += [row for one in writer.rows["returns"] for row in one]
-    records = tables.summary(rows, runs)
+        final += writer.final
+    records = tables.summary(rows, runs, final)
     if out:
         tables.write_summary(out, records)
-    return Results(out, records, runs, rows, past)
+    return Results(out, records, runs, rows, final, past)
+
+
+def last_step(stage: Stage) -> int:
+    """The updates of a finished stage: its whole chunks."""
+    chunk = min(stage.chunk, stage.steps)
+    return stage.steps // chunk * chunk
+
+
+def data_return(manifest: Mapping[str, Any]) -> dict[str, float] | None:
+    """Mean and standard deviation of the data's episode returns, and how many there are; None without data."""
+    if "return" not in manifest:
+        return None
+    held = manifest["return"]
+    return {"mean": held["mean"], "std": held["std"], "episodes": manifest["episodes"]}
 
 
 def watched(group: Group, progress: Progress, report: Callable[[Group, Progress], None]) -> None:
@@ -293,11 +365,20 @@ def watched(group: Group, progress: Progress, report: Callable[[Group, Progress]
 
 
 def asked(
-    preset: str, overrides: Mapping[str, Sequence[Any]], rows: int, episodes: int, scale: float
+    preset: str,
+    overrides: Mapping[str, Sequence[Any]],
+    rows: int,
+    episodes: int,
+    scale: float,
+    final_episodes: int = 0,
 ) -> dict[str, Any]:
-    """What must agree for two commands to share a folder: all but systems, tasks, seeds and further swept values."""
+    """What must agree for two commands to share a folder: all but systems, tasks, seeds and further swept values.
+
+    More final episodes than before may be asked for: training does not depend on them.
+    """
     fields = {f"cfg.{k}": list(v) for k, v in overrides.items()}
-    return {"preset": preset, "rows": rows, "episodes": episodes, "scale": scale, **rounded(), **fields}
+    final = {MORE: final_episodes} if final_episodes else {}
+    return {"preset": preset, "rows": rows, "episodes": episodes, "scale": scale, **final, **rounded(), **fields}
 
 
 def extends(before: Any, now: Any) -> bool:

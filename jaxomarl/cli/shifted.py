@@ -1,7 +1,7 @@
 """Finished policies played otherwise than in their training: DOM2's shifted environments and best of K, acting fields.
 
 A policy is trained and evaluated in the environment of its data. Here it is played, as it ended, in any task of the
-same spec, with the keys that the last evaluation had: in its own task it meets the same episodes and gets the same
+same spec, from the fresh starts of its final evaluation: in its own task it meets the same episodes and gets the same
 returns. A planner can be asked to act by other settings (steps of its sampler, guidance) than those it trained under.
 """
 
@@ -10,18 +10,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Float
 
 from jaxomarl.base import Task, refuse
 from jaxomarl.cli.cells import folder_name
 from jaxomarl.cli.plan import Group
-from jaxomarl.cli.session import Results
-from jaxomarl.config import stack
+from jaxomarl.cli.session import Results, last_step
 from jaxomarl.results import store, tables
-from jaxomarl.training import evaluation, sharding
+from jaxomarl.training.final import roll_out
 
 Played = dict[str, Float[np.ndarray, "R E K"]]
 """Metric -> value of each run, start and attempt."""
@@ -32,7 +29,7 @@ class Meeting(NamedTuple):
 
     task: Task
     starts: int
-    """Episodes with reset keys of their own."""
+    """Fresh starts of each seed, those of its final evaluation."""
     attempts: int = 1
     """K: episodes from each start, which differ in nothing but the policy's own draws; the best counts."""
     changed: tuple[tuple[str, Any], ...] = ()
@@ -48,16 +45,7 @@ class Meeting(NamedTuple):
     def file(self) -> str:
         """In each run's folder."""
         played = (self.task.name, *(f"{field}={value}" for field, value in self.changed))
-        return f"{folder_name(*played)}-{self.starts}x{self.attempts}.csv"
-
-    @property
-    def resets(self) -> Key[Array, " EK"]:
-        """The evaluation's starts, each `attempts` times."""
-        return jnp.repeat(evaluation.reset_keys(self.starts), self.attempts)
-
-    def acts(self, seed: int, step: int) -> Key[Array, " EK"]:
-        """A run's own draws, which no two episodes share."""
-        return evaluation.act_keys(seed, step, self.starts * self.attempts)
+        return f"final-{folder_name(*played)}-{self.starts}x{self.attempts}.csv"
 
 
 def beside(name: str, shift: str) -> str:
@@ -96,31 +84,22 @@ def play(results: Results, group: Group, meeting: Meeting) -> Played:
     spec, env, system = group.task.env.spec, meeting.task.env, group.system
     if env.spec != spec:
         raise refuse(f"task {meeting.task.name}", f"the spec of {group.task.name}: {spec}", env.spec, "Shift that one.")
-    make = lambda cfg: system.pipeline(spec, cfg, None)
     cfgs = [dataclasses.replace(cfg, **dict(meeting.changed)) for cfg in group.cfgs]
     for cfg in cfgs:
         system.check(spec, cfg, None)
-    stages = make(cfgs[0])
+    last = system.pipeline(spec, cfgs[0], None)[-1].name
     (past,) = (p for g, p in results.past if g is group)
-    before = {k: v for k, v in past.items() if k != stages[-1].name}
-    state, resets = past[stages[-1].name], meeting.resets
-    acts = jnp.stack([meeting.acts(seed, last_step(group)) for seed in group.seeds])
-
-    def one(cfg, state, before, acts, resets):
-        return evaluation.evaluate_one(env, make, len(stages) - 1, cfg, state, before, acts, resets)
-
-    weights = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), state)
-    how = sharding.mapping(jax.default_backend(), weights, len(resets))
-    shown = jax.jit(sharding.over_runs(one, how, 1))(stack(cfgs), state, before, acts, resets)
+    before = {k: v for k, v in past.items() if k != last}
+    shown = roll_out(
+        env, system.pipeline, spec, cfgs, group.seeds, past[last], before, meeting.starts, meeting.attempts
+    )
     shape = (len(group.seeds), meeting.starts, meeting.attempts)
-    return {k: np.asarray(v).reshape(shape) for k, v in shown.items()}
+    return {k: v.reshape(shape) for k, v in shown.items()}
 
 
-def last_step(group: Group) -> int:
-    """The step of the last evaluation in training: the final stage's whole chunks."""
-    final = group.system.pipeline(group.task.env.spec, group.cfgs[0], None)[-1]
-    chunk = min(final.chunk, final.steps)
-    return final.steps // chunk * chunk
+def final_episodes(results: Results) -> int:
+    """Episodes of these runs' final evaluations; the fewest, where systems differ."""
+    return min(group.final_episodes for group, _ in results.past)
 
 
 def records(results: Results, meeting: Meeting) -> list[tables.Record]:
@@ -130,11 +109,12 @@ def records(results: Results, meeting: Meeting) -> list[tables.Record]:
     """
     rows, runs = [], []
     for group, mine, found in played(results, meeting):
+        last = group.system.pipeline(group.task.env.spec, group.cfgs[0], None)[-1]
         scale = meeting.task.scale._asdict() if meeting.task.scale and meeting.attempts == 1 else None
         for run, values in zip(mine, found["return"].max(axis=2), strict=True):
             info = {**run.info, "task": meeting.name, "normaliser": scale}
             runs.append(store.Run(run.path, info))
             shown = {"return": np.asarray(values, np.float32)[None]}
-            rows += store.returns_rows(info, info["final_stage"], np.array([last_step(group)]), shown)
+            rows += store.returns_rows(info, info["final_stage"], np.array([last_step(last)]), shown)
     settled = {(r.system, r.data, r.config): r.converged for r in results.records}
-    return [r._replace(converged=settled[r.system, r.data, r.config]) for r in tables.summary(rows, runs)]
+    return [r._replace(converged=settled[r.system, r.data, r.config]) for r in tables.summary([], runs, rows)]

@@ -1,7 +1,8 @@
 """DOM2's 3 agents and 6 landmarks: Table 7's returns, Table 8's good policies, and the ways that they go (Figure 10).
 
-K = 1 plays episodes from different starts. K = 10 plays ten from each start, which have its positions and its hidden
-landmarks in common and differ in the policy's own draws, and takes the best: a policy of one way gains nothing by it.
+K = 1 plays episodes from different starts, those of the final evaluation. K = 10 plays ten from each of the first tenth
+of these, which have its positions and its hidden landmarks in common and differ in the policy's own draws, and takes
+the best: a policy of one way gains nothing by it.
 
 A good episode returns more than 400 in the standard environment. A joint solution is which landmark each agent ends at,
 three different ones within touch; the paper shows colours and gives no rule.
@@ -72,7 +73,8 @@ def table7(asked: Asked) -> str:
             other = make(shifted.beside(task, HIDDEN))
             records += cell.records
             for attempts in (1, BEST):
-                records += shifted.records(results, shifted.Meeting(other, cell.task.episodes, attempts))
+                starts = max(1, shifted.final_episodes(results) // attempts)  # as many episodes either way
+                records += shifted.records(results, shifted.Meeting(other, starts, attempts))
             made.append(cell)
             del results  # and the data with them
     notes = [*NOTES, dom2_tables.SHIFTED, *dom2_tables.absent(asked, tasks)]

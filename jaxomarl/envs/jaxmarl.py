@@ -22,6 +22,7 @@ from jaxomarl.base import Environment, Spec, State, Task, TimeStep, refuse
 from jaxomarl.envs import draw
 from jaxomarl.envs.recipes import random_play
 
+LONG = 200  # steps of an episode, above which a final evaluation has as few episodes as a robot's
 VIEW = 1.4  # half-width of a picture; MPE starts within 1
 TAIL = 0.15  # length of a velocity line over the speed
 
@@ -47,7 +48,9 @@ def task(env_id: str, continuous: bool = False, horizon: int = 0) -> Task:
     game, limit = _build(env_id, continuous, horizon)
     env = adapt(game, env_id, horizon or limit)
     about = f"{env_id} of JaxMARL: {env.spec.agents} agents, {env.spec.horizon} steps at most"
-    return Task(f"jaxmarl/{env_id}", env, {"random": random_play(env)}, "random", about=about)
+    final = 1024 if env.spec.horizon <= LONG else 128
+    made = {"random": random_play(env)}
+    return Task(f"jaxmarl/{env_id}", env, made, "random", about=about, final_episodes=final)
 
 
 # --- JaxMARL's side ---

@@ -30,7 +30,8 @@ def over_runs(f: Callable, how: str, shared: int) -> Callable:
     """Lift a function of one run to R runs; the last `shared` arguments are the same for all."""
 
     def vmapped(*args):
-        return jax.vmap(f, in_axes=(*(0 for _ in args[:-shared]), *(None for _ in range(shared))))(*args)
+        own = len(args) - shared
+        return jax.vmap(f, in_axes=(0,) * own + (None,) * shared)(*args)
 
     def mapped(*args):
         return jax.lax.map(lambda own: f(*own, *args[len(args) - shared :]), args[: len(args) - shared])
@@ -51,7 +52,7 @@ def sharded(f: Callable, devices: Mesh, shared: int) -> Callable:
     runs, same = PartitionSpec("runs"), PartitionSpec()
 
     def lifted(*args):
-        specs = (*(runs for _ in args[:-shared]), *(same for _ in range(shared)))
+        specs = (runs,) * (len(args) - shared) + (same,) * shared
         return jax.shard_map(f, mesh=devices, in_specs=specs, out_specs=runs, check_vma=False)(*args)
 
     return lifted

@@ -36,7 +36,18 @@ def settings(*systems):
 def swept(out, *systems):
     """(exit code, how often each stage was traced) of a sweep of augmented systems over two pulls."""
     flags = [x for k, v in settings(*systems).items() for x in (f"--cfg.{k.replace('_', '-')}", str(v))]
-    flags += ["--cfg.augment-lambda", *map(str, PULLS), "--rows", "300", "--episodes", "2", "--seeds", "2"]
+    flags += [
+        "--cfg.augment-lambda",
+        *map(str, PULLS),
+        "--rows",
+        "300",
+        "--episodes",
+        "2",
+        "--final-episodes",
+        "2",
+        "--seeds",
+        "2",
+    ]
     bases, traced = [s.partition("+")[0] for s in systems], collections.Counter()
     original = Program.advance
 
@@ -113,7 +124,7 @@ def test_one_generator_serves_all_bases_and_pulls(sweep):
 
 def groups():
     given = {**{k: [v] for k, v in settings("bc+coda").items()}, "augment_lambda": list(PULLS)}
-    return api.resolve(["bc"], [TASK], [], 2, "", given, 300, 2, augment="coda")
+    return api.resolve(["bc"], [TASK], [], 2, "", given, 300, 2, augment="coda", final_episodes=2)
 
 
 def test_resuming_is_bitwise(sweep, tmp_path):
@@ -205,5 +216,7 @@ def test_four_bases_and_the_other_augmentations(tmp_path):
     assert code == 0 and all(traced[s] == 1 for s in systems)
     follows(tmp_path / "four", systems)
     for kind in ("synther", "eaq"):
-        done = api.train("bc", TASK, seeds=2, augment=kind, rows=300, episodes=2, **settings(f"bc+{kind}"))
+        done = api.train(
+            "bc", TASK, seeds=2, augment=kind, rows=300, episodes=2, final_episodes=2, **settings(f"bc+{kind}")
+        )
         assert done.records[0].system == f"bc+{kind}" and np.isfinite(done.records[0].mean)

@@ -61,7 +61,7 @@ def test_a_cell_is_trained_and_set_beside_the_published(tmp_path, cache, monkeyp
     }  # fmt: skip
     task, systems = "games/twin-peaks", ("maddpg-bc", "maddpg-bc+coda")
     monkeypatch.setattr(coda_table, "published", lambda: {(task, "uniform", systems[1]): (7.0, 0.5)})
-    asked = Asked([0], 1.0, tmp_path, lambda: False, systems, (task,), ("uniform",), 2, 100, fields)
+    asked = Asked([0], 1.0, tmp_path, lambda: False, systems, (task,), ("uniform",), 2, 100, fields, None, 2)
     text = coda_table.coda_table1(asked)
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| games")]
     assert [row[2] for row in rows] == list(systems)

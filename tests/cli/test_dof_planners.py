@@ -37,7 +37,7 @@ def test_a_cell_is_trained_and_set_beside_the_published(tmp_path, cache):
         "context": [2],
     }  # fmt: skip
     text = planners.dof_planners(
-        Asked([0], 1.0, tmp_path, lambda: False, ("madiff-c", "madt"), (), ("random",), 2, 200, fields)
+        Asked([0], 1.0, tmp_path, lambda: False, ("madiff-c", "madt"), (), ("random",), 2, 200, fields, None, 2)
     )
     rows = {line.split(" | ")[2].split()[0]: line for line in text.splitlines() if line.startswith("| mpe/spread")}
     assert set(rows) == {"madiff-c", "madt", "madiff-d", "dof-p"}
@@ -54,7 +54,9 @@ SMALL = {
 
 
 def small(out, **given):
-    return Asked([0, 1], 1.0, out, lambda: False, episodes=2, rows=200, **{"overrides": SMALL, **given})
+    return Asked(
+        [0, 1], 1.0, out, lambda: False, episodes=2, rows=200, **{"overrides": SMALL, "final_episodes": 2, **given}
+    )
 
 
 @pytest.mark.long

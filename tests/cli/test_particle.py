@@ -28,6 +28,7 @@ def folder(tmp_path_factory):
 def trained(folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("trained") / "runs"
     flags = ["bc", "--task", "mpe/tag", "--data", str(folder), "--seeds", "2", "--out", str(out), *QUICK]
+    flags += ["--final-episodes", "4"]
     assert commands.run("train", flags) == 0
     return out
 
@@ -63,7 +64,19 @@ def test_a_run_is_filmed(trained, tmp_path, capsys):
 
 def test_the_table_sets_ours_beside_the_published(tmp_path, capsys):
     flags = ["omsd-table2", "--systems", "bc", "--tasks", "mpe/spread", "--data", "random", "--seeds", "2"]
-    flags += ["--rows", "500", "--episodes", "4", "--scale", "0.5", "--out", str(tmp_path / "t"), *QUICK]
+    flags += [
+        "--rows",
+        "500",
+        "--episodes",
+        "4",
+        "--final-episodes",
+        "4",
+        "--scale",
+        "0.5",
+        "--out",
+        str(tmp_path / "t"),
+        *QUICK,
+    ]
     assert commands.run("reproduce", flags) == 0
     text = (tmp_path / "t" / "omsd-table2.md").read_text()
     assert text in capsys.readouterr().out
@@ -144,7 +157,7 @@ def test_an_override_goes_to_the_systems_that_have_it():
 
 def test_an_online_system_trains_without_data(tmp_path):
     small = dict(policy_steps=4, chunk=2, every=1, width=8, envs=2, collect=25, capacity=100, batch=8, warmup=10)
-    results = jaxomarl.train("matd3", "mpe/spread", seeds=2, out=tmp_path / "m", episodes=2, **small)
+    results = jaxomarl.train("matd3", "mpe/spread", seeds=2, out=tmp_path / "m", episodes=2, final_episodes=2, **small)
     (values,) = results.returns.values()
     assert values.shape == (2, 2) and np.isfinite(values).all()
     info = read_json(results.runs[0].path / "run.json")

@@ -19,14 +19,14 @@ from jaxomarl.results import store
 
 ROOT = Path(__file__).parents[2]
 SYSTEMS = ("omsd", "brpo-ctde")
-SEEDS, EPISODES, STEPS, CHUNK, EVERY = 2, 3, 20, 5, 2
+SEEDS, EPISODES, FINAL, STEPS, CHUNK, EVERY = 2, 3, 5, 20, 5, 2
 EVALUATIONS = [0, 10, 20]
 CFG = {
     **{f"{stage}_{k}": v for stage in ("critic", "score", "policy") for k, v in (("steps", STEPS), ("batch", 8))},
     **{"critic_width": 8, "score_width": 8, "policy_width": 8, "score_embedding": 8, "chunk": CHUNK, "every": EVERY},
 }
 SMALL = (
-    *("--rows", "200", "--episodes", str(EPISODES)),
+    *("--rows", "200", "--episodes", str(EPISODES), "--final-episodes", str(FINAL)),
     *(x for k, v in CFG.items() for x in (f"--cfg.{k.replace('_', '-')}", str(v))),
 )
 
@@ -65,7 +65,7 @@ def runs(folder):
 
 def numbers(folder):
     """What must not change: tables and policies, by name."""
-    kept = ("metrics.csv", "returns.csv", "policy.safetensors")
+    kept = ("metrics.csv", "returns.csv", "final.csv", "policy.safetensors")
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.name in kept}
 
 
@@ -91,7 +91,7 @@ def test_the_files(out):
     assert set(found) == {(s, k) for s in SYSTEMS for k in range(SEEDS)}
     for run in found.values():
         names = {p.name for p in run.path.iterdir()}
-        assert names == {"run.json", "metrics.csv", "returns.csv", "policy.safetensors"}
+        assert names == {"run.json", "metrics.csv", "returns.csv", "final.csv", "policy.safetensors"}
         assert (run.path.parent / "DONE").exists()
     assert not [p for p in out.rglob("*") if p.name.endswith(".part")]
     assert not [p for p in out.rglob("*") if p.suffix in (".pkl", ".pickle", ".npy", ".pt")]
@@ -100,7 +100,7 @@ def test_the_files(out):
 def test_the_tables_of_a_run(out):
     columns = "system,task,data,config,seed,stage,step,metric,episode,value"
     for (system, seed), run in runs(out).items():
-        for name in ("metrics.csv", "returns.csv"):
+        for name in ("metrics.csv", "returns.csv", "final.csv"):
             assert (run.path / name).read_text().splitlines()[0] == columns
         metrics, returns = store.read_rows(run.path / "metrics.csv"), store.read_rows(run.path / "returns.csv")
         assert {r.system for r in metrics + returns} == {system}
@@ -162,9 +162,7 @@ def test_the_summary(out):
     for system in SYSTEMS:
         assert (rows[system]["seeds"], rows[system]["step"]) == (str(SEEDS), str(STEPS))
         final = [
-            np.mean(
-                [r.value for r in store.read_rows(x.path / "returns.csv") if (r.metric, r.step) == ("return", STEPS)]
-            )
+            np.mean([r.value for r in store.read_rows(x.path / "final.csv") if (r.metric, r.step) == ("return", STEPS)])
             for (name, _), x in runs(out).items()
             if name == system
         ]
@@ -273,7 +271,7 @@ def test_from_reuses_finished_stages(out, tmp_path):
     assert code == 0
     assert journals(tmp_path / "new") == {}
     old, new = runs(out)["omsd", 0].path, runs(tmp_path / "new")["omsd", 0].path
-    for name in ("metrics.csv", "returns.csv", "policy.safetensors"):
+    for name in ("metrics.csv", "returns.csv", "final.csv", "policy.safetensors"):
         assert (old / name).read_bytes() == (new / name).read_bytes()
 
 
@@ -301,9 +299,11 @@ def test_the_default_out(out, tmp_path, monkeypatch):
 
 
 def test_python_gives_the_numbers_of_the_command_line(out):
-    results = jaxomarl.train("omsd", "games/bandit", seeds=SEEDS, rows=200, episodes=EPISODES, **CFG)
+    results = jaxomarl.train(
+        "omsd", "games/bandit", seeds=SEEDS, rows=200, episodes=EPISODES, final_episodes=FINAL, **CFG
+    )
     assert results.out is None
-    assert results.returns["omsd"].shape == (SEEDS, EPISODES)
+    assert results.returns["omsd"].shape == (SEEDS, FINAL)
     for seed in range(SEEDS):
         rows = store.read_rows(runs(out)["omsd", seed].path / "returns.csv")
         assert [r for r in results.rows if r.seed == seed] == rows
@@ -312,10 +312,11 @@ def test_python_gives_the_numbers_of_the_command_line(out):
 
 def test_python_goes_on_in_the_folder_of_the_command_line(out, copy):
     results = jaxomarl.train(
-        "omsd", "games/bandit", seeds=list(range(SEEDS)), rows=200, episodes=EPISODES, out=copy, resume=True, **CFG
-    )
+        "omsd", "games/bandit", seeds=list(range(SEEDS)), rows=200, episodes=EPISODES, final_episodes=FINAL, out=copy,
+        resume=True, **CFG,
+    )  # fmt: skip
     assert journals(copy) == journals(out)
-    assert results.returns["omsd"].shape == (SEEDS, EPISODES)
+    assert results.returns["omsd"].shape == (SEEDS, FINAL)
 
 
 @pytest.mark.parametrize("system", SYSTEMS)

@@ -17,7 +17,7 @@ from jaxomarl.training import checkpoint
 
 # The settings of tests/cli/test_sweep.py, so that programs are compiled once for both.
 SMALL = (
-    *("--rows", "200", "--episodes", "3", "--seeds", "2"),
+    *("--rows", "200", "--episodes", "3", "--final-episodes", "3", "--seeds", "2"),
     *("--cfg.chunk", "5", "--cfg.every", "2", "--cfg.score-embedding", "8"),
     *(x for stage in ("critic", "score", "policy") for x in (f"--cfg.{stage}-steps", "20")),
     *(x for stage in ("critic", "score", "policy") for x in (f"--cfg.{stage}-batch", "8")),

@@ -13,6 +13,7 @@ from jaxomarl.envs.mamujoco.layout import layout
 from jaxomarl.envs.mamujoco.robots import ROBOTS, Robot
 
 ROWS = 1_000_000
+FINAL = 128  # episodes of a final evaluation: each has up to 1000 steps
 ENGINES = ("auto", "c", "mjx")
 
 
@@ -32,8 +33,8 @@ def _task(
     about = f"{robot} in {env.spec.agents} agents: run forward, 1000 steps"
     made = behaviours.recipes(env, name, obsk)
     quality, scale = "medium" if "medium" in made else "random", behaviours.scale(env, name, shift)
-    known = behaviours.known(env, name, obsk)
-    return Task(task, env, made, quality, about=about, rows=ROWS, scale=scale, fields=laid.fields, behaviours=known)
+    known = {"about": about, "rows": ROWS, "scale": scale, "fields": laid.fields, "final_episodes": FINAL}
+    return Task(task, env, made, quality, behaviours=behaviours.known(env, name, obsk), **known)
 
 
 def _engine(task: str, name: str, robot: Robot, old: bool) -> Engine:
