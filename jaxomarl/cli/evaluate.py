@@ -105,7 +105,8 @@ def renamed(run: Run, own: Task, other: Task) -> Run:
     if other.name == own.name:
         return run
     scale = other.scale._asdict() if other.scale else None
-    return Run(run.path, {**run.info, "task": other.name, "normaliser": scale, "optimum": other.optimum})
+    theirs = {"task": other.name, "normaliser": scale, "optimum": other.optimum}
+    return Run(run.path, {**run.info, **theirs, "data_return": None})  # the data are of the task that is not shifted
 
 
 def file_name(own: Task, other: Task) -> str:

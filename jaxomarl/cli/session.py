@@ -27,7 +27,7 @@ from jaxomarl.cli.provenance import source
 from jaxomarl.config import digest, static_fields, traced_fields
 from jaxomarl.data.stats import identity, statistics
 from jaxomarl.numerics import precision, rounded, settings
-from jaxomarl.results import store, tables
+from jaxomarl.results import differences, store, tables
 from jaxomarl.stages.augmented import DROPPED
 from jaxomarl.training.final import roll_out
 from jaxomarl.training.library import Library, Trained
@@ -334,7 +334,8 @@ def train_groups(
         final += writer.final
     records = tables.summary(rows, runs, final)
     if out:
-        tables.write_summary(out, records)
+        compared = differences.markdown(differences.differences(records, final))
+        tables.write_summary(out, records, compared)
     return Results(out, records, runs, rows, final, past)
 
 

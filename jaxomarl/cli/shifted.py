@@ -113,6 +113,8 @@ def records(results: Results, meeting: Meeting) -> list[tables.Record]:
         scale = meeting.task.scale._asdict() if meeting.task.scale and meeting.attempts == 1 else None
         for run, values in zip(mine, found["return"].max(axis=2), strict=True):
             info = {**run.info, "task": meeting.name, "normaliser": scale}
+            if meeting.name != run.info["task"]:
+                info["data_return"] = None  # of the task that is not shifted
             runs.append(store.Run(run.path, info))
             shown = {"return": np.asarray(values, np.float32)[None]}
             rows += store.returns_rows(info, info["final_stage"], np.array([last_step(last)]), shown)
