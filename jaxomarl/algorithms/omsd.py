@@ -43,7 +43,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key
 
 from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, State, System, refuse
-from jaxomarl.config import config, static
+from jaxomarl.config import config, static, traced
 from jaxomarl.data.dataset import sample_transitions
 from jaxomarl.optim import create, descend
 from jaxomarl.stages import behaviour, critic, extraction
@@ -59,6 +59,12 @@ class Config(extraction.Config):
     """Who moves first, for example 2-1-0; it also defines the prefixes. Empty: 0-1-..-n."""
     sweep: str = static(default="gauss-seidel")
     """gauss-seidel: each agent answers the policies just updated. jacobi: all answer the step's first actions."""
+    score_prefix: str = static(default="clean")
+    """Preceding actions in score models: clean (the paper), noised, or diffused as the agent's own."""
+    prefix_noise: float = traced(default=0.5, within="(0, inf)")
+    """Largest deviation of the noise on a noised prefix in training."""
+    prefix_level: float = traced(default=0.2, within="[0, inf)")
+    """Deviation to within which a noised model takes the policies' preceding actions as known."""
 
 
 def policy(spec: Spec, cfg: Any, eps: Callable[..., Array], q: Callable[..., Array]) -> Algorithm:
@@ -81,7 +87,8 @@ def policy(spec: Spec, cfg: Any, eps: Callable[..., Array], q: Callable[..., Arr
             net, a = carry
             heard = a if cfg.sweep == "gauss-seidel" else first  # line 13
             x = diffused(cfg, heard[:, i], t[:, i], z[:, i])
-            e = eps(past, i, x, t[:, i], batch.obs, batch.state, heard) - cfg.control_variate * z[:, i]
+            prefix = behaviour.policy_prefix(cfg, heard, t[:, i], z)
+            e = eps(past, i, x, t[:, i], batch.obs, batch.state, prefix) - cfg.control_variate * z[:, i]
             g = q_gradient(cfg, q, past, batch, heard, mask)[:, i]
             w = weight(cfg, t[:, i])
             mine = jax.tree.map(lambda leaf: leaf[i], net)
@@ -111,13 +118,25 @@ def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
     extraction.check_order(spec, cfg.order)
     if cfg.sweep not in ("gauss-seidel", "jacobi"):
         raise refuse("--cfg.sweep", "gauss-seidel or jacobi", cfg.sweep, "Take one of these.")
+    check_prefix(cfg)
+
+
+def check_prefix(cfg: Any) -> None:
+    """Raise JaxomarlError for a prefix that the score model cannot take."""
+    taken = {"diffusion": behaviour.PREFIXES, "mixture": ("clean", "noised")}.get(cfg.score_model, ("clean",))
+    if cfg.score_prefix not in taken:
+        expected = f"{' or '.join(taken)} with score_model = {cfg.score_model}"
+        raise refuse("--cfg.score-prefix", expected, cfg.score_prefix, "Take one of these, or another score model.")
+    if not 0.0 <= cfg.prefix_level <= cfg.prefix_noise:
+        way = "Policies' actions are read at a level that training met."
+        raise refuse("--cfg.prefix-level", f"0 to prefix_noise = {cfg.prefix_noise:g}", cfg.prefix_level, way)
 
 
 def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
     """Critic -> scores -> policy."""
     joint, model = critic.iql(spec, cfg), behaviour.scores(spec, cfg, "conditional")
     final = policy(spec, cfg, model.agent, joint.q)
-    fields = (*critic.FIELDS, *behaviour.fields("conditional"), *extraction.FIELDS, "sweep")
+    fields = (*critic.FIELDS, *behaviour.fields("conditional"), *extraction.FIELDS, "sweep", "prefix_level")
     return (
         Stage("critic", joint.algorithm, cfg.critic_steps, cfg.chunk, cfg.every, critic.FIELDS),
         Stage(

@@ -31,7 +31,7 @@ from jaxomarl.networks.actors import actor, start_at, uniform_start
 from jaxomarl.networks.agents import separate
 from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import Net, annealed
-from jaxomarl.stages import clone, critic, exact_scores
+from jaxomarl.stages import behaviour, clone, critic, exact_scores
 from jaxomarl.stages.behaviour import agent_order
 from jaxomarl.stages.inputs import flat
 
@@ -43,6 +43,7 @@ CHOICES = {
     "time_limit": TIME_LIMITS,
     "condition": ("obs", "state"),
     "score_model": ("diffusion", "mixture", *exact_scores.MODELS),
+    "score_predict": behaviour.PREDICTIONS,
     "weighting": WEIGHTS,
     "beta_convention": ("code", "paper", "normalised"),
     "policy_optimiser": OPTIMISERS,
@@ -78,6 +79,8 @@ class Config(critic.Config, clone.Config):
     score_lr: float = traced(default=3e-4, within="(0, inf)")
     score_decay: float = traced(default=0.01, within="[0, inf)")
     """AdamW's decoupled weight decay."""
+    score_predict: str = static(default="noise")
+    """What score networks predict: noise (the paper), or edm: the sample and noise, at unit variance for every t."""
 
     # --- stage 3: policies ---
     policy_width: int = static(default=256, within="[0, inf)")

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from jaxomarl.algorithms import brpo, omsd
-from jaxomarl.base import Batch, Spec
+from jaxomarl.base import Batch, JaxomarlError, Spec
 from jaxomarl.data.catalog import load
 from jaxomarl.data.dataset import sample_transitions
 from jaxomarl.envs import catalog, games
+from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import create
 from jaxomarl.stages import behaviour, extraction
 from jaxomarl.stages.extraction import Extracted
@@ -53,9 +54,19 @@ def filled(init):
 # --- prefixes (A.9(3), H row 22) ---
 
 
-@pytest.mark.parametrize(("score_model", "order"), [("diffusion", ""), ("diffusion", "2-0-1"), ("mixture", "2-0-1")])
-def test_an_agent_hears_those_before_it_and_no_one_else(order, score_model):
-    cfg = omsd.Config(order=order, score_model=score_model, **SMALL)
+MODELS = [
+    {},
+    {"order": "2-0-1"},
+    {"order": "2-0-1", "score_model": "mixture"},
+    {"order": "2-0-1", "score_prefix": "noised"},
+    {"order": "2-0-1", "score_prefix": "diffused", "score_predict": "edm"},
+]
+
+
+@pytest.mark.parametrize("fields", MODELS)
+def test_an_agent_hears_those_before_it_and_no_one_else(fields):
+    cfg = omsd.Config(**fields, **SMALL)
+    order = cfg.order
     model = behaviour.scores(SPEC, cfg, "conditional")
     past = {"scores-conditional": filled(model.algorithm.init)}
     b, t, x = batch_of(SPEC, BATCH), jnp.linspace(0.1, 0.9, BATCH), some(4, BATCH, 2)
@@ -75,9 +86,10 @@ def test_an_agent_hears_those_before_it_and_no_one_else(order, score_model):
         np.testing.assert_allclose(together[:, i], eps(i, b.action), rtol=1e-5, atol=1e-6)
 
 
-def test_training_tells_an_agent_of_earlier_actions_alone():
+@pytest.mark.parametrize("prefix", behaviour.PREFIXES)
+def test_training_tells_an_agent_of_earlier_actions_alone(prefix):
     """A step on data whose agent j differs leaves the models of all agents before j as they were, bitwise."""
-    cfg = omsd.Config(order="2-0-1", score_dropout=0.0, **SMALL)
+    cfg = omsd.Config(order="2-0-1", score_dropout=0.0, score_prefix=prefix, **SMALL)
     model = behaviour.scores(SPEC, cfg, "conditional")
     state, b = filled(model.algorithm.init), batch_of(SPEC, BATCH)
     update = jit(
@@ -94,6 +106,59 @@ def test_training_tells_an_agent_of_earlier_actions_alone():
 
 def leaves(tree):
     return [np.asarray(x) for x in jax.tree.leaves(tree)]
+
+
+def test_policies_actions_are_diffused_only_where_the_data_were():
+    """With the agent's own time and the others' noise: alpha(t_i) a_j + sigma(t_i) z_j."""
+    action, z, t = some(1, 4, 3, 2), some(2, 4, 3, 2), jnp.array([0.02, 0.3, 0.6, 0.98])
+    prefix = {p: behaviour.policy_prefix(omsd.Config(score_prefix=p), action, t, z) for p in behaviour.PREFIXES}
+    alpha, sigma = (x[:, None, None] for x in vp(t))
+    np.testing.assert_array_equal(prefix["clean"], action)
+    np.testing.assert_array_equal(prefix["noised"], action)
+    np.testing.assert_allclose(prefix["diffused"], alpha * action + sigma * z, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("fields", "way_out"),
+    [
+        ({"score_model": "mixture", "score_prefix": "diffused"}, "score_prefix|score-prefix"),
+        ({"score_prefix": "noised", "prefix_level": 0.7}, "prefix_level|prefix-level"),
+        ({"score_prefix": "near"}, "score_prefix|score-prefix"),
+        ({"score_predict": "v"}, "score_predict|score-predict"),
+    ],
+)
+def test_prefixes_and_predictions_that_do_not_exist_are_refused(fields, way_out):
+    with pytest.raises(JaxomarlError, match=way_out):
+        omsd.check(SPEC, omsd.Config(**fields), None)
+
+
+# --- EDM's preconditioning ---
+
+EDM = omsd.Config(score_predict="edm", score_dropout=0.0, **SMALL)
+
+
+def test_a_network_that_says_nothing_is_right_for_gaussian_data():
+    """EDM's skip alone: -sigma times the score of N(0, SIGMA_DATA^2), diffused."""
+    x, t = some(1, 5, 2), jnp.array([0.001, 0.02, 0.3, 0.7, 1.0])
+    silent = Network(lambda key: (), lambda params, x, t, cond, key: jnp.zeros_like(x))
+    eps = behaviour.predict(silent, EDM, (), x, t, x, jnp.ones(2))
+    alpha, sigma = (y[:, None] for y in vp(t))
+    exact = sigma * x / (alpha**2 * behaviour.SIGMA_DATA**2 + sigma**2)
+    np.testing.assert_allclose(eps, exact, rtol=1e-4, atol=1e-6)
+
+
+def test_the_preconditioned_loss_is_the_networks_own_squared_error():
+    """The network's target (x0 - c_skip x) / c_out, with x in the space of alpha = 1: Karras et al. 2022, eq. 8."""
+    x0, z, t, said = some(1, 5, 2) / 2, some(2, 5, 2), jnp.array([0.01, 0.1, 0.3, 0.6, 0.9]), some(3, 5, 2)
+    alpha, sigma = (y[:, None] for y in vp(t))
+    x, std = alpha * x0 + sigma * z, behaviour.SIGMA_DATA
+    noise = sigma / alpha
+    c_skip, c_out = std**2 / (noise**2 + std**2), noise * std / jnp.sqrt(noise**2 + std**2)
+    target = (x0 - c_skip * x / alpha) / c_out
+    net = Network(lambda key: (), lambda params, x, t, cond, key: said)
+    eps = behaviour.predict(net, EDM, (), x, t, x, jnp.ones(2))
+    loss = behaviour.loss_weight(EDM, t)[:, None] * (eps - z) ** 2
+    np.testing.assert_allclose(loss, (said - target) ** 2, rtol=2e-3, atol=1e-4)
 
 
 # --- the four regularisers, each through its own stage 3 ---
@@ -275,18 +340,16 @@ def fitted(cfg, quality, steps, seed=0):
     return model, {"scores-conditional": state}, metrics["score_loss"], data
 
 
+SHORT = {
+    "score_width": 32, "score_blocks": 1, "score_embedding": 32, "score_batch": 128, "score_steps": 1500,
+    "score_lr": 4e-3, "score_dropout": 0.0,
+}  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def diffusion():
-    cfg = omsd.Config(
-        score_width=32,
-        score_blocks=1,
-        score_embedding=32,
-        score_batch=128,
-        score_steps=1500,
-        score_lr=4e-3,
-        score_dropout=0.0,
-    )
-    return fitted(cfg, "std0.3", 1500)
+    cfg = omsd.Config(**SHORT)
+    return fitted(cfg, "std0.3", cfg.score_steps)
 
 
 TIMES = np.linspace(0.3, 0.7, 17)
@@ -317,6 +380,25 @@ def test_a_trained_model_follows_the_first_agent(diffusion):
     middle = slope(got, 4, 5)
     assert middle > 0.3 * slope(exact, 4, 5)  # a short training blurs the step
     assert middle > 5 * max(slope(got, 0, 2), slope(got, 7, 9))
+
+
+def test_preconditioning_keeps_the_clean_prediction_where_noise_is_large(diffusion):
+    """After equal updates, the mean of agent 1's two modes that is left of x_0 at t = 0.9 is nearer to 0, the truth."""
+    cfg = omsd.Config(**{**SHORT, "score_predict": "edm"})
+    t = jnp.full(64, 0.9)
+    alpha, sigma = vp(t)
+    ones, x = jnp.ones((64, 2, 1)), jnp.linspace(-2, 2, 64)[:, None]
+
+    @partial(jax.jit, static_argnums=0)
+    def error(model, past):
+        eps = model.agent(past, jnp.asarray(0), x, t, ones, ones[:, 0], 0 * ones)
+        exact = games.bandit_eps("marginal", 0.3)(x[:, 0], alpha, sigma)
+        return jnp.sqrt(jnp.mean((sigma / alpha * (eps[:, 0] - exact)) ** 2))
+
+    noise = error(diffusion[0], diffusion[1])
+    edm = error(*fitted(cfg, "std0.3", cfg.score_steps)[:2])
+    assert edm < 0.1
+    assert edm < 0.5 * noise, (edm, noise)
 
 
 def test_a_trained_models_loss_is_near_the_least_possible(diffusion):
