@@ -128,14 +128,16 @@ def scaled(cfg: Any, scale: float, given: Sequence[str] = ()) -> Any:
     steps hold fewer than EVALUATIONS chunks, the chunk shrinks to a tenth of them (below ten steps: to one), or to less
     where it has to divide steps that are given. Where they hold fewer evaluations, `every` shrinks. Then steps are
     rounded to whole chunks. A config that has enough of both at scale 1 is returned as it is.
+    Where there is no `policy_steps`, the fewest of its steps count; a config without `*_steps` keeps its chunk.
     SfBC's policy is evaluated after each of its rounds, whatever these are.
     Raises JaxomarlError where the scale is not positive, or beyond reason.
     """
     if not 0.0 < scale <= 1e4:
         raise refuse("--scale", "a positive factor", scale, "1 is the preset's own length.")
     values = static_fields(cfg)
-    chunk, together = values["chunk"], values.get("augment_refresh", 1)  # chunks between refreshes of synthetic rows
-    if min(chunk, together, values["every"]) < 1:
+    chunk, every = values.get("chunk", 1), values.get("every", 1)
+    together = values.get("augment_refresh", 1)  # chunks between refreshes of synthetic rows
+    if min(chunk, together, every) < 1:
         return cfg  # which its system refuses
 
     steps = {name: value for name, value in values.items() if name.endswith("_steps")}
@@ -146,11 +148,14 @@ def scaled(cfg: Any, scale: float, given: Sequence[str] = ()) -> Any:
         changed |= {name: _whole(values[name] * scale ** (1 / 3), 8) for name in widths}
 
     # --- the chunk ---
-    acting = ["policy_steps"]
+    acting = ["policy_steps"] if "policy_steps" in steps else [*steps]
     if values.get("sampler") == "consistency" and "student_steps" in steps:
         acting.append("student_steps")  # the policy is the student
+    if not acting:
+        return dataclasses.replace(cfg, **changed)  # its lengths have names of their own
     length = min({**steps, **free}[name] for name in acting)
-    if "chunk" not in given and round(length / (chunk * together)) < EVALUATIONS:
+    shrinks = "chunk" in values and "chunk" not in given
+    if shrinks and round(length / (chunk * together)) < EVALUATIONS:
         fixed = [steps[name] for name in steps if name in given and steps[name] > 0]
         chunk = changed["chunk"] = _chunk(max(1, int(length) // (EVALUATIONS * together)), fixed)
 
@@ -163,7 +168,7 @@ def scaled(cfg: Any, scale: float, given: Sequence[str] = ()) -> Any:
     # --- how often they are evaluated ---
     length = min({**steps, **changed}[name] for name in acting)
     most = max(1, length // (chunk * together) // EVALUATIONS) * together
-    if "every" not in given and values["every"] > most:
+    if "every" in values and "every" not in given and every > most:
         changed["every"] = most
     return dataclasses.replace(cfg, **changed) if changed else cfg
 

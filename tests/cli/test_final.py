@@ -17,7 +17,7 @@ from jaxomarl.base import JaxomarlError
 from jaxomarl.cli import api, commands, plan, session
 from jaxomarl.cli.evaluate import evaluate
 from jaxomarl.cli.policy import shapes
-from jaxomarl.config import static_fields
+from jaxomarl.config import config, static, static_fields
 from jaxomarl.data.stats import identity
 from jaxomarl.envs.catalog import make
 from jaxomarl.presets import PRESETS
@@ -379,3 +379,26 @@ def test_the_rule(given, overrides, scale, wanted):
     base = {"policy_steps": 100_000, "chunk": 1000, "every": 10, **given}
     ((cfg, _),) = plan.configs("bc", base, overrides, scale)
     assert (cfg.policy_steps, cfg.chunk, cfg.every) == wanted
+
+
+@config
+class OwnWords:
+    """Lengths under other names than the package's."""
+
+    steps: int = static(default=7)
+    chunk: int = static(default=5)
+    width: int = static(default=64)
+
+
+@config
+class OneStage:
+    """A stage that is not called policy, evaluated after every chunk."""
+
+    model_steps: int = static(default=100)
+    chunk: int = static(default=50)
+
+
+def test_systems_with_other_names_for_their_lengths():
+    assert plan.scaled(OwnWords(), 1.0) == plan.scaled(OwnWords(), 0.1) == OwnWords()
+    assert plan.scaled(OneStage(), 1.0) == OneStage(chunk=10)
+    assert plan.scaled(OneStage(), 0.5) == OneStage(model_steps=50, chunk=5)

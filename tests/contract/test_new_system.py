@@ -74,10 +74,11 @@ def test_it_trains_end_to_end(registered, tmp_path):
     registered()
     out = tmp_path / "run"
     asked = {"out": out, "seeds": 2, "rows": 40, "episodes": 2, "steps": 4, "chunk": 2, "width": 8, "batch": 8}
+    asked["final_episodes"] = 3
     with quick_compilation():
         results = jaxomarl.train("scratch", "games/bandit", **asked)
     (returns,) = results.returns.values()
-    assert returns.shape == (2, 2) and np.isfinite(returns).all()
+    assert returns.shape == (2, 3) and np.isfinite(returns).all()
     folder = results.runs[0].path
     assert (folder / "run.json").exists()
     action = jaxomarl.load(folder).act(np.ones((2, 1), np.float32))
