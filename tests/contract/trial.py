@@ -170,7 +170,8 @@ class Trial:
     @cached_property
     def cfgs(self) -> list[Any]:
         """Of the base run: as it is; every traced field changed; nothing learned in the last stage; changed again."""
-        still = dataclasses.replace(self.cfg, **dict.fromkeys(self.own_rates, 0.0))
+        nothing = 5e-324  # positive for the check, and zero in float32
+        still = dataclasses.replace(self.cfg, **dict.fromkeys(self.own_rates, nothing))
         found = [self.cfg, self.with_traced(lambda k, v: 0.75 * v), still, self.with_traced(lambda k, v: 0.9 * v)]
         for cfg in found:
             self.system.check(self.spec, cfg, self.data)
