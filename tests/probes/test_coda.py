@@ -279,9 +279,9 @@ def test_the_dropped_share_and_the_likelihood_are_metrics(made, data):
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"augment_share": 1.5}, ["--cfg.augment-share", "0 to 1"]),
+        ({"augment_share": 1.5}, ["--cfg.augment-share", "a number in [0, 1]"]),
         ({"augment_share": -0.1}, ["--cfg.augment-share"]),
-        ({"augment_lambda": -0.5}, ["--cfg.augment-lambda", "0 to"]),
+        ({"augment_lambda": -0.5}, ["--cfg.augment-lambda", "a number of at least 0"]),
         ({"augment_horizon": 5}, ["--cfg.augment-horizon", "4, the shortest episode"]),
         ({"augment_order": 3}, ["--cfg.augment-order"]),
         ({"augment_placement": "late"}, ["--cfg.augment-placement", "paper, pgd, pgd-denoised"]),

@@ -517,7 +517,7 @@ def test_what_a_planner_cannot_do_is_refused():
         ({"replan": 4}, "at most 3"),
         ({"calls": 21}, "at most 20"),
         ({"depth": 4}, "at most 3"),
-        ({"drop": 1.5}, "share"),
+        ({"drop": 1.5}, r"--cfg.drop.*\[0, 1\]"),
         ({"policy_batch": 10_000}, "transitions"),
         ({"sampler": "heun"}, "ddpm, ddim, consistency"),
         ({"sampler": "consistency", "calls": 50}, "at most 40"),

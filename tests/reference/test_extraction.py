@@ -279,7 +279,7 @@ def test_who_takes_which_reward(name, reward, taken):
         ({"beta_convention": "srpo"}, "--cfg.beta-convention"), ({"time_limit": "cut"}, "--cfg.time-limit"),
         ({"score_model": "flow"}, "--cfg.score-model"), ({"policy_optimiser": "lion"}, "--cfg.policy-optimiser"),
         ({"policy_steps": 1500}, "--cfg.policy-steps"), ({"critic_steps": 0}, "--cfg.critic-steps"),
-        ({"t_min": 0.0}, "--cfg.t-min"), ({"t_min": 0.5, "t_max": 0.4}, "--cfg.t-min"), ({"t_max": 1.1}, "--cfg.t-min"),
+        ({"t_min": 0.0}, "--cfg.t-min"), ({"t_min": 0.5, "t_max": 0.4}, "--cfg.t-min"), ({"t_max": 1.1}, "--cfg.t-max"),
         ({"start": "0.1,0.2"}, "--cfg.start"), ({"start": "uniform:1.5"}, "--cfg.start"),
         ({"start": "0,0,x"}, "--cfg.start"),
         ({"start": "uniform:0.1,0.2"}, "--cfg.start"),
