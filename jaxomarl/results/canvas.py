@@ -18,6 +18,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 DPI = 150
 LETTER = 0.062
 """Inches of a letter of a note or a legend."""
+LINE = 0.15
+"""Inches of a line of a note."""
 # no versions and no dates, so that equal figures give equal bytes
 _METADATA = {".png": {"Software": None}, ".pdf": {"CreationDate": None}}
 
@@ -39,10 +41,14 @@ def grid(panels: int, width: float, height: float, columns: int) -> tuple[Figure
 
 
 def save(figure: Figure, path: str | Path, note: str = "") -> Figure:
-    """Write the figure in the format of the path's suffix, atomically, with a note along its upper edge."""
+    """Write the figure in the format of the path's suffix, atomically, with a note along its upper edge.
+
+    The figure grows by the height of its note, so that axes keep theirs.
+    """
     if note:
-        letters = int(figure.get_size_inches()[0] / LETTER)
-        lines = [textwrap.fill(line, letters) for line in note.splitlines()]
+        width, height = figure.get_size_inches()
+        lines = [part for line in note.splitlines() for part in textwrap.wrap(line, int(width / LETTER))]
+        figure.set_size_inches(width, height + LINE * len(lines))
         figure.suptitle("\n".join(lines), fontsize=8, x=0.01, ha="left", color="#555555")
     suffix = Path(path).suffix
     if suffix not in _METADATA:

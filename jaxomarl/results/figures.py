@@ -177,6 +177,7 @@ def learning_curves(
             marked |= not whole.all()
         panel.set_title("  ".join(title), fontsize=10)
         panel.set_xlabel("updates", fontsize=9)
+        panel.xaxis.get_major_locator().set_params(integer=True)
         panel.xaxis.set_major_formatter(EngFormatter(sep=""))
         panel.set_ylabel(f"episode {metric}" if metric == "return" else metric, fontsize=9)
         panel.tick_params(labelsize=8)

@@ -103,7 +103,7 @@ def test_paths_without_a_field_and_wrong_shapes_are_refused(tmp_path):
 def test_learning_curves_are_means_over_seeds_and_mark_what_is_missing(tmp_path):
     _, rows = study(nan=[("omsd", "expert", 3)])
     figure = figures.learning_curves(tmp_path / "a.png", rows)
-    assert size(tmp_path / "a.png") == (2 * 600, 510)
+    assert size(tmp_path / "a.png") == (2 * 600, 532)
     assert [axes.get_title() for axes in figure.axes] == ["games/two-modes  expert", "games/two-modes  medium"]
     bc, bc_marks, omsd, omsd_marks = figure.axes[0].lines
     assert bc.get_ydata().tolist() == [1.5, 1.5, 1.5] and len(bc_marks.get_xdata()) == 0
@@ -134,7 +134,7 @@ def test_score_intervals_draws_each_record(tmp_path):
     runs, rows = study(nan=[("omsd", "expert", s) for s in range(4)] + [("bc", "expert", 0)])
     records = tables.summary(rows, runs)
     figure = figures.score_intervals(tmp_path / "a.png", records)
-    assert size(tmp_path / "a.png") == (2 * 690, 225)
+    assert size(tmp_path / "a.png") == (2 * 690, 247)
     expert, medium = figure.axes
     assert [label.get_text() for label in expert.get_yticklabels()] == ["bc\n1 of 4 diverged", "omsd\n4 of 4 diverged"]
     whisker, point = medium.lines[:2]
@@ -147,6 +147,18 @@ def test_score_intervals_draws_each_record(tmp_path):
     assert own.get_suptitle().endswith("cover seeds and episodes.\nScale 0.1")
     with pytest.raises(JaxomarlError, match="one record"):
         figures.score_intervals(tmp_path / "b.png", [])
+
+
+@needs_matplotlib
+@pytest.mark.filterwarnings("error")  # matplotlib warns where axes collapse
+def test_a_long_note_leaves_axes_their_height(tmp_path):
+    runs, rows = study()
+    one = tables.summary(rows, runs)[:1]
+    heights = []
+    for note in ("", "Scale 0.001: " + 5 * "steps and widths are smaller than the preset's. "):
+        figure = figures.score_intervals(tmp_path / "a.png", one, note)
+        heights.append(figure.axes[0].get_window_extent().height / figure.dpi)
+    assert min(heights) > 0.3 and abs(heights[1] - heights[0]) < 0.1
 
 
 @needs_matplotlib
