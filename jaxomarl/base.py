@@ -6,6 +6,7 @@ An algorithm is a record of pure functions, a system is a pipeline of stages, an
 
 import dataclasses
 import difflib
+import numbers
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -27,6 +28,13 @@ class JaxomarlError(ValueError):
 def refuse(field: str, expected: str, found: object, way_out: str) -> JaxomarlError:
     """An error in the one form that our messages take; raise it."""
     return JaxomarlError(f"{field}: expected {expected}, found {found!r}. {way_out}")
+
+
+def check_count(field: str, count: Any, most: int) -> None:
+    """Raise JaxomarlError where a count is not a whole number from 0, which stands for a default, to `most`."""
+    whole = isinstance(count, numbers.Integral) and not isinstance(count, bool)
+    if not whole or not 0 <= int(count) <= most:
+        raise refuse(field, f"a whole number from 1 to {most:,}", count, "Leave it out for its default.")
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.4) -> str:

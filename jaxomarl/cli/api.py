@@ -1,18 +1,21 @@
 """The Python face; the command line is a skin over it."""
 
+import numbers
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxomarl.base import Task, refuse
+from jaxomarl.base import Task, check_count, refuse
 from jaxomarl.cli import plan, policy, resumed, session
 from jaxomarl.cli.seeds import parse_seeds
 from jaxomarl.cli.session import Results
 from jaxomarl.cli.spoken import python_face
+from jaxomarl.data.catalog import MOST_ROWS
 from jaxomarl.data.catalog import load as load_data
 from jaxomarl.envs.catalog import make
 from jaxomarl.paths import user_path
 from jaxomarl.presets import find
+from jaxomarl.training.final import MOST
 
 ONLINE = (None, {"quality": "online", "sha256": ""})  # what an online system has in place of data and manifest
 
@@ -37,10 +40,16 @@ def resolve(
     `augment` is coda, synther or eaq, for all systems; a name such as "bc+coda" asks for it for one.
     """
     systems = [plan.named(name, augment) for name in systems]
-    chosen = parse_seeds(str(seeds)) if isinstance(seeds, str | int) else parse_seeds(",".join(map(str, seeds)) + ",")
-    for flag, count in (("--episodes", episodes), ("--final-episodes", final_episodes)):
-        if count < 0:
-            raise refuse(flag, "a positive number", count, "Leave it out for the task's default.")
+    chosen = parse_seeds(str(seeds) if isinstance(seeds, str | int | float) else ",".join(map(str, seeds)) + ",")
+    counts = {"--rows": (rows, MOST_ROWS), "--episodes": (episodes, MOST), "--final-episodes": (final_episodes, MOST)}
+    for flag, (count, most) in counts.items():
+        check_count(flag, count, most)
+    if isinstance(scale, bool) or not isinstance(scale, numbers.Real):
+        raise refuse("--scale", "a positive factor", scale, "1 is the preset's own length.")
+    for field, values in (overrides or {}).items():
+        if not values:
+            name = f"--cfg.{field.replace('_', '-')}"
+            raise refuse(name, "at least one value", "none", "Leave it out for its default.")
     groups: list[plan.Group] = []
     for flag, values in {
         "systems": systems,

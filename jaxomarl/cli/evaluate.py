@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxomarl.base import JaxomarlError, Stage, Task, refuse
+from jaxomarl.base import JaxomarlError, Stage, Task, check_count, refuse
 from jaxomarl.cli import policy
 from jaxomarl.cli.cells import folder_name
 from jaxomarl.cli.plan import find_system
@@ -25,7 +25,7 @@ from jaxomarl.envs.catalog import make
 from jaxomarl.paths import user_path
 from jaxomarl.results import store, tables
 from jaxomarl.results.store import Row, Run
-from jaxomarl.training.final import default_episodes, roll_out
+from jaxomarl.training.final import MOST, default_episodes, roll_out
 
 Say = Callable[[str], None]
 
@@ -50,8 +50,7 @@ def evaluate(paths: Sequence[Path], task: str = "", episodes: int = 0, say: Say 
     `task` is a variant of the runs' task, "" their own; `episodes` 0 takes as many as each run's final evaluation.
     Raises JaxomarlError where no run is finished, or the variant's observations, actions or rules are others.
     """
-    if episodes < 0:
-        raise refuse("--episodes", "a positive number", episodes, "Leave it out for the number of each final.csv.")
+    check_count("--episodes", episodes, MOST)
     found = store.find_runs([user_path(path) for path in paths])
     finished = [run for run in found if (run.path / policy.FILE).exists()]
     for run in found:

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from jaxomarl.base import Dataset, Source, Task, refuse
+from jaxomarl.base import Dataset, Source, Task, check_count, refuse
 from jaxomarl.data import files, formats
 from jaxomarl.data.dataset import pack
 from jaxomarl.data.fit import fit
@@ -15,7 +15,10 @@ from jaxomarl.data.manifest import manifest
 from jaxomarl.numerics import pinned
 from jaxomarl.paths import user_path
 
-__all__ = ["load", "manifest"]
+__all__ = ["MOST_ROWS", "load", "manifest"]
+
+MOST_ROWS = 1_000_000_000
+"""Transitions of a set made on demand at most; more are beyond any memory, and JAX waits for them for ever."""
 
 
 @pinned()
@@ -34,6 +37,7 @@ def load(task: Task, quality: str = "", rows: int = 0, seed: int = 0) -> tuple[D
         if (path / files.MANIFEST).is_file():
             return with_source(*files.load(path, task.env.spec))
         return fit(formats.read(path), task)
+    check_count("--rows", rows, MOST_ROWS)
     quality, rows = quality or task.quality, rows or task.rows
     if quality not in task.recipes:
         near = difflib.get_close_matches(quality, task.recipes, n=3)
@@ -41,8 +45,6 @@ def load(task: Task, quality: str = "", rows: int = 0, seed: int = 0) -> tuple[D
         raise refuse(
             "--data", f"one of {', '.join(task.recipes)} for {task.name}", quality, f"{hint}A folder needs a slash."
         )
-    if rows < 1:
-        raise refuse("--rows", "a positive number of transitions", rows, "Leave it out for the task's default.")
     key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(quality.encode()))
     with jax.default_matmul_precision("highest"):  # a set has the same bits whatever its user's networks round to
         data = pack(task.recipes[quality](key, rows), task.env.spec)

@@ -27,6 +27,8 @@ WIDTH = 128
 """Episodes of one policy that a processor rolls out side by side: more are no faster, and memory is bounded."""
 ROOM = 1 << 30
 """Numbers that an accelerator holds of the episodes it rolls out side by side: 4 GiB of float32."""
+MOST = 10_000_000
+"""Episodes of an evaluation at most: their keys and returns lie in memory together."""
 FEWER = 4
 """Final episodes of a stage whose evaluations are dear, for each of its evaluations in training."""
 
