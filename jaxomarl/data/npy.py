@@ -86,7 +86,7 @@ def table(path: Path, axes: tuple[int, ...], rows: int = -1) -> np.ndarray:
     if array.ndim not in axes:
         raise refuse(str(path), f"{' or '.join(map(str, axes))} axes", f"shape {array.shape}", "Is it of this format?")
     if rows >= 0 and len(array) != rows:
-        raise refuse(str(path), f"{rows} rows, as in the first file", len(array), "Files of ragged lengths.")
+        raise refuse(str(path), f"{rows} rows, as in the first file", len(array), "Save as many rows in each.")
     return array
 
 

@@ -128,7 +128,7 @@ def _open(part: Path) -> dict[str, list[np.ndarray]]:
             raise refuse(f"{part}/dones_{i}.npy", "zeros and ones", "other numbers", "Is the file damaged?")
         if (flags != found["dones"][0]).any():
             row = int(np.flatnonzero(flags != found["dones"][0])[0])
-            way = "The agents of these tasks end together: contradictory dones cannot be repaired."
+            way = "The agents of these tasks end together: save the same dones for all."
             raise refuse(f"{part}/dones_{i}.npy, row {row}", "as in dones_0.npy", flags[row].item(), way)
     return found
 
@@ -149,12 +149,13 @@ def _ends(part: Path, seed: dict[str, list[np.ndarray]], ours: bool) -> np.ndarr
     wrong = flags & ~broken & moved
     wrong[-1:] = False
     if wrong.any():
-        row, way = int(np.flatnonzero(wrong)[0]), "A done inside an episode that goes on cannot be repaired."
+        row = int(np.flatnonzero(wrong)[0])
+        way = "It is inside an episode that goes on: clear it, or save its true successor."
         raise refuse(f"{part}/dones_0.npy, row {row}", "0, for next_obs is the next row", 1, way)
     broken[-1:] = True
     ends = broken | flags
     if flags.any() and not ours and (broken & ~flags)[:-1].any():
-        row, way = int(np.flatnonzero(broken & ~flags)[0]), "Rows were moved or lost: contradictory files."
+        row, way = int(np.flatnonzero(broken & ~flags)[0]), "Rows were moved or lost: get the files again."
         raise refuse(f"{part}/next_obs, row {row}", "the next row's obs, for dones is 0", "another", way)
     lengths = ends_to_lengths(ends) if rows else np.zeros(0, int)
     if not flags.any() and not ours and len(lengths) > 1:

@@ -213,7 +213,7 @@ def _checked(leaves: dict[str, np.ndarray], names: list[str], where: str) -> tup
             raise refuse(f"{where}, {name}", "zeros and ones", "other numbers", "It is damaged: copy the vault again.")
         odd = np.argwhere(flags != flags[:, :, :1])
         if len(odd):
-            way = "The agents of a task end together: contradictory flags cannot be repaired."
+            way = "The agents of a task end together: save the same flags for all."
             raise refuse(f"{where}, {name}, B {odd[0][0]}, row {odd[0][1]}", "one flag for all agents", "two", way)
     return out, teams
 

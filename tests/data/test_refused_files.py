@@ -33,7 +33,7 @@ def test_a_missing_file_of_an_agent(omar, name):
 
 def test_files_of_ragged_lengths(omar):
     spoil(omar[1] / "acs_1.npy", lambda x: x[:-1])
-    refused(lambda: formats.read(omar[0]), "acs_1.npy", "10 rows", "9", "ragged")
+    refused(lambda: formats.read(omar[0]), "acs_1.npy", "10 rows", "9", "as many rows in each")
 
 
 def test_seeds_of_other_agents(tmp_path):
