@@ -1,5 +1,6 @@
 """What all tests share: the CPU, shape checks at run time, a cache of compiled programs, and the folders."""
 
+import importlib.metadata
 import os
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = str(ROOT / ".pytest_cache" / "xla")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 # Small programs that run once: XLA's costly passes take longer than they save. Set it to 0 to have them.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-# XLA's newer way to compile fusions takes a processor three times as long as its older one.
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false".strip()
+# XLA's newer way to compile fusions takes a processor three times as long as its older one, which jaxlib 0.11 has no
+# more: it ends the process at a flag that it does not know.
+if importlib.metadata.version("jaxlib").startswith("0.10."):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false".strip()
 
 import jax  # noqa: E402
 import jaxtyping  # noqa: E402

@@ -18,7 +18,7 @@ from jaxomarl.data.catalog import load
 from jaxomarl.data.reweight import trajectories
 from jaxomarl.envs.catalog import make
 from jaxomarl.presets import find
-from jaxomarl.results import tables
+from jaxomarl.results import statistics, tables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,11 +191,12 @@ def preface(asked: Asked, cells: Sequence[Cell], differences: Sequence[str], see
     for cell in cells:
         held, scale = cell.manifest, cell.task.scale
         mean = held["return"]["mean"]
-        error = held["return"]["std"] / held["episodes"] ** 0.5
+        error = statistics.standard_error(held["return"]["std"], held["episodes"])
+        spread = "" if error is None else f" ± {error:.1f} (standard error)"
         normal = f", normalised {scale.normalise(mean):.1f}" if scale else ""
         lines.append(
             f"- {cell.task.name} {cell.quality}: {held['transitions']} transitions of {held['behaviours']} behaviours, "
-            f"mean return {mean:.1f} ± {error:.1f} (standard error){normal}, content {held['sha256'][:12]}, "
+            f"mean return {mean:.1f}{spread}{normal}, content {held['sha256'][:12]}, "
             f"dialect {held['dialect']}{cell.note}"
         )
     return "\n".join(lines) + "\n"

@@ -261,7 +261,10 @@ class Writer:
         self.final = [row for rows in kept for row in rows or ()]
 
     def kept_final(self, r: int, last: Stage, say: Callable[[str], None]) -> list[store.Row] | None:
-        """The rows of a run's final.csv; None where there is none, it is torn, or it has other episodes than asked."""
+        """The rows of a run's final.csv, as many episodes as asked; None where there is none, it is torn or too short.
+
+        A longer one stays: start e is the same however many were asked for.
+        """
         file = self.folders[r] / store.FINAL
         if self.out is None or not file.exists():
             return None
@@ -271,11 +274,11 @@ class Writer:
             say(f"  {file} is torn: it is made again")
             return None
         asked, found = self.group.final_episodes, sum(row.metric == "return" for row in rows)
-        if found != asked:
+        if found < asked:
             say(f"  {file} has {found} episodes: it is made again with {asked}")
             return None
         same = all((row.stage, row.step) == (last.name, last_step(last)) for row in rows)
-        return rows if same else None
+        return [row for row in rows if int(row.episode) < asked] if same else None
 
     def finish(self, state: Any, past: Past) -> None:
         """Final policies and the group's DONE."""

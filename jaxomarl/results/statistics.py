@@ -29,6 +29,14 @@ def std(x: Num[np.ndarray, "*B n"]) -> Float[np.ndarray, "*B"]:
     return np.asarray(np.std(_strict(x), -1, ddof=1))
 
 
+def standard_error(deviation: float, count: int) -> float | None:
+    """Standard error of the mean of `count` values; None of a single one, which says nothing of its own error.
+
+    `deviation` divides by `count` (ddof = 0), as manifests have it: s / sqrt(n) = deviation / sqrt(n - 1).
+    """
+    return deviation / (count - 1) ** 0.5 if count > 1 else None
+
+
 def iqm(x: Num[np.ndarray, "*B n"]) -> Float[np.ndarray, "*B"]:
     """Interquartile mean over the last axis: sort, drop floor(n / 4) values at each end, average the rest.
 

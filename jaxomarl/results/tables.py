@@ -41,7 +41,7 @@ class Record(NamedTuple):
     iqm_low: float | None
     iqm_high: float | None
     data_mean: float | None  # mean episode return of the data; None where run.json does not say
-    data_se: float | None  # standard error of `data_mean`: std / sqrt(episodes)
+    data_se: float | None  # standard error of `data_mean`; None of a single episode
     share: float | None  # mean / data_mean; None where the data's mean is not positive
     share_low: float | None
     share_high: float | None
@@ -183,12 +183,13 @@ def _share(estimate: Estimate | None, data: Mapping[str, Any] | None) -> dict[st
     found: dict[str, Any] = dict.fromkeys(("data_mean", "data_se", "share", "share_low", "share_high"))
     if not data or not all(isinstance(data.get(key), int | float) for key in ("mean", "std", "episodes")):
         return found
-    error = data["std"] / data["episodes"] ** 0.5
-    found |= {"data_mean": float(data["mean"]), "data_se": float(error)}
+    error = statistics.standard_error(data["std"], data["episodes"])
+    found |= {"data_mean": float(data["mean"]), "data_se": error}
     if estimate is None or data["mean"] <= 0:
         return found
-    degrees = max(data["episodes"] - 1.0, 1.0)
-    known = Estimate(*(np.asarray(x, np.float64) for x in (data["mean"], error**2, degrees)))
+    if error is None:
+        return {**found, "share": float(estimate.mean / data["mean"])}
+    known = Estimate(*(np.asarray(x, np.float64) for x in (data["mean"], error**2, data["episodes"] - 1.0)))
     low, high = _ends(intervals.share(estimate, known))
     return {**found, "share": float(estimate.mean / known.mean), "share_low": low, "share_high": high}
 
@@ -371,11 +372,12 @@ def _seeds(r: Record) -> str:
 
 
 def data_mean(r: Record) -> str:
-    """Return the data's mean return and its standard error; "" where they are not known."""
-    if r.data_mean is None or r.data_se is None:
+    """Return the data's mean return and its standard error, as far as they are known."""
+    if r.data_mean is None:
         return ""
     digits = _digits(r.data_mean)
-    return f"{r.data_mean:.{digits}f} ± {r.data_se:.{digits}f}"
+    error = "" if r.data_se is None else f" ± {r.data_se:.{digits}f}"
+    return f"{r.data_mean:.{digits}f}{error}"
 
 
 def interval(r: Record, x: float, low: float | None, high: float | None) -> str:

@@ -212,6 +212,15 @@ def test_resume_plays_nothing_again_and_more_episodes_train_nothing(out, copy, m
     assert len(finals(copy)[0]) > len(finals(out)[0])
 
 
+def test_resume_keeps_what_evaluate_added(out, copy):
+    evaluate([copy], episodes=5, say=lambda line: None)
+    longer = finals(copy)
+    code, text, err = run("train", "bc", *SPREAD, *SMALL, "--out", str(copy), "--resume", "--final-episodes", "4")
+    assert code == 0, err
+    assert finals(copy) == longer != finals(out)
+    assert "made again" not in err + text
+
+
 def test_a_lost_or_torn_file_is_made_again_to_the_byte(out, copy):
     first, second = sorted((r.path / store.FINAL for r in store.find_runs([copy])), key=str)
     first.unlink()

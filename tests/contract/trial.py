@@ -78,7 +78,8 @@ class Kept:
 QUICK = {
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
-    "xla_cpu_use_fusion_emitters": False,
+    # newer jaxlib has no older fusions, and no option
+    **({"xla_cpu_use_fusion_emitters": False} if jax.__version__.startswith("0.10.") else {}),
 }
 """XLA without its slow passes, half the seconds: the programs themselves run for milliseconds."""
 

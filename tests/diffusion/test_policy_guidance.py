@@ -14,7 +14,8 @@ K = edm.KARRAS
 MEAN, STD, MU = 0.5, 0.7, -1.0
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 jit = partial(jax.jit, compiler_options=QUICK)
-AS_TRAINED = {**QUICK, "xla_cpu_use_fusion_emitters": True}  # bits depend on how sums and products are fused
+OLDER = jax.__version__.startswith("0.10.")  # newer jaxlib has the newer fusions alone, and no option
+AS_TRAINED = {**QUICK, **({"xla_cpu_use_fusion_emitters": True} if OLDER else {})}  # bits depend on what is fused
 
 
 def gaussian(x, t):

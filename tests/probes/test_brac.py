@@ -148,7 +148,9 @@ def learned():
     data = two_modes()
 
     # XLA's older fusions without optimisations make the first step at the large alpha nan; training has the newer ones.
-    @partial(jax.jit, compiler_options={**QUICK, "xla_cpu_use_fusion_emitters": True})
+    older = jax.__version__.startswith("0.10.")  # newer jaxlib has the newer fusions alone, and no option
+
+    @partial(jax.jit, compiler_options={**QUICK, **({"xla_cpu_use_fusion_emitters": True} if older else {})})
     def learn(alphas):
         clone = trained(brac.behaviour(SPEC, CFG), data, 250)
         past = {**PAST, "behaviour": clone}

@@ -160,7 +160,7 @@ def test_every_table_says_which_starts_it_rests_on():
 
 def test_the_datas_mean_has_its_error_and_a_share_of_it_an_interval():
     returns = curves(4) + 90.0
-    runs, rows = study(returns, data_return={"mean": 125.0, "std": 40.0, "episodes": 1600})
+    runs, rows = study(returns, data_return={"mean": 125.0, "std": 40.0, "episodes": 1601})
     (record,) = tables.summary(rows, runs)
     assert (record.data_mean, record.data_se) == (125.0, 1.0)
     assert record.share == pytest.approx(record.mean / 125.0)
@@ -171,6 +171,9 @@ def test_the_datas_mean_has_its_error_and_a_share_of_it_an_interval():
     for held in (None, {"mean": "nan", "std": 1.0, "episodes": 10}):
         (bare,) = tables.summary(*study(returns, data_return=held)[::-1])
         assert bare.share is bare.data_mean is None and "data's mean" not in tables.text([bare])
+    (single,) = tables.summary(*study(returns, data_return={"mean": 125.0, "std": 0.0, "episodes": 1})[::-1])
+    assert single.data_se is single.share_low is None and single.share == record.share
+    assert "data's mean return 125.0." in " ".join(tables.text([single]).split()), "one episode has no error"
     (below,) = tables.summary(*study(returns, data_return={"mean": -5.0, "std": 1.0, "episodes": 9})[::-1])
     assert below.data_mean == -5.0 and below.share is None, "a share of a loss means nothing"
 
