@@ -25,6 +25,9 @@ equation 6), after SRPO (Chen et al. 2024, "Score Regularized Policy Optimizatio
 - Weight and time range are the code's (w = sigma^2, t ~ U(0.02, 0.98)) unless `weighting="delta"`, the paper's. With
   the code's, the regulariser alone rests at the mean of two symmetric modes and on neither (tests/probes/test_cms.py).
   The presets `paper` and `paper-mujoco` pair the paper's condition, weight and control variate.
+- The score network predicts the noise, as the paper's; `score_predict="edm"` preconditions it, because a loss in eps
+  leaves the clean prediction unlearned at the large t where w = sigma^2 asks for it (docs/omsd.md).
+- The prefix is the clean a_<i in training, as the paper's; `score_prefix` may noise or diffuse it.
 - The prefix is fresh (Algorithm 1) or, with `sweep="jacobi"`, the start of the step's (the code's).
 - Agent i is not told what its action does to the agents after it: the sum over j > i of d log mu_j / d a_i is dropped,
   so this is a sequence of best responses and no single objective's gradient; `joint-score` in brpo.py has all of it.

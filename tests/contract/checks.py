@@ -13,6 +13,7 @@ from trial import LEARNING_NOTHING, LIBRARIES, MOVED, SEEDS, Trial
 
 from jaxomarl.base import Stage
 from jaxomarl.data.dataset import content_hash, pads_are_zero
+from jaxomarl.numerics import rounded
 from jaxomarl.optim import Net, first_moments
 from jaxomarl.training.library import Identity, Library
 from jaxomarl.training.runner import Interrupted
@@ -120,7 +121,8 @@ def declared_fields_are_true(trial: Trial) -> None:
 
 
 def identity(trial: Trial, stage: Stage, cfg: Any) -> Identity:
-    return Identity.of(stage, [cfg], [0], {"task": trial.task.name, "episodes": trial.task.episodes})
+    facts = {"task": trial.task.name, "episodes": trial.task.episodes, **rounded()}
+    return Identity.of(stage, [cfg], [0], facts)
 
 
 def is_length(trial: Trial, index: int, field: str) -> bool:
