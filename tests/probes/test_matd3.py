@@ -405,11 +405,11 @@ def test_warming_up_is_uniform_and_then_the_policies_play(collected):
     """Kolmogorov and Smirnov's p is below 1e-4 for one right draw in ten thousand, and the keys are fixed."""
     rows, _ = collected(constant(0.5, -0.98), 0.1, 0)
     for i in range(2):
-        assert stats.kstest(rows.action[:, i, 0], "uniform", (-1, 2)).pvalue > 1e-4
+        assert stats.kstest(rows.action[:, i, 0], stats.uniform(-1, 2).cdf).pvalue > 1e-4
     assert abs(stats.pearsonr(*rows.action[..., 0].T)[0]) < 5 / np.sqrt(ROUND)
     rows, _ = collected(constant(0.5, -0.98), 0.1, ROUND)  # `warmup` transitions are there
     first, second = rows.action[..., 0].T
-    assert stats.kstest(first, "norm", (0.5, 0.1)).pvalue > 1e-4  # the clip, at 5 sigma, does not show
+    assert stats.kstest(first, stats.norm(0.5, 0.1).cdf).pvalue > 1e-4  # the clip, at 5 sigma, does not show
     p = stats.norm.cdf(-0.02 / 0.1)  # beyond the edge
     assert second.min() == -1.0
     assert abs(np.mean(second == -1.0) - p) < 5 * np.sqrt(p * (1 - p) / ROUND)
