@@ -34,6 +34,7 @@ from jaxtyping import Array, Float, Key
 
 from jaxomarl.base import Algorithm, Batch, Dataset, Past, Spec, State
 from jaxomarl.data.dataset import sample_transitions
+from jaxomarl.diffusion import edm
 from jaxomarl.diffusion.losses import eps_loss
 from jaxomarl.diffusion.schedules import at, vp
 from jaxomarl.networks.denoisers import mixture, residual_mlp
@@ -198,8 +199,8 @@ def loss_weight(cfg: Any, t: Float[Array, "*B"]) -> Float[Array, "*B"] | None:
     """Weight of the squared error of eps; under EDM's preconditioning, the network's own error counts."""
     if cfg.score_predict == "noise":
         return None
-    alpha, sigma = vp().alpha(t), vp().sigma(t)
-    return (alpha**2 * SIGMA_DATA**2 + sigma**2) / (alpha * SIGMA_DATA) ** 2
+    noise = vp().sigma(t) / vp().alpha(t)  # EDM's sigma: eps is the error of x_0 divided by it
+    return edm.weight(noise, SIGMA_DATA) * noise**2
 
 
 def learner(cfg: Any, kind: str, models: int, net: Network, given: Callable, split: Callable, mask: Array) -> Algorithm:
