@@ -229,6 +229,11 @@ def replaced(spec, **changes):
     return dataclasses.replace(spec, **changes)
 
 
+def ruled(task, **facts):
+    """A task with other facts in its spec."""
+    return task._replace(env=task.env._replace(spec=replaced(task.env.spec, **facts)))
+
+
 def same(raw, r, known=True, behaviour=None):
     """Every value, and where episodes begin and end; `known` says whether the last successors are the true ones."""
     ends = np.cumsum(np.array(r.lengths) + 1) - 1

@@ -26,11 +26,6 @@ def spread():
     return catalog.make("mpe/spread")
 
 
-def ruled(task, **facts):
-    """A task with other facts in its spec."""
-    return task._replace(env=task.env._replace(spec=foreign.replaced(task.env.spec, **facts)))
-
-
 def write(name, path, r, task):
     """The rows in a format, every end of an episode flagged as a termination; `died` says which where it can."""
     if name == "omar":
@@ -47,7 +42,7 @@ def write(name, path, r, task):
             warnings.simplefilter("ignore")
             return foreign.minari(path.with_name(f"{path.name}-v0"), everyone)
     held = formats.read(foreign.omar(path.with_name(f"{path.name}-omar"), everyone, flags="ended"))
-    data, manifest = fit(held._replace(distinct=True), ruled(task, terminates="may"))
+    data, manifest = fit(held._replace(distinct=True), foreign.ruled(task, terminates="may"))
     assert manifest["origin"]["terminations"] == len(r.lengths), "an earlier version believed such flags"
     files.save(path, data, manifest)
     return path
@@ -79,7 +74,7 @@ def test_an_earlier_end_is_refused_with_its_row(name, tmp_path, spread):
 
 @pytest.mark.parametrize("name", [x for x in READERS if x != "jaxomarl"])
 def test_a_robot_that_falls_keeps_its_terminations(name, tmp_path, spread):
-    robot = ruled(spread, terminates="may", earliest=2)
+    robot = foreign.ruled(spread, terminates="may", earliest=2)
     path = write(name, tmp_path / "set", foreign.rows([LENGTH, 7, 9], shared=True), robot)
     _, manifest = sets.load(robot, str(path))
     at_limit = 1 if name == "minari" else 0  # it tells the two, so its termination at the limit is one
@@ -108,7 +103,7 @@ def test_the_stubs_of_a_sliced_vault_are_dropped_and_counted(flags, rules, tmp_p
     order = [3, 0, 5, 1]
     rows = slices(r, True, order)
     pick = lambda x: {k: pick(v) for k, v in x.items()} if isinstance(x, dict) else x[:, rows]
-    task = ruled(spread, terminates=rules, earliest=1 if rules == "never" else 2)
+    task = foreign.ruled(spread, terminates=rules, earliest=1 if rules == "never" else 2)
     data, manifest = fit(formats.read(foreign.vault(tmp_path / "s.vlt" / "x", pick(tree))), task)
     assert (manifest["transitions"], manifest["episodes"]) == (100, 4)
     assert ends(manifest) == [0, 4] and manifest["origin"]["unknown_successors"] == 4
@@ -125,7 +120,7 @@ def test_stubs_elsewhere_are_refused(tmp_path, spread):
     refused(lambda: fit(raw, spread), "row 50 (episode 2, step 0)", "one after 1 of 25")  # the last begins no slice
     plain = formats.read(foreign.omar(tmp_path / "o", foreign.rows([1, LENGTH]), flags="ended"))
     refused(lambda: fit(plain, spread), "row 0 (episode 0, step 0)", "one after 1 of 25")  # OMAR's are not cut so
-    falls = ruled(spread, terminates="may", earliest=1)
+    falls = foreign.ruled(spread, terminates="may", earliest=1)
     assert fit(raw, falls)[1]["transitions"] == 52, "a task that may end after one step keeps them"
 
 
@@ -146,7 +141,7 @@ def test_a_row_with_both_flags_is_read_by_the_rules(name, tmp_path, spread):
             for k in range(3):
                 file[f"episode_{k}/truncations"][-1] = True
         raw = formats.read(tmp_path / "b-v0")
-    _, manifest = fit(raw, ruled(spread, terminates="may"))
+    _, manifest = fit(raw, foreign.ruled(spread, terminates="may"))
     assert ends(manifest) == [1, 2]
     said = " ".join(manifest["origin"]["repairs"])
     assert "2 ends at the time limit of 25 steps have both flags and may be either: taken for time-outs" in said
@@ -208,7 +203,7 @@ def padded(x, filled, columns=2):
 @pytest.mark.parametrize("filled", FILLED)
 @pytest.mark.parametrize("name", ["omar", "vault", "madiff", "omiga", "minari"])
 def test_the_prey_s_padding_is_known_by_its_width(name, filled, tmp_path):
-    task = ruled(catalog.make("mpe/tag"), dialect="mpe-omar")
+    task = foreign.ruled(catalog.make("mpe/tag"), dialect="mpe-omar")
     r = foreign.rows([LENGTH, LENGTH], (16, 16, 16, 14), (2,) * 4)
     wide = r._replace(obs=[*r.obs[:3], padded(r.obs[3], filled)], after=[*r.after[:3], padded(r.after[3], filled)])
     if name != "omiga":  # its rewards are one for all
@@ -229,7 +224,7 @@ def test_the_prey_s_padding_is_known_by_its_width(name, filled, tmp_path):
 @pytest.mark.parametrize("filled", ["0", "-inf", "nan", "7", "column 7 again"])
 @pytest.mark.parametrize("name", ["omar", "vault", "madiff", "omiga", "minari"])
 def test_narrower_agents_of_a_task_of_its_own(name, filled, tmp_path, spread):
-    hopper = ruled(spread, obs_dims=(8, 9, 8), act_dims=(1, 1, 1), state_dim=25, dialect="", terminates="may")
+    hopper = foreign.ruled(spread, obs_dims=(8, 9, 8), act_dims=(1, 1, 1), state_dim=25, dialect="", terminates="may")
     r = foreign.rows([LENGTH, 9], (8, 9, 8), (1, 1, 1), shared=True)
     widen = lambda x: [padded(x[0], filled, 1), x[1], padded(x[2], filled, 1)]
     wide = r._replace(obs=widen(r.obs), after=widen(r.after))
@@ -295,7 +290,7 @@ def test_a_state_that_stays_the_reset_s_is_made_from_the_observations(name, tmp_
 
 def test_a_still_state_that_cannot_be_made_is_refused_and_a_moving_one_is_kept(tmp_path, spread):
     raw = formats.read(foreign.vault(tmp_path / "s.vlt" / "x", foreign.leaves(foreign.rows([LENGTH] * 3))))
-    task = ruled(spread, state_dim=7)
+    task = foreign.ruled(spread, state_dim=7)
     moving = np.random.default_rng(0).normal(size=(len(raw.step), 7)).astype(np.float32)
     data, manifest = fit(raw._replace(state=moving), task)
     np.testing.assert_array_equal(data.state, moving)

@@ -22,11 +22,6 @@ def spread():
     return catalog.make("mpe/spread")
 
 
-def ruled(task, **facts):
-    """A task with other facts in its spec."""
-    return task._replace(env=task.env._replace(spec=foreign.replaced(task.env.spec, **facts)))
-
-
 # --- the guess ---
 
 
@@ -85,7 +80,7 @@ def test_unknown_rules_are_said_with_the_widths(tmp_path):
 
 
 def test_a_guess_outranks_no_mismatch_and_names_the_task_that_fits(tmp_path, spread):
-    ant = ruled(
+    ant = foreign.ruled(
         spread,
         **{"obs_dims": (42,) * 4, "act_dims": (2,) * 4, "state_dim": 105, "horizon": 1000},
         **{"dialect": "mamujoco-gymnasium-v1", "terminates": "may"},
@@ -93,7 +88,9 @@ def test_a_guess_outranks_no_mismatch_and_names_the_task_that_fits(tmp_path, spr
     raw = formats.read(foreign.omar(tmp_path / "a", foreign.rows([1000], (18,) * 4, (2,) * 4)))
     text = refused(lambda: fit(raw, ant), "obs widths", "(42, 42, 42, 42)", "(18, 18, 18, 18)")
     assert "looks like" not in text
-    cheetah = ruled(ant, obs_dims=(12, 12), act_dims=(3, 3), state_dim=17)._replace(name="mamujoco/2halfcheetah")
+    cheetah = foreign.ruled(ant, obs_dims=(12, 12), act_dims=(3, 3), state_dim=17)._replace(
+        name="mamujoco/2halfcheetah"
+    )
     raw = formats.read(foreign.omar(tmp_path / "b", foreign.rows([1000], (6, 6), (3, 3)), flags="ended"))
     refused(lambda: fit(raw, cheetah), "(12, 12)", "(6, 6)", "looks like --task mamujoco/2halfcheetah:dialect=omar")
     raw = formats.read(foreign.omar(tmp_path / "c", foreign.rows([25])))
