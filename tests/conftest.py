@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+pytest_plugins = ["seconds"]
 
 # Before JAX is imported, and for the processes that tests start as well. Programs compiled in an earlier session are
 # read from disk; a torn entry (two workers at once, a killed process) fails its checksum, and JAX compiles as usual.
