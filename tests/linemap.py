@@ -2,13 +2,15 @@
 
     PYTHONPATH=tests LINEMAP=folder python -m pytest -p linemap
 
-writes one JSON a worker: {test file: {source file: [lines]}}. A program that an earlier test compiled is not traced
-again, so a line counts for the file that ran it first, and for each that runs it in another program.
+writes one JSON a worker: {test file: {"seconds": of all its tests, source file: [lines], ...}}. A program that an
+earlier test compiled is not traced again, so a line counts for the file that ran it first, and for each that runs it
+in another program.
 """
 
 import json
 import os
 import sys
+import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ class LineMap:
     def __init__(self, folder: Path) -> None:
         self.folder, self.seen = folder, defaultdict(lambda: defaultdict(set))
         self.now: dict[str, set[int]] = defaultdict(set)
+        self.seconds: dict[str, float] = defaultdict(float)
         self.watch: Any = sys.monitoring  # type: ignore[attr-defined]
         self.tool = self.watch.COVERAGE_ID
         self.watch.use_tool_id(self.tool, "linemap")
@@ -43,12 +46,18 @@ class LineMap:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Any:
-        self.now = self.seen[item.nodeid.split("::")[0]]
+        file, start = item.nodeid.split("::")[0], time.monotonic()
+        self.now = self.seen[file]
         self.watch.restart_events()
-        return (yield)
+        outcome = yield
+        self.seconds[file] += time.monotonic() - start
+        return outcome
 
     def pytest_sessionfinish(self) -> None:
-        found = {test: {file: sorted(lines) for file, lines in of.items()} for test, of in self.seen.items()}
+        found = {
+            test: {"seconds": self.seconds[test]} | {file: sorted(lines) for file, lines in of.items()}
+            for test, of in self.seen.items()
+        }
         worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
         if found:
             (self.folder / f"{worker}.json").write_text(json.dumps(found), encoding="utf-8")

@@ -1,17 +1,18 @@
 """How much the suite notices: one small fault in each of 80 lines, drawn by a seed, and what tests make of it.
 
     python tests/mutation.py draw                     # the lines and their faults
-    python tests/mutation.py run MAP OUT [--jobs 2]   # MAP: a folder of tests/linemap.py; OUT: a csv, resumed
+    python tests/mutation.py run MAP OUT   # MAP: a folder of tests/linemap.py; OUT: a csv, resumed
 
 The lines are drawn from five parts of the package, sixteen each, and every line has one fault that its syntax allows.
 A fault meets the test files that execute its line, the most specific first (those that execute the fewest lines of the
-package), until one fails; after BUDGET seconds of them it counts as a survivor. A copy of the tree is changed, never
-the tree.
+package), as many as take BUDGET seconds in the suite, until one fails; else it survives. A copy of the tree is changed,
+never the tree. `--before CSV` takes over what an earlier run found where the same tests stand.
 """
 
 import argparse
 import ast
 import csv
+import hashlib
 import json
 import os
 import random
@@ -27,7 +28,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
-SEED, EACH, BUDGET = 20261129, 16, 240.0
+SEED, EACH, BUDGET = 20261129, 16, 120.0
 PARTS = {
     "algorithms": ("algorithms",),
     "losses": ("losses", "stages", "networks", "masking.py", "optim.py"),
@@ -160,21 +161,37 @@ def draw() -> list[Fault]:
 # --- what the suite makes of them ---
 
 
-def read_map(folder: Path) -> dict[str, dict[str, set[int]]]:
-    """Test file -> source file -> lines, of all workers."""
-    found: dict[str, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
+def read_map(folder: Path) -> tuple[dict[str, dict[str, set[int]]], dict[str, float]]:
+    """Test file -> source file -> lines, of all workers; test file -> its seconds."""
+    lines: dict[str, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
+    seconds: dict[str, float] = defaultdict(float)
     for path in sorted(folder.glob("*.json")):
         for test, files in json.loads(path.read_text(encoding="utf-8")).items():
-            for file, lines in files.items():
-                found[test][file] |= set(lines)
-    return found
+            seconds[test] += files.pop("seconds")
+            for file, numbers in files.items():
+                lines[test][file] |= set(numbers)
+    return lines, seconds
 
 
-def tests_for(fault: Fault, executed: dict[str, dict[str, set[int]]]) -> list[str]:
-    """The test files that execute the line, the most specific first."""
-    size = {test: sum(map(len, files.values())) for test, files in executed.items()}
-    found = [test for test, files in executed.items() if fault.line in files.get(fault.file, ())]
-    return sorted((t for t in found if (ROOT / t).exists()), key=lambda t: (size[t], t))
+def tests_for(fault: Fault, lines: dict[str, dict[str, set[int]]], seconds: dict[str, float]) -> list[str]:
+    """The most specific test files that execute the line, as many as the budget holds and one at least."""
+    size = {test: sum(map(len, files.values())) for test, files in lines.items()}
+    executing = [
+        test for test, files in lines.items() if fault.line in files.get(fault.file, ()) and (ROOT / test).exists()
+    ]
+    chosen, spent = [], 0.0
+    for test in sorted(executing, key=lambda t: (size[t], t)):
+        if not chosen or spent + seconds[test] <= BUDGET:
+            chosen.append(test)
+            spent += seconds[test]
+    return chosen
+
+
+def digest(tests: list[str]) -> str:
+    """Of the test files and of the modules beside them that are no tests."""
+    beside = {f for t in tests for f in (ROOT / t).parent.glob("*.py") if not f.name.startswith("test_")}
+    files = {ROOT / t for t in tests} | beside | {ROOT / "tests" / "conftest.py"}
+    return hashlib.sha256(b"".join(f.read_bytes() for f in sorted(files))).hexdigest()[:12]
 
 
 def trial(fault: Fault, tests: list[str], cache: Path) -> dict[str, object]:
@@ -199,12 +216,12 @@ def trial(fault: Fault, tests: list[str], cache: Path) -> dict[str, object]:
         lines[fault.line - 1] = fault.new
         changed.write_text("\n".join(lines), encoding="utf-8")
         env = os.environ | {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
-        while ran < len(tests) and time.monotonic() - start < BUDGET:
+        while ran < len(tests):
             some = tests[ran : ran + 2]  # a process takes seconds to start, and the first often suffices
             command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *some]
             try:
                 done = subprocess.run(
-                    command, cwd=tree, env=env, capture_output=True, text=True, timeout=2 * BUDGET, check=False
+                    command, cwd=tree, env=env, capture_output=True, text=True, timeout=5 * BUDGET, check=False
                 )
             except subprocess.TimeoutExpired:
                 return {"caught": "time-out", "seconds": round(time.monotonic() - start), "files": ran + len(some)}
@@ -216,31 +233,40 @@ def trial(fault: Fault, tests: list[str], cache: Path) -> dict[str, object]:
     return {"caught": "", "seconds": round(time.monotonic() - start), "files": ran}
 
 
-def run(folder: Path, out: Path, jobs: int, cache: Path) -> None:
-    executed = read_map(folder)
-    done = list(csv.DictReader(out.open(encoding="utf-8"))) if out.exists() else []
-    finished = {(row["file"], int(row["line"]), row["new"]) for row in done}
-    todo = [f for f in draw() if (f.file, f.line, f.new.strip()) not in finished]
+def rows_of(path: Path | None) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.open(encoding="utf-8"))) if path and path.exists() else []
+
+
+def run(folder: Path, out: Path, jobs: int, cache: Path, before: Path | None) -> None:
+    """Try every fault that OUT does not have yet, and say how many are caught."""
+    lines, seconds = read_map(folder)
+    identity = lambda row: (row["file"], int(row["line"]), row["new"])
+    finished = {identity(row) for row in rows_of(out)}
+    known = {(*identity(row), row["digest"]): row for row in rows_of(before)}
 
     def one(fault: Fault) -> None:
-        tests = tests_for(fault, executed)
-        result = trial(fault, tests, cache)
-        row = fault._asdict() | {"old": fault.old.strip(), "new": fault.new.strip(), "candidates": len(tests)} | result
+        tests = tests_for(fault, lines, seconds)
+        row = fault._asdict() | {"old": fault.old.strip(), "new": fault.new.strip()}
+        row |= {"tests": " ".join(tests), "digest": digest(tests)}
+        row = known.get((*identity(row), row["digest"])) or row | trial(fault, tests, cache)
         new = not out.exists()
         with out.open("a", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, row)
             if new:
                 writer.writeheader()
             writer.writerow(row)
-        print(f"{row['caught'] or 'SURVIVES':60.60} {row['seconds']:>4} s  {fault.file}:{fault.line} {fault.kind}")
+        print(
+            f"{row['caught'] or 'SURVIVES':60.60} {row['seconds']:>4} s  {fault.file}:{fault.line} {fault.kind}",
+            flush=True,
+        )
 
-    if not done and todo:
-        one(todo.pop(0))  # the header
+    todo = [f for f in draw() if identity(f._asdict() | {"new": f.new.strip()}) not in finished]
+    if not finished and todo:
+        one(todo.pop(0))  # writes the header
     with ThreadPoolExecutor(jobs) as pool:
         list(pool.map(one, todo))
-    rows = list(csv.DictReader(out.open(encoding="utf-8")))
-    caught = sum(bool(row["caught"]) for row in rows)
-    print(f"{caught} of {len(rows)} faults are caught ({caught / len(rows):.0%})")
+    caught = [bool(row["caught"]) for row in rows_of(out)]
+    print(f"{sum(caught)} of {len(caught)} faults are caught ({sum(caught) / len(caught):.0%})")
 
 
 def main() -> None:
@@ -252,12 +278,13 @@ def main() -> None:
     running.add_argument("out", type=Path)
     running.add_argument("--jobs", type=int, default=2)
     running.add_argument("--cache", type=Path, default=ROOT / ".pytest_cache" / "xla", help="compiled programs")
+    running.add_argument("--before", type=Path, help="the csv of an earlier run")
     args = parser.parse_args()
     if args.command == "draw":
         for f in draw():
             print(f"{f.file}:{f.line} {f.kind}\n  - {f.old.strip()}\n  + {f.new.strip()}")
     else:
-        run(args.map, args.out, args.jobs, args.cache.resolve())
+        run(args.map, args.out, args.jobs, args.cache.resolve(), args.before)
 
 
 if __name__ == "__main__":
