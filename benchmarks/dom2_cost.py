@@ -23,9 +23,9 @@ import tyro
 
 from benchmarks.report import alone, markdown, report, short
 from benchmarks.work import peak, reset_peak
+from jaxomarl.api import plan, runtime
+from jaxomarl.api.plan import Group
 from jaxomarl.base import Past, refuse
-from jaxomarl.cli import api, runtime
-from jaxomarl.cli.plan import Group
 from jaxomarl.data.stats import statistics as data_statistics
 from jaxomarl.training import evaluation, sharding
 from jaxomarl.training.runner import Job, Program
@@ -61,7 +61,7 @@ def measure(system: str, runs: int, flags: Flags) -> dict[str, Any]:
     """The line of a system and R."""
     changed = {"chunk": [flags.chunk]} | ({"thresholds": [""]} if system == "dom2" else {})
     asked = ([system], [flags.task], [flags.data], runs, "", changed, flags.rows, EPISODES, flags.scale)
-    (group,) = api.resolve(*asked)
+    (group,) = plan.resolve(*asked)
     reset_peak()
     program, step, play, held = compiled(group)
     rounds = range(1, flags.chunks + 1)

@@ -23,8 +23,8 @@ import tyro
 from benchmarks.report import columns, report, short
 from benchmarks.sizes import size
 from benchmarks.updates import Cell, untrained
+from jaxomarl.api import runtime
 from jaxomarl.base import refuse
-from jaxomarl.cli import runtime
 
 COLUMNS = ("kernel", "calls", "milliseconds", "share")
 

@@ -27,8 +27,8 @@ from benchmarks.report import cores, markdown, report, short
 from benchmarks.sizes import Size, size
 from benchmarks.twins_check import Guide, followed
 from benchmarks.work import GIB
+from jaxomarl.api import runtime
 from jaxomarl.base import JaxomarlError, Past, refuse
-from jaxomarl.cli import runtime
 
 STAGES = {"critic": ("omsd", 0), "scores-conditional": ("omsd", 1), "policy": ("omsd", 2), "dom2": ("dom2", 0)}
 """A stage as it is asked for -> its system and its place there."""

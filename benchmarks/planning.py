@@ -26,8 +26,8 @@ from benchmarks.environments import take_turns
 from benchmarks.report import markdown, report, short
 from benchmarks.reverse_process import MIB, Timed
 from jaxomarl.algorithms import dof_trajectory, madiff
+from jaxomarl.api import runtime
 from jaxomarl.base import Spec, refuse
-from jaxomarl.cli import runtime
 from jaxomarl.data.catalog import load
 from jaxomarl.envs.catalog import make
 from jaxomarl.stages import planning

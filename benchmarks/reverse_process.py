@@ -25,8 +25,8 @@ import tyro
 
 from benchmarks.environments import Cell, take_turns
 from benchmarks.report import markdown, report, short
+from jaxomarl.api import runtime
 from jaxomarl.base import Denoise, refuse
-from jaxomarl.cli import runtime
 from jaxomarl.diffusion.consistency import consistency, consistent
 from jaxomarl.diffusion.factorise import ALONE, NOISE, composed, factorisation
 from jaxomarl.diffusion.guidance import clipped

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxomarl.api import plan
 from jaxomarl.base import Dataset, Environment, Episodes, Past, Spec, System, refuse
-from jaxomarl.cli import plan
 from jaxomarl.data import catalog as data_catalog
 from jaxomarl.data.dataset import pack
 from jaxomarl.data.stats import identity

@@ -29,8 +29,8 @@ from benchmarks.report import markdown, report, short
 from benchmarks.reverse_process import MIB, Timed
 from benchmarks.sizes import random_data
 from jaxomarl.algorithms import coda, maddpg
+from jaxomarl.api import runtime
 from jaxomarl.base import Past, Spec, refuse
-from jaxomarl.cli import runtime
 from jaxomarl.data import cdf
 from jaxomarl.data.stats import identity
 from jaxomarl.diffusion.policy_guidance import strengths, towards

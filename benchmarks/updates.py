@@ -30,8 +30,8 @@ from benchmarks.report import alone, markdown, report, short
 from benchmarks.sizes import Size, size
 from benchmarks.work import GIB, ceiling, operations, peak, reset_peak, weigh
 from jaxomarl.algorithms import REGISTRY
+from jaxomarl.api import runtime
 from jaxomarl.base import JaxomarlError, Past, refuse
-from jaxomarl.cli import runtime
 from jaxomarl.numerics import precision
 from jaxomarl.training import sharding
 from jaxomarl.training.library import Identity

@@ -22,8 +22,8 @@ import tyro
 
 from benchmarks.dom2_cost import compiled, timed
 from benchmarks.report import markdown, report, short
+from jaxomarl.api import plan, runtime
 from jaxomarl.base import JaxomarlError, refuse
-from jaxomarl.cli import api, runtime
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("mujoco", "jaxmarl", "orbax", "tensorflow_probability", "torch", "tensorflow")
@@ -95,7 +95,7 @@ def sweep(flags: Flags) -> Iterator[dict[str, Any]]:
 def evaluation(flags: Flags) -> Iterator[dict[str, Any]]:
     """How long R seeds of a clone take for their episodes of spread."""
     asked = (["bc"], ["mpe/spread"], ["random"], flags.seeds, "", None, 10_000, flags.episodes, 1.0)
-    (group,) = api.resolve(*asked)
+    (group,) = plan.resolve(*asked)
     _, _, play, _ = compiled(group)
     play(0)
     seconds = [timed(play, k) for k in range(flags.repeats)]

@@ -10,7 +10,7 @@ import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxomarl.cli.api import load, train
+    from jaxomarl.api.train import load, train
 
 try:
     __version__ = importlib.metadata.version("jaxomarl")
@@ -23,7 +23,7 @@ __all__ = ["__version__", "load", "train"]
 def __getattr__(name: str) -> Any:
     """Import what a name needs when it is asked for, so that `import jaxomarl` costs nothing."""
     if name in ("load", "train"):
-        from jaxomarl.cli import api
+        from jaxomarl.api import train
 
-        return getattr(api, name)
+        return getattr(train, name)
     raise AttributeError(f"module 'jaxomarl' has no attribute {name!r}")

@@ -16,3 +16,8 @@ def user_path(path: str | os.PathLike[str]) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise refuse("path", "a home folder", str(path), f"{error} Write it in full.") from None
+
+
+def folder_name(*parts: object) -> str:
+    """A folder's name from a task, a quality and what else tells two of them apart."""
+    return "-".join(map(str, parts)).translate(str.maketrans("/:=, ", "-----"))

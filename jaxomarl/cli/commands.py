@@ -11,27 +11,15 @@ from typing import Annotated, Any
 
 import tyro
 
+from jaxomarl.api import behaviours, collect, directions, plan, provenance, render, runtime, session
+from jaxomarl.api.evaluate import evaluate
+from jaxomarl.api.progress import Lines, clock
+from jaxomarl.api.seeds import parse_seeds
 from jaxomarl.base import JaxomarlError, refuse
-from jaxomarl.cli import (
-    api,
-    behaviours,
-    collect,
-    directions,
-    dry_run,
-    plan,
-    render,
-    reproduce,
-    resumed,
-    runtime,
-    session,
-    table2,
-)
 from jaxomarl.cli import data as data_sets
+from jaxomarl.cli import dry_run, reproduce
 from jaxomarl.cli.data_flags import Data
-from jaxomarl.cli.evaluate import evaluate
 from jaxomarl.cli.parsing import parse
-from jaxomarl.cli.progress import Lines, clock
-from jaxomarl.cli.seeds import parse_seeds
 from jaxomarl.cli.signals import CODES
 from jaxomarl.presets import find
 from jaxomarl.results import figures, tables
@@ -106,9 +94,7 @@ class Train(Common):
 class Reproduce:
     """Make a paper's table again, ours beside the published numbers."""
 
-    table: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TABLE")]
-    """omsd-table1, 2; dom2-table1, 2, 3, 4, 7, 8, 9; dom2-fig5, 7; dof-games, -policies, -planners; coda-games,
-    -steering, -fidelity, -table1."""
+    table: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TABLE", help=reproduce.NAMES)]
     seeds: str = "16"
     systems: tuple[str, ...] = ()
     """Rows of the table; empty: all of ours. omsd-table1 takes neither this nor what follows, up to --cfg."""
@@ -301,9 +287,9 @@ def overridden(cfg: Any) -> dict[str, Any]:
     return {k: v for k, v in chosen.items() if v}
 
 
-def wanted(asked: Reproduce, stop: Stop) -> table2.Asked:
+def wanted(asked: Reproduce, stop: Stop) -> reproduce.Asked:
     """What `reproduce` was asked for."""
-    return table2.Asked(
+    return reproduce.Asked(
         parse_seeds(asked.seeds),
         asked.scale,
         asked.out or Path("runs") / asked.table,
@@ -326,7 +312,7 @@ def sweep(asked: Any, stop: Stop) -> None:
     systems, tasks = (asked.systems, asked.tasks) if several else ((asked.system,), (asked.task,))
     data = asked.data if several else ((asked.data,) if asked.data else ())
     overrides = overridden(asked.cfg)
-    groups = api.resolve(
+    groups = plan.resolve(
         systems,
         tasks,
         data,
@@ -353,7 +339,7 @@ def sweep(asked: Any, stop: Stop) -> None:
         return
     with session.locked(out):
         session.open_folder(out, settings, asked.resume, asked.overwrite)
-        resumed.tell(groups, out)
+        provenance.tell(groups, out)
         print(
             f"{len(groups)} group(s), {sum(len(g.seeds) for g in groups)} runs, preset {preset}, into {out}",
             file=sys.stderr,

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import jax
 
+from jaxomarl.api.plan import Group
 from jaxomarl.base import Dataset, Past
-from jaxomarl.cli.plan import Group
 from jaxomarl.data.stats import identity
 from jaxomarl.results import tables
 

@@ -28,12 +28,14 @@ LEVEL = {
     "jaxomarl.algorithms": 3,
     "jaxomarl.training": 3,
     "jaxomarl.results": 3,
-    "jaxomarl.presets": 4,
-    "jaxomarl.cli": 4,
-    "jaxomarl": 5,  # the face: `import jaxomarl`
-    "jaxomarl.__main__": 5,
-    "experiments": 5,
-    "benchmarks": 5,
+    "jaxomarl.presets": 3,
+    "jaxomarl.api": 4,
+    "jaxomarl.papers": 5,
+    "jaxomarl.cli": 6,
+    "jaxomarl": 7,  # the face: `import jaxomarl`
+    "jaxomarl.__main__": 7,
+    "experiments": 7,
+    "benchmarks": 7,
 }
 """A unit of the house (a module or a package) -> its level."""
 
@@ -44,8 +46,8 @@ ONLY = {
 }
 """A unit that may import less than all that lies below it."""
 
-SIDEWAYS = {("jaxomarl.cli", "jaxomarl.presets")}
-"""The command line reads the presets; a preset knows no command line."""
+BY_NAME = {"jaxomarl.papers": "jaxomarl.cli.reproduce"}
+"""A unit -> the one module outside of it that may import it: papers are made by the command `reproduce` alone."""
 
 PLANTED = {
     "upward": ("jaxomarl/losses/td.py", "import jaxomarl.stages.critic"),
@@ -58,11 +60,17 @@ PLANTED = {
         "jaxomarl/base.py",
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import jaxomarl.cli",
     ),
+    "upward, papers": ("jaxomarl/api/__init__.py", "import jaxomarl.papers"),
+    "upward, the command line": ("jaxomarl/papers/cells.py", "from jaxomarl.cli import main"),
+    "upward, from what a program calls": ("jaxomarl/api/__init__.py", "from jaxomarl.cli import main"),
     "upward, the face": ("jaxomarl/cli/__init__.py", "import jaxomarl"),
     "upward, out of the package": ("jaxomarl/cli/__init__.py", "import experiments.sweep"),
     "sideways": ("jaxomarl/data/dataset.py", "from jaxomarl.envs import rollout"),
     "sideways, level 3": ("jaxomarl/training/runner.py", "from jaxomarl import results"),
-    "a preset that knows the command line": ("jaxomarl/presets/__init__.py", "import jaxomarl.cli"),
+    "sideways, a preset that knows the systems": ("jaxomarl/presets/__init__.py", "import jaxomarl.algorithms"),
+    "a preset that knows what a program calls": ("jaxomarl/presets/__init__.py", "import jaxomarl.api"),
+    "a command that knows a paper": ("jaxomarl/cli/commands.py", "from jaxomarl.papers import cells"),
+    "a benchmark that knows a paper": ("benchmarks/whole.py", "from jaxomarl.papers.cells import X"),
     "an algorithm that imports another": ("jaxomarl/algorithms/iql.py", "from jaxomarl.algorithms.bc import X"),
     "an algorithm that imports the registry": ("jaxomarl/algorithms/iql.py", "from . import REGISTRY"),
     "training that knows a task": ("jaxomarl/training/runner.py", "from jaxomarl.envs import games"),
@@ -75,13 +83,16 @@ PLANTED = {
 """What is wrong -> (file, its text)."""
 
 ALLOWED = {
-    "jaxomarl/__init__.py": "from jaxomarl.base import X\ndef __getattr__(name):\n    from jaxomarl.cli import main",
+    "jaxomarl/__init__.py": "from jaxomarl.base import X\ndef __getattr__(name):\n    from jaxomarl.api import train",
     "jaxomarl/config.py": "from jaxomarl.base import X",
     "jaxomarl/losses/td.py": "import jax\nfrom . import expectile\nfrom ..base import X",
     "jaxomarl/stages/critic.py": "from jaxomarl.losses import td\nfrom jaxomarl.data.dataset import X",
     "jaxomarl/algorithms/__init__.py": "from jaxomarl.algorithms import bc, iql\nfrom jaxomarl.base import X",
     "jaxomarl/training/runner.py": "from jaxomarl.envs import rollout\nfrom jaxomarl.envs.rollout import X",
-    "jaxomarl/cli/__init__.py": "from jaxomarl import algorithms, presets, training",
+    "jaxomarl/api/__init__.py": "from jaxomarl import algorithms, presets, training",
+    "jaxomarl/papers/cells.py": "from jaxomarl import api, presets\nfrom jaxomarl.papers import dof",
+    "jaxomarl/cli/__init__.py": "from jaxomarl import api, presets\nfrom jaxomarl.cli import commands",
+    "jaxomarl/cli/reproduce.py": "from jaxomarl import papers\nfrom jaxomarl.papers.cells import X",
     "experiments/sweep.py": "import jaxomarl\nfrom jaxomarl.cli import main",
 }
 
@@ -153,7 +164,9 @@ def wrong(source: str, target: str, eager: bool) -> str | None:
         return None if inside else "leads from an algorithm to another, or to the registry"
     if a in ONLY and not any(target == allowed or target.startswith(f"{allowed}.") for allowed in ONLY[a]):
         return f"is none of those that {a} may have"
-    if (a, b) in SIDEWAYS or (a in FOUNDATION and b in FOUNDATION):
+    if source != BY_NAME.get(b, source) and LEVEL[b] < LEVEL[a]:
+        return f"is for {BY_NAME[b]} alone"
+    if a in FOUNDATION and b in FOUNDATION:
         return None
     if b == "jaxomarl" and a in ("jaxomarl.__main__", "experiments", "benchmarks"):
         return None
@@ -199,7 +212,8 @@ def violations(root: Path) -> list[str]:
 def plant(root: Path, files: dict[str, str]) -> None:
     """A small house of empty modules, and `files` in it."""
     names = [
-        *("base", "config", "cli/__init__", "presets/__init__", "results/__init__", "results/store", "losses/__init__"),
+        *("base", "config", "presets/__init__", "results/__init__", "results/store", "losses/__init__", "api/__init__"),
+        *("papers/__init__", "papers/cells", "papers/dof/__init__", "cli/__init__", "cli/commands", "cli/reproduce"),
         *("losses/td", "losses/expectile", "data/__init__", "data/dataset", "envs/__init__", "envs/rollout"),
         *("envs/games", "stages/__init__", "stages/critic", "algorithms/__init__", "algorithms/bc", "algorithms/iql"),
         *("training/__init__", "training/runner", "__init__"),

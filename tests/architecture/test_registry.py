@@ -1,11 +1,18 @@
-"""Every system of the registry has its file, its preset and its row in the README; and nothing there is left over."""
+"""Every system of the registry has its file, its preset and its row in the README; and nothing there is left over.
+
+Every table and figure that `reproduce` makes has its function, its sentence in `--help` and its row in the README.
+"""
 
 import sys
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from jaxomarl.algorithms import REGISTRY
 from jaxomarl.base import System
+from jaxomarl.cli import commands
+from jaxomarl.papers import REPRODUCTIONS
 from jaxomarl.presets import PRESETS
 
 ROOT = Path(__file__).parents[2]
@@ -47,3 +54,33 @@ def test_every_system_has_a_preset_and_every_preset_systems():
     assert set(REGISTRY) - named == set(), "systems without a preset"
     assert named - set(REGISTRY) == set(), "presets of systems that do not exist"
     assert [name for name, preset in PRESETS.items() if not preset.systems] == []
+
+
+# --- what `reproduce` makes ---
+
+
+def reproduced_in_the_readme() -> set[str]:
+    """The names in backticks in the first cells of the README's table of reproductions."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = text.partition("## Reproduce\n")[2].partition("\n## ")[0]
+    cells = [line.split("|")[1] for line in section.splitlines() if line.startswith("|")]
+    return {name for cell in cells for name in cell.split("`")[1::2]}
+
+
+def test_the_readme_lists_what_reproduce_makes_and_nothing_else():
+    assert reproduced_in_the_readme() == set(REPRODUCTIONS)
+
+
+@pytest.mark.parametrize("name", REPRODUCTIONS)
+def test_every_reproduction_has_its_function_and_one_sentence(name):
+    entry = REPRODUCTIONS[name]
+    assert callable(entry.load())
+    assert entry.about.endswith(".") and ". " not in entry.about
+
+
+def test_help_lists_every_reproduction_with_its_sentence(capsys):
+    with pytest.raises(SystemExit):
+        commands.run("reproduce", ["--help"])
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for name, entry in REPRODUCTIONS.items():
+        assert f"{name}: {entry.about}" in shown

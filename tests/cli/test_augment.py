@@ -9,9 +9,12 @@ import shutil
 import numpy as np
 import pytest
 
+from jaxomarl.api import plan, session
+from jaxomarl.api.train import load, train
 from jaxomarl.base import JaxomarlError
-from jaxomarl.cli import api, commands, plan, reproduce, session
-from jaxomarl.cli.cells import Asked
+from jaxomarl.cli import commands
+from jaxomarl.papers import REPRODUCTIONS
+from jaxomarl.papers.cells import Asked
 from jaxomarl.results import store
 from jaxomarl.training.runner import Interrupted, Program, Progress
 
@@ -124,7 +127,7 @@ def test_one_generator_serves_all_bases_and_pulls(sweep):
 
 def groups():
     given = {**{k: [v] for k, v in settings("bc+coda").items()}, "augment_lambda": list(PULLS)}
-    return api.resolve(["bc"], [TASK], [], 2, "", given, 300, 2, augment="coda", final_episodes=2)
+    return plan.resolve(["bc"], [TASK], [], 2, "", given, 300, 2, augment="coda", final_episodes=2)
 
 
 def test_resuming_is_bitwise(sweep, tmp_path):
@@ -145,7 +148,7 @@ def test_resuming_is_bitwise(sweep, tmp_path):
 
 def test_the_policy_is_loaded_without_its_rows(sweep):
     run = next(r for r in store.find_runs([sweep[0]]) if r.info["system"] == "bc+coda")
-    action = np.asarray(api.load(run.path).act(np.ones((2, 1))))
+    action = np.asarray(load(run.path).act(np.ones((2, 1))))
     last = [r for r in store.read_rows(run.path / "returns.csv") if r.metric == "action_1"][-1]
     assert action.shape == (2, 1) and action[0, 0] == pytest.approx(last.value, abs=1e-6)
     assert (run.path / "policy.safetensors").stat().st_size < 10_000
@@ -154,7 +157,7 @@ def test_the_policy_is_loaded_without_its_rows(sweep):
 def test_a_finished_generator_is_judged_without_training_it_again(sweep, tmp_path):
     given = {k: [v] for k, v in settings("bc+coda").items()}
     asked = Asked([0, 1], 1.0, tmp_path, lambda: False, ("bc+coda",), (TASK,), (), 0, 300, given, sweep[0])
-    text = reproduce.TABLES["coda-fidelity"](asked)
+    text = REPRODUCTIONS["coda-fidelity"].load()(asked)
     assert not list(tmp_path.rglob("executed")) and "64 windows, 0.0% dropped" in text
     rows = {cells[1].strip(): cells[2:-1] for line in text.splitlines() if len(cells := line.split("|")) == 6}
     ours, floor, still = (x.strip() for x in rows["reward: error, median"])
@@ -174,7 +177,7 @@ def test_a_finished_generator_is_judged_without_training_it_again(sweep, tmp_pat
 )
 def test_what_cannot_be_judged_is_refused(tmp_path, more, word):
     with pytest.raises(JaxomarlError, match=word):
-        reproduce.TABLES["coda-fidelity"](Asked([0], 1.0, tmp_path, lambda: False, **{"tasks": (TASK,), **more}))
+        REPRODUCTIONS["coda-fidelity"].load()(Asked([0], 1.0, tmp_path, lambda: False, **{"tasks": (TASK,), **more}))
 
 
 def test_too_many_dropped_rows_stop_the_run():
@@ -204,7 +207,7 @@ def test_too_many_dropped_rows_stop_the_run():
 )
 def test_bad_input(system, augment, changed, words):
     with pytest.raises(JaxomarlError) as error:
-        api.resolve([system], [TASK], [], 1, "", changed, 40, 1, augment=augment)
+        plan.resolve([system], [TASK], [], 1, "", changed, 40, 1, augment=augment)
     assert [w for w in words if w not in str(error.value)] == [], str(error.value)
 
 
@@ -216,7 +219,7 @@ def test_four_bases_and_the_other_augmentations(tmp_path):
     assert code == 0 and all(traced[s] == 1 for s in systems)
     follows(tmp_path / "four", systems)
     for kind in ("synther", "eaq"):
-        done = api.train(
+        done = train(
             "bc", TASK, seeds=2, augment=kind, rows=300, episodes=2, final_episodes=2, **settings(f"bc+{kind}")
         )
         assert done.records[0].system == f"bc+{kind}" and np.isfinite(done.records[0].mean)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from jaxomarl.api.seeds import parse_seeds
 from jaxomarl.base import JaxomarlError
 from jaxomarl.cli import commands
-from jaxomarl.cli.seeds import parse_seeds
 from jaxomarl.training.runner import Interrupted
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +23,7 @@ def no_training(monkeypatch, tmp_path):
     def train(*args, **kwargs):
         raise AssertionError("the mistake was not noticed: training has begun")
 
-    monkeypatch.setattr("jaxomarl.cli.session.train_groups", train)
+    monkeypatch.setattr("jaxomarl.api.session.train_groups", train)
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")  # leave the devices of this process as they are
     monkeypatch.chdir(tmp_path)
     yield
@@ -57,7 +57,7 @@ def taken(monkeypatch, tmp_path):
         raise Interrupted
 
     with monkeypatch.context() as patch:
-        patch.setattr("jaxomarl.cli.session.train_groups", stopped)
+        patch.setattr("jaxomarl.api.session.train_groups", stopped)
         assert commands.run("sweep", list(flags)) == 130
     return flags
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from jaxomarl.algorithms import REGISTRY
+from jaxomarl.api import plan
 from jaxomarl.base import JaxomarlError
-from jaxomarl.cli import commands, dry_run, plan
+from jaxomarl.cli import commands, dry_run
 from jaxomarl.data.catalog import load
 from jaxomarl.envs.catalog import make
 

@@ -8,8 +8,10 @@ import pytest
 
 import jaxomarl
 from jaxomarl.algorithms import REGISTRY
+from jaxomarl.api import plan
 from jaxomarl.base import JaxomarlError
-from jaxomarl.cli import api, commands, plan, table2
+from jaxomarl.cli import commands
+from jaxomarl.papers.omsd import table2
 from jaxomarl.presets import PRESETS, find
 from jaxomarl.presets.particle import TABLE
 from jaxomarl.results.store import read_json
@@ -149,10 +151,10 @@ def test_scale_shrinks_steps_and_widths_together_and_leaves_what_was_given():
 
 
 def test_an_override_goes_to_the_systems_that_have_it():
-    groups = api.resolve(["bc", "iql"], ["games/bandit"], seeds=1, rows=50, overrides={"temperature": [1.0, 2.0]})
+    groups = plan.resolve(["bc", "iql"], ["games/bandit"], seeds=1, rows=50, overrides={"temperature": [1.0, 2.0]})
     assert [(g.name, len(g.cfgs)) for g in groups] == [("bc", 1), ("iql", 2)]
     with pytest.raises(JaxomarlError, match="beta"):
-        api.resolve(["bc", "iql"], ["games/bandit"], seeds=1, rows=50, overrides={"beta": [1.0]})
+        plan.resolve(["bc", "iql"], ["games/bandit"], seeds=1, rows=50, overrides={"beta": [1.0]})
 
 
 def test_an_online_system_trains_without_data(tmp_path):

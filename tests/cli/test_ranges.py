@@ -6,9 +6,9 @@ import math
 import pytest
 
 from jaxomarl.algorithms import REGISTRY, coda
+from jaxomarl.api.plan import find_system
 from jaxomarl.base import JaxomarlError
 from jaxomarl.cli import commands
-from jaxomarl.cli.plan import find_system
 from jaxomarl.config import Interval, check_fields, config, flag, static, traced
 from jaxomarl.envs.catalog import make
 from jaxomarl.presets import PRESETS

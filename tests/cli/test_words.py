@@ -9,10 +9,11 @@ import jax
 import pytest
 
 import jaxomarl
+from jaxomarl.api import provenance, runtime
+from jaxomarl.api.spoken import in_python
 from jaxomarl.base import JaxomarlError
-from jaxomarl.cli import commands, provenance, runtime
+from jaxomarl.cli import commands
 from jaxomarl.cli.parsing import expanded, parse
-from jaxomarl.cli.spoken import in_python
 from jaxomarl.data import catalog, files
 from jaxomarl.envs.catalog import make
 from jaxomarl.paths import user_path

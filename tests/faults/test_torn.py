@@ -280,6 +280,6 @@ def test_overwrite_keeps_the_folder_locked_while_it_trains(copy, monkeypatch):
         seen.append(sorted(p.name for p in out.iterdir()))
         raise OSError("enough")
 
-    monkeypatch.setattr("jaxomarl.cli.session.train_groups", train)
+    monkeypatch.setattr("jaxomarl.api.session.train_groups", train)
     assert run(copy, "--overwrite")[0] == 74
     assert seen == [[".lock", "sweep.json"]]

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from jaxomarl.base import Batch, Observation, Spec
-from jaxomarl.cli import reproduce
-from jaxomarl.cli.reproduce import SYSTEMS
 from jaxomarl.optim import create
+from jaxomarl.papers.omsd import table1
+from jaxomarl.papers.omsd.table1 import SYSTEMS
 from jaxomarl.stages import extraction
 from jaxomarl.stages.extraction import Extracted
 
@@ -34,7 +34,7 @@ def second(std):
     """A data std's half of the table as the command makes it, through the runner; long loops want XLA's passes."""
     jax.config.update("jax_disable_most_optimizations", False)
     try:
-        return {row["beta"]: row for row in reproduce.second_table(lambda *_: None, (f"std{std}",))}
+        return {row["beta"]: row for row in table1.second_table(lambda *_: None, (f"std{std}",))}
     finally:
         jax.config.update("jax_disable_most_optimizations", os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1")
 
@@ -91,9 +91,9 @@ def flow(name, std, betas):
 
     def one(beta, start, key):
         options = {"weighting": "score", "t_min": 0.02, "t_max": 0.02, "beta_convention": "normalised"}
-        cfg = reproduce.paper_code(name, 0.0, policy_lr=RATE, policy_steps=STEPS, policy_batch=BATCH, **options)
+        cfg = table1.paper_code(name, 0.0, policy_lr=RATE, policy_steps=STEPS, policy_batch=BATCH, **options)
         cfg = dataclasses.replace(cfg, beta=beta)
-        (stage,) = reproduce.exact_system(name, std).pipeline(SPEC, cfg, None)
+        (stage,) = table1.exact_system(name, std).pipeline(SPEC, cfg, None)
         joint, tx = name == "brpo-jal", extraction.optimiser(cfg)
         bias = jnp.arctanh(start)
         if joint:

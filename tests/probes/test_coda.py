@@ -11,11 +11,11 @@ from alone import jit
 
 from jaxomarl.algorithms import coda, maddpg, td3_bc
 from jaxomarl.base import Episodes, JaxomarlError, Spec, Window
-from jaxomarl.cli import coda_games
 from jaxomarl.data.dataset import pack
 from jaxomarl.data.stats import identity
 from jaxomarl.data.windows import sample_windows
 from jaxomarl.envs.polynomial import ascend, brud_gradient, polynomial, twin_peaks_brud_fixed_point
+from jaxomarl.papers.coda import games
 from jaxomarl.stages import augmented as stage_of
 from jaxomarl.stages.synthetic import Generator, Trained, columns, fitted
 
@@ -340,7 +340,7 @@ def test_a_base_without_a_policy_is_refused(data):
 def test_learning_from_data_has_the_gradient_of_its_moments():
     """Rows 17 and 18: the batch's mean of dR/da_i is `brud_gradient` of its moments, constant for R = x y."""
     batch = jax.random.uniform(jax.random.key(0), (500, 2), minval=-0.8, maxval=1.0)
-    for weights in coda_games.GAMES.values():
+    for weights in games.GAMES.values():
         for theta in jnp.array([[-0.64, 0.65], [0.3, 0.9]]):
             value = lambda t, i, w=weights: polynomial(batch.at[:, i].set(t), *w).mean()
             want = [jax.grad(value)(theta[i], i) for i in (0, 1)]
@@ -353,21 +353,21 @@ def test_learning_from_data_has_the_gradient_of_its_moments():
 
 def test_rows_of_the_present_policy_make_it_online_ascent(monkeypatch):
     """D.4's oracle: where synthetic actions are the policy's own, paths are gradient ascent's; D.7's measurements."""
-    monkeypatch.setattr(coda_games, "LONG", 60)
-    monkeypatch.setattr(coda_games, "SHORT", 60)
-    monkeypatch.setattr(coda_games, "ROWS", 50)
+    monkeypatch.setattr(games, "LONG", 60)
+    monkeypatch.setattr(games, "SHORT", 60)
+    monkeypatch.setattr(games, "ROWS", 50)
     exact = lambda key, model, told, each: jnp.repeat(told[:, None, :2], each, axis=1)
-    monkeypatch.setattr(coda_games, "sampled", exact)
-    model = coda_games.Made((), None, jnp.array([0.0, 1.0]))
+    monkeypatch.setattr(games, "sampled", exact)
+    model = games.Made((), None, jnp.array([0.0, 1.0]))
     pools = jnp.stack([jnp.full((50, 2), c) for c in (0.1, -0.2, 0.0)])
     keys = jax.vmap(jax.random.key)(jnp.arange(2))
-    paths = jit(lambda w: coda_games.learn(keys, model, pools, w))(jnp.array([0.0, 0.0, 1.0]))
+    paths = jit(lambda w: games.learn(keys, model, pools, w))(jnp.array([0.0, 0.0, 1.0]))
     ours = np.asarray(paths[3, 0])
-    np.testing.assert_allclose(ours[0], coda_games.START, rtol=1e-6)
+    np.testing.assert_allclose(ours[0], games.START, rtol=1e-6)
     np.testing.assert_allclose(ours[11], (-0.188, 0.217), atol=2e-3)
     np.testing.assert_allclose(ours[41], (0.240, 0.258), atol=2e-3)
     np.testing.assert_allclose(ours[60], (1.0, 1.0), atol=1e-6)
-    theta = jnp.asarray(coda_games.START)
+    theta = jnp.asarray(games.START)
     for _ in range(20):
         theta = ascend(theta, brud_gradient(theta, jnp.array([0.1, 0.1]), 0.0, 0.0, 0.0, 1.0))
     np.testing.assert_allclose(paths[0, 1, 20], theta, atol=1e-5)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from jaxomarl.algorithms import REGISTRY, dof_trajectory, madiff
+from jaxomarl.api.policy import Policy, shapes
 from jaxomarl.base import Environment, Episodes, JaxomarlError, Observation, Spec, TimeStep
-from jaxomarl.cli.policy import Policy, shapes
 from jaxomarl.data.dataset import pack
 from jaxomarl.envs.rollout import episode
 from jaxomarl.stages import plan_models, planner, targets

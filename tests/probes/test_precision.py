@@ -6,8 +6,8 @@ import numpy as np
 import optax
 import pytest
 
+from jaxomarl.api import runtime, session
 from jaxomarl.base import JaxomarlError
-from jaxomarl.cli import runtime, session
 from jaxomarl.diffusion.losses import eps_loss
 from jaxomarl.diffusion.schedules import vp
 from jaxomarl.networks.denoisers import residual_mlp

@@ -1,0 +1,126 @@
+"""Which code and data made a result, and why `--resume` reuses nothing: both compared with what is asked for now."""
+
+import contextlib
+import functools
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jaxomarl.base
+from jaxomarl.api.plan import Group
+from jaxomarl.base import JaxomarlError
+from jaxomarl.config import static_fields
+from jaxomarl.results import store
+
+PACKAGES = ("jaxomarl", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+PACKAGE = Path(jaxomarl.base.__file__).resolve().parent
+
+
+@functools.cache
+def source(package: Path = PACKAGE) -> dict[str, Any]:
+    """{"commit", "dirty"} where the package lies in a checkout of its own repository, else {}.
+
+    A repository around it that does not track the package (an environment within another project)
+    is none of its own. `dirty` says whether a file of the package differs from the commit.
+    """
+    if _git(package, "ls-files", "--error-unmatch", "base.py") is None:
+        return {}
+    top = _git(package, "rev-parse", "--show-toplevel")
+    commit = _git(package, "rev-parse", "HEAD")
+    if not top or not commit or Path(top).resolve() != package.parent:
+        return {}
+    return {"commit": commit, "dirty": _git(package, "status", "--porcelain", "--", ".") != ""}
+
+
+def _git(folder: Path, *words: str) -> str | None:
+    """What git says in a folder; None where it fails, is not there, or takes too long."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    env["GIT_OPTIONAL_LOCKS"] = "0"
+    command = ["git", "-C", str(folder), *words]
+    try:
+        done = subprocess.run(command, capture_output=True, env=env, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.decode(errors="replace").strip()
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+# --- why nothing is resumed ---
+
+
+def tell(groups: Sequence[Group], out: Path) -> None:
+    """Print the reasons to stderr."""
+    for line in reasons(groups, out):
+        print(line, file=sys.stderr)
+
+
+def reasons(groups: Sequence[Group], out: Path) -> Iterator[str]:
+    """One line for each group that a folder has results like, none of which can be continued.
+
+    A group that only adds values to a sweep has no line.
+    """
+    for group in groups:
+        before = list(_runs(group, out))
+        if not before or any(info["group"] == group.digest for info in before):
+            continue
+        changed = [_changes(info, group) for info in before]
+        if all(changed):
+            found = "; ".join(min(changed, key=len))
+            name = f"{group.name} on {group.task.name}/{group.quality}"
+            yield f"nothing of {name} is resumed, it is trained again beside what is there: {found}"
+
+
+def _runs(group: Group, out: Path) -> Iterator[dict[str, Any]]:
+    """run.json of one run of each group of this system, task and quality, with its group's digest."""
+    folder = out / group.task.name.replace("/", "-") / group.quality
+    for found in sorted(folder.glob(f"{group.name}-*")):
+        name, _, digest = found.name.rpartition("-")
+        runs = sorted(found.glob("*/run.json"))
+        if name != group.name or not runs:
+            continue
+        try:
+            info = store.read_json(runs[0])
+        except (OSError, JaxomarlError):
+            continue
+        if isinstance(info, dict):
+            yield {**info, "group": digest}
+
+
+def _changes(info: dict[str, Any], group: Group) -> list[str]:
+    """What differs, in words, apart from the values of a sweep."""
+    lines = []
+    was, now = str(info.get("data_sha256", "")), str(group.manifest["sha256"])
+    if was != now:
+        lines.append(f"its data were {was[:8]} and are {now[:8]}")
+    swept = set(info.get("swept") or {}) | {name for values in group.swept for name in values}
+    cfg = info.get("cfg") or {}
+    for name, value in static_fields(group.cfgs[0]).items():
+        if name not in swept and cfg.get(name) != value:
+            lines.append(f"{name} was {cfg.get(name)!r} and is {value!r}")
+    return lines + _other_code(info) if lines else []
+
+
+def _other_code(info: dict[str, Any]) -> list[str]:
+    """Versions and commit that are not those of a run: why its data or defaults may differ."""
+    made, here = info.get("versions") or {}, versions()
+    lines = []
+    for name in sorted({*made, *here}):
+        if made.get(name) != here.get(name):
+            lines.append(f"{name} was {made.get(name)} and is {here.get(name)}")
+    before, now = (info.get("source") or {}).get("commit"), source().get("commit")
+    if before != now:
+        lines.append(f"the commit was {before} and is {now}")
+    return lines

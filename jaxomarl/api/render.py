@@ -1,0 +1,72 @@
+"""A film of a run's final policy in its task."""
+
+import operator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from jaxomarl.api import policy
+from jaxomarl.base import Environment, Observation, State, refuse
+from jaxomarl.envs.catalog import make
+from jaxomarl.envs.rollout import Act, team_score
+from jaxomarl.results import film
+
+
+def render(run: Path, episodes: int, out: Path, seed: int = 0, fps: float = 10.0) -> list[float]:
+    """Play the run's final policy, and write its episodes side by side to `out` (.gif or .mp4); their team returns.
+
+    Raises JaxomarlError where the folder is no finished run, the task has no picture or has changed since, or `out`
+    cannot be written.
+    """
+    if episodes < 1:
+        raise refuse("--episodes", "at least 1", episodes, "Leave it out for 3.")
+    film.check(out, fps)
+    player = policy.load(run)
+    task = make(player.info["task"])
+    if task.env.render is None:
+        raise refuse("RUN", "a task that draws its states", task.name, "The particle tasks do.")
+    if task.env.spec != player.spec:
+        raise refuse("RUN", f"{task.name} as {player.spec}", task.env.spec, "Use the version that wrote the run.")
+
+    def act(key: Key[Array, ""], memory: State, now: Observation) -> tuple[Array, State]:
+        assert player.algorithm.act is not None
+        return player.algorithm.act(key, player.state, player.past, memory, now)
+
+    films, told = [], []
+    states, length, returns = play(task.env, act, player.algorithm.memory, jax.random.key(seed), episodes)
+    for e in range(episodes):
+        shown = [jax.tree.map(operator.itemgetter((e, t)), states) for t in range(length[e] + 1)]
+        films.append(np.stack([task.env.render(state) for state in shown]))
+        told.append(f"episode {e + 1}: return {returns[e]:.1f}")
+    film.write(out, film.mosaic(films, told), fps)
+    return [float(x) for x in returns]
+
+
+def play(
+    env: Environment, act: Act, memory: State, key: Key[Array, ""], episodes: int
+) -> tuple[State, Int[np.ndarray, " E"], Float[np.ndarray, " E"]]:
+    """(all states [E, T + 1], steps played, team returns) of episodes, on the host; states past an end mean nothing."""
+
+    def episode(key: Key[Array, ""]) -> tuple[State, Array, Array]:
+        k_reset, k_act, k_step = jax.random.split(key, 3)
+        start, first = env.reset(k_reset)
+
+        def step(carry: tuple, t: Array) -> tuple[tuple, State]:
+            state, now, memory, alive, length, score = carry
+            seen = Observation(now.obs, now.available, now.reward)
+            action, memory = act(jax.random.fold_in(k_act, t), memory, seen)
+            state, then = env.step(jax.random.fold_in(k_step, t), state, action)
+            score += jnp.where(alive > 0, team_score(env.spec, then.reward), 0.0)
+            length += (alive > 0).astype(jnp.int32)
+            return (state, then, memory, alive * (1.0 - then.done), length, score), state
+
+        carry = (start, first, memory, jnp.ones(()), jnp.zeros((), jnp.int32), jnp.zeros(()))
+        (*_, length, score), states = jax.lax.scan(step, carry, jnp.arange(env.spec.horizon))
+        return jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), start, states), length, score
+
+    with jax.default_matmul_precision("highest"):
+        played = jax.jit(jax.vmap(episode))(jax.random.split(key, episodes))
+    return jax.tree.map(np.asarray, played)
