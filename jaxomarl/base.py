@@ -24,10 +24,15 @@ Past = dict[str, State]  # finished stages by name, and past["stats"]; read-only
 class JaxomarlError(ValueError):
     """An error of the user's making: names the field, what was expected, what was found, and the way out."""
 
+    field: str = ""
+    """The flag, setting or file that is refused."""
+
 
 def refuse(field: str, expected: str, found: object, way_out: str) -> JaxomarlError:
     """An error in the one form that our messages take; raise it."""
-    return JaxomarlError(f"{field}: expected {expected}, found {found!r}. {way_out}")
+    error = JaxomarlError(f"{field}: expected {expected}, found {found!r}. {way_out}")
+    error.field = field
+    return error
 
 
 def check_count(field: str, count: Any, most: int) -> None:
@@ -336,6 +341,16 @@ class Algorithm(NamedTuple):
     centralised: bool = False  # True only where execution truly needs other agents' observations
 
 
+class Limit(NamedTuple):
+    """The share of a stage's numbers, told by a metric, above which its training is refused."""
+
+    metric: str
+    most: float
+    field: str  # what is limited, as the refusal names it
+    of: str  # what the share is of, after "at most 10%"
+    way_out: str  # what to do, after "To go on,"
+
+
 class Stage(NamedTuple):
     """An algorithm and how long it is trained.
 
@@ -355,6 +370,7 @@ class Stage(NamedTuple):
     refresh: Callable[[Key[Array, ""], State, Past, Dataset], State] | None = None  # pure, compiled with the scan
     kept: Callable[[State], State] = lambda state: state  # of the state once the stage is finished: drop a replay here
     episodes: int = 0  # of an evaluation, where this stage's are dear; 0: as many as all others play
+    limits: tuple[Limit, ...] = ()  # of its metrics: the run stops above one
 
 
 class System(NamedTuple):

@@ -17,7 +17,6 @@ import numpy as np
 
 from jaxomarl.api import policy
 from jaxomarl.api.plan import find_system
-from jaxomarl.api.session import last_step
 from jaxomarl.base import JaxomarlError, Stage, Task, check_count, refuse
 from jaxomarl.config import digest, static_fields
 from jaxomarl.envs.catalog import make
@@ -25,6 +24,7 @@ from jaxomarl.paths import folder_name, user_path
 from jaxomarl.results import store, tables
 from jaxomarl.results.store import Row, Run
 from jaxomarl.training.final import MOST, default_episodes, roll_out
+from jaxomarl.training.program import last_step
 
 Say = Callable[[str], None]
 

@@ -26,9 +26,9 @@ from jaxomarl.config import digest, static_fields, traced_fields
 from jaxomarl.data.stats import identity, statistics
 from jaxomarl.numerics import precision, rounded, settings
 from jaxomarl.results import differences, store, tables
-from jaxomarl.stages.augmented import DROPPED
 from jaxomarl.training.final import roll_out
 from jaxomarl.training.library import Library, Trained
+from jaxomarl.training.program import chunking, last_step, marks
 from jaxomarl.training.runner import Interrupted, Job, Progress, run
 
 FORMAT = 1
@@ -196,16 +196,15 @@ class Writer:
         """Take a finished stage's histories."""
         batches = trained.facts.get("batches", [trained.facts])
         self.facts[stage.name] = batches[0] if len(batches) == 1 else {"batches": batches}
-        chunk = min(stage.chunk, stage.steps)
-        chunks = stage.steps // chunk
-        marks = [0, *(c for c in range(1, chunks + 1) if c % stage.every == 0 or c == chunks)]
+        chunk, chunks = chunking(stage)
+        steps = chunk * np.arange(1, chunks + 1)
+        evaluated = chunk * np.array([0, *marks(stage)])
         for r, info in enumerate(self.infos):
-            steps = chunk * np.arange(1, chunks + 1)
             metrics = {k: v[r] for k, v in trained.metrics.items()}
             self.rows["metrics"][r] += store.metrics_rows(info, stage.name, steps, metrics)
             if trained.evaluations:
                 shown = {k: v[r] for k, v in trained.evaluations.items()}
-                self.rows["returns"][r] += store.returns_rows(info, stage.name, chunk * np.array(marks), shown)
+                self.rows["returns"][r] += store.returns_rows(info, stage.name, evaluated, shown)
         self.write()
 
     def write(self) -> None:
@@ -309,7 +308,7 @@ def train_groups(
             episodes=group.task.episodes,
             facts={"task": group.task.name, "dialect": spec.dialect, "data": group.manifest["sha256"]},
             library=library,
-            report=lambda progress, group=group: watched(group, progress, report),
+            report=lambda progress, group=group: report(group, progress),
             stopped=stopped,
             finished=writer.stage,
             say=say,
@@ -330,30 +329,12 @@ def train_groups(
     return Results(out, records, runs, rows, final, past)
 
 
-def last_step(stage: Stage) -> int:
-    """The updates of a finished stage: its whole chunks."""
-    chunk = min(stage.chunk, stage.steps)
-    return stage.steps // chunk * chunk
-
-
 def data_return(manifest: Mapping[str, Any]) -> dict[str, float] | None:
     """Mean and standard deviation of the data's episode returns, and how many there are; None without data."""
     if "return" not in manifest:
         return None
     held = manifest["return"]
     return {"mean": held["mean"], "std": held["std"], "episodes": manifest["episodes"]}
-
-
-def watched(group: Group, progress: Progress, report: Callable[[Group, Progress], None]) -> None:
-    """Report, and raise JaxomarlError where more synthetic rows were dropped than the config allows."""
-    report(group, progress)
-    if DROPPED in progress.metrics:
-        found, most = float(progress.metrics[DROPPED].max()), group.cfgs[0].augment_dropped
-        if found > most:
-            way = "Train the generator longer, lower its rate or the policy's pull, or raise --cfg.augment-dropped."
-            raise refuse(
-                "synthetic windows", f"at most {most:.0%} with numbers that are not finite", f"{found:.0%}", way
-            )
 
 
 def asked(

@@ -290,18 +290,18 @@ def overridden(cfg: Any) -> dict[str, Any]:
 def wanted(asked: Reproduce, stop: Stop) -> reproduce.Asked:
     """What `reproduce` was asked for."""
     return reproduce.Asked(
-        parse_seeds(asked.seeds),
-        asked.scale,
-        asked.out or Path("runs") / asked.table,
-        stop.asked,
-        asked.systems,
-        asked.tasks,
-        asked.data,
-        asked.episodes,
-        asked.rows,
-        overridden(asked.cfg),
-        asked.source,
-        asked.final_episodes,
+        seeds=parse_seeds(asked.seeds),
+        scale=asked.scale,
+        out=asked.out or Path("runs") / asked.table,
+        stopped=stop.asked,
+        systems=asked.systems,
+        tasks=asked.tasks,
+        data=asked.data,
+        episodes=asked.episodes,
+        rows=asked.rows,
+        overrides=overridden(asked.cfg),
+        source=asked.source,
+        final_episodes=asked.final_episodes,
     )
 
 

@@ -2,7 +2,7 @@
 
 from jaxomarl.base import nearest, refuse
 from jaxomarl.papers import REPRODUCTIONS
-from jaxomarl.papers.cells import Asked
+from jaxomarl.papers.asked import Asked
 from jaxomarl.results import store
 
 NAMES = "\n\n".join(f"{name}: {entry.about}" for name, entry in REPRODUCTIONS.items())

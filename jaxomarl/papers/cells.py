@@ -1,8 +1,8 @@
 """Cells of a paper's table: trained one task and quality at a time, then set beside what is printed."""
 
+import contextlib
 import dataclasses
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,40 +10,18 @@ import numpy as np
 
 from jaxomarl.algorithms import coda, dom2
 from jaxomarl.api import plan, session
-from jaxomarl.api.plan import Group, Overrides
-from jaxomarl.api.progress import Lines
+from jaxomarl.api.plan import Group
 from jaxomarl.base import JaxomarlError, Task
+from jaxomarl.config import flag
 from jaxomarl.data.catalog import load
 from jaxomarl.data.reweight import trajectories
 from jaxomarl.envs.catalog import make
 from jaxomarl.papers import comparison
+from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.comparison import Published
 from jaxomarl.paths import folder_name
 from jaxomarl.presets import find
 from jaxomarl.results import statistics, tables
-
-
-@dataclasses.dataclass(frozen=True)
-class Asked:
-    """What a table is made of."""
-
-    seeds: list[int]
-    scale: float
-    out: Path
-    stopped: Callable[[], bool]
-    systems: tuple[str, ...] = ()
-    tasks: tuple[str, ...] = ()
-    data: tuple[str, ...] = ()
-    episodes: int = 0
-    rows: int = 0
-    overrides: Overrides = dataclasses.field(default_factory=dict)
-    source: Path | None = None
-    final_episodes: int = 0
-
-    @functools.cached_property
-    def lines(self) -> Lines:
-        """Where progress is shown."""
-        return Lines()
 
 
 class Cell(NamedTuple):
@@ -66,14 +44,31 @@ def train(
     """
     groups, asked, note = resolve(asked, systems, task, quality, preset)
     name = name or folder_name(task, quality)
-    folder, sources = asked.out / name, [asked.source / name] if asked.source else []
-    with session.locked(folder):
-        settings = session.asked(preset, asked.overrides, asked.rows, asked.episodes, asked.scale, asked.final_episodes)
-        session.open_folder(folder, settings, resume=(folder / "sweep.json").exists(), overwrite=False)
-        lines = asked.lines
-        done = session.train_groups(groups, folder, sources, report=lines, stopped=asked.stopped, say=lines.say)
+    folder = asked.out / name
+    with opened(asked, folder, preset):
+        done = trained(asked, groups, folder)
     first = groups[0]
     return Cell(first.task, first.quality, first.manifest, done.records, note), done
+
+
+@contextlib.contextmanager
+def opened(asked: Asked, folder: Path, preset: str) -> Iterator[None]:
+    """Hold a cell's folder, new or of the same settings; JaxomarlError where it has results of others."""
+    settings = session.asked(preset, asked.overrides, asked.rows, asked.episodes, asked.scale, asked.final_episodes)
+    with session.locked(folder):
+        session.open_folder(folder, settings, resume=(folder / "sweep.json").exists(), overwrite=False)
+        yield
+
+
+def trained(asked: Asked, groups: Sequence[Group], folder: Path, sources: Sequence[Path] = ()) -> session.Results:
+    """Train groups into a folder that is held, or find them trained there.
+
+    Finished stages are taken from `sources`, and from the folder of the same name under `--from`.
+    """
+    lines = asked.lines
+    if asked.source:
+        sources = [*sources, asked.source / folder.name]
+    return session.train_groups(groups, folder, sources, report=lines, stopped=asked.stopped, say=lines.say)
 
 
 def resolve(
@@ -93,10 +88,10 @@ def resolve(
     try:
         return groups(asked), asked, ""
     except JaxomarlError as error:
-        said = str(error)
-        if said.startswith("--cfg.thresholds") and "thresholds" not in asked.overrides:
+        given = {*asked.overrides}
+        if error.field == flag("thresholds") and "thresholds" not in given:
             chosen, note = within_reach(asked, task, quality, preset)
-        elif said.startswith("--cfg.augment-horizon") and not {"augment_horizon", "augment_short"} & {*asked.overrides}:
+        elif error.field == flag("augment_horizon") and not {"augment_horizon", "augment_short"} & given:
             chosen = dataclasses.replace(asked, overrides={**asked.overrides, "augment_short": ["skip"]})
             made = groups(chosen)
             return made, chosen, too_short(made)

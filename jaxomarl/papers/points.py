@@ -1,14 +1,14 @@
 """Figures over settings: final evaluations as points, kept as a csv, a picture and a table."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from jaxomarl.api.session import Results
-from jaxomarl.base import JaxomarlError, Scale
+from jaxomarl.base import Scale
 from jaxomarl.papers import cells, comparison
-from jaxomarl.papers.cells import Asked, Cell
+from jaxomarl.papers.asked import Asked
+from jaxomarl.papers.cells import Cell
 from jaxomarl.results import curves, intervals, store, tables
 from jaxomarl.results.curves import Point
 
@@ -34,15 +34,10 @@ def point(panel: str, curve: str, x: float, scores: Sequence[np.ndarray]) -> Poi
 
 def keep(
     asked: Asked, points: Sequence[Point], x: str, y: str, named: Mapping[str, Sequence[str]], logarithmic: bool
-) -> list[Path]:
-    """points.csv and curves.png of a figure."""
-    made = [asked.out / "points.csv", asked.out / "curves.png"]
-    store.write_table(made[0], points, Point._fields)
-    try:
-        curves.curves(made[1], points, x, y, named, logarithmic)
-    except JaxomarlError as error:
-        asked.lines.say(f"no pictures: {error}")
-    return made
+) -> None:
+    """Write points.csv and curves.png of a figure."""
+    store.write_table(asked.out / "points.csv", points, Point._fields)
+    asked.draw(curves.curves, "curves.png", points, x, y, named, logarithmic)
 
 
 def text(

@@ -14,11 +14,12 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxomarl.api.plan import Group
-from jaxomarl.api.session import Results, last_step
+from jaxomarl.api.session import Results
 from jaxomarl.base import Task, refuse
 from jaxomarl.paths import folder_name
 from jaxomarl.results import store, tables
 from jaxomarl.training.final import roll_out
+from jaxomarl.training.program import last_step
 
 Played = dict[str, Float[np.ndarray, "R E K"]]
 """Metric -> value of each run, start and attempt."""

@@ -15,13 +15,27 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from jaxomarl.base import Algorithm, Batch, Dataset, Observation, Past, Spec, Stage, State, Window, refuse, team_reward
+from jaxomarl.base import (
+    Algorithm,
+    Batch,
+    Dataset,
+    Limit,
+    Observation,
+    Past,
+    Spec,
+    Stage,
+    State,
+    Window,
+    refuse,
+    team_reward,
+)
 from jaxomarl.config import config, static, traced
 from jaxomarl.diffusion.policy_guidance import likelihood, strengths, towards
 from jaxomarl.stages import synthetic
 from jaxomarl.stages.synthetic import Generated, Generator
 
 DROPPED = "synthetic_dropped"  # the metric that says which share of the last refresh was not finite
+LESS = "train the generator longer, lower its rate or the policy's pull, or raise --cfg.augment-dropped."
 
 
 @config
@@ -164,6 +178,7 @@ def augmented(stage: Stage, spec: Spec, cfg: Any, kind: Augmentation, horizon: i
         owner=owner,
         refresh=refreshing(own, spec, cfg, kind, model, name),
         kept=lambda state: stage.kept(state.base),
+        limits=(Limit(DROPPED, cfg.augment_dropped, "synthetic windows", "with numbers that are not finite", LESS),),
     )
 
 

@@ -58,6 +58,24 @@ class Job:
         return self.system.pipeline(self.spec, cfg, self.env if self.system.online else None)
 
 
+def chunking(stage: Stage) -> tuple[int, int]:
+    """(updates of a chunk, chunks) of a stage; a chunk is no longer than the stage."""
+    chunk = min(stage.chunk, stage.steps)
+    return chunk, stage.steps // chunk
+
+
+def last_step(stage: Stage) -> int:
+    """The updates of a finished stage: its full chunks."""
+    chunk, chunks = chunking(stage)
+    return chunk * chunks
+
+
+def marks(stage: Stage) -> list[int]:
+    """The chunks after which a stage is evaluated and saved: each `every`-th, and the last."""
+    _, chunks = chunking(stage)
+    return [c for c in range(1, chunks + 1) if c % stage.every == 0 or c == chunks]
+
+
 class Program:
     """The compiled functions of one stage for a group: init, advance by a chunk, evaluate."""
 
@@ -65,9 +83,8 @@ class Program:
         self.job, self.index, self.past = job, index, past
         self.stage = job.make(job.cfgs[0])[index]
         self.devices = sharding.mesh(len(job.seeds))
-        self.chunk = min(self.stage.chunk, self.stage.steps)
-        self.chunks = self.stage.steps // self.chunk
-        self.marks = [c for c in range(1, self.chunks + 1) if c % self.stage.every == 0 or c == self.chunks]
+        self.chunk, self.chunks = chunking(self.stage)
+        self.marks = marks(self.stage)
         self.evaluates = job.env is not None and self.stage.algorithm.act is not None
         self.episodes = self.stage.episodes or job.episodes
         self.compile_seconds = 0.0

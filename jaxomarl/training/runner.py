@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxomarl.base import Past
+from jaxomarl.base import Past, Stage, refuse
 from jaxomarl.numerics import pinned, rounded
 from jaxomarl.training import evaluation, sharding
 from jaxomarl.training.library import Identity, Trained, gather
@@ -146,7 +146,7 @@ class Training:
         self.trained.state = jax.tree.map(lambda x: x[: self.runs], state)
 
     def report(self, chunk: int, done: int, seconds: float, metrics: dict, shown: dict) -> None:
-        """Tell what a chunk has done."""
+        """Tell what a chunk has done; raises JaxomarlError where it went beyond a limit of the stage."""
         program, stage = self.program, self.program.stage
         progress = Progress(
             stage=stage.name,
@@ -162,6 +162,7 @@ class Training:
             bad=not_finite(metrics, [self.job.seeds[r] for r in self.chosen]),
         )
         self.job.report(progress)
+        check_limits(stage, metrics)
 
     def finish(self, seconds: float) -> Trained:
         """Make the stage known, with what it cost."""
@@ -179,6 +180,16 @@ class Training:
         }
         self.job.library.finish(self.identity, self.folder, self.trained)
         return self.trained
+
+
+def check_limits(stage: Stage, metrics: dict[str, np.ndarray]) -> None:
+    """Raise JaxomarlError where a metric of a chunk is above what the stage allows."""
+    for limit in stage.limits:
+        found = float(metrics[limit.metric].max())
+        if found > limit.most:
+            raise refuse(
+                limit.field, f"at most {limit.most:.0%} {limit.of}", f"{found:.0%}", f"To go on, {limit.way_out}"
+            )
 
 
 def not_finite(metrics: dict[str, np.ndarray], seeds: list[int]) -> tuple[str, ...]:

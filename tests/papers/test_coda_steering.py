@@ -5,7 +5,7 @@ import pytest
 
 from jaxomarl.base import JaxomarlError
 from jaxomarl.papers import REPRODUCTIONS
-from jaxomarl.papers.cells import Asked
+from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.coda import steering
 
 TINY = {

@@ -7,7 +7,8 @@ import pytest
 
 from jaxomarl.envs.catalog import make
 from jaxomarl.papers import REPRODUCTIONS
-from jaxomarl.papers.cells import Asked, Cell
+from jaxomarl.papers.asked import Asked
+from jaxomarl.papers.cells import Cell
 from jaxomarl.papers.coda import table1
 from jaxomarl.results.tables import Record
 

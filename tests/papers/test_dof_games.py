@@ -5,11 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxomarl.api.progress import Lines
 from jaxomarl.base import JaxomarlError
 from jaxomarl.envs import games
 from jaxomarl.papers import REPRODUCTIONS
-from jaxomarl.papers.cells import Asked
+from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.dof import circle, covering, models, payoffs, samplers
 from jaxomarl.papers.dof import games as dof_games
 from jaxomarl.results import clouds
@@ -118,9 +117,9 @@ def test_a_stop_is_heard_between_models(tmp_path):
 
 
 def test_a_missing_picture_stops_no_game(tmp_path, capsys):
-    asking = models.Asking([0], 0.5, tmp_path, Lines(), lambda: False)
-    asking.draw(clouds.clouds, "x.png", {"data": np.zeros((3, 3))}, 1.0)
-    assert asking.updates(100) == 50 and "points [K, 2]" in capsys.readouterr().err
+    asked = Asked([0], 0.5, tmp_path, lambda: False)
+    asked.draw(clouds.clouds, "x.png", {"data": np.zeros((3, 3))}, 1.0)
+    assert asked.updates(100) == 50 and "points [K, 2]" in capsys.readouterr().err
 
 
 def test_pictures_are_written(tmp_path):

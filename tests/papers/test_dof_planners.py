@@ -8,7 +8,7 @@ from jaxomarl.algorithms import REGISTRY
 from jaxomarl.base import JaxomarlError
 from jaxomarl.envs.catalog import make
 from jaxomarl.papers import REPRODUCTIONS
-from jaxomarl.papers.cells import Asked
+from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.dof import figures, planners
 from jaxomarl.papers.shifted import Meeting
 

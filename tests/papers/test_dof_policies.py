@@ -3,7 +3,7 @@
 import pytest
 
 from jaxomarl.papers import REPRODUCTIONS, cells
-from jaxomarl.papers.cells import Asked
+from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.dof import policies
 from jaxomarl.papers.omsd import table2
 

@@ -14,6 +14,7 @@ from jaxomarl.cli import commands
 from jaxomarl.envs.catalog import make
 from jaxomarl.envs.mpe.physics import Scene
 from jaxomarl.papers import cells, comparison, shifted
+from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.dom2 import figures, six_landmarks, tables
 from jaxomarl.papers.shifted import Meeting
 from jaxomarl.results import curves
@@ -24,7 +25,7 @@ FLAGS += [x for k, v in QUICK.items() for x in (f"--cfg.{k.replace('_', '-')}", 
 
 
 def asked(out, **given):
-    return cells.Asked(
+    return Asked(
         [0, 1], 1.0, out, lambda: False, rows=500, episodes=4, **{"overrides": QUICK, "final_episodes": 40, **given}
     )
 

@@ -9,7 +9,7 @@ from jaxomarl.algorithms import REGISTRY
 from jaxomarl.base import JaxomarlError
 from jaxomarl.data.catalog import load
 from jaxomarl.envs.catalog import make
-from jaxomarl.papers.cells import Asked
+from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.omsd import oracle, rest_points
 from jaxomarl.papers.omsd.rest_points import Way
 

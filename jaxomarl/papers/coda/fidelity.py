@@ -13,14 +13,13 @@ import jax
 import numpy as np
 
 from jaxomarl.algorithms import coda
-from jaxomarl.api import plan, session
+from jaxomarl.api import plan
 from jaxomarl.api.plan import Group
 from jaxomarl.base import Spec, Stage, System, Task, refuse
 from jaxomarl.envs.catalog import make
-from jaxomarl.papers.cells import Asked
-from jaxomarl.papers.coda.steering import one
+from jaxomarl.papers import cells
+from jaxomarl.papers.asked import Asked, one
 from jaxomarl.papers.comparison import markdown
-from jaxomarl.papers.dof.models import Asking
 from jaxomarl.paths import folder_name
 from jaxomarl.results.fidelity import fidelity
 from jaxomarl.stages.fidelity import Judge, Judged
@@ -50,8 +49,7 @@ def coda_fidelity(asked: Asked) -> str:
             found.setdefault(swept, []).append(judges[swept].judged(mine, seed))
     why = next(iter(judges.values())).place.why
     first = next(iter(found.values()))[0]
-    asking = Asking(list(asked.seeds), asked.scale, asked.out, lines, asked.stopped)
-    asking.draw(fidelity, PICTURE, first.columns, first.pairs, first.steps, first.reward)
+    asked.draw(fidelity, PICTURE, first.columns, first.pairs, first.steps, first.reward)
     return text(task, groups, found, why)
 
 
@@ -61,8 +59,7 @@ def generators(asked: Asked, task: Task, name: str, quality: str) -> list[Group]
     if kind not in coda.AUGMENTATIONS or coda.AUGMENTATIONS[kind].conditioned:
         way = f"It judges models of the data's windows: {SYSTEM}, or what a table's OUT holds, by --from."
         raise refuse("--systems", "a system with coda or synther", name, way)
-    if asked.episodes:
-        raise refuse("--episodes", "nothing for coda-fidelity", asked.episodes, "It trains no policy.")
+    asked.check_unused("coda-fidelity", "it trains no policy.", ("episodes", "final_episodes"))
     data = [quality] if quality else []
     groups = plan.resolve([name], [task.name], data, asked.seeds, "", asked.overrides, asked.rows, 0, asked.scale)
     for group in groups:
@@ -82,12 +79,9 @@ def first_stage(system: System) -> System:
 def trained(asked: Asked, groups: Sequence[Group]) -> list[Any]:
     """The groups' generators, seeds first, kept under OUT as any command keeps its stages."""
     folder = asked.out / folder_name(groups[0].task.name, groups[0].quality)
-    sources = [asked.source, asked.source / folder.name] if asked.source else []
-    lines = asked.lines
-    with session.locked(folder):
-        settings = session.asked("", asked.overrides, asked.rows, 0, asked.scale)
-        session.open_folder(folder, settings, resume=(folder / "sweep.json").exists(), overwrite=False)
-        done = session.train_groups(groups, folder, sources, report=lines, stopped=asked.stopped, say=lines.say)
+    sources = [asked.source] if asked.source else []
+    with cells.opened(asked, folder, ""):
+        done = cells.trained(asked, groups, folder, sources)
     return [past["generator"] for _, past in done.past]
 
 

@@ -14,7 +14,6 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Key
 
-from jaxomarl.base import refuse
 from jaxomarl.data import cdf
 from jaxomarl.diffusion import edm
 from jaxomarl.diffusion.guidance import classifier_free
@@ -22,9 +21,8 @@ from jaxomarl.diffusion.losses import denoising_loss
 from jaxomarl.envs.polynomial import ascend, brud_gradient, polynomial, twin_peaks_optimum
 from jaxomarl.networks.temporal import temporal_unet
 from jaxomarl.optim import annealed, create, descend, polyak
-from jaxomarl.papers.cells import Asked
+from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.comparison import markdown
-from jaxomarl.papers.dof.models import Asking
 from jaxomarl.results.figures import score_fields
 
 GAMES = {"multiplication": (0.0, 0.0, 1.0), "twin peaks": (1.0, 4.0, 5.0)}
@@ -53,33 +51,30 @@ NET = temporal_unet(3, CONDITION, WIDTH, (1,), kernel=3)
 
 def coda_games(asked: Asked) -> str:
     """Both games: a table, and a picture of each with the data, the fields and the paths of all seeds."""
-    for flag in ("systems", "tasks", "data", "episodes", "rows", "overrides", "source"):
-        if getattr(asked, flag):
-            raise refuse(f"--{flag}", "nothing for coda-games", getattr(asked, flag), "Its games are fixed.")
-    asking = Asking(list(asked.seeds), asked.scale, asked.out, asked.lines, asked.stopped)
-    steps, rows, pictures = asking.updates(STEPS), [], []
+    asked.check_unused("coda-games", "its games are fixed.")
+    steps, rows, pictures = asked.updates(STEPS), [], []
     trained, walk, drawn = jax.jit(fitted, static_argnums=2), jax.jit(learn), jax.jit(sampled, static_argnums=3)
     for number, (name, weights) in enumerate(GAMES.items()):
-        asking.say(f"{name}: one model, {steps} updates of {ROWS_STEP} rows")
+        asked.say(f"{name}: one model, {steps} updates of {ROWS_STEP} rows")
         data = uniform(jax.random.fold_in(jax.random.key(0), number))
         rewards = polynomial(data, *weights)
         model = trained(jax.random.key(1), jnp.concatenate([data, rewards[:, None]], axis=1), steps)
         told = told_of(model, jnp.zeros((ROWS, 2)), jnp.quantile(rewards, HIGH))
         pools = jnp.stack([data, *(drawn(jax.random.key(2 + k), model, told[k], 0) for k in (BLIND, RICH))])
-        asking.say(f"{name}: {len(METHODS)} methods, {len(asking.seeds)} seeds")
-        keys = jax.vmap(jax.random.key)(jnp.asarray(asking.seeds))
+        asked.say(f"{name}: {len(METHODS)} methods, {len(asked.seeds)} seeds")
+        keys = jax.vmap(jax.random.key)(jnp.asarray(asked.seeds))
         paths = dict(zip(METHODS, np.asarray(walk(keys, model, pools, jnp.asarray(weights))), strict=True))
         paths = {k: path[:, : (SHORT if k == "CODA" else LONG) + 1] for k, path in paths.items()}
         rows += [row(name, method, path[:, -1], weights) for method, path in paths.items()]
         points, arrows = fields(drawn, model, np.asarray(pools), weights)
         picture = f"{name.replace(' ', '-')}.png"
         held = {method: (points, arrow) for method, arrow in arrows.items()}
-        asking.draw(score_fields, picture, np.asarray(data[:1500]), held, {k: p[:, ::5] for k, p in paths.items()})
+        asked.draw(score_fields, picture, np.asarray(data[:1500]), held, {k: p[:, ::5] for k, p in paths.items()})
         pictures.append(f"![]({picture})")
-    return text(asking, steps, rows) + "\n" + "\n\n".join(pictures) + "\n"
+    return text(asked, steps, rows) + "\n" + "\n\n".join(pictures) + "\n"
 
 
-def text(asking: Asking, steps: int, rows: list[tuple[str, ...]]) -> str:
+def text(asked: Asked, steps: int, rows: list[tuple[str, ...]]) -> str:
     """The table and what has to be known to read it."""
     head = (
         "game",
@@ -91,7 +86,7 @@ def text(asking: Asking, steps: int, rows: list[tuple[str, ...]]) -> str:
         "ends at the edge",
     )
     return (
-        f"CODA's polynomial games (its section 6.1, Figures 1 and 2), {len(asking.seeds)} seeds from {START}. "
+        f"CODA's polynomial games (its section 6.1, Figures 1 and 2), {len(asked.seeds)} seeds from {START}. "
         f"{ROWS} uniform joint actions; one model for each game and all seeds ({steps} updates of {ROWS_STEP} rows, "
         f"{LEVELS} levels of Heun's sampler, w = {WEIGHT:g}; the paper's are 10,000 of 1000, and 40). Batches of "
         f"{BATCH}, rate 0.1, gradients clipped at 1, steps projected on the square. CODA draws a batch under the "

@@ -23,9 +23,8 @@ from jaxomarl.envs import stored
 from jaxomarl.envs.catalog import make
 from jaxomarl.networks.actors import actor
 from jaxomarl.networks.agents import separate
-from jaxomarl.papers.cells import Asked
+from jaxomarl.papers.asked import Asked, one
 from jaxomarl.papers.comparison import markdown
-from jaxomarl.papers.dof.models import Asking
 from jaxomarl.results import curves, intervals
 from jaxomarl.results.curves import Point
 from jaxomarl.stages.augmented import Settings
@@ -42,12 +41,9 @@ Play = Callable[[Any, Float[Array, "B T N O"]], Float[Array, "B T N A"]]
 
 def coda_steering(asked: Asked) -> str:
     """The table of likelihoods by policy and lambda, and its picture; raises JaxomarlError before it trains."""
-    for name in ("systems", "episodes", "source"):
-        if getattr(asked, name):
-            raise refuse(f"--{name}", "nothing for coda-steering", getattr(asked, name), "It trains no policy.")
+    asked.check_unused("coda-steering", "it trains no policy.", ("systems", "episodes", "source", "final_episodes"))
     quality = one("--data", asked.data, QUALITY)
-    asking = Asking(list(asked.seeds), asked.scale, asked.out, asked.lines, asked.stopped)
-    settings, task = chosen(asked, asking), make(one("--tasks", asked.tasks, TASK))
+    settings, task = chosen(asked), make(one("--tasks", asked.tasks, TASK))
     spec, players = task.env.spec, policies(task.env.spec, task.name)
     rows, manifest = load(task, quality, asked.rows)
     horizon = settings.augment_horizon or min(HORIZON, spec.horizon)
@@ -55,28 +51,21 @@ def coda_steering(asked: Asked) -> str:
     wanted = max(1, round(min(asked.scale, 1.0) * WINDOWS))
     few = min(settings.augment_microbatch, wanted)
     model, windows = Generator(spec, settings, horizon), wanted // few * few
-    asking.say(f"{task.name} {quality}: one generator, {settings.generator_steps} updates")
+    asked.say(f"{task.name} {quality}: one generator, {settings.generator_steps} updates")
     trained = jax.jit(lambda key, data: fitted(key, model, data))(jax.random.key(0), rows)
     found = {}
     for name, (play, params) in players.items():
-        asking.say(f"{name} policy: {len(LAMBDAS)} strengths, {len(asking.seeds)} seeds, {windows} windows each")
+        asked.say(f"{name} policy: {len(LAMBDAS)} strengths, {len(asked.seeds)} seeds, {windows} windows each")
         draw = jax.jit(lambda key, lam, params, play=play: drawn(key, model, trained, play, params, lam, windows))
         found[name] = np.array(
-            [[float(draw(jax.random.key(s), lam, params(s))) for lam in LAMBDAS] for s in asking.seeds]
+            [[float(draw(jax.random.key(s), lam, params(s))) for lam in LAMBDAS] for s in asked.seeds]
         )
     points = [p for name, values in found.items() for p in pointed(name, values)]
-    asking.draw(curves.curves, "steering.png", points, "lambda", "log-likelihood of a window", None, True)
-    return text(asking, task.name, manifest, settings, horizon, windows, found)
+    asked.draw(curves.curves, "steering.png", points, "lambda", "log-likelihood of a window", None, True)
+    return text(asked, task.name, manifest, settings, horizon, windows, found)
 
 
-def one(flag: str, given: tuple[str, ...], default: str) -> str:
-    """The name that a flag gives; JaxomarlError where it gives several."""
-    if len(given) > 1:
-        raise refuse(flag, "one name", given, "Call it for each.")
-    return given[0] if given else default
-
-
-def chosen(asked: Asked, asking: Asking) -> Settings:
+def chosen(asked: Asked) -> Settings:
     """The settings, with what `--cfg` and `--scale` change of them."""
     known = {f.name for f in dataclasses.fields(Settings)}
     for field in asked.overrides:
@@ -84,7 +73,7 @@ def chosen(asked: Asked, asking: Asking) -> Settings:
             way = f"It has {', '.join(sorted(k for k in known if k.startswith('generator')))} and augment-*."
             raise refuse(flag(field), "a setting of the generator", asked.overrides[field], way)
     given = {field: values[0] for field, values in asked.overrides.items()}
-    steps = given.pop("generator_steps", asking.updates(SETTINGS.generator_steps))
+    steps = given.pop("generator_steps", asked.updates(SETTINGS.generator_steps))
     return dataclasses.replace(SETTINGS, generator_steps=steps, **given)
 
 
@@ -144,7 +133,7 @@ def pointed(name: str, values: Float[np.ndarray, "S L"]) -> list[Point]:
 
 
 def text(
-    asking: Asking,
+    asked: Asked,
     task: str,
     manifest: dict,
     settings: Settings,
@@ -163,7 +152,7 @@ def text(
     return (
         f"CODA's steering curve on {task}, {manifest['quality']} ({manifest['transitions']} transitions): mean "
         f"log-likelihood of {windows} windows of {horizon} steps under the policy that pulls at them, mean ± std of "
-        f"{len(asking.seeds)} seeds. One generator, {settings.generator_width} wide, {settings.generator_steps} "
+        f"{len(asked.seeds)} seeds. One generator, {settings.generator_width} wide, {settings.generator_steps} "
         f"updates of {settings.generator_batch} windows (the paper's: 10,000 epochs of 100,000); "
         f"{settings.augment_levels} levels (the paper's 128), {raw}. The paper's curve is a picture, "
         f"without numbers.\n\n"

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from jaxomarl.envs.catalog import make
 from jaxomarl.papers import cells, comparison
-from jaxomarl.papers.cells import Asked, Cell
+from jaxomarl.papers.asked import Asked
+from jaxomarl.papers.cells import Cell
 from jaxomarl.papers.comparison import Published
 from jaxomarl.results.tables import Record
 

@@ -8,8 +8,9 @@ from jaxtyping import Array, Float, Key
 from jaxomarl.base import Denoise
 from jaxomarl.diffusion.guidance import classifier_free
 from jaxomarl.diffusion.samplers import ddpm
+from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.comparison import markdown
-from jaxomarl.papers.dof.models import LEVELS, SCHEDULE, Asking, Law, compiled, denoiser, fit, model, spread
+from jaxomarl.papers.dof.models import LEVELS, SCHEDULE, Law, compiled, denoiser, fit, model, spread
 from jaxomarl.results.clouds import clouds
 
 ROWS, DROP, BINS = 4000, 0.25, 36
@@ -18,15 +19,15 @@ HALVES = {"upper, (1, 0)": (1.0, 0.0), "lower, (0, 1)": (0.0, 1.0)}
 WAYS = ("both by composition, w = 1", "both by composition, w = 1/2", "told (1, 1)", "told nothing")
 
 
-def circle(asking: Asking) -> str:
-    """Shares of the circle that each way of asking covers."""
-    asking.say("circle")
+def circle(asked: Asked) -> str:
+    """Shares of the circle that each way of asked covers."""
+    asked.say("circle")
     net, both = model("concat", 2, known=2), (1.0, 1.0)
 
     def told(params: dict, condition: tuple[float, float]) -> Denoise:
         return denoiser(net, params, jnp.broadcast_to(jnp.array(condition), (ROWS, 2, 2)))
 
-    def asked(params: dict) -> dict[str, Denoise]:
+    def denoisers(params: dict) -> dict[str, Denoise]:
         """Denoisers; u + w sum_c (c - u) is classifier-free guidance of weight 2 w towards the mean of the two c."""
         upper, lower = (told(params, half) for half in HALVES.values())
         free, middle = told(params, (0.0, 0.0)), lambda x, t: 0.5 * (upper(x, t) + lower(x, t))
@@ -35,18 +36,18 @@ def circle(asking: Asking) -> str:
 
     def one(seed: Array) -> dict[str, Array]:
         key = jax.random.key(seed)
-        params = fit(net, draw, (), key, asking.updates(2400))
-        return {name: chain(jax.random.fold_in(key, 1), g, (ROWS, 2, 1)) for name, g in asked(params).items()}
+        params = fit(net, draw, (), key, asked.updates(2400))
+        return {name: chain(jax.random.fold_in(key, 1), g, (ROWS, 2, 1)) for name, g in denoisers(params).items()}
 
     chain = ddpm(SCHEDULE, LEVELS)
-    found = compiled(lambda seeds: jax.lax.map(one, seeds))(jnp.asarray(asking.seeds, jnp.uint32))
+    found = compiled(lambda seeds: jax.lax.map(one, seeds))(jnp.asarray(asked.seeds, jnp.uint32))
     rows, held = [], {}
     for name in (*HALVES, *WAYS):  # a compiled program returns them sorted
         x = np.asarray(found[name])[..., 0]
         columns = zip(*map(measured, x), strict=True)
         rows.append((name, *(" ± ".join(spread(np.array(column))) for column in columns)))
         held[name] = plane(x[0, :2000])
-    asking.draw(clouds, "circle.png", held, 1.5, names=("x", "y"), columns=3)
+    asked.draw(clouds, "circle.png", held, 1.5, names=("x", "y"), columns=3)
     head = ("asked for", f"covered, of {BINS} sectors", "upper half", "within 10 degrees of 180")
     return (
         f"## Circle\n\n{markdown(head, rows)}\n"

@@ -10,8 +10,9 @@ from jaxtyping import Array, Float, Key
 from jaxomarl.envs.mpe.environment import HORIZON, environment
 from jaxomarl.envs.mpe.physics import DAMPING, DT
 from jaxomarl.envs.mpe.scenarios import spread
+from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.comparison import markdown
-from jaxomarl.papers.dof.models import SAID, Asking, Law, compiled, made, model
+from jaxomarl.papers.dof.models import SAID, Law, compiled, made, model
 from jaxomarl.results.clouds import plans
 
 AGENTS, EVERY, AHEAD = 3, 5, 5  # a plan is AHEAD positions, EVERY steps apart
@@ -23,14 +24,14 @@ DATA = {"one way": 20.0, "two ways": 0.0}
 the data's teams go one way round, half the other."""
 
 
-def covering(asking: Asking) -> str:
+def covering(asked: Asked) -> str:
     """Return and collisions of each model's plans in the environment, first seed."""
     laws = [np.stack([places(turned) for turned in DATA.values()]), np.array([0.0, 0.5], np.float32)]
     told = {"data": [np.asarray(draw(jax.random.key(0), EPISODES, law)[0]) for law in zip(*laws, strict=True)]}
     for kind in KINDS:
-        asking.say(f"covering: {kind}")
+        asked.say(f"covering: {kind}")
         net, y = model(kind, AGENTS, 2 * AHEAD, width=64), jnp.zeros((EPISODES, AGENTS, 0))
-        told[kind] = list(made(net, draw, laws, y, asking.seeds[:1], asking.updates(2000), 2 * AHEAD).x[:, 0])
+        told[kind] = list(made(net, draw, laws, y, asked.seeds[:1], asked.updates(2000), 2 * AHEAD).x[:, 0])
     walks, rows, held, marks = compiled(jax.vmap(walk, (0, None))), [], {}, {}
     for k, name in enumerate(DATA):
         for kind, x in told.items():
@@ -40,7 +41,7 @@ def covering(asking: Asking) -> str:
             rows.append((name, SAID[kind], *numbers, f"{covered.mean():.0%}"))
             title = f"{name}: {SAID[kind]}"
             held[title], marks[title] = pos, laws[0][k][AGENTS:]
-    asking.draw(plans, "covering.png", held, marks)
+    asked.draw(plans, "covering.png", held, marks)
     head = ("data", "plans of", "return, mean ± std over iterations", "collisions", "all landmarks covered")
     return (
         f"## Landmark covering\n\n{markdown(head, rows)}\n"

@@ -14,7 +14,8 @@ import numpy as np
 from jaxomarl.api.session import Results
 from jaxomarl.base import refuse
 from jaxomarl.papers import cells, points
-from jaxomarl.papers.cells import Asked, Cell
+from jaxomarl.papers.asked import Asked
+from jaxomarl.papers.cells import Cell
 from jaxomarl.papers.dof import planners
 from jaxomarl.papers.shifted import Meeting, final_episodes, played
 from jaxomarl.paths import folder_name

@@ -3,6 +3,7 @@
 Four Gaussians and, beside them, the two-mode set; the samplers on it; landmark covering, payoffs, the circle.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,12 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from jaxomarl.base import refuse
 from jaxomarl.envs import games
-from jaxomarl.papers.cells import Asked
+from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.comparison import markdown
 from jaxomarl.papers.dof import circle, covering, payoffs, samplers
-from jaxomarl.papers.dof.models import LEVELS, SAID, Asking, made, model, spread
+from jaxomarl.papers.dof.models import LEVELS, SAID, UPDATES, made, model, spread
 from jaxomarl.results.clouds import clouds
 from jaxomarl.results.curves import Point, curves
 
@@ -29,31 +29,29 @@ KINDS = ("joint", "concat", "wconcat", "atten", "separate")
 
 def dof_games(asked: Asked) -> str:
     """All games, their pictures beside the table; two of them are made at a time."""
-    for flag in ("systems", "tasks", "data", "episodes", "rows", "overrides", "source"):
-        if getattr(asked, flag):
-            raise refuse(f"--{flag}", "nothing for dof-games", getattr(asked, flag), "Its games are fixed.")
-    asking = Asking(asked.seeds[:SEEDS], asked.scale, asked.out, asked.lines, asked.stopped)
+    asked.check_unused("dof-games", "its games are fixed.")
+    asked = dataclasses.replace(asked, seeds=asked.seeds[:SEEDS])
     jobs = (mixtures, covering.covering, samplers.samplers, payoffs.payoffs, circle.circle)
     with ThreadPoolExecutor(2) as pool:  # most of the time goes into compiling, which is done in one thread
-        parts = list(pool.map(lambda game: game(asking), jobs))
+        parts = list(pool.map(lambda game: game(asked), jobs))
     preface = (
-        f"DoF's illustrative games (its section 5.1 and appendix D.2), seeds {asking.seeds} (of those asked, the first "
-        f"{SEEDS} at most), {asking.updates()} updates of small networks, {LEVELS} steps of DDPM; ± is the largest "
-        "distance of a seed from the mean. The paper's figures are pictures, without numbers."
+        f"DoF's illustrative games (its section 5.1 and appendix D.2), seeds {asked.seeds} (of those asked, the first "
+        f"{SEEDS} at most), {asked.updates(UPDATES)} updates of small networks, {LEVELS} steps of DDPM; ± is the "
+        "largest distance of a seed from the mean. The paper's figures are pictures, without numbers."
     )
     return "\n\n".join([preface, *parts]) + "\n"
 
 
-def mixtures(asking: Asking) -> str:
+def mixtures(asked: Asked) -> str:
     """Four Gaussians and the two-mode sets: what models of each kind make of them."""
     four = (games.FOUR_MODES, games.FOUR_MASS, games.FOUR_VARIANCE**0.5)
     held: dict[tuple[str, str, int], np.ndarray] = {}  # (game, kind, agents) -> samples [R, B, N]
     for kind in (*KINDS, "dec-atten", "pooled"):
         for n in {"separate": (2, AGENTS[-1]), "pooled": (2,), "atten": ()}.get(kind, AGENTS):
-            asking.say(f"four Gaussians and two modes: {n} agents, {kind}")
+            asked.say(f"four Gaussians and two modes: {n} agents, {kind}")
             pairs = [*([four] if n == 2 else []), *([agreement(n)] if kind != "pooled" else [])]
             laws = [np.stack(column).astype(np.float32) for column in zip(*pairs, strict=True)]
-            told = made(model(kind, n), draw, laws, jnp.zeros((ROWS, n, 0)), asking.seeds, asking.updates())
+            told = made(model(kind, n), draw, laws, jnp.zeros((ROWS, n, 0)), asked.seeds, asked.updates(UPDATES))
             names = ("four", "two")[: len(pairs)] if n == 2 else ("two",)
             for name, x, whole in zip(names, told.x, told.whole, strict=True):
                 held[name, kind, n] = x[..., 0]
@@ -61,10 +59,10 @@ def mixtures(asking: Asking) -> str:
                     held[name, "atten", n] = whole[..., 0]
     for n in AGENTS[1:-1]:  # who is trained apart does not know how many the others are
         held["two", "separate", n] = held["two", "separate", AGENTS[-1]][..., :n]
-    return f"{four_gaussians(asking, held)}\n\n{two_modes(asking, held)}"
+    return f"{four_gaussians(asked, held)}\n\n{two_modes(asked, held)}"
 
 
-def four_gaussians(asking: Asking, made: Mapping[tuple[str, str, int], np.ndarray]) -> str:
+def four_gaussians(asked: Asked, made: Mapping[tuple[str, str, int], np.ndarray]) -> str:
     """Quadrants' shares and total variation from the data's, for each model."""
     truth = games.four_gaussians_joint()
     product = games.product_of_marginals(truth)
@@ -78,7 +76,7 @@ def four_gaussians(asking: Asking, made: Mapping[tuple[str, str, int], np.ndarra
         tv = np.array([games.total_variation(q, truth) for q in found])
         rows.append((SAID[kind], *_shares(np.mean(found, axis=0)), *spread(tv)))
         held[SAID[kind]] = x[0, :2000]
-    asking.draw(clouds, "four-gaussians.png", held, 1.6, shares=True)
+    asked.draw(clouds, "four-gaussians.png", held, 1.6, shares=True)
     nats = games.mutual_information(truth)
     return (
         f"## Four Gaussians\n\n{markdown(('model', *games.QUADRANTS, 'total variation', '±'), rows)}\n"
@@ -89,7 +87,7 @@ def four_gaussians(asking: Asking, made: Mapping[tuple[str, str, int], np.ndarra
     )
 
 
-def two_modes(asking: Asking, made: Mapping[tuple[str, str, int], np.ndarray]) -> str:
+def two_modes(asked: Asked, made: Mapping[tuple[str, str, int], np.ndarray]) -> str:
     """Total variation of trained models from the two-mode data, for two to five agents, beside 1 - 2^(1-n)."""
     rows, points, kinds = [], [], (*KINDS, "dec-atten")
     for n in AGENTS:
@@ -105,8 +103,8 @@ def two_modes(asking: Asking, made: Mapping[tuple[str, str, int], np.ndarray]) -
     data = {"data": np.asarray(draw(jax.random.key(0), 2000, agreement(2))[0])[..., 0]}
     held = data | {SAID[kind]: made["two", kind, 2][0, :2000] for kind in kinds}
     named = {"two modes": [f"{n} agents" for n in AGENTS]}
-    asking.draw(curves, "two-modes.png", points, "agents", "total variation from the data", named)
-    asking.draw(clouds, "two-modes-samples.png", held, 1.6, shares=True)
+    asked.draw(curves, "two-modes.png", points, "agents", "total variation from the data", named)
+    asked.draw(clouds, "two-modes-samples.png", held, 1.6, shares=True)
     head = ("agents", "1 - 2^(1-n)", *(SAID[k] for k in kinds))
     error = (0.25 / ROWS) ** 0.5
     return (

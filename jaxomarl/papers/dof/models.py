@@ -9,10 +9,7 @@
 "separate" is independent diffusion; DoF's weak independent diffusion is "pooled".
 """
 
-import dataclasses
-import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -21,8 +18,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Key
 
-from jaxomarl.api.progress import Lines
-from jaxomarl.base import Denoise, JaxomarlError
+from jaxomarl.base import Denoise
 from jaxomarl.diffusion.factorise import Noise, composed, factorisation
 from jaxomarl.diffusion.guidance import clipped
 from jaxomarl.diffusion.losses import eps_loss
@@ -32,7 +28,6 @@ from jaxomarl.diffusion.schedules import vp
 from jaxomarl.networks.agents import separate
 from jaxomarl.networks.mlp import mish, mlp
 from jaxomarl.optim import annealed
-from jaxomarl.training.runner import Interrupted
 
 SCHEDULE, LEVELS = vp(), 50
 BOUND = 1.5  # of what is sampled: the data reach a little less far
@@ -53,36 +48,6 @@ SAID = {
 Law = Any
 Draw = Callable[[Key[Array, ""], int, Law], tuple[Float[Array, "B N D"], Float[Array, "B N C"]]]
 """(key, rows, law) -> clean data and what each agent knows of them; the law's arrays are the data set."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Asking:
-    """What a game is made of, for games that are made side by side."""
-
-    seeds: list[int]
-    scale: float
-    out: Path
-    lines: Lines
-    stopped: Callable[[], bool]
-    lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
-
-    def say(self, line: str) -> None:
-        """Tell what comes next; raises Interrupted where the user asked to stop."""
-        if self.stopped():
-            raise Interrupted
-        self.lines.say(line)
-
-    def updates(self, count: int = UPDATES) -> int:
-        """That many gradient steps at scale 1."""
-        return max(1, round(self.scale * count))
-
-    def draw(self, figure: Callable[..., Any], name: str, *args: Any, **more: Any) -> None:
-        """Make a picture in `out`, one at a time; where matplotlib is missing, a line says so."""
-        try:
-            with self.lock:
-                figure(self.out / name, *args, **more)
-        except JaxomarlError as error:
-            self.lines.say(f"no picture {name}: {error}")
 
 
 class Model(NamedTuple):

@@ -11,8 +11,9 @@ from jaxomarl.diffusion.samplers import ddim
 from jaxomarl.networks.agents import separate
 from jaxomarl.networks.mlp import mish, mlp
 from jaxomarl.optim import annealed
+from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.comparison import markdown
-from jaxomarl.papers.dof.models import SCHEDULE, WAVES, Asking, compiled, spread, waves
+from jaxomarl.papers.dof.models import SCHEDULE, UPDATES, WAVES, compiled, spread, waves
 from jaxomarl.results.clouds import matrices
 
 GAMES = {
@@ -26,14 +27,14 @@ MIXES = {"wconcat": "h = k₁Q₁ + k₂Q₂", "atten": "h attends to both actio
 CALLS, RATE = 5, 4e-3
 
 
-def payoffs(asking: Asking) -> str:
+def payoffs(asked: Asked) -> str:
     """Rebuilt matrices and their errors, beside the least squares of an additive one."""
     rows, held, found = [], {}, {}
     for size in sorted({len(payoff) for payoff in GAMES.values()}):
         same = {name: payoff for name, payoff in GAMES.items() if len(payoff) == size}
         for mix in MIXES:
-            asking.say(f"payoffs: {size} x {size}, {mix}")
-            for name, made in zip(same, rebuilt(np.stack(list(same.values())), mix, asking), strict=True):
+            asked.say(f"payoffs: {size} x {size}, {mix}")
+            for name, made in zip(same, rebuilt(np.stack(list(same.values())), mix, asked), strict=True):
                 found[name, mix] = made
     for name, payoff in GAMES.items():
         best = additive(payoff)
@@ -42,7 +43,7 @@ def payoffs(asking: Asking) -> str:
         rows.append((name, f"{rmse(best, payoff):.3f}", off[0], f"{nearest:.3f}", off[1]))
         typical = [sorted(found[name, mix], key=lambda one, p=payoff: rmse(one, p))[0] for mix in MIXES]
         held[name] = [payoff, best, *typical]
-    asking.draw(matrices, "payoffs.png", held, ("payoff", "additive least squares", *MIXES.values()))
+    asked.draw(matrices, "payoffs.png", held, ("payoff", "additive least squares", *MIXES.values()))
     head = (
         "payoff",
         "additive least squares",
@@ -61,7 +62,7 @@ def payoffs(asking: Asking) -> str:
     )
 
 
-def rebuilt(payoffs: Float[np.ndarray, "G A A"], mix: str, asking: Asking) -> Float[np.ndarray, "G R A A"]:
+def rebuilt(payoffs: Float[np.ndarray, "G A A"], mix: str, asked: Asked) -> Float[np.ndarray, "G R A A"]:
     """The matrices that agents generate after training on each payoff, for each seed: means over noise."""
     actions, top = payoffs.shape[1], np.abs(payoffs).max(axis=(1, 2))
     net = separate(mlp(1 + actions + WAVES, (32, 32), 1, mish), 2)
@@ -77,7 +78,7 @@ def rebuilt(payoffs: Float[np.ndarray, "G A A"], mix: str, asking: Asking) -> Fl
 
     def one(lane: tuple[Array, Array]) -> Array:
         table, seed = lane
-        steps = asking.updates()
+        steps = asked.updates(UPDATES)
         k_net, k_mix, k_steps, k_end = jax.random.split(jax.random.key(seed), 4)
         params, tx = {"parts": net.init(k_net), "data": h.init(k_mix)}, optax.adam(annealed(RATE, steps))
         played = jnp.tile(every, (8, 1))
@@ -92,8 +93,8 @@ def rebuilt(payoffs: Float[np.ndarray, "G A A"], mix: str, asking: Asking) -> Fl
         params = jax.lax.scan(step, (params, tx.init(params)), jax.random.split(k_steps, steps))[0][0]
         return generated(params, k_end, jnp.tile(every, (64, 1))).reshape(64, actions, actions).mean(axis=0)
 
-    tables = jnp.repeat(jnp.asarray(payoffs / top[:, None, None], jnp.float32), len(asking.seeds), axis=0)
-    seeds = jnp.tile(jnp.asarray(asking.seeds, jnp.uint32), len(payoffs))
+    tables = jnp.repeat(jnp.asarray(payoffs / top[:, None, None], jnp.float32), len(asked.seeds), axis=0)
+    seeds = jnp.tile(jnp.asarray(asked.seeds, jnp.uint32), len(payoffs))
     made = np.asarray(compiled(lambda lanes: jax.lax.map(one, lanes))((tables, seeds)))
     return top[:, None, None, None] * made.reshape(len(payoffs), -1, actions, actions)
 

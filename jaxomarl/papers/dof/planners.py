@@ -17,7 +17,7 @@ The field's name is printed in the row of each value; guidance and target are sw
 """
 
 from jaxomarl.papers import cells, comparison
-from jaxomarl.papers.cells import Asked
+from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.comparison import Published
 
 SYSTEMS = ("dof-t", "madiff-d", "madiff-c", "decision-diffuser", "madt")

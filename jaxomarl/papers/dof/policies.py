@@ -3,7 +3,7 @@
 import dataclasses
 
 from jaxomarl.papers import cells
-from jaxomarl.papers.cells import Asked
+from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.omsd import table2
 
 SYSTEMS = ("bc", "dof-p", "ind-diffusion", "dom2", "omsd")

@@ -14,12 +14,13 @@ from jaxomarl.diffusion.consistency import consistency, consistency_loss, consis
 from jaxomarl.envs.games import BANDIT_MODE
 from jaxomarl.networks.mlp import Network, mish, mlp
 from jaxomarl.optim import annealed
+from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.comparison import markdown
 from jaxomarl.papers.dof.models import (
     BATCH,
     SCHEDULE,
+    UPDATES,
     WAVES,
-    Asking,
     Law,
     compiled,
     denoiser,
@@ -42,11 +43,11 @@ CHAINS = {
 }
 
 
-def samplers(asking: Asking) -> str:
+def samplers(asked: Asked) -> str:
     """Error of each sampler's samples from the joint model of two-mode data, against its calls."""
     points, cells = [], {}
-    asking.say("samplers: the joint model and its consistency model")
-    joint, net, updates = model("joint", AGENTS), network(), asking.updates()
+    asked.say("samplers: the joint model and its consistency model")
+    joint, net, updates = model("joint", AGENTS), network(), asked.updates(UPDATES)
     y = jnp.zeros((ROWS, AGENTS, 0))
 
     def trained(seed: Array) -> tuple[Any, Any]:
@@ -55,7 +56,7 @@ def samplers(asking: Asking) -> str:
         teacher = denoiser(joint, params, jnp.zeros((BATCH, AGENTS, 0)))
         return params, distil(net, teacher, jax.random.fold_in(key, 1), 2 * updates)
 
-    seeds = jnp.asarray(asking.seeds, jnp.uint32)
+    seeds = jnp.asarray(asked.seeds, jnp.uint32)
     held = compiled(lambda seeds: jax.lax.map(trained, seeds))(seeds)
     data = np.asarray(draw(jax.random.key(0), ROWS, ())[0])[..., 0]
     shape = (ROWS, AGENTS, 1)
@@ -72,11 +73,11 @@ def samplers(asking: Asking) -> str:
 
     for name, chain in CHAINS.items():
         for calls in CALLS[2:]:
-            asking.say(f"samplers: {name}, {calls} calls")
+            asked.say(f"samplers: {name}, {calls} calls")
             errors(name, lambda key, h, c=chain, k=calls: c(SCHEDULE, k)(key, denoiser(joint, h[0], y), shape), calls)
     for calls in FEW:
         errors("consistency", lambda key, h, k=calls: consistency(SCHEDULE, k)(key, f(net, h[1]), shape), calls)
-    asking.draw(curves, "samplers.png", points, "calls of the network", "Wasserstein-1 to the data", logarithmic=True)
+    asked.draw(curves, "samplers.png", points, "calls of the network", "Wasserstein-1 to the data", logarithmic=True)
     names = [*CHAINS, "consistency"]
     rows = [(name, *(cells.get((name, calls), "") for calls in CALLS)) for name in names]
     return (

@@ -7,7 +7,7 @@ from jaxomarl.base import refuse
 from jaxomarl.config import flag
 from jaxomarl.envs.catalog import make
 from jaxomarl.papers import cells, points
-from jaxomarl.papers.cells import Asked
+from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.dom2 import tables
 from jaxomarl.paths import folder_name
 

@@ -19,11 +19,11 @@ from jaxtyping import Array, Float
 from jaxomarl.api import render
 from jaxomarl.api.plan import Group
 from jaxomarl.api.session import Results
-from jaxomarl.base import JaxomarlError, Task
+from jaxomarl.base import Task
 from jaxomarl.envs.catalog import make
 from jaxomarl.envs.mpe.physics import Scene, distance
 from jaxomarl.papers import cells, comparison, shifted
-from jaxomarl.papers.cells import Asked
+from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.dom2 import tables
 from jaxomarl.paths import folder_name
 from jaxomarl.results import curves
@@ -102,10 +102,7 @@ def table8(asked: Asked) -> str:
             made.append(cell)
             picture(asked, results, folder_name(*at))
             del results  # and the data with them
-    try:
-        curves.counts(asked.out / "solutions.png", counts, ("good of 20", "good, one start", "solutions, one start"))
-    except JaxomarlError as error:
-        asked.lines.say(f"no pictures: {error}")
+    asked.draw(curves.counts, "solutions.png", counts, ("good of 20", "good, one start", "solutions, one start"))
     head = ("task", "data", "system", f"good of {TRIES} starts", f"good of {TRIES} from one start")
     head = (*head, "joint solutions among them", "published good ± std")
     how = (
@@ -139,11 +136,7 @@ def _spread(values: Sequence[int]) -> str:
 
 def picture(asked: Asked, results: Results, name: str) -> None:
     """Draw how each system's first seed goes from one start, five times, into `asked.out/ways-<name>.png`."""
-    ways = {g.name: walks(g, past) for g, past in results.past}
-    try:
-        curves.ways(asked.out / f"ways-{name}.png", ways)
-    except JaxomarlError as error:
-        asked.lines.say(f"no pictures: {error}")
+    asked.draw(curves.ways, f"ways-{name}.png", {g.name: walks(g, past) for g, past in results.past})
 
 
 def walks(group: Group, past: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from jaxomarl.api.session import Results
 from jaxomarl.envs.catalog import make
 from jaxomarl.papers import cells, comparison, shifted
-from jaxomarl.papers.cells import Asked, Cell
+from jaxomarl.papers.asked import Asked
+from jaxomarl.papers.cells import Cell
 from jaxomarl.papers.comparison import Published
 from jaxomarl.results.tables import Record
 

@@ -14,13 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxomarl.algorithms import REGISTRY
-from jaxomarl.api import plan, session
+from jaxomarl.api import plan
 from jaxomarl.api.plan import Group
 from jaxomarl.base import Dataset, Task, refuse
 from jaxomarl.config import digest
 from jaxomarl.data.catalog import load
 from jaxomarl.envs.catalog import make
-from jaxomarl.papers.cells import Asked
+from jaxomarl.papers import cells
+from jaxomarl.papers.asked import Asked, one
 from jaxomarl.papers.comparison import markdown
 from jaxomarl.papers.omsd import rest_points
 from jaxomarl.papers.omsd.rest_points import Way
@@ -43,13 +44,11 @@ PLAIN = {"one behaviour": "one", "mean of all": "mean", "drawn anew at every ste
 
 def omsd_oracle(asked: Asked) -> str:
     """Both tables, a data set at a time; raises JaxomarlError where the behaviours are not known."""
-    if len(asked.tasks) > 1:
-        raise refuse("--tasks", "one task", asked.tasks, "Call it for each.")
     wrong = [name for name in asked.systems if name not in (*SYSTEMS, "bc")]
     if wrong:
         way = "Leave it out for all three; experiments.sweep takes --cfg.score-model exact for others."
         raise refuse("--systems", f"{', '.join(SYSTEMS)} or bc", wrong[0], way)
-    task = make(asked.tasks[0] if asked.tasks else TASK)
+    task = make(one("--tasks", asked.tasks, TASK))
     asked = dataclasses.replace(asked, episodes=asked.episodes or EPISODES, rows=asked.rows or ROWS)
     qualities = asked.data or tuple(q for q in DATA if q in task.behaviours)
     for quality in qualities or ("nothing",):
@@ -60,10 +59,7 @@ def omsd_oracle(asked: Asked) -> str:
     records: list[Record] = []
     for quality in qualities:
         folder = asked.out / folder_name(task.name, quality)
-        with session.locked(folder):
-            given = asked.overrides, asked.rows, asked.episodes, asked.scale, asked.final_episodes
-            settings = session.asked(PRESET, *given)
-            session.open_folder(folder, settings, resume=(folder / "sweep.json").exists(), overwrite=False)
+        with cells.opened(asked, folder, PRESET):
             central |= {(quality, name): x for name, x in centrally(asked, task, quality, folder).items()}
             records += trained(asked, task, quality, folder)
     return text(asked, task, qualities, central, records)
@@ -162,10 +158,7 @@ def trained(asked: Asked, task: Task, quality: str, folder: Path) -> list[Record
             said = {"weighting": weighting, "score_model": group.cfgs[0].score_model}
             group.swept = [{**swept, **said} for swept in group.swept]
             groups.append(group)
-    lines = asked.lines
-    sources = [asked.source / folder.name] if asked.source else []
-    done = session.train_groups(groups, folder, sources, report=lines, stopped=asked.stopped, say=lines.say)
-    return done.records
+    return cells.trained(asked, groups, folder).records
 
 
 def resolve(asked: Asked, systems: Sequence[str], task: Task, quality: str, overrides: plan.Overrides) -> list[Group]:

@@ -21,7 +21,7 @@ from jaxomarl.data.catalog import load
 from jaxomarl.diffusion.parameterise import noised, x0_from_eps
 from jaxomarl.diffusion.schedules import vp
 from jaxomarl.papers import cells
-from jaxomarl.papers.cells import Asked
+from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.comparison import markdown
 from jaxomarl.papers.omsd.oracle import EPISODES, PRESET, ROWS, SYSTEMS, TASK
 from jaxomarl.results import tables

@@ -12,14 +12,15 @@ import numpy as np
 from jaxtyping import Array
 
 from jaxomarl.algorithms import REGISTRY, brpo, omsd
-from jaxomarl.api import plan, session
-from jaxomarl.base import Algorithm, Spec, Stage, System, refuse
+from jaxomarl.api import plan
+from jaxomarl.base import Algorithm, Spec, Stage, System
 from jaxomarl.data.catalog import load
 from jaxomarl.data.stats import statistics
 from jaxomarl.diffusion.schedules import vp
 from jaxomarl.envs.catalog import make
 from jaxomarl.envs.games import bandit_eps, bandit_own_value
-from jaxomarl.papers.cells import Asked
+from jaxomarl.papers import cells
+from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.comparison import markdown
 from jaxomarl.presets import PRESETS
 from jaxomarl.results import tables
@@ -118,32 +119,28 @@ def second_table(say: Callable = print, qualities: tuple[str, ...] = ("std0.1", 
 
 def omsd_table1(asked: Asked) -> str:
     """Table 1's bandit: published, exact and learned rewards under both presets; then the exact end points."""
-    lines, seeds = asked.lines, asked.seeds
-    for flag in ("systems", "tasks", "data", "episodes", "rows", "overrides", "source", "final_episodes"):
-        if getattr(asked, flag):
-            raise refuse(f"--{flag}", "nothing for omsd-table1", getattr(asked, flag), "Its cells are fixed.")
+    seeds, say = asked.seeds, asked.lines.say
+    asked.check_unused("omsd-table1", "its cells are fixed.")
     rows = [("published", "", *(PUBLISHED[s] for s in SYSTEMS))]
     notes: dict[str, None] = {}  # of the learned scores, each once
     for preset, quality in (("mode-seeking", "std0.3"), ("paper-code", "std0.1")):
-        cells = []
+        exact = []
         for name in SYSTEMS:
             cfg = REGISTRY[name].Config(**PRESETS[preset].cfg)
-            ends = exact_ends(name, quality, [cfg] * len(seeds), seeds, lines.say)
-            cells.append(_cell(ends.prod(axis=1), ends))
-        rows.append((f"{preset}, exact scores", quality, *cells))
+            ends = exact_ends(name, quality, [cfg] * len(seeds), seeds, say)
+            exact.append(_cell(ends.prod(axis=1), ends))
+        rows.append((f"{preset}, exact scores", quality, *exact))
         groups = plan.resolve(SYSTEMS, ["games/bandit"], [quality], seeds, preset, scale=asked.scale)
         folder = asked.out / preset
-        with session.locked(folder):
-            settings = session.asked(preset, {}, 0, 0, asked.scale)
-            session.open_folder(folder, settings, resume=(folder / "sweep.json").exists(), overwrite=False)
-            done = session.train_groups(groups, folder, report=lines, stopped=asked.stopped, say=lines.say)
+        with cells.opened(asked, folder, preset):
+            done = cells.trained(asked, groups, folder)
         learned = {r.system: _learned(r) for r in done.records}
         rows.append((f"{preset}, learned scores", quality, *(learned[s] for s in SYSTEMS)))
         notes |= dict.fromkeys(tables.notes(done.records))
     head = ("reward, mean ± std over seeds (coordinated)", "data", *SYSTEMS)
     ends = [
         (str(r["std"]), str(r["beta"]), *(f"({r[s][0]:.2f}, {r[s][1]:.2f})" for s in SYSTEMS))
-        for r in second_table(lines.say)
+        for r in second_table(say)
     ]
     return (
         f"Bandit r = a_1 a_2, {len(seeds)} seeds, starts uniform in +-0.9:\n\n{markdown(head, rows)}\n"

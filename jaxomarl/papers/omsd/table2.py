@@ -1,7 +1,7 @@
 """OMSD's Table 2 on the particle tasks: ours beside the published normalised scores."""
 
 from jaxomarl.papers import cells, comparison
-from jaxomarl.papers.cells import Asked
+from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.comparison import Published
 
 SYSTEMS = ("bc", "iql", "brpo-ind", "brpo-ctde", "omsd")

@@ -1,0 +1,75 @@
+"""What a table or figure is asked to be made of, and how its making is told, drawn and stopped."""
+
+import dataclasses
+import functools
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxomarl.api.plan import Overrides
+from jaxomarl.api.progress import Lines
+from jaxomarl.base import JaxomarlError, refuse
+from jaxomarl.training.runner import Interrupted
+
+FLAGS = {"overrides": "--cfg", "source": "--from", "final_episodes": "--final-episodes"}
+"""Fields of `Asked` whose flag has another name."""
+CHOICES = ("systems", "tasks", "data", "episodes", "rows", "overrides", "source", "final_episodes")
+"""Fields of `Asked` that choose what is trained, none of which a table of fixed cells takes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What a table or figure is made of."""
+
+    seeds: list[int]
+    scale: float
+    out: Path
+    stopped: Callable[[], bool]
+    systems: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    data: tuple[str, ...] = ()
+    episodes: int = 0
+    rows: int = 0
+    overrides: Overrides = dataclasses.field(default_factory=dict)
+    source: Path | None = None
+    final_episodes: int = 0
+    lock: threading.Lock = dataclasses.field(default_factory=threading.Lock, repr=False, compare=False)
+    """Held while a picture is drawn, by games that are made side by side."""
+
+    @functools.cached_property
+    def lines(self) -> Lines:
+        """Where progress is shown."""
+        return Lines()
+
+    def say(self, line: str) -> None:
+        """Tell what comes next; raises Interrupted where the user asked to stop."""
+        if self.stopped():
+            raise Interrupted
+        self.lines.say(line)
+
+    def updates(self, count: int) -> int:
+        """The gradient steps that are `count` at scale 1."""
+        return max(1, round(self.scale * count))
+
+    def draw(self, figure: Callable[..., Any], name: str, *args: Any, **more: Any) -> None:
+        """Make a picture in `out`, one at a time; where matplotlib is missing, a line says so."""
+        try:
+            with self.lock:
+                figure(self.out / name, *args, **more)
+        except JaxomarlError as error:
+            self.lines.say(f"no picture {name}: {error}")
+
+    def check_unused(self, name: str, because: str, fields: Sequence[str] = CHOICES) -> None:
+        """Raise JaxomarlError where a flag is given that the table or figure `name` does not take."""
+        for field in fields:
+            value = getattr(self, field)
+            if value:
+                raise refuse(FLAGS.get(field, f"--{field}"), f"nothing for {name}", value, f"Leave it out: {because}")
+
+
+def one(flag: str, given: Sequence[str], default: str) -> str:
+    """The name that a flag gives; JaxomarlError where it gives several."""
+    if len(given) > 1:
+        raise refuse(flag, "one name", given, "Call it for each.")
+    return given[0] if given else default
