@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jaxomarl.api.train import load, train
+    from jaxomarl.base import JaxomarlError
 
 try:
     __version__ = importlib.metadata.version("jaxomarl")
 except importlib.metadata.PackageNotFoundError:  # a checkout that was never installed
     __version__ = "0+unknown"
 
-__all__ = ["__version__", "load", "train"]
+__all__ = ["JaxomarlError", "__version__", "load", "train"]
 
 
 def __getattr__(name: str) -> Any:
@@ -26,4 +27,8 @@ def __getattr__(name: str) -> Any:
         from jaxomarl.api import train
 
         return getattr(train, name)
+    if name == "JaxomarlError":
+        from jaxomarl.base import JaxomarlError
+
+        return JaxomarlError
     raise AttributeError(f"module 'jaxomarl' has no attribute {name!r}")

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from jaxomarl.api.seeds import check_seed
 from jaxomarl.base import refuse
 from jaxomarl.data import files
 from jaxomarl.data.catalog import load
@@ -15,8 +16,10 @@ def collect(
 ) -> str:
     """Make a data set, write it to its folder, and return its manifest as text.
 
-    Raises JaxomarlError for an unknown task or quality, and where the folder holds anything already.
+    Raises JaxomarlError for an unknown task or quality, a seed out of range, and where the folder holds anything
+    already.
     """
+    check_seed(seed)
     found = make(task)
     if "/" in quality or quality.startswith("."):
         raise refuse("--quality", f"one of {', '.join(found.recipes)}", quality, "A folder is a data set already.")

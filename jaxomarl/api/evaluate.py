@@ -47,10 +47,14 @@ def evaluate(paths: Sequence[Path], task: str = "", episodes: int = 0, say: Say 
     """Score every finished run at or below the given folders; the records of a table.
 
     `task` is a variant of the runs' task, "" their own; `episodes` 0 takes as many as each run's final evaluation.
-    Raises JaxomarlError where no run is finished, or the variant's observations, actions or rules are others.
+    Raises JaxomarlError where there is no run, where none is finished, or where the variant's observations, actions or
+    rules are others.
     """
     check_count("--episodes", episodes, MOST)
     found = store.find_runs([user_path(path) for path in paths])
+    if not found:
+        way = "Give the --out folder of a sweep, or a run's folder: one that holds a run.json."
+        raise refuse("RUN", "a folder with runs", ", ".join(map(str, paths)), way)
     finished = [run for run in found if (run.path / policy.FILE).exists()]
     for run in found:
         if run not in finished:

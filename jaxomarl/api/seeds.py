@@ -2,6 +2,7 @@
 
 from jaxomarl.base import refuse
 
+MOST_SEED = 2**31 - 1
 WAY = "Write 16 for seeds 0..15, 4:8 for 4..7, or 3,5 to name them."
 MOST = 100_000
 
@@ -21,8 +22,14 @@ def parse_seeds(text: str) -> list[int]:
     if isinstance(seeds, range) and seeds.stop - seeds.start > MOST:
         raise refuse("--seeds", f"at most {MOST} seeds", text, WAY)
     seeds = list(seeds)
-    if not seeds or min(seeds) < 0 or max(seeds) >= 2**31:
+    if not seeds or min(seeds) < 0 or max(seeds) > MOST_SEED:
         raise refuse("--seeds", "at least one seed in 0 .. 2^31 - 1", text, WAY)
     if len(set(seeds)) < len(seeds):
         raise refuse("--seeds", "each seed once", text, WAY)
     return seeds
+
+
+def check_seed(seed: int) -> None:
+    """Raise JaxomarlError where a single seed is out of range."""
+    if not 0 <= seed <= MOST_SEED:
+        raise refuse("--seed", "a seed in 0 .. 2^31 - 1", seed, "Name another.")

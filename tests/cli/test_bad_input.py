@@ -121,6 +121,18 @@ def test_the_command_refuses_such_seeds(refused, seeds):
     assert "4:8" in text
 
 
+@pytest.mark.parametrize("seed", ["-1", str(2**31)])
+def test_collect_refuses_a_seed_out_of_range(refused, seed):
+    text = refused("collect", "games/bandit", f"--seed={seed}")
+    assert "--seed:" in text and "2^31 - 1" in text
+
+
+def test_evaluate_says_that_a_folder_has_no_runs(refused, tmp_path):
+    (tmp_path / "empty").mkdir()
+    text = refused("evaluate", str(tmp_path / "empty"))
+    assert "a folder with runs" in text and "--out folder of a sweep" in text
+
+
 @pytest.mark.parametrize("flag", ["--systems", "--tasks"])
 def test_an_empty_list_of_names(refused, flag):
     assert flag in refused("sweep", flag, *SMALL)
