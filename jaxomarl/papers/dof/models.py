@@ -99,20 +99,29 @@ def waves(t: Array, x: Array) -> Array:
 def fit(model: Model, draw: Draw, law: Law, key: Key[Array, ""], steps: int, batch: int = BATCH) -> Any:
     """The model's parameters after `steps` updates on fresh rows: eps regression at t ~ U(0, 1), Adam, cosine rate."""
     k_init, k_steps = jax.random.split(key)
-    tx = optax.adam(annealed(RATE, steps))
-    params = model.init(k_init)
 
-    def step(carry, key):
-        params, opt = carry
+    def loss(params: Any, key: Key[Array, ""]) -> Array:
         k_rows, k_time, k_noise = jax.random.split(key, 3)
         x0, y = model.rows(k_rows, draw, batch, law)
         t = jax.random.uniform(k_time, (batch,), minval=1e-3)
         z = jax.random.normal(k_noise, x0.shape)
-        loss = lambda params: eps_loss(lambda x, t: model.noise(params, x, t, y), SCHEDULE, x0, t, z)
-        updates, opt = tx.update(jax.grad(loss)(params), opt, params)
+        return eps_loss(lambda x, t: model.noise(params, x, t, y), SCHEDULE, x0, t, z)
+
+    return descended(loss, model.init(k_init), k_steps, steps, RATE)
+
+
+def descended(
+    loss: Callable[[Any, Key[Array, ""]], Array], params: Any, key: Key[Array, ""], steps: int, rate: float
+) -> Any:
+    """The parameters after `steps` of Adam down loss(params, key), each under a key of its own; cosine rate."""
+    tx = optax.adam(annealed(rate, steps))
+
+    def step(carry: tuple[Any, Any], key: Key[Array, ""]) -> tuple[tuple[Any, Any], None]:
+        params, opt = carry
+        updates, opt = tx.update(jax.grad(loss)(params, key), opt, params)
         return (optax.apply_updates(params, updates), opt), None
 
-    return jax.lax.scan(step, (params, tx.init(params)), jax.random.split(k_steps, steps))[0][0]
+    return jax.lax.scan(step, (params, tx.init(params)), jax.random.split(key, steps))[0][0]
 
 
 def denoiser(model: Model, params: Any, y: Array, alone: bool = True) -> Denoise:

@@ -3,17 +3,15 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float
 
 from jaxomarl.diffusion.factorise import factorisation
 from jaxomarl.diffusion.samplers import ddim
 from jaxomarl.networks.agents import separate
 from jaxomarl.networks.mlp import mish, mlp
-from jaxomarl.optim import annealed
 from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.comparison import markdown
-from jaxomarl.papers.dof.models import SCHEDULE, UPDATES, WAVES, compiled, spread, waves
+from jaxomarl.papers.dof.models import SCHEDULE, UPDATES, WAVES, compiled, descended, spread, waves
 from jaxomarl.results.clouds import matrices
 
 GAMES = {
@@ -78,19 +76,12 @@ def rebuilt(payoffs: Float[np.ndarray, "G A A"], mix: str, asked: Asked) -> Floa
 
     def one(lane: tuple[Array, Array]) -> Array:
         table, seed = lane
-        steps = asked.updates(UPDATES)
         k_net, k_mix, k_steps, k_end = jax.random.split(jax.random.key(seed), 4)
-        params, tx = {"parts": net.init(k_net), "data": h.init(k_mix)}, optax.adam(annealed(RATE, steps))
+        start = {"parts": net.init(k_net), "data": h.init(k_mix)}
         played = jnp.tile(every, (8, 1))
         wanted = table[played[:, 0], played[:, 1]]
-
-        def step(carry: tuple, key: Array) -> tuple[tuple, None]:
-            params, opt = carry
-            loss = lambda params: jnp.mean((generated(params, key, played) - wanted) ** 2)
-            updates, opt = tx.update(jax.grad(loss)(params), opt, params)
-            return (optax.apply_updates(params, updates), opt), None
-
-        params = jax.lax.scan(step, (params, tx.init(params)), jax.random.split(k_steps, steps))[0][0]
+        loss = lambda params, key: jnp.mean((generated(params, key, played) - wanted) ** 2)
+        params = descended(loss, start, k_steps, asked.updates(UPDATES), RATE)
         return generated(params, k_end, jnp.tile(every, (64, 1))).reshape(64, actions, actions).mean(axis=0)
 
     tables = jnp.repeat(jnp.asarray(payoffs / top[:, None, None], jnp.float32), len(asked.seeds), axis=0)

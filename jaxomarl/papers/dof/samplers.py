@@ -5,7 +5,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Key
 
 from jaxomarl.base import Denoise
@@ -13,7 +12,6 @@ from jaxomarl.diffusion import samplers as chains
 from jaxomarl.diffusion.consistency import consistency, consistency_loss, consistent
 from jaxomarl.envs.games import BANDIT_MODE
 from jaxomarl.networks.mlp import Network, mish, mlp
-from jaxomarl.optim import annealed
 from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.comparison import markdown
 from jaxomarl.papers.dof.models import (
@@ -24,6 +22,7 @@ from jaxomarl.papers.dof.models import (
     Law,
     compiled,
     denoiser,
+    descended,
     fit,
     model,
     spread,
@@ -119,24 +118,17 @@ def distil(net: Network, teacher: Denoise, key: Key[Array, ""], steps: int) -> A
     A pair weighs 1 / (kappa_t - kappa_s), kappa = sigma / alpha: without it the far noise drowns the boundary.
     """
     k_init, k_steps = jax.random.split(key)
-    params, tx = net.init(k_init), optax.adam(annealed(RATE, steps))
 
-    def step(carry: tuple[Any, Any], key: Key[Array, ""]) -> tuple[tuple[Any, Any], None]:
-        params, opt = carry
+    def loss(params: Any, key: Key[Array, ""]) -> Array:
         k_rows, k_time, k_noise = jax.random.split(key, 3)
         x0 = draw(k_rows, BATCH, ())[0]
         k, z = jax.random.randint(k_time, (BATCH,), 0, GRID), jax.random.normal(k_noise, x0.shape)
         t, s = (k + 1) / GRID, k / GRID
         kappa = lambda t: SCHEDULE.sigma(t) / SCHEDULE.alpha(t)
+        g, weight = f(net, params), 1.0 / (kappa(t) - kappa(s))
+        return consistency_loss(g, g, SCHEDULE, x0, t, s, z, teacher, weight, huber=HUBER)
 
-        def loss(params: Any) -> Array:
-            g, weight = f(net, params), 1.0 / (kappa(t) - kappa(s))
-            return consistency_loss(g, g, SCHEDULE, x0, t, s, z, teacher, weight, huber=HUBER)
-
-        updates, opt = tx.update(jax.grad(loss)(params), opt, params)
-        return (optax.apply_updates(params, updates), opt), None
-
-    return jax.lax.scan(step, (params, tx.init(params)), jax.random.split(k_steps, steps))[0][0]
+    return descended(loss, net.init(k_init), k_steps, steps, RATE)
 
 
 def distance(x: np.ndarray, data: np.ndarray) -> float:
