@@ -14,9 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from jaxomarl.base import Dataset, Spec, refuse
+from jaxomarl.base import Dataset, Spec, Stage, System, Task, refuse
 from jaxomarl.config import flag
 from jaxomarl.data.catalog import load
+from jaxomarl.data.stats import identity
 from jaxomarl.data.windows import check_windows
 from jaxomarl.diffusion.policy_guidance import likelihood, strengths, towards
 from jaxomarl.envs import stored
@@ -29,10 +30,14 @@ from jaxomarl.results import curves, intervals
 from jaxomarl.results.curves import Point
 from jaxomarl.stages.augmented import Settings
 from jaxomarl.stages.synthetic import Generator, Trained
+from jaxomarl.training.library import Library
+from jaxomarl.training.runner import Job, run
 
 TASK, QUALITY = "mamujoco/2halfcheetah", "replay"
 LAMBDAS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 HORIZON, WINDOWS = 20, 2048
+CHUNK = 100
+"""Updates of the generator in one program, at most: the largest divisor of its steps is taken."""
 SETTINGS = Settings(generator_steps=2000, generator_batch=128, generator_width=16, augment_microbatch=128)
 BEST = ("expert", "good")  # kinds of shipped behaviours, the best first
 
@@ -52,11 +57,11 @@ def coda_steering(asked: Asked) -> str:
     few = min(settings.augment_microbatch, wanted)
     model, windows = Generator(spec, settings, horizon), wanted // few * few
     asked.say(f"{task.name} {quality}: one generator, {settings.generator_steps} updates")
-    trained = jax.jit(lambda key, data: fitted(key, model, data))(jax.random.key(0), rows)
+    generator = trained(asked, settings, horizon, task, rows, manifest)
     found = {}
     for name, (play, params) in players.items():
         asked.say(f"{name} policy: {len(LAMBDAS)} strengths, {len(asked.seeds)} seeds, {windows} windows each")
-        draw = jax.jit(lambda key, lam, params, play=play: drawn(key, model, trained, play, params, lam, windows))
+        draw = jax.jit(lambda key, lam, params, play=play: drawn(key, model, generator, play, params, lam, windows))
         found[name] = np.array(
             [[float(draw(jax.random.key(s), lam, params(s))) for lam in LAMBDAS] for s in asked.seeds]
         )
@@ -93,16 +98,28 @@ def policies(spec: Spec, task: str) -> dict[str, tuple[Play, Callable[[int], Any
     }
 
 
-def fitted(key: Key[Array, ""], model: Generator, data: Dataset) -> Trained:
-    """The generator after all its updates."""
-    k_init, k_steps = jax.random.split(key)
+def trained(asked: Asked, settings: Settings, horizon: int, task: Task, rows: Dataset, manifest: dict) -> Trained:
+    """The generator after all its updates, kept under OUT as any command keeps its stages; raises Interrupted."""
+    steps = settings.generator_steps
+    chunk = next(size for size in range(min(CHUNK, steps), 0, -1) if steps % size == 0)
 
-    def step(state: Trained, key: Key[Array, ""]) -> tuple[Trained, None]:
-        k_batch, k_update = jax.random.split(key)
-        return model.update(k_update, state, {}, model.batch(k_batch, state, data))[0], None
+    def pipeline(spec: Spec, cfg: Settings, env: Any = None) -> tuple[Stage, ...]:
+        return (Stage("generator", Generator(spec, cfg, horizon).algorithm, steps, chunk),)
 
-    keys = jax.random.split(k_steps, model.cfg.generator_steps)
-    return jax.lax.scan(step, model.init(k_init, {}, data), keys)[0]
+    system = System(Settings, check=lambda *given: None, prepare=lambda spec, cfg, data: data, pipeline=pipeline)
+    job = Job(
+        system=system,
+        spec=task.env.spec,
+        cfgs=[settings],
+        seeds=[0],
+        data=rows,
+        stats=identity(task.env.spec),
+        facts={"task": task.name, "data": manifest["sha256"], "horizon": horizon},
+        library=Library(asked.out / "stages"),
+        stopped=asked.stopped,
+        say=asked.lines.say,
+    )
+    return jax.tree.map(lambda x: x[0], run(job)["generator"])
 
 
 def drawn(
