@@ -1,11 +1,14 @@
 """What all tests share: the CPU, shape checks at run time, a cache of compiled programs, and the folders."""
 
+import gc
 import importlib.metadata
 import os
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+MAPPINGS = 20_000
+"""Memory mappings of a process above which compiled programs are let go: Linux aborts one at 65,530."""
 pytest_plugins = ["seconds"]
 
 # Before JAX is imported, and for the processes that tests start as well. Programs compiled in an earlier session are
@@ -46,6 +49,16 @@ def pytest_configure(config: pytest.Config) -> None:
     if jax.config.jax_platforms != "cpu" or jax.config.jax_compilation_cache_dir is None:
         raise pytest.UsageError("a pytest plugin imported JAX before tests/conftest.py: disable it with -p no:NAME")
     config.addinivalue_line("filterwarnings", "ignore:Error reading persistent compilation cache entry")
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Between files, let programs go that have piled up: each holds a few mappings, and thousands are compiled."""
+    maps = Path("/proc/self/maps")
+    if nextitem is None or nextitem.path == item.path or not maps.exists():
+        return
+    if maps.read_bytes().count(b"\n") > MAPPINGS:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
