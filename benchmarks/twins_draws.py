@@ -17,7 +17,7 @@ from benchmarks.twins_omsd import PolicyNoise, ScoreNoise
 from jaxomarl.algorithms.dom2 import noise_network
 from jaxomarl.base import Spec
 from jaxomarl.networks.mlp import Network
-from jaxomarl.stages import behaviour, extraction
+from jaxomarl.stages import behaviour, score_regularised
 
 
 def critic_draws(spec: Spec, cfg: Any, key: jax.Array) -> None:
@@ -41,7 +41,7 @@ def score_draws(spec: Spec, cfg: Any, key: jax.Array) -> ScoreNoise:
 def policy_draws(spec: Spec, cfg: Any, key: jax.Array) -> PolicyNoise:
     """What our update draws from its key."""
     shape = cfg.policy_batch, spec.agents, spec.act_width
-    return PolicyNoise(*(tensor(x) for x in extraction.noise(key, cfg, shape, jnp.asarray(spec.act_mask))))
+    return PolicyNoise(*(tensor(x) for x in score_regularised.noise(key, cfg, shape, jnp.asarray(spec.act_mask))))
 
 
 def dom2_draws(spec: Spec, cfg: Any, key: jax.Array) -> Noise:

@@ -26,10 +26,9 @@ from jaxomarl.config import check_fields, config, static
 from jaxomarl.data.dataset import check_transitions, sample_transitions
 from jaxomarl.networks.actors import actor
 from jaxomarl.networks.agents import separate
-from jaxomarl.optim import Net, create, descend
+from jaxomarl.networks.inputs import observed
+from jaxomarl.optim import OPTIMISERS, Net, adam_or_sgd, create, descend
 from jaxomarl.stages import clone
-from jaxomarl.stages.extraction import OPTIMISERS, optimiser
-from jaxomarl.stages.inputs import observed
 
 FIELDS = (
     "policy_steps", "policy_batch", "policy_width", "policy_lr", "policy_anneal", "policy_optimiser", "normalise",
@@ -53,7 +52,9 @@ class Cloned(NamedTuple):
 def policy(spec: Spec, cfg: Any) -> Algorithm:
     """The algorithm."""
     actors = separate(actor(spec.obs_width, (cfg.policy_width,) * 2, spec.act_width), spec.agents)
-    tx, mask, see = optimiser(cfg), jnp.asarray(spec.act_mask), observed(spec, cfg)
+    tx = adam_or_sgd(cfg.policy_optimiser, cfg.policy_lr, cfg.policy_steps, cfg.policy_anneal)
+    mask = jnp.asarray(spec.act_mask)
+    see = observed(spec, cfg)
 
     def init(key: Key[Array, ""], past: Past, data: Dataset) -> Cloned:
         return Cloned(create(tx, actors.init(key)))

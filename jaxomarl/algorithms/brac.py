@@ -38,15 +38,15 @@ from jaxomarl.base import Algorithm, Dataset, Environment, Past, Spec, Stage, Sy
 from jaxomarl.config import config, static, traced
 from jaxomarl.losses.gaussian import divergence, squashed
 from jaxomarl.optim import Params
-from jaxomarl.stages import decentralised, gaussian_policy
-from jaxomarl.stages.decentralised import Case, Learner, critic_step, networks, policy_step
-from jaxomarl.stages.gaussian_policy import fitted, mode, network, normal
+from jaxomarl.policies.gaussian import mode, network, normal
+from jaxomarl.stages import clone, decentralised
+from jaxomarl.stages.decentralised import AgentBatch, Learner, critic_step, networks, policy_step
 
 BEHAVIOUR = ("clone_steps", "clone_batch", "clone_lr", "policy_width", "clip", "chunk", "normalise")
 
 
 @config
-class Config(gaussian_policy.Config, decentralised.Config):
+class Config(decentralised.Gaussian, decentralised.Config):
     """MA-BRAC's settings."""
 
     alpha: float = traced(default=10.0, within="[0, inf)")
@@ -62,7 +62,9 @@ class Config(gaussian_policy.Config, decentralised.Config):
 
 def behaviour(spec: Spec, cfg: Any) -> Algorithm:
     """The behaviour's stage: line 1."""
-    return fitted(spec, dataclasses.replace(cfg, policy_batch=cfg.clone_batch, policy_lr=cfg.clone_lr), acts=False)
+    return clone.gaussian(
+        spec, dataclasses.replace(cfg, policy_batch=cfg.clone_batch, policy_lr=cfg.clone_lr), acts=False
+    )
 
 
 def policy(spec: Spec, cfg: Any) -> Algorithm:
@@ -70,23 +72,25 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
     net = network(spec, cfg)
     nets = networks(spec, cfg, net)
 
-    def step(key: Key[Array, ""], state: Learner, case: Case, clone: Params) -> tuple[Learner, dict[str, Array]]:
+    def step(
+        key: Key[Array, ""], state: Learner, batch: AgentBatch, behaved: Params
+    ) -> tuple[Learner, dict[str, Array]]:
         k_after, k_play = jax.random.split(key)
-        shape = case.action.shape
+        shape = batch.action.shape
 
         def drawn(key, params, obs):
             """An action at each observation, and the divergence there."""
-            pi, mu = normal(net, params, obs), normal(net, clone, obs)
-            return squashed(pi, jax.random.normal(key, shape), case.mask), divergence(pi, mu, case.mask)
+            pi, mu = normal(net, params, obs), normal(net, behaved, obs)
+            return squashed(pi, jax.random.normal(key, shape), batch.mask), divergence(pi, mu, batch.mask)
 
-        after, price = drawn(k_after, state.actor.target, case.next_obs)  # line 4
-        charged = case.reward - cfg.gamma * case.go_on * cfg.alpha * price  # line 5
-        paid = case._replace(reward=charged) if cfg.value_penalty else case
+        after, price = drawn(k_after, state.actor.target, batch.next_obs)  # line 4
+        charged = batch.reward - cfg.gamma * batch.go_on * cfg.alpha * price  # line 5
+        paid = batch._replace(reward=charged) if cfg.value_penalty else batch
         state, judged = critic_step(cfg, nets, state, paid, after)  # line 6
 
         def loss(params):  # line 7
-            a, kl = drawn(k_play, params, case.obs)
-            q = nets.q.apply(state.critic.params, case.obs, a).min(axis=0)
+            a, kl = drawn(k_play, params, batch.obs)
+            q = nets.q.apply(state.critic.params, batch.obs, a).min(axis=0)
             return jnp.mean(cfg.alpha * kl - q), {"divergence": kl.mean(), "q_played": q.mean()}
 
         state, metrics = policy_step(cfg, nets, state, loss)  # lines 7 and 8

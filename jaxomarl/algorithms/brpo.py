@@ -38,14 +38,14 @@ from jaxtyping import Array, Key
 from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, State, System
 from jaxomarl.config import config, static
 from jaxomarl.data.dataset import sample_transitions
+from jaxomarl.networks.inputs import observed
 from jaxomarl.optim import create, descend
-from jaxomarl.stages import behaviour, critic, extraction
-from jaxomarl.stages.extraction import Extracted, diffused, noise, q_gradient, surrogate, weight
-from jaxomarl.stages.inputs import observed
+from jaxomarl.stages import behaviour, critic, score_regularised
+from jaxomarl.stages.score_regularised import Extracted, diffused, noise, q_gradient, surrogate, weight
 
 
 @config
-class OwnConfig(extraction.Config):
+class OwnConfig(score_regularised.Config):
     """The family's settings with each agent's own reward."""
 
     reward: str = static(default="own")
@@ -62,8 +62,8 @@ class Variant(NamedTuple):
 
 def policy(spec: Spec, cfg: Any, variant: Variant, eps: Callable[..., Array], q: Callable[..., Array]) -> Algorithm:
     """Stage 3: behaviour model `eps(past, x, t, obs, state, action)` and critic `q(past, obs, state, action)`."""
-    actors = (extraction.joint_actor if variant.joint_policy else extraction.actors)(spec, cfg)
-    tx, mask = extraction.optimiser(cfg), jnp.asarray(spec.act_mask)
+    actors = (score_regularised.joint_actor if variant.joint_policy else score_regularised.actors)(spec, cfg)
+    tx, mask = score_regularised.optimiser(cfg), jnp.asarray(spec.act_mask)
 
     def init(key: Key[Array, ""], past: Past, data: Dataset) -> Extracted:
         return Extracted(create(tx, actors.init(key)))
@@ -83,7 +83,7 @@ def policy(spec: Spec, cfg: Any, variant: Variant, eps: Callable[..., Array], q:
             return surrogate(cfg, w, e, g, actors.every(params, obs)).sum(axis=1).mean()
 
         value, grads = jax.value_and_grad(loss)(state.actor.params)
-        return Extracted(descend(tx, state.actor, grads)), extraction.report(a, e, g, w, value)
+        return Extracted(descend(tx, state.actor, grads)), score_regularised.report(a, e, g, w, value)
 
     def act(key, state, past, memory, observation):
         return actors.every(state.actor.params, observed(spec, cfg)(past, observation.obs)), memory
@@ -93,7 +93,7 @@ def policy(spec: Spec, cfg: Any, variant: Variant, eps: Callable[..., Array], q:
 
 def check(spec: Spec, cfg: Any, data: Dataset | None, variant: Variant) -> None:
     """Raise JaxomarlError for settings that the variant cannot take."""
-    extraction.check(spec, cfg, data, reward=("own",) if variant.own else ("team", "first"))
+    score_regularised.check(spec, cfg, data, reward=("own",) if variant.own else ("team", "first"))
 
 
 def pipeline(spec: Spec, cfg: Any, env: Environment | None, variant: Variant) -> tuple[Stage, ...]:
@@ -102,7 +102,7 @@ def pipeline(spec: Spec, cfg: Any, env: Environment | None, variant: Variant) ->
     final = policy(spec, cfg, variant, model.every, learner.q)
     names = "critic-own" if variant.own else "critic", f"scores-{variant.scores}"
     kept = behaviour.fields(variant.scores)
-    fields = (*critic.FIELDS, *kept, *extraction.FIELDS)
+    fields = (*critic.FIELDS, *kept, *score_regularised.FIELDS)
     return (
         Stage(names[0], learner.algorithm, cfg.critic_steps, cfg.chunk, cfg.every, critic.FIELDS),
         Stage(names[1], model.algorithm, behaviour.steps(cfg), cfg.chunk, cfg.every, kept),
@@ -113,7 +113,7 @@ def pipeline(spec: Spec, cfg: Any, env: Environment | None, variant: Variant) ->
 def system(variant: Variant) -> System:
     """The registry row of a variant."""
     return System(
-        OwnConfig if variant.own else extraction.Config,
+        OwnConfig if variant.own else score_regularised.Config,
         partial(check, variant=variant),
         lambda spec, cfg, data: data,
         partial(pipeline, variant=variant),

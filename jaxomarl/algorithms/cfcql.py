@@ -41,10 +41,10 @@ from jaxomarl.data.dataset import sample_transitions
 from jaxomarl.losses.conservative import Proposals, conservative
 from jaxomarl.losses.td import continues, ensemble_loss, joint_reward
 from jaxomarl.networks.critics import twin
+from jaxomarl.networks.inputs import flat, observed, stated
 from jaxomarl.optim import create, descend, polyak
 from jaxomarl.stages import decentralised
-from jaxomarl.stages.decentralised import Learner, cases, effort, networks, proposals
-from jaxomarl.stages.inputs import flat, observed, stated
+from jaxomarl.stages.decentralised import Learner, agent_batches, effort, networks, proposals
 
 CHOICES = {
     **decentralised.DETERMINISTIC_CHOICES,
@@ -99,9 +99,9 @@ def penalty(
 
 def samples(key: Key[Array, ""], spec: Spec, cfg: Any, past: Past, batch: Batch, near: list[Array]) -> Proposals:
     """Line 4's proposals of every agent: actions [N, M, B, A]; `near` are centres [B, N, A]."""
-    case, axes = cases(spec, cfg, past, batch)
-    draw = lambda k, case, near: proposals(k, cfg, case, cfg.penalty_std, near)
-    return jax.vmap(draw, in_axes=(0, axes, 1))(jax.random.split(key, spec.agents), case, near)
+    each, axes = agent_batches(spec, cfg, past, batch)
+    draw = lambda k, one, near: proposals(k, cfg, one, cfg.penalty_std, near)
+    return jax.vmap(draw, in_axes=(0, axes, 1))(jax.random.split(key, spec.agents), each, near)
 
 
 def conservative_loss(

@@ -45,7 +45,7 @@ from jaxomarl.base import Dataset, Environment, Spec, Stage, System, refuse
 from jaxomarl.config import check_fields, config, static
 from jaxomarl.data.windows import check_windows
 from jaxomarl.stages.augmented import Augmentation, Settings, augmented
-from jaxomarl.stages.synthetic import GENERATED, NORMALISERS, PLACEMENTS, WEIGHTINGS, Generator
+from jaxomarl.stages.generator import GENERATED, NORMALISERS, PLACEMENTS, WEIGHTINGS, Generator
 
 LOG = logging.getLogger(__name__)
 LONGEST = 20  # steps of a window where nothing else is said: the paper's

@@ -30,7 +30,7 @@ from jaxtyping import Array, Key
 from jaxomarl.base import Algorithm, Dataset, Environment, Spec, Stage, System
 from jaxomarl.config import config
 from jaxomarl.stages import decentralised
-from jaxomarl.stages.decentralised import Case, Learner, cql_step, effort, networks, policy_step
+from jaxomarl.stages.decentralised import AgentBatch, Learner, cql_step, effort, networks, policy_step
 
 
 @config
@@ -42,13 +42,13 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
     """The algorithm."""
     nets = networks(spec, cfg)
 
-    def step(key: Key[Array, ""], state: Learner, case: Case) -> tuple[Learner, dict[str, Array]]:
-        state, judged = cql_step(key, cfg, nets, state, case)  # lines 2-4
+    def step(key: Key[Array, ""], state: Learner, batch: AgentBatch) -> tuple[Learner, dict[str, Array]]:
+        state, judged = cql_step(key, cfg, nets, state, batch)  # lines 2-4
 
         def loss(params):  # line 5
-            a = case.mask * nets.actor.apply(params, case.obs)
-            q = nets.q.apply(state.critic.params, case.obs, a)[0].mean()
-            return cfg.action_penalty * effort(a, case.mask) - q, {"q_played": q}
+            a = batch.mask * nets.actor.apply(params, batch.obs)
+            q = nets.q.apply(state.critic.params, batch.obs, a)[0].mean()
+            return cfg.action_penalty * effort(a, batch.mask) - q, {"q_played": q}
 
         state, metrics = policy_step(cfg, nets, state, loss)
         return state, judged | metrics

@@ -16,7 +16,7 @@
   Diffuser of its own, is `dof-t` with concat for both mixers and separate networks.
 - The temperature scales the chain's start alone; the paper scales every step's noise.
 - Settings are MADiff's and DoF's, for like with like; the paper's own history is one present row, `--cfg.history 0`.
-- The return asked for is one number, as the paper's; `target_kind` has targets that the data reach (stages/targets.py).
+- The return asked for is one number, as the paper's; `target_kind` has ones that data reach (data/return_targets.py).
 
 **Checked**. tests/probes/test_planners.py (rows of all agents reach every action), tests/contract.
 """
@@ -25,17 +25,18 @@ from typing import Any
 
 from jaxomarl.base import Dataset, Environment, Spec, Stage, System
 from jaxomarl.config import config, static
-from jaxomarl.stages import plan_models
-from jaxomarl.stages.inverse_dynamics import inverse
-from jaxomarl.stages.plan_models import unet, whole
+from jaxomarl.networks.agents import joint_plans
+from jaxomarl.networks.inverse_dynamics import inverse
+from jaxomarl.policies.plans import Planner
+from jaxomarl.stages import planner
 from jaxomarl.stages.plan_student import plan_stages
-from jaxomarl.stages.planning import Planner
+from jaxomarl.stages.planner import unet
 
 CHOICES = {"reward": ("team",)}
 
 
 @config
-class Config(plan_models.Config):
+class Config(planner.Config):
     """Decision Diffuser's settings."""
 
     reward: str = static(default="team")
@@ -44,14 +45,14 @@ class Config(plan_models.Config):
 
 def model(spec: Spec, cfg: Any) -> Planner:
     """The planner of one agent that is all of them."""
-    init, predict = whole(unet(cfg, spec.agents * spec.obs_width))
+    init, predict = joint_plans(unet(cfg, spec.agents * spec.obs_width))
     acts = inverse(spec, "joint", cfg.inverse_width)
     return Planner(init, predict, predict, None, acts, each=False, centralised=True)
 
 
 def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings or data that it cannot plan with."""
-    plan_models.check(spec, cfg, data, CHOICES)
+    planner.check(spec, cfg, data, CHOICES)
 
 
 def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
@@ -59,4 +60,4 @@ def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stag
     return plan_stages("decision-diffuser", spec, cfg, model(spec, cfg))
 
 
-DECISION_DIFFUSER = System(Config, check, plan_models.prepare, pipeline)
+DECISION_DIFFUSER = System(Config, check, planner.prepare, pipeline)

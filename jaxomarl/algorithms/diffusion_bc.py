@@ -23,8 +23,8 @@ from jaxomarl.config import config, static, traced
 from jaxomarl.diffusion.samplers import dpm_solver
 from jaxomarl.diffusion.schedules import vp
 from jaxomarl.optim import annealed
+from jaxomarl.policies.diffusion import Diffuser, denoising_loss, noise_network, sample, times_and_noise
 from jaxomarl.stages import clone, decentralised
-from jaxomarl.stages.diffusion_policy import Diffuser, denoising_loss, noise, noise_network, sample
 
 FIELDS = (*clone.FIELDS, "policy_anneal", "levels")
 
@@ -44,7 +44,7 @@ class Config(clone.Config):
 def policy(spec: Spec, cfg: Any) -> Algorithm:
     """The algorithm."""
     diffuser = Diffuser(noise_network(spec, cfg.policy_width), vp(), dpm_solver, cfg.levels)
-    loss = lambda key, params, case, _: denoising_loss(diffuser, params, case, *noise(key, case))  # line 2
+    loss = lambda key, params, seen, _: denoising_loss(diffuser, params, seen, *times_and_noise(key, seen))  # line 2
     play = lambda key, params, obs, mask: sample(diffuser, key, params, obs, mask)  # line 3
     lr = annealed(cfg.policy_lr, cfg.policy_steps) if cfg.policy_anneal else cfg.policy_lr
     return clone.behaviour(spec, cfg, diffuser.net, loss, play=play, lr=lr)

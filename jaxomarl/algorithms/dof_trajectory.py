@@ -26,9 +26,9 @@ trajectory agent (appendix C.3).
 - Its "consistency" sampler runs on a network that was not trained for it; here one is distilled from the planner
   (stages/plan_student.py).
 - Weights are averaged at every update (0.005), not every tenth from the 2000th on.
-- Rows past an episode's end repeat the last one and are not in the loss. h's loss is ours (stages/generator.py).
+- Rows past an episode's end repeat the last one and are not in the loss. h's loss is ours (stages/planner.py).
 - The return asked for is one number for all steps, as the code's; few rows of the data reach it late in an episode.
-  `target_kind` takes the rewards received from it, or asks for a quantile of the data's (stages/targets.py).
+  `target_kind` takes the rewards received from it, or asks for a quantile of the data's (data/return_targets.py).
 - Variants: `attention` is DoF+MADiff, agents attending to each other inside their networks; `code_width` is DoF+VAE, a
   diffusion of codes (stages/codes.py) on which D acts too.
 
@@ -44,14 +44,15 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxomarl.base import Dataset, Environment, Spec, Stage, System, refuse
-from jaxomarl.config import config, flag, static, traced
-from jaxomarl.diffusion.factorise import ALONE, DATA, NOISE, composed, factorisation
-from jaxomarl.stages import plan_models
+from jaxomarl.config import config, static, traced
+from jaxomarl.diffusion.factorise import DATA, NOISE, check_execution, composed, factorisation
+from jaxomarl.networks.agents import PLANS, separate, shared_plans
+from jaxomarl.networks.inverse_dynamics import inverse
+from jaxomarl.policies.plans import Planner, Predict
+from jaxomarl.stages import planner
 from jaxomarl.stages.codes import code_stages, codes
-from jaxomarl.stages.inverse_dynamics import inverse
-from jaxomarl.stages.plan_models import separate, shared, unet
 from jaxomarl.stages.plan_student import plan_stages
-from jaxomarl.stages.planning import Planner, Predict
+from jaxomarl.stages.planner import unet
 
 CHOICES = {
     "noise_mixer": NOISE,
@@ -62,7 +63,7 @@ CHOICES = {
 
 
 @config
-class Config(plan_models.Config):
+class Config(planner.Config):
     """DoF-Trajectory's settings."""
 
     noise_mixer: str = static(default="wconcat")
@@ -89,9 +90,9 @@ def model(spec: Spec, cfg: Any) -> Planner:
     n, rows, coded = spec.agents, cfg.history + 1 + cfg.horizon, codes(spec, cfg)
     o = coded.width if coded else spec.obs_width
     if cfg.networks == "shared":
-        init_parts, predict = shared(lambda width: unet(cfg, width, n if cfg.attention else 0), o, n)
+        init_parts, predict = shared_plans(lambda width: unet(cfg, width, n if cfg.attention else 0), o, n)
     else:
-        init_parts, predict = separate(unet(cfg, o), n)
+        init_parts, predict = separate(unet(cfg, o), n, PLANS, out=-3)
     plans, flat = (lambda x: x.reshape(*x.shape[:-1], rows, o)), (lambda x: x.reshape(*x.shape[:-2], rows * o))
     parts = lambda params, x, t, told: flat(predict(params, plans(x), t, told))
     f = factorisation(cfg.noise_mixer, n, rows * o, rows * o + 3)
@@ -117,20 +118,14 @@ def model(spec: Spec, cfg: Any) -> Planner:
 
 def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings or data that it cannot plan with."""
-    plan_models.check(spec, cfg, data, CHOICES)
+    planner.check(spec, cfg, data, CHOICES)
     if cfg.attention and cfg.networks != "shared":
         way = "Agents attend to one another within one network: take --cfg.networks shared."
         raise refuse("--cfg.networks", "shared with --cfg.attention", cfg.networks, way)
-    if cfg.execution == "central":
-        return
-    if cfg.attention:
+    if cfg.attention and cfg.execution != "central":
         way = "It needs the other agents' plans at every step: take --cfg.execution central."
         raise refuse("--cfg.attention", "no attention over agents in a decentralised planner", cfg.attention, way)
-    for field, kinds in (("noise_mixer", NOISE), ("data_mixer", DATA)):
-        alone = [kind for kind in kinds if kind in ALONE]
-        if getattr(cfg, field) not in alone:
-            way = "It needs the other agents at every step: take one of these, or --cfg.execution central."
-            raise refuse(flag(field), f"one of {', '.join(alone)} for decentralised agents", getattr(cfg, field), way)
+    check_execution(cfg.execution, cfg.noise_mixer, cfg.data_mixer)
 
 
 def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
@@ -138,4 +133,4 @@ def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stag
     return (*code_stages("dof-t", spec, cfg), *plan_stages("dof-t", spec, cfg, model(spec, cfg)))
 
 
-DOF_T = System(Config, check, plan_models.prepare, pipeline)
+DOF_T = System(Config, check, planner.prepare, pipeline)

@@ -49,7 +49,7 @@ from jaxomarl.losses.weighting import normalised_value
 from jaxomarl.networks.denoisers import plain_mlp, residual_unet
 from jaxomarl.networks.mlp import Network, mish
 from jaxomarl.stages import decentralised
-from jaxomarl.stages.decentralised import Case, Learner, critic_step, networks, policy_step, proposals
+from jaxomarl.stages.decentralised import AgentBatch, Learner, critic_step, networks, policy_step, proposals
 
 CHOICES = {
     **decentralised.CHOICES,
@@ -110,12 +110,12 @@ def sample(
 
 
 def denoising_loss(
-    cfg: Any, net: Network, params: Any, case: Case, t: Float[Array, " B"], z: Float[Array, "B A"], dropout: Any
+    cfg: Any, net: Network, params: Any, batch: AgentBatch, t: Float[Array, " B"], z: Float[Array, "B A"], dropout: Any
 ) -> Float[Array, ""]:
     """Mean over the batch of |eps(alpha_t a + sigma_t z, o, t) - z|^2 over real columns."""
     schedule = vp_dom2(cfg.levels, cfg.schedule == "printed")
-    eps = lambda x, t: net.apply(params, x, t, case.obs, dropout)
-    return eps_loss(eps, schedule, case.action, t, z, case.mask)
+    eps = lambda x, t: net.apply(params, x, t, batch.obs, dropout)
+    return eps_loss(eps, schedule, batch.action, t, z, batch.mask)
 
 
 def policy(spec: Spec, cfg: Any) -> Algorithm:
@@ -123,21 +123,21 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
     net = noise_network(spec, cfg)
     nets = networks(spec, cfg, net, activation=mish)
 
-    def step(key: Key[Array, ""], state: Learner, case: Case) -> tuple[Learner, dict[str, Array]]:
+    def step(key: Key[Array, ""], state: Learner, batch: AgentBatch) -> tuple[Learner, dict[str, Array]]:
         k_after, k_penalty, k_t, k_z, k_drop, k_play = jax.random.split(key, 6)
-        after = sample(cfg, net, k_after, state.actor.target, case.next_obs, case.mask)
-        state, judged = critic_step(cfg, nets, state, case, after, proposals(k_penalty, cfg, case))  # line 8
-        t = jax.random.randint(k_t, case.reward.shape, 1, cfg.levels + 1) / cfg.levels
-        z = jax.random.normal(k_z, case.action.shape)
+        after = sample(cfg, net, k_after, state.actor.target, batch.next_obs, batch.mask)
+        state, judged = critic_step(cfg, nets, state, batch, after, proposals(k_penalty, cfg, batch))  # line 8
+        t = jax.random.randint(k_t, batch.reward.shape, 1, cfg.levels + 1) / cfg.levels
+        z = jax.random.normal(k_z, batch.action.shape)
 
         def loss(params):  # line 9
             total, metrics = jnp.zeros(()), {}
             if cfg.denoising:
-                total = denoising_loss(cfg, net, params, case, t, z, k_drop)
+                total = denoising_loss(cfg, net, params, batch, t, z, k_drop)
                 metrics["denoising_loss"] = total
             if cfg.improvement:
-                played = sample(cfg, net, k_play, params, case.obs, case.mask)
-                q, q_data = (nets.q.apply(state.critic.params, case.obs, a)[0] for a in (played, case.action))
+                played = sample(cfg, net, k_play, params, batch.obs, batch.mask)
+                q, q_data = (nets.q.apply(state.critic.params, batch.obs, a)[0] for a in (played, batch.action))
                 total = total + normalised_value(q, cfg.eta, q_data)
                 metrics["q_played"] = q.mean()
             return total, metrics

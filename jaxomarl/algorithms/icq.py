@@ -40,10 +40,10 @@ from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, St
 from jaxomarl.config import config, traced
 from jaxomarl.losses.weighting import importance
 from jaxomarl.networks.critics import value
+from jaxomarl.networks.inputs import observed
 from jaxomarl.optim import Net, create, descend, polyak
-from jaxomarl.stages import decentralised, gaussian_policy
-from jaxomarl.stages.decentralised import Case, critic_step, networks
-from jaxomarl.stages.inputs import observed
+from jaxomarl.stages import clone, decentralised
+from jaxomarl.stages.decentralised import AgentBatch, critic_step, networks
 
 VALUES = (
     "critic_steps", "critic_batch", "critic_width", "critic_lr", "clip", "polyak", "gamma", "target_temperature",
@@ -52,7 +52,7 @@ VALUES = (
 
 
 @config
-class Config(gaussian_policy.InSample):
+class Config(decentralised.InSample):
     """MA-ICQ's settings."""
 
     temperature: float = traced(default=1.0, within="(0, inf)")
@@ -76,12 +76,12 @@ def values(spec: Spec, cfg: Any) -> Algorithm:
         k_q, k_v = jax.random.split(key)
         return Valued(create(nets.tx_q, nets.q.init(k_q), target=True), create(nets.tx_q, net.init(k_v)))
 
-    def step(key: Key[Array, ""], state: Valued, case: Case, then: Float[Array, "B A"]) -> tuple[Valued, dict]:
+    def step(key: Key[Array, ""], state: Valued, batch: AgentBatch, then: Float[Array, "B A"]) -> tuple[Valued, dict]:
         judge = lambda obs, action: nets.q.apply(state.critic.target, obs, action).min(axis=0)
-        rho = importance(judge(case.next_obs, then), cfg.target_temperature, jnp.sign(case.go_on))  # line 2
-        moved, metrics = critic_step(cfg, nets, state, case._replace(go_on=rho * case.go_on), then)  # line 3
-        q = judge(case.obs, case.action)
-        v_loss, grads = jax.value_and_grad(lambda p: jnp.mean((net.apply(p, case.obs) - q) ** 2))(state.v.params)
+        rho = importance(judge(batch.next_obs, then), cfg.target_temperature, jnp.sign(batch.go_on))  # line 2
+        moved, metrics = critic_step(cfg, nets, state, batch._replace(go_on=rho * batch.go_on), then)  # line 3
+        q = judge(batch.obs, batch.action)
+        v_loss, grads = jax.value_and_grad(lambda p: jnp.mean((net.apply(p, batch.obs) - q) ** 2))(state.v.params)
         metrics |= {"v_loss": v_loss, "largest_rho": rho.max()}
         return Valued(polyak(moved.critic, cfg.polyak), descend(nets.tx_q, state.v, grads)), metrics  # lines 4 and 5
 
@@ -102,7 +102,7 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
         each = jax.vmap(ahead, in_axes=(0, 1, 1), out_axes=1)
         return importance(each(past["values"], see(past, batch.obs), batch.action * spec.act_mask), cfg.temperature)
 
-    return gaussian_policy.fitted(spec, cfg, weigh)  # line 8
+    return clone.gaussian(spec, cfg, weigh)  # line 8
 
 
 def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:

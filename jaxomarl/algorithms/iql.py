@@ -31,10 +31,9 @@ from jaxomarl.data.dataset import check_transitions, sample_transitions
 from jaxomarl.losses.td import TIME_LIMITS
 from jaxomarl.networks.actors import actor
 from jaxomarl.networks.agents import separate
-from jaxomarl.optim import Net, create, descend
+from jaxomarl.networks.inputs import flat, observed
+from jaxomarl.optim import OPTIMISERS, Net, adam_or_sgd, create, descend
 from jaxomarl.stages import clone, critic
-from jaxomarl.stages.extraction import OPTIMISERS, optimiser
-from jaxomarl.stages.inputs import flat, observed
 
 FIELDS = (
     "policy_steps", "policy_batch", "policy_width", "policy_lr", "policy_anneal", "policy_optimiser", "execution",
@@ -59,7 +58,8 @@ class Weighted(NamedTuple):
 def policy(spec: Spec, cfg: Any, joint: critic.Critic) -> Algorithm:
     """The policies' stage."""
     n, a, hidden = spec.agents, spec.act_width, (cfg.policy_width,) * 2
-    tx, mask = optimiser(cfg), jnp.asarray(spec.act_mask)
+    tx = adam_or_sgd(cfg.policy_optimiser, cfg.policy_lr, cfg.policy_steps, cfg.policy_anneal)
+    mask = jnp.asarray(spec.act_mask)
     own = separate(actor(spec.obs_width, hidden, a), n)
     whole = actor(n * spec.obs_width, hidden, n * a)
     together = cfg.execution == "joint"

@@ -64,8 +64,8 @@ def policy(spec: Spec, cfg: Any, own: critic.Critic) -> Algorithm:
         u = own.advantage(past, batch.obs, batch.state, batch.action * mask)
         return jnp.minimum(jnp.exp(cfg.temperature * u), 100.0)
 
-    def loss(key, params, case, w):  # line 4
-        error = case.mask * (net.apply(params, case.obs) - case.action)
+    def loss(key, params, seen, w):  # line 4
+        error = seen.mask * (net.apply(params, seen.obs) - seen.action)
         return jnp.mean(w * jnp.sum(error**2, axis=-1))
 
     play = lambda key, params, obs, mask: mask * net.apply(params, obs)

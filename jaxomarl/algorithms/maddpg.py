@@ -40,9 +40,9 @@ from jaxomarl.data.windows import sample_windows
 from jaxomarl.losses.td import TIME_LIMITS
 from jaxomarl.networks.agents import identified
 from jaxomarl.networks.critics import twin
+from jaxomarl.networks.inputs import flat, observed, stated
 from jaxomarl.networks.recurrent import Recurrent, recurrent
 from jaxomarl.optim import Net, create, descend, polyak
-from jaxomarl.stages.inputs import flat, observed, stated
 
 CHOICES = {
     "reward": ("own", "team"),

@@ -21,7 +21,7 @@
   say; its code has one weight for a pair of agents over all rows, and tells them the return too.
 - Without attention (g = 0) the planners are independent, bit for bit.
 - Team-mates' returns are asked for as one's own is, the same number at every step, as in the code, whose settings leave
-  its return to go out; `target_kind` has it, and a quantile of the data's (stages/targets.py).
+  its return to go out; `target_kind` has it, and a quantile of the data's (data/return_targets.py).
 - Rows before an episode repeat its first one, as in the code's settings for robots; its default are zeros.
 - The pass without a condition has none (see `dof-t`); weights are averaged at every update. Gradients are not
   accumulated: a batch is two of the paper's.
@@ -36,28 +36,29 @@ from typing import Any
 
 from jaxomarl.base import Dataset, Environment, Spec, Stage, System
 from jaxomarl.config import config
-from jaxomarl.stages import plan_models
-from jaxomarl.stages.inverse_dynamics import inverse
-from jaxomarl.stages.plan_models import shared, unet
+from jaxomarl.networks.agents import shared_plans
+from jaxomarl.networks.inverse_dynamics import inverse
+from jaxomarl.policies.plans import Planner
+from jaxomarl.stages import planner
 from jaxomarl.stages.plan_student import plan_stages
-from jaxomarl.stages.planning import Planner
+from jaxomarl.stages.planner import unet
 
 
 @config
-class Config(plan_models.Config):
+class Config(planner.Config):
     """MADiff's settings: those of planners."""
 
 
 def model(spec: Spec, cfg: Any, each: bool) -> Planner:
     """The planner; `each` agent plans by itself, or all at once."""
     n = spec.agents
-    init, predict = shared(lambda width: unet(cfg, width, agents=n), spec.obs_width, n)
+    init, predict = shared_plans(lambda width: unet(cfg, width, agents=n), spec.obs_width, n)
     return Planner(init, predict, predict, None, inverse(spec, "shared", cfg.inverse_width), each, centralised=not each)
 
 
 def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings or data that it cannot plan with."""
-    plan_models.check(spec, cfg, data, {})
+    planner.check(spec, cfg, data, {})
 
 
 def pipeline(name: str, each: bool, spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
@@ -65,5 +66,5 @@ def pipeline(name: str, each: bool, spec: Spec, cfg: Any, env: Environment | Non
     return plan_stages(name, spec, cfg, model(spec, cfg, each))
 
 
-MADIFF_C = System(Config, check, plan_models.prepare, partial(pipeline, "madiff-c", False))
-MADIFF_D = System(Config, check, plan_models.prepare, partial(pipeline, "madiff-d", True))
+MADIFF_C = System(Config, check, planner.prepare, partial(pipeline, "madiff-c", False))
+MADIFF_D = System(Config, check, planner.prepare, partial(pipeline, "madiff-d", True))

@@ -27,7 +27,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, Int, Key
 
 from jaxomarl.base import Algorithm, Dataset, Environment, Past, Spec, Stage, State, System, Window, refuse
@@ -35,12 +34,13 @@ from jaxomarl.config import check_fields, config, static, traced
 from jaxomarl.data.dataset import check_transitions
 from jaxomarl.data.returns import conditioned
 from jaxomarl.data.windows import sample_windows
+from jaxomarl.losses.imitation import action_error
+from jaxomarl.networks.actors import played
 from jaxomarl.networks.agents import identified
+from jaxomarl.networks.inputs import observed
 from jaxomarl.networks.mlp import Network
 from jaxomarl.networks.transformer import decision_transformer, last_steps
-from jaxomarl.optim import Net, create, descend
-from jaxomarl.stages.inputs import observed
-from jaxomarl.stages.inverse_dynamics import action_error, played
+from jaxomarl.optim import Net, clipped_adam, create, descend
 
 CHOICES = {"reward": ("own", "team")}
 
@@ -100,7 +100,7 @@ def network(spec: Spec, cfg: Any) -> Network:
 def policy(spec: Spec, cfg: Any) -> Algorithm:
     """The algorithm."""
     net, see, mask = network(spec, cfg), observed(spec, cfg), jnp.asarray(spec.act_mask)
-    tx = optax.chain(optax.clip_by_global_norm(cfg.clip), optax.adam(cfg.policy_lr))
+    tx = clipped_adam(cfg.policy_lr, cfg.clip)
     n, rows, last = spec.agents, cfg.context, spec.horizon
 
     def init(key: Key[Array, ""], past: Past, data: Dataset) -> Learner:

@@ -40,9 +40,9 @@ from jaxomarl.losses.td import TIME_LIMITS, agents_reward, continues
 from jaxomarl.networks.actors import actor, small
 from jaxomarl.networks.agents import separate
 from jaxomarl.networks.critics import twin
+from jaxomarl.networks.inputs import flat
 from jaxomarl.networks.mlp import Network
-from jaxomarl.optim import Net, create, descend, polyak
-from jaxomarl.stages.inputs import flat
+from jaxomarl.optim import Net, clipped_adam, create, descend, polyak
 
 
 @config
@@ -118,7 +118,7 @@ def networks(spec: Spec, cfg: Any) -> Nets:
         return jax.vmap(one)(params, jnp.arange(n))
 
     init_q = lambda key: jax.vmap(net.init)(jax.random.split(key, n))
-    tx = optax.chain(optax.clip_by_global_norm(cfg.clip), optax.adam(cfg.lr))
+    tx = clipped_adam(cfg.lr, cfg.clip)
     return Nets(separate(actor(spec.obs_width, hidden, spec.act_width), n), q, init_q, tx)
 
 

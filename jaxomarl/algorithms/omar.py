@@ -34,7 +34,7 @@ from jaxtyping import Array, Float, Key
 from jaxomarl.base import Algorithm, Dataset, Environment, Spec, Stage, System, refuse
 from jaxomarl.config import config, static, traced
 from jaxomarl.stages import decentralised
-from jaxomarl.stages.decentralised import Case, Learner, cql_step, effort, networks, policy_step
+from jaxomarl.stages.decentralised import AgentBatch, Learner, cql_step, effort, networks, policy_step
 
 START_STD = 2.0  # of the search: wider than the box
 
@@ -86,22 +86,22 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
     """The algorithm."""
     nets = networks(spec, cfg)
 
-    def step(key: Key[Array, ""], state: Learner, case: Case) -> tuple[Learner, dict[str, Array]]:
-        state, judged = cql_step(key, cfg, nets, state, case)  # line 2
-        play = lambda params: case.mask * nets.actor.apply(params, case.obs)
+    def step(key: Key[Array, ""], state: Learner, batch: AgentBatch) -> tuple[Learner, dict[str, Array]]:
+        state, judged = cql_step(key, cfg, nets, state, batch)  # line 2
+        play = lambda params: batch.mask * nets.actor.apply(params, batch.obs)
 
         def value(action):
-            obs = jnp.broadcast_to(case.obs, (len(action), *case.obs.shape))
+            obs = jnp.broadcast_to(batch.obs, (len(action), *batch.obs.shape))
             return nets.q.apply(state.critic.params, obs, action)[0]
 
-        z = jax.random.normal(jax.random.fold_in(key, 1), (cfg.iterations, cfg.candidates, *case.action.shape))
-        found = search(cfg, value, play(state.actor.params), z, case.mask)
+        z = jax.random.normal(jax.random.fold_in(key, 1), (cfg.iterations, cfg.candidates, *batch.action.shape))
+        found = search(cfg, value, play(state.actor.params), z, batch.mask)
 
         def loss(params):  # line 6
             a = play(params)
-            away, q = effort(a - found, case.mask), value(a[None]).mean()
+            away, q = effort(a - found, batch.mask), value(a[None]).mean()
             drive = cfg.coefficient * away - (1.0 - cfg.coefficient) * q
-            return drive + cfg.action_penalty * effort(a, case.mask), {"to_best": away, "q_played": q}
+            return drive + cfg.action_penalty * effort(a, batch.mask), {"to_best": away, "q_played": q}
 
         state, metrics = policy_step(cfg, nets, state, loss)
         return state, judged | metrics

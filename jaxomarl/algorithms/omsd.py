@@ -48,14 +48,14 @@ from jaxtyping import Array, Key
 from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, State, System, refuse
 from jaxomarl.config import config, static, traced
 from jaxomarl.data.dataset import sample_transitions
+from jaxomarl.networks.inputs import observed
 from jaxomarl.optim import create, descend
-from jaxomarl.stages import behaviour, critic, extraction
-from jaxomarl.stages.extraction import Extracted, diffused, noise, q_gradient, surrogate, weight
-from jaxomarl.stages.inputs import observed
+from jaxomarl.stages import behaviour, critic, score_regularised
+from jaxomarl.stages.score_regularised import Extracted, diffused, noise, q_gradient, surrogate, weight
 
 
 @config
-class Config(extraction.Config):
+class Config(score_regularised.Config):
     """OMSD's settings: the family's, and how agents take turns."""
 
     order: str = static(default="")
@@ -72,7 +72,7 @@ class Config(extraction.Config):
 
 def policy(spec: Spec, cfg: Any, eps: Callable[..., Array], q: Callable[..., Array]) -> Algorithm:
     """Stage 3: behaviour model `eps(past, i, x_i, t, obs, state, action)` and critic `q(past, obs, state, action)`."""
-    actors, tx, mask = extraction.actors(spec, cfg), extraction.optimiser(cfg), jnp.asarray(spec.act_mask)
+    actors, tx, mask = score_regularised.actors(spec, cfg), score_regularised.optimiser(cfg), jnp.asarray(spec.act_mask)
     order = jnp.asarray(behaviour.agent_order(cfg.order, spec.agents))
 
     def init(key: Key[Array, ""], past: Past, data: Dataset) -> Extracted:
@@ -102,7 +102,7 @@ def policy(spec: Spec, cfg: Any, eps: Callable[..., Array], q: Callable[..., Arr
             value, grads = jax.value_and_grad(loss)(mine.params)
             mine = descend(tx, mine, grads)  # line 14
             net = jax.tree.map(lambda leaf, new: leaf.at[i].set(new), net, mine)
-            return (net, a.at[:, i].set(actors.one(mine.params, i, obs[:, i]))), extraction.report(
+            return (net, a.at[:, i].set(actors.one(mine.params, i, obs[:, i]))), score_regularised.report(
                 a[:, i], e, g, w, value
             )
 
@@ -117,8 +117,8 @@ def policy(spec: Spec, cfg: Any, eps: Callable[..., Array], q: Callable[..., Arr
 
 def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings that OMSD cannot take."""
-    extraction.check(spec, cfg, data)
-    extraction.check_order(spec, cfg.order)
+    score_regularised.check(spec, cfg, data)
+    score_regularised.check_order(spec, cfg.order)
     if cfg.sweep not in ("gauss-seidel", "jacobi"):
         raise refuse("--cfg.sweep", "gauss-seidel or jacobi", cfg.sweep, "Take one of these.")
     check_prefix(cfg)
@@ -139,7 +139,7 @@ def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stag
     """Critic -> scores -> policy."""
     joint, model = critic.iql(spec, cfg), behaviour.scores(spec, cfg, "conditional")
     final = policy(spec, cfg, model.agent, joint.q)
-    fields = (*critic.FIELDS, *behaviour.fields("conditional"), *extraction.FIELDS, "sweep", "prefix_level")
+    fields = (*critic.FIELDS, *behaviour.fields("conditional"), *score_regularised.FIELDS, "sweep", "prefix_level")
     return (
         Stage("critic", joint.algorithm, cfg.critic_steps, cfg.chunk, cfg.every, critic.FIELDS),
         Stage(

@@ -37,18 +37,18 @@ from jaxomarl.diffusion.schedules import vp
 from jaxomarl.losses.candidates import pick, soft_value
 from jaxomarl.losses.planning import planned_returns
 from jaxomarl.losses.td import continues, ensemble_loss
+from jaxomarl.networks.inputs import observed
 from jaxomarl.networks.mlp import mish
 from jaxomarl.optim import Net, create, descend
-from jaxomarl.stages import clone, decentralised, diffusion_policy
+from jaxomarl.policies.diffusion import Diffuser, denoising_loss, noise_network, several, times_and_noise
+from jaxomarl.stages import clone, decentralised
 from jaxomarl.stages.decentralised import networks
-from jaxomarl.stages.diffusion_policy import Diffuser, denoising_loss, noise, noise_network, several
-from jaxomarl.stages.inputs import observed
 
 ROWS = 512  # rows of data whose candidates are drawn at once
 
 
 @config
-class Config(diffusion_policy.Config):
+class Config(decentralised.Diffusion):
     """MA-SfBC's settings; `policy_*` are the behaviour model's."""
 
     candidates: int = static(default=32)
@@ -108,7 +108,10 @@ def behaviour(spec: Spec, cfg: Any) -> Algorithm:
     """The behaviour's stage: line 1."""
     diffuser = diffusion(spec, cfg)
     return clone.behaviour(
-        spec, cfg, diffuser.net, lambda key, params, case, _: denoising_loss(diffuser, params, case, *noise(key, case))
+        spec,
+        cfg,
+        diffuser.net,
+        lambda key, params, seen, _: denoising_loss(diffuser, params, seen, *times_and_noise(key, seen)),
     )
 
 

@@ -32,7 +32,7 @@ from jaxomarl.base import Algorithm, Dataset, Environment, Spec, Stage, System
 from jaxomarl.config import config, static, traced
 from jaxomarl.losses.weighting import normalised_value
 from jaxomarl.stages import decentralised
-from jaxomarl.stages.decentralised import Case, Learner, critic_step, effort, networks, policy_step
+from jaxomarl.stages.decentralised import AgentBatch, Learner, critic_step, effort, networks, policy_step
 
 
 @config
@@ -51,17 +51,17 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
     """The algorithm."""
     nets = networks(spec, cfg)
 
-    def step(key: Key[Array, ""], state: Learner, case: Case) -> tuple[Learner, dict[str, Array]]:
-        play = lambda params, obs: case.mask * nets.actor.apply(params, obs)
-        noise = cfg.target_noise * case.mask * jax.random.normal(key, case.action.shape)
+    def step(key: Key[Array, ""], state: Learner, batch: AgentBatch) -> tuple[Learner, dict[str, Array]]:
+        play = lambda params, obs: batch.mask * nets.actor.apply(params, obs)
+        noise = cfg.target_noise * batch.mask * jax.random.normal(key, batch.action.shape)
         noise = jnp.clip(noise, -cfg.target_clip, cfg.target_clip)
-        after = jnp.clip(play(state.actor.target, case.next_obs) + noise, -1.0, 1.0)  # line 2
-        state, judged = critic_step(cfg, nets, state, case, after)  # line 3
+        after = jnp.clip(play(state.actor.target, batch.next_obs) + noise, -1.0, 1.0)  # line 2
+        state, judged = critic_step(cfg, nets, state, batch, after)  # line 3
 
         def loss(params):  # line 5
-            a = play(params, case.obs)
-            q = nets.q.apply(state.critic.params, case.obs, a)[0]
-            error = effort(a - case.action, case.mask)
+            a = play(params, batch.obs)
+            q = nets.q.apply(state.critic.params, batch.obs, a)[0]
+            error = effort(a - batch.action, batch.mask)
             return normalised_value(q, cfg.alpha, q) + error, {"q_played": q.mean(), "clone_loss": error}
 
         moved, metrics = policy_step(cfg, nets, state, loss)

@@ -21,9 +21,9 @@ from jaxomarl.cli.comparison import markdown
 from jaxomarl.cli.dof_models import Asking
 from jaxomarl.cli.plan import Group
 from jaxomarl.envs.catalog import make
+from jaxomarl.health.fidelity import Judge, Judged
 from jaxomarl.results.fidelity import fidelity
-from jaxomarl.stages.fidelity import Judge, Judged
-from jaxomarl.stages.synthetic import Generator
+from jaxomarl.stages.generator import Generator
 
 TASK, SYSTEM = "mpe/spread", "bc+synther"
 PICTURE = "fidelity.png"

@@ -28,7 +28,7 @@ from jaxomarl.networks.agents import separate
 from jaxomarl.results import curves, intervals
 from jaxomarl.results.curves import Point
 from jaxomarl.stages.augmented import Settings
-from jaxomarl.stages.synthetic import Generator, Trained
+from jaxomarl.stages.generator import Generator, Trained
 
 TASK, QUALITY = "mamujoco/2halfcheetah", "replay"
 LAMBDAS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)

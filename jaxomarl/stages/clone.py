@@ -15,10 +15,11 @@ from jaxtyping import Array, Float, Key
 from jaxomarl.base import Algorithm, Batch, Dataset, Past, Spec, State
 from jaxomarl.config import config, static, traced
 from jaxomarl.data.dataset import sample_transitions
+from jaxomarl.losses.gaussian import log_density
+from jaxomarl.networks.inputs import observed
 from jaxomarl.networks.mlp import Network
-from jaxomarl.optim import Net, Params, create, descend
-from jaxomarl.stages.decentralised import optimiser
-from jaxomarl.stages.inputs import observed
+from jaxomarl.optim import Net, Params, clipped_adam, create, descend
+from jaxomarl.policies import gaussian as gaussian_policy
 
 FIELDS = (
     "policy_steps", "policy_batch", "policy_width", "policy_lr", "clip", "chunk", "normalise",
@@ -66,7 +67,9 @@ def behaviour(
     `weigh` gives a weight [B, N] for each action, else it is None. With `play(key, params, obs, mask)` the models act.
     `lr` is a schedule in place of policy_lr.
     """
-    tx, mask, see = optimiser(cfg, cfg.policy_lr if lr is None else lr), jnp.asarray(spec.act_mask), observed(spec, cfg)
+    tx = clipped_adam(cfg.policy_lr if lr is None else lr, cfg.clip)
+    mask = jnp.asarray(spec.act_mask)
+    see = observed(spec, cfg)
 
     def init(key: Key[Array, ""], past: Past, data: Dataset) -> Net:
         return jax.vmap(lambda k: create(tx, net.init(k)))(jax.random.split(key, spec.agents))
@@ -92,3 +95,17 @@ def behaviour(
         return jax.vmap(play)(keys, state.params, see(past, observation.obs), mask), memory
 
     return Algorithm(init, batch, update, act if play else None)
+
+
+def gaussian(
+    spec: Spec, cfg: Any, weigh: Callable[[Past, Batch], Float[Array, "B N"]] | None = None, acts: bool = True
+) -> Algorithm:
+    """Gaussian policies of all agents, down -mean w log pi(a | o); `weigh` as in `behaviour`, w = 1 without."""
+    net = gaussian_policy.network(spec, cfg)
+
+    def loss(key, params, seen, w):
+        fit = log_density(gaussian_policy.normal(net, params, seen.obs), seen.action, seen.mask)
+        return -jnp.mean(fit if w is None else w * fit)
+
+    play = lambda key, params, obs, mask: gaussian_policy.mode(net, params, obs, mask)
+    return behaviour(spec, cfg, net, loss, weigh, play if acts else None)

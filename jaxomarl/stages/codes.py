@@ -1,6 +1,6 @@
 """Codes of observations, that plans may be made of in place of observations (DoF+VAE).
 
-A variational autoencoder of single rows o in the units of stages/ranges.py, one for all agents, told whose row it is:
+A variational autoencoder of single rows o in the units of data/ranges.py, one for all agents, told whose row it is:
 
     mu, log s = E(o),   c = tanh(mu + s z),   L = mean (D(c) - o)^2 + kl mean 1/2 (mu^2 + s^2 - 1 - 2 log s)
 
@@ -18,11 +18,11 @@ from jaxtyping import Array, Float, Key
 
 from jaxomarl.base import Algorithm, Batch, Dataset, Past, Spec, Stage, State
 from jaxomarl.data.dataset import sample_transitions
+from jaxomarl.data.ranges import Knots, knots, ranged
 from jaxomarl.networks import agents
 from jaxomarl.networks.mlp import Network, mish, mlp
 from jaxomarl.optim import Net, create, descend
-from jaxomarl.stages.planning import Codes
-from jaxomarl.stages.ranges import Knots, knots, ranged
+from jaxomarl.policies.plans import Codes
 
 
 class Coder(NamedTuple):

@@ -35,9 +35,9 @@ from jaxtyping import Array, Float, Int, Key
 from jaxomarl.base import Algorithm, Behaviours, Dataset, Past, Spec, refuse
 from jaxomarl.diffusion.schedules import vp
 from jaxomarl.envs import catalog, stored
+from jaxomarl.networks.inputs import conditions, stated
 from jaxomarl.networks.mlp import Network, mlp
 from jaxomarl.optim import annealed, create, descend
-from jaxomarl.stages.inputs import conditions, stated
 
 MODELS = ("exact", "exact-posterior")
 """What `score_model` calls them."""

@@ -24,7 +24,9 @@ LEVEL = {
     "jaxomarl.diffusion": 1,
     "jaxomarl.data": 1,
     "jaxomarl.envs": 1,
+    "jaxomarl.policies": 2,
     "jaxomarl.stages": 2,
+    "jaxomarl.health": 2,
     "jaxomarl.algorithms": 3,
     "jaxomarl.training": 3,
     "jaxomarl.results": 3,
@@ -44,8 +46,12 @@ ONLY = {
 }
 """A unit that may import less than all that lies below it."""
 
-SIDEWAYS = {("jaxomarl.cli", "jaxomarl.presets")}
-"""The command line reads the presets; a preset knows no command line."""
+SIDEWAYS = {
+    ("jaxomarl.cli", "jaxomarl.presets"),
+    ("jaxomarl.stages", "jaxomarl.policies"),
+    ("jaxomarl.health", "jaxomarl.stages"),
+}
+"""The command line reads the presets, a stage trains a policy, health compares a stage; never the other way round."""
 
 PLANTED = {
     "upward": ("jaxomarl/losses/td.py", "import jaxomarl.stages.critic"),
@@ -62,6 +68,8 @@ PLANTED = {
     "upward, out of the package": ("jaxomarl/cli/__init__.py", "import experiments.sweep"),
     "sideways": ("jaxomarl/data/dataset.py", "from jaxomarl.envs import rollout"),
     "sideways, level 3": ("jaxomarl/training/runner.py", "from jaxomarl import results"),
+    "a policy that knows its stage": ("jaxomarl/policies/plans.py", "from jaxomarl.stages import planner"),
+    "a stage that knows its measure": ("jaxomarl/stages/critic.py", "import jaxomarl.health"),
     "a preset that knows the command line": ("jaxomarl/presets/__init__.py", "import jaxomarl.cli"),
     "an algorithm that imports another": ("jaxomarl/algorithms/iql.py", "from jaxomarl.algorithms.bc import X"),
     "an algorithm that imports the registry": ("jaxomarl/algorithms/iql.py", "from . import REGISTRY"),
@@ -79,6 +87,8 @@ ALLOWED = {
     "jaxomarl/config.py": "from jaxomarl.base import X",
     "jaxomarl/losses/td.py": "import jax\nfrom . import expectile\nfrom ..base import X",
     "jaxomarl/stages/critic.py": "from jaxomarl.losses import td\nfrom jaxomarl.data.dataset import X",
+    "jaxomarl/stages/planner.py": "from jaxomarl.policies.plans import X",
+    "jaxomarl/health/fidelity.py": "from jaxomarl.stages.critic import X",
     "jaxomarl/algorithms/__init__.py": "from jaxomarl.algorithms import bc, iql\nfrom jaxomarl.base import X",
     "jaxomarl/training/runner.py": "from jaxomarl.envs import rollout\nfrom jaxomarl.envs.rollout import X",
     "jaxomarl/cli/__init__.py": "from jaxomarl import algorithms, presets, training",
@@ -202,7 +212,7 @@ def plant(root: Path, files: dict[str, str]) -> None:
         *("base", "config", "cli/__init__", "presets/__init__", "results/__init__", "results/store", "losses/__init__"),
         *("losses/td", "losses/expectile", "data/__init__", "data/dataset", "envs/__init__", "envs/rollout"),
         *("envs/games", "stages/__init__", "stages/critic", "algorithms/__init__", "algorithms/bc", "algorithms/iql"),
-        *("training/__init__", "training/runner", "__init__"),
+        *("training/__init__", "training/runner", "__init__", "policies/__init__", "policies/plans", "health/__init__"),
     ]
     for file in [*(f"jaxomarl/{name}.py" for name in names), "experiments/sweep.py", *files]:
         (root / file).parent.mkdir(parents=True, exist_ok=True)

@@ -14,8 +14,8 @@ from jaxomarl.base import Batch, Observation, Spec
 from jaxomarl.cli import reproduce
 from jaxomarl.cli.reproduce import SYSTEMS
 from jaxomarl.optim import create
-from jaxomarl.stages import extraction
-from jaxomarl.stages.extraction import Extracted
+from jaxomarl.stages import score_regularised
+from jaxomarl.stages.score_regularised import Extracted
 
 # --- code convention, w = sigma^2, t ~ U(.02, .98), from (0.5, -0.48) ---
 
@@ -94,7 +94,7 @@ def flow(name, std, betas):
         cfg = reproduce.paper_code(name, 0.0, policy_lr=RATE, policy_steps=STEPS, policy_batch=BATCH, **options)
         cfg = dataclasses.replace(cfg, beta=beta)
         (stage,) = reproduce.exact_system(name, std).pipeline(SPEC, cfg, None)
-        joint, tx = name == "brpo-jal", extraction.optimiser(cfg)
+        joint, tx = name == "brpo-jal", score_regularised.optimiser(cfg)
         bias = jnp.arctanh(start)
         if joint:
             net = create(tx, {"out": {"kernel": jnp.zeros((2, 2)), "bias": bias}})

@@ -13,8 +13,8 @@ import pytest
 from jaxomarl.algorithms import omsd
 from jaxomarl.base import Batch, Observation, Spec
 from jaxomarl.optim import Net, create
-from jaxomarl.stages import extraction
-from jaxomarl.stages.extraction import Extracted
+from jaxomarl.stages import score_regularised
+from jaxomarl.stages.score_regularised import Extracted
 
 ONE = Spec((3,), (2,), state_dim=4, horizon=1)
 THREE = Spec((3, 2, 3), (2, 1, 2), state_dim=4, horizon=1)  # the second agent is padded
@@ -87,7 +87,7 @@ def first_params(spec, seed=40):
 @partial(jit, static_argnums=0)
 def run(spec, cfg, params, batch, keys):
     """Parameters after each of OMSD's updates."""
-    algorithm, tx = learner(spec, cfg), extraction.optimiser(cfg)
+    algorithm, tx = learner(spec, cfg), score_regularised.optimiser(cfg)
 
     def step(state, key):
         state, _ = algorithm.update(key, state, {}, batch)

@@ -16,8 +16,8 @@ from jaxomarl.data.dataset import sample_transitions
 from jaxomarl.envs import catalog, games
 from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import create
-from jaxomarl.stages import behaviour, extraction
-from jaxomarl.stages.extraction import Extracted
+from jaxomarl.stages import behaviour, score_regularised
+from jaxomarl.stages.score_regularised import Extracted
 
 SPEC = Spec((3, 2, 3), (2, 1, 2), state_dim=4, horizon=1)
 SMALL = {"score_width": 16, "score_blocks": 1, "score_embedding": 8, "score_steps": 10, "score_components": 3}
@@ -207,7 +207,7 @@ def fields(cfg, mean, cov, samples=1, size=64, names=("omsd", *VARIANTS)):
     conditional, marginal, joint = regularisers(mean, cov, cfg.score_model == "mixture")
     q = lambda past, obs, state, action: jnp.sum(action, axis=(1, 2))
     b, keys = batch_of(TWO, size, obs=jnp.zeros((size, 2, 1))), jax.random.split(jax.random.key(0), samples)
-    tx, bias = extraction.optimiser(cfg), jnp.arctanh(jnp.array(START))
+    tx, bias = score_regularised.optimiser(cfg), jnp.arctanh(jnp.array(START))
     out = {}
     for name in names:
         if name == "omsd":
@@ -306,7 +306,7 @@ def test_a_step_moves_actions_down_the_noise_prediction(weighting):
     algorithm = omsd.policy(spec, cfg, eps, lambda past, obs, state, action: jnp.sum(action, axis=(1, 2)))
     params = {"out": {"kernel": some(5, 2, 1, 2), "bias": some(6, 2, 2) / 2}}
     b = batch_of(spec, 64, obs=jnp.ones((64, 2, 1)))
-    net = jax.vmap(partial(create, extraction.optimiser(cfg)))(params)
+    net = jax.vmap(partial(create, score_regularised.optimiser(cfg)))(params)
     after, _ = jit(algorithm.update)(jax.random.key(0), Extracted(net), {}, b)
     a, moved = (np.tanh(p["out"]["kernel"][:, 0] + p["out"]["bias"]) for p in (params, after.actor.params))
     assert np.all((moved - a) * table < 0)
@@ -481,7 +481,7 @@ def test_stage_three_climbs_the_mixtures_density(density):
         cfg, beta=0.0, policy_optimiser="sgd", policy_anneal=False, policy_width=0, policy_lr=1e-3
     )
     q = lambda past, obs, state, action: jnp.sum(action, axis=(1, 2))
-    algorithm, tx = omsd.policy(BANDIT, cfg, model.agent, q), extraction.optimiser(cfg)
+    algorithm, tx = omsd.policy(BANDIT, cfg, model.agent, q), score_regularised.optimiser(cfg)
     update = jax.jit(lambda state, b: algorithm.update(jax.random.key(0), state, past, b)[0])
     b = sample_transitions(jax.random.key(1), data, 8)
     for start in ((0.5, -0.48), (-0.2, -0.3), (0.1, 0.9)):

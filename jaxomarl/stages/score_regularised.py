@@ -29,11 +29,11 @@ from jaxomarl.diffusion.schedules import vp
 from jaxomarl.losses.td import REWARDS, TIME_LIMITS
 from jaxomarl.networks.actors import actor, start_at, uniform_start
 from jaxomarl.networks.agents import separate
+from jaxomarl.networks.inputs import flat
 from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import Net, annealed
 from jaxomarl.stages import behaviour, clone, critic, exact_scores
 from jaxomarl.stages.behaviour import agent_order
-from jaxomarl.stages.inputs import flat
 
 WEIGHTS = ("vds", "stable", "score", "delta")
 DELTA_T = 0.02  # the paper's omega(t) = delta(t - 0.02) alpha/sigma
