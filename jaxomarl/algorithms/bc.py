@@ -15,7 +15,7 @@ shared; OG-MARL's recurrent clone is another system.
 **Checked**. tests/probes/test_bc_iql.py (the mean on two-mode data; a linear policy recovered), tests/contract.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,8 +27,9 @@ from jaxomarl.data.dataset import check_transitions, sample_transitions
 from jaxomarl.networks.actors import actor
 from jaxomarl.networks.agents import separate
 from jaxomarl.networks.inputs import observed
-from jaxomarl.optim import OPTIMISERS, Net, adam_or_sgd, create, descend
+from jaxomarl.optim import OPTIMISERS, create, descend
 from jaxomarl.stages import clone
+from jaxomarl.stages.clone import Policies, policy_optimiser
 
 FIELDS = (
     "policy_steps", "policy_batch", "policy_width", "policy_lr", "policy_anneal", "policy_optimiser", "normalise",
@@ -43,32 +44,26 @@ class Config(clone.Config):
     policy_optimiser: str = static(default="adam")
 
 
-class Cloned(NamedTuple):
-    """The policies; parameters lead with N."""
-
-    actor: Net
-
-
 def policy(spec: Spec, cfg: Any) -> Algorithm:
     """The algorithm."""
     actors = separate(actor(spec.obs_width, (cfg.policy_width,) * 2, spec.act_width), spec.agents)
-    tx = adam_or_sgd(cfg.policy_optimiser, cfg.policy_lr, cfg.policy_steps, cfg.policy_anneal)
+    tx = policy_optimiser(cfg)
     mask = jnp.asarray(spec.act_mask)
     see = observed(spec, cfg)
 
-    def init(key: Key[Array, ""], past: Past, data: Dataset) -> Cloned:
-        return Cloned(create(tx, actors.init(key)))
+    def init(key: Key[Array, ""], past: Past, data: Dataset) -> Policies:
+        return Policies(create(tx, actors.init(key)))
 
     def batch(key: Key[Array, ""], state: State, data: Dataset) -> Batch:
         return sample_transitions(key, data, cfg.policy_batch)
 
-    def update(key: Key[Array, ""], state: Cloned, past: Past, batch: Batch) -> tuple[Cloned, dict]:
+    def update(key: Key[Array, ""], state: Policies, past: Past, batch: Batch) -> tuple[Policies, dict]:
         def loss(params):
             error = actors.apply(params, see(past, batch.obs)) - batch.action
             return jnp.mean(jnp.sum(mask * error**2, axis=(1, 2)))
 
         value, grads = jax.value_and_grad(loss)(state.actor.params)
-        return Cloned(descend(tx, state.actor, grads)), {"policy_loss": value / spec.agents}
+        return Policies(descend(tx, state.actor, grads)), {"policy_loss": value / spec.agents}
 
     def act(key, state, past, memory, observation):
         return mask * actors.apply(state.actor.params, see(past, observation.obs)), memory

@@ -35,13 +35,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, State, System
+from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, System
 from jaxomarl.config import config, static
-from jaxomarl.data.dataset import sample_transitions
 from jaxomarl.networks.inputs import observed
 from jaxomarl.optim import create, descend
-from jaxomarl.stages import behaviour, critic, score_regularised
-from jaxomarl.stages.score_regularised import Extracted, diffused, noise, q_gradient, surrogate, weight
+from jaxomarl.stages import critic, score_regularised, scores
+from jaxomarl.stages.clone import Policies, policy_optimiser
+from jaxomarl.stages.score_regularised import diffused, q_gradient, surrogate, times_and_noise, weight
 
 
 @config
@@ -63,16 +63,11 @@ class Variant(NamedTuple):
 def policy(spec: Spec, cfg: Any, variant: Variant, eps: Callable[..., Array], q: Callable[..., Array]) -> Algorithm:
     """Stage 3: behaviour model `eps(past, x, t, obs, state, action)` and critic `q(past, obs, state, action)`."""
     actors = (score_regularised.joint_actor if variant.joint_policy else score_regularised.actors)(spec, cfg)
-    tx, mask = score_regularised.optimiser(cfg), jnp.asarray(spec.act_mask)
+    tx = policy_optimiser(cfg)
+    mask = jnp.asarray(spec.act_mask)
 
-    def init(key: Key[Array, ""], past: Past, data: Dataset) -> Extracted:
-        return Extracted(create(tx, actors.init(key)))
-
-    def batch(key: Key[Array, ""], state: State, data: Dataset) -> Batch:
-        return sample_transitions(key, data, cfg.policy_batch)
-
-    def update(key: Key[Array, ""], state: Extracted, past: Past, batch: Batch) -> tuple[Extracted, dict]:
-        t, z = noise(key, cfg, batch.action.shape, mask)
+    def update(key: Key[Array, ""], state: Policies, past: Past, batch: Batch) -> tuple[Policies, dict]:
+        t, z = times_and_noise(key, cfg, batch.action.shape, mask)
         t = t[:, :1] + jnp.zeros_like(t) if variant.scores == "joint" else t  # a joint sample has one time
         obs = observed(spec, cfg)(past, batch.obs)
         a = actors.every(state.actor.params, obs)
@@ -83,12 +78,9 @@ def policy(spec: Spec, cfg: Any, variant: Variant, eps: Callable[..., Array], q:
             return surrogate(cfg, w, e, g, actors.every(params, obs)).sum(axis=1).mean()
 
         value, grads = jax.value_and_grad(loss)(state.actor.params)
-        return Extracted(descend(tx, state.actor, grads)), score_regularised.report(a, e, g, w, value)
+        return Policies(descend(tx, state.actor, grads)), score_regularised.report(a, e, g, w, value)
 
-    def act(key, state, past, memory, observation):
-        return actors.every(state.actor.params, observed(spec, cfg)(past, observation.obs)), memory
-
-    return Algorithm(init, batch, update, act, centralised=variant.joint_policy)
+    return score_regularised.learner(spec, cfg, actors, partial(create, tx), update, variant.joint_policy)
 
 
 def check(spec: Spec, cfg: Any, data: Dataset | None, variant: Variant) -> None:
@@ -98,14 +90,14 @@ def check(spec: Spec, cfg: Any, data: Dataset | None, variant: Variant) -> None:
 
 def pipeline(spec: Spec, cfg: Any, env: Environment | None, variant: Variant) -> tuple[Stage, ...]:
     """Critic -> scores -> policy."""
-    learner, model = critic.iql(spec, cfg, variant.own), behaviour.scores(spec, cfg, variant.scores)
+    learner, model = critic.iql(spec, cfg, variant.own), scores.scores(spec, cfg, variant.scores)
     final = policy(spec, cfg, variant, model.every, learner.q)
     names = "critic-own" if variant.own else "critic", f"scores-{variant.scores}"
-    kept = behaviour.fields(variant.scores)
+    kept = scores.fields(variant.scores)
     fields = (*critic.FIELDS, *kept, *score_regularised.FIELDS)
     return (
         Stage(names[0], learner.algorithm, cfg.critic_steps, cfg.chunk, cfg.every, critic.FIELDS),
-        Stage(names[1], model.algorithm, behaviour.steps(cfg), cfg.chunk, cfg.every, kept),
+        Stage(names[1], model.algorithm, scores.steps(cfg), cfg.chunk, cfg.every, kept),
         Stage("policy", final, cfg.policy_steps, cfg.chunk, cfg.every, fields, owner=variant.name),
     )
 

@@ -19,7 +19,7 @@ advantage is the team's; an IQL of each agent's own is another system.
 prefers the better mode), tests/contract.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,8 +32,9 @@ from jaxomarl.losses.td import TIME_LIMITS
 from jaxomarl.networks.actors import actor
 from jaxomarl.networks.agents import separate
 from jaxomarl.networks.inputs import flat, observed
-from jaxomarl.optim import OPTIMISERS, Net, adam_or_sgd, create, descend
+from jaxomarl.optim import OPTIMISERS, create, descend
 from jaxomarl.stages import clone, critic
+from jaxomarl.stages.clone import Policies, policy_optimiser
 
 FIELDS = (
     "policy_steps", "policy_batch", "policy_width", "policy_lr", "policy_anneal", "policy_optimiser", "execution",
@@ -49,16 +50,10 @@ class Config(critic.Config, clone.Config):
     policy_optimiser: str = static(default="adam")
 
 
-class Weighted(NamedTuple):
-    """The policies; parameters lead with N where they are separate."""
-
-    actor: Net
-
-
 def policy(spec: Spec, cfg: Any, joint: critic.Critic) -> Algorithm:
     """The policies' stage."""
     n, a, hidden = spec.agents, spec.act_width, (cfg.policy_width,) * 2
-    tx = adam_or_sgd(cfg.policy_optimiser, cfg.policy_lr, cfg.policy_steps, cfg.policy_anneal)
+    tx = policy_optimiser(cfg)
     mask = jnp.asarray(spec.act_mask)
     own = separate(actor(spec.obs_width, hidden, a), n)
     whole = actor(n * spec.obs_width, hidden, n * a)
@@ -70,13 +65,13 @@ def policy(spec: Spec, cfg: Any, joint: critic.Critic) -> Algorithm:
             return mask * whole.apply(params, flat(seen)).reshape(*obs.shape[:-1], a)
         return mask * own.apply(params, seen)
 
-    def init(key: Key[Array, ""], past: Past, data: Dataset) -> Weighted:
-        return Weighted(create(tx, (whole if together else own).init(key)))
+    def init(key: Key[Array, ""], past: Past, data: Dataset) -> Policies:
+        return Policies(create(tx, (whole if together else own).init(key)))
 
     def batch(key: Key[Array, ""], state: State, data: Dataset) -> Batch:
         return sample_transitions(key, data, cfg.policy_batch)
 
-    def update(key: Key[Array, ""], state: Weighted, past: Past, batch: Batch) -> tuple[Weighted, dict]:
+    def update(key: Key[Array, ""], state: Policies, past: Past, batch: Batch) -> tuple[Policies, dict]:
         u = joint.advantage(past, batch.obs, batch.state, batch.action * mask)
         w = jnp.minimum(jnp.exp(cfg.temperature * u), 100.0)  # line 3
 
@@ -86,7 +81,7 @@ def policy(spec: Spec, cfg: Any, joint: critic.Critic) -> Algorithm:
 
         value, grads = jax.value_and_grad(loss)(state.actor.params)
         metrics = {"policy_loss": value, "weight": w.mean(), "capped": jnp.mean(w >= 100.0)}
-        return Weighted(descend(tx, state.actor, grads)), metrics
+        return Policies(descend(tx, state.actor, grads)), metrics
 
     def act(key, state, past, memory, observation):
         return play(state.actor.params, past, observation.obs), memory

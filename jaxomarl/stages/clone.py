@@ -18,7 +18,7 @@ from jaxomarl.data.dataset import sample_transitions
 from jaxomarl.losses.gaussian import log_density
 from jaxomarl.networks.inputs import observed
 from jaxomarl.networks.mlp import Network
-from jaxomarl.optim import Net, Params, clipped_adam, create, descend
+from jaxomarl.optim import Net, Params, adam_or_sgd, clipped_adam, create, descend
 from jaxomarl.policies import gaussian as gaussian_policy
 
 FIELDS = (
@@ -43,6 +43,17 @@ class Config:
     policy_lr: float = traced(default=3e-4, within="(0, inf)")
     policy_anneal: bool = static(default=True)
     """Cosine to zero over the stage."""
+
+
+def policy_optimiser(cfg: Any) -> optax.GradientTransformation:
+    """Adam or plain descent, annealed or not, by the settings `policy_*`."""
+    return adam_or_sgd(cfg.policy_optimiser, cfg.policy_lr, cfg.policy_steps, cfg.policy_anneal)
+
+
+class Policies(NamedTuple):
+    """State of a stage that trains policies alone; parameters lead with N where they are separate."""
+
+    actor: Net
 
 
 class Seen(NamedTuple):

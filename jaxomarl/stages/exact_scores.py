@@ -90,7 +90,7 @@ def steps(cfg: Any) -> int:
 def scores(
     spec: Spec, cfg: Any, kind: str, before: Float[np.ndarray, "N N"]
 ) -> tuple[Algorithm, Callable[..., Array], Callable[..., Array]]:
-    """The stage's learner, and `agent` and `every` in the signatures of `stages.behaviour.Scores`.
+    """The stage's learner, and `agent` and `every` in the signatures of `stages.scores.Scores`.
 
     Entry (i, j) of `before` is 1.0 where agent j acts before agent i.
     """

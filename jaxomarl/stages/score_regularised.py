@@ -1,12 +1,12 @@
-"""What OMSD and its ablations share in stage 3: settings, actors, diffusion times, weights, the critic's gradient.
+"""Score-regularised policies, the last stage of OMSD and its ablations: settings, actors, and the terms of their loss.
 
 Every member of the family minimises, for agent i, with e and g held constant,
 
     L_i = mean_batch [ w(t) <e_i, a_i> - beta <g_i, a_i> ],   a_i = pi_i(o_i)
 
 where e_i is a behaviour model's noise prediction at x = alpha a + sigma z and g_i the critic's gradient at the joint
-action. They differ in which behaviour model, which critic, and in which order agents move: that is what their files
-show.
+action. They differ in which behaviour model, which critic, and in which order agents move: their files hold that, the
+update, and `learner` makes a stage of it.
 
 beta has one internal meaning, the authors' code's: it multiplies the Q gradient, so **larger beta is weaker
 regularisation**. `beta_convention` converts to it: "code" as it is; "paper" (1/beta multiplies the score; the same
@@ -19,31 +19,30 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, Key
 
-from jaxomarl.base import Batch, Dataset, Past, Spec, refuse
+from jaxomarl.base import Algorithm, Batch, Dataset, Past, Spec, refuse
 from jaxomarl.config import check_fields, config, static, traced
-from jaxomarl.data.dataset import check_transitions
+from jaxomarl.data.dataset import check_transitions, sample_transitions
 from jaxomarl.diffusion.schedules import vp
 from jaxomarl.losses.td import REWARDS, TIME_LIMITS
 from jaxomarl.networks.actors import actor, start_at, uniform_start
 from jaxomarl.networks.agents import separate
-from jaxomarl.networks.inputs import flat
+from jaxomarl.networks.inputs import flat, observed
 from jaxomarl.networks.mlp import Network
-from jaxomarl.optim import Net, annealed
-from jaxomarl.stages import behaviour, clone, critic, exact_scores
-from jaxomarl.stages.behaviour import agent_order
+from jaxomarl.optim import OPTIMISERS, Net
+from jaxomarl.stages import clone, critic, exact_scores, scores
+from jaxomarl.stages.clone import Policies
+from jaxomarl.stages.scores import agent_order
 
 WEIGHTS = ("vds", "stable", "score", "delta")
 DELTA_T = 0.02  # the paper's omega(t) = delta(t - 0.02) alpha/sigma
-OPTIMISERS = ("adam", "sgd")
 CHOICES = {
     "reward": REWARDS,
     "time_limit": TIME_LIMITS,
     "condition": ("obs", "state"),
     "score_model": ("diffusion", "mixture", *exact_scores.MODELS),
-    "score_predict": behaviour.PREDICTIONS,
+    "score_predict": scores.PREDICTIONS,
     "weighting": WEIGHTS,
     "beta_convention": ("code", "paper", "normalised"),
     "policy_optimiser": OPTIMISERS,
@@ -191,12 +190,6 @@ def started(key: Key[Array, ""], net: Network, spec: Spec, cfg: Any, out: tuple[
     return start_at(params, (mask * first).reshape(out))
 
 
-def optimiser(cfg: Any) -> optax.GradientTransformation:
-    """Adam or plain descent, annealed to zero over the stage."""
-    rule = optax.adam if cfg.policy_optimiser == "adam" else optax.sgd
-    return rule(annealed(cfg.policy_lr, cfg.policy_steps) if cfg.policy_anneal else cfg.policy_lr)
-
-
 def weight(cfg: Any, t: Float[Array, "*B"]) -> Float[Array, "*B"]:
     """w(t): sigma^2, 1, or alpha/sigma; 1 for the t-free mixture."""
     alpha, sigma = vp()
@@ -214,8 +207,8 @@ def internal_beta(cfg: Any) -> float | Float[Array, ""]:
     return cfg.beta * weight(cfg, t).mean()
 
 
-def noise(key: Key[Array, ""], cfg: Any, shape: tuple[int, ...], mask: Array) -> tuple[Array, Array]:
-    """T [B, N] and masked z [B, N, A] for a batch; the only random numbers of a step."""
+def times_and_noise(key: Key[Array, ""], cfg: Any, shape: tuple[int, ...], mask: Array) -> tuple[Array, Array]:
+    """Times t [B, N] and masked z [B, N, A] for a batch; the only random numbers of a step."""
     k_t, k_z = jax.random.split(key)
     low, high = (DELTA_T, DELTA_T) if cfg.weighting == "delta" else (cfg.t_min, cfg.t_max)
     t = low + (high - low) * jax.random.uniform(k_t, shape[:2])
@@ -248,12 +241,6 @@ def surrogate(
     return jnp.sum((w[..., None] * e - internal_beta(cfg) * g) * a, axis=-1)
 
 
-class Extracted(NamedTuple):
-    """State of stage 3."""
-
-    actor: Net
-
-
 def report(a: Array, e: Array, g: Array, w: Array, value: Array) -> dict[str, Array]:
     """The metrics that every member of the family prints."""
     return {
@@ -262,3 +249,25 @@ def report(a: Array, e: Array, g: Array, w: Array, value: Array) -> dict[str, Ar
         "push": jnp.abs(g).mean(),
         "action_size": jnp.abs(a).mean(),
     }
+
+
+def learner(
+    spec: Spec,
+    cfg: Any,
+    actors: Actors,
+    fresh: Callable[[Any], Net],
+    update: Callable[[Key[Array, ""], Policies, Past, Batch], tuple[Policies, dict]],
+    centralised: bool = False,
+) -> Algorithm:
+    """The stage of a member: `fresh(params)` is its actors before their first step, `update` one step."""
+
+    def init(key: Key[Array, ""], past: Past, data: Dataset) -> Policies:
+        return Policies(fresh(actors.init(key)))
+
+    def batch(key: Key[Array, ""], state: Policies, data: Dataset) -> Batch:
+        return sample_transitions(key, data, cfg.policy_batch)
+
+    def act(key, state, past, memory, observation):
+        return actors.every(state.actor.params, observed(spec, cfg)(past, observation.obs)), memory
+
+    return Algorithm(init, batch, update, act, centralised=centralised)

@@ -9,7 +9,7 @@ from jaxomarl.cli import api, omsd_scores
 from jaxomarl.data.catalog import load
 from jaxomarl.data.stats import statistics
 from jaxomarl.envs.catalog import make
-from jaxomarl.stages import behaviour
+from jaxomarl.stages import scores
 
 MODE, STD, LATE = 0.8, 0.1, omsd_scores.TIMES.index(0.98)
 
@@ -22,7 +22,7 @@ def exact():
     held, _ = load(make("games/bandit"), "std0.1", 2000, seed=1)
     past = {"stats": statistics(group.data)}
     for kind in ("conditional", "marginal"):
-        stage = behaviour.scores(group.task.env.spec, group.cfgs[0], kind).algorithm
+        stage = scores.scores(group.task.env.spec, group.cfgs[0], kind).algorithm
         past[f"scores-{kind}"] = stage.init(jax.random.key(0), past, group.data)
     return group, jax.tree.map(lambda x: jnp.asarray(x)[None], past), held
 

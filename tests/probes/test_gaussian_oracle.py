@@ -12,7 +12,7 @@ from jaxomarl.algorithms import omsd
 from jaxomarl.base import Batch, Observation, Spec
 from jaxomarl.optim import create
 from jaxomarl.stages import score_regularised
-from jaxomarl.stages.score_regularised import Extracted
+from jaxomarl.stages.clone import Policies, policy_optimiser
 
 SPEC = Spec((1, 1), (1, 1), state_dim=1, horizon=1)
 STD, K = 0.3, 0.8
@@ -63,7 +63,7 @@ def ends(cfg, keys, batch):
         algorithm = omsd.policy(SPEC, cfg, eps, q)
         bias = jnp.arctanh(jnp.array([[-0.7], [0.8]]))
         params = {"out": {"kernel": jnp.zeros((2, 1, 1)), "bias": bias}}
-        first = Extracted(jax.vmap(partial(create, score_regularised.optimiser(cfg)))(params))
+        first = Policies(jax.vmap(partial(create, policy_optimiser(cfg)))(params))
         step = lambda state, key: (algorithm.update(key, state, {}, batch)[0], None)
         state, _ = jax.lax.scan(step, first, jax.random.split(key, STEPS))
         seen = Observation(jnp.ones((2, 1)), jnp.ones((2, 1), bool))

@@ -13,7 +13,7 @@ from jaxomarl.base import Batch, JaxomarlError, Spec
 from jaxomarl.data.catalog import load
 from jaxomarl.data.stats import Stats
 from jaxomarl.envs import catalog
-from jaxomarl.stages import behaviour, critic, score_regularised
+from jaxomarl.stages import critic, score_regularised, scores
 
 SPEC = Spec((3, 2, 3), (2, 1, 2), state_dim=4, horizon=1)
 SIZE, N = 10, 3
@@ -193,7 +193,7 @@ def test_larger_beta_is_weaker_regularisation():
 def test_weights_and_times(weighting):
     cfg = dataclasses.replace(CFG, weighting=weighting, t_min=0.1, t_max=0.4)
     mask = jnp.asarray(SPEC.act_mask)
-    t, z = score_regularised.noise(jax.random.key(0), cfg, (4000, N, 2), mask)
+    t, z = score_regularised.times_and_noise(jax.random.key(0), cfg, (4000, N, 2), mask)
     if weighting == "delta":
         np.testing.assert_allclose(t, 0.02, rtol=1e-6)
     else:
@@ -221,7 +221,7 @@ def test_weights_and_times(weighting):
 def test_the_condition_of_score_models(kind, condition):
     """Obs: the agent's own, whatever the others see and the state is. State, and joint models: the state alone."""
     cfg = dataclasses.replace(CFG, condition=condition)
-    model, b = behaviour.scores(SPEC, cfg, kind), batch_of()
+    model, b = scores.scores(SPEC, cfg, kind), batch_of()
     past = {f"scores-{kind}": filled(model.algorithm.init)}
     x, t = some(5, SIZE, N, 2), jnp.linspace(0.1, 0.9, SIZE)
     eps = jit(lambda obs, state: model.every(past, x, t, obs, state, b.action))
