@@ -57,8 +57,9 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
     def batch(key: Key[Array, ""], state: State, data: Dataset) -> Batch:
         return sample_transitions(key, data, cfg.policy_batch)
 
+    # line 1
     def update(key: Key[Array, ""], state: Policies, past: Past, batch: Batch) -> tuple[Policies, dict]:
-        def loss(params):
+        def loss(params):  # line 2
             error = actors.apply(params, see(past, batch.obs)) - batch.action
             return jnp.mean(jnp.sum(mask * error**2, axis=(1, 2)))
 

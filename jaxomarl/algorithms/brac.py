@@ -72,6 +72,7 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
     net = network(spec, cfg)
     nets = networks(spec, cfg, net)
 
+    # line 3, for one agent
     def step(
         key: Key[Array, ""], state: Learner, batch: AgentBatch, behaved: Params
     ) -> tuple[Learner, dict[str, Array]]:

@@ -5,9 +5,9 @@ Table 1: behaviour-regularised policy optimisation, factorised in the usual ways
 
 **Pseudo-code**.
 
-    1   train the critic by IQL: joint, or one of its own for each agent        stage "critic" or "critic-own"
-    2   train the behaviour model: marginal or joint                            stage "scores-marginal" or "-joint"
-    3   for each policy gradient step:                                          stage "policy", `update`
+    1   train the critic by IQL: joint, or each agent's own        stage "critic" or "critic-own" (stages/critic.py)
+    2   train the behaviour model: marginal or joint               stage "scores-marginal", "-joint" (stages/scores.py)
+    3   for each policy gradient step:                             stage "policy", `update`
     4       a = (pi_1(o_1), .., pi_n(o_n)), or pi(o_1..o_n) for JAL
     5       Adam step down sum_i mean[ w(t) <e_i, a_i> - beta <g_i, a_i> ]
 
@@ -66,15 +66,16 @@ def policy(spec: Spec, cfg: Any, variant: Variant, eps: Callable[..., Array], q:
     tx = policy_optimiser(cfg)
     mask = jnp.asarray(spec.act_mask)
 
+    # line 3
     def update(key: Key[Array, ""], state: Policies, past: Past, batch: Batch) -> tuple[Policies, dict]:
         t, z = times_and_noise(key, cfg, batch.action.shape, mask)
         t = t[:, :1] + jnp.zeros_like(t) if variant.scores == "joint" else t  # a joint sample has one time
         obs = observed(spec, cfg)(past, batch.obs)
-        a = actors.every(state.actor.params, obs)
+        a = actors.every(state.actor.params, obs)  # line 4
         e = eps(past, diffused(cfg, a, t, z), t, batch.obs, batch.state, a) - cfg.control_variate * z
         g, w = q_gradient(cfg, q, past, batch, a, mask), weight(cfg, t)
 
-        def loss(params):
+        def loss(params):  # line 5
             return surrogate(cfg, w, e, g, actors.every(params, obs)).sum(axis=1).mean()
 
         value, grads = jax.value_and_grad(loss)(state.actor.params)

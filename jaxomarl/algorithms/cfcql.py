@@ -134,6 +134,7 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
     def batch(key: Key[Array, ""], state: Learner, data: Dataset) -> Batch:
         return sample_transitions(key, data, cfg.policy_batch)
 
+    # line 1
     def update(key: Key[Array, ""], state: Learner, past: Past, batch: Batch) -> tuple[Learner, dict]:
         k_after, k_penalty = jax.random.split(key)
         action, s = batch.action * mask, known(past, batch.state)
@@ -165,7 +166,7 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
         actor, losses = jax.vmap(climb, in_axes=(0, 0, 1, 0))(jnp.arange(n), state.actor, obs, mask)
         metrics["policy_loss"] = losses.mean()
         due = optax.tree_utils.tree_get(critic.opt, "count") % cfg.policy_delay == 0  # line 6
-        moved = Learner(polyak(actor, cfg.polyak), polyak(critic, cfg.polyak))
+        moved = Learner(polyak(actor, cfg.polyak), polyak(critic, cfg.polyak))  # line 8
         return jax.tree.map(lambda new, old: jnp.where(due, new, old), moved, Learner(state.actor, critic)), metrics
 
     def act(key, state, past, memory, observation):

@@ -6,16 +6,19 @@ is Lu et al. 2023; EAQ is "episode augmentation with Q-total".
 
 **Pseudo-code**. D is the EDM denoiser of joint windows; sigma_0 > .. > sigma_N = 0; lambda_N-1 = 0.
 
-    1   train D on the data's windows                                                       stage "generator"
-    2   for each round (every `augment_refresh` chunks):                                    `refresh`
-    3       x ~ sigma_0 N(0, I); for k = 0..N-1:                                            diffusion/edm.py
-    4           x^ = x + sqrt(sigma^2^ - sigma^2) S_noise z,   sigma^ = sigma (1 + gamma)
-    5           x_0 = D(x^; sigma^),   d = (x^ - x_0) / sigma^
+    1   train D on the data's windows                            stage "generator" (stages/generator.py, `update`)
+    2   for each round (every `augment_refresh` chunks):                            (stages/augmented.py, `refresh`)
+    3       x ~ sigma_0 N(0, I); for k = 0..N-1:                                            (diffusion/edm.py, `heun`)
+    4           x^ = x + sqrt(sigma^2^ - sigma^2) S_noise z,   sigma^ = sigma (1 + gamma)   (diffusion/edm.py)
+    5           x_0 = D(x^; sigma^),   d = (x^ - x_0) / sigma^                              (diffusion/edm.py)
     6           (o, a) = the environment's units of sg x_0;  g_t^i = (mu_i(o_t^i) - a_t^i) da/dx
-    7           x^ <- x^ + lambda_k g / (|g| + 1e-8), |g| over steps, agents and columns    diffusion/policy_guidance.py
-    8           x = x^ + (sigma' - sigma^) d, and Heun's correction where sigma' > 0
+                                                                                 (stages/generator.py, `scores`)
+    7           x^ <- x^ + lambda_k g / (|g| + 1e-8), |g| over steps, agents and columns
+                                                                                 (diffusion/policy_guidance.py)
+    8           x = x^ + (sigma' - sigma^) d, and Heun's correction where sigma' > 0        (diffusion/edm.py)
     9       windows = x in the environment's units; those that are not finite are dropped
-    10  N updates of the base, a share alpha of each batch from the windows                  `batch`
+                                                                                 (stages/augmented.py, `counted`)
+    10  N updates of the base, a share alpha of each batch from the windows       (stages/augmented.py, `batch`)
 
 `synther` has no lines 6 and 7. `eaq` has none either, and D is told the window's team return: it draws windows of the
 return's upper decile by classifier-free guidance, (1 + w) D(x; y) - w D(x).

@@ -42,6 +42,7 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
     """The algorithm."""
     nets = networks(spec, cfg)
 
+    # line 1, for one agent
     def step(key: Key[Array, ""], state: Learner, batch: AgentBatch) -> tuple[Learner, dict[str, Array]]:
         state, judged = cql_step(key, cfg, nets, state, batch)  # lines 2-4
 
@@ -50,7 +51,7 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
             q = nets.q.apply(state.critic.params, batch.obs, a)[0].mean()
             return cfg.action_penalty * effort(a, batch.mask) - q, {"q_played": q}
 
-        state, metrics = policy_step(cfg, nets, state, loss)
+        state, metrics = policy_step(cfg, nets, state, loss)  # lines 5 and 6
         return state, judged | metrics
 
     return decentralised.learner(spec, cfg, nets, step, nets.play)

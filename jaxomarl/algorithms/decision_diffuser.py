@@ -2,13 +2,15 @@
 
 **Paper**. Ajay et al. 2023, "Is Conditional Generative Modeling all you need for Decision-Making?", Algorithm 1.
 
-**Pseudo-code**. As `dof-t` (stages/planner.py) for one agent with o = (o_1, .., o_n), a = (a_1, .., a_n):
+**Pseudo-code**. As `dof-t` for one agent with o = (o_1, .., o_n), a = (a_1, .., a_n):
 
-    1   each row: y = discounted team return from it on, as a share                              `prepare`
-    2   for each gradient step on a batch of windows:                                             stage "planner"
+    1   each row: y = discounted team return from it on, as a share                     (data/returns.py)
+    2   for each gradient step on a batch of windows:                   stage "planner" (stages/planner.py, `update`)
     3       step down 1/2 mean |eps(alpha_k x^0 + sigma_k z, k, y) - z|^2, known rows as they are, y dropped at times
-    4       step down 1/2 mean |a - D(o, o')|^2
+            (stages/planner.py, `planning_loss`); eps is one U-Net of all observations, `model`
+    4       step down 1/2 mean |a - D(o, o')|^2                                         (stages/planner.py, `update`)
     5   act: sample a plan for a high return with eps_0 + w (eps_y - eps_0), play D(o, its next row)
+                                                                                        (policies/plans.py, `actor`)
 
 **Differs**.
 
@@ -45,8 +47,8 @@ class Config(planner.Config):
 
 def model(spec: Spec, cfg: Any) -> Planner:
     """The planner of one agent that is all of them."""
-    init, predict = joint_plans(unet(cfg, spec.agents * spec.obs_width))
-    acts = inverse(spec, "joint", cfg.inverse_width)
+    init, predict = joint_plans(unet(cfg, spec.agents * spec.obs_width))  # line 3
+    acts = inverse(spec, "joint", cfg.inverse_width)  # line 4
     return Planner(init, predict, predict, None, acts, each=False, centralised=True)
 
 

@@ -56,6 +56,7 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
     diffuser = Diffuser(noise_network(spec, cfg.policy_width), vp_discrete(), ddpm, cfg.levels)
     nets = networks(spec, cfg, diffuser.net, activation=mish)
 
+    # line 1, for one agent
     def step(key: Key[Array, ""], state: Learner, batch: AgentBatch) -> tuple[Learner, dict[str, Array]]:
         k_after, k_noise, k_play, k_coin = jax.random.split(key, 4)
         after = sample(diffuser, k_after, state.actor.target, batch.next_obs, batch.mask)  # line 2

@@ -5,13 +5,16 @@ trajectory agent (appendix C.3).
 
 **Pseudo-code**. Plans x_i are agent i's observations over C rows of history, the present and H rows ahead:
 
-    1   each row: y_i = discounted return of agent i from it on, as a share                         `prepare`
-    2   for each gradient step on a batch of windows:                    stage "planner" (stages/planner.py)
+    1   each row: y_i = discounted return of agent i from it on, as a share             (data/returns.py)
+    2   for each gradient step on a batch of windows:                   stage "planner" (stages/planner.py, `update`)
     3       x = alpha_k x^0 + sigma_k z ahead, and the known rows as they are; y_i is dropped with chance 0.25
+                                                                         (stages/planner.py, `times_and_noise`)
     4       theta: step down 1/2 mean |f(eps_1(x_1, k, y_1), ..) - z|^2 + mean |h(sg x0) - x^0|^2, x0 the last step's
+            (stages/planner.py, `planning_loss`); f and h of `model`
     5       phi: step down 1/2 mean |u_i - D(o_i, o_i')|^2; discrete: cross-entropy over the available actions
+                                                                         (stages/planner.py, `update`)
     6   act: agent i samples x_i, its own rows written over it before every step, eps = eps_0 + w (eps_y - eps_0), h;
-        then plays D(o_i, x_i's next row)
+        then plays D(o_i, x_i's next row)                                (policies/plans.py, `actor`)
 
 **Differs**.
 
@@ -99,7 +102,7 @@ def model(spec: Spec, cfg: Any) -> Planner:
     h = factorisation(cfg.data_mixer, n, rows * o, 2)
     mask = jnp.ones((n, rows * o)) if coded else jnp.tile(jnp.asarray(spec.obs_mask), (1, rows))
 
-    def noise(executed: bool) -> Predict:
+    def noise(executed: bool) -> Predict:  # f of line 4
         team = composed(parts, f, mask, executed)
         return lambda params, x, t, told: plans(team(params, flat(x), t, told))
 
@@ -107,12 +110,12 @@ def model(spec: Spec, cfg: Any) -> Planner:
         k_parts, k_noise, k_data = jax.random.split(key, 3)
         return {"parts": init_parts(k_parts), "noise": f.init(k_noise), "data": h.init(k_data)}
 
-    def mixed(params: Any, x: Array, t: Array, told: Array) -> Array:
+    def mixed(params: Any, x: Array, t: Array, told: Array) -> Array:  # h of line 4
         return plans(h.train(params["data"], flat(x), told))
 
     alone = f.decentralised and h.decentralised and not cfg.attention
     mix = None if cfg.data_mixer == "concat" else mixed
-    acts = inverse(spec, cfg.networks, cfg.inverse_width, o)
+    acts = inverse(spec, cfg.networks, cfg.inverse_width, o)  # D of line 5
     return Planner(init, noise(False), noise(True), mix, acts, each=False, centralised=not alone, codes=coded)
 
 

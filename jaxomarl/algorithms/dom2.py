@@ -6,7 +6,7 @@ Algorithm 1 (its equations 1 and 3-5).
 **Pseudo-code**. Beside Algorithm 1's line numbers, for every agent j, on its own observation, action and reward:
 
     2-4   a trajectory starts 1 + #{thresholds <= its return} times                `prepare`
-    7     a batch of transitions                                                   stage "policy", `batch`
+    7     a batch of transitions                                  stage "policy" (stages/decentralised.py, `batch`)
     8     a' ~ pibar(o'), a_m uniform; each Q^k: step down mean (Q^k(o, a) - r - gamma (1 - d) min_k Qbar^k(o', a'))^2
               + penalty mean [ log mean_m exp(Q^k(o, a_m) - log p) - Q^k(o, a) ]
     9     a^0 ~ pi(o); theta: step down mean |eps(alpha_t a + sigma_t z, o, t) - z|^2
@@ -182,7 +182,7 @@ def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
 
 def prepare(spec: Spec, cfg: Any, data: Dataset) -> Dataset:
     """Lines 2-4: the data with their starts as a multiset."""
-    return reweighted(data, bounds(cfg.thresholds))
+    return reweighted(data, bounds(cfg.thresholds))  # lines 2-4
 
 
 def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:

@@ -72,6 +72,7 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
     diffuser = Diffuser(noise_network(spec, cfg.policy_width), vp(), SAMPLERS[cfg.sampler], cfg.levels)
     nets = networks(spec, cfg, diffuser.net, activation=mish)
 
+    # line 1, for one agent
     def step(key: Key[Array, ""], state: Learner, batch: AgentBatch) -> tuple[Learner, dict[str, Array]]:
         k_after, k_noise = jax.random.split(key)
         after = sample(diffuser, k_after, state.actor.target, batch.next_obs, batch.mask)  # line 2

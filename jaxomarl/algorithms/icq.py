@@ -76,6 +76,7 @@ def values(spec: Spec, cfg: Any) -> Algorithm:
         k_q, k_v = jax.random.split(key)
         return Valued(create(nets.tx_q, nets.q.init(k_q), target=True), create(nets.tx_q, net.init(k_v)))
 
+    # line 1, for one agent
     def step(key: Key[Array, ""], state: Valued, batch: AgentBatch, then: Float[Array, "B A"]) -> tuple[Valued, dict]:
         judge = lambda obs, action: nets.q.apply(state.critic.target, obs, action).min(axis=0)
         rho = importance(judge(batch.next_obs, then), cfg.target_temperature, jnp.sign(batch.go_on))  # line 2

@@ -71,11 +71,12 @@ def policy(spec: Spec, cfg: Any, joint: critic.Critic) -> Algorithm:
     def batch(key: Key[Array, ""], state: State, data: Dataset) -> Batch:
         return sample_transitions(key, data, cfg.policy_batch)
 
+    # line 2
     def update(key: Key[Array, ""], state: Policies, past: Past, batch: Batch) -> tuple[Policies, dict]:
         u = joint.advantage(past, batch.obs, batch.state, batch.action * mask)
         w = jnp.minimum(jnp.exp(cfg.temperature * u), 100.0)  # line 3
 
-        def loss(params):
+        def loss(params):  # line 4
             error = mask * (play(params, past, batch.obs) - batch.action)
             return jnp.mean(w * jnp.sum(error**2, axis=(1, 2)))
 

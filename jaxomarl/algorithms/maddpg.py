@@ -151,10 +151,11 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
     def batch(key: Key[Array, ""], state: State, data: Dataset) -> Window:
         return sample_windows(key, data, cfg.policy_batch, cfg.horizon)._replace(extra={})
 
+    # line 1
     def update(key: Key[Array, ""], state: Learner, past: Past, batch: Window) -> tuple[Learner, dict]:
         obs, seen, count = see(past, batch.obs), state_of(past, batch.state), counts(batch)
         now, done = seen[:, :-1], batch.action[:, :-1] * mask
-        y = targets(spec, cfg, nets, state, obs, seen, batch)
+        y = targets(spec, cfg, nets, state, obs, seen, batch)  # line 3
 
         def critic_loss(params):
             q = nets.q(params, now, done[:, :, None])
@@ -165,7 +166,7 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
         critic = descend(nets.tx_q, state.critic, grads)
 
         def actor_loss(params):
-            a = nets.play(params, obs)[:, :-1]
+            a = nets.play(params, obs)[:, :-1]  # line 2
             rest = done if cfg.others == "data" else jax.lax.stop_gradient(a)
             eye = jnp.eye(spec.agents)[..., None]
             q = nets.q(critic.params, now, jnp.where(eye > 0, a[:, :, None], rest[:, :, None])).min(axis=0)  # line 5
@@ -197,7 +198,7 @@ def targets(
     batch: Window,
 ) -> Float[Array, "B H N"]:
     """The y of line 3."""
-    after = nets.play(state.actor.target, obs)[:, 1:]
+    after = nets.play(state.actor.target, obs)[:, 1:]  # line 2
     ahead = nets.q(state.critic.target, seen[:, 1:], after[:, :, None]).min(axis=0)
     reward = batch.reward if cfg.reward == "own" else batch.team_reward[..., None]
     ends = jnp.maximum(batch.done, batch.last) if cfg.time_limit == "terminal" else batch.done

@@ -2,17 +2,21 @@
 
 **Paper**. Zhu et al. 2024, "MADiff: Offline Multi-agent Learning with Diffusion Models", Algorithms 1 and 2.
 
-**Pseudo-code**. Plans as in `dof-t` (stages/planner.py), one shared U-Net for all of them:
+**Pseudo-code**. Plans as in `dof-t`, one shared U-Net for all of them:
 
     1   after its middle, and on every skip, h_i <- h_i + g sum_j attention_ij v_j over agents; g is 0 at the start
-    2   for each gradient step on a batch of windows:                                             stage "planner"
+                                                                         (networks/temporal.py, `AgentAttention`)
+    2   for each gradient step on a batch of windows:                   stage "planner" (stages/planner.py, `update`)
     3       x = alpha_k x^0 + sigma_k z, and known rows as they are: every agent's history and present (madiff-c), or
             one agent's, drawn for each window, with zeros for its team-mates' histories (madiff-d)
+                                                                         (stages/planner.py, `times_and_noise`)
     4       theta: step down 1/2 mean |eps(x, k, y) - z|^2 over rows that are not known
+                                                                         (stages/planner.py, `planning_loss`)
     5       phi: step down 1/2 mean |a_i - D(o_i, o_i')|^2, cross-entropy over available actions where they are discrete
+                                                                         (stages/planner.py, `update`)
     6   act: madiff-c samples one joint plan; madiff-d has each agent sample a joint plan from its own rows, with zeros
         for its team-mates' histories and their other rows sampled too, and keep its own part; then agent i plays
-        D(o_i, its next row)
+        D(o_i, its next row)                                             (policies/plans.py, `ahead` and `actor`)
 
 **Differs**.
 
@@ -52,6 +56,7 @@ class Config(planner.Config):
 def model(spec: Spec, cfg: Any, each: bool) -> Planner:
     """The planner; `each` agent plans by itself, or all at once."""
     n = spec.agents
+    # eps of line 4, with the attention of line 1
     init, predict = shared_plans(lambda width: unet(cfg, width, agents=n), spec.obs_width, n)
     return Planner(init, predict, predict, None, inverse(spec, "shared", cfg.inverse_width), each, centralised=not each)
 

@@ -117,6 +117,7 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
         step, valid = (jnp.broadcast_to(x[..., None, :], shape) for x in (step, valid))
         return jnp.swapaxes(net.apply(params, returns, who, action * mask[:, None], step, valid), -2, -3)
 
+    # line 2
     def update(key: Key[Array, ""], state: Learner, past: Past, batch: Window) -> tuple[Learner, dict]:
         whose = lambda x: jnp.swapaxes(x, 1, 2)
         returns, step = whose(batch.extra["returns"]), batch.extra["step"]
@@ -130,7 +131,7 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
         value, grads = jax.value_and_grad(loss)(state.net.params)  # line 3
         return state._replace(net=descend(tx, state.net, grads)), {"policy_loss": value}
 
-    def act(key, state, past, memory, observation):
+    def act(key, state, past, memory, observation):  # line 4
         newest = lambda old, new: jnp.concatenate([old[:, 1:], new[:, None]], axis=1)
         asked = cfg.target * state.best[jnp.minimum(memory.step, last)]
         returns, obs = newest(memory.returns, asked), newest(memory.obs, observation.obs)
@@ -146,6 +147,7 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
 
 def prepare(spec: Spec, cfg: Any, data: Dataset) -> Dataset:
     """The data with returns to go, and the step of each row."""
+    # line 1
     data = conditioned(data, cfg.gamma, "togo", cfg.reward, cfg.return_scale)
     return dataclasses.replace(data, extra={**data.extra, "step": jnp.minimum(data.step, spec.horizon)})
 

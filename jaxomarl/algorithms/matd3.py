@@ -136,6 +136,7 @@ def policy(spec: Spec, cfg: Any, env: Environment | None) -> Algorithm:
     def batch(key: Key[Array, ""], state: Learner, data: Dataset | None) -> Batch:
         return replay.sample(key, state.replay, spec, cfg.batch)
 
+    # line 3
     def update(key: Key[Array, ""], state: Learner, past: Past, batch: Batch) -> tuple[Learner, dict]:
         y = targets(spec, cfg, nets, key, state, batch)
 
@@ -151,7 +152,7 @@ def policy(spec: Spec, cfg: Any, env: Environment | None) -> Algorithm:
 
         (loss_q, q_mean), grad_q = jax.value_and_grad(critic_loss, has_aux=True)(state.critic.params)
         loss_pi, grad_pi = jax.value_and_grad(actor_loss)(state.actor.params)
-        step = lambda net, grads: polyak(descend(nets.tx, net, grads), cfg.polyak)
+        step = lambda net, grads: polyak(descend(nets.tx, net, grads), cfg.polyak)  # line 8
         metrics = {"q_loss": loss_q / spec.agents, "q_mean": q_mean, "policy_loss": loss_pi / spec.agents}
         return state._replace(critic=step(state.critic, grad_q), actor=step(state.actor, grad_pi)), metrics
 
@@ -168,6 +169,7 @@ def targets(spec: Spec, cfg: Any, nets: Nets, key: Key[Array, ""], state: Learne
     after = spec.act_mask * jnp.clip(after, -1.0, 1.0)  # line 4
     ahead = nets.q(state.critic.target, batch.next_obs, batch.next_state, after, after).min(axis=1)
     reward = agents_reward(batch, cfg.reward).T
+    # line 5
     return cfg.reward_scale * reward + cfg.gamma * continues(batch, cfg.time_limit) * ahead
 
 
@@ -175,7 +177,9 @@ def collecting(spec: Spec, cfg: Any, env: Environment) -> Callable[..., Learner]
     """The stage's `refresh`: every environment steps on and the replay takes what happened."""
     nets, mask = networks(spec, cfg), jnp.asarray(spec.act_mask)
 
+    # line 1
     def refresh(key: Key[Array, ""], state: Learner, past: Past, data: Dataset | None) -> Learner:
+        # line 2
         def explore(key: Key[Array, ""], seen: Observation) -> Array:
             k_noise, k_uniform = jax.random.split(key)
             chosen = nets.actors.apply(state.actor.params, seen.obs)

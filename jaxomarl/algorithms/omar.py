@@ -63,7 +63,7 @@ def search(
     """
     mu, sigma, held = jnp.zeros_like(a), jnp.full_like(a, START_STD), a[None][:0]
     pool, q = a[None], value(a[None])
-    for drawn in z:
+    for drawn in z:  # line 4
         new = mask * jnp.clip(mu + sigma * drawn, -1.0, 1.0)
         pool = jnp.concatenate([new, held])
         q = value(pool)
@@ -73,6 +73,7 @@ def search(
         else:
             held = best(pool, q, cfg.elites)
             mu, sigma = held.mean(axis=0), held.std(axis=0, ddof=1)
+    # line 5
     return best(jnp.concatenate([a[None], pool]), jnp.concatenate([value(a[None]), q]), 1)[0]
 
 
@@ -86,6 +87,7 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
     """The algorithm."""
     nets = networks(spec, cfg)
 
+    # line 1, for one agent
     def step(key: Key[Array, ""], state: Learner, batch: AgentBatch) -> tuple[Learner, dict[str, Array]]:
         state, judged = cql_step(key, cfg, nets, state, batch)  # line 2
         play = lambda params: batch.mask * nets.actor.apply(params, batch.obs)
@@ -94,6 +96,7 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
             obs = jnp.broadcast_to(batch.obs, (len(action), *batch.obs.shape))
             return nets.q.apply(state.critic.params, obs, action)[0]
 
+        # line 3
         z = jax.random.normal(jax.random.fold_in(key, 1), (cfg.iterations, cfg.candidates, *batch.action.shape))
         found = search(cfg, value, play(state.actor.params), z, batch.mask)
 
@@ -103,7 +106,7 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
             drive = cfg.coefficient * away - (1.0 - cfg.coefficient) * q
             return drive + cfg.action_penalty * effort(a, batch.mask), {"to_best": away, "q_played": q}
 
-        state, metrics = policy_step(cfg, nets, state, loss)
+        state, metrics = policy_step(cfg, nets, state, loss)  # lines 6 and 7
         return state, judged | metrics
 
     return decentralised.learner(spec, cfg, nets, step, nets.play)

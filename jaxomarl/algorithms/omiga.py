@@ -133,6 +133,7 @@ def values(spec: Spec, cfg: Any) -> Algorithm:
     def batch(key: Key[Array, ""], state: Valued, data: Dataset) -> Batch:
         return sample_transitions(key, data, cfg.critic_batch)
 
+    # line 1
     def update(key: Key[Array, ""], state: Valued, past: Past, batch: Batch) -> tuple[Valued, dict]:
         seen, see = shown(spec, cfg, past, batch), observed(spec, cfg)
         after = nets.mixer.apply(state.critic.target.mixer, stated(cfg)(past, batch.next_state))
@@ -166,7 +167,7 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
         z = advantage(cfg, nets, held, nets.v(held.v.params, seen.obs), seen)[0]
         return jnp.exp(jnp.clip(z, -CAP, CAP))
 
-    return clone.gaussian(spec, cfg, weigh)
+    return clone.gaussian(spec, cfg, weigh)  # line 8
 
 
 def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:

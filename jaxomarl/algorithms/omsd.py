@@ -5,8 +5,8 @@ equation 6), after SRPO (Chen et al. 2024, "Score Regularized Policy Optimizatio
 
 **Pseudo-code**. Beside Algorithm 1's line numbers:
 
-    2-5    train the joint critic Q_tot by IQL                               stage "critic"
-    6-9    for all agents i in parallel:                                     stage "scores-conditional"
+    2-5    train the joint critic Q_tot by IQL                               stage "critic" (stages/critic.py)
+    6-9    for all agents i in parallel:                          stage "scores-conditional" (stages/scores.py)
                train the score model eps_i(x, t | o_i, a_<i)
     11     for each policy gradient step:                                    stage "policy", `update`
     12         for agent i = 1..n in order:                                  `move`, scanned over the order
@@ -77,12 +77,13 @@ def policy(spec: Spec, cfg: Any, eps: Callable[..., Array], q: Callable[..., Arr
     mask = jnp.asarray(spec.act_mask)
     order = jnp.asarray(scores.agent_order(cfg.order, spec.agents))
 
+    # line 11
     def update(key: Key[Array, ""], state: Policies, past: Past, batch: Batch) -> tuple[Policies, dict]:
         t, z = times_and_noise(key, cfg, batch.action.shape, mask)
         obs = observed(spec, cfg)(past, batch.obs)
         first = actors.every(state.actor.params, obs)
 
-        def move(carry, i):  # lines 12-15
+        def move(carry, i):  # line 12
             net, a = carry
             heard = a if cfg.sweep == "gauss-seidel" else first  # line 13
             x = diffused(cfg, heard[:, i], t[:, i], z[:, i])

@@ -107,6 +107,7 @@ def every_row(value: Callable[[Any], Array], rows: Any, idle: Bool[Array, ""]) -
 def behaviour(spec: Spec, cfg: Any) -> Algorithm:
     """The behaviour's stage: line 1."""
     diffuser = diffusion(spec, cfg)
+    # line 1
     return clone.behaviour(
         spec,
         cfg,
@@ -134,6 +135,7 @@ def policy(spec: Spec, cfg: Any) -> tuple[Algorithm, Any]:
         critics = jax.vmap(lambda k: create(nets.tx_q, nets.q.init(k)))(jax.random.split(key, n))
         return Planned(critics, jnp.zeros((data.step.shape[0], n)), jnp.ones(n), jnp.zeros((), jnp.int32))
 
+    # line 2
     def refresh(key: Key[Array, ""], state: Planned, past: Past, data: Dataset) -> Planned:  # lines 3 and 4
         def value(row):
             q = judged(row[0], state, past, row[1], cfg.value_samples)[1]

@@ -51,6 +51,7 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
     """The algorithm."""
     nets = networks(spec, cfg)
 
+    # line 1, for one agent
     def step(key: Key[Array, ""], state: Learner, batch: AgentBatch) -> tuple[Learner, dict[str, Array]]:
         play = lambda params, obs: batch.mask * nets.actor.apply(params, obs)
         noise = cfg.target_noise * batch.mask * jax.random.normal(key, batch.action.shape)
@@ -64,7 +65,7 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
             error = effort(a - batch.action, batch.mask)
             return normalised_value(q, cfg.alpha, q) + error, {"q_played": q.mean(), "clone_loss": error}
 
-        moved, metrics = policy_step(cfg, nets, state, loss)
+        moved, metrics = policy_step(cfg, nets, state, loss)  # lines 5 and 6
         due = optax.tree_utils.tree_get(state.critic.opt, "count") % cfg.policy_delay == 0  # line 4
         return jax.tree.map(lambda new, old: jnp.where(due, new, old), moved, state), judged | metrics
 
