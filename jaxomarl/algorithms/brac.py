@@ -54,7 +54,7 @@ class Config(decentralised.Gaussian, decentralised.Config):
     value_penalty: bool = static(default=True)
     """Also charge the divergence at the next observation, within the targets."""
     polyak: float = traced(default=0.005, within="(0, 1]")
-    clone_steps: int = static(default=10_000)
+    clone_steps: int = static(default=10_000, scaled="steps")
     """Steps of the behaviour's clone, whose width is the policy's."""
     clone_batch: int = static(default=1024)
     clone_lr: float = traced(default=5e-4, within="(0, inf)")

@@ -77,12 +77,12 @@ class Config(planner.Config):
     """shared: one that is told whose plan it sees. separate: each agent's own."""
     attention: bool = static(default=False)
     """Agents attend to one another inside a shared network (DoF+MADiff); then none can plan alone."""
-    code_width: int = static(default=0, within="[0, inf)")
+    code_width: int = static(default=0, within="[0, inf)", scaled="width")
     """Plans are made of codes of so many numbers for a row (DoF+VAE); 0: of observations."""
     code_kl: float = traced(default=1e-3, within="[0, inf)")
     """Weight of the codes' divergence from N(0, 1)."""
     code_lr: float = traced(default=1e-3, within="(0, inf)")
-    code_steps: int = static(default=20_000)
+    code_steps: int = static(default=20_000, scaled="steps")
     """Updates of the autoencoder."""
     execution: str = static(default="decentralised")
     """decentralised: what needs other agents is refused. central: it is let through."""

@@ -63,10 +63,10 @@ CHOICES = {
 class Config(decentralised.Conservative):
     """DOM2's settings; the defaults are for the particle tasks."""
 
-    policy_width: int = static(default=512)
+    policy_width: int = static(default=512, scaled="width")
     """Of the noise network's widest blocks, or of the perceptron's two hidden layers."""
     policy_lr: float = traced(default=5e-3, within="(0, inf)")
-    critic_width: int = static(default=256)
+    critic_width: int = static(default=256, scaled="width")
     critic_lr: float = traced(default=3e-4, within="(0, inf)")
     eta: float = traced(default=2.5, within="[0, inf)")
     """Weight of the normalised value in the policy's loss."""

@@ -75,13 +75,13 @@ class Config:
     """Chunks between evaluations and checkpoints."""
     horizon: int = static(default=20)
     """Steps of a window; it is padded where the episode ends."""
-    policy_steps: int = static(default=500_000)
+    policy_steps: int = static(default=500_000, scaled="steps")
     policy_batch: int = static(default=32)
     """Windows."""
-    policy_width: int = static(default=64)
+    policy_width: int = static(default=64, scaled="width")
     """Of the layer before the memory, and of the memory."""
     policy_lr: float = traced(default=3e-4, within="(0, inf)")
-    critic_width: int = static(default=128)
+    critic_width: int = static(default=128, scaled="width")
     """Of two hidden layers."""
     critic_lr: float = traced(default=3e-4, within="(0, inf)")
     polyak: float = traced(default=0.005, within="(0, 1]")

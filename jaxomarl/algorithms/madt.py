@@ -67,9 +67,9 @@ class Config:
     """Updates per compiled scan."""
     every: int = static(default=10)
     """Chunks between evaluations and checkpoints."""
-    policy_steps: int = static(default=100_000)
+    policy_steps: int = static(default=100_000, scaled="steps")
     policy_batch: int = static(default=64)
-    policy_width: int = static(default=128)
+    policy_width: int = static(default=128, scaled="width")
     policy_lr: float = traced(default=1e-4, within="(0, inf)")
     clip: float = traced(default=0.25, within="(0, inf)")
     """Largest norm of a gradient."""

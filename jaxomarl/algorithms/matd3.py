@@ -58,7 +58,7 @@ class Config:
     reward_scale: float = traced(default=0.1, within="(0, inf)")
     """Times every reward, so that values are of the order of ten."""
     gamma: float = traced(default=0.95, within="[0, 1]")
-    policy_steps: int = static(default=50_000)
+    policy_steps: int = static(default=50_000, scaled="steps")
     chunk: int = static(default=100)
     """Updates between collections."""
     every: int = static(default=10)

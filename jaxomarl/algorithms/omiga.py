@@ -61,7 +61,7 @@ class Config(decentralised.InSample):
     """team: the team's. first: agent 1's."""
     alpha: float = traced(default=10.0, within="(0, inf)")
     """Of the regularisation, in units of reward; larger is nearer to a clone, and to the values of the behaviour."""
-    mixer_width: int = static(default=64)
+    mixer_width: int = static(default=64, scaled="width")
 
 
 class Mixed(NamedTuple):

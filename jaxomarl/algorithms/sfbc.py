@@ -52,7 +52,7 @@ class Config(decentralised.Diffusion):
     """MA-SfBC's settings; `policy_*` are the behaviour model's."""
 
     candidates: int = static(default=32)
-    critic_steps: int = static(default=9000)
+    critic_steps: int = static(default=9000, scaled="steps")
     """Of all rounds together, each as long, the last filled up; no report or checkpoint falls within a round."""
     critic_batch: int = static(default=1024)
     rounds: int = static(default=3)

@@ -36,9 +36,9 @@ class Config:
     """Updates per compiled scan."""
     every: int = static(default=10)
     """Chunks between evaluations and checkpoints."""
-    policy_steps: int = static(default=100_000)
+    policy_steps: int = static(default=100_000, scaled="steps")
     policy_batch: int = static(default=512)
-    policy_width: int = static(default=256)
+    policy_width: int = static(default=256, scaled="width")
     """Of its hidden layers: two, or a noise network's three."""
     policy_lr: float = traced(default=3e-4, within="(0, inf)")
     policy_anneal: bool = static(default=True)

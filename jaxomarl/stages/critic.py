@@ -44,9 +44,9 @@ class Config:
     time_limit: str = static(default="bootstrap")
     """bootstrap: a cut episode goes on. terminal: a time limit ends it (the authors on the particle tasks)."""
     gamma: float = traced(default=0.99, within="[0, 1]")
-    critic_steps: int = static(default=500_000)
+    critic_steps: int = static(default=500_000, scaled="steps")
     critic_batch: int = static(default=512)
-    critic_width: int = static(default=256)
+    critic_width: int = static(default=256, scaled="width")
     critic_lr: float = traced(default=3e-4, within="(0, inf)")
     critic_polyak: float = traced(default=0.005, within="(0, 1]")
     expectile: float = traced(default=0.7, within="(0, 1)")

@@ -46,13 +46,13 @@ class Base:
     """Updates per compiled scan."""
     every: int = static(default=10)
     """Chunks between evaluations and checkpoints."""
-    policy_steps: int = static(default=10_000)
+    policy_steps: int = static(default=10_000, scaled="steps")
     """Steps of the critics and the policies, which train together."""
     policy_batch: int = static(default=1024)
-    policy_width: int = static(default=64)
+    policy_width: int = static(default=64, scaled="width")
     """Of two hidden layers."""
     policy_lr: float = traced(default=0.01, within="(0, inf)")
-    critic_width: int = static(default=64)
+    critic_width: int = static(default=64, scaled="width")
     """Of two hidden layers."""
     critic_lr: float = traced(default=0.01, within="(0, inf)")
     clip: float = traced(default=0.5, within="(0, inf)")
@@ -63,10 +63,10 @@ class Base:
 class Diffusion(Base):
     """Settings of agents with diffusion policies; the sizes and rates are Diffusion-QL's."""
 
-    policy_width: int = static(default=256)
+    policy_width: int = static(default=256, scaled="width")
     """Of the noise network's three hidden layers."""
     policy_lr: float = traced(default=3e-4, within="(0, inf)")
-    critic_width: int = static(default=256)
+    critic_width: int = static(default=256, scaled="width")
     critic_lr: float = traced(default=3e-4, within="(0, inf)")
     levels: int = static(default=15)
     """Steps of the sampler."""
@@ -78,10 +78,10 @@ class Diffusion(Base):
 class Gaussian(Base):
     """Settings of agents with Gaussian policies."""
 
-    policy_width: int = static(default=256)
+    policy_width: int = static(default=256, scaled="width")
     """Of two hidden layers."""
     policy_lr: float = traced(default=3e-4, within="(0, inf)")
-    critic_width: int = static(default=256)
+    critic_width: int = static(default=256, scaled="width")
     """Of two hidden layers."""
     critic_lr: float = traced(default=3e-4, within="(0, inf)")
     clip: float = traced(default=1.0, within="(0, inf)")
@@ -92,9 +92,9 @@ class Gaussian(Base):
 class InSample(Gaussian):
     """Settings of agents that learn the values of what the data did, and then copy what was worth most."""
 
-    policy_steps: int = static(default=10_000)
+    policy_steps: int = static(default=10_000, scaled="steps")
     """Steps of the policies, which follow the values'."""
-    critic_steps: int = static(default=10_000)
+    critic_steps: int = static(default=10_000, scaled="steps")
     """Steps of the values."""
     critic_batch: int = static(default=1024)
     polyak: float = traced(default=0.005, within="(0, 1]")

@@ -41,10 +41,10 @@ SHARES = 101  # their quantiles that are kept
 class Generated:
     """Settings of the generator."""
 
-    generator_steps: int = static(default=10_000)
+    generator_steps: int = static(default=10_000, scaled="steps")
     generator_batch: int = static(default=256)
     """Windows."""
-    generator_width: int = static(default=32)
+    generator_width: int = static(default=32, scaled="width")
     """Of the U-Net's first level; the second is twice as wide."""
     generator_lr: float = traced(default=1e-3, within="(0, inf)")
     generator_weighting: str = static(default="edm")

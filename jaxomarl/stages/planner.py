@@ -106,13 +106,13 @@ class Config:
     """Chunks between evaluations and checkpoints: an evaluation plans at every step of every episode."""
     episodes: int = static(default=0, within="[0, inf)")
     """Of each evaluation; 0: as many as other systems play (--episodes)."""
-    policy_steps: int = static(default=100_000)
-    student_steps: int = static(default=50_000)
+    policy_steps: int = static(default=100_000, scaled="steps")
+    student_steps: int = static(default=50_000, scaled="steps")
     """Updates of a consistency model."""
     policy_batch: int = static(default=64)
-    policy_width: int = static(default=128)
+    policy_width: int = static(default=128, scaled="width")
     """Of the U's first level."""
-    inverse_width: int = static(default=256)
+    inverse_width: int = static(default=256, scaled="width")
     """Of the inverse dynamics' two hidden layers."""
     policy_lr: float = traced(default=2e-4, within="(0, inf)")
 

@@ -66,9 +66,9 @@ class Config(critic.Config, clone.Config):
     """
     condition: str = static(default="obs")
     """What score models see besides actions: obs (the authors' code) or state (the paper)."""
-    score_steps: int = static(default=2_000_000)
+    score_steps: int = static(default=2_000_000, scaled="steps")
     score_batch: int = static(default=512)
-    score_width: int = static(default=512)
+    score_width: int = static(default=512, scaled="width")
     score_blocks: int = static(default=2)
     score_embedding: int = static(default=64)
     """Width of the diffusion time's embedding."""
@@ -82,7 +82,7 @@ class Config(critic.Config, clone.Config):
     """What score networks predict: noise (the paper), or edm: the sample and noise, at unit variance for every t."""
 
     # --- stage 3: policies ---
-    policy_width: int = static(default=256, within="[0, inf)")
+    policy_width: int = static(default=256, within="[0, inf)", scaled="width")
     """Of two hidden layers; 0: none, a linear policy before its tanh."""
     policy_optimiser: str = static(default="adam")
     """adam, or sgd: the plain gradient flow that the analysis of fixed points and their basins is about."""
