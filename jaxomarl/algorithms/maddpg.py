@@ -38,6 +38,7 @@ from jaxomarl.config import check_fields, config, static, traced
 from jaxomarl.data.dataset import check_transitions
 from jaxomarl.data.windows import sample_windows
 from jaxomarl.losses.td import TIME_LIMITS
+from jaxomarl.masking import column_mean
 from jaxomarl.networks.agents import identified
 from jaxomarl.networks.critics import twin
 from jaxomarl.networks.inputs import flat, observed, stated
@@ -171,8 +172,7 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
             eye = jnp.eye(spec.agents)[..., None]
             q = nets.q(critic.params, now, jnp.where(eye > 0, a[:, :, None], rest[:, :, None])).min(axis=0)  # line 5
             scale = jax.lax.stop_gradient(average(jnp.abs(q), count)) + 1e-8
-            each = lambda x: jnp.sum(mask * jnp.square(x), axis=-1) / mask.sum(axis=-1)
-            clone, effort = average(each(a - done), count), average(each(a), count)
+            clone, effort = (average(column_mean(jnp.square(x), mask), count) for x in (a - done, a))
             loss = weights[1] * clone - weights[0] * average(q, count) / scale + cfg.action_penalty * effort  # line 6
             return loss, {"policy_loss": loss, "q_played": average(q, count), "clone_loss": clone}
 

@@ -31,10 +31,11 @@ from jaxtyping import Array, Float, Int, Key
 
 from jaxomarl.base import Algorithm, Dataset, Environment, Past, Spec, Stage, State, System, Window, refuse
 from jaxomarl.config import check_fields, config, static, traced
-from jaxomarl.data.dataset import check_transitions
+from jaxomarl.data.dataset import check_batch, check_transitions
 from jaxomarl.data.returns import conditioned
 from jaxomarl.data.windows import sample_windows
 from jaxomarl.losses.imitation import action_error
+from jaxomarl.masking import weighted_mean
 from jaxomarl.networks.actors import played
 from jaxomarl.networks.agents import identified
 from jaxomarl.networks.inputs import observed
@@ -126,7 +127,7 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
         def loss(params):
             out = read(params, past, returns, whose(batch.obs), whose(batch.action), step, batch.valid)
             wrong = action_error(spec, out, batch.action, batch.available)
-            return jnp.sum(weight * wrong) / jnp.maximum(weight.sum(), 1.0)
+            return weighted_mean(wrong, weight)
 
         value, grads = jax.value_and_grad(loss)(state.net.params)  # line 3
         return state._replace(net=descend(tx, state.net, grads)), {"policy_loss": value}
@@ -159,10 +160,7 @@ def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
     if cfg.policy_width % cfg.heads:
         way = f"Take a multiple of {cfg.heads}, or other --cfg.heads."
         raise refuse("--cfg.policy-width", f"a multiple of the {cfg.heads} heads", cfg.policy_width, way)
-    if data is not None and cfg.policy_batch > data.starts.shape[0]:
-        rows = data.starts.shape[0]
-        way = f"Take {rows}, or --rows."
-        raise refuse("--cfg.policy-batch", f"at most the data's {rows} transitions", cfg.policy_batch, way)
+    check_batch(data, cfg.policy_batch)
 
 
 def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:

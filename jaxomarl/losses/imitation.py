@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxomarl.base import Spec
+from jaxomarl.masking import column_mean
 
 
 def action_error(
@@ -22,4 +23,4 @@ def action_error(
     if spec.discrete:
         possible = (mask > 0) & ((available > 0) | (action > 0))
         return -jnp.sum(action * mask * jax.nn.log_softmax(jnp.where(possible, out, -1e9)), axis=-1)
-    return jnp.sum(mask * (out - action) ** 2, axis=-1) / mask.sum(axis=-1)
+    return column_mean((out - action) ** 2, mask)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from jaxomarl.base import Denoise, Observation, Past, Spec
-from jaxomarl.data.ranges import Knots, ranged
+from jaxomarl.data.ranges import Quantiles, ranged
 from jaxomarl.data.return_targets import first_goal, wanted
 from jaxomarl.diffusion.guidance import classifier_free, clipped, inpaint, masked
 from jaxomarl.diffusion.parameterise import from_eps
@@ -55,7 +55,7 @@ class Plans(NamedTuple):
     """What is trained, and the units of observations."""
 
     net: Net  # params {"plan", "inverse"}
-    knots: Knots
+    knots: Quantiles
     goals: Any = ()  # targets.Goals, where the return that is asked for depends on the step
 
 
@@ -73,8 +73,8 @@ def columns(spec: Spec, model: Planner) -> Float[Array, "N 1 O"]:
     return jnp.ones((spec.agents, 1, model.codes.width)) if model.codes else jnp.asarray(spec.obs_mask)[:, None]
 
 
-def seen_by(spec: Spec, cfg: Any, model: Planner) -> Callable[[Past, Knots, Array], Array]:
-    """(finished stages, knots, raw observations [..., N, O]) -> rows of plans [..., N, O or L]."""
+def seen_by(spec: Spec, cfg: Any, model: Planner) -> Callable[[Past, Quantiles, Array], Array]:
+    """(finished stages, quantiles, raw observations [..., N, O]) -> rows of plans [..., N, O or L]."""
     see, codes = ranged(cfg.normaliser, spec), model.codes
     return lambda past, table, obs: codes.encode(past, see(table, obs)) if codes else see(table, obs)
 

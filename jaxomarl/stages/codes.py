@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Key
 
 from jaxomarl.base import Algorithm, Batch, Dataset, Past, Spec, Stage, State
 from jaxomarl.data.dataset import sample_transitions
-from jaxomarl.data.ranges import Knots, knots, ranged
+from jaxomarl.data.ranges import Quantiles, fit_quantiles, ranged
 from jaxomarl.networks import agents
 from jaxomarl.networks.mlp import Network, mish, mlp
 from jaxomarl.optim import Net, create, descend
@@ -29,7 +29,7 @@ class Coder(NamedTuple):
     """The autoencoder's parameters {"to", "from"} and the units of observations."""
 
     net: Net
-    knots: Knots
+    knots: Quantiles
 
 
 def codes(spec: Spec, cfg: Any) -> Codes | None:
@@ -63,7 +63,7 @@ def coder(spec: Spec, cfg: Any) -> Algorithm:
     def init(key: Key[Array, ""], past: Past, data: Dataset) -> Coder:
         k_to, k_back = jax.random.split(key)
         net = create(tx, {"to": to.init(k_to), "from": back.init(k_back)})
-        return Coder(net, knots(cfg.normaliser, spec, data))
+        return Coder(net, fit_quantiles(cfg.normaliser, spec, data))
 
     def batch(key: Key[Array, ""], state: State, data: Dataset) -> Batch:
         return sample_transitions(key, data, cfg.policy_batch)

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Key
 
 from jaxomarl.base import Algorithm, Batch, Dataset, Past, Spec, State, refuse
 from jaxomarl.config import check_fields, config, static, traced
-from jaxomarl.data.dataset import check_transitions, sample_transitions
+from jaxomarl.data.dataset import check_batch, check_transitions, sample_transitions
 from jaxomarl.losses.conservative import Proposals, around, conservative, joined, uniform
 from jaxomarl.losses.td import TIME_LIMITS, agents_reward, continues, ensemble_loss
 from jaxomarl.networks.actors import actor, small
@@ -292,6 +292,4 @@ def check(spec: Spec, cfg: Any, data: Dataset | None, choices: dict[str, tuple[s
         raise refuse("--task", "continuous actions", "a discrete task", way)
     check_fields(cfg, choices)
     check_transitions(data)
-    if data is not None and cfg.policy_batch > data.starts.shape[0]:
-        found, rows = cfg.policy_batch, data.starts.shape[0]
-        raise refuse("--cfg.policy-batch", f"at most the data's {rows} transitions", found, f"Take {rows}, or --rows.")
+    check_batch(data, cfg.policy_batch)

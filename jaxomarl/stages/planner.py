@@ -23,8 +23,8 @@ from jaxtyping import Array, Float, Key
 from jaxomarl.base import Algorithm, Dataset, Past, Spec, State, Window, refuse
 from jaxomarl.config import check_fields, config, flag, static, traced
 from jaxomarl.data import ranges, return_targets
-from jaxomarl.data.dataset import check_transitions
-from jaxomarl.data.ranges import knots
+from jaxomarl.data.dataset import check_batch, check_transitions
+from jaxomarl.data.ranges import fit_quantiles
 from jaxomarl.data.return_targets import goals
 from jaxomarl.data.returns import KINDS, conditioned, returns
 from jaxomarl.data.windows import check_windows, sample_windows
@@ -32,6 +32,7 @@ from jaxomarl.diffusion.guidance import inpaint
 from jaxomarl.diffusion.parameterise import noised
 from jaxomarl.diffusion.schedules import cosine
 from jaxomarl.losses.imitation import action_error
+from jaxomarl.masking import weighted_mean
 from jaxomarl.networks.mlp import Network
 from jaxomarl.networks.temporal import temporal_unet
 from jaxomarl.optim import Params, create, descend, polyak
@@ -140,7 +141,7 @@ def planner_stage(spec: Spec, cfg: Any, model: Planner) -> Algorithm:
         k_plan, k_inverse = jax.random.split(key)
         params = {"plan": model.init(k_plan), "inverse": model.inverse.init(k_inverse)}
         net = create(tx, params, target=True)
-        return Plans(net, knots(cfg.normaliser, spec, data), goals(spec, cfg, data))
+        return Plans(net, fit_quantiles(cfg.normaliser, spec, data), goals(spec, cfg, data))
 
     def batch(key: Key[Array, ""], state: State, data: Dataset) -> Window:
         return sample_windows(key, data, cfg.policy_batch, cfg.horizon, cfg.history)
@@ -155,7 +156,7 @@ def planner_stage(spec: Spec, cfg: Any, model: Planner) -> Algorithm:
             weight = (batch.valid[:, :-1] * batch.valid[:, 1:])[..., None] * batch.alive[:, :-1]
             out = model.inverse.apply(params["inverse"], obs[:, :-1], obs[:, 1:])
             each = action_error(spec, out, batch.action[:, :-1], batch.available[:, :-1])
-            wrong = jnp.sum(weight * each) / jnp.maximum(weight.sum(), 1.0)
+            wrong = weighted_mean(each, weight)
             return 0.5 * wrong + fit, {**metrics, "inverse_loss": wrong}
 
         grads, metrics = jax.grad(loss, has_aux=True)(state.net.params)
@@ -210,7 +211,7 @@ def planning_loss(
     out = model.trained(params, over(noised(schedule, x0, drawn.t, drawn.z)), drawn.t, tell)
     wanted = drawn.z if cfg.predict == "noise" else x0
     weight = (1.0 - known) * valid[:, None, :, None] * mask
-    square = lambda error: jnp.sum(weight * error**2) / jnp.maximum(weight.sum(), 1.0)
+    square = lambda error: weighted_mean(error**2, weight)
     fit = square(out - wanted)
     if model.mix is None:
         return 0.5 * fit, {"denoising_loss": fit}
@@ -246,10 +247,7 @@ def check(spec: Spec, cfg: Any, data: Dataset | None, choices: dict[str, tuple[s
             raise refuse(flag(name), f"at most {most}", getattr(cfg, name), f"Take {most}: {why}.")
     check_returns(cfg, data)
     check_target(cfg)
-    if data is not None and cfg.policy_batch > data.starts.shape[0]:
-        rows = data.starts.shape[0]
-        way = f"Take {rows}, or --rows."
-        raise refuse("--cfg.policy-batch", f"at most the data's {rows} transitions", cfg.policy_batch, way)
+    check_batch(data, cfg.policy_batch)
 
 
 def check_target(cfg: Any) -> None:
