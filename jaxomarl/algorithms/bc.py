@@ -15,8 +15,6 @@ shared; OG-MARL's recurrent clone is another system.
 **Checked**. tests/probes/test_bc_iql.py (the mean on two-mode data; a linear policy recovered), tests/contract.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
@@ -44,7 +42,7 @@ class Config(clone.Config):
     policy_optimiser: str = static(default="adam")
 
 
-def policy(spec: Spec, cfg: Any) -> Algorithm:
+def policy(spec: Spec, cfg: Config) -> Algorithm:
     """The algorithm."""
     actors = separate(actor(spec.obs_width, (cfg.policy_width,) * 2, spec.act_width), spec.agents)
     tx = policy_optimiser(cfg)
@@ -72,7 +70,7 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
     return Algorithm(init, batch, update, act)
 
 
-def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for tasks that it cannot train on."""
     if spec.discrete:
         raise refuse("--task", "continuous actions", "a discrete task", "This clone regresses real actions.")
@@ -80,7 +78,7 @@ def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
     check_transitions(data)
 
 
-def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """One stage."""
     return (Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, FIELDS, owner="bc"),)
 

@@ -28,7 +28,6 @@ alpha from clone to critic), tests/contract.
 """
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -60,14 +59,14 @@ class Config(decentralised.Gaussian, decentralised.Config):
     clone_lr: float = traced(default=5e-4, within="(0, inf)")
 
 
-def behaviour(spec: Spec, cfg: Any) -> Algorithm:
+def behaviour(spec: Spec, cfg: Config) -> Algorithm:
     """The behaviour's stage: line 1."""
     return clone.gaussian(
         spec, dataclasses.replace(cfg, policy_batch=cfg.clone_batch, policy_lr=cfg.clone_lr), acts=False
     )
 
 
-def policy(spec: Spec, cfg: Any) -> Algorithm:
+def policy(spec: Spec, cfg: Config) -> Algorithm:
     """The actor-critic's stage: lines 2 to 8."""
     net = network(spec, cfg)
     nets = networks(spec, cfg, net)
@@ -107,12 +106,12 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
     return algorithm._replace(init=init)
 
 
-def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings, tasks or data that it cannot train on."""
     decentralised.check(spec, cfg, data, decentralised.CHOICES)
 
 
-def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """Behaviour -> actor-critic."""
     return (
         Stage("behaviour", behaviour(spec, cfg), cfg.clone_steps, cfg.chunk, cfg.every, BEHAVIOUR, owner="brac"),

@@ -29,7 +29,7 @@ tests/reference/test_extraction.py.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -60,7 +60,9 @@ class Variant(NamedTuple):
     joint_policy: bool = False
 
 
-def policy(spec: Spec, cfg: Any, variant: Variant, eps: Callable[..., Array], q: Callable[..., Array]) -> Algorithm:
+def policy(
+    spec: Spec, cfg: score_regularised.Config, variant: Variant, eps: Callable[..., Array], q: Callable[..., Array]
+) -> Algorithm:
     """Stage 3: behaviour model `eps(past, x, t, obs, state, action)` and critic `q(past, obs, state, action)`."""
     actors = (score_regularised.joint_actor if variant.joint_policy else score_regularised.actors)(spec, cfg)
     tx = policy_optimiser(cfg)
@@ -84,12 +86,12 @@ def policy(spec: Spec, cfg: Any, variant: Variant, eps: Callable[..., Array], q:
     return score_regularised.learner(spec, cfg, actors, partial(create, tx), update, variant.joint_policy)
 
 
-def check(spec: Spec, cfg: Any, data: Dataset | None, variant: Variant) -> None:
+def check(spec: Spec, cfg: score_regularised.Config, data: Dataset | None, variant: Variant) -> None:
     """Raise JaxomarlError for settings that the variant cannot take."""
     score_regularised.check(spec, cfg, data, reward=("own",) if variant.own else ("team", "first"))
 
 
-def pipeline(spec: Spec, cfg: Any, env: Environment | None, variant: Variant) -> tuple[Stage, ...]:
+def pipeline(spec: Spec, cfg: score_regularised.Config, env: Environment | None, variant: Variant) -> tuple[Stage, ...]:
     """Critic -> scores -> policy."""
     learner, model = critic.iql(spec, cfg, variant.own), scores.scores(spec, cfg, variant.scores)
     final = policy(spec, cfg, variant, model.every, learner.q)

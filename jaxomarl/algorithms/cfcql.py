@@ -97,7 +97,7 @@ def penalty(
     return jax.vmap(one)(jnp.arange(action.shape[-2]), sampled).mean(axis=0)
 
 
-def samples(key: Key[Array, ""], spec: Spec, cfg: Any, past: Past, batch: Batch, near: list[Array]) -> Proposals:
+def samples(key: Key[Array, ""], spec: Spec, cfg: Config, past: Past, batch: Batch, near: list[Array]) -> Proposals:
     """Line 4's proposals of every agent: actions [N, M, B, A]; `near` are centres [B, N, A]."""
     each, axes = agent_batches(spec, cfg, past, batch)
     draw = lambda k, one, near: proposals(k, cfg, one, cfg.penalty_std, near)
@@ -105,7 +105,7 @@ def samples(key: Key[Array, ""], spec: Spec, cfg: Any, past: Past, batch: Batch,
 
 
 def conservative_loss(
-    cfg: Any, q: Callable[[Array], Array], action: Float[Array, "B N A"], y: Float[Array, " B"], sampled: Proposals
+    cfg: Config, q: Callable[[Array], Array], action: Float[Array, "B N A"], y: Float[Array, " B"], sampled: Proposals
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """Line 5, and its metrics; `q` as in `penalty`."""
     q_data = q(action)
@@ -114,7 +114,7 @@ def conservative_loss(
     return fit + cfg.penalty * gap.sum(), {"q_loss": fit, "q_mean": q_data.mean(), "q_gap": gap.mean()}
 
 
-def policy(spec: Spec, cfg: Any) -> Algorithm:
+def policy(spec: Spec, cfg: Config) -> Algorithm:
     """The algorithm."""
     n, mask = spec.agents, jnp.asarray(spec.act_mask)
     nets, see, known = networks(spec, cfg), observed(spec, cfg), stated(cfg)
@@ -175,12 +175,12 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
     return Algorithm(init, batch, update, act)
 
 
-def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings, tasks or data that it cannot train on."""
     decentralised.check(spec, cfg, data, CHOICES)
 
 
-def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """One stage."""
     return (Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="cfcql"),)
 

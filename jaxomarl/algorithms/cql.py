@@ -23,8 +23,6 @@ and policy actions. One batch serves all agents, whose networks are separate.
 (the term by hand, its estimate of the integral), tests/contract.
 """
 
-from typing import Any
-
 from jaxtyping import Array, Key
 
 from jaxomarl.base import Algorithm, Dataset, Environment, Spec, Stage, System
@@ -38,7 +36,7 @@ class Config(decentralised.Deterministic):
     """MA-CQL's settings."""
 
 
-def policy(spec: Spec, cfg: Any) -> Algorithm:
+def policy(spec: Spec, cfg: Config) -> Algorithm:
     """The algorithm."""
     nets = networks(spec, cfg)
 
@@ -57,12 +55,12 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
     return decentralised.learner(spec, cfg, nets, step, nets.play)
 
 
-def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings, tasks or data that it cannot train on."""
     decentralised.check(spec, cfg, data, decentralised.DETERMINISTIC_CHOICES)
 
 
-def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """One stage."""
     return (Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="cql"),)
 

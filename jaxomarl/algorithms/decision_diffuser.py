@@ -23,8 +23,6 @@
 **Checked**. tests/probes/test_planners.py (rows of all agents reach every action), tests/contract.
 """
 
-from typing import Any
-
 from jaxomarl.base import Dataset, Environment, Spec, Stage, System
 from jaxomarl.config import config, static
 from jaxomarl.networks.agents import joint_plans
@@ -45,19 +43,19 @@ class Config(planner.Config):
     """team: there is one agent, and one return."""
 
 
-def model(spec: Spec, cfg: Any) -> Planner:
+def model(spec: Spec, cfg: Config) -> Planner:
     """The planner of one agent that is all of them."""
     init, predict = joint_plans(unet(cfg, spec.agents * spec.obs_width))  # line 3
     acts = inverse(spec, "joint", cfg.inverse_width)  # line 4
     return Planner(init, predict, predict, None, acts, each=False, centralised=True)
 
 
-def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings or data that it cannot plan with."""
     planner.check(spec, cfg, data, CHOICES)
 
 
-def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """The planner, and a consistency model behind it where `sampler` asks for one."""
     return plan_stages("decision-diffuser", spec, cfg, model(spec, cfg))
 

@@ -23,8 +23,6 @@ taken: results are the last checkpoint's. What the multi-agent tables do not pri
 clones both modes and eta > 0 takes the better), tests/contract.
 """
 
-from typing import Any
-
 import jax
 from jaxtyping import Array, Key
 
@@ -51,7 +49,7 @@ class Config(decentralised.Diffusion, decentralised.Config):
     polyak: float = traced(default=0.005, within="(0, 1]")
 
 
-def policy(spec: Spec, cfg: Any) -> Algorithm:
+def policy(spec: Spec, cfg: Config) -> Algorithm:
     """The algorithm."""
     diffuser = Diffuser(noise_network(spec, cfg.policy_width), vp_discrete(), ddpm, cfg.levels)
     nets = networks(spec, cfg, diffuser.net, activation=mish)
@@ -77,12 +75,12 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
     return decentralised.learner(spec, cfg, nets, step, player(diffuser, nets.q, cfg.candidates))  # line 7
 
 
-def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings, tasks or data that it cannot train on."""
     decentralised.check(spec, cfg, data, decentralised.CHOICES)
 
 
-def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """One stage."""
     return (Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="diffusion-ql"),)
 

@@ -88,7 +88,7 @@ class Config(planner.Config):
     """decentralised: what needs other agents is refused. central: it is let through."""
 
 
-def model(spec: Spec, cfg: Any) -> Planner:
+def model(spec: Spec, cfg: Config) -> Planner:
     """The factorised planner."""
     n, rows, coded = spec.agents, cfg.history + 1 + cfg.horizon, codes(spec, cfg)
     o = coded.width if coded else spec.obs_width
@@ -119,7 +119,7 @@ def model(spec: Spec, cfg: Any) -> Planner:
     return Planner(init, noise(False), noise(True), mix, acts, each=False, centralised=not alone, codes=coded)
 
 
-def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings or data that it cannot plan with."""
     planner.check(spec, cfg, data, CHOICES)
     if cfg.attention and cfg.networks != "shared":
@@ -131,7 +131,7 @@ def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
     check_execution(cfg.execution, cfg.noise_mixer, cfg.data_mixer)
 
 
-def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """The planner; an autoencoder ahead of it, a consistency model behind it, where the settings ask for them."""
     return (*code_stages("dof-t", spec, cfg), *plan_stages("dof-t", spec, cfg, model(spec, cfg)))
 

@@ -91,7 +91,7 @@ class Config(decentralised.Conservative):
     """Which networks play: online, or target."""
 
 
-def noise_network(spec: Spec, cfg: Any) -> Network:
+def noise_network(spec: Spec, cfg: Config) -> Network:
     """The noise prediction `apply(params, x, t, obs, dropout)`."""
     if cfg.network == "mlp":
         return plain_mlp(spec.act_width, spec.obs_width, (cfg.policy_width,) * 2)
@@ -99,7 +99,7 @@ def noise_network(spec: Spec, cfg: Any) -> Network:
 
 
 def sample(
-    cfg: Any, net: Network, key: Key[Array, ""], params: Any, obs: Float[Array, "*B O"], mask: Float[Array, " A"]
+    cfg: Config, net: Network, key: Key[Array, ""], params: Any, obs: Float[Array, "*B O"], mask: Float[Array, " A"]
 ) -> Float[Array, "*B A"]:
     """An action in the box for each observation, by N deterministic steps from noise; differentiable."""
     schedule = vp_dom2(cfg.levels, cfg.schedule == "printed")
@@ -110,7 +110,13 @@ def sample(
 
 
 def denoising_loss(
-    cfg: Any, net: Network, params: Any, batch: AgentBatch, t: Float[Array, " B"], z: Float[Array, "B A"], dropout: Any
+    cfg: Config,
+    net: Network,
+    params: Any,
+    batch: AgentBatch,
+    t: Float[Array, " B"],
+    z: Float[Array, "B A"],
+    dropout: Any,
 ) -> Float[Array, ""]:
     """Mean over the batch of |eps(alpha_t a + sigma_t z, o, t) - z|^2 over real columns."""
     schedule = vp_dom2(cfg.levels, cfg.schedule == "printed")
@@ -118,7 +124,7 @@ def denoising_loss(
     return eps_loss(eps, schedule, batch.action, t, z, batch.mask)
 
 
-def policy(spec: Spec, cfg: Any) -> Algorithm:
+def policy(spec: Spec, cfg: Config) -> Algorithm:
     """The algorithm."""
     net = noise_network(spec, cfg)
     nets = networks(spec, cfg, net, activation=mish)
@@ -164,7 +170,7 @@ def bounds(thresholds: str) -> tuple[float, ...]:
     return found
 
 
-def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings, tasks or data that it cannot train on."""
     decentralised.check(spec, cfg, data, CHOICES)
     if not (cfg.improvement or cfg.denoising):
@@ -180,12 +186,12 @@ def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
             raise refuse("--cfg.thresholds", f"returns of at most {returns.max():.4g}", max(wanted), way)
 
 
-def prepare(spec: Spec, cfg: Any, data: Dataset) -> Dataset:
+def prepare(spec: Spec, cfg: Config, data: Dataset) -> Dataset:
     """Lines 2-4: the data with their starts as a multiset."""
     return reweighted(data, bounds(cfg.thresholds))  # lines 2-4
 
 
-def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """One stage."""
     return (Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="dom2"),)
 

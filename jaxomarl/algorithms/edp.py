@@ -26,8 +26,6 @@ is not printed for many agents. What else those tables do not print (gamma, batc
 and the better mode), tests/contract.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
@@ -67,7 +65,7 @@ def one_step(
     return mask * jnp.clip(x0_from_eps(schedule, x, t, e), -1.0, 1.0)
 
 
-def policy(spec: Spec, cfg: Any) -> Algorithm:
+def policy(spec: Spec, cfg: Config) -> Algorithm:
     """The algorithm."""
     diffuser = Diffuser(noise_network(spec, cfg.policy_width), vp(), SAMPLERS[cfg.sampler], cfg.levels)
     nets = networks(spec, cfg, diffuser.net, activation=mish)
@@ -94,12 +92,12 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
     return decentralised.learner(spec, cfg, nets, step, player(diffuser, nets.q, cfg.candidates))  # line 8
 
 
-def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings, tasks or data that it cannot train on."""
     decentralised.check(spec, cfg, data, {**decentralised.CHOICES, "sampler": tuple(SAMPLERS)})
 
 
-def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """One stage."""
     return (Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="edp"),)
 

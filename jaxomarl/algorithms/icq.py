@@ -29,7 +29,7 @@ written apart, the better of two modes), tests/contract.
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -68,7 +68,7 @@ class Valued(NamedTuple):
     v: Net
 
 
-def values(spec: Spec, cfg: Any) -> Algorithm:
+def values(spec: Spec, cfg: Config) -> Algorithm:
     """The values' stage: lines 1 to 5."""
     nets, net = networks(spec, cfg), value(spec.obs_width, (cfg.critic_width,) * 2)
 
@@ -92,7 +92,7 @@ def values(spec: Spec, cfg: Any) -> Algorithm:
     return decentralised.apart(spec, cfg, fresh, step, None, beside, cfg.critic_batch)
 
 
-def policy(spec: Spec, cfg: Any) -> Algorithm:
+def policy(spec: Spec, cfg: Config) -> Algorithm:
     """The policies' stage: lines 6 to 8."""
     q, v, see = networks(spec, cfg).q, value(spec.obs_width, (cfg.critic_width,) * 2), observed(spec, cfg)
 
@@ -106,7 +106,7 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
     return clone.gaussian(spec, cfg, weigh)  # line 8
 
 
-def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings, tasks or data that it cannot train on."""
     decentralised.check(spec, cfg, data, decentralised.CHOICES)
     if data is not None and not len(prepare(spec, cfg, data).starts):
@@ -114,7 +114,7 @@ def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
         raise refuse("--data", "a transition with a next action", 0, way)
 
 
-def prepare(spec: Spec, cfg: Any, data: Dataset) -> Dataset:
+def prepare(spec: Spec, cfg: Config, data: Dataset) -> Dataset:
     """Without the transitions that go on after the last action, unless a time limit ends an episode."""
     if cfg.time_limit == "terminal":
         return data
@@ -122,7 +122,7 @@ def prepare(spec: Spec, cfg: Any, data: Dataset) -> Dataset:
     return dataclasses.replace(data, starts=jnp.asarray(starts[(last[starts] == 0) | (done[starts] > 0)]))
 
 
-def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """Values -> policies."""
     return (
         Stage("values", values(spec, cfg), cfg.critic_steps, cfg.chunk, cfg.every, VALUES, owner="icq"),

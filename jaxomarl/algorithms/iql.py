@@ -50,7 +50,7 @@ class Config(critic.Config, clone.Config):
     policy_optimiser: str = static(default="adam")
 
 
-def policy(spec: Spec, cfg: Any, joint: critic.Critic) -> Algorithm:
+def policy(spec: Spec, cfg: Config, joint: critic.Critic) -> Algorithm:
     """The policies' stage."""
     n, a, hidden = spec.agents, spec.act_width, (cfg.policy_width,) * 2
     tx = policy_optimiser(cfg)
@@ -90,7 +90,7 @@ def policy(spec: Spec, cfg: Any, joint: critic.Critic) -> Algorithm:
     return Algorithm(init, batch, update, act, centralised=together)
 
 
-def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings or tasks that it cannot train on."""
     if spec.discrete:
         raise refuse("--task", "continuous actions", "a discrete task", "These policies regress real actions.")
@@ -99,7 +99,7 @@ def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
     check_transitions(data)
 
 
-def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """Critic -> policy."""
     joint = critic.iql(spec, cfg)
     fields = (*critic.FIELDS, *FIELDS)

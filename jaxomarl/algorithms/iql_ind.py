@@ -20,8 +20,6 @@ The policies are extracted after the critics and not beside them, which changes 
 tests/contract.
 """
 
-from typing import Any
-
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -56,7 +54,7 @@ class Config(decentralised.Base):
     """T of the advantage weights."""
 
 
-def policy(spec: Spec, cfg: Any, own: critic.Critic) -> Algorithm:
+def policy(spec: Spec, cfg: Config, own: critic.Critic) -> Algorithm:
     """The policies' stage."""
     net, mask = actor(spec.obs_width, (cfg.policy_width,) * 2, spec.act_width), jnp.asarray(spec.act_mask)
 
@@ -72,12 +70,12 @@ def policy(spec: Spec, cfg: Any, own: critic.Critic) -> Algorithm:
     return clone.behaviour(spec, cfg, net, loss, weigh, play)
 
 
-def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings, tasks or data that it cannot train on."""
     decentralised.check(spec, cfg, data, {**decentralised.CHOICES, "reward": ("own",)})
 
 
-def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """Own critics -> policies."""
     own = critic.iql(spec, cfg, own=True)
     fields = (*critic.FIELDS, *(f for f in clone.FIELDS if f not in critic.FIELDS))

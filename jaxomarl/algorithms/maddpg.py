@@ -108,7 +108,7 @@ class Nets(NamedTuple):
     tx_q: optax.GradientTransformation
 
 
-def networks(spec: Spec, cfg: Any) -> Nets:
+def networks(spec: Spec, cfg: Config) -> Nets:
     """One policy and two critics, told which agent is meant."""
     n = spec.agents
     actor = recurrent(spec.obs_width + n, cfg.policy_width, spec.act_width)
@@ -139,7 +139,7 @@ def average(x: Float[Array, "... B H N"], weight: Float[Array, "B H N"]) -> Floa
     return jnp.sum(x * weight, axis=(-3, -2, -1)) / jnp.maximum(weight.sum(), 1.0)
 
 
-def policy(spec: Spec, cfg: Any) -> Algorithm:
+def policy(spec: Spec, cfg: Config) -> Algorithm:
     """The algorithm."""
     nets, see, state_of, mask = networks(spec, cfg), observed(spec, cfg), stated(cfg), jnp.asarray(spec.act_mask)
     weights = (cfg.alpha, 1.0) if cfg.coefficient_on == "value" else (1.0, cfg.alpha)
@@ -190,7 +190,7 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
 
 def targets(
     spec: Spec,
-    cfg: Any,
+    cfg: Config,
     nets: Nets,
     state: Learner,
     obs: Float[Array, "B W N O"],
@@ -205,7 +205,7 @@ def targets(
     return reward[:, :-1] + cfg.gamma * (1.0 - ends[:, :-1, None]) * ahead
 
 
-def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings, tasks or data that it cannot train on."""
     if spec.discrete:
         raise refuse("--task", "continuous actions", "a discrete task", "Its policy follows dQ/da.")
@@ -213,7 +213,7 @@ def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
     check_transitions(data)
 
 
-def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """One stage."""
     return (Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="maddpg-bc"),)
 

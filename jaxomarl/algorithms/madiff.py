@@ -36,7 +36,6 @@ tests/networks/test_temporal.py (attention), tests/contract (decentralised execu
 """
 
 from functools import partial
-from typing import Any
 
 from jaxomarl.base import Dataset, Environment, Spec, Stage, System
 from jaxomarl.config import config
@@ -53,7 +52,7 @@ class Config(planner.Config):
     """MADiff's settings: those of planners."""
 
 
-def model(spec: Spec, cfg: Any, each: bool) -> Planner:
+def model(spec: Spec, cfg: Config, each: bool) -> Planner:
     """The planner; `each` agent plans by itself, or all at once."""
     n = spec.agents
     # eps of line 4, with the attention of line 1
@@ -61,12 +60,12 @@ def model(spec: Spec, cfg: Any, each: bool) -> Planner:
     return Planner(init, predict, predict, None, inverse(spec, "shared", cfg.inverse_width), each, centralised=not each)
 
 
-def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings or data that it cannot plan with."""
     planner.check(spec, cfg, data, {})
 
 
-def pipeline(name: str, each: bool, spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+def pipeline(name: str, each: bool, spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """The planner, and a consistency model behind it where `sampler` asks for one."""
     return plan_stages(name, spec, cfg, model(spec, cfg, each))
 

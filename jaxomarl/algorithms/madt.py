@@ -23,7 +23,7 @@ plain loop; a better return is played when asked for), tests/contract.
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -92,13 +92,13 @@ class Memory(NamedTuple):
     step: Int[Array, ""]
 
 
-def network(spec: Spec, cfg: Any) -> Network:
+def network(spec: Spec, cfg: Config) -> Network:
     """The transformer of one agent's rows, who it is appended to what it sees."""
     wide = spec.obs_width + spec.agents
     return decision_transformer(wide, spec.act_width, cfg.policy_width, cfg.layers, cfg.heads, spec.horizon)
 
 
-def policy(spec: Spec, cfg: Any) -> Algorithm:
+def policy(spec: Spec, cfg: Config) -> Algorithm:
     """The algorithm."""
     net, see, mask = network(spec, cfg), observed(spec, cfg), jnp.asarray(spec.act_mask)
     tx = clipped_adam(cfg.policy_lr, cfg.clip)
@@ -146,14 +146,14 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
     return Algorithm(init, batch, update, act, memory)
 
 
-def prepare(spec: Spec, cfg: Any, data: Dataset) -> Dataset:
+def prepare(spec: Spec, cfg: Config, data: Dataset) -> Dataset:
     """The data with returns to go, and the step of each row."""
     # line 1
     data = conditioned(data, cfg.gamma, "togo", cfg.reward, cfg.return_scale)
     return dataclasses.replace(data, extra={**data.extra, "step": jnp.minimum(data.step, spec.horizon)})
 
 
-def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings or data that it cannot train on."""
     check_fields(cfg, CHOICES)
     check_transitions(data)
@@ -163,7 +163,7 @@ def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
     check_batch(data, cfg.policy_batch)
 
 
-def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """One stage."""
     return (Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="madt"),)
 

@@ -102,7 +102,7 @@ class Nets(NamedTuple):
     tx: optax.GradientTransformation
 
 
-def networks(spec: Spec, cfg: Any) -> Nets:
+def networks(spec: Spec, cfg: Config) -> Nets:
     """Separate policies and twin critics of N agents."""
     n, hidden, joint = spec.agents, (cfg.width,) * 2, cfg.critic == "joint"
     net = twin(*((spec.state_dim, n * spec.act_width) if joint else (spec.obs_width, spec.act_width)), hidden)
@@ -122,7 +122,7 @@ def networks(spec: Spec, cfg: Any) -> Nets:
     return Nets(separate(actor(spec.obs_width, hidden, spec.act_width), n), q, init_q, tx)
 
 
-def policy(spec: Spec, cfg: Any, env: Environment | None) -> Algorithm:
+def policy(spec: Spec, cfg: Config, env: Environment | None) -> Algorithm:
     """The algorithm; without an environment it can act, but not learn."""
     nets, mask = networks(spec, cfg), jnp.asarray(spec.act_mask)
 
@@ -162,7 +162,7 @@ def policy(spec: Spec, cfg: Any, env: Environment | None) -> Algorithm:
     return Algorithm(init, batch, update, act)
 
 
-def targets(spec: Spec, cfg: Any, nets: Nets, key: Key[Array, ""], state: Learner, batch: Batch) -> Array:
+def targets(spec: Spec, cfg: Config, nets: Nets, key: Key[Array, ""], state: Learner, batch: Batch) -> Array:
     """y_i of line 5, [N, B]."""
     shake = cfg.target_noise * jax.random.normal(key, batch.action.shape)
     after = nets.actors.apply(state.actor.target, batch.next_obs) + jnp.clip(shake, -cfg.target_clip, cfg.target_clip)
@@ -173,7 +173,7 @@ def targets(spec: Spec, cfg: Any, nets: Nets, key: Key[Array, ""], state: Learne
     return cfg.reward_scale * reward + cfg.gamma * continues(batch, cfg.time_limit) * ahead
 
 
-def collecting(spec: Spec, cfg: Any, env: Environment) -> Callable[..., Learner]:
+def collecting(spec: Spec, cfg: Config, env: Environment) -> Callable[..., Learner]:
     """The stage's `refresh`: every environment steps on and the replay takes what happened."""
     nets, mask = networks(spec, cfg), jnp.asarray(spec.act_mask)
 
@@ -193,7 +193,7 @@ def collecting(spec: Spec, cfg: Any, env: Environment) -> Callable[..., Learner]
     return refresh
 
 
-def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings or tasks that it cannot train on."""
     if spec.discrete:
         raise refuse("--task", "continuous actions", "a discrete task", "MATD3 follows dQ/da.")
@@ -203,7 +203,7 @@ def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
         raise refuse("--cfg.capacity", f"at least envs x collect = {cfg.envs * cfg.collect}", cfg.capacity, way)
 
 
-def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """One stage; without an environment it can act, but not learn."""
     refresh = collecting(spec, cfg, env) if env else None
     kept = lambda state: state._replace(replay=(), walk=())

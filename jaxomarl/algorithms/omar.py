@@ -25,7 +25,6 @@ local optimum; never below pi(o); c = 0 is MA-CQL step for step), tests/contract
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -55,7 +54,7 @@ class Config(decentralised.Deterministic):
 
 
 def search(
-    cfg: Any, value: Callable[[Array], Array], a: Float[Array, "B A"], z: Float[Array, "I K B A"], mask: Array
+    cfg: Config, value: Callable[[Array], Array], a: Float[Array, "B A"], z: Float[Array, "I K B A"], mask: Array
 ) -> Float[Array, "B A"]:
     """The best action found by lines 3-5, which is `a` where none is better.
 
@@ -83,7 +82,7 @@ def best(pool: Float[Array, "K B A"], q: Float[Array, "K B"], count: int) -> Flo
     return jnp.take_along_axis(pool, top[..., None], axis=0)
 
 
-def policy(spec: Spec, cfg: Any) -> Algorithm:
+def policy(spec: Spec, cfg: Config) -> Algorithm:
     """The algorithm."""
     nets = networks(spec, cfg)
 
@@ -112,7 +111,7 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
     return decentralised.learner(spec, cfg, nets, step, nets.play)
 
 
-def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings, tasks or data that it cannot train on."""
     decentralised.check(spec, cfg, data, {**decentralised.DETERMINISTIC_CHOICES, "search": ("softmax", "elites")})
     if cfg.search == "elites" and not 2 <= cfg.elites <= cfg.candidates:
@@ -120,7 +119,7 @@ def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
         raise refuse("--cfg.elites", f"2 to candidates = {cfg.candidates}", cfg.elites, way)
 
 
-def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """One stage."""
     return (Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="omar"),)
 

@@ -29,7 +29,7 @@ is far from all others. The values are finished before the policies begin, which
 the slope beyond the cut, no weight below zero), tests/contract.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -102,25 +102,27 @@ class Critics(NamedTuple):
         return jax.vmap(self.one_v.apply, in_axes=(0, 1), out_axes=-1)(params, obs)
 
 
-def critics(spec: Spec, cfg: Any) -> Critics:
+def critics(spec: Spec, cfg: Config) -> Critics:
     """Q_i(o_i, a_i), V_i(o_i), and [w(s), b(s)]."""
     hidden = (cfg.critic_width,) * 2
     q, v = twin(spec.obs_width, spec.act_width, hidden, members=1), value(spec.obs_width, hidden)
     return Critics(q, v, linear_mixer(spec.state_dim, cfg.mixer_width, spec.agents))
 
 
-def shown(spec: Spec, cfg: Any, past: Past, batch: Batch) -> SeenBatch:
+def shown(spec: Spec, cfg: Config, past: Past, batch: Batch) -> SeenBatch:
     """The batch's transitions where they start."""
     return SeenBatch(stated(cfg)(past, batch.state), observed(spec, cfg)(past, batch.obs), batch.action * spec.act_mask)
 
 
-def advantage(cfg: Any, nets: Critics, state: Valued, v: Float[Array, "B N"], seen: SeenBatch) -> tuple[Array, Array]:
+def advantage(
+    cfg: Config, nets: Critics, state: Valued, v: Float[Array, "B N"], seen: SeenBatch
+) -> tuple[Array, Array]:
     """Line 4: z [B, N] for values v, and the weights wbar [B, N]."""
     w = nets.mixer.apply(state.critic.target.mixer, seen.state)[..., :-1]
     return w * (nets.q(state.critic.target.q, seen) - v) / cfg.alpha, w
 
 
-def values(spec: Spec, cfg: Any) -> Algorithm:
+def values(spec: Spec, cfg: Config) -> Algorithm:
     """The values' stage: lines 1 to 6."""
     nets, tx = critics(spec, cfg), clipped_adam(cfg.critic_lr, cfg.clip)
 
@@ -158,7 +160,7 @@ def values(spec: Spec, cfg: Any) -> Algorithm:
     return Algorithm(init, batch, update)
 
 
-def policy(spec: Spec, cfg: Any) -> Algorithm:
+def policy(spec: Spec, cfg: Config) -> Algorithm:
     """The policies' stage: lines 7 and 8."""
     nets = critics(spec, cfg)
 
@@ -170,12 +172,12 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
     return clone.gaussian(spec, cfg, weigh)  # line 8
 
 
-def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings, tasks or data that it cannot train on."""
     decentralised.check(spec, cfg, data, {**decentralised.CHOICES, "reward": ("team", "first")})
 
 
-def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """Values -> policies."""
     return (
         Stage("values", values(spec, cfg), cfg.critic_steps, cfg.chunk, cfg.every, VALUES, owner="omiga"),

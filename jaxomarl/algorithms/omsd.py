@@ -39,7 +39,6 @@ tests/probes/test_exact_scores.py (exact scores in place of learned ones).
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -70,7 +69,7 @@ class Config(score_regularised.Config):
     """Deviation to within which a noised model takes the policies' preceding actions as known."""
 
 
-def policy(spec: Spec, cfg: Any, eps: Callable[..., Array], q: Callable[..., Array]) -> Algorithm:
+def policy(spec: Spec, cfg: Config, eps: Callable[..., Array], q: Callable[..., Array]) -> Algorithm:
     """Stage 3: behaviour model `eps(past, i, x_i, t, obs, state, action)` and critic `q(past, obs, state, action)`."""
     actors = score_regularised.actors(spec, cfg)
     tx = policy_optimiser(cfg)
@@ -109,7 +108,7 @@ def policy(spec: Spec, cfg: Any, eps: Callable[..., Array], q: Callable[..., Arr
     return score_regularised.learner(spec, cfg, actors, fresh, update)
 
 
-def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings that OMSD cannot take."""
     score_regularised.check(spec, cfg, data)
     score_regularised.check_order(spec, cfg.order)
@@ -118,7 +117,7 @@ def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
     check_prefix(cfg)
 
 
-def check_prefix(cfg: Any) -> None:
+def check_prefix(cfg: Config) -> None:
     """Raise JaxomarlError for a prefix that the score model cannot take."""
     taken = {"diffusion": scores.PREFIXES, "mixture": ("clean", "noised")}.get(cfg.score_model, ("clean",))
     if cfg.score_prefix not in taken:
@@ -129,7 +128,7 @@ def check_prefix(cfg: Any) -> None:
         raise refuse("--cfg.prefix-level", f"0 to prefix_noise = {cfg.prefix_noise:g}", cfg.prefix_level, way)
 
 
-def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """Critic -> scores -> policy."""
     joint, model = critic.iql(spec, cfg), scores.scores(spec, cfg, "conditional")
     final = policy(spec, cfg, model.agent, joint.q)

@@ -82,7 +82,7 @@ class Regression(NamedTuple):
     returns: Float[Array, "B N"]
 
 
-def diffusion(spec: Spec, cfg: Any) -> Diffuser:
+def diffusion(spec: Spec, cfg: Config) -> Diffuser:
     """The behaviour model."""
     return Diffuser(noise_network(spec, cfg.policy_width), vp(), dpm_solver, cfg.levels)
 
@@ -104,7 +104,7 @@ def every_row(value: Callable[[Any], Array], rows: Any, idle: Bool[Array, ""]) -
     return jax.lax.while_loop(lambda carry: carry[0] < turns, some, begun)[1]
 
 
-def behaviour(spec: Spec, cfg: Any) -> Algorithm:
+def behaviour(spec: Spec, cfg: Config) -> Algorithm:
     """The behaviour's stage: line 1."""
     diffuser = diffusion(spec, cfg)
     # line 1
@@ -116,7 +116,7 @@ def behaviour(spec: Spec, cfg: Any) -> Algorithm:
     )
 
 
-def policy(spec: Spec, cfg: Any) -> tuple[Algorithm, Any]:
+def policy(spec: Spec, cfg: Config) -> tuple[Algorithm, Any]:
     """The critics' stage, which acts, and its refresh."""
     n, see, mask, diffuser = spec.agents, observed(spec, cfg), jnp.asarray(spec.act_mask), diffusion(spec, cfg)
     nets = networks(spec, cfg, diffuser.net, activation=mish, members=1)
@@ -175,12 +175,12 @@ def policy(spec: Spec, cfg: Any) -> tuple[Algorithm, Any]:
     return Algorithm(init, batch, update, act), refresh
 
 
-def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings, tasks or data that it cannot train on."""
     decentralised.check(spec, cfg, data, {**decentralised.CHOICES, "select": ("softmax", "argmax")})
 
 
-def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """Behaviour -> critics by rounds: one scan is one round, before which returns are computed anew."""
     algorithm, refresh = policy(spec, cfg)
     a_round = -(-cfg.critic_steps // cfg.rounds)

@@ -21,8 +21,6 @@ on a counter would run both ways for runs side by side. One batch serves all age
 better than a clone), tests/contract.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
@@ -47,7 +45,7 @@ class Config(decentralised.Config):
     target_clip: float = traced(default=0.5, within="[0, inf)")
 
 
-def policy(spec: Spec, cfg: Any) -> Algorithm:
+def policy(spec: Spec, cfg: Config) -> Algorithm:
     """The algorithm."""
     nets = networks(spec, cfg)
 
@@ -72,12 +70,12 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
     return decentralised.learner(spec, cfg, nets, step, nets.play)
 
 
-def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings, tasks or data that it cannot train on."""
     decentralised.check(spec, cfg, data, decentralised.CHOICES)
 
 
-def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """One stage."""
     return (Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="td3-bc"),)
 

@@ -71,12 +71,12 @@ def behaviour(
     loss: Callable[[Key[Array, ""], Params, Seen, Any], Array],
     weigh: Callable[[Past, Batch], Float[Array, "B N"]] | None = None,
     play: Callable[[Key[Array, ""], Params, Float[Array, " O"], Float[Array, " A"]], Float[Array, " A"]] | None = None,
-    lr: optax.Schedule | None = None,
+    lr: optax.ScalarOrSchedule | None = None,
 ) -> Algorithm:
     """One model for each agent, all in one vmapped update down `loss(key, params, seen, weight)`.
 
     `weigh` gives a weight [B, N] for each action, else it is None. With `play(key, params, obs, mask)` the models act.
-    `lr` is a schedule in place of policy_lr.
+    `lr` stands in place of policy_lr.
     """
     tx = clipped_adam(cfg.policy_lr if lr is None else lr, cfg.clip)
     mask = jnp.asarray(spec.act_mask)
