@@ -33,27 +33,31 @@ trajectory agent (appendix C.3).
 - The return asked for is one number for all steps, as the code's; few rows of the data reach it late in an episode.
   `target_kind` takes the rewards received from it, or asks for a quantile of the data's (data/return_targets.py).
 - Variants: `attention` is DoF+MADiff, agents attending to each other inside their networks; `code_width` is DoF+VAE, a
-  diffusion of codes (stages/codes.py) on which D acts too.
+  diffusion of codes (stage "codes", `coder`) on which D acts too.
 
 **Checked**. tests/diffusion/test_factorise.py (f and h), tests/probes/test_planners.py (what is known stays; the pass
 without a condition; the queue of history; what is refused; a plan for a high return), tests/probes/test_targets.py
 (what is asked for, and who hears of whose rewards), tests/contract.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+import optax
+from jaxtyping import Array, Float, Key
 
-from jaxomarl.base import Dataset, Environment, Spec, Stage, System, refuse
+from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, State, System, refuse
 from jaxomarl.config import config, static, traced
+from jaxomarl.data.dataset import sample_transitions
+from jaxomarl.data.ranges import Quantiles, fit_quantiles, ranged
 from jaxomarl.diffusion.factorise import DATA, NOISE, check_execution, composed, factorisation
-from jaxomarl.networks.agents import PLANS, separate, shared_plans
+from jaxomarl.networks.agents import PLANS, separate, shared, shared_plans
 from jaxomarl.networks.inverse_dynamics import inverse
-from jaxomarl.policies.plans import Planner, Predict
+from jaxomarl.networks.mlp import Network, mish, mlp
+from jaxomarl.optim import Net, create, descend
+from jaxomarl.policies.plans import Codes, Planner, Predict
 from jaxomarl.stages import planner
-from jaxomarl.stages.codes import code_stages, codes
 from jaxomarl.stages.plan_student import plan_stages
 from jaxomarl.stages.planner import unet
 
@@ -119,6 +123,67 @@ def model(spec: Spec, cfg: Config) -> Planner:
     return Planner(init, noise(False), noise(True), mix, acts, each=False, centralised=not alone, codes=coded)
 
 
+# --- codes of observations, that plans may be made of (DoF+VAE) ---
+
+
+class Coder(NamedTuple):
+    """The autoencoder's parameters {"to", "from"} and the units of observations."""
+
+    net: Net
+    knots: Quantiles
+
+
+def codes(spec: Spec, cfg: Config) -> Codes | None:
+    """What a planner of codes needs to know; None where plans are made of observations."""
+    if not cfg.code_width:
+        return None
+    to, width = coder_networks(spec, cfg)[0], cfg.code_width
+    return Codes(width, lambda past, rows: jnp.tanh(to.apply(past["codes"].net.params["to"], rows)[..., :width]))
+
+
+def coder_networks(spec: Spec, cfg: Config) -> tuple[Network, Network]:
+    """(E: rows [..., N, O] -> [mu, log s] [..., N, 2 L]; D: codes -> rows), perceptrons of two hidden layers."""
+    hidden, n = (cfg.inverse_width, cfg.inverse_width), spec.agents
+    to = shared(lambda width: mlp(width, hidden, 2 * cfg.code_width, mish), spec.obs_width, n)
+    back = shared(lambda width: mlp(width, hidden, spec.obs_width, mish), cfg.code_width, n)
+    return to, back
+
+
+def coder(spec: Spec, cfg: Config) -> Algorithm:
+    """A variational autoencoder of single rows o, one for all agents, told whose row it is.
+
+    mu, log s = E(o),   c = tanh(mu + s z),   L = mean (D(c) - o)^2 + kl mean 1/2 (mu^2 + s^2 - 1 - 2 log s)
+
+    An agent's code is tanh(mu), in the box that plans are held in: a function of its own observation, so that what
+    could be done apart can still be. Source: Kingma and Welling 2014; the tanh is ours, for the samplers' box.
+    """
+    tx, see, mask = optax.adam(cfg.code_lr), ranged(cfg.normaliser, spec), jnp.asarray(spec.obs_mask)
+    to, back = coder_networks(spec, cfg)
+
+    def init(key: Key[Array, ""], past: Past, data: Dataset) -> Coder:
+        k_to, k_back = jax.random.split(key)
+        net = create(tx, {"to": to.init(k_to), "from": back.init(k_back)})
+        return Coder(net, fit_quantiles(cfg.normaliser, spec, data))
+
+    def batch(key: Key[Array, ""], state: State, data: Dataset) -> Batch:
+        return sample_transitions(key, data, cfg.policy_batch)
+
+    def update(key: Key[Array, ""], state: Coder, past: Past, batch: Batch) -> tuple[Coder, dict]:
+        rows = see(state.knots, batch.obs)
+
+        def loss(params: Any) -> tuple[Float[Array, ""], dict]:
+            mu, log_s = jnp.split(to.apply(params["to"], rows), 2, axis=-1)
+            code = jnp.tanh(mu + jnp.exp(log_s) * jax.random.normal(key, mu.shape))
+            wrong = jnp.mean(jnp.sum(mask * (back.apply(params["from"], code) - rows) ** 2, axis=(1, 2)) / mask.sum())
+            kl = 0.5 * jnp.mean(mu**2 + jnp.exp(2 * log_s) - 1.0 - 2.0 * log_s)
+            return wrong + cfg.code_kl * kl, {"code_error": wrong, "code_kl": kl}
+
+        grads, metrics = jax.grad(loss, has_aux=True)(state.net.params)
+        return state._replace(net=descend(tx, state.net, grads)), metrics
+
+    return Algorithm(init, batch, update)
+
+
 def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings or data that it cannot plan with."""
     planner.check(spec, cfg, data, CHOICES)
@@ -133,7 +198,10 @@ def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
 
 def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """The planner; an autoencoder ahead of it, a consistency model behind it, where the settings ask for them."""
-    return (*code_stages("dof-t", spec, cfg), *plan_stages("dof-t", spec, cfg, model(spec, cfg)))
+    plans = plan_stages("dof-t", spec, cfg, model(spec, cfg))
+    if not cfg.code_width:
+        return plans
+    return (Stage("codes", coder(spec, cfg), cfg.code_steps, cfg.chunk, cfg.every, owner="dof-t"), *plans)
 
 
 DOF_T = System(Config, check, planner.prepare, pipeline)
