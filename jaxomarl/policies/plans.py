@@ -56,7 +56,7 @@ class Plans(NamedTuple):
 
     net: Net  # params {"plan", "inverse"}
     knots: Quantiles
-    goals: Any = ()  # targets.Goals, where the return that is asked for depends on the step
+    goals: Any = ()  # return_targets.Goals, where the return that is asked for depends on the step
 
 
 class Memory(NamedTuple):

@@ -216,7 +216,7 @@ def times_and_noise(key: Key[Array, ""], cfg: Any, shape: tuple[int, ...], mask:
 
 
 def diffused(cfg: Any, a: Float[Array, "*B A"], t: Float[Array, "*B"], z: Float[Array, "*B A"]) -> Float[Array, "*B A"]:
-    """X = alpha(t) a + sigma(t) z; the clean action for the t-free mixture."""
+    """The sample x = alpha(t) a + sigma(t) z; the clean action for the t-free mixture."""
     if cfg.score_model == "mixture":
         return a
     alpha, sigma = vp()
@@ -226,7 +226,7 @@ def diffused(cfg: Any, a: Float[Array, "*B A"], t: Float[Array, "*B"], z: Float[
 def q_gradient(
     cfg: Any, q: Callable[[Past, Array, Array, Array], Array], past: Past, batch: Batch, action: Array, mask: Array
 ) -> Float[Array, "B N A"]:
-    """G = dQ/da of every agent at the joint action, from the target twins' mean."""
+    """The gradient g = dQ/da of every agent at the joint action, from the target twins' mean."""
     g = mask * jax.grad(lambda a: q(past, batch.obs, batch.state, a).sum())(action)
     if not cfg.normalise_gradient:
         return g
@@ -236,7 +236,7 @@ def q_gradient(
 def surrogate(
     cfg: Any, w: Float[Array, "*B"], e: Float[Array, "*B A"], g: Float[Array, "*B A"], a: Float[Array, "*B A"]
 ) -> Float[Array, "*B"]:
-    """W <e, a> - beta <g, a>: L_i before its mean; gradients flow through `a` alone."""
+    """The loss w <e, a> - beta <g, a>: L_i before its mean; gradients flow through `a` alone."""
     e, g = jax.lax.stop_gradient((e, g))
     return jnp.sum((w[..., None] * e - internal_beta(cfg) * g) * a, axis=-1)
 
