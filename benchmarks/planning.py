@@ -30,7 +30,7 @@ from jaxomarl.api import runtime
 from jaxomarl.base import Spec, refuse
 from jaxomarl.data.catalog import load
 from jaxomarl.envs.catalog import make
-from jaxomarl.stages import planning
+from jaxomarl.policies import plans as planning
 from jaxomarl.stages.plan_student import drawn_by_student
 from jaxomarl.training import evaluation
 

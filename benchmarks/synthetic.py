@@ -35,7 +35,7 @@ from jaxomarl.data import cdf
 from jaxomarl.data.stats import identity
 from jaxomarl.diffusion.policy_guidance import strengths, towards
 from jaxomarl.stages.augmented import follower
-from jaxomarl.stages.synthetic import Generator, Trained
+from jaxomarl.stages.generator import Generator, Trained
 
 PARTS = ("draw", "refresh")
 SPEC = Spec((12, 12), (3, 3), state_dim=17, horizon=1000, team="first")  # mamujoco/2halfcheetah's

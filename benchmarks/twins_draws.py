@@ -17,7 +17,7 @@ from benchmarks.twins_omsd import PolicyNoise, ScoreNoise
 from jaxomarl.algorithms.dom2 import noise_network
 from jaxomarl.base import Spec
 from jaxomarl.networks.mlp import Network
-from jaxomarl.stages import behaviour, extraction
+from jaxomarl.stages import score_regularised, scores
 
 
 def critic_draws(spec: Spec, cfg: Any, key: jax.Array) -> None:
@@ -32,7 +32,7 @@ def score_draws(spec: Spec, cfg: Any, key: jax.Array) -> ScoreNoise:
     z = mask * jax.random.normal(k_z, (batch, n, width))
     if not cfg.score_dropout:
         return ScoreNoise(tensor(t.T), tensor(z.swapaxes(0, 1)), False)
-    net = behaviour.model(spec, cfg, "conditional")
+    net = scores.model(spec, cfg, "conditional")
     keys = jax.random.split(k_drop, n)
     drop = multipliers(net, keys, batch, width, spec.obs_width + n * width)
     return ScoreNoise(tensor(t.T), tensor(z.swapaxes(0, 1)), drop)
@@ -41,7 +41,9 @@ def score_draws(spec: Spec, cfg: Any, key: jax.Array) -> ScoreNoise:
 def policy_draws(spec: Spec, cfg: Any, key: jax.Array) -> PolicyNoise:
     """What our update draws from its key."""
     shape = cfg.policy_batch, spec.agents, spec.act_width
-    return PolicyNoise(*(tensor(x) for x in extraction.noise(key, cfg, shape, jnp.asarray(spec.act_mask))))
+    return PolicyNoise(
+        *(tensor(x) for x in score_regularised.times_and_noise(key, cfg, shape, jnp.asarray(spec.act_mask)))
+    )
 
 
 def dom2_draws(spec: Spec, cfg: Any, key: jax.Array) -> Noise:

@@ -5,6 +5,7 @@
         beta: float = 0.1                                     # traced: swept inside one program
         gamma: float = traced(default=0.99, within="[0, 1]")  # the same, and its range
         batch: int = static(default=512)                      # static: fixes a shape or the program
+        steps: int = static(default=1000, scaled="steps")     # the same, and a length that `--scale` changes
 
 A traced field must be a float. Ranges are written as in mathematics, "(0, 1]", "[0, inf)"; whole
 numbers without one are at least 1; `check_fields` reads them. `stack` lays configs that differ in
@@ -26,12 +27,19 @@ from jaxomarl.base import refuse
 T = TypeVar("T")
 
 
-def static(*, default: Any, within: str = "") -> Any:
+SCALED = ("steps", "width")
+"""How `--scale` changes a field: updates of a stage in proportion, a network's width by the cube root."""
+
+
+def static(*, default: Any, within: str = "", scaled: str = "") -> Any:
     """A field that fixes a shape, a length or the program: another value is another program.
 
-    `within` is the range of a number, such as "[0, 1)".
+    `within` is the range of a number, such as "[0, 1)". `scaled` says that a command's scale changes it, and how: one
+    of SCALED. Steps are whole chunks.
     """
-    return dataclasses.field(default=default, metadata={"static": True, **_range(default, within)})
+    if scaled and scaled not in SCALED:
+        raise ValueError(f"scaled is one of {SCALED}, not {scaled!r}")
+    return dataclasses.field(default=default, metadata={"static": True, "scaled": scaled, **_range(default, within)})
 
 
 def traced(*, default: float, within: str) -> Any:
@@ -103,11 +111,15 @@ def static_fields(cfg: Any) -> dict[str, Any]:
     return {f.name: getattr(cfg, f.name) for f in dataclasses.fields(cfg) if f.metadata.get("static")}
 
 
+def scaled_fields(cfg: Any, kind: str) -> dict[str, int]:
+    """The fields that are scaled as steps, or as widths."""
+    return {f.name: getattr(cfg, f.name) for f in dataclasses.fields(cfg) if f.metadata.get("scaled") == kind}
+
+
 def check_fields(cfg: Any, choices: Mapping[str, Sequence[str]]) -> None:
     """Raise JaxomarlError for a choice that is none, a number out of its field's range, or odd steps.
 
-    Whole numbers are at least 1 where their field says nothing; `*_steps` are whole chunks, where
-    there is a `chunk`.
+    Whole numbers are at least 1 where their field says nothing; steps are whole chunks.
     """
     values = {field.name: getattr(cfg, field.name) for field in dataclasses.fields(cfg)}
     for name, allowed in choices.items():
@@ -120,13 +132,12 @@ def check_fields(cfg: Any, choices: Mapping[str, Sequence[str]]) -> None:
             raise refuse(flag(field.name), "a finite number", value, way)
         if isinstance(value, int | float) and not isinstance(value, bool):
             _check_range(field, value, way)
-    for name, value in values.items():
-        if name.endswith("_steps"):
-            _check_steps(name, value, values["chunk"])
+    for name, value in scaled_fields(cfg, "steps").items():
+        _check_steps(name, value, values["chunk"])
 
 
 def _check_range(field: dataclasses.Field, value: int | float, way: str) -> None:
-    if field.name.endswith("_steps"):  # whole chunks
+    if field.metadata.get("scaled") == "steps":  # whole chunks
         return
     interval = field.metadata.get("within")
     kind = "number" if isinstance(field.default, float) else "whole number"

@@ -58,6 +58,21 @@ def polyak(net: Net, tau: float | Float[Array, ""]) -> Net:
     return net._replace(target=jax.tree.map(lambda p, t: tau * p + (1.0 - tau) * t, net.params, net.target))
 
 
+def clipped_adam(lr: optax.ScalarOrSchedule, clip: float | Float[Array, ""]) -> optax.GradientTransformation:
+    """Adam on gradients of a norm of at most `clip`."""
+    return optax.chain(optax.clip_by_global_norm(clip), optax.adam(lr))
+
+
+OPTIMISERS = ("adam", "sgd")
+"""What `adam_or_sgd` may be told."""
+
+
+def adam_or_sgd(name: str, lr: float | Float[Array, ""], steps: int, anneal: bool) -> optax.GradientTransformation:
+    """Adam or plain descent; with `anneal`, the rate falls to zero over `steps`."""
+    rule = optax.adam if name == "adam" else optax.sgd
+    return rule(annealed(lr, steps) if anneal else lr)
+
+
 def annealed(lr: float | Float[Array, ""], steps: int, end: float = 0.0) -> optax.Schedule:
     """Cosine from `lr` to `end` over `steps` gradient steps, then constant; `lr` may be traced."""
 

@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[1]
 SEED, EACH, BUDGET = 20261129, 16, 120.0
 PARTS = {
     "algorithms": ("algorithms",),
-    "losses": ("losses", "stages", "networks", "masking.py", "optim.py"),
+    "losses": ("losses", "stages", "policies", "networks", "masking.py", "optim.py"),
     "diffusion": ("diffusion",),
     "data": ("data", "envs"),
     "training": ("training", "results/intervals.py", "results/statistics.py", "base.py", "config.py", "numerics.py"),

@@ -15,8 +15,6 @@ shared; OG-MARL's recurrent clone is another system.
 **Checked**. tests/probes/test_bc_iql.py (the mean on two-mode data; a linear policy recovered), tests/contract.
 """
 
-from typing import Any, NamedTuple
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
@@ -26,10 +24,10 @@ from jaxomarl.config import check_fields, config, static
 from jaxomarl.data.dataset import check_transitions, sample_transitions
 from jaxomarl.networks.actors import actor
 from jaxomarl.networks.agents import separate
-from jaxomarl.optim import Net, create, descend
+from jaxomarl.networks.inputs import observed
+from jaxomarl.optim import OPTIMISERS, create, descend
 from jaxomarl.stages import clone
-from jaxomarl.stages.extraction import OPTIMISERS, optimiser
-from jaxomarl.stages.inputs import observed
+from jaxomarl.stages.clone import Policies, policy_optimiser
 
 FIELDS = (
     "policy_steps", "policy_batch", "policy_width", "policy_lr", "policy_anneal", "policy_optimiser", "normalise",
@@ -44,30 +42,27 @@ class Config(clone.Config):
     policy_optimiser: str = static(default="adam")
 
 
-class Cloned(NamedTuple):
-    """The policies; parameters lead with N."""
-
-    actor: Net
-
-
-def policy(spec: Spec, cfg: Any) -> Algorithm:
+def policy(spec: Spec, cfg: Config) -> Algorithm:
     """The algorithm."""
     actors = separate(actor(spec.obs_width, (cfg.policy_width,) * 2, spec.act_width), spec.agents)
-    tx, mask, see = optimiser(cfg), jnp.asarray(spec.act_mask), observed(spec, cfg)
+    tx = policy_optimiser(cfg)
+    mask = jnp.asarray(spec.act_mask)
+    see = observed(spec, cfg)
 
-    def init(key: Key[Array, ""], past: Past, data: Dataset) -> Cloned:
-        return Cloned(create(tx, actors.init(key)))
+    def init(key: Key[Array, ""], past: Past, data: Dataset) -> Policies:
+        return Policies(create(tx, actors.init(key)))
 
     def batch(key: Key[Array, ""], state: State, data: Dataset) -> Batch:
         return sample_transitions(key, data, cfg.policy_batch)
 
-    def update(key: Key[Array, ""], state: Cloned, past: Past, batch: Batch) -> tuple[Cloned, dict]:
-        def loss(params):
+    # line 1
+    def update(key: Key[Array, ""], state: Policies, past: Past, batch: Batch) -> tuple[Policies, dict]:
+        def loss(params):  # line 2
             error = actors.apply(params, see(past, batch.obs)) - batch.action
             return jnp.mean(jnp.sum(mask * error**2, axis=(1, 2)))
 
         value, grads = jax.value_and_grad(loss)(state.actor.params)
-        return Cloned(descend(tx, state.actor, grads)), {"policy_loss": value / spec.agents}
+        return Policies(descend(tx, state.actor, grads)), {"policy_loss": value / spec.agents}
 
     def act(key, state, past, memory, observation):
         return mask * actors.apply(state.actor.params, see(past, observation.obs)), memory
@@ -75,7 +70,7 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
     return Algorithm(init, batch, update, act)
 
 
-def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for tasks that it cannot train on."""
     if spec.discrete:
         raise refuse("--task", "continuous actions", "a discrete task", "This clone regresses real actions.")
@@ -83,7 +78,7 @@ def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
     check_transitions(data)
 
 
-def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """One stage."""
     return (Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, FIELDS, owner="bc"),)
 

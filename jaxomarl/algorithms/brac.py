@@ -28,7 +28,6 @@ alpha from clone to critic), tests/contract.
 """
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -38,15 +37,15 @@ from jaxomarl.base import Algorithm, Dataset, Environment, Past, Spec, Stage, Sy
 from jaxomarl.config import config, static, traced
 from jaxomarl.losses.gaussian import divergence, squashed
 from jaxomarl.optim import Params
-from jaxomarl.stages import decentralised, gaussian_policy
-from jaxomarl.stages.decentralised import Case, Learner, critic_step, networks, policy_step
-from jaxomarl.stages.gaussian_policy import fitted, mode, network, normal
+from jaxomarl.policies.gaussian import mode, network, normal
+from jaxomarl.stages import clone, decentralised
+from jaxomarl.stages.decentralised import AgentBatch, Learner, critic_step, networks, policy_step
 
 BEHAVIOUR = ("clone_steps", "clone_batch", "clone_lr", "policy_width", "clip", "chunk", "normalise")
 
 
 @config
-class Config(gaussian_policy.Config, decentralised.Config):
+class Config(decentralised.Gaussian, decentralised.Config):
     """MA-BRAC's settings."""
 
     alpha: float = traced(default=10.0, within="[0, inf)")
@@ -54,39 +53,44 @@ class Config(gaussian_policy.Config, decentralised.Config):
     value_penalty: bool = static(default=True)
     """Also charge the divergence at the next observation, within the targets."""
     polyak: float = traced(default=0.005, within="(0, 1]")
-    clone_steps: int = static(default=10_000)
+    clone_steps: int = static(default=10_000, scaled="steps")
     """Steps of the behaviour's clone, whose width is the policy's."""
     clone_batch: int = static(default=1024)
     clone_lr: float = traced(default=5e-4, within="(0, inf)")
 
 
-def behaviour(spec: Spec, cfg: Any) -> Algorithm:
+def behaviour(spec: Spec, cfg: Config) -> Algorithm:
     """The behaviour's stage: line 1."""
-    return fitted(spec, dataclasses.replace(cfg, policy_batch=cfg.clone_batch, policy_lr=cfg.clone_lr), acts=False)
+    return clone.gaussian(
+        spec, dataclasses.replace(cfg, policy_batch=cfg.clone_batch, policy_lr=cfg.clone_lr), acts=False
+    )
 
 
-def policy(spec: Spec, cfg: Any) -> Algorithm:
+def policy(spec: Spec, cfg: Config) -> Algorithm:
     """The actor-critic's stage: lines 2 to 8."""
     net = network(spec, cfg)
     nets = networks(spec, cfg, net)
 
-    def step(key: Key[Array, ""], state: Learner, case: Case, clone: Params) -> tuple[Learner, dict[str, Array]]:
+    # line 3, for one agent
+    def step(
+        key: Key[Array, ""], state: Learner, batch: AgentBatch, behaved: Params
+    ) -> tuple[Learner, dict[str, Array]]:
         k_after, k_play = jax.random.split(key)
-        shape = case.action.shape
+        shape = batch.action.shape
 
         def drawn(key, params, obs):
             """An action at each observation, and the divergence there."""
-            pi, mu = normal(net, params, obs), normal(net, clone, obs)
-            return squashed(pi, jax.random.normal(key, shape), case.mask), divergence(pi, mu, case.mask)
+            pi, mu = normal(net, params, obs), normal(net, behaved, obs)
+            return squashed(pi, jax.random.normal(key, shape), batch.mask), divergence(pi, mu, batch.mask)
 
-        after, price = drawn(k_after, state.actor.target, case.next_obs)  # line 4
-        charged = case.reward - cfg.gamma * case.go_on * cfg.alpha * price  # line 5
-        paid = case._replace(reward=charged) if cfg.value_penalty else case
+        after, price = drawn(k_after, state.actor.target, batch.next_obs)  # line 4
+        charged = batch.reward - cfg.gamma * batch.go_on * cfg.alpha * price  # line 5
+        paid = batch._replace(reward=charged) if cfg.value_penalty else batch
         state, judged = critic_step(cfg, nets, state, paid, after)  # line 6
 
         def loss(params):  # line 7
-            a, kl = drawn(k_play, params, case.obs)
-            q = nets.q.apply(state.critic.params, case.obs, a).min(axis=0)
+            a, kl = drawn(k_play, params, batch.obs)
+            q = nets.q.apply(state.critic.params, batch.obs, a).min(axis=0)
             return jnp.mean(cfg.alpha * kl - q), {"divergence": kl.mean(), "q_played": q.mean()}
 
         state, metrics = policy_step(cfg, nets, state, loss)  # lines 7 and 8
@@ -102,12 +106,12 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
     return algorithm._replace(init=init)
 
 
-def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings, tasks or data that it cannot train on."""
     decentralised.check(spec, cfg, data, decentralised.CHOICES)
 
 
-def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """Behaviour -> actor-critic."""
     return (
         Stage("behaviour", behaviour(spec, cfg), cfg.clone_steps, cfg.chunk, cfg.every, BEHAVIOUR, owner="brac"),

@@ -5,9 +5,9 @@ Table 1: behaviour-regularised policy optimisation, factorised in the usual ways
 
 **Pseudo-code**.
 
-    1   train the critic by IQL: joint, or one of its own for each agent        stage "critic" or "critic-own"
-    2   train the behaviour model: marginal or joint                            stage "scores-marginal" or "-joint"
-    3   for each policy gradient step:                                          stage "policy", `update`
+    1   train the critic by IQL: joint, or each agent's own        stage "critic" or "critic-own" (stages/critic.py)
+    2   train the behaviour model: marginal or joint               stage "scores-marginal", "-joint" (stages/scores.py)
+    3   for each policy gradient step:                             stage "policy", `update`
     4       a = (pi_1(o_1), .., pi_n(o_n)), or pi(o_1..o_n) for JAL
     5       Adam step down sum_i mean[ w(t) <e_i, a_i> - beta <g_i, a_i> ]
 
@@ -29,23 +29,23 @@ tests/reference/test_extraction.py.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, State, System
+from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, System
 from jaxomarl.config import config, static
-from jaxomarl.data.dataset import sample_transitions
+from jaxomarl.networks.inputs import observed
 from jaxomarl.optim import create, descend
-from jaxomarl.stages import behaviour, critic, extraction
-from jaxomarl.stages.extraction import Extracted, diffused, noise, q_gradient, surrogate, weight
-from jaxomarl.stages.inputs import observed
+from jaxomarl.stages import critic, score_regularised, scores
+from jaxomarl.stages.clone import Policies, policy_optimiser
+from jaxomarl.stages.score_regularised import diffused, q_gradient, surrogate, times_and_noise, weight
 
 
 @config
-class OwnConfig(extraction.Config):
+class OwnConfig(score_regularised.Config):
     """The family's settings with each agent's own reward."""
 
     reward: str = static(default="own")
@@ -60,52 +60,47 @@ class Variant(NamedTuple):
     joint_policy: bool = False
 
 
-def policy(spec: Spec, cfg: Any, variant: Variant, eps: Callable[..., Array], q: Callable[..., Array]) -> Algorithm:
+def policy(
+    spec: Spec, cfg: score_regularised.Config, variant: Variant, eps: Callable[..., Array], q: Callable[..., Array]
+) -> Algorithm:
     """Stage 3: behaviour model `eps(past, x, t, obs, state, action)` and critic `q(past, obs, state, action)`."""
-    actors = (extraction.joint_actor if variant.joint_policy else extraction.actors)(spec, cfg)
-    tx, mask = extraction.optimiser(cfg), jnp.asarray(spec.act_mask)
+    actors = (score_regularised.joint_actor if variant.joint_policy else score_regularised.actors)(spec, cfg)
+    tx = policy_optimiser(cfg)
+    mask = jnp.asarray(spec.act_mask)
 
-    def init(key: Key[Array, ""], past: Past, data: Dataset) -> Extracted:
-        return Extracted(create(tx, actors.init(key)))
-
-    def batch(key: Key[Array, ""], state: State, data: Dataset) -> Batch:
-        return sample_transitions(key, data, cfg.policy_batch)
-
-    def update(key: Key[Array, ""], state: Extracted, past: Past, batch: Batch) -> tuple[Extracted, dict]:
-        t, z = noise(key, cfg, batch.action.shape, mask)
+    # line 3
+    def update(key: Key[Array, ""], state: Policies, past: Past, batch: Batch) -> tuple[Policies, dict]:
+        t, z = times_and_noise(key, cfg, batch.action.shape, mask)
         t = t[:, :1] + jnp.zeros_like(t) if variant.scores == "joint" else t  # a joint sample has one time
         obs = observed(spec, cfg)(past, batch.obs)
-        a = actors.every(state.actor.params, obs)
+        a = actors.every(state.actor.params, obs)  # line 4
         e = eps(past, diffused(cfg, a, t, z), t, batch.obs, batch.state, a) - cfg.control_variate * z
         g, w = q_gradient(cfg, q, past, batch, a, mask), weight(cfg, t)
 
-        def loss(params):
+        def loss(params):  # line 5
             return surrogate(cfg, w, e, g, actors.every(params, obs)).sum(axis=1).mean()
 
         value, grads = jax.value_and_grad(loss)(state.actor.params)
-        return Extracted(descend(tx, state.actor, grads)), extraction.report(a, e, g, w, value)
+        return Policies(descend(tx, state.actor, grads)), score_regularised.report(a, e, g, w, value)
 
-    def act(key, state, past, memory, observation):
-        return actors.every(state.actor.params, observed(spec, cfg)(past, observation.obs)), memory
-
-    return Algorithm(init, batch, update, act, centralised=variant.joint_policy)
+    return score_regularised.learner(spec, cfg, actors, partial(create, tx), update, variant.joint_policy)
 
 
-def check(spec: Spec, cfg: Any, data: Dataset | None, variant: Variant) -> None:
+def check(spec: Spec, cfg: score_regularised.Config, data: Dataset | None, variant: Variant) -> None:
     """Raise JaxomarlError for settings that the variant cannot take."""
-    extraction.check(spec, cfg, data, reward=("own",) if variant.own else ("team", "first"))
+    score_regularised.check(spec, cfg, data, reward=("own",) if variant.own else ("team", "first"))
 
 
-def pipeline(spec: Spec, cfg: Any, env: Environment | None, variant: Variant) -> tuple[Stage, ...]:
+def pipeline(spec: Spec, cfg: score_regularised.Config, env: Environment | None, variant: Variant) -> tuple[Stage, ...]:
     """Critic -> scores -> policy."""
-    learner, model = critic.iql(spec, cfg, variant.own), behaviour.scores(spec, cfg, variant.scores)
+    learner, model = critic.iql(spec, cfg, variant.own), scores.scores(spec, cfg, variant.scores)
     final = policy(spec, cfg, variant, model.every, learner.q)
     names = "critic-own" if variant.own else "critic", f"scores-{variant.scores}"
-    kept = behaviour.fields(variant.scores)
-    fields = (*critic.FIELDS, *kept, *extraction.FIELDS)
+    kept = scores.fields(variant.scores)
+    fields = (*critic.FIELDS, *kept, *score_regularised.FIELDS)
     return (
         Stage(names[0], learner.algorithm, cfg.critic_steps, cfg.chunk, cfg.every, critic.FIELDS),
-        Stage(names[1], model.algorithm, behaviour.steps(cfg), cfg.chunk, cfg.every, kept),
+        Stage(names[1], model.algorithm, scores.steps(cfg), cfg.chunk, cfg.every, kept),
         Stage("policy", final, cfg.policy_steps, cfg.chunk, cfg.every, fields, owner=variant.name),
     )
 
@@ -113,7 +108,7 @@ def pipeline(spec: Spec, cfg: Any, env: Environment | None, variant: Variant) ->
 def system(variant: Variant) -> System:
     """The registry row of a variant."""
     return System(
-        OwnConfig if variant.own else extraction.Config,
+        OwnConfig if variant.own else score_regularised.Config,
         partial(check, variant=variant),
         lambda spec, cfg, data: data,
         partial(pipeline, variant=variant),

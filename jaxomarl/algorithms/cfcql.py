@@ -41,10 +41,10 @@ from jaxomarl.data.dataset import sample_transitions
 from jaxomarl.losses.conservative import Proposals, conservative
 from jaxomarl.losses.td import continues, ensemble_loss, joint_reward
 from jaxomarl.networks.critics import twin
+from jaxomarl.networks.inputs import flat, observed, stated
 from jaxomarl.optim import create, descend, polyak
 from jaxomarl.stages import decentralised
-from jaxomarl.stages.decentralised import Learner, cases, effort, networks, proposals
-from jaxomarl.stages.inputs import flat, observed, stated
+from jaxomarl.stages.decentralised import Learner, agent_batches, effort, networks, proposals
 
 CHOICES = {
     **decentralised.DETERMINISTIC_CHOICES,
@@ -97,15 +97,15 @@ def penalty(
     return jax.vmap(one)(jnp.arange(action.shape[-2]), sampled).mean(axis=0)
 
 
-def samples(key: Key[Array, ""], spec: Spec, cfg: Any, past: Past, batch: Batch, near: list[Array]) -> Proposals:
+def samples(key: Key[Array, ""], spec: Spec, cfg: Config, past: Past, batch: Batch, near: list[Array]) -> Proposals:
     """Line 4's proposals of every agent: actions [N, M, B, A]; `near` are centres [B, N, A]."""
-    case, axes = cases(spec, cfg, past, batch)
-    draw = lambda k, case, near: proposals(k, cfg, case, cfg.penalty_std, near)
-    return jax.vmap(draw, in_axes=(0, axes, 1))(jax.random.split(key, spec.agents), case, near)
+    each, axes = agent_batches(spec, cfg, past, batch)
+    draw = lambda k, one, near: proposals(k, cfg, one, cfg.penalty_std, near)
+    return jax.vmap(draw, in_axes=(0, axes, 1))(jax.random.split(key, spec.agents), each, near)
 
 
 def conservative_loss(
-    cfg: Any, q: Callable[[Array], Array], action: Float[Array, "B N A"], y: Float[Array, " B"], sampled: Proposals
+    cfg: Config, q: Callable[[Array], Array], action: Float[Array, "B N A"], y: Float[Array, " B"], sampled: Proposals
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """Line 5, and its metrics; `q` as in `penalty`."""
     q_data = q(action)
@@ -114,7 +114,7 @@ def conservative_loss(
     return fit + cfg.penalty * gap.sum(), {"q_loss": fit, "q_mean": q_data.mean(), "q_gap": gap.mean()}
 
 
-def policy(spec: Spec, cfg: Any) -> Algorithm:
+def policy(spec: Spec, cfg: Config) -> Algorithm:
     """The algorithm."""
     n, mask = spec.agents, jnp.asarray(spec.act_mask)
     nets, see, known = networks(spec, cfg), observed(spec, cfg), stated(cfg)
@@ -134,6 +134,7 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
     def batch(key: Key[Array, ""], state: Learner, data: Dataset) -> Batch:
         return sample_transitions(key, data, cfg.policy_batch)
 
+    # line 1
     def update(key: Key[Array, ""], state: Learner, past: Past, batch: Batch) -> tuple[Learner, dict]:
         k_after, k_penalty = jax.random.split(key)
         action, s = batch.action * mask, known(past, batch.state)
@@ -165,7 +166,7 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
         actor, losses = jax.vmap(climb, in_axes=(0, 0, 1, 0))(jnp.arange(n), state.actor, obs, mask)
         metrics["policy_loss"] = losses.mean()
         due = optax.tree_utils.tree_get(critic.opt, "count") % cfg.policy_delay == 0  # line 6
-        moved = Learner(polyak(actor, cfg.polyak), polyak(critic, cfg.polyak))
+        moved = Learner(polyak(actor, cfg.polyak), polyak(critic, cfg.polyak))  # line 8
         return jax.tree.map(lambda new, old: jnp.where(due, new, old), moved, Learner(state.actor, critic)), metrics
 
     def act(key, state, past, memory, observation):
@@ -174,12 +175,12 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
     return Algorithm(init, batch, update, act)
 
 
-def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings, tasks or data that it cannot train on."""
     decentralised.check(spec, cfg, data, CHOICES)
 
 
-def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """One stage."""
     return (Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="cfcql"),)
 

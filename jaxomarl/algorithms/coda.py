@@ -6,16 +6,19 @@ is Lu et al. 2023; EAQ is "episode augmentation with Q-total".
 
 **Pseudo-code**. D is the EDM denoiser of joint windows; sigma_0 > .. > sigma_N = 0; lambda_N-1 = 0.
 
-    1   train D on the data's windows                                                       stage "generator"
-    2   for each round (every `augment_refresh` chunks):                                    `refresh`
-    3       x ~ sigma_0 N(0, I); for k = 0..N-1:                                            diffusion/edm.py
-    4           x^ = x + sqrt(sigma^2^ - sigma^2) S_noise z,   sigma^ = sigma (1 + gamma)
-    5           x_0 = D(x^; sigma^),   d = (x^ - x_0) / sigma^
+    1   train D on the data's windows                            stage "generator" (stages/generator.py, `update`)
+    2   for each round (every `augment_refresh` chunks):                            (stages/augmented.py, `refresh`)
+    3       x ~ sigma_0 N(0, I); for k = 0..N-1:                                            (diffusion/edm.py, `heun`)
+    4           x^ = x + sqrt(sigma^2^ - sigma^2) S_noise z,   sigma^ = sigma (1 + gamma)   (diffusion/edm.py)
+    5           x_0 = D(x^; sigma^),   d = (x^ - x_0) / sigma^                              (diffusion/edm.py)
     6           (o, a) = the environment's units of sg x_0;  g_t^i = (mu_i(o_t^i) - a_t^i) da/dx
-    7           x^ <- x^ + lambda_k g / (|g| + 1e-8), |g| over steps, agents and columns    diffusion/policy_guidance.py
-    8           x = x^ + (sigma' - sigma^) d, and Heun's correction where sigma' > 0
+                                                                                 (stages/generator.py, `scores`)
+    7           x^ <- x^ + lambda_k g / (|g| + 1e-8), |g| over steps, agents and columns
+                                                                                 (diffusion/policy_guidance.py)
+    8           x = x^ + (sigma' - sigma^) d, and Heun's correction where sigma' > 0        (diffusion/edm.py)
     9       windows = x in the environment's units; those that are not finite are dropped
-    10  N updates of the base, a share alpha of each batch from the windows                  `batch`
+                                                                                 (stages/augmented.py, `counted`)
+    10  N updates of the base, a share alpha of each batch from the windows       (stages/augmented.py, `batch`)
 
 `synther` has no lines 6 and 7. `eaq` has none either, and D is told the window's team return: it draws windows of the
 return's upper decile by classifier-free guidance, (1 + w) D(x; y) - w D(x).
@@ -37,7 +40,7 @@ masks; what the pull does to a base's batches; nothing else changes), tests/cli/
 import dataclasses
 import functools
 import logging
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -45,8 +48,9 @@ from jaxomarl.base import Dataset, Environment, Spec, Stage, System, refuse
 from jaxomarl.config import check_fields, config, static
 from jaxomarl.data.windows import check_windows
 from jaxomarl.stages.augmented import Augmentation, Settings, augmented
-from jaxomarl.stages.synthetic import GENERATED, NORMALISERS, PLACEMENTS, WEIGHTINGS, Generator
+from jaxomarl.stages.generator import GENERATED, NORMALISERS, PLACEMENTS, WEIGHTINGS, Generator
 
+T = TypeVar("T")
 LOG = logging.getLogger(__name__)
 LONGEST = 20  # steps of a window where nothing else is said: the paper's
 CONTRACTIVE = 2.0  # one step a <- (1 - lambda) a + lambda mu shrinks the distance to mu below it
@@ -80,14 +84,20 @@ def config_of(base: type) -> type:
     return config(type("Config", (Settings, base), {"__doc__": base.__doc__, "__module__": base.__module__}))
 
 
-def plain(cfg: Any, kind: type) -> Any:
+def plain(cfg: Settings, kind: type[T]) -> T:
     """The part of a config that has `kind`'s fields."""
-    return kind(**{f.name: getattr(cfg, f.name) for f in dataclasses.fields(kind)})
+    fields: Any = dataclasses.fields(kind)  # pyright: ignore[reportArgumentType]
+    return kind(**{f.name: getattr(cfg, f.name) for f in fields})
 
 
-def horizon_of(spec: Spec, cfg: Any) -> int:
+def horizon_of(spec: Spec, cfg: Settings) -> int:
     """Steps H of a synthetic window."""
-    return cfg.augment_horizon or getattr(cfg, "horizon", 0) or min(LONGEST, spec.horizon)
+    return cfg.augment_horizon or base_horizon(cfg) or min(LONGEST, spec.horizon)
+
+
+def base_horizon(cfg: Settings) -> int:
+    """Steps of the base's own windows; 0 where it has none."""
+    return getattr(cfg, "horizon", 0)
 
 
 def augmentation(base: System, name: str, kind: str) -> System:
@@ -99,14 +109,14 @@ def augmentation(base: System, name: str, kind: str) -> System:
         horizon, stages = horizon_of(spec, cfg), base.pipeline(spec, cfg, env)
         first = "generator-return" if chosen.conditioned else "generator"
         fields = (*GENERATED, "augment_horizon", "chunk", *(("augment_drop",) if chosen.conditioned else ()))
-        if getattr(cfg, "horizon", 0):
+        if base_horizon(cfg):
             fields = (*fields, "horizon")  # which decides where augment_horizon does not
         model = Generator(spec, cfg, horizon, chosen.conditioned)
         made = Stage(first, model.algorithm, cfg.generator_steps, cfg.chunk, cfg.every, fields)
         wrap = lambda s: augmented(s, spec, cfg, chosen, horizon, first, f"{name}+{kind}")
         return (made, *(wrap(s) if s.algorithm.act else s for s in stages))
 
-    def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+    def check(spec: Spec, cfg: Settings, data: Dataset | None) -> None:
         """Raise JaxomarlError for what neither the base nor its augmentation can train on."""
         base.check(spec, plain(cfg, base.Config), data)
         check_augmentation(spec, cfg, chosen, data, base.pipeline(spec, cfg, None))
@@ -116,15 +126,16 @@ def augmentation(base: System, name: str, kind: str) -> System:
 
 
 def check_augmentation(
-    spec: Spec, cfg: Any, kind: Augmentation, data: Dataset | None, stages: tuple[Stage, ...]
+    spec: Spec, cfg: Settings, kind: Augmentation, data: Dataset | None, stages: tuple[Stage, ...]
 ) -> None:
     """Raise JaxomarlError for settings, data or a base that cannot be augmented; warn of a pull that overshoots."""
     if spec.discrete:
         raise refuse("--augment", "continuous actions", "a discrete task", "Windows are drawn as real numbers.")
     check_fields(plain(cfg, Alone), CHOICES)
-    if getattr(cfg, "history", 0):
+    history = getattr(cfg, "history", 0)
+    if history:
         way = "Augment a system that plays without planning."
-        raise refuse("--augment", "a base that learns from what follows a row", f"{cfg.history} rows before it", way)
+        raise refuse("--augment", "a base that learns from what follows a row", f"{history} rows before it", way)
     followed = [s for s in stages if s.algorithm.act]
     if not followed or any(s.refresh for s in followed):
         way = "Augment an offline system with a stage that acts."
@@ -147,18 +158,18 @@ def check_augmentation(
     check_horizon(horizon_of(spec, cfg), cfg, data)
 
 
-def check_horizon(horizon: int, cfg: Any, data: Dataset | None) -> None:
+def check_horizon(horizon: int, cfg: Settings, data: Dataset | None) -> None:
     """Raise JaxomarlError where windows do not fit into every episode, or a base's own do not fit into them."""
-    if getattr(cfg, "horizon", 0) > horizon:
+    if base_horizon(cfg) > horizon:
         way = "Leave it out: it then is the base's."
-        raise refuse("--cfg.augment-horizon", f"at least the base's {cfg.horizon}", horizon, way)
+        raise refuse("--cfg.augment-horizon", f"at least the base's {base_horizon(cfg)}", horizon, way)
     if data is None:
         return
     lengths = np.asarray(data.left)[np.asarray(data.step) == 0]
     few, shortest = shorter(data, horizon), int(lengths[lengths > 0].min(initial=np.iinfo(np.int32).max))
     if few and cfg.augment_short == "refuse":
         way = f"--cfg.augment-short skip leaves out {few} of {(lengths > 0).sum()} episodes"
-        if getattr(cfg, "horizon", 0) <= shortest:
+        if base_horizon(cfg) <= shortest:
             way = f"{way}, --cfg.augment-horizon {shortest} makes windows shorter"
         raise refuse("--cfg.augment-horizon", f"at most {shortest}, the shortest episode's steps", horizon, f"{way}.")
     check_windows(data, horizon, field="--cfg.augment-horizon")

@@ -23,14 +23,12 @@ and policy actions. One batch serves all agents, whose networks are separate.
 (the term by hand, its estimate of the integral), tests/contract.
 """
 
-from typing import Any
-
 from jaxtyping import Array, Key
 
 from jaxomarl.base import Algorithm, Dataset, Environment, Spec, Stage, System
 from jaxomarl.config import config
 from jaxomarl.stages import decentralised
-from jaxomarl.stages.decentralised import Case, Learner, cql_step, effort, networks, policy_step
+from jaxomarl.stages.decentralised import AgentBatch, Learner, cql_step, effort, networks, policy_step
 
 
 @config
@@ -38,30 +36,31 @@ class Config(decentralised.Deterministic):
     """MA-CQL's settings."""
 
 
-def policy(spec: Spec, cfg: Any) -> Algorithm:
+def policy(spec: Spec, cfg: Config) -> Algorithm:
     """The algorithm."""
     nets = networks(spec, cfg)
 
-    def step(key: Key[Array, ""], state: Learner, case: Case) -> tuple[Learner, dict[str, Array]]:
-        state, judged = cql_step(key, cfg, nets, state, case)  # lines 2-4
+    # line 1, for one agent
+    def step(key: Key[Array, ""], state: Learner, batch: AgentBatch) -> tuple[Learner, dict[str, Array]]:
+        state, judged = cql_step(key, cfg, nets, state, batch)  # lines 2-4
 
         def loss(params):  # line 5
-            a = case.mask * nets.actor.apply(params, case.obs)
-            q = nets.q.apply(state.critic.params, case.obs, a)[0].mean()
-            return cfg.action_penalty * effort(a, case.mask) - q, {"q_played": q}
+            a = batch.mask * nets.actor.apply(params, batch.obs)
+            q = nets.q.apply(state.critic.params, batch.obs, a)[0].mean()
+            return cfg.action_penalty * effort(a, batch.mask) - q, {"q_played": q}
 
-        state, metrics = policy_step(cfg, nets, state, loss)
+        state, metrics = policy_step(cfg, nets, state, loss)  # lines 5 and 6
         return state, judged | metrics
 
     return decentralised.learner(spec, cfg, nets, step, nets.play)
 
 
-def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings, tasks or data that it cannot train on."""
     decentralised.check(spec, cfg, data, decentralised.DETERMINISTIC_CHOICES)
 
 
-def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """One stage."""
     return (Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="cql"),)
 

@@ -2,13 +2,15 @@
 
 **Paper**. Ajay et al. 2023, "Is Conditional Generative Modeling all you need for Decision-Making?", Algorithm 1.
 
-**Pseudo-code**. As `dof-t` (stages/planner.py) for one agent with o = (o_1, .., o_n), a = (a_1, .., a_n):
+**Pseudo-code**. As `dof-t` for one agent with o = (o_1, .., o_n), a = (a_1, .., a_n):
 
-    1   each row: y = discounted team return from it on, as a share                              `prepare`
-    2   for each gradient step on a batch of windows:                                             stage "planner"
+    1   each row: y = discounted team return from it on, as a share                     (data/returns.py)
+    2   for each gradient step on a batch of windows:                   stage "planner" (stages/planner.py, `update`)
     3       step down 1/2 mean |eps(alpha_k x^0 + sigma_k z, k, y) - z|^2, known rows as they are, y dropped at times
-    4       step down 1/2 mean |a - D(o, o')|^2
+            (stages/planner.py, `planning_loss`); eps is one U-Net of all observations, `model`
+    4       step down 1/2 mean |a - D(o, o')|^2                                         (stages/planner.py, `update`)
     5   act: sample a plan for a high return with eps_0 + w (eps_y - eps_0), play D(o, its next row)
+                                                                                        (policies/plans.py, `actor`)
 
 **Differs**.
 
@@ -16,47 +18,46 @@
   Diffuser of its own, is `dof-t` with concat for both mixers and separate networks.
 - The temperature scales the chain's start alone; the paper scales every step's noise.
 - Settings are MADiff's and DoF's, for like with like; the paper's own history is one present row, `--cfg.history 0`.
-- The return asked for is one number, as the paper's; `target_kind` has targets that the data reach (stages/targets.py).
+- The return asked for is one number, as the paper's; `target_kind` has ones that data reach (data/return_targets.py).
 
 **Checked**. tests/probes/test_planners.py (rows of all agents reach every action), tests/contract.
 """
 
-from typing import Any
-
 from jaxomarl.base import Dataset, Environment, Spec, Stage, System
 from jaxomarl.config import config, static
-from jaxomarl.stages import plan_models
-from jaxomarl.stages.inverse_dynamics import inverse
-from jaxomarl.stages.plan_models import unet, whole
+from jaxomarl.networks.agents import joint_plans
+from jaxomarl.networks.inverse_dynamics import inverse
+from jaxomarl.policies.plans import Planner
+from jaxomarl.stages import planner
 from jaxomarl.stages.plan_student import plan_stages
-from jaxomarl.stages.planning import Planner
+from jaxomarl.stages.planner import unet
 
 CHOICES = {"reward": ("team",)}
 
 
 @config
-class Config(plan_models.Config):
+class Config(planner.Config):
     """Decision Diffuser's settings."""
 
     reward: str = static(default="team")
     """team: there is one agent, and one return."""
 
 
-def model(spec: Spec, cfg: Any) -> Planner:
+def model(spec: Spec, cfg: Config) -> Planner:
     """The planner of one agent that is all of them."""
-    init, predict = whole(unet(cfg, spec.agents * spec.obs_width))
-    acts = inverse(spec, "joint", cfg.inverse_width)
+    init, predict = joint_plans(unet(cfg, spec.agents * spec.obs_width))  # line 3
+    acts = inverse(spec, "joint", cfg.inverse_width)  # line 4
     return Planner(init, predict, predict, None, acts, each=False, centralised=True)
 
 
-def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings or data that it cannot plan with."""
-    plan_models.check(spec, cfg, data, CHOICES)
+    planner.check(spec, cfg, data, CHOICES)
 
 
-def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """The planner, and a consistency model behind it where `sampler` asks for one."""
     return plan_stages("decision-diffuser", spec, cfg, model(spec, cfg))
 
 
-DECISION_DIFFUSER = System(Config, check, plan_models.prepare, pipeline)
+DECISION_DIFFUSER = System(Config, check, planner.prepare, pipeline)

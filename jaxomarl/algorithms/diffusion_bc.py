@@ -16,15 +16,13 @@ taken. The rate falls to zero by a cosine, as `bc`'s does. This is line 1 of SfB
 **Checked**. tests/probes/test_diffusion_bc.py (modes in their shares, where `bc` plays the middle), tests/contract.
 """
 
-from typing import Any
-
 from jaxomarl.base import Algorithm, Dataset, Environment, Spec, Stage, System
 from jaxomarl.config import config, static, traced
 from jaxomarl.diffusion.samplers import dpm_solver
 from jaxomarl.diffusion.schedules import vp
 from jaxomarl.optim import annealed
+from jaxomarl.policies.diffusion import Diffuser, denoising_loss, noise_network, sample, times_and_noise
 from jaxomarl.stages import clone, decentralised
-from jaxomarl.stages.diffusion_policy import Diffuser, denoising_loss, noise, noise_network, sample
 
 FIELDS = (*clone.FIELDS, "policy_anneal", "levels")
 
@@ -41,21 +39,21 @@ class Config(clone.Config):
     """K: steps of the sampler."""
 
 
-def policy(spec: Spec, cfg: Any) -> Algorithm:
+def policy(spec: Spec, cfg: Config) -> Algorithm:
     """The algorithm."""
     diffuser = Diffuser(noise_network(spec, cfg.policy_width), vp(), dpm_solver, cfg.levels)
-    loss = lambda key, params, case, _: denoising_loss(diffuser, params, case, *noise(key, case))  # line 2
+    loss = lambda key, params, seen, _: denoising_loss(diffuser, params, seen, *times_and_noise(key, seen))  # line 2
     play = lambda key, params, obs, mask: sample(diffuser, key, params, obs, mask)  # line 3
     lr = annealed(cfg.policy_lr, cfg.policy_steps) if cfg.policy_anneal else cfg.policy_lr
     return clone.behaviour(spec, cfg, diffuser.net, loss, play=play, lr=lr)
 
 
-def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings, tasks or data that it cannot train on."""
     decentralised.check(spec, cfg, data, {})
 
 
-def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """One stage."""
     return (Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, FIELDS, owner="diffusion-bc"),)
 

@@ -23,8 +23,6 @@ taken: results are the last checkpoint's. What the multi-agent tables do not pri
 clones both modes and eta > 0 takes the better), tests/contract.
 """
 
-from typing import Any
-
 import jax
 from jaxtyping import Array, Key
 
@@ -34,13 +32,13 @@ from jaxomarl.diffusion.samplers import ddpm
 from jaxomarl.diffusion.schedules import vp_discrete
 from jaxomarl.losses.weighting import normalised_value
 from jaxomarl.networks.mlp import mish
-from jaxomarl.stages import decentralised, diffusion_policy
-from jaxomarl.stages.decentralised import Case, Learner, critic_step, networks, policy_step
-from jaxomarl.stages.diffusion_policy import Diffuser, denoising_loss, noise, noise_network, player, sample
+from jaxomarl.policies.diffusion import Diffuser, denoising_loss, noise_network, player, sample, times_and_noise
+from jaxomarl.stages import decentralised
+from jaxomarl.stages.decentralised import AgentBatch, Learner, critic_step, networks, policy_step
 
 
 @config
-class Config(diffusion_policy.Config, decentralised.Config):
+class Config(decentralised.Diffusion, decentralised.Config):
     """MA-Diffusion-QL's settings."""
 
     eta: float = traced(default=1.0, within="[0, inf)")
@@ -51,22 +49,23 @@ class Config(diffusion_policy.Config, decentralised.Config):
     polyak: float = traced(default=0.005, within="(0, 1]")
 
 
-def policy(spec: Spec, cfg: Any) -> Algorithm:
+def policy(spec: Spec, cfg: Config) -> Algorithm:
     """The algorithm."""
     diffuser = Diffuser(noise_network(spec, cfg.policy_width), vp_discrete(), ddpm, cfg.levels)
     nets = networks(spec, cfg, diffuser.net, activation=mish)
 
-    def step(key: Key[Array, ""], state: Learner, case: Case) -> tuple[Learner, dict[str, Array]]:
+    # line 1, for one agent
+    def step(key: Key[Array, ""], state: Learner, batch: AgentBatch) -> tuple[Learner, dict[str, Array]]:
         k_after, k_noise, k_play, k_coin = jax.random.split(key, 4)
-        after = sample(diffuser, k_after, state.actor.target, case.next_obs, case.mask)  # line 2
-        state, judged = critic_step(cfg, nets, state, case, after)  # line 3
-        t, z = noise(k_noise, case, cfg.levels)
+        after = sample(diffuser, k_after, state.actor.target, batch.next_obs, batch.mask)  # line 2
+        state, judged = critic_step(cfg, nets, state, batch, after)  # line 3
+        t, z = times_and_noise(k_noise, batch, cfg.levels)
         head = jax.random.bernoulli(k_coin).astype(int)
 
         def loss(params):  # lines 4 and 5
-            clone = denoising_loss(diffuser, params, case, t, z) / case.mask.sum()
-            played = sample(diffuser, k_play, params, case.obs, case.mask)
-            q = nets.q.apply(state.critic.params, case.obs, played)
+            clone = denoising_loss(diffuser, params, batch, t, z) / batch.mask.sum()
+            played = sample(diffuser, k_play, params, batch.obs, batch.mask)
+            q = nets.q.apply(state.critic.params, batch.obs, played)
             value = normalised_value(q[head], cfg.eta, q[1 - head])
             return clone + value, {"denoising_loss": clone, "q_played": q.mean()}
 
@@ -76,12 +75,12 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
     return decentralised.learner(spec, cfg, nets, step, player(diffuser, nets.q, cfg.candidates))  # line 7
 
 
-def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings, tasks or data that it cannot train on."""
     decentralised.check(spec, cfg, data, decentralised.CHOICES)
 
 
-def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """One stage."""
     return (Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="diffusion-ql"),)
 

@@ -1,11 +1,11 @@
-"""DoF-Policy: one diffusion of the team's actions, factorised so that each agent samples its own, driven up a critic.
+"""DoF-Policy and Independent Diffusion: diffusion policies of a team, factorised or not, driven up a critic.
 
 **Paper**. "DoF: A Diffusion Factorization Framework for Offline Multi-Agent Decision Making", Algorithms 1, 2 and 4,
-its policy agent (appendix C.4).
+its policy agent (appendix C.4); and its baseline "ID" (section 5.1, appendix A.2), that agent without factorisation.
 
-**Pseudo-code**. For all agents at once, f and h as in diffusion/factorise.py:
+**Pseudo-code**. For all agents at once, f and h as in diffusion/factorise.py, their team in policies/team.py:
 
-    1   for each gradient step on a batch of transitions:              stage "policy" (stages/diffusion_team.py)
+    1   for each gradient step on a batch of transitions:                         stage "policy", `update`
     2       a' ~ pibar(o'): K ancestral steps with the noise f(eps_1, .., eps_n), then h, clipped
     3       each Q^k: step down mean (Q^k(s, a) - r - gamma (1 - d) min_k Qbar^k(s', a'))^2
     4       x = alpha_k a + sigma_k z, one k for all agents; a^0 ~ pi(o) as in line 2
@@ -14,52 +14,84 @@ its policy agent (appendix C.4).
     6       targets of critics and policies follow with polyak
     7   act: agent i runs line 2 on row i alone; of several candidates, it plays the one with the largest min_k Qbar_i^k
 
+        dof-p           f: `noise_mixer`, h: `data_mixer`, a joint critic
+        ind-diffusion   f: eps(x_i, k, o_i) (pooled: not told whose), eps_i(x_i, k, o_i) (separate), or
+                        eps(x_1..x_n, k, o_1..o_n) (joint); no h; critics of o_i, a_i and r_i, line 5 with their mean
+
 **Differs**.
 
 - The released code cuts the gradient of line 5's value, builds a chain of another schedule than its settings name, and
   trains weights that it does not sample with: it clones the behaviour, and its flag for f does nothing. Here the
   gradient is alive, and one function of f serves the loss and the chain.
 - The divisor is |Q| and held constant; the printed one is signed and turns the objective over for negative returns.
-- Algorithm 1 prints x^(k-1) where x^0 belongs, and eq. 4 weighs the forward noise, from which no chain that starts at
-  N(0, I) could return.
+- Algorithm 1 prints x^(k-1) for x^0; its eq. 4 weighs the forward noise: no chain from N(0, I) could return from that.
 - No schedule is printed: with K = 10, linear betas leave alpha^2 = 0.90 at the chain's start and are refused.
-- Steps have the posterior's variance, not beta_k, and hold each clean estimate in the box.
-- h has no printed loss; line 5 pairs it as stages/generator.py says. For dec-atten line 5 is atten's, and the agents
-  act with their own terms.
+- Steps have the posterior's variance, not beta_k, and hold each clean estimate in the box. h has no printed loss; see
+  `fitting_loss`. For dec-atten line 5 is atten's, and the agents act with their own terms.
 - `critic="own"` is the released code's. With f and h of concat it is `diffusion-ql`'s, whose value has another head in
   its divisor. Of 50 candidates the code plays one at random, which is as good as one draw.
-- K, eta and rates are Table 8's; gamma (0.99), batch and clip are the code's.
+- K, eta and rates are Table 8's, ID's too; gamma (0.99), batch and clip are the code's.
+- ID is pooled: agents whose observations do not tell them apart draw from the mean of their marginals. Separate models
+  are `dof-p` with concat; `joint` is no baseline of the paper: it is their measure.
 
 **Checked**. tests/diffusion/test_factorise.py (f and h), tests/probes/test_dof.py (Q's gradient reaches networks and
-weights; the divisor; eta = 0 clones and eta > 0 takes the better mode; total variations), tests/contract.
+weights; the divisor; eta = 0 clones and eta > 0 takes the better mode; total variations; pooled), tests/contract.
 """
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
 
-from jaxomarl.base import Algorithm, Dataset, Environment, Spec, Stage, System, refuse
-from jaxomarl.config import config, flag, static
-from jaxomarl.diffusion.factorise import ALONE, DATA, NOISE, composed, factorisation
-from jaxomarl.diffusion.samplers import ddpm
-from jaxomarl.networks.denoisers import plain_mlp
-from jaxomarl.networks.mlp import Network
-from jaxomarl.stages import diffusion_team
-from jaxomarl.stages.diffusion_policy import Diffuser
-from jaxomarl.stages.diffusion_team import SCHEDULES, learner
-from jaxomarl.stages.generator import Team, separate, shared
+from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, System, refuse
+from jaxomarl.config import config, static, traced
+from jaxomarl.data.dataset import sample_transitions
+from jaxomarl.diffusion.factorise import DATA, NOISE, check_execution
+from jaxomarl.diffusion.losses import eps_loss
+from jaxomarl.diffusion.parameterise import noised
+from jaxomarl.diffusion.schedules import BY_LEVELS, check_by_levels
+from jaxomarl.losses.candidates import pick
+from jaxomarl.losses.td import continues
+from jaxomarl.losses.weighting import normalised_value
+from jaxomarl.networks.critics import twin
+from jaxomarl.networks.inputs import flat, observed, stated
+from jaxomarl.networks.mlp import Network, mish
+from jaxomarl.optim import Params, clipped_adam, create
+from jaxomarl.policies.diffusion import clean, several
+from jaxomarl.policies.team import Team, factorised, finished, independent, sample_team, times_and_noise
+from jaxomarl.stages import decentralised
+from jaxomarl.stages.decentralised import AgentBatch, Learner, Nets, agent_batches, critic_step, policy_step
 
-CHOICES = {
-    "noise_mixer": NOISE,
-    "data_mixer": DATA,
-    "networks": ("separate", "shared"),
-    "execution": ("decentralised", "central"),
-}
+CHOICES = {"critic": ("joint", "own"), "schedule": tuple(BY_LEVELS), "acting": ("online", "target")}
 
 
 @config
-class Config(diffusion_team.Config):
+class Base(decentralised.Diffusion, decentralised.Config):
+    """Settings of teams with diffusion policies; the defaults are DoF-Policy's."""
+
+    reward: str = static(default="team")
+    """team: the team's. own: each agent's, for own critics alone."""
+    critic: str = static(default="joint")
+    """joint: Q(state, all actions). own: Q_i(o_i, a_i) for each agent."""
+    gamma: float = traced(default=0.99, within="[0, 1]")
+    eta: float = traced(default=0.5, within="[0, inf)")
+    """Weight of the normalised value in the policies' loss; 0 clones the behaviour."""
+    levels: int = static(default=10)
+    """K: steps of the sampler, and noise levels that are trained."""
+    schedule: str = static(default="vp")
+    """vp: Diffusion-QL's. cosine: squared cosine. linear: betas 1e-4 .. 0.02, for about 1000 levels."""
+    candidates: int = static(default=1)
+    """Actions drawn, of which the one with the largest own value is played; one is a sample of the policy."""
+    acting: str = static(default="online")
+    """Which networks play: online, or target."""
+    polyak: float = traced(default=0.005, within="(0, 1]")
+
+
+@config
+class Config(Base):
     """DoF-Policy's settings."""
 
     noise_mixer: str = static(default="wconcat")
@@ -72,44 +104,154 @@ class Config(diffusion_team.Config):
     """decentralised: mixers that need other agents are refused. central: they are let through."""
 
 
-def team(spec: Spec, cfg: Any) -> Team:
-    """The factorised team. Only f, h, `networks`, width, levels and schedule are read: a density needs no more."""
-    n, width, mask = spec.agents, spec.act_width, jnp.asarray(spec.act_mask)
-    net = lambda told: plain_mlp(width, told, (cfg.policy_width,) * 3)
-    parts = shared(net, spec.obs_width, n) if cfg.networks == "shared" else separate(net(spec.obs_width), n)
-    f = factorisation(cfg.noise_mixer, n, width, width + 1 + spec.obs_width)
-    h = factorisation(cfg.data_mixer, n, width, spec.obs_width)
+@config
+class IndependentConfig(Base):
+    """Independent Diffusion's settings."""
 
-    def init(key):
-        k_parts, k_noise, k_data = jax.random.split(key, 3)
-        return {"parts": parts.init(k_parts), "noise": f.init(k_noise), "data": h.init(k_data)}
-
-    def diffuser(executed: bool) -> Diffuser:
-        noise = Network(init, composed(parts.apply, f, mask, executed))
-        return Diffuser(noise, SCHEDULES[cfg.schedule](cfg.levels), ddpm, cfg.levels)
-
-    mix = None if cfg.data_mixer == "concat" else lambda params, x, obs: h.train(params["data"], x, obs)
-    return Team(init, diffuser(False), diffuser(True), mix, not (f.decentralised and h.decentralised))
+    model: str = static(default="separate")
+    """pooled: one network on all agents' rows, the paper's baseline. separate: one each. joint: one of all actions."""
+    critic: str = static(default="own")
 
 
-def policy(spec: Spec, cfg: Any) -> Algorithm:
-    """The algorithm."""
-    return learner(spec, cfg, team(spec, cfg))
+class Variant(NamedTuple):
+    """One row of the table above."""
+
+    name: str
+    config: type[Base]
+    team: Callable[..., Team]  # (spec, cfg) -> Team
+    choices: dict[str, tuple[str, ...]]
 
 
-def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
-    """Raise JaxomarlError for settings, tasks or data that it cannot train on."""
-    diffusion_team.check(spec, cfg, data, CHOICES)
-    for field, kinds in (("noise_mixer", NOISE), ("data_mixer", DATA)):
-        alone = [kind for kind in kinds if kind in ALONE]
-        if cfg.execution == "decentralised" and getattr(cfg, field) not in alone:
-            way = "It needs the other agents at every step: take one of these, or --cfg.execution central."
-            raise refuse(flag(field), f"one of {', '.join(alone)} for decentralised agents", getattr(cfg, field), way)
+def fitting_loss(
+    team: Team,
+    params: Params,
+    action: Float[Array, "B N A"],
+    obs: Float[Array, "B N O"],
+    mask: Float[Array, "N A"],
+    t: Float[Array, " B"],
+    z: Float[Array, "B N A"],
+) -> tuple[Float[Array, ""], dict[str, Array]]:
+    """Line 5 without the value, and its terms: the second where there is an h.
+
+    x0 is what the chain's last step makes of the row's own action, noised to the level of that step: h is applied to
+    such. Whole samples belong to no row, and to regress on them would shrink h to the conditional mean.
+    """
+    schedule, columns = team.trained.schedule, mask.sum()
+    eps = lambda x, t: team.trained.net.apply(params, x, t, obs)
+    loss = eps_loss(eps, schedule, action, t, z, mask) / columns
+    if team.mix is None:
+        return loss, {"denoising_loss": loss}
+    last = jnp.asarray(1.0 / team.trained.levels)
+    x0 = clean(team.trained, params, obs, mask)(noised(schedule, action, last, z * mask), last)
+    error = mask * team.mix(params, jax.lax.stop_gradient(x0), obs) - action
+    mixed = jnp.mean(jnp.sum(error**2, axis=(-1, -2))) / columns
+    return loss + mixed, {"denoising_loss": loss, "mixer_loss": mixed}
 
 
-def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+def critic_batches(spec: Spec, cfg: Base, past: Past, batch: Batch) -> tuple[AgentBatch, AgentBatch]:
+    """What each critic is told of a batch, and the axes over which to vmap them: one critic, or N."""
+    own, axes = agent_batches(spec, cfg, past, batch)
+    if cfg.critic == "own":
+        return own, axes
+    see = lambda state: stated(cfg)(past, state)[:, None]
+    joint = AgentBatch(
+        see(batch.state),
+        flat(own.action)[:, None],
+        batch.team_reward[:, None],
+        see(batch.next_state),
+        continues(batch, cfg.time_limit),
+        own.mask.reshape(1, -1),
+    )
+    return joint, axes
+
+
+def policy(spec: Spec, cfg: Base, team: Team) -> Algorithm:
+    """The algorithm: N agents, and C = 1 joint critic or C = N own ones."""
+    see, mask, joint = observed(spec, cfg), jnp.asarray(spec.act_mask), cfg.critic == "joint"
+    count = 1 if joint else spec.agents
+    cond, width = (spec.state_dim, mask.size) if joint else (spec.obs_width, spec.act_width)
+    q = twin(cond, width, (cfg.critic_width,) * 3, activation=mish)
+    actor = Network(team.init, team.trained.net.apply)
+    nets = Nets(actor, q, clipped_adam(cfg.policy_lr, cfg.clip), clipped_adam(cfg.critic_lr, cfg.clip))
+    split = lambda action: action.reshape(len(action), count, -1)  # [B, N, A] -> [B, C, D]
+
+    def init(key: Key[Array, ""], past: Past, data: Dataset) -> Learner:
+        k_actor, k_q = jax.random.split(key)
+        one = lambda k: create(nets.tx_q, q.init(k), target=True)
+        actor = create(nets.tx_actor, team.init(k_actor), target=True)
+        return Learner(actor, jax.vmap(one)(jax.random.split(k_q, count)))
+
+    def batch(key: Key[Array, ""], state: Learner, data: Dataset) -> Batch:
+        return sample_transitions(key, data, cfg.policy_batch)
+
+    def update(key: Key[Array, ""], state: Learner, past: Past, batch: Batch) -> tuple[Learner, dict]:  # line 1
+        k_after, k_noise, k_play = jax.random.split(key, 3)
+
+        # --- critics ---
+        told, axes = critic_batches(spec, cfg, past, batch)
+        after = split(sample_team(team, k_after, state.actor.target, see(past, batch.next_obs), mask))  # line 2
+
+        def fit_critic(critic, told, after):  # line 3
+            stepped, metrics = critic_step(cfg, nets, Learner(state.actor, critic), told, after)
+            return stepped.critic, metrics
+
+        critic, judged = jax.vmap(fit_critic, in_axes=(0, axes, 1))(state.critic, told, after)
+
+        # --- policies ---
+        obs, action = see(past, batch.obs), batch.action * mask
+        t, z = times_and_noise(k_noise, cfg.levels, mask, len(action))
+
+        def loss(params):
+            fit, metrics = fitting_loss(team, params, action, obs, mask, t, z)
+            played = split(sample_team(team, k_play, params, obs, mask))  # line 4
+            value = jax.vmap(q.apply, in_axes=(0, 1, 1))(critic.params, told.obs, played)[:, 0]  # [C, B]
+            climb = jax.vmap(lambda v: normalised_value(v, cfg.eta, v))(value).mean()
+            return fit + climb, {**metrics, "q_played": value.mean()}
+
+        state, metrics = policy_step(cfg, nets, Learner(state.actor, critic), loss)  # lines 5 and 6
+        return state, jax.tree.map(jnp.mean, judged) | metrics
+
+    def act(key, state, past, memory, observation):  # line 7
+        params = state.actor.target if cfg.acting == "target" else state.actor.params
+        obs = see(past, observation.obs)
+        wide, x = several(team.played, key, params, obs, mask, cfg.candidates)
+        action = finished(team, params, x, wide, mask)
+        if cfg.candidates == 1:
+            return action[0], memory
+        value = jax.vmap(q.apply, in_axes=(0, 1, 1), out_axes=2)(state.critic.target, wide, action).min(axis=0)
+        if team.centralised:  # a joint action is one draw: it is taken whole
+            value = jnp.broadcast_to(value.mean(axis=1, keepdims=True), value.shape)
+        return pick(action, value), memory
+
+    return Algorithm(init, batch, update, act, centralised=team.centralised)
+
+
+def check(spec: Spec, cfg: Base, data: Dataset | None, variant: Variant) -> None:
+    """Raise JaxomarlError for settings, tasks or data that a team cannot learn on."""
+    decentralised.check(spec, cfg, data, {**decentralised.CHOICES, **CHOICES, **variant.choices})
+    check_by_levels(cfg.schedule, cfg.levels)
+    if cfg.critic == "joint" and cfg.reward != "team":
+        way = "A joint critic has one value: take --cfg.reward team, or --cfg.critic own."
+        raise refuse("--cfg.reward", "team", cfg.reward, way)
+    if cfg.critic == "joint" and cfg.candidates > 1:
+        way = "No agent sees the joint critic's state or the others' candidates: take 1, or --cfg.critic own."
+        raise refuse("--cfg.candidates", "1 with a joint critic", cfg.candidates, way)
+    if isinstance(cfg, Config):
+        check_execution(cfg.execution, cfg.noise_mixer, cfg.data_mixer)
+
+
+def pipeline(spec: Spec, cfg: Base, env: Environment | None, variant: Variant) -> tuple[Stage, ...]:
     """One stage."""
-    return (Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="dof-p"),)
+    final = policy(spec, cfg, variant.team(spec, cfg))
+    return (Stage("policy", final, cfg.policy_steps, cfg.chunk, cfg.every, owner=variant.name),)
 
 
-DOF_P = System(Config, check, lambda spec, cfg, data: data, pipeline)
+def system(variant: Variant) -> System:
+    """The registry row of a variant."""
+    checked, stages = partial(check, variant=variant), partial(pipeline, variant=variant)
+    return System(variant.config, checked, lambda spec, cfg, data: data, stages)
+
+
+CENTRAL = {"networks": ("separate", "shared"), "execution": ("decentralised", "central")}
+DOF_P = Variant("dof-p", Config, factorised, {"noise_mixer": NOISE, "data_mixer": DATA, **CENTRAL})
+IND_DIFFUSION = Variant("ind-diffusion", IndependentConfig, independent, {"model": ("pooled", "separate", "joint")})

@@ -6,7 +6,7 @@ Algorithm 1 (its equations 1 and 3-5).
 **Pseudo-code**. Beside Algorithm 1's line numbers, for every agent j, on its own observation, action and reward:
 
     2-4   a trajectory starts 1 + #{thresholds <= its return} times                `prepare`
-    7     a batch of transitions                                                   stage "policy", `batch`
+    7     a batch of transitions                                  stage "policy" (stages/decentralised.py, `batch`)
     8     a' ~ pibar(o'), a_m uniform; each Q^k: step down mean (Q^k(o, a) - r - gamma (1 - d) min_k Qbar^k(o', a'))^2
               + penalty mean [ log mean_m exp(Q^k(o, a_m) - log p) - Q^k(o, a) ]
     9     a^0 ~ pi(o); theta: step down mean |eps(alpha_t a + sigma_t z, o, t) - z|^2
@@ -49,7 +49,7 @@ from jaxomarl.losses.weighting import normalised_value
 from jaxomarl.networks.denoisers import plain_mlp, residual_unet
 from jaxomarl.networks.mlp import Network, mish
 from jaxomarl.stages import decentralised
-from jaxomarl.stages.decentralised import Case, Learner, critic_step, networks, policy_step, proposals
+from jaxomarl.stages.decentralised import AgentBatch, Learner, critic_step, networks, policy_step, proposals
 
 CHOICES = {
     **decentralised.CHOICES,
@@ -63,10 +63,10 @@ CHOICES = {
 class Config(decentralised.Conservative):
     """DOM2's settings; the defaults are for the particle tasks."""
 
-    policy_width: int = static(default=512)
+    policy_width: int = static(default=512, scaled="width")
     """Of the noise network's widest blocks, or of the perceptron's two hidden layers."""
     policy_lr: float = traced(default=5e-3, within="(0, inf)")
-    critic_width: int = static(default=256)
+    critic_width: int = static(default=256, scaled="width")
     critic_lr: float = traced(default=3e-4, within="(0, inf)")
     eta: float = traced(default=2.5, within="[0, inf)")
     """Weight of the normalised value in the policy's loss."""
@@ -91,7 +91,7 @@ class Config(decentralised.Conservative):
     """Which networks play: online, or target."""
 
 
-def noise_network(spec: Spec, cfg: Any) -> Network:
+def noise_network(spec: Spec, cfg: Config) -> Network:
     """The noise prediction `apply(params, x, t, obs, dropout)`."""
     if cfg.network == "mlp":
         return plain_mlp(spec.act_width, spec.obs_width, (cfg.policy_width,) * 2)
@@ -99,7 +99,7 @@ def noise_network(spec: Spec, cfg: Any) -> Network:
 
 
 def sample(
-    cfg: Any, net: Network, key: Key[Array, ""], params: Any, obs: Float[Array, "*B O"], mask: Float[Array, " A"]
+    cfg: Config, net: Network, key: Key[Array, ""], params: Any, obs: Float[Array, "*B O"], mask: Float[Array, " A"]
 ) -> Float[Array, "*B A"]:
     """An action in the box for each observation, by N deterministic steps from noise; differentiable."""
     schedule = vp_dom2(cfg.levels, cfg.schedule == "printed")
@@ -110,34 +110,40 @@ def sample(
 
 
 def denoising_loss(
-    cfg: Any, net: Network, params: Any, case: Case, t: Float[Array, " B"], z: Float[Array, "B A"], dropout: Any
+    cfg: Config,
+    net: Network,
+    params: Any,
+    batch: AgentBatch,
+    t: Float[Array, " B"],
+    z: Float[Array, "B A"],
+    dropout: Any,
 ) -> Float[Array, ""]:
     """Mean over the batch of |eps(alpha_t a + sigma_t z, o, t) - z|^2 over real columns."""
     schedule = vp_dom2(cfg.levels, cfg.schedule == "printed")
-    eps = lambda x, t: net.apply(params, x, t, case.obs, dropout)
-    return eps_loss(eps, schedule, case.action, t, z, case.mask)
+    eps = lambda x, t: net.apply(params, x, t, batch.obs, dropout)
+    return eps_loss(eps, schedule, batch.action, t, z, batch.mask)
 
 
-def policy(spec: Spec, cfg: Any) -> Algorithm:
+def policy(spec: Spec, cfg: Config) -> Algorithm:
     """The algorithm."""
     net = noise_network(spec, cfg)
     nets = networks(spec, cfg, net, activation=mish)
 
-    def step(key: Key[Array, ""], state: Learner, case: Case) -> tuple[Learner, dict[str, Array]]:
+    def step(key: Key[Array, ""], state: Learner, batch: AgentBatch) -> tuple[Learner, dict[str, Array]]:
         k_after, k_penalty, k_t, k_z, k_drop, k_play = jax.random.split(key, 6)
-        after = sample(cfg, net, k_after, state.actor.target, case.next_obs, case.mask)
-        state, judged = critic_step(cfg, nets, state, case, after, proposals(k_penalty, cfg, case))  # line 8
-        t = jax.random.randint(k_t, case.reward.shape, 1, cfg.levels + 1) / cfg.levels
-        z = jax.random.normal(k_z, case.action.shape)
+        after = sample(cfg, net, k_after, state.actor.target, batch.next_obs, batch.mask)
+        state, judged = critic_step(cfg, nets, state, batch, after, proposals(k_penalty, cfg, batch))  # line 8
+        t = jax.random.randint(k_t, batch.reward.shape, 1, cfg.levels + 1) / cfg.levels
+        z = jax.random.normal(k_z, batch.action.shape)
 
         def loss(params):  # line 9
             total, metrics = jnp.zeros(()), {}
             if cfg.denoising:
-                total = denoising_loss(cfg, net, params, case, t, z, k_drop)
+                total = denoising_loss(cfg, net, params, batch, t, z, k_drop)
                 metrics["denoising_loss"] = total
             if cfg.improvement:
-                played = sample(cfg, net, k_play, params, case.obs, case.mask)
-                q, q_data = (nets.q.apply(state.critic.params, case.obs, a)[0] for a in (played, case.action))
+                played = sample(cfg, net, k_play, params, batch.obs, batch.mask)
+                q, q_data = (nets.q.apply(state.critic.params, batch.obs, a)[0] for a in (played, batch.action))
                 total = total + normalised_value(q, cfg.eta, q_data)
                 metrics["q_played"] = q.mean()
             return total, metrics
@@ -164,7 +170,7 @@ def bounds(thresholds: str) -> tuple[float, ...]:
     return found
 
 
-def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings, tasks or data that it cannot train on."""
     decentralised.check(spec, cfg, data, CHOICES)
     if not (cfg.improvement or cfg.denoising):
@@ -180,12 +186,12 @@ def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
             raise refuse("--cfg.thresholds", f"returns of at most {returns.max():.4g}", max(wanted), way)
 
 
-def prepare(spec: Spec, cfg: Any, data: Dataset) -> Dataset:
+def prepare(spec: Spec, cfg: Config, data: Dataset) -> Dataset:
     """Lines 2-4: the data with their starts as a multiset."""
-    return reweighted(data, bounds(cfg.thresholds))
+    return reweighted(data, bounds(cfg.thresholds))  # lines 2-4
 
 
-def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """One stage."""
     return (Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="dom2"),)
 

@@ -26,8 +26,6 @@ is not printed for many agents. What else those tables do not print (gamma, batc
 and the better mode), tests/contract.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
@@ -40,15 +38,15 @@ from jaxomarl.diffusion.samplers import ddpm, dpm_solver
 from jaxomarl.diffusion.schedules import vp
 from jaxomarl.losses.weighting import normalised_value
 from jaxomarl.networks.mlp import mish
-from jaxomarl.stages import decentralised, diffusion_policy
-from jaxomarl.stages.decentralised import Case, Learner, critic_step, networks, policy_step
-from jaxomarl.stages.diffusion_policy import Diffuser, noise, noise_network, player, sample
+from jaxomarl.policies.diffusion import Diffuser, noise_network, player, sample, times_and_noise
+from jaxomarl.stages import decentralised
+from jaxomarl.stages.decentralised import AgentBatch, Learner, critic_step, networks, policy_step
 
 SAMPLERS = {"dpm": dpm_solver, "ddpm": ddpm}
 
 
 @config
-class Config(diffusion_policy.Config, decentralised.Config):
+class Config(decentralised.Diffusion, decentralised.Config):
     """MA-EDP's settings."""
 
     eta: float = traced(default=2.0, within="[0, inf)")
@@ -67,24 +65,25 @@ def one_step(
     return mask * jnp.clip(x0_from_eps(schedule, x, t, e), -1.0, 1.0)
 
 
-def policy(spec: Spec, cfg: Any) -> Algorithm:
+def policy(spec: Spec, cfg: Config) -> Algorithm:
     """The algorithm."""
     diffuser = Diffuser(noise_network(spec, cfg.policy_width), vp(), SAMPLERS[cfg.sampler], cfg.levels)
     nets = networks(spec, cfg, diffuser.net, activation=mish)
 
-    def step(key: Key[Array, ""], state: Learner, case: Case) -> tuple[Learner, dict[str, Array]]:
+    # line 1, for one agent
+    def step(key: Key[Array, ""], state: Learner, batch: AgentBatch) -> tuple[Learner, dict[str, Array]]:
         k_after, k_noise = jax.random.split(key)
-        after = sample(diffuser, k_after, state.actor.target, case.next_obs, case.mask)  # line 2
-        state, judged = critic_step(cfg, nets, state, case, after)  # line 3
-        t, z = noise(k_noise, case)
+        after = sample(diffuser, k_after, state.actor.target, batch.next_obs, batch.mask)  # line 2
+        state, judged = critic_step(cfg, nets, state, batch, after)  # line 3
+        t, z = times_and_noise(k_noise, batch)
 
-        x = noised(diffuser.schedule, case.action, t, z)
+        x = noised(diffuser.schedule, batch.action, t, z)
 
         def loss(params):  # lines 4-6
-            e = diffuser.net.apply(params, x, t, case.obs)
-            clone = eps_loss(lambda *_: e, diffuser.schedule, case.action, t, z, case.mask)
-            ahat = one_step(diffuser.schedule, x, t, e, case.mask)
-            q = jnp.where(t <= cfg.t_max, nets.q.apply(state.critic.params, case.obs, ahat)[0], 0.0)
+            e = diffuser.net.apply(params, x, t, batch.obs)
+            clone = eps_loss(lambda *_: e, diffuser.schedule, batch.action, t, z, batch.mask)
+            ahat = one_step(diffuser.schedule, x, t, e, batch.mask)
+            q = jnp.where(t <= cfg.t_max, nets.q.apply(state.critic.params, batch.obs, ahat)[0], 0.0)
             return clone + normalised_value(q, cfg.eta, q), {"denoising_loss": clone, "q_played": q.mean()}
 
         state, metrics = policy_step(cfg, nets, state, loss)  # lines 6 and 7
@@ -93,12 +92,12 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
     return decentralised.learner(spec, cfg, nets, step, player(diffuser, nets.q, cfg.candidates))  # line 8
 
 
-def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings, tasks or data that it cannot train on."""
     decentralised.check(spec, cfg, data, {**decentralised.CHOICES, "sampler": tuple(SAMPLERS)})
 
 
-def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """One stage."""
     return (Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="edp"),)
 

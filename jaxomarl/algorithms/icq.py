@@ -29,7 +29,7 @@ written apart, the better of two modes), tests/contract.
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,10 +40,10 @@ from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, St
 from jaxomarl.config import config, traced
 from jaxomarl.losses.weighting import importance
 from jaxomarl.networks.critics import value
+from jaxomarl.networks.inputs import observed
 from jaxomarl.optim import Net, create, descend, polyak
-from jaxomarl.stages import decentralised, gaussian_policy
-from jaxomarl.stages.decentralised import Case, critic_step, networks
-from jaxomarl.stages.inputs import observed
+from jaxomarl.stages import clone, decentralised
+from jaxomarl.stages.decentralised import AgentBatch, critic_step, networks
 
 VALUES = (
     "critic_steps", "critic_batch", "critic_width", "critic_lr", "clip", "polyak", "gamma", "target_temperature",
@@ -52,7 +52,7 @@ VALUES = (
 
 
 @config
-class Config(gaussian_policy.InSample):
+class Config(decentralised.InSample):
     """MA-ICQ's settings."""
 
     temperature: float = traced(default=1.0, within="(0, inf)")
@@ -68,7 +68,7 @@ class Valued(NamedTuple):
     v: Net
 
 
-def values(spec: Spec, cfg: Any) -> Algorithm:
+def values(spec: Spec, cfg: Config) -> Algorithm:
     """The values' stage: lines 1 to 5."""
     nets, net = networks(spec, cfg), value(spec.obs_width, (cfg.critic_width,) * 2)
 
@@ -76,12 +76,13 @@ def values(spec: Spec, cfg: Any) -> Algorithm:
         k_q, k_v = jax.random.split(key)
         return Valued(create(nets.tx_q, nets.q.init(k_q), target=True), create(nets.tx_q, net.init(k_v)))
 
-    def step(key: Key[Array, ""], state: Valued, case: Case, then: Float[Array, "B A"]) -> tuple[Valued, dict]:
+    # line 1, for one agent
+    def step(key: Key[Array, ""], state: Valued, batch: AgentBatch, then: Float[Array, "B A"]) -> tuple[Valued, dict]:
         judge = lambda obs, action: nets.q.apply(state.critic.target, obs, action).min(axis=0)
-        rho = importance(judge(case.next_obs, then), cfg.target_temperature, jnp.sign(case.go_on))  # line 2
-        moved, metrics = critic_step(cfg, nets, state, case._replace(go_on=rho * case.go_on), then)  # line 3
-        q = judge(case.obs, case.action)
-        v_loss, grads = jax.value_and_grad(lambda p: jnp.mean((net.apply(p, case.obs) - q) ** 2))(state.v.params)
+        rho = importance(judge(batch.next_obs, then), cfg.target_temperature, jnp.sign(batch.go_on))  # line 2
+        moved, metrics = critic_step(cfg, nets, state, batch._replace(go_on=rho * batch.go_on), then)  # line 3
+        q = judge(batch.obs, batch.action)
+        v_loss, grads = jax.value_and_grad(lambda p: jnp.mean((net.apply(p, batch.obs) - q) ** 2))(state.v.params)
         metrics |= {"v_loss": v_loss, "largest_rho": rho.max()}
         return Valued(polyak(moved.critic, cfg.polyak), descend(nets.tx_q, state.v, grads)), metrics  # lines 4 and 5
 
@@ -91,7 +92,7 @@ def values(spec: Spec, cfg: Any) -> Algorithm:
     return decentralised.apart(spec, cfg, fresh, step, None, beside, cfg.critic_batch)
 
 
-def policy(spec: Spec, cfg: Any) -> Algorithm:
+def policy(spec: Spec, cfg: Config) -> Algorithm:
     """The policies' stage: lines 6 to 8."""
     q, v, see = networks(spec, cfg).q, value(spec.obs_width, (cfg.critic_width,) * 2), observed(spec, cfg)
 
@@ -102,10 +103,10 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
         each = jax.vmap(ahead, in_axes=(0, 1, 1), out_axes=1)
         return importance(each(past["values"], see(past, batch.obs), batch.action * spec.act_mask), cfg.temperature)
 
-    return gaussian_policy.fitted(spec, cfg, weigh)  # line 8
+    return clone.gaussian(spec, cfg, weigh)  # line 8
 
 
-def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings, tasks or data that it cannot train on."""
     decentralised.check(spec, cfg, data, decentralised.CHOICES)
     if data is not None and not len(prepare(spec, cfg, data).starts):
@@ -113,7 +114,7 @@ def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
         raise refuse("--data", "a transition with a next action", 0, way)
 
 
-def prepare(spec: Spec, cfg: Any, data: Dataset) -> Dataset:
+def prepare(spec: Spec, cfg: Config, data: Dataset) -> Dataset:
     """Without the transitions that go on after the last action, unless a time limit ends an episode."""
     if cfg.time_limit == "terminal":
         return data
@@ -121,7 +122,7 @@ def prepare(spec: Spec, cfg: Any, data: Dataset) -> Dataset:
     return dataclasses.replace(data, starts=jnp.asarray(starts[(last[starts] == 0) | (done[starts] > 0)]))
 
 
-def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """Values -> policies."""
     return (
         Stage("values", values(spec, cfg), cfg.critic_steps, cfg.chunk, cfg.every, VALUES, owner="icq"),

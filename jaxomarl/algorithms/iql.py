@@ -19,7 +19,7 @@ advantage is the team's; an IQL of each agent's own is another system.
 prefers the better mode), tests/contract.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,10 +31,10 @@ from jaxomarl.data.dataset import check_transitions, sample_transitions
 from jaxomarl.losses.td import TIME_LIMITS
 from jaxomarl.networks.actors import actor
 from jaxomarl.networks.agents import separate
-from jaxomarl.optim import Net, create, descend
+from jaxomarl.networks.inputs import flat, observed
+from jaxomarl.optim import OPTIMISERS, create, descend
 from jaxomarl.stages import clone, critic
-from jaxomarl.stages.extraction import OPTIMISERS, optimiser
-from jaxomarl.stages.inputs import flat, observed
+from jaxomarl.stages.clone import Policies, policy_optimiser
 
 FIELDS = (
     "policy_steps", "policy_batch", "policy_width", "policy_lr", "policy_anneal", "policy_optimiser", "execution",
@@ -50,16 +50,11 @@ class Config(critic.Config, clone.Config):
     policy_optimiser: str = static(default="adam")
 
 
-class Weighted(NamedTuple):
-    """The policies; parameters lead with N where they are separate."""
-
-    actor: Net
-
-
-def policy(spec: Spec, cfg: Any, joint: critic.Critic) -> Algorithm:
+def policy(spec: Spec, cfg: Config, joint: critic.Critic) -> Algorithm:
     """The policies' stage."""
     n, a, hidden = spec.agents, spec.act_width, (cfg.policy_width,) * 2
-    tx, mask = optimiser(cfg), jnp.asarray(spec.act_mask)
+    tx = policy_optimiser(cfg)
+    mask = jnp.asarray(spec.act_mask)
     own = separate(actor(spec.obs_width, hidden, a), n)
     whole = actor(n * spec.obs_width, hidden, n * a)
     together = cfg.execution == "joint"
@@ -70,23 +65,24 @@ def policy(spec: Spec, cfg: Any, joint: critic.Critic) -> Algorithm:
             return mask * whole.apply(params, flat(seen)).reshape(*obs.shape[:-1], a)
         return mask * own.apply(params, seen)
 
-    def init(key: Key[Array, ""], past: Past, data: Dataset) -> Weighted:
-        return Weighted(create(tx, (whole if together else own).init(key)))
+    def init(key: Key[Array, ""], past: Past, data: Dataset) -> Policies:
+        return Policies(create(tx, (whole if together else own).init(key)))
 
     def batch(key: Key[Array, ""], state: State, data: Dataset) -> Batch:
         return sample_transitions(key, data, cfg.policy_batch)
 
-    def update(key: Key[Array, ""], state: Weighted, past: Past, batch: Batch) -> tuple[Weighted, dict]:
+    # line 2
+    def update(key: Key[Array, ""], state: Policies, past: Past, batch: Batch) -> tuple[Policies, dict]:
         u = joint.advantage(past, batch.obs, batch.state, batch.action * mask)
         w = jnp.minimum(jnp.exp(cfg.temperature * u), 100.0)  # line 3
 
-        def loss(params):
+        def loss(params):  # line 4
             error = mask * (play(params, past, batch.obs) - batch.action)
             return jnp.mean(w * jnp.sum(error**2, axis=(1, 2)))
 
         value, grads = jax.value_and_grad(loss)(state.actor.params)
         metrics = {"policy_loss": value, "weight": w.mean(), "capped": jnp.mean(w >= 100.0)}
-        return Weighted(descend(tx, state.actor, grads)), metrics
+        return Policies(descend(tx, state.actor, grads)), metrics
 
     def act(key, state, past, memory, observation):
         return play(state.actor.params, past, observation.obs), memory
@@ -94,7 +90,7 @@ def policy(spec: Spec, cfg: Any, joint: critic.Critic) -> Algorithm:
     return Algorithm(init, batch, update, act, centralised=together)
 
 
-def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings or tasks that it cannot train on."""
     if spec.discrete:
         raise refuse("--task", "continuous actions", "a discrete task", "These policies regress real actions.")
@@ -103,7 +99,7 @@ def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
     check_transitions(data)
 
 
-def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """Critic -> policy."""
     joint = critic.iql(spec, cfg)
     fields = (*critic.FIELDS, *FIELDS)

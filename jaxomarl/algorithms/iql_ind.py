@@ -20,8 +20,6 @@ The policies are extracted after the critics and not beside them, which changes 
 tests/contract.
 """
 
-from typing import Any
-
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -39,13 +37,13 @@ class Config(decentralised.Base):
     """z-score observations inside the networks."""
     gamma: float = traced(default=0.99, within="[0, 1]")
     chunk: int = static(default=1000)
-    policy_steps: int = static(default=100_000)
+    policy_steps: int = static(default=100_000, scaled="steps")
     policy_batch: int = static(default=512)
-    policy_width: int = static(default=256)
+    policy_width: int = static(default=256, scaled="width")
     policy_lr: float = traced(default=3e-4, within="(0, inf)")
-    critic_steps: int = static(default=500_000)
+    critic_steps: int = static(default=500_000, scaled="steps")
     critic_batch: int = static(default=512)
-    critic_width: int = static(default=256)
+    critic_width: int = static(default=256, scaled="width")
     critic_lr: float = traced(default=3e-4, within="(0, inf)")
     critic_polyak: float = traced(default=0.005, within="(0, 1]")
     critic_policy: bool = static(default=False)
@@ -56,7 +54,7 @@ class Config(decentralised.Base):
     """T of the advantage weights."""
 
 
-def policy(spec: Spec, cfg: Any, own: critic.Critic) -> Algorithm:
+def policy(spec: Spec, cfg: Config, own: critic.Critic) -> Algorithm:
     """The policies' stage."""
     net, mask = actor(spec.obs_width, (cfg.policy_width,) * 2, spec.act_width), jnp.asarray(spec.act_mask)
 
@@ -64,20 +62,20 @@ def policy(spec: Spec, cfg: Any, own: critic.Critic) -> Algorithm:
         u = own.advantage(past, batch.obs, batch.state, batch.action * mask)
         return jnp.minimum(jnp.exp(cfg.temperature * u), 100.0)
 
-    def loss(key, params, case, w):  # line 4
-        error = case.mask * (net.apply(params, case.obs) - case.action)
+    def loss(key, params, seen, w):  # line 4
+        error = seen.mask * (net.apply(params, seen.obs) - seen.action)
         return jnp.mean(w * jnp.sum(error**2, axis=-1))
 
     play = lambda key, params, obs, mask: mask * net.apply(params, obs)
     return clone.behaviour(spec, cfg, net, loss, weigh, play)
 
 
-def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings, tasks or data that it cannot train on."""
     decentralised.check(spec, cfg, data, {**decentralised.CHOICES, "reward": ("own",)})
 
 
-def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """Own critics -> policies."""
     own = critic.iql(spec, cfg, own=True)
     fields = (*critic.FIELDS, *(f for f in clone.FIELDS if f not in critic.FIELDS))

@@ -38,11 +38,12 @@ from jaxomarl.config import check_fields, config, static, traced
 from jaxomarl.data.dataset import check_transitions
 from jaxomarl.data.windows import sample_windows
 from jaxomarl.losses.td import TIME_LIMITS
+from jaxomarl.masking import column_mean
 from jaxomarl.networks.agents import identified
 from jaxomarl.networks.critics import twin
+from jaxomarl.networks.inputs import flat, observed, stated
 from jaxomarl.networks.recurrent import Recurrent, recurrent
 from jaxomarl.optim import Net, create, descend, polyak
-from jaxomarl.stages.inputs import flat, observed, stated
 
 CHOICES = {
     "reward": ("own", "team"),
@@ -75,13 +76,13 @@ class Config:
     """Chunks between evaluations and checkpoints."""
     horizon: int = static(default=20)
     """Steps of a window; it is padded where the episode ends."""
-    policy_steps: int = static(default=500_000)
+    policy_steps: int = static(default=500_000, scaled="steps")
     policy_batch: int = static(default=32)
     """Windows."""
-    policy_width: int = static(default=64)
+    policy_width: int = static(default=64, scaled="width")
     """Of the layer before the memory, and of the memory."""
     policy_lr: float = traced(default=3e-4, within="(0, inf)")
-    critic_width: int = static(default=128)
+    critic_width: int = static(default=128, scaled="width")
     """Of two hidden layers."""
     critic_lr: float = traced(default=3e-4, within="(0, inf)")
     polyak: float = traced(default=0.005, within="(0, 1]")
@@ -107,7 +108,7 @@ class Nets(NamedTuple):
     tx_q: optax.GradientTransformation
 
 
-def networks(spec: Spec, cfg: Any) -> Nets:
+def networks(spec: Spec, cfg: Config) -> Nets:
     """One policy and two critics, told which agent is meant."""
     n = spec.agents
     actor = recurrent(spec.obs_width + n, cfg.policy_width, spec.act_width)
@@ -138,7 +139,7 @@ def average(x: Float[Array, "... B H N"], weight: Float[Array, "B H N"]) -> Floa
     return jnp.sum(x * weight, axis=(-3, -2, -1)) / jnp.maximum(weight.sum(), 1.0)
 
 
-def policy(spec: Spec, cfg: Any) -> Algorithm:
+def policy(spec: Spec, cfg: Config) -> Algorithm:
     """The algorithm."""
     nets, see, state_of, mask = networks(spec, cfg), observed(spec, cfg), stated(cfg), jnp.asarray(spec.act_mask)
     weights = (cfg.alpha, 1.0) if cfg.coefficient_on == "value" else (1.0, cfg.alpha)
@@ -151,10 +152,11 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
     def batch(key: Key[Array, ""], state: State, data: Dataset) -> Window:
         return sample_windows(key, data, cfg.policy_batch, cfg.horizon)._replace(extra={})
 
+    # line 1
     def update(key: Key[Array, ""], state: Learner, past: Past, batch: Window) -> tuple[Learner, dict]:
         obs, seen, count = see(past, batch.obs), state_of(past, batch.state), counts(batch)
         now, done = seen[:, :-1], batch.action[:, :-1] * mask
-        y = targets(spec, cfg, nets, state, obs, seen, batch)
+        y = targets(spec, cfg, nets, state, obs, seen, batch)  # line 3
 
         def critic_loss(params):
             q = nets.q(params, now, done[:, :, None])
@@ -165,13 +167,12 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
         critic = descend(nets.tx_q, state.critic, grads)
 
         def actor_loss(params):
-            a = nets.play(params, obs)[:, :-1]
+            a = nets.play(params, obs)[:, :-1]  # line 2
             rest = done if cfg.others == "data" else jax.lax.stop_gradient(a)
             eye = jnp.eye(spec.agents)[..., None]
             q = nets.q(critic.params, now, jnp.where(eye > 0, a[:, :, None], rest[:, :, None])).min(axis=0)  # line 5
             scale = jax.lax.stop_gradient(average(jnp.abs(q), count)) + 1e-8
-            each = lambda x: jnp.sum(mask * jnp.square(x), axis=-1) / mask.sum(axis=-1)
-            clone, effort = average(each(a - done), count), average(each(a), count)
+            clone, effort = (average(column_mean(jnp.square(x), mask), count) for x in (a - done, a))
             loss = weights[1] * clone - weights[0] * average(q, count) / scale + cfg.action_penalty * effort  # line 6
             return loss, {"policy_loss": loss, "q_played": average(q, count), "clone_loss": clone}
 
@@ -189,7 +190,7 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
 
 def targets(
     spec: Spec,
-    cfg: Any,
+    cfg: Config,
     nets: Nets,
     state: Learner,
     obs: Float[Array, "B W N O"],
@@ -197,14 +198,14 @@ def targets(
     batch: Window,
 ) -> Float[Array, "B H N"]:
     """The y of line 3."""
-    after = nets.play(state.actor.target, obs)[:, 1:]
+    after = nets.play(state.actor.target, obs)[:, 1:]  # line 2
     ahead = nets.q(state.critic.target, seen[:, 1:], after[:, :, None]).min(axis=0)
     reward = batch.reward if cfg.reward == "own" else batch.team_reward[..., None]
     ends = jnp.maximum(batch.done, batch.last) if cfg.time_limit == "terminal" else batch.done
     return reward[:, :-1] + cfg.gamma * (1.0 - ends[:, :-1, None]) * ahead
 
 
-def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings, tasks or data that it cannot train on."""
     if spec.discrete:
         raise refuse("--task", "continuous actions", "a discrete task", "Its policy follows dQ/da.")
@@ -212,7 +213,7 @@ def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
     check_transitions(data)
 
 
-def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """One stage."""
     return (Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="maddpg-bc"),)
 

@@ -2,17 +2,21 @@
 
 **Paper**. Zhu et al. 2024, "MADiff: Offline Multi-agent Learning with Diffusion Models", Algorithms 1 and 2.
 
-**Pseudo-code**. Plans as in `dof-t` (stages/planner.py), one shared U-Net for all of them:
+**Pseudo-code**. Plans as in `dof-t`, one shared U-Net for all of them:
 
     1   after its middle, and on every skip, h_i <- h_i + g sum_j attention_ij v_j over agents; g is 0 at the start
-    2   for each gradient step on a batch of windows:                                             stage "planner"
+                                                                         (networks/temporal.py, `AgentAttention`)
+    2   for each gradient step on a batch of windows:                   stage "planner" (stages/planner.py, `update`)
     3       x = alpha_k x^0 + sigma_k z, and known rows as they are: every agent's history and present (madiff-c), or
             one agent's, drawn for each window, with zeros for its team-mates' histories (madiff-d)
+                                                                         (stages/planner.py, `times_and_noise`)
     4       theta: step down 1/2 mean |eps(x, k, y) - z|^2 over rows that are not known
+                                                                         (stages/planner.py, `planning_loss`)
     5       phi: step down 1/2 mean |a_i - D(o_i, o_i')|^2, cross-entropy over available actions where they are discrete
+                                                                         (stages/planner.py, `update`)
     6   act: madiff-c samples one joint plan; madiff-d has each agent sample a joint plan from its own rows, with zeros
         for its team-mates' histories and their other rows sampled too, and keep its own part; then agent i plays
-        D(o_i, its next row)
+        D(o_i, its next row)                                             (policies/plans.py, `ahead` and `actor`)
 
 **Differs**.
 
@@ -21,7 +25,7 @@
   say; its code has one weight for a pair of agents over all rows, and tells them the return too.
 - Without attention (g = 0) the planners are independent, bit for bit.
 - Team-mates' returns are asked for as one's own is, the same number at every step, as in the code, whose settings leave
-  its return to go out; `target_kind` has it, and a quantile of the data's (stages/targets.py).
+  its return to go out; `target_kind` has it, and a quantile of the data's (data/return_targets.py).
 - Rows before an episode repeat its first one, as in the code's settings for robots; its default are zeros.
 - The pass without a condition has none (see `dof-t`); weights are averaged at every update. Gradients are not
   accumulated: a batch is two of the paper's.
@@ -32,38 +36,39 @@ tests/networks/test_temporal.py (attention), tests/contract (decentralised execu
 """
 
 from functools import partial
-from typing import Any
 
 from jaxomarl.base import Dataset, Environment, Spec, Stage, System
 from jaxomarl.config import config
-from jaxomarl.stages import plan_models
-from jaxomarl.stages.inverse_dynamics import inverse
-from jaxomarl.stages.plan_models import shared, unet
+from jaxomarl.networks.agents import shared_plans
+from jaxomarl.networks.inverse_dynamics import inverse
+from jaxomarl.policies.plans import Planner
+from jaxomarl.stages import planner
 from jaxomarl.stages.plan_student import plan_stages
-from jaxomarl.stages.planning import Planner
+from jaxomarl.stages.planner import unet
 
 
 @config
-class Config(plan_models.Config):
+class Config(planner.Config):
     """MADiff's settings: those of planners."""
 
 
-def model(spec: Spec, cfg: Any, each: bool) -> Planner:
+def model(spec: Spec, cfg: Config, each: bool) -> Planner:
     """The planner; `each` agent plans by itself, or all at once."""
     n = spec.agents
-    init, predict = shared(lambda width: unet(cfg, width, agents=n), spec.obs_width, n)
+    # eps of line 4, with the attention of line 1
+    init, predict = shared_plans(lambda width: unet(cfg, width, agents=n), spec.obs_width, n)
     return Planner(init, predict, predict, None, inverse(spec, "shared", cfg.inverse_width), each, centralised=not each)
 
 
-def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings or data that it cannot plan with."""
-    plan_models.check(spec, cfg, data, {})
+    planner.check(spec, cfg, data, {})
 
 
-def pipeline(name: str, each: bool, spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+def pipeline(name: str, each: bool, spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """The planner, and a consistency model behind it where `sampler` asks for one."""
     return plan_stages(name, spec, cfg, model(spec, cfg, each))
 
 
-MADIFF_C = System(Config, check, plan_models.prepare, partial(pipeline, "madiff-c", False))
-MADIFF_D = System(Config, check, plan_models.prepare, partial(pipeline, "madiff-d", True))
+MADIFF_C = System(Config, check, planner.prepare, partial(pipeline, "madiff-c", False))
+MADIFF_D = System(Config, check, planner.prepare, partial(pipeline, "madiff-d", True))

@@ -23,24 +23,25 @@ plain loop; a better return is played when asked for), tests/contract.
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, Int, Key
 
 from jaxomarl.base import Algorithm, Dataset, Environment, Past, Spec, Stage, State, System, Window, refuse
 from jaxomarl.config import check_fields, config, static, traced
-from jaxomarl.data.dataset import check_transitions
+from jaxomarl.data.dataset import check_batch, check_transitions
 from jaxomarl.data.returns import conditioned
 from jaxomarl.data.windows import sample_windows
+from jaxomarl.losses.imitation import action_error
+from jaxomarl.masking import weighted_mean
+from jaxomarl.networks.actors import played
 from jaxomarl.networks.agents import identified
+from jaxomarl.networks.inputs import observed
 from jaxomarl.networks.mlp import Network
 from jaxomarl.networks.transformer import decision_transformer, last_steps
-from jaxomarl.optim import Net, create, descend
-from jaxomarl.stages.inputs import observed
-from jaxomarl.stages.inverse_dynamics import action_error, played
+from jaxomarl.optim import Net, clipped_adam, create, descend
 
 CHOICES = {"reward": ("own", "team")}
 
@@ -67,9 +68,9 @@ class Config:
     """Updates per compiled scan."""
     every: int = static(default=10)
     """Chunks between evaluations and checkpoints."""
-    policy_steps: int = static(default=100_000)
+    policy_steps: int = static(default=100_000, scaled="steps")
     policy_batch: int = static(default=64)
-    policy_width: int = static(default=128)
+    policy_width: int = static(default=128, scaled="width")
     policy_lr: float = traced(default=1e-4, within="(0, inf)")
     clip: float = traced(default=0.25, within="(0, inf)")
     """Largest norm of a gradient."""
@@ -91,16 +92,16 @@ class Memory(NamedTuple):
     step: Int[Array, ""]
 
 
-def network(spec: Spec, cfg: Any) -> Network:
+def network(spec: Spec, cfg: Config) -> Network:
     """The transformer of one agent's rows, who it is appended to what it sees."""
     wide = spec.obs_width + spec.agents
     return decision_transformer(wide, spec.act_width, cfg.policy_width, cfg.layers, cfg.heads, spec.horizon)
 
 
-def policy(spec: Spec, cfg: Any) -> Algorithm:
+def policy(spec: Spec, cfg: Config) -> Algorithm:
     """The algorithm."""
     net, see, mask = network(spec, cfg), observed(spec, cfg), jnp.asarray(spec.act_mask)
-    tx = optax.chain(optax.clip_by_global_norm(cfg.clip), optax.adam(cfg.policy_lr))
+    tx = clipped_adam(cfg.policy_lr, cfg.clip)
     n, rows, last = spec.agents, cfg.context, spec.horizon
 
     def init(key: Key[Array, ""], past: Past, data: Dataset) -> Learner:
@@ -117,6 +118,7 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
         step, valid = (jnp.broadcast_to(x[..., None, :], shape) for x in (step, valid))
         return jnp.swapaxes(net.apply(params, returns, who, action * mask[:, None], step, valid), -2, -3)
 
+    # line 2
     def update(key: Key[Array, ""], state: Learner, past: Past, batch: Window) -> tuple[Learner, dict]:
         whose = lambda x: jnp.swapaxes(x, 1, 2)
         returns, step = whose(batch.extra["returns"]), batch.extra["step"]
@@ -125,12 +127,12 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
         def loss(params):
             out = read(params, past, returns, whose(batch.obs), whose(batch.action), step, batch.valid)
             wrong = action_error(spec, out, batch.action, batch.available)
-            return jnp.sum(weight * wrong) / jnp.maximum(weight.sum(), 1.0)
+            return weighted_mean(wrong, weight)
 
         value, grads = jax.value_and_grad(loss)(state.net.params)  # line 3
         return state._replace(net=descend(tx, state.net, grads)), {"policy_loss": value}
 
-    def act(key, state, past, memory, observation):
+    def act(key, state, past, memory, observation):  # line 4
         newest = lambda old, new: jnp.concatenate([old[:, 1:], new[:, None]], axis=1)
         asked = cfg.target * state.best[jnp.minimum(memory.step, last)]
         returns, obs = newest(memory.returns, asked), newest(memory.obs, observation.obs)
@@ -144,26 +146,24 @@ def policy(spec: Spec, cfg: Any) -> Algorithm:
     return Algorithm(init, batch, update, act, memory)
 
 
-def prepare(spec: Spec, cfg: Any, data: Dataset) -> Dataset:
+def prepare(spec: Spec, cfg: Config, data: Dataset) -> Dataset:
     """The data with returns to go, and the step of each row."""
+    # line 1
     data = conditioned(data, cfg.gamma, "togo", cfg.reward, cfg.return_scale)
     return dataclasses.replace(data, extra={**data.extra, "step": jnp.minimum(data.step, spec.horizon)})
 
 
-def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings or data that it cannot train on."""
     check_fields(cfg, CHOICES)
     check_transitions(data)
     if cfg.policy_width % cfg.heads:
         way = f"Take a multiple of {cfg.heads}, or other --cfg.heads."
         raise refuse("--cfg.policy-width", f"a multiple of the {cfg.heads} heads", cfg.policy_width, way)
-    if data is not None and cfg.policy_batch > data.starts.shape[0]:
-        rows = data.starts.shape[0]
-        way = f"Take {rows}, or --rows."
-        raise refuse("--cfg.policy-batch", f"at most the data's {rows} transitions", cfg.policy_batch, way)
+    check_batch(data, cfg.policy_batch)
 
 
-def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """One stage."""
     return (Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="madt"),)
 

@@ -40,9 +40,9 @@ from jaxomarl.losses.td import TIME_LIMITS, agents_reward, continues
 from jaxomarl.networks.actors import actor, small
 from jaxomarl.networks.agents import separate
 from jaxomarl.networks.critics import twin
+from jaxomarl.networks.inputs import flat
 from jaxomarl.networks.mlp import Network
-from jaxomarl.optim import Net, create, descend, polyak
-from jaxomarl.stages.inputs import flat
+from jaxomarl.optim import Net, clipped_adam, create, descend, polyak
 
 
 @config
@@ -58,7 +58,7 @@ class Config:
     reward_scale: float = traced(default=0.1, within="(0, inf)")
     """Times every reward, so that values are of the order of ten."""
     gamma: float = traced(default=0.95, within="[0, 1]")
-    policy_steps: int = static(default=50_000)
+    policy_steps: int = static(default=50_000, scaled="steps")
     chunk: int = static(default=100)
     """Updates between collections."""
     every: int = static(default=10)
@@ -102,7 +102,7 @@ class Nets(NamedTuple):
     tx: optax.GradientTransformation
 
 
-def networks(spec: Spec, cfg: Any) -> Nets:
+def networks(spec: Spec, cfg: Config) -> Nets:
     """Separate policies and twin critics of N agents."""
     n, hidden, joint = spec.agents, (cfg.width,) * 2, cfg.critic == "joint"
     net = twin(*((spec.state_dim, n * spec.act_width) if joint else (spec.obs_width, spec.act_width)), hidden)
@@ -118,11 +118,11 @@ def networks(spec: Spec, cfg: Any) -> Nets:
         return jax.vmap(one)(params, jnp.arange(n))
 
     init_q = lambda key: jax.vmap(net.init)(jax.random.split(key, n))
-    tx = optax.chain(optax.clip_by_global_norm(cfg.clip), optax.adam(cfg.lr))
+    tx = clipped_adam(cfg.lr, cfg.clip)
     return Nets(separate(actor(spec.obs_width, hidden, spec.act_width), n), q, init_q, tx)
 
 
-def policy(spec: Spec, cfg: Any, env: Environment | None) -> Algorithm:
+def policy(spec: Spec, cfg: Config, env: Environment | None) -> Algorithm:
     """The algorithm; without an environment it can act, but not learn."""
     nets, mask = networks(spec, cfg), jnp.asarray(spec.act_mask)
 
@@ -136,6 +136,7 @@ def policy(spec: Spec, cfg: Any, env: Environment | None) -> Algorithm:
     def batch(key: Key[Array, ""], state: Learner, data: Dataset | None) -> Batch:
         return replay.sample(key, state.replay, spec, cfg.batch)
 
+    # line 3
     def update(key: Key[Array, ""], state: Learner, past: Past, batch: Batch) -> tuple[Learner, dict]:
         y = targets(spec, cfg, nets, key, state, batch)
 
@@ -151,7 +152,7 @@ def policy(spec: Spec, cfg: Any, env: Environment | None) -> Algorithm:
 
         (loss_q, q_mean), grad_q = jax.value_and_grad(critic_loss, has_aux=True)(state.critic.params)
         loss_pi, grad_pi = jax.value_and_grad(actor_loss)(state.actor.params)
-        step = lambda net, grads: polyak(descend(nets.tx, net, grads), cfg.polyak)
+        step = lambda net, grads: polyak(descend(nets.tx, net, grads), cfg.polyak)  # line 8
         metrics = {"q_loss": loss_q / spec.agents, "q_mean": q_mean, "policy_loss": loss_pi / spec.agents}
         return state._replace(critic=step(state.critic, grad_q), actor=step(state.actor, grad_pi)), metrics
 
@@ -161,21 +162,24 @@ def policy(spec: Spec, cfg: Any, env: Environment | None) -> Algorithm:
     return Algorithm(init, batch, update, act)
 
 
-def targets(spec: Spec, cfg: Any, nets: Nets, key: Key[Array, ""], state: Learner, batch: Batch) -> Array:
+def targets(spec: Spec, cfg: Config, nets: Nets, key: Key[Array, ""], state: Learner, batch: Batch) -> Array:
     """y_i of line 5, [N, B]."""
     shake = cfg.target_noise * jax.random.normal(key, batch.action.shape)
     after = nets.actors.apply(state.actor.target, batch.next_obs) + jnp.clip(shake, -cfg.target_clip, cfg.target_clip)
     after = spec.act_mask * jnp.clip(after, -1.0, 1.0)  # line 4
     ahead = nets.q(state.critic.target, batch.next_obs, batch.next_state, after, after).min(axis=1)
     reward = agents_reward(batch, cfg.reward).T
+    # line 5
     return cfg.reward_scale * reward + cfg.gamma * continues(batch, cfg.time_limit) * ahead
 
 
-def collecting(spec: Spec, cfg: Any, env: Environment) -> Callable[..., Learner]:
+def collecting(spec: Spec, cfg: Config, env: Environment) -> Callable[..., Learner]:
     """The stage's `refresh`: every environment steps on and the replay takes what happened."""
     nets, mask = networks(spec, cfg), jnp.asarray(spec.act_mask)
 
+    # line 1
     def refresh(key: Key[Array, ""], state: Learner, past: Past, data: Dataset | None) -> Learner:
+        # line 2
         def explore(key: Key[Array, ""], seen: Observation) -> Array:
             k_noise, k_uniform = jax.random.split(key)
             chosen = nets.actors.apply(state.actor.params, seen.obs)
@@ -189,7 +193,7 @@ def collecting(spec: Spec, cfg: Any, env: Environment) -> Callable[..., Learner]
     return refresh
 
 
-def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings or tasks that it cannot train on."""
     if spec.discrete:
         raise refuse("--task", "continuous actions", "a discrete task", "MATD3 follows dQ/da.")
@@ -199,7 +203,7 @@ def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
         raise refuse("--cfg.capacity", f"at least envs x collect = {cfg.envs * cfg.collect}", cfg.capacity, way)
 
 
-def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """One stage; without an environment it can act, but not learn."""
     refresh = collecting(spec, cfg, env) if env else None
     kept = lambda state: state._replace(replay=(), walk=())

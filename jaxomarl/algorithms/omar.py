@@ -25,7 +25,6 @@ local optimum; never below pi(o); c = 0 is MA-CQL step for step), tests/contract
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +33,7 @@ from jaxtyping import Array, Float, Key
 from jaxomarl.base import Algorithm, Dataset, Environment, Spec, Stage, System, refuse
 from jaxomarl.config import config, static, traced
 from jaxomarl.stages import decentralised
-from jaxomarl.stages.decentralised import Case, Learner, cql_step, effort, networks, policy_step
+from jaxomarl.stages.decentralised import AgentBatch, Learner, cql_step, effort, networks, policy_step
 
 START_STD = 2.0  # of the search: wider than the box
 
@@ -55,7 +54,7 @@ class Config(decentralised.Deterministic):
 
 
 def search(
-    cfg: Any, value: Callable[[Array], Array], a: Float[Array, "B A"], z: Float[Array, "I K B A"], mask: Array
+    cfg: Config, value: Callable[[Array], Array], a: Float[Array, "B A"], z: Float[Array, "I K B A"], mask: Array
 ) -> Float[Array, "B A"]:
     """The best action found by lines 3-5, which is `a` where none is better.
 
@@ -63,7 +62,7 @@ def search(
     """
     mu, sigma, held = jnp.zeros_like(a), jnp.full_like(a, START_STD), a[None][:0]
     pool, q = a[None], value(a[None])
-    for drawn in z:
+    for drawn in z:  # line 4
         new = mask * jnp.clip(mu + sigma * drawn, -1.0, 1.0)
         pool = jnp.concatenate([new, held])
         q = value(pool)
@@ -73,6 +72,7 @@ def search(
         else:
             held = best(pool, q, cfg.elites)
             mu, sigma = held.mean(axis=0), held.std(axis=0, ddof=1)
+    # line 5
     return best(jnp.concatenate([a[None], pool]), jnp.concatenate([value(a[None]), q]), 1)[0]
 
 
@@ -82,34 +82,36 @@ def best(pool: Float[Array, "K B A"], q: Float[Array, "K B"], count: int) -> Flo
     return jnp.take_along_axis(pool, top[..., None], axis=0)
 
 
-def policy(spec: Spec, cfg: Any) -> Algorithm:
+def policy(spec: Spec, cfg: Config) -> Algorithm:
     """The algorithm."""
     nets = networks(spec, cfg)
 
-    def step(key: Key[Array, ""], state: Learner, case: Case) -> tuple[Learner, dict[str, Array]]:
-        state, judged = cql_step(key, cfg, nets, state, case)  # line 2
-        play = lambda params: case.mask * nets.actor.apply(params, case.obs)
+    # line 1, for one agent
+    def step(key: Key[Array, ""], state: Learner, batch: AgentBatch) -> tuple[Learner, dict[str, Array]]:
+        state, judged = cql_step(key, cfg, nets, state, batch)  # line 2
+        play = lambda params: batch.mask * nets.actor.apply(params, batch.obs)
 
         def value(action):
-            obs = jnp.broadcast_to(case.obs, (len(action), *case.obs.shape))
+            obs = jnp.broadcast_to(batch.obs, (len(action), *batch.obs.shape))
             return nets.q.apply(state.critic.params, obs, action)[0]
 
-        z = jax.random.normal(jax.random.fold_in(key, 1), (cfg.iterations, cfg.candidates, *case.action.shape))
-        found = search(cfg, value, play(state.actor.params), z, case.mask)
+        # line 3
+        z = jax.random.normal(jax.random.fold_in(key, 1), (cfg.iterations, cfg.candidates, *batch.action.shape))
+        found = search(cfg, value, play(state.actor.params), z, batch.mask)
 
         def loss(params):  # line 6
             a = play(params)
-            away, q = effort(a - found, case.mask), value(a[None]).mean()
+            away, q = effort(a - found, batch.mask), value(a[None]).mean()
             drive = cfg.coefficient * away - (1.0 - cfg.coefficient) * q
-            return drive + cfg.action_penalty * effort(a, case.mask), {"to_best": away, "q_played": q}
+            return drive + cfg.action_penalty * effort(a, batch.mask), {"to_best": away, "q_played": q}
 
-        state, metrics = policy_step(cfg, nets, state, loss)
+        state, metrics = policy_step(cfg, nets, state, loss)  # lines 6 and 7
         return state, judged | metrics
 
     return decentralised.learner(spec, cfg, nets, step, nets.play)
 
 
-def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings, tasks or data that it cannot train on."""
     decentralised.check(spec, cfg, data, {**decentralised.DETERMINISTIC_CHOICES, "search": ("softmax", "elites")})
     if cfg.search == "elites" and not 2 <= cfg.elites <= cfg.candidates:
@@ -117,7 +119,7 @@ def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
         raise refuse("--cfg.elites", f"2 to candidates = {cfg.candidates}", cfg.elites, way)
 
 
-def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """One stage."""
     return (Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="omar"),)
 

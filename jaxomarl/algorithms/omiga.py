@@ -29,7 +29,7 @@ is far from all others. The values are finished before the policies begin, which
 the slope beyond the cut, no weight below zero), tests/contract.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,12 +41,11 @@ from jaxomarl.data.dataset import sample_transitions
 from jaxomarl.losses.gumbel import CAP, gumbel
 from jaxomarl.losses.td import continues, joint_reward
 from jaxomarl.networks.critics import twin, value
+from jaxomarl.networks.inputs import observed, stated
 from jaxomarl.networks.mixers import linear_mixer, mixed
 from jaxomarl.networks.mlp import Network
-from jaxomarl.optim import Net, Params, create, descend, polyak
-from jaxomarl.stages import decentralised, gaussian_policy
-from jaxomarl.stages.decentralised import optimiser
-from jaxomarl.stages.inputs import observed, stated
+from jaxomarl.optim import Net, Params, clipped_adam, create, descend, polyak
+from jaxomarl.stages import clone, decentralised
 
 VALUES = (
     "critic_steps", "critic_batch", "critic_width", "critic_lr", "mixer_width", "clip", "polyak", "gamma", "alpha",
@@ -55,14 +54,14 @@ VALUES = (
 
 
 @config
-class Config(gaussian_policy.InSample):
+class Config(decentralised.InSample):
     """OMIGA's settings."""
 
     reward: str = static(default="team")
     """team: the team's. first: agent 1's."""
     alpha: float = traced(default=10.0, within="(0, inf)")
     """Of the regularisation, in units of reward; larger is nearer to a clone, and to the values of the behaviour."""
-    mixer_width: int = static(default=64)
+    mixer_width: int = static(default=64, scaled="width")
 
 
 class Mixed(NamedTuple):
@@ -79,7 +78,7 @@ class Valued(NamedTuple):
     v: Net
 
 
-class Case(NamedTuple):
+class SeenBatch(NamedTuple):
     """A batch as its networks see it."""
 
     state: Float[Array, "B S"]
@@ -87,44 +86,45 @@ class Case(NamedTuple):
     action: Float[Array, "B N A"]
 
 
-class Judges(NamedTuple):
+class Critics(NamedTuple):
     """The networks of all agents together, and how they are called."""
 
     one_q: Network
     one_v: Network
     mixer: Network
 
-    def q(self, params: Params, case: Case) -> Float[Array, "B N"]:
+    def q(self, params: Params, seen: SeenBatch) -> Float[Array, "B N"]:
         """Q_i(o_i, a_i)."""
-        return jax.vmap(self.one_q.apply, in_axes=(0, 1, 1), out_axes=-1)(params, case.obs, case.action)[0]
+        return jax.vmap(self.one_q.apply, in_axes=(0, 1, 1), out_axes=-1)(params, seen.obs, seen.action)[0]
 
     def v(self, params: Params, obs: Float[Array, "B N O"]) -> Float[Array, "B N"]:
         """V_i(o_i)."""
         return jax.vmap(self.one_v.apply, in_axes=(0, 1), out_axes=-1)(params, obs)
 
 
-def judges(spec: Spec, cfg: Any) -> Judges:
+def critics(spec: Spec, cfg: Config) -> Critics:
     """Q_i(o_i, a_i), V_i(o_i), and [w(s), b(s)]."""
     hidden = (cfg.critic_width,) * 2
     q, v = twin(spec.obs_width, spec.act_width, hidden, members=1), value(spec.obs_width, hidden)
-    return Judges(q, v, linear_mixer(spec.state_dim, cfg.mixer_width, spec.agents))
+    return Critics(q, v, linear_mixer(spec.state_dim, cfg.mixer_width, spec.agents))
 
 
-def shown(spec: Spec, cfg: Any, past: Past, batch: Batch) -> Case:
+def shown(spec: Spec, cfg: Config, past: Past, batch: Batch) -> SeenBatch:
     """The batch's transitions where they start."""
-    seen = stated(cfg)(past, batch.state), observed(spec, cfg)(past, batch.obs)
-    return Case(*seen, batch.action * spec.act_mask)
+    return SeenBatch(stated(cfg)(past, batch.state), observed(spec, cfg)(past, batch.obs), batch.action * spec.act_mask)
 
 
-def advantage(cfg: Any, nets: Judges, state: Valued, v: Float[Array, "B N"], case: Case) -> tuple[Array, Array]:
+def advantage(
+    cfg: Config, nets: Critics, state: Valued, v: Float[Array, "B N"], seen: SeenBatch
+) -> tuple[Array, Array]:
     """Line 4: z [B, N] for values v, and the weights wbar [B, N]."""
-    w = nets.mixer.apply(state.critic.target.mixer, case.state)[..., :-1]
-    return w * (nets.q(state.critic.target.q, case) - v) / cfg.alpha, w
+    w = nets.mixer.apply(state.critic.target.mixer, seen.state)[..., :-1]
+    return w * (nets.q(state.critic.target.q, seen) - v) / cfg.alpha, w
 
 
-def values(spec: Spec, cfg: Any) -> Algorithm:
+def values(spec: Spec, cfg: Config) -> Algorithm:
     """The values' stage: lines 1 to 6."""
-    nets, tx = judges(spec, cfg), optimiser(cfg, cfg.critic_lr)
+    nets, tx = critics(spec, cfg), clipped_adam(cfg.critic_lr, cfg.clip)
 
     def init(key: Key[Array, ""], past: Past, data: Dataset) -> Valued:
         k_q, k_v, k_mixer = jax.random.split(key, 3)
@@ -135,19 +135,20 @@ def values(spec: Spec, cfg: Any) -> Algorithm:
     def batch(key: Key[Array, ""], state: Valued, data: Dataset) -> Batch:
         return sample_transitions(key, data, cfg.critic_batch)
 
+    # line 1
     def update(key: Key[Array, ""], state: Valued, past: Past, batch: Batch) -> tuple[Valued, dict]:
-        case, see = shown(spec, cfg, past, batch), observed(spec, cfg)
+        seen, see = shown(spec, cfg, past, batch), observed(spec, cfg)
         after = nets.mixer.apply(state.critic.target.mixer, stated(cfg)(past, batch.next_state))
         ahead = mixed(after, nets.v(state.v.target, see(past, batch.next_obs)))
         y = joint_reward(batch, cfg.reward) + cfg.gamma * continues(batch, cfg.time_limit) * ahead  # line 2
 
         def q_loss(params):  # line 3
-            q = mixed(nets.mixer.apply(params.mixer, case.state), nets.q(params.q, case))
+            q = mixed(nets.mixer.apply(params.mixer, seen.state), nets.q(params.q, seen))
             return jnp.mean((q - y) ** 2), q.mean()
 
         def v_loss(params):  # lines 4 and 5
-            v = nets.v(params, case.obs)
-            z, w = advantage(cfg, nets, state, v, case)
+            v = nets.v(params, seen.obs)
+            z, w = advantage(cfg, nets, state, v, seen)
             return jnp.mean(gumbel(z) + w * v / cfg.alpha), {"weight": w.mean(), "cut": jnp.mean(jnp.abs(z) > CAP)}
 
         (loss_q, q_mean), grad_q = jax.value_and_grad(q_loss, has_aux=True)(state.critic.params)
@@ -159,24 +160,24 @@ def values(spec: Spec, cfg: Any) -> Algorithm:
     return Algorithm(init, batch, update)
 
 
-def policy(spec: Spec, cfg: Any) -> Algorithm:
+def policy(spec: Spec, cfg: Config) -> Algorithm:
     """The policies' stage: lines 7 and 8."""
-    nets = judges(spec, cfg)
+    nets = critics(spec, cfg)
 
     def weigh(past: Past, batch: Batch) -> Float[Array, "B N"]:
-        case, held = shown(spec, cfg, past, batch), past["values"]
-        z = advantage(cfg, nets, held, nets.v(held.v.params, case.obs), case)[0]
+        seen, held = shown(spec, cfg, past, batch), past["values"]
+        z = advantage(cfg, nets, held, nets.v(held.v.params, seen.obs), seen)[0]
         return jnp.exp(jnp.clip(z, -CAP, CAP))
 
-    return gaussian_policy.fitted(spec, cfg, weigh)
+    return clone.gaussian(spec, cfg, weigh)  # line 8
 
 
-def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings, tasks or data that it cannot train on."""
     decentralised.check(spec, cfg, data, {**decentralised.CHOICES, "reward": ("team", "first")})
 
 
-def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """Values -> policies."""
     return (
         Stage("values", values(spec, cfg), cfg.critic_steps, cfg.chunk, cfg.every, VALUES, owner="omiga"),

@@ -5,8 +5,8 @@ equation 6), after SRPO (Chen et al. 2024, "Score Regularized Policy Optimizatio
 
 **Pseudo-code**. Beside Algorithm 1's line numbers:
 
-    2-5    train the joint critic Q_tot by IQL                               stage "critic"
-    6-9    for all agents i in parallel:                                     stage "scores-conditional"
+    2-5    train the joint critic Q_tot by IQL                               stage "critic" (stages/critic.py)
+    6-9    for all agents i in parallel:                          stage "scores-conditional" (stages/scores.py)
                train the score model eps_i(x, t | o_i, a_<i)
     11     for each policy gradient step:                                    stage "policy", `update`
     12         for agent i = 1..n in order:                                  `move`, scanned over the order
@@ -39,23 +39,22 @@ tests/probes/test_exact_scores.py (exact scores in place of learned ones).
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, State, System, refuse
+from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, System, refuse
 from jaxomarl.config import config, static, traced
-from jaxomarl.data.dataset import sample_transitions
+from jaxomarl.networks.inputs import observed
 from jaxomarl.optim import create, descend
-from jaxomarl.stages import behaviour, critic, extraction
-from jaxomarl.stages.extraction import Extracted, diffused, noise, q_gradient, surrogate, weight
-from jaxomarl.stages.inputs import observed
+from jaxomarl.stages import critic, score_regularised, scores
+from jaxomarl.stages.clone import Policies, policy_optimiser
+from jaxomarl.stages.score_regularised import diffused, q_gradient, surrogate, times_and_noise, weight
 
 
 @config
-class Config(extraction.Config):
+class Config(score_regularised.Config):
     """OMSD's settings: the family's, and how agents take turns."""
 
     order: str = static(default="")
@@ -70,27 +69,24 @@ class Config(extraction.Config):
     """Deviation to within which a noised model takes the policies' preceding actions as known."""
 
 
-def policy(spec: Spec, cfg: Any, eps: Callable[..., Array], q: Callable[..., Array]) -> Algorithm:
+def policy(spec: Spec, cfg: Config, eps: Callable[..., Array], q: Callable[..., Array]) -> Algorithm:
     """Stage 3: behaviour model `eps(past, i, x_i, t, obs, state, action)` and critic `q(past, obs, state, action)`."""
-    actors, tx, mask = extraction.actors(spec, cfg), extraction.optimiser(cfg), jnp.asarray(spec.act_mask)
-    order = jnp.asarray(behaviour.agent_order(cfg.order, spec.agents))
+    actors = score_regularised.actors(spec, cfg)
+    tx = policy_optimiser(cfg)
+    mask = jnp.asarray(spec.act_mask)
+    order = jnp.asarray(scores.agent_order(cfg.order, spec.agents))
 
-    def init(key: Key[Array, ""], past: Past, data: Dataset) -> Extracted:
-        return Extracted(jax.vmap(lambda params: create(tx, params))(actors.init(key)))
-
-    def batch(key: Key[Array, ""], state: State, data: Dataset) -> Batch:
-        return sample_transitions(key, data, cfg.policy_batch)
-
-    def update(key: Key[Array, ""], state: Extracted, past: Past, batch: Batch) -> tuple[Extracted, dict]:
-        t, z = noise(key, cfg, batch.action.shape, mask)
+    # line 11
+    def update(key: Key[Array, ""], state: Policies, past: Past, batch: Batch) -> tuple[Policies, dict]:
+        t, z = times_and_noise(key, cfg, batch.action.shape, mask)
         obs = observed(spec, cfg)(past, batch.obs)
         first = actors.every(state.actor.params, obs)
 
-        def move(carry, i):  # lines 12-15
+        def move(carry, i):  # line 12
             net, a = carry
             heard = a if cfg.sweep == "gauss-seidel" else first  # line 13
             x = diffused(cfg, heard[:, i], t[:, i], z[:, i])
-            prefix = behaviour.policy_prefix(cfg, heard, t[:, i], z)
+            prefix = scores.policy_prefix(cfg, heard, t[:, i], z)
             e = eps(past, i, x, t[:, i], batch.obs, batch.state, prefix) - cfg.control_variate * z[:, i]
             g = q_gradient(cfg, q, past, batch, heard, mask)[:, i]
             w = weight(cfg, t[:, i])
@@ -102,31 +98,28 @@ def policy(spec: Spec, cfg: Any, eps: Callable[..., Array], q: Callable[..., Arr
             value, grads = jax.value_and_grad(loss)(mine.params)
             mine = descend(tx, mine, grads)  # line 14
             net = jax.tree.map(lambda leaf, new: leaf.at[i].set(new), net, mine)
-            return (net, a.at[:, i].set(actors.one(mine.params, i, obs[:, i]))), extraction.report(
-                a[:, i], e, g, w, value
-            )
+            after = a.at[:, i].set(actors.one(mine.params, i, obs[:, i]))
+            return (net, after), score_regularised.report(a[:, i], e, g, w, value)
 
         (net, _), metrics = jax.lax.scan(move, (state.actor, first), order)
-        return Extracted(net), jax.tree.map(jnp.mean, metrics)
+        return Policies(net), jax.tree.map(jnp.mean, metrics)
 
-    def act(key, state, past, memory, observation):
-        return actors.every(state.actor.params, observed(spec, cfg)(past, observation.obs)), memory
-
-    return Algorithm(init, batch, update, act)
+    fresh = jax.vmap(lambda params: create(tx, params))
+    return score_regularised.learner(spec, cfg, actors, fresh, update)
 
 
-def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings that OMSD cannot take."""
-    extraction.check(spec, cfg, data)
-    extraction.check_order(spec, cfg.order)
+    score_regularised.check(spec, cfg, data)
+    score_regularised.check_order(spec, cfg.order)
     if cfg.sweep not in ("gauss-seidel", "jacobi"):
         raise refuse("--cfg.sweep", "gauss-seidel or jacobi", cfg.sweep, "Take one of these.")
     check_prefix(cfg)
 
 
-def check_prefix(cfg: Any) -> None:
+def check_prefix(cfg: Config) -> None:
     """Raise JaxomarlError for a prefix that the score model cannot take."""
-    taken = {"diffusion": behaviour.PREFIXES, "mixture": ("clean", "noised")}.get(cfg.score_model, ("clean",))
+    taken = {"diffusion": scores.PREFIXES, "mixture": ("clean", "noised")}.get(cfg.score_model, ("clean",))
     if cfg.score_prefix not in taken:
         expected = f"{' or '.join(taken)} with score_model = {cfg.score_model}"
         raise refuse("--cfg.score-prefix", expected, cfg.score_prefix, "Take one of these, or another score model.")
@@ -135,20 +128,20 @@ def check_prefix(cfg: Any) -> None:
         raise refuse("--cfg.prefix-level", f"0 to prefix_noise = {cfg.prefix_noise:g}", cfg.prefix_level, way)
 
 
-def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """Critic -> scores -> policy."""
-    joint, model = critic.iql(spec, cfg), behaviour.scores(spec, cfg, "conditional")
+    joint, model = critic.iql(spec, cfg), scores.scores(spec, cfg, "conditional")
     final = policy(spec, cfg, model.agent, joint.q)
-    fields = (*critic.FIELDS, *behaviour.fields("conditional"), *extraction.FIELDS, "sweep", "prefix_level")
+    fields = (*critic.FIELDS, *scores.fields("conditional"), *score_regularised.FIELDS, "sweep", "prefix_level")
     return (
         Stage("critic", joint.algorithm, cfg.critic_steps, cfg.chunk, cfg.every, critic.FIELDS),
         Stage(
             "scores-conditional",
             model.algorithm,
-            behaviour.steps(cfg),
+            scores.steps(cfg),
             cfg.chunk,
             cfg.every,
-            behaviour.fields("conditional"),
+            scores.fields("conditional"),
         ),
         Stage("policy", final, cfg.policy_steps, cfg.chunk, cfg.every, fields, owner="omsd"),
     )

@@ -37,22 +37,22 @@ from jaxomarl.diffusion.schedules import vp
 from jaxomarl.losses.candidates import pick, soft_value
 from jaxomarl.losses.planning import planned_returns
 from jaxomarl.losses.td import continues, ensemble_loss
+from jaxomarl.networks.inputs import observed
 from jaxomarl.networks.mlp import mish
 from jaxomarl.optim import Net, create, descend
-from jaxomarl.stages import clone, decentralised, diffusion_policy
+from jaxomarl.policies.diffusion import Diffuser, denoising_loss, noise_network, several, times_and_noise
+from jaxomarl.stages import clone, decentralised
 from jaxomarl.stages.decentralised import networks
-from jaxomarl.stages.diffusion_policy import Diffuser, denoising_loss, noise, noise_network, several
-from jaxomarl.stages.inputs import observed
 
 ROWS = 512  # rows of data whose candidates are drawn at once
 
 
 @config
-class Config(diffusion_policy.Config):
+class Config(decentralised.Diffusion):
     """MA-SfBC's settings; `policy_*` are the behaviour model's."""
 
     candidates: int = static(default=32)
-    critic_steps: int = static(default=9000)
+    critic_steps: int = static(default=9000, scaled="steps")
     """Of all rounds together, each as long, the last filled up; no report or checkpoint falls within a round."""
     critic_batch: int = static(default=1024)
     rounds: int = static(default=3)
@@ -82,7 +82,7 @@ class Regression(NamedTuple):
     returns: Float[Array, "B N"]
 
 
-def diffusion(spec: Spec, cfg: Any) -> Diffuser:
+def diffusion(spec: Spec, cfg: Config) -> Diffuser:
     """The behaviour model."""
     return Diffuser(noise_network(spec, cfg.policy_width), vp(), dpm_solver, cfg.levels)
 
@@ -104,15 +104,19 @@ def every_row(value: Callable[[Any], Array], rows: Any, idle: Bool[Array, ""]) -
     return jax.lax.while_loop(lambda carry: carry[0] < turns, some, begun)[1]
 
 
-def behaviour(spec: Spec, cfg: Any) -> Algorithm:
+def behaviour(spec: Spec, cfg: Config) -> Algorithm:
     """The behaviour's stage: line 1."""
     diffuser = diffusion(spec, cfg)
+    # line 1
     return clone.behaviour(
-        spec, cfg, diffuser.net, lambda key, params, case, _: denoising_loss(diffuser, params, case, *noise(key, case))
+        spec,
+        cfg,
+        diffuser.net,
+        lambda key, params, seen, _: denoising_loss(diffuser, params, seen, *times_and_noise(key, seen)),
     )
 
 
-def policy(spec: Spec, cfg: Any) -> tuple[Algorithm, Any]:
+def policy(spec: Spec, cfg: Config) -> tuple[Algorithm, Any]:
     """The critics' stage, which acts, and its refresh."""
     n, see, mask, diffuser = spec.agents, observed(spec, cfg), jnp.asarray(spec.act_mask), diffusion(spec, cfg)
     nets = networks(spec, cfg, diffuser.net, activation=mish, members=1)
@@ -131,6 +135,7 @@ def policy(spec: Spec, cfg: Any) -> tuple[Algorithm, Any]:
         critics = jax.vmap(lambda k: create(nets.tx_q, nets.q.init(k)))(jax.random.split(key, n))
         return Planned(critics, jnp.zeros((data.step.shape[0], n)), jnp.ones(n), jnp.zeros((), jnp.int32))
 
+    # line 2
     def refresh(key: Key[Array, ""], state: Planned, past: Past, data: Dataset) -> Planned:  # lines 3 and 4
         def value(row):
             q = judged(row[0], state, past, row[1], cfg.value_samples)[1]
@@ -170,12 +175,12 @@ def policy(spec: Spec, cfg: Any) -> tuple[Algorithm, Any]:
     return Algorithm(init, batch, update, act), refresh
 
 
-def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings, tasks or data that it cannot train on."""
     decentralised.check(spec, cfg, data, {**decentralised.CHOICES, "select": ("softmax", "argmax")})
 
 
-def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """Behaviour -> critics by rounds: one scan is one round, before which returns are computed anew."""
     algorithm, refresh = policy(spec, cfg)
     a_round = -(-cfg.critic_steps // cfg.rounds)

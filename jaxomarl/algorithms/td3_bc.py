@@ -21,8 +21,6 @@ on a counter would run both ways for runs side by side. One batch serves all age
 better than a clone), tests/contract.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
@@ -32,7 +30,7 @@ from jaxomarl.base import Algorithm, Dataset, Environment, Spec, Stage, System
 from jaxomarl.config import config, static, traced
 from jaxomarl.losses.weighting import normalised_value
 from jaxomarl.stages import decentralised
-from jaxomarl.stages.decentralised import Case, Learner, critic_step, effort, networks, policy_step
+from jaxomarl.stages.decentralised import AgentBatch, Learner, critic_step, effort, networks, policy_step
 
 
 @config
@@ -47,36 +45,37 @@ class Config(decentralised.Config):
     target_clip: float = traced(default=0.5, within="[0, inf)")
 
 
-def policy(spec: Spec, cfg: Any) -> Algorithm:
+def policy(spec: Spec, cfg: Config) -> Algorithm:
     """The algorithm."""
     nets = networks(spec, cfg)
 
-    def step(key: Key[Array, ""], state: Learner, case: Case) -> tuple[Learner, dict[str, Array]]:
-        play = lambda params, obs: case.mask * nets.actor.apply(params, obs)
-        noise = cfg.target_noise * case.mask * jax.random.normal(key, case.action.shape)
+    # line 1, for one agent
+    def step(key: Key[Array, ""], state: Learner, batch: AgentBatch) -> tuple[Learner, dict[str, Array]]:
+        play = lambda params, obs: batch.mask * nets.actor.apply(params, obs)
+        noise = cfg.target_noise * batch.mask * jax.random.normal(key, batch.action.shape)
         noise = jnp.clip(noise, -cfg.target_clip, cfg.target_clip)
-        after = jnp.clip(play(state.actor.target, case.next_obs) + noise, -1.0, 1.0)  # line 2
-        state, judged = critic_step(cfg, nets, state, case, after)  # line 3
+        after = jnp.clip(play(state.actor.target, batch.next_obs) + noise, -1.0, 1.0)  # line 2
+        state, judged = critic_step(cfg, nets, state, batch, after)  # line 3
 
         def loss(params):  # line 5
-            a = play(params, case.obs)
-            q = nets.q.apply(state.critic.params, case.obs, a)[0]
-            error = effort(a - case.action, case.mask)
+            a = play(params, batch.obs)
+            q = nets.q.apply(state.critic.params, batch.obs, a)[0]
+            error = effort(a - batch.action, batch.mask)
             return normalised_value(q, cfg.alpha, q) + error, {"q_played": q.mean(), "clone_loss": error}
 
-        moved, metrics = policy_step(cfg, nets, state, loss)
+        moved, metrics = policy_step(cfg, nets, state, loss)  # lines 5 and 6
         due = optax.tree_utils.tree_get(state.critic.opt, "count") % cfg.policy_delay == 0  # line 4
         return jax.tree.map(lambda new, old: jnp.where(due, new, old), moved, state), judged | metrics
 
     return decentralised.learner(spec, cfg, nets, step, nets.play)
 
 
-def check(spec: Spec, cfg: Any, data: Dataset | None) -> None:
+def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings, tasks or data that it cannot train on."""
     decentralised.check(spec, cfg, data, decentralised.CHOICES)
 
 
-def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """One stage."""
     return (Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="td3-bc"),)
 

@@ -11,7 +11,7 @@ from jaxomarl.base import Past
 from jaxomarl.diffusion.schedules import vp
 from jaxomarl.results import figures
 from jaxomarl.results.store import Row
-from jaxomarl.stages import behaviour
+from jaxomarl.stages import scores
 
 TIME = 0.02  # of the drawn noise level, the paper's
 GRID = 15
@@ -59,7 +59,7 @@ def field(group: Group, past: Past, kind: str) -> tuple[np.ndarray, np.ndarray]:
     obs, state = jnp.repeat(obs, count, axis=0), jnp.repeat(state, count, axis=0)
     action, t = jnp.asarray(points)[..., None], jnp.full(count, TIME)
     x = action if cfg.score_model == "mixture" else vp().alpha(t)[:, None, None] * action
-    eps = behaviour.scores(spec, cfg, kind).every(one, x, t, obs, state, action)
+    eps = scores.scores(spec, cfg, kind).every(one, x, t, obs, state, action)
     return points, -np.asarray(eps)[..., 0]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from jaxomarl.algorithms import REGISTRY, coda
 from jaxomarl.api.seeds import parse_seeds
 from jaxomarl.base import Dataset, JaxomarlError, System, Task, check_count, nearest, refuse
-from jaxomarl.config import digest, flag, static_fields, traced_fields
+from jaxomarl.config import digest, flag, scaled_fields, static_fields, traced_fields
 from jaxomarl.data.catalog import MOST_ROWS, load
 from jaxomarl.envs.catalog import make
 from jaxomarl.presets import find
@@ -128,11 +128,11 @@ def check_types(field: str, values: Sequence[Any], default: Any) -> None:
 def scaled(cfg: Any, scale: float, given: Sequence[str] = ()) -> Any:
     """The config at a scale, with at least EVALUATIONS evaluations in training; `given` fields stay as they are.
 
-    Every `*_steps` field is multiplied by `scale`, every `*_width` by its cube root, in eights. Where the policy's
-    steps hold fewer than EVALUATIONS chunks, the chunk shrinks to a tenth of them (below ten steps: to one), or to less
-    where it has to divide steps that are given. Where they hold fewer evaluations, `every` shrinks. Then steps are
-    rounded to whole chunks. A config that has enough of both at scale 1 is returned as it is.
-    Where there is no `policy_steps`, the fewest of its steps count; a config without `*_steps` keeps its chunk.
+    Every field of steps is multiplied by `scale`, every width by its cube root, in eights (`static(scaled=...)`). Where
+    the policy's steps hold fewer than EVALUATIONS chunks, the chunk shrinks to a tenth of them (below ten steps: to
+    one), or to less where it has to divide steps that are given. Where they hold fewer evaluations, `every` shrinks.
+    Then steps are rounded to whole chunks. A config that has enough of both at scale 1 is returned as it is.
+    Where there is no `policy_steps`, the fewest of its steps count; a config without steps keeps its chunk.
     SfBC's policy is evaluated after each of its rounds, whatever these are.
     Raises JaxomarlError where the scale is not positive, or beyond reason.
     """
@@ -144,11 +144,11 @@ def scaled(cfg: Any, scale: float, given: Sequence[str] = ()) -> Any:
     if min(chunk, together, every) < 1:
         return cfg  # which its system refuses
 
-    steps = {name: value for name, value in values.items() if name.endswith("_steps")}
+    steps = scaled_fields(cfg, "steps")
     free = {name: value * scale for name, value in steps.items() if name not in given}
     changed: dict[str, Any] = {}
     if scale != 1.0:
-        widths = [name for name in values if name.endswith("_width") and values[name] and name not in given]
+        widths = [name for name, value in scaled_fields(cfg, "width").items() if value and name not in given]
         changed |= {name: _whole(values[name] * scale ** (1 / 3), 8) for name in widths}
 
     # --- the chunk ---

@@ -55,6 +55,13 @@ def check_transitions(data: Dataset | None) -> None:
         raise refuse("--data", "at least one transition", 0, "The set has no row with a successor.")
 
 
+def check_batch(data: Dataset | None, batch: int) -> None:
+    """Raise JaxomarlError for a policy's batch of more rows than there are transitions."""
+    if data is not None and batch > data.starts.shape[0]:
+        rows = data.starts.shape[0]
+        raise refuse("--cfg.policy-batch", f"at most the data's {rows} transitions", batch, f"Take {rows}, or --rows.")
+
+
 def sample_transitions(key: Key[Array, ""], data: Dataset, size: int) -> Batch:
     """`size` transitions drawn uniformly with replacement from `data.starts`: one gather of two neighbouring rows.
 

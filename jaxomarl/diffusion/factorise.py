@@ -167,3 +167,14 @@ DATA = ("concat", "wconcat", "atten", "qmix")
 """Names of h."""
 ALONE = tuple(kind for kind in NOISE if factorisation(kind, 1, 1, 1).decentralised)
 """Those whose agents act without one another."""
+
+
+def check_execution(execution: str, noise_mixer: str, data_mixer: str) -> None:
+    """Raise JaxomarlError for mixers that need other agents, unless the execution is "central"."""
+    if execution == "central":
+        return
+    for field, chosen, kinds in (("--cfg.noise-mixer", noise_mixer, NOISE), ("--cfg.data-mixer", data_mixer, DATA)):
+        alone = [kind for kind in kinds if kind in ALONE]
+        if chosen not in alone:
+            way = "It needs the other agents at every step: take one of these, or --cfg.execution central."
+            raise refuse(field, f"one of {', '.join(alone)} for decentralised agents", chosen, way)

@@ -10,7 +10,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from jaxomarl.base import Schedule, refuse
+from jaxomarl.base import JaxomarlError, Schedule, refuse
 
 # --- variance preserving: alpha^2 + sigma^2 = 1 ---
 
@@ -80,6 +80,23 @@ def linear(steps: int, beta_min: float = 1e-4, beta_max: float = 0.02) -> Schedu
             f"linear({steps})", "alpha(1)^2 < 0.01, so that sampling may start at noise", round(left, 3), way_out
         )
     return _from_betas(betas)
+
+
+BY_LEVELS: dict[str, Callable[[int], Schedule]] = {
+    "vp": lambda levels: vp_discrete(),
+    "cosine": cosine,
+    "linear": linear,
+}
+"""Schedules of a number of noise levels, by name."""
+
+
+def check_by_levels(name: str, levels: int) -> None:
+    """Raise JaxomarlError where the schedule of this name does not end at noise after so many levels."""
+    try:
+        BY_LEVELS[name](levels)
+    except JaxomarlError as error:
+        way = f"Take --cfg.schedule vp or cosine: {error}"
+        raise refuse("--cfg.schedule", f"one that ends at noise after {levels} levels", name, way) from error
 
 
 # --- variance exploding ---

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Key
 
+from jaxomarl.base import Spec
 from jaxomarl.networks.mlp import Network, Params, mlp
 
 EDGE = 1.0 - 1e-3  # a start at the very edge of tanh would have no gradient
@@ -43,3 +44,12 @@ def uniform_start(key: Key[Array, ""], reach: float, shape: tuple[int, ...]) -> 
 def small(params: Params) -> Params:
     """The same network with its last layer a hundredth as large: it starts near the middle of the action box."""
     return {**params, "out": jax.tree.map(lambda x: 0.01 * x, params["out"])}
+
+
+def played(spec: Spec, out: Float[Array, "N A"], available: Bool[Array, "N A"]) -> Float[Array, "N A"]:
+    """The action of an output: held in the box; discrete, the likeliest of those that are available, one-hot."""
+    mask = jnp.asarray(spec.act_mask)
+    if not spec.discrete:
+        return mask * jnp.clip(out, -1.0, 1.0)
+    logits = jnp.where((mask > 0) & available, out, -jnp.inf)
+    return jax.nn.one_hot(jnp.argmax(logits, axis=-1), spec.act_width)

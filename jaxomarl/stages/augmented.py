@@ -31,8 +31,7 @@ from jaxomarl.base import (
 )
 from jaxomarl.config import config, static, traced
 from jaxomarl.diffusion.policy_guidance import likelihood, strengths, towards
-from jaxomarl.stages import synthetic
-from jaxomarl.stages.synthetic import Generated, Generator
+from jaxomarl.stages.generator import GENERATED, Generated, Generator
 
 DROPPED = "synthetic_dropped"  # the metric that says which share of the last refresh was not finite
 LESS = "train the generator longer, lower its rate or the policy's pull, or raise --cfg.augment-dropped."
@@ -168,7 +167,7 @@ def augmented(stage: Stage, spec: Spec, cfg: Any, kind: Augmentation, horizon: i
         assert own.act is not None
         return own.act(key, state.base if isinstance(state, Augmented) else state, past, memory, observation)
 
-    fields = (*DRAWN, *synthetic.GENERATED, *kind.fields)
+    fields = (*DRAWN, *GENERATED, *kind.fields)
     whole = tuple(f.name for f in dataclasses.fields(cfg) if f.name not in CHECKED)
     return stage._replace(
         algorithm=own._replace(init=init, batch=batch, update=update, act=act),

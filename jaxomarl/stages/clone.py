@@ -15,10 +15,11 @@ from jaxtyping import Array, Float, Key
 from jaxomarl.base import Algorithm, Batch, Dataset, Past, Spec, State
 from jaxomarl.config import config, static, traced
 from jaxomarl.data.dataset import sample_transitions
+from jaxomarl.losses.gaussian import log_density
+from jaxomarl.networks.inputs import observed
 from jaxomarl.networks.mlp import Network
-from jaxomarl.optim import Net, Params, create, descend
-from jaxomarl.stages.decentralised import optimiser
-from jaxomarl.stages.inputs import observed
+from jaxomarl.optim import Net, Params, adam_or_sgd, clipped_adam, create, descend
+from jaxomarl.policies import gaussian as gaussian_policy
 
 FIELDS = (
     "policy_steps", "policy_batch", "policy_width", "policy_lr", "clip", "chunk", "normalise",
@@ -35,13 +36,24 @@ class Config:
     """Updates per compiled scan."""
     every: int = static(default=10)
     """Chunks between evaluations and checkpoints."""
-    policy_steps: int = static(default=100_000)
+    policy_steps: int = static(default=100_000, scaled="steps")
     policy_batch: int = static(default=512)
-    policy_width: int = static(default=256)
+    policy_width: int = static(default=256, scaled="width")
     """Of its hidden layers: two, or a noise network's three."""
     policy_lr: float = traced(default=3e-4, within="(0, inf)")
     policy_anneal: bool = static(default=True)
     """Cosine to zero over the stage."""
+
+
+def policy_optimiser(cfg: Any) -> optax.GradientTransformation:
+    """Adam or plain descent, annealed or not, by the settings `policy_*`."""
+    return adam_or_sgd(cfg.policy_optimiser, cfg.policy_lr, cfg.policy_steps, cfg.policy_anneal)
+
+
+class Policies(NamedTuple):
+    """State of a stage that trains policies alone; parameters lead with N where they are separate."""
+
+    actor: Net
 
 
 class Seen(NamedTuple):
@@ -59,14 +71,16 @@ def behaviour(
     loss: Callable[[Key[Array, ""], Params, Seen, Any], Array],
     weigh: Callable[[Past, Batch], Float[Array, "B N"]] | None = None,
     play: Callable[[Key[Array, ""], Params, Float[Array, " O"], Float[Array, " A"]], Float[Array, " A"]] | None = None,
-    lr: optax.Schedule | None = None,
+    lr: optax.ScalarOrSchedule | None = None,
 ) -> Algorithm:
     """One model for each agent, all in one vmapped update down `loss(key, params, seen, weight)`.
 
     `weigh` gives a weight [B, N] for each action, else it is None. With `play(key, params, obs, mask)` the models act.
-    `lr` is a schedule in place of policy_lr.
+    `lr` stands in place of policy_lr.
     """
-    tx, mask, see = optimiser(cfg, cfg.policy_lr if lr is None else lr), jnp.asarray(spec.act_mask), observed(spec, cfg)
+    tx = clipped_adam(cfg.policy_lr if lr is None else lr, cfg.clip)
+    mask = jnp.asarray(spec.act_mask)
+    see = observed(spec, cfg)
 
     def init(key: Key[Array, ""], past: Past, data: Dataset) -> Net:
         return jax.vmap(lambda k: create(tx, net.init(k)))(jax.random.split(key, spec.agents))
@@ -92,3 +106,17 @@ def behaviour(
         return jax.vmap(play)(keys, state.params, see(past, observation.obs), mask), memory
 
     return Algorithm(init, batch, update, act if play else None)
+
+
+def gaussian(
+    spec: Spec, cfg: Any, weigh: Callable[[Past, Batch], Float[Array, "B N"]] | None = None, acts: bool = True
+) -> Algorithm:
+    """Gaussian policies of all agents, down -mean w log pi(a | o); `weigh` as in `behaviour`, w = 1 without."""
+    net = gaussian_policy.network(spec, cfg)
+
+    def loss(key, params, seen, w):
+        fit = log_density(gaussian_policy.normal(net, params, seen.obs), seen.action, seen.mask)
+        return -jnp.mean(fit if w is None else w * fit)
+
+    play = lambda key, params, obs, mask: gaussian_policy.mode(net, params, obs, mask)
+    return behaviour(spec, cfg, net, loss, weigh, play if acts else None)

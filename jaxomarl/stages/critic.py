@@ -25,9 +25,9 @@ from jaxomarl.losses.expectile import expectile
 from jaxomarl.losses.td import continues, joint_reward
 from jaxomarl.networks.actors import actor
 from jaxomarl.networks.critics import twin, value
+from jaxomarl.networks.inputs import flat, observed, stated
 from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import Net, create, descend, polyak
-from jaxomarl.stages.inputs import flat, observed, stated
 
 FIELDS = (
     "critic_steps", "critic_batch", "critic_width", "critic_lr", "critic_polyak", "critic_policy", "chunk",
@@ -44,9 +44,9 @@ class Config:
     time_limit: str = static(default="bootstrap")
     """bootstrap: a cut episode goes on. terminal: a time limit ends it (the authors on the particle tasks)."""
     gamma: float = traced(default=0.99, within="[0, 1]")
-    critic_steps: int = static(default=500_000)
+    critic_steps: int = static(default=500_000, scaled="steps")
     critic_batch: int = static(default=512)
-    critic_width: int = static(default=256)
+    critic_width: int = static(default=256, scaled="width")
     critic_lr: float = traced(default=3e-4, within="(0, inf)")
     critic_polyak: float = traced(default=0.005, within="(0, 1]")
     expectile: float = traced(default=0.7, within="(0, 1)")
@@ -65,7 +65,7 @@ class CriticState(NamedTuple):
     policy: Any
 
 
-class Case(NamedTuple):
+class CriticBatch(NamedTuple):
     """One critic's share of a batch."""
 
     cond: Float[Array, "B C"]
@@ -109,12 +109,12 @@ def iql(spec: Spec, cfg: Any, own: bool = False) -> Critic:
         go_on, action = continues(batch, cfg.time_limit), batch.action * spec.act_mask
         if not own:
             see, reward = stated(cfg), joint_reward(batch, cfg.reward)
-            case = Case(see(past, batch.state), flat(action), reward, see(past, batch.next_state))
-            return learn(nets, cfg, state, case, mask, go_on)
+            own_batch = CriticBatch(see(past, batch.state), flat(action), reward, see(past, batch.next_state))
+            return learn(nets, cfg, state, own_batch, mask, go_on)
         see = observed(spec, cfg)
-        case = Case(see(past, batch.obs), action, batch.reward, see(past, batch.next_obs))
-        each = lambda state, case, mask: learn(nets, cfg, state, case, mask, go_on)
-        state, metrics = jax.vmap(each, in_axes=(0, 1, 0))(state, case, mask)
+        own_batch = CriticBatch(see(past, batch.obs), action, batch.reward, see(past, batch.next_obs))
+        each = lambda state, own_batch, mask: learn(nets, cfg, state, own_batch, mask, go_on)
+        state, metrics = jax.vmap(each, in_axes=(0, 1, 0))(state, own_batch, mask)
         return state, jax.tree.map(jnp.mean, metrics)
 
     def q(past: Past, obs: Array, state: Array, action: Array) -> Float[Array, " B"]:
@@ -143,18 +143,23 @@ def fresh(nets: Nets, cfg: Any, key: Key[Array, ""]) -> CriticState:
 
 
 def learn(
-    nets: Nets, cfg: Any, state: CriticState, case: Case, mask: Float[Array, " D"], go_on: Float[Array, " B"]
+    nets: Nets,
+    cfg: Any,
+    state: CriticState,
+    batch: CriticBatch,
+    mask: Float[Array, " D"],
+    go_on: Float[Array, " B"],
 ) -> tuple[CriticState, dict[str, Array]]:
     """One step of one critic, as at the head of this file."""
-    q_min = nets.q.apply(state.q.target, case.cond, case.action).min(axis=0)
-    y = case.reward + cfg.gamma * go_on * nets.v.apply(state.v.params, case.next_cond)
+    q_min = nets.q.apply(state.q.target, batch.cond, batch.action).min(axis=0)
+    y = batch.reward + cfg.gamma * go_on * nets.v.apply(state.v.params, batch.next_cond)
 
     def v_loss(params):
-        u = q_min - nets.v.apply(params, case.cond)
+        u = q_min - nets.v.apply(params, batch.cond)
         return expectile(u, cfg.expectile).mean(), u
 
     def q_loss(params):
-        q = nets.q.apply(params, case.cond, case.action)
+        q = nets.q.apply(params, batch.cond, batch.action)
         return 0.5 * jnp.sum(jnp.mean((q - y) ** 2, axis=-1)), q.mean()
 
     (loss_v, u), grad_v = jax.value_and_grad(v_loss, has_aux=True)(state.v.params)
@@ -165,7 +170,7 @@ def learn(
         w = jnp.minimum(jnp.exp(cfg.temperature * u), 100.0)
 
         def policy_loss(params):
-            return jnp.mean(w * jnp.sum(mask * (nets.pi.apply(params, case.cond) - case.action) ** 2, axis=-1))
+            return jnp.mean(w * jnp.sum(mask * (nets.pi.apply(params, batch.cond) - batch.action) ** 2, axis=-1))
 
         metrics["policy_loss"], grad_pi = jax.value_and_grad(policy_loss)(policy.params)
         policy = descend(nets.tx, policy, grad_pi)

@@ -18,14 +18,14 @@ from jaxtyping import Array, Float, Key
 
 from jaxomarl.base import Algorithm, Batch, Dataset, Past, Spec, State, refuse
 from jaxomarl.config import check_fields, config, static, traced
-from jaxomarl.data.dataset import check_transitions, sample_transitions
+from jaxomarl.data.dataset import check_batch, check_transitions, sample_transitions
 from jaxomarl.losses.conservative import Proposals, around, conservative, joined, uniform
 from jaxomarl.losses.td import TIME_LIMITS, agents_reward, continues, ensemble_loss
 from jaxomarl.networks.actors import actor, small
 from jaxomarl.networks.critics import twin
+from jaxomarl.networks.inputs import observed
 from jaxomarl.networks.mlp import Network
-from jaxomarl.optim import Net, create, descend, polyak
-from jaxomarl.stages.inputs import observed
+from jaxomarl.optim import Net, clipped_adam, create, descend, polyak
 
 CHOICES = {"reward": ("own", "team"), "time_limit": TIME_LIMITS}
 DETERMINISTIC_CHOICES = {**CHOICES, "penalty_from": ("uniform", "policy")}
@@ -46,13 +46,13 @@ class Base:
     """Updates per compiled scan."""
     every: int = static(default=10)
     """Chunks between evaluations and checkpoints."""
-    policy_steps: int = static(default=10_000)
+    policy_steps: int = static(default=10_000, scaled="steps")
     """Steps of the critics and the policies, which train together."""
     policy_batch: int = static(default=1024)
-    policy_width: int = static(default=64)
+    policy_width: int = static(default=64, scaled="width")
     """Of two hidden layers."""
     policy_lr: float = traced(default=0.01, within="(0, inf)")
-    critic_width: int = static(default=64)
+    critic_width: int = static(default=64, scaled="width")
     """Of two hidden layers."""
     critic_lr: float = traced(default=0.01, within="(0, inf)")
     clip: float = traced(default=0.5, within="(0, inf)")
@@ -60,8 +60,50 @@ class Base:
 
 
 @config
+class Diffusion(Base):
+    """Settings of agents with diffusion policies; the sizes and rates are Diffusion-QL's."""
+
+    policy_width: int = static(default=256, scaled="width")
+    """Of the noise network's three hidden layers."""
+    policy_lr: float = traced(default=3e-4, within="(0, inf)")
+    critic_width: int = static(default=256, scaled="width")
+    critic_lr: float = traced(default=3e-4, within="(0, inf)")
+    levels: int = static(default=15)
+    """Steps of the sampler."""
+    candidates: int = static(default=10)
+    """Actions drawn from the diffusion policy, of which one is played."""
+
+
+@config
+class Gaussian(Base):
+    """Settings of agents with Gaussian policies."""
+
+    policy_width: int = static(default=256, scaled="width")
+    """Of two hidden layers."""
+    policy_lr: float = traced(default=3e-4, within="(0, inf)")
+    critic_width: int = static(default=256, scaled="width")
+    """Of two hidden layers."""
+    critic_lr: float = traced(default=3e-4, within="(0, inf)")
+    clip: float = traced(default=1.0, within="(0, inf)")
+    """Largest norm of a gradient."""
+
+
+@config
+class InSample(Gaussian):
+    """Settings of agents that learn the values of what the data did, and then copy what was worth most."""
+
+    policy_steps: int = static(default=10_000, scaled="steps")
+    """Steps of the policies, which follow the values'."""
+    critic_steps: int = static(default=10_000, scaled="steps")
+    """Steps of the values."""
+    critic_batch: int = static(default=1024)
+    polyak: float = traced(default=0.005, within="(0, 1]")
+    """Rate at which targets follow."""
+
+
+@config
 class Config(Base):
-    """Settings of those that bootstrap."""
+    """Settings of agents that bootstrap."""
 
     polyak: float = traced(default=0.01, within="(0, 1]")
     """Rate at which the targets of critics and policies follow."""
@@ -96,7 +138,7 @@ class Learner(NamedTuple):
     critic: Net
 
 
-class Case(NamedTuple):
+class AgentBatch(NamedTuple):
     """One agent's share of a batch; padded columns are zero."""
 
     obs: Float[Array, "B O"]
@@ -125,20 +167,15 @@ def networks(spec: Spec, cfg: Any, policy: Network | None = None, **of_critic: A
     plain = actor(spec.obs_width, (cfg.policy_width,) * 2, spec.act_width)
     policy = policy or Network(lambda key: small(plain.init(key)), plain.apply)
     q = twin(spec.obs_width, spec.act_width, (cfg.critic_width,) * 2, **of_critic)
-    return Nets(policy, q, optimiser(cfg, cfg.policy_lr), optimiser(cfg, cfg.critic_lr))
+    return Nets(policy, q, clipped_adam(cfg.policy_lr, cfg.clip), clipped_adam(cfg.critic_lr, cfg.clip))
 
 
-def optimiser(cfg: Any, lr: optax.ScalarOrSchedule) -> optax.GradientTransformation:
-    """Adam on gradients of a norm of at most `cfg.clip`."""
-    return optax.chain(optax.clip_by_global_norm(cfg.clip), optax.adam(lr))
-
-
-def cases(spec: Spec, cfg: Any, past: Past, batch: Batch) -> tuple[Case, Case]:
-    """A batch as all agents' cases, and the axes over which to vmap them."""
+def agent_batches(spec: Spec, cfg: Any, past: Past, batch: Batch) -> tuple[AgentBatch, AgentBatch]:
+    """A batch as all agents' own, and the axes over which to vmap them."""
     see, mask = observed(spec, cfg), jnp.asarray(spec.act_mask)
     reward, go_on = agents_reward(batch, cfg.reward), continues(batch, cfg.time_limit)
-    every = Case(see(past, batch.obs), batch.action * mask, reward, see(past, batch.next_obs), go_on, mask)
-    return every, Case(1, 1, 1, 1, None, 0)  # pyright: ignore[reportArgumentType]
+    every = AgentBatch(see(past, batch.obs), batch.action * mask, reward, see(past, batch.next_obs), go_on, mask)
+    return every, AgentBatch(1, 1, 1, 1, None, 0)  # pyright: ignore[reportArgumentType]
 
 
 def learner(
@@ -168,9 +205,9 @@ def apart(
     beside: Callable[[Past, Batch], Any] | None,
     size: int,
 ) -> Algorithm:
-    """All agents at once, of one's `fresh(key)`, `step(key, state, case)` and, to act, `play(key, state, obs, mask)`.
+    """All agents at once, of one's `fresh(key)`, `step(key, state, batch)` and, to act, `play(key, state, obs, mask)`.
 
-    `beside(past, batch)` is a tree that leads with N: what each agent's step is told after its case.
+    `beside(past, batch)` is a tree that leads with N: what each agent's step is told after its batch.
     """
     n, see, mask = spec.agents, observed(spec, cfg), jnp.asarray(spec.act_mask)
 
@@ -181,10 +218,10 @@ def apart(
         return sample_transitions(key, data, size)
 
     def update(key: Key[Array, ""], state: State, past: Past, batch: Batch) -> tuple[State, dict]:
-        case, axes = cases(spec, cfg, past, batch)
+        each_batch, axes = agent_batches(spec, cfg, past, batch)
         more = () if beside is None else (beside(past, batch),)
         each = jax.vmap(step, in_axes=(0, 0, axes, *(0 for _ in more)))
-        state, metrics = each(jax.random.split(key, n), state, case, *more)
+        state, metrics = each(jax.random.split(key, n), state, each_batch, *more)
         return state, jax.tree.map(jnp.mean, metrics)
 
     def act(key, state, past, memory, observation):
@@ -195,27 +232,27 @@ def apart(
 
 
 def proposals(
-    key: Key[Array, ""], cfg: Any, case: Case, std: Any = 1.0, centres: Sequence[Float[Array, "B A"]] = ()
+    key: Key[Array, ""], cfg: Any, batch: AgentBatch, std: Any = 1.0, centres: Sequence[Float[Array, "B A"]] = ()
 ) -> Proposals:
     """Actions of the conservative term: all over the box, and as many around each of `centres`."""
-    first, *others = jax.random.uniform(key, (1 + len(centres), cfg.samples, *case.action.shape))
-    near = [around(c, u, std, case.mask) for c, u in zip(centres, others, strict=True)]
-    return joined(uniform(first, case.mask), *near)
+    first, *others = jax.random.uniform(key, (1 + len(centres), cfg.samples, *batch.action.shape))
+    near = [around(c, u, std, batch.mask) for c, u in zip(centres, others, strict=True)]
+    return joined(uniform(first, batch.mask), *near)
 
 
 def critic_step(
-    cfg: Any, nets: Nets, state: Any, case: Case, after: Float[Array, "B A"], sampled: Proposals | None = None
+    cfg: Any, nets: Nets, state: Any, batch: AgentBatch, after: Float[Array, "B A"], sampled: Proposals | None = None
 ) -> tuple[Any, dict[str, Array]]:
     """One step down L_Q of `state.critic`, at next actions `after`; the conservative term is there with `sampled`."""
-    ahead = nets.q.apply(state.critic.target, case.next_obs, after).min(axis=0)
-    y = case.reward + cfg.gamma * case.go_on * ahead
+    ahead = nets.q.apply(state.critic.target, batch.next_obs, after).min(axis=0)
+    y = batch.reward + cfg.gamma * batch.go_on * ahead
 
     def loss(params):
-        q = nets.q.apply(params, case.obs, case.action)
+        q = nets.q.apply(params, batch.obs, batch.action)
         metrics = {"q_loss": ensemble_loss(q, y), "q_mean": q.mean()}
         if sampled is None:
             return metrics["q_loss"], metrics
-        obs = jnp.broadcast_to(case.obs, (len(sampled.log_p), *case.obs.shape))
+        obs = jnp.broadcast_to(batch.obs, (len(sampled.log_p), *batch.obs.shape))
         gap = conservative(nets.q.apply(params, obs, sampled.action), sampled.log_p, q).mean(axis=-1)
         return metrics["q_loss"] + cfg.penalty * gap.sum(), {**metrics, "q_gap": gap.mean()}
 
@@ -223,13 +260,15 @@ def critic_step(
     return state._replace(critic=descend(nets.tx_q, state.critic, grads)), metrics
 
 
-def cql_step(key: Key[Array, ""], cfg: Any, nets: Nets, state: Learner, case: Case) -> tuple[Learner, dict[str, Array]]:
+def cql_step(
+    key: Key[Array, ""], cfg: Any, nets: Nets, state: Learner, batch: AgentBatch
+) -> tuple[Learner, dict[str, Array]]:
     """MA-CQL's step of the critics beside a deterministic policy, from `Deterministic` settings."""
-    play = lambda params, obs: case.mask * nets.actor.apply(params, obs)
-    near = case.obs, case.next_obs
+    play = lambda params, obs: batch.mask * nets.actor.apply(params, obs)
+    near = batch.obs, batch.next_obs
     centres = [play(state.actor.params, obs) for obs in near] if cfg.penalty_from == "policy" else []
-    sampled = proposals(key, cfg, case, cfg.penalty_std, centres)
-    return critic_step(cfg, nets, state, case, play(state.actor.target, case.next_obs), sampled)
+    sampled = proposals(key, cfg, batch, cfg.penalty_std, centres)
+    return critic_step(cfg, nets, state, batch, play(state.actor.target, batch.next_obs), sampled)
 
 
 def policy_step(
@@ -253,6 +292,4 @@ def check(spec: Spec, cfg: Any, data: Dataset | None, choices: dict[str, tuple[s
         raise refuse("--task", "continuous actions", "a discrete task", way)
     check_fields(cfg, choices)
     check_transitions(data)
-    if data is not None and cfg.policy_batch > data.starts.shape[0]:
-        found, rows = cfg.policy_batch, data.starts.shape[0]
-        raise refuse("--cfg.policy-batch", f"at most the data's {rows} transitions", found, f"Take {rows}, or --rows.")
+    check_batch(data, cfg.policy_batch)

@@ -35,9 +35,9 @@ from jaxtyping import Array, Float, Int, Key
 from jaxomarl.base import Algorithm, Behaviours, Dataset, Past, Spec, refuse
 from jaxomarl.diffusion.schedules import vp
 from jaxomarl.envs import catalog, stored
+from jaxomarl.networks.inputs import conditions, stated
 from jaxomarl.networks.mlp import Network, mlp
 from jaxomarl.optim import annealed, create, descend
-from jaxomarl.stages.inputs import conditions, stated
 
 MODELS = ("exact", "exact-posterior")
 """What `score_model` calls them."""
@@ -90,7 +90,7 @@ def steps(cfg: Any) -> int:
 def scores(
     spec: Spec, cfg: Any, kind: str, before: Float[np.ndarray, "N N"]
 ) -> tuple[Algorithm, Callable[..., Array], Callable[..., Array]]:
-    """The stage's learner, and `agent` and `every` in the signatures of `stages.behaviour.Scores`.
+    """The stage's learner, and `agent` and `every` in the signatures of `stages.scores.Scores`.
 
     Entry (i, j) of `before` is 1.0 where agent j acts before agent i.
     """

@@ -1,154 +1,239 @@
-"""A team's diffusion model of joint samples: one noise prediction for all agents, sampled in one chain.
+"""A diffusion model of whole joint windows, and synthetic windows drawn from it while a policy pulls at them.
 
-A `Team` is made of the agents' networks by the two systems that use it (algorithms/dof.py, independent_diffusion.py);
-stages/diffusion_team.py drives it up a critic. `fit` and `draw` are for densities without a task: DoF's games, and
-measures of what a factorised model can hold. With D real columns and t from {1/K .. 1}, one time for all agents:
+A window is H + 1 neighbouring packed rows: state, all observations, all actions, all rewards and done side by side, of
+which the last row has only what is observed. Every column is made logistic by its own distribution function
+(`data.cdf`), or z-scored; constant and padded columns are left out of the model and come back as what they are. Two
+losses, with one level t for a window, its weight lambda(sigma) or none:
 
-    L_fit = mean |eps(alpha_t a + sigma_t z, t, o) - z|^2 / D + mean |h(sg x0) - a|^2 / D
+    L = mean over real entries of lambda(sigma_t) |D(x + sigma_t z; sigma_t, y) - x|^2
 
-where x0 is what the chain's last step would make of the row's own action, noised to the level of that step: it is to
-such that h is applied. Whole samples of the chain belong to no row, and a regression on those would shrink h to the
-conditional mean (on two symmetric modes, to k = 0). A perfect denoiser keeps k = 1.
+`y` is the window's team return, standardised, where the model is conditional; it is dropped for a share of windows.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, Key
 
-from jaxomarl.base import refuse
-from jaxomarl.diffusion.losses import eps_loss
-from jaxomarl.diffusion.parameterise import noised
-from jaxomarl.networks.agents import identified
-from jaxomarl.networks.mlp import Network
-from jaxomarl.optim import Params, annealed, create, descend
-from jaxomarl.stages.diffusion_policy import Diffuser, clean, sample
-from jaxomarl.stages.inputs import flat
+from jaxomarl.base import Algorithm, Dataset, Denoise, Layout, Past, Spec, Window, refuse, team_reward
+from jaxomarl.config import config, static, traced
+from jaxomarl.data import cdf
+from jaxomarl.data.windows import sample_windows
+from jaxomarl.diffusion import edm
+from jaxomarl.diffusion.guidance import classifier_free, masked
+from jaxomarl.diffusion.losses import denoising_loss
+from jaxomarl.diffusion.policy_guidance import of_deterministic
+from jaxomarl.diffusion.samplers import Shift
+from jaxomarl.networks.temporal import temporal_unet
+from jaxomarl.optim import Net, clipped_adam, create, descend, polyak
+
+WEIGHTINGS = ("edm", "unweighted")
+NORMALISERS = {"cdf": cdf.fit, "z-score": cdf.standard}
+PLACEMENTS = {"paper": "denoised", "pgd": "before-churn", "pgd-denoised": "before-churn-denoised"}
+EMA = 0.005  # rate at which the sampled copy follows
+RETURNS = 4096  # windows whose returns say what a high one is
+SHARES = 101  # their quantiles that are kept
 
 
-class Team(NamedTuple):
-    """All agents' diffusion policies as one; x [..., N, A], obs [..., N, O]. Its params are `init`'s."""
+@config
+class Generated:
+    """Settings of the generator."""
 
-    init: Callable[[Key[Array, ""]], Params]
-    trained: Diffuser  # the noise that is fitted, and sampled in losses
-    played: Diffuser  # the noise as the agents act
-    mix: Callable[[Params, Array, Array], Array] | None  # h: (params, x, obs) -> action; None leaves x as it is
-    centralised: bool  # acting takes other agents' observations
-
-
-# --- networks for all agents: (params, x [..., N, A], t, obs [..., N, O]) -> noise [..., N, A] ---
-
-
-def separate(net: Network, agents: int) -> Network:
-    """Each agent's own network, on its own row."""
-    each = jax.vmap(net.apply, in_axes=(0, -2, None, -2), out_axes=-2)
-    return Network(lambda key: jax.vmap(net.init)(jax.random.split(key, agents)), each)
-
-
-def shared(make: Callable[[int], Network], width: int, agents: int) -> Network:
-    """One network for every row, told whose it is: `make(width)` is told of observations that wide."""
-    net = pooled(make(width + agents))
-    return Network(net.init, lambda params, x, t, obs: net.apply(params, x, t, identified(obs, agents)))
+    generator_steps: int = static(default=10_000, scaled="steps")
+    generator_batch: int = static(default=256)
+    """Windows."""
+    generator_width: int = static(default=32, scaled="width")
+    """Of the U-Net's first level; the second is twice as wide."""
+    generator_lr: float = traced(default=1e-3, within="(0, inf)")
+    generator_weighting: str = static(default="edm")
+    """edm: all noise levels count alike. unweighted: CODA's printed loss, in which the highest outweigh the others."""
+    generator_normaliser: str = static(default="cdf")
+    """cdf: columns are made logistic. z-score: shifted and scaled, as in policy-guided diffusion."""
+    augment_horizon: int = static(default=0, within="[0, inf)")
+    """Steps of a synthetic window; 0: the base's own window, or 20, or the task's whole episode where it is shorter."""
 
 
-def pooled(net: Network) -> Network:
-    """One network for every row, which is not told whose it is."""
-    return Network(net.init, lambda params, x, t, obs: net.apply(params, x, t[..., None] if t.ndim else t, obs))
+GENERATED = (
+    "generator_steps", "generator_batch", "generator_width", "generator_lr", "generator_weighting",
+    "generator_normaliser",
+)  # fmt: skip
 
 
-def joint(net: Network) -> Network:
-    """One network of all rows side by side."""
-    return Network(net.init, lambda params, x, t, obs: net.apply(params, flat(x), t, flat(obs)).reshape(x.shape))
+class Trained(NamedTuple):
+    """The denoiser, the columns' distributions, and quantiles [101] of window returns (`()` without a condition)."""
+
+    net: Net
+    columns: cdf.Cdf
+    returns: Any
 
 
-# --- one draw, one loss ---
+class Columns(NamedTuple):
+    """Where a packed row's blocks are: the model has its first `width` columns, up to done."""
+
+    layout: Layout
+    at: dict[str, tuple[int, int]]
+    width: int
 
 
-def drawn(
-    team: Team, key: Key[Array, ""], params: Params, obs: Float[Array, "*B N O"], mask: Float[Array, "N A"]
-) -> Float[Array, "*B N A"]:
-    """Joint actions in the box by the noise as it is trained; differentiable through every step."""
-    return finished(team, params, sample(team.trained, key, params, obs, mask), obs, mask)
+def columns(spec: Spec) -> Columns:
+    """The blocks of the spec's packed rows."""
+    layout = Layout(spec.agents, spec.obs_width, spec.state_dim, spec.act_width, spec.team)
+    at, where = 0, {}
+    for name, shape in layout.blocks.items():
+        size = 1
+        for s in shape:
+            size *= s
+        where[name] = (at, at + size)
+        at += size
+    return Columns(layout, where, where["done"][1])
 
 
-def finished(
-    team: Team, params: Params, x: Float[Array, "*B N A"], obs: Float[Array, "*B N O"], mask: Float[Array, "N A"]
-) -> Float[Array, "*B N A"]:
-    """The actions h(x), held in the box."""
-    return x if team.mix is None else mask * jnp.clip(team.mix(params, x, obs), -1.0, 1.0)
+def fitted(data: Dataset, held: Columns, normaliser: str = "cdf") -> cdf.Cdf:
+    """Distributions of every column over all rows; what was done counts from rows in which something was."""
+    index = jnp.arange(len(data.left))
+    acted = data.rows[index - (data.left == 0)]  # a successor row repeats the row before it
+    first = held.at["action"][0]
+    rows = jnp.concatenate([data.rows[:, :first], acted[:, first : held.width]], axis=1)
+    return NORMALISERS[normaliser](rows)
 
 
-def fitting_loss(
-    team: Team,
-    params: Params,
-    action: Float[Array, "B N A"],
-    obs: Float[Array, "B N O"],
-    mask: Float[Array, "N A"],
-    t: Float[Array, " B"],
-    z: Float[Array, "B N A"],
-) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """L_fit and its terms; the second is there where h is something."""
-    schedule, columns = team.trained.schedule, mask.sum()
-    eps = lambda x, t: team.trained.net.apply(params, x, t, obs)
-    loss = eps_loss(eps, schedule, action, t, z, mask) / columns
-    if team.mix is None:
-        return loss, {"denoising_loss": loss}
-    last = jnp.asarray(1.0 / team.trained.levels)
-    x0 = clean(team.trained, params, obs, mask)(noised(schedule, action, last, z * mask), last)
-    error = mask * team.mix(params, jax.lax.stop_gradient(x0), obs) - action
-    mixed = jnp.mean(jnp.sum(error**2, axis=(-1, -2))) / columns
-    return loss + mixed, {"denoising_loss": loss, "mixer_loss": mixed}
+def real(spec: Spec, horizon: int, held: Columns) -> Float[Array, "T C"]:
+    """1.0 where a window has an entry: all but actions, rewards and done of its last row."""
+    done = (jnp.arange(horizon + 1) == horizon)[:, None] & (jnp.arange(held.width) >= held.at["action"][0])
+    return 1.0 - done.astype(jnp.float32)
 
 
-def noise(
-    key: Key[Array, ""], levels: int, mask: Float[Array, "N A"], batch: int
-) -> tuple[Float[Array, " B"], Float[Array, "B N A"]]:
-    """A time from {1/K .. 1} for each row, one for all agents, and masked noise."""
-    k_t, k_z = jax.random.split(key)
-    t = jax.random.randint(k_t, (batch,), 1, levels + 1) / levels
-    return t, mask * jax.random.normal(k_z, (batch, *mask.shape))
+def packed(window: Window) -> Float[Array, "B T C"]:
+    """A window's rows in the order of `Dataset.rows`, up to done."""
+    blocks = (getattr(window, name) for name in ("obs", "state", "action", "reward", "done"))
+    return jnp.concatenate([x.reshape(*x.shape[:2], -1) for x in blocks], axis=-1)
 
 
-# --- a density by itself ---
+class Generator:
+    """The model of windows of `horizon` steps; `conditioned` on their returns."""
+
+    def __init__(self, spec: Spec, cfg: Any, horizon: int, conditioned: bool = False) -> None:
+        for field, known in (("generator_normaliser", NORMALISERS), ("generator_weighting", WEIGHTINGS)):
+            if getattr(cfg, field) not in known:
+                name, found = f"--cfg.{field.replace('_', '-')}", getattr(cfg, field)
+                raise refuse(name, f"one of {', '.join(known)}", found, "The first is the default.")
+        self.spec, self.cfg, self.horizon, self.conditioned = spec, cfg, horizon, conditioned
+        self.held = columns(spec)
+        self.full = real(spec, horizon, self.held)
+        levels = (1, 2) if horizon > 1 else (1,)
+        self.net = temporal_unet(
+            self.held.width, int(conditioned), cfg.generator_width, levels, kernel=3, pools=horizon > 1
+        )
+        self.tx = clipped_adam(cfg.generator_lr, clip=1.0)
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """Its training; it does not act."""
+        return Algorithm(self.init, self.batch, self.update)
+
+    def denoiser(self, params: Any, trained: Trained, y: Any = None, drop: Any = None) -> Denoise:
+        """(x, t) -> x_0, zero where the model has no entry."""
+        inner = lambda x, t: self.net.apply(params, x, t, y, drop)
+        return masked(edm.preconditioned(inner), self.full * trained.columns.varies)
+
+    # --- training ---
+
+    def init(self, key: Key[Array, ""], past: Past, data: Dataset) -> Trained:
+        """The data's distributions and a fresh network."""
+        returns = ()
+        if self.conditioned:
+            drawn = sample_windows(jax.random.fold_in(key, 1), data, RETURNS, self.horizon, full=True)
+            returns = jnp.quantile(self.window_return(drawn), jnp.linspace(0.0, 1.0, SHARES))
+        return Trained(
+            create(self.tx, self.net.init(key), target=True),
+            fitted(data, self.held, self.cfg.generator_normaliser),
+            returns,
+        )
+
+    def batch(self, key: Key[Array, ""], state: Trained, data: Dataset) -> Window:
+        """Whole windows."""
+        return sample_windows(key, data, self.cfg.generator_batch, self.horizon, full=True)._replace(extra={})
+
+    def update(self, key: Key[Array, ""], state: Trained, past: Past, batch: Window) -> tuple[Trained, dict]:
+        """One step down L."""
+        k_t, k_z, k_drop = jax.random.split(key, 3)
+        # a successor row that the data lack is no entry
+        mask = self.full * state.columns.varies * batch.valid[..., None]
+        x0 = mask * state.columns.forward(packed(batch))
+        t, z = edm.KARRAS.draw(k_t, (len(x0),)), jax.random.normal(k_z, x0.shape)
+        weight = edm.weight(edm.KARRAS.schedule.sigma(t)) if self.cfg.generator_weighting == "edm" else None
+        y = drop = None
+        if self.conditioned:
+            y = standard(state.returns, self.window_return(batch))[:, None]
+            drop = jax.random.bernoulli(k_drop, self.cfg.augment_drop, (len(x0),)).astype(jnp.float32)
+
+        def loss(params):
+            denoise = self.denoiser(params, state, y, drop)
+            whole = denoising_loss(denoise, edm.KARRAS.schedule, x0, t, z, weight, mask)
+            return whole * len(x0) / jnp.maximum(mask.sum(), 1.0)
+
+        value, grads = jax.value_and_grad(loss)(state.net.params)
+        return state._replace(net=polyak(descend(self.tx, state.net, grads), EMA)), {"denoising_loss": value}
+
+    def window_return(self, window: Window) -> Float[Array, " B"]:
+        """Sum of the team's rewards over the window's steps."""
+        return team_reward(self.spec.team, window.reward[:, : self.horizon]).sum(axis=1)
+
+    # --- drawing ---
+
+    def draw(self, key: Key[Array, ""], trained: Trained, count: int, shift: Shift | None = None) -> Array:
+        """`count` windows [B, T, C] in raw units; a conditional model's are of high return.
+
+        What a window lacks in its last row is zero there, and done is 0 or 1.
+        """
+        cfg, params, mask = self.cfg, trained.net.target, self.full * trained.columns.varies
+        denoise = self.denoiser(params, trained)
+        if self.conditioned:
+            wanted = jnp.interp(cfg.augment_quantile, jnp.linspace(0.0, 1.0, SHARES), trained.returns)
+            y = standard(trained.returns, wanted)[None]
+            told, untold = (self.denoiser(params, trained, y, jnp.asarray(drop)) for drop in (0.0, 1.0))
+            denoise = classifier_free(told, untold, 1.0 + cfg.augment_weight)
+        churn = edm.Churn(cfg.augment_churn)
+        chain = edm.heun(
+            cfg.augment_levels, shift, churn, cfg.augment_order, PLACEMENTS[cfg.augment_placement], mask=mask
+        )
+        values = self.full * trained.columns.inverse(chain(key, denoise, (count, *self.full.shape)))
+        done = self.held.at["done"][0]
+        return values.at[..., done].set((values[..., done] > 0.5).astype(jnp.float32))
+
+    def part(self, name: str, f: Callable, trained: Trained, x: Float[Array, "B T C"]) -> Array:
+        """`f` of one block's columns, in the block's shape."""
+        start, stop = self.held.at[name]
+        own = f(trained.columns.part(start, stop), x[..., start:stop])
+        return own.reshape(*x.shape[:-1], *self.held.layout.blocks[name])
+
+    def acted(self, rows: Float[Array, "B T C"]) -> tuple[Array, Array]:
+        """What agents saw [B, H, N, O] and did [B, H, N, A] in windows of raw units, without their last row."""
+        blocks = (rows[:, :-1, slice(*self.held.at[name])] for name in ("obs", "action"))
+        obs, action = (x.reshape(*x.shape[:2], self.spec.agents, -1) for x in blocks)
+        return obs, action
+
+    def scores(self, trained: Trained, played: Callable[[Array], Array], chain: bool) -> Callable[[Array], Array]:
+        """Gradients [B, T, C] of log N(a; mu(o), I) at a denoised x_0, in its action columns; of no other entry.
+
+        With `chain`, through the columns' distributions: times d a / d x. Without, the environment's gradient itself,
+        as the paper's text has it.
+        """
+        start, stop = self.held.at["action"]
+
+        def gradient(x0: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
+            obs, action = (self.part(name, cdf.Cdf.inverse, trained, x0) for name in ("obs", "action"))
+            g = of_deterministic(action, played(obs)) * self.spec.act_mask
+            if chain:
+                g = g * self.part("action", cdf.Cdf.slope, trained, x0)
+            own = g.reshape(*g.shape[:2], -1)
+            return jnp.pad(own, ((0, 0), (0, 0), (start, self.held.width - stop))) * self.full
+
+        return gradient
 
 
-def fit(
-    key: Key[Array, ""],
-    team: Team,
-    data: Float[Array, "M N D"],
-    obs: Float[Array, "M N O"],
-    steps: int,
-    batch: int = 256,
-    lr: float | Float[Array, ""] = 1e-3,
-) -> tuple[Params, Float[Array, " steps"]]:
-    """The team's parameters after `steps` of Adam on drawn rows of `data` in [-1, 1], and the loss of every step.
-
-    The rate falls to zero by a cosine. Pure: jit it and vmap it over keys. Raises unless steps and batch are positive.
-    """
-    for field, value in (("steps", steps), ("batch", batch)):
-        if value < 1:
-            raise refuse(f"fit.{field}", "a positive whole number", value, "The defaults fit a game in seconds.")
-    tx, mask, levels = optax.adam(annealed(lr, steps)), jnp.ones(data.shape[1:]), team.trained.levels
-    k_init, k_steps = jax.random.split(key)
-
-    def step(net, key):
-        k_rows, k_noise = jax.random.split(key)
-        rows = jax.random.randint(k_rows, (batch,), 0, len(data))
-        t, z = noise(k_noise, levels, mask, batch)
-        loss = lambda params: fitting_loss(team, params, data[rows], obs[rows], mask, t, z)[0]
-        value, grads = jax.value_and_grad(loss)(net.params)
-        return descend(tx, net, grads), value
-
-    net, losses = jax.lax.scan(step, create(tx, team.init(k_init)), jax.random.split(k_steps, steps))
-    return net.params, losses
-
-
-def draw(
-    key: Key[Array, ""], team: Team, params: Params, obs: Float[Array, "M N O"], columns: int
-) -> Float[Array, "M N D"]:
-    """A joint sample of `columns` each for every row of `obs`, as the agents act: dec-atten's by own terms."""
-    mask = jnp.ones((obs.shape[-2], columns))
-    return finished(team, params, sample(team.played, key, params, obs, mask), obs, mask)
+def standard(returns: Float[Array, " Q"], value: Array) -> Array:
+    """A return in deviations from the middle of all."""
+    return (value - returns.mean()) / (returns.std() + 1e-6)

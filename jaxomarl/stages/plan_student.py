@@ -25,8 +25,8 @@ from jaxomarl.diffusion.consistency import consistency, consistency_loss, consis
 from jaxomarl.diffusion.guidance import clipped, inpaint, masked
 from jaxomarl.diffusion.schedules import cosine
 from jaxomarl.optim import Params, create, descend, polyak
-from jaxomarl.stages.planner import asked, noise, planner_stage
-from jaxomarl.stages.planning import Draw, Planner, Plans, actor, columns, denoiser, seen_by, told
+from jaxomarl.policies.plans import Draw, Planner, Plans, actor, columns, denoiser, seen_by, told
+from jaxomarl.stages.planner import asked, planner_stage, times_and_noise
 
 STD = 0.5
 """Of the rows of a plan, about: they lie in [-1, 1]."""
@@ -61,7 +61,7 @@ def student(spec: Spec, cfg: Any, model: Planner) -> Algorithm:
     def update(key: Key[Array, ""], state: Plans, past: Past, batch: Window) -> tuple[Plans, dict]:
         x0, y = jnp.swapaxes(see(past, state.knots, batch.obs), 1, 2), asked(cfg, batch)
         k_noise, k_time = jax.random.split(key)
-        drawn = noise(k_noise, spec, cfg, len(x0), model)
+        drawn = times_and_noise(k_noise, spec, cfg, len(x0), model)
         k = jax.random.randint(k_time, (len(x0),), 1, cfg.grid + 1)
         mask = (1.0 - drawn.rows.known) * batch.valid[:, None, :, None] * columns(spec, model)
         given = lambda denoise: inpaint(denoise, x0 * drawn.rows.shown, drawn.rows.known)

@@ -1,36 +1,136 @@
-"""Planning by diffusion, under DoF-Trajectory, MADiff and Decision Diffuser.
+"""Planning by diffusion: the stage of DoF-Trajectory, MADiff and Decision Diffuser, which differ in their `Planner`.
 
 A plan x [N, W, O] is all agents' observations over W = C + 1 + H rows: C of history, the present, H ahead, in the units
-of stages/ranges.py. A `Planner` predicts the noise in it (or the plan itself); the systems make theirs. One update on
+of data/ranges.py. A `Planner` predicts the noise in it (or the plan itself); the systems make theirs. One update on
 windows of the data (data/windows.py), with t from {1/K .. 1}, y_i agent i's return as a share, d_i ~ Bernoulli(drop):
 
-    x = known rows as they are (planning.known_to), elsewhere alpha_t x_0 + sigma_t z
+    x = known rows as they are (plans.known_to), elsewhere alpha_t x_0 + sigma_t z
     L = 1/2 ( mean |f(x, t, y, d) - z|^2 over unknown rows of the episode + mean |a - D(o, o')|^2 over its pairs ) + L_h
 
-where d_i = 1 zeroes the embedding of y_i, and L_h pairs data factorisation with the chain's last step, as in
-stages/generator.py. Acting: C rows of history and the present are written over the plan before every denoising step,
-eps = eps(d = 1) + w (eps(d = 0) - eps(d = 1)), each clean estimate is held in [-1, 1], the chain starts at
-N(0, temperature^2), for the return of stages/targets.py. The action is D(o, plan's next row), of a plan that is made
-anew every `replan` steps.
+where d_i = 1 zeroes the embedding of y_i, and D's error is the cross-entropy of its logits where actions are discrete.
+L_h = mean |h(sg x0) - x_0|^2 is for planners that factorise the data (DoF), x0 what the chain's last step makes of the
+plan itself, noised to the level of that step: whole samples of the chain belong to no row. policies/plans.py acts.
 """
 
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Key
 
-from jaxomarl.base import Algorithm, Dataset, Past, Spec, State, Window
-from jaxomarl.data.windows import sample_windows
+from jaxomarl.base import Algorithm, Dataset, Past, Spec, State, Window, refuse
+from jaxomarl.config import check_fields, config, flag, static, traced
+from jaxomarl.data import ranges, return_targets
+from jaxomarl.data.dataset import check_batch, check_transitions
+from jaxomarl.data.ranges import fit_quantiles
+from jaxomarl.data.return_targets import goals
+from jaxomarl.data.returns import KINDS, conditioned, returns
+from jaxomarl.data.windows import check_windows, sample_windows
 from jaxomarl.diffusion.guidance import inpaint
 from jaxomarl.diffusion.parameterise import noised
 from jaxomarl.diffusion.schedules import cosine
+from jaxomarl.losses.imitation import action_error
+from jaxomarl.masking import weighted_mean
+from jaxomarl.networks.mlp import Network
+from jaxomarl.networks.temporal import temporal_unet
 from jaxomarl.optim import Params, create, descend, polyak
-from jaxomarl.stages.inverse_dynamics import inverse_loss
-from jaxomarl.stages.planning import Known, Planner, Plans, actor, clean, columns, known_to, seen_by, told
-from jaxomarl.stages.ranges import knots
-from jaxomarl.stages.targets import goals
+from jaxomarl.policies.plans import SAMPLERS, Known, Planner, Plans, actor, clean, columns, known_to, seen_by, told
+
+MULTIPLIERS = (1, 4, 8)
+
+CHOICES = {
+    "normaliser": ranges.KINDS,
+    "returns": (*KINDS, "none"),
+    "reward": ("own", "team"),
+    "predict": ("noise", "clean"),
+    "sampler": (*SAMPLERS, "consistency"),
+    "acting": ("target", "online"),
+    "target_kind": return_targets.KINDS,
+}
+
+
+@config
+class Config:
+    """Settings of planners; the defaults are DoF-Trajectory's Table 7, and MADiff's code where it is silent."""
+
+    horizon: int = static(default=20)
+    """H: steps ahead that are planned."""
+    history: int = static(default=8, within="[0, inf)")
+    """C: past observations that a plan begins with, before the present one."""
+    replan: int = static(default=1)
+    """Steps for which a plan is followed."""
+    normaliser: str = static(default="cdf")
+    """cdf: observations' ranks. limits: from the data's least to its largest."""
+    returns: str = static(default="togo")
+    """What plans are conditioned on: togo, the discounted return from the present on; episode, the whole one's."""
+    reward: str = static(default="own")
+    """own: each agent's return. team: the team's, for every agent."""
+    gamma: float = static(default=0.99, within="[0, 1]")
+    """Of those returns."""
+    return_scale: float = static(default=0.0, within="[0, inf)")
+    """Return that counts as 1; 0 counts from the data's least, 0, to its largest, 1."""
+    target: float = traced(default=0.9, within="(-inf, inf)")
+    """Return that is asked for when acting, in that scale, or its quantile."""
+    target_kind: str = static(default="constant")
+    """constant: the same at every step. remaining: less the rewards received. quantile: of the data's at that step."""
+    guidance: float = traced(default=1.2, within="[0, inf)")
+    """w: 1 conditions, more exaggerates the condition, 0 leaves it out."""
+    drop: float = traced(default=0.25, within="[0, 1]")
+    """Chance that an agent's condition is left out in training."""
+    levels: int = static(default=200)
+    """K: noise levels of the squared-cosine schedule that are trained."""
+    sampler: str = static(default="ddpm")
+    """ddpm, ddim, or consistency: a model that is distilled from the planner, for --cfg.calls 1 or a few."""
+    calls: int = static(default=200)
+    """Steps of the sampler; each is a call of the network with the condition and one without."""
+    grid: int = static(default=40)
+    """G: times between whose neighbours a consistency model is distilled."""
+    temperature: float = traced(default=0.5, within="[0, inf)")
+    """Standard deviation of the noise that sampling starts from."""
+    predict: str = static(default="noise")
+    """noise, or clean: the plan itself, which survives a handful of steps better."""
+    polyak: float = traced(default=0.005, within="(0, 1]")
+    """Rate at which the averaged weights follow."""
+    acting: str = static(default="target")
+    """Which weights plan: target, the averaged ones, or online."""
+    depth: int = static(default=3)
+    """Levels of the U: 1, 4 and 8 times the width."""
+    reach: int = static(default=2)
+    """Rows to either side that a convolution sees: a kernel of 2 reach + 1."""
+    blocks: int = static(default=2)
+    """Blocks of each level, each way."""
+    chunk: int = static(default=1000)
+    """Updates per compiled scan."""
+    every: int = static(default=100)
+    """Chunks between evaluations and checkpoints: an evaluation plans at every step of every episode."""
+    episodes: int = static(default=0, within="[0, inf)")
+    """Of each evaluation; 0: as many as other systems play (--episodes)."""
+    policy_steps: int = static(default=100_000, scaled="steps")
+    student_steps: int = static(default=50_000, scaled="steps")
+    """Updates of a consistency model."""
+    policy_batch: int = static(default=64)
+    policy_width: int = static(default=128, scaled="width")
+    """Of the U's first level."""
+    inverse_width: int = static(default=256, scaled="width")
+    """Of the inverse dynamics' two hidden layers."""
+    policy_lr: float = traced(default=2e-4, within="(0, inf)")
+
+
+def unet(cfg: Any, channels: int, agents: int = 0) -> Network:
+    """One temporal U-Net of these settings: (params, x [..., W, D], t, told [..., 2]) -> like x.
+
+    It is told the return where there is one, as its condition; what is dropped has none.
+    """
+    net = temporal_unet(
+        channels, int(cfg.returns != "none"), cfg.policy_width, MULTIPLIERS[: cfg.depth], 2 * cfg.reach + 1,
+        agents=agents, blocks=cfg.blocks,
+    )  # fmt: skip
+    return Network(net.init, lambda params, x, t, told: net.apply(params, x, t, told[..., :1], told[..., 1]))
+
+
+# --- the update ---
 
 
 def planner_stage(spec: Spec, cfg: Any, model: Planner) -> Algorithm:
@@ -41,30 +141,28 @@ def planner_stage(spec: Spec, cfg: Any, model: Planner) -> Algorithm:
         k_plan, k_inverse = jax.random.split(key)
         params = {"plan": model.init(k_plan), "inverse": model.inverse.init(k_inverse)}
         net = create(tx, params, target=True)
-        return Plans(net, knots(cfg.normaliser, spec, data), goals(spec, cfg, data))
+        return Plans(net, fit_quantiles(cfg.normaliser, spec, data), goals(spec, cfg, data))
 
     def batch(key: Key[Array, ""], state: State, data: Dataset) -> Window:
         return sample_windows(key, data, cfg.policy_batch, cfg.horizon, cfg.history)
 
     def update(key: Key[Array, ""], state: Plans, past: Past, batch: Window) -> tuple[Plans, dict]:
         obs = see(past, state.knots, batch.obs)
-        drawn = noise(key, spec, cfg, len(obs), model)
+        drawn = times_and_noise(key, spec, cfg, len(obs), model)
         y = asked(cfg, batch)
 
         def loss(params):
             fit, metrics = planning_loss(spec, cfg, model, params["plan"], obs, batch.valid, y, drawn)
             weight = (batch.valid[:, :-1] * batch.valid[:, 1:])[..., None] * batch.alive[:, :-1]
-            taken = batch.action, batch.available
-            wrong = inverse_loss(spec, model.inverse, params["inverse"], obs, *taken, weight)
+            out = model.inverse.apply(params["inverse"], obs[:, :-1], obs[:, 1:])
+            each = action_error(spec, out, batch.action[:, :-1], batch.available[:, :-1])
+            wrong = weighted_mean(each, weight)
             return 0.5 * wrong + fit, {**metrics, "inverse_loss": wrong}
 
         grads, metrics = jax.grad(loss, has_aux=True)(state.net.params)
         return state._replace(net=polyak(descend(tx, state.net, grads), cfg.polyak)), metrics
 
     return Algorithm(init, batch, update, *actor(spec, cfg, model), model.centralised)
-
-
-# --- training ---
 
 
 class Drawn(NamedTuple):
@@ -76,7 +174,7 @@ class Drawn(NamedTuple):
     rows: Known  # which rows the model is given
 
 
-def noise(key: Key[Array, ""], spec: Spec, cfg: Any, size: int, model: Planner) -> Drawn:
+def times_and_noise(key: Key[Array, ""], spec: Spec, cfg: Any, size: int, model: Planner) -> Drawn:
     """Times, noise without padded columns, which agents are not told their return, and which rows are given.
 
     `model.each`: history and present of one agent alone, drawn for each sample, as an agent will find them.
@@ -113,7 +211,7 @@ def planning_loss(
     out = model.trained(params, over(noised(schedule, x0, drawn.t, drawn.z)), drawn.t, tell)
     wanted = drawn.z if cfg.predict == "noise" else x0
     weight = (1.0 - known) * valid[:, None, :, None] * mask
-    square = lambda error: jnp.sum(weight * error**2) / jnp.maximum(weight.sum(), 1.0)
+    square = lambda error: weighted_mean(error**2, weight)
     fit = square(out - wanted)
     if model.mix is None:
         return 0.5 * fit, {"denoising_loss": fit}
@@ -122,3 +220,67 @@ def planning_loss(
     rough = jax.lax.stop_gradient(near(noised(schedule, x0, last, drawn.z), last))
     mixed = square(model.mix(params, rough, last, tell) - x0)
     return 0.5 * fit + mixed, {"denoising_loss": fit, "mixer_loss": mixed}
+
+
+# --- the data, and what is refused ---
+
+
+def prepare(spec: Spec, cfg: Any, data: Dataset) -> Dataset:
+    """The data with returns as conditions, where the settings ask for them."""
+    if cfg.returns == "none":
+        return data
+    unit = cfg.target_kind != "constant"
+    return conditioned(data, cfg.gamma, cfg.returns, cfg.reward, cfg.return_scale, unit)
+
+
+def check(spec: Spec, cfg: Any, data: Dataset | None, choices: dict[str, tuple[str, ...]]) -> None:
+    """Raise JaxomarlError for settings or data that a planner cannot learn on or plan with."""
+    check_fields(cfg, {**CHOICES, **choices})
+    check_transitions(data)
+    check_windows(data, cfg.horizon, cfg.history)
+    for name, most, why in (
+        ("depth", len(MULTIPLIERS), "the U's levels are 1, 4 and 8 times its width"),
+        ("replan", cfg.horizon, "a plan is no longer than --cfg.horizon"),
+        ("calls", most_calls(cfg), "a sampler visits noise levels that were trained"),
+    ):
+        if getattr(cfg, name) > most:
+            raise refuse(flag(name), f"at most {most}", getattr(cfg, name), f"Take {most}: {why}.")
+    check_returns(cfg, data)
+    check_target(cfg)
+    check_batch(data, cfg.policy_batch)
+
+
+def check_target(cfg: Any) -> None:
+    """Raise JaxomarlError for a target that the returns do not allow."""
+    if cfg.target_kind == "constant":
+        return
+    if cfg.returns != "togo":
+        way = "Take --cfg.returns togo, or --cfg.target-kind constant."
+        raise refuse("--cfg.target-kind", f"constant with returns {cfg.returns}", cfg.target_kind, way)
+    if cfg.target_kind == "quantile" and not 0.0 <= cfg.target <= 1.0:
+        way = "1 asks for the largest return that the data get from each step on."
+        raise refuse("--cfg.target", "a quantile from 0 to 1", cfg.target, way)
+    if cfg.target_kind == "remaining" and cfg.gamma == 0.0:
+        way = "A return without a future leaves nothing to ask for: take --cfg.target-kind quantile."
+        raise refuse("--cfg.gamma", "above 0 with --cfg.target-kind remaining", cfg.gamma, way)
+
+
+def most_calls(cfg: Any) -> int:
+    """Noise levels that were trained."""
+    return cfg.grid if cfg.sampler == "consistency" else cfg.levels
+
+
+def check_returns(cfg: Any, data: Dataset | None) -> None:
+    """Raise JaxomarlError where guidance is asked for and there are no returns that it could follow."""
+    if cfg.returns == "none":
+        if cfg.guidance != 1.0:
+            way = "There is no condition to exaggerate: take --cfg.guidance 1, or --cfg.returns togo."
+            raise refuse("--cfg.guidance", "1 without returns", cfg.guidance, way)
+        return
+    if data is None:
+        return
+    found = returns(data, cfg.gamma, cfg.returns, cfg.reward)[np.asarray(data.left) > 0]
+    if np.ptp(found) == 0:
+        wanted = f"returns that differ, to condition on and to guide by (--cfg.returns {cfg.returns})"
+        way = "Take --cfg.returns none --cfg.guidance 1, or data with rewards."
+        raise refuse("--data", wanted, f"{float(found.flat[0]):g} in every transition", way)

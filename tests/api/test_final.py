@@ -18,7 +18,7 @@ from jaxomarl.api.evaluate import evaluate
 from jaxomarl.api.policy import shapes
 from jaxomarl.base import JaxomarlError
 from jaxomarl.cli import commands
-from jaxomarl.config import config, static, static_fields
+from jaxomarl.config import config, scaled_fields, static, static_fields
 from jaxomarl.data.stats import identity
 from jaxomarl.envs.catalog import make
 from jaxomarl.presets import PRESETS
@@ -357,9 +357,8 @@ def test_at_least_ten_evaluations_whatever_the_scale(scale):
                 ((cfg, _),) = plan.configs(name, given, {}, scale)
                 length, marks = chunks_and_marks(cfg)
                 assert marks >= min(10, length), (name, preset.name, cfg)
-                for field, value in static_fields(cfg).items():
-                    if field.endswith("_steps"):
-                        assert value % min(cfg.chunk, value) == 0, (name, preset.name, field)
+                for field, value in scaled_fields(cfg, "steps").items():
+                    assert value % min(cfg.chunk, value) == 0, (name, preset.name, field)
                 seen += 1
     assert seen > 60
 
@@ -404,7 +403,7 @@ class OwnWords:
 class OneStage:
     """A stage that is not called policy, evaluated after every chunk."""
 
-    model_steps: int = static(default=100)
+    model_steps: int = static(default=100, scaled="steps")
     chunk: int = static(default=50)
 
 

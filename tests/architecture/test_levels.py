@@ -24,7 +24,9 @@ LEVEL = {
     "jaxomarl.diffusion": 1,
     "jaxomarl.data": 1,
     "jaxomarl.envs": 1,
+    "jaxomarl.policies": 2,
     "jaxomarl.stages": 2,
+    "jaxomarl.health": 2,
     "jaxomarl.algorithms": 3,
     "jaxomarl.training": 3,
     "jaxomarl.results": 3,
@@ -49,6 +51,9 @@ ONLY = {
 BY_NAME = {"jaxomarl.papers": "jaxomarl.cli.reproduce"}
 """A unit -> the one module outside of it that may import it: papers are made by the command `reproduce` alone."""
 
+SIDEWAYS = {("jaxomarl.stages", "jaxomarl.policies"), ("jaxomarl.health", "jaxomarl.stages")}
+"""A stage trains a policy, health compares a stage; never the other way round."""
+
 PLANTED = {
     "upward": ("jaxomarl/losses/td.py", "import jaxomarl.stages.critic"),
     "upward, from": ("jaxomarl/losses/td.py", "from jaxomarl.stages.critic import X"),
@@ -67,6 +72,8 @@ PLANTED = {
     "upward, out of the package": ("jaxomarl/cli/__init__.py", "import experiments.sweep"),
     "sideways": ("jaxomarl/data/dataset.py", "from jaxomarl.envs import rollout"),
     "sideways, level 3": ("jaxomarl/training/runner.py", "from jaxomarl import results"),
+    "a policy that knows its stage": ("jaxomarl/policies/plans.py", "from jaxomarl.stages import planner"),
+    "a stage that knows its measure": ("jaxomarl/stages/critic.py", "import jaxomarl.health"),
     "sideways, a preset that knows the systems": ("jaxomarl/presets/__init__.py", "import jaxomarl.algorithms"),
     "a preset that knows what a program calls": ("jaxomarl/presets/__init__.py", "import jaxomarl.api"),
     "a command that knows a paper": ("jaxomarl/cli/commands.py", "from jaxomarl.papers import cells"),
@@ -87,6 +94,8 @@ ALLOWED = {
     "jaxomarl/config.py": "from jaxomarl.base import X",
     "jaxomarl/losses/td.py": "import jax\nfrom . import expectile\nfrom ..base import X",
     "jaxomarl/stages/critic.py": "from jaxomarl.losses import td\nfrom jaxomarl.data.dataset import X",
+    "jaxomarl/stages/planner.py": "from jaxomarl.policies.plans import X",
+    "jaxomarl/health/fidelity.py": "from jaxomarl.stages.critic import X",
     "jaxomarl/algorithms/__init__.py": "from jaxomarl.algorithms import bc, iql\nfrom jaxomarl.base import X",
     "jaxomarl/training/runner.py": "from jaxomarl.envs import rollout\nfrom jaxomarl.envs.rollout import X",
     "jaxomarl/api/__init__.py": "from jaxomarl import algorithms, presets, training",
@@ -166,7 +175,7 @@ def wrong(source: str, target: str, eager: bool) -> str | None:
         return f"is none of those that {a} may have"
     if source != BY_NAME.get(b, source) and LEVEL[b] < LEVEL[a]:
         return f"is for {BY_NAME[b]} alone"
-    if a in FOUNDATION and b in FOUNDATION:
+    if (a, b) in SIDEWAYS or (a in FOUNDATION and b in FOUNDATION):
         return None
     if b == "jaxomarl" and a in ("jaxomarl.__main__", "experiments", "benchmarks"):
         return None
@@ -216,7 +225,7 @@ def plant(root: Path, files: dict[str, str]) -> None:
         *("papers/__init__", "papers/cells", "papers/dof/__init__", "cli/__init__", "cli/commands", "cli/reproduce"),
         *("losses/td", "losses/expectile", "data/__init__", "data/dataset", "envs/__init__", "envs/rollout"),
         *("envs/games", "stages/__init__", "stages/critic", "algorithms/__init__", "algorithms/bc", "algorithms/iql"),
-        *("training/__init__", "training/runner", "__init__"),
+        *("training/__init__", "training/runner", "__init__", "policies/__init__", "policies/plans", "health/__init__"),
     ]
     for file in [*(f"jaxomarl/{name}.py" for name in names), "experiments/sweep.py", *files]:
         (root / file).parent.mkdir(parents=True, exist_ok=True)

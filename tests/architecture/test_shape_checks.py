@@ -11,7 +11,7 @@ import jaxtyping
 import pytest
 
 from jaxomarl.base import Dataset, Layout
-from jaxomarl.masking import masked_mean
+from jaxomarl.masking import column_mean
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,9 +24,9 @@ def test_a_wrong_dtype_is_refused():
 
 
 def test_axes_of_one_name_have_one_size():
-    assert masked_mean(jnp.ones((5, 2, 3)), jnp.ones((2, 3))).shape == (5,)
+    assert column_mean(jnp.ones((5, 2, 3)), jnp.ones((2, 3))).shape == (5, 2)
     with pytest.raises(jaxtyping.TypeCheckError, match="mask"):
-        masked_mean(jnp.ones((5, 2, 3)), jnp.ones((1, 3)))  # would broadcast
+        column_mean(jnp.ones((5, 2, 3)), jnp.ones((1, 3)))  # would broadcast
 
 
 def test_a_tree_may_hold_anything():

@@ -173,3 +173,37 @@ def test_an_algorithm_is_a_papers_box(path):
     bare = [p for p, a, b in zip(PARTS, at, ends, strict=True) if not docstring[a + len(p) : b].strip(" .:\n")]
     assert not bare, f"nothing under {bare}"
     assert len(text.splitlines()) <= ALGORITHM_LINES
+
+
+def makes_an_algorithm(tree: ast.Module) -> bool:
+    """Whether a module builds an `Algorithm`, or another's with an update of its own."""
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    plain = any(getattr(call.func, "id", "") == "Algorithm" for call in calls)
+    changed = [call for call in calls if getattr(call.func, "attr", "") == "_replace"]
+    return plain or any("update" in [word.arg for word in call.keywords] for call in changed)
+
+
+def test_a_file_of_stages_trains():
+    files = {path: tree for path, tree, _ in parsed() if path.startswith("jaxomarl/stages/") and tree.body}
+    assert len(files) > 5 and [path for path, tree in files.items() if not makes_an_algorithm(tree)] == []
+    assert not makes_an_algorithm(ast.parse("def clean(x): return x._replace(obs=Algorithm)"))
+
+
+def untyped_settings(tree: ast.Module) -> Iterator[str]:
+    """Functions whose `cfg` may be anything."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            for arg in node.args.args:
+                if arg.arg == "cfg" and (arg.annotation is None or ast.unparse(arg.annotation) == "Any"):
+                    yield node.name
+
+
+def test_algorithms_take_their_own_settings():
+    found = [
+        f"{path.stem}.{name}" for path in ALGORITHMS for name in untyped_settings(ast.parse(path.read_text("utf-8")))
+    ]
+    assert found == ["coda.pipeline"]  # whose settings are any base's and its own
+    assert list(untyped_settings(ast.parse("def f(cfg: Any): ...\ndef g(cfg): ...\ndef h(cfg: Config): ..."))) == [
+        "f",
+        "g",
+    ]

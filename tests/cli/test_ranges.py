@@ -27,6 +27,22 @@ def test_every_real_number_says_its_range(name):
     assert lacking == []
 
 
+def test_fields_of_one_name_are_scaled_alike():
+    """A system that overrides a field says again that it is scaled."""
+    found: dict[str, set[str]] = {}
+    for kind in CONFIGS.values():
+        for field in dataclasses.fields(kind):
+            found.setdefault(field.name, set()).add(field.metadata.get("scaled", ""))
+    assert {name: kinds for name, kinds in found.items() if len(kinds) > 1} == {}
+    assert {name for name, kinds in found.items() if kinds == {"steps"}} >= {
+        "policy_steps",
+        "score_steps",
+        "code_steps",
+    }
+    with pytest.raises(ValueError, match="scaled is one of"):
+        static(default=1, scaled="depth")
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_value_outside_is_refused_and_the_ends_are_as_written(name):
     kind = CONFIGS[name]
@@ -38,7 +54,7 @@ def test_a_value_outside_is_refused_and_the_ends_are_as_written(name):
             (interval.low, -step, interval.text[0] == "["),
             (interval.high, step, interval.text[-1] == "]"),
         ):
-            if math.isinf(end) or field.name.endswith("_steps"):
+            if math.isinf(end) or field.metadata.get("scaled") == "steps":
                 continue
             at, beyond = (int(end), int(end) + int(out)) if whole else (end, end + out)
             refused(kind, field, beyond)

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxomarl.base import Dataset, Environment, Episodes, Spec, Task, TimeStep
-from jaxomarl.masking import pad
 
 SPEC = Spec((3, 2, 3), (2, 1, 1), state_dim=4, horizon=3, dialect="contract-v1")
 PUSH = np.random.default_rng(0).normal(size=(SPEC.agents, SPEC.act_width, SPEC.state_dim)).astype(np.float32)
@@ -72,7 +71,7 @@ def rolled(k_reset, k_step, actions):
 
 
 def one_episode(times, actions, length: int) -> Episodes:
-    after = lambda x: pad(np.asarray(x)[:length], length + 1, axis=0)
+    after = lambda x: np.pad(np.asarray(x)[:length], [(0, 1)] + [(0, 0)] * (np.ndim(x) - 1))
     return Episodes(
         obs=np.asarray(times.obs)[: length + 1],
         state=np.asarray(times.state)[: length + 1],

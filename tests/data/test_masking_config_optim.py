@@ -10,7 +10,7 @@ import pytest
 
 from jaxomarl.base import JaxomarlError, Spec
 from jaxomarl.config import config, digest, stack, static, static_fields, traced_fields
-from jaxomarl.masking import masked_mean, masked_sum, pad, unpad
+from jaxomarl.masking import column_mean, weighted_mean
 from jaxomarl.optim import annealed, create, descend, polyak
 
 MASK = jnp.asarray(Spec((1, 1, 1), (3, 1, 2), state_dim=1, horizon=1).act_mask)
@@ -24,25 +24,16 @@ def test_masks_of_a_spec():
 
 def test_a_wide_agent_counts_no_more_than_a_narrow_one():
     x = jnp.array([[3.0, 6.0, 9.0], [1.0, 99.0, 99.0], [4.0, 8.0, 99.0]])
-    np.testing.assert_allclose(masked_mean(x, MASK), (6 + 1 + 6) / 3, rtol=1e-6)  # not 31 / 6
-    np.testing.assert_allclose(masked_sum(x, MASK), [18, 1, 12])
-    both = jnp.stack([x, 2 * x])
-    np.testing.assert_allclose(masked_mean(both, MASK), [13 / 3, 26 / 3], rtol=1e-6)
-    slope = jax.grad(lambda x: masked_mean(x, MASK))(x)
+    np.testing.assert_allclose(column_mean(x, MASK), [6, 1, 6])
+    np.testing.assert_allclose(column_mean(jnp.stack([x, 2 * x]), MASK), [[6, 1, 6], [12, 2, 12]])
+    slope = jax.grad(lambda x: column_mean(x, MASK).mean())(x)
     np.testing.assert_allclose(slope, MASK / MASK.sum(1, keepdims=True) / 3, rtol=1e-6)
 
 
-def test_pad_and_unpad_undo_each_other():
-    rng = np.random.default_rng(0)
-    each = [rng.standard_normal((5, d)).astype(np.float32) for d in (3, 1, 2)]
-    wide = np.stack([pad(x, 3) for x in each], axis=1)
-    assert wide.shape == (5, 3, 3)
-    np.testing.assert_array_equal(wide * (1 - MASK), 0)
-    for got, want in zip(unpad(jnp.asarray(wide), (3, 1, 2)), each, strict=True):
-        np.testing.assert_array_equal(got, want)
-    np.testing.assert_array_equal(pad(np.ones((2, 3)), 4, axis=0), np.append(np.ones((2, 3)), np.zeros((2, 3)), axis=0))
-    with pytest.raises(ValueError, match="axis -1 is 3 wide, more than 2"):
-        pad(np.ones((1, 3)), 2)
+def test_a_weighted_mean_is_of_what_counts():
+    x, weight = jnp.array([[1.0, 3.0], [99.0, 8.0]]), jnp.array([[1.0, 1.0], [0.0, 0.5]])
+    np.testing.assert_allclose(weighted_mean(x, weight), (1 + 3 + 4) / 2.5, rtol=1e-6)
+    assert weighted_mean(x, jnp.zeros((2, 2))) == 0.0
 
 
 # --- config ---

@@ -10,7 +10,7 @@ from jaxomarl.data.catalog import load
 from jaxomarl.data.stats import statistics
 from jaxomarl.envs.catalog import make
 from jaxomarl.papers.omsd import scores
-from jaxomarl.stages import behaviour
+from jaxomarl.stages import scores as score_models
 
 MODE, STD, LATE = 0.8, 0.1, scores.TIMES.index(0.98)
 
@@ -23,7 +23,7 @@ def exact():
     held, _ = load(make("games/bandit"), "std0.1", 2000, seed=1)
     past = {"stats": statistics(group.data)}
     for kind in ("conditional", "marginal"):
-        stage = behaviour.scores(group.task.env.spec, group.cfgs[0], kind).algorithm
+        stage = score_models.scores(group.task.env.spec, group.cfgs[0], kind).algorithm
         past[f"scores-{kind}"] = stage.init(jax.random.key(0), past, group.data)
     return group, jax.tree.map(lambda x: jnp.asarray(x)[None], past), held
 

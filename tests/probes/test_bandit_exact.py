@@ -14,8 +14,7 @@ from jaxomarl.base import Batch, Observation, Spec
 from jaxomarl.optim import create
 from jaxomarl.papers.omsd import table1
 from jaxomarl.papers.omsd.table1 import SYSTEMS
-from jaxomarl.stages import extraction
-from jaxomarl.stages.extraction import Extracted
+from jaxomarl.stages.clone import Policies, policy_optimiser
 
 # --- code convention, w = sigma^2, t ~ U(.02, .98), from (0.5, -0.48) ---
 
@@ -94,7 +93,8 @@ def flow(name, std, betas):
         cfg = table1.paper_code(name, 0.0, policy_lr=RATE, policy_steps=STEPS, policy_batch=BATCH, **options)
         cfg = dataclasses.replace(cfg, beta=beta)
         (stage,) = table1.exact_system(name, std).pipeline(SPEC, cfg, None)
-        joint, tx = name == "brpo-jal", extraction.optimiser(cfg)
+        joint = name == "brpo-jal"
+        tx = policy_optimiser(cfg)
         bias = jnp.arctanh(start)
         if joint:
             net = create(tx, {"out": {"kernel": jnp.zeros((2, 2)), "bias": bias}})
@@ -102,7 +102,7 @@ def flow(name, std, betas):
             params = {"out": {"kernel": jnp.zeros((2, 1, 1)), "bias": bias[:, None]}}
             net = jax.vmap(partial(create, tx))(params) if name == "omsd" else create(tx, params)
         step = lambda state, key: (stage.algorithm.update(key, state, {}, batch)[0], None)
-        end, _ = jax.lax.scan(step, Extracted(net), jax.random.split(key, STEPS))
+        end, _ = jax.lax.scan(step, Policies(net), jax.random.split(key, STEPS))
         seen = Observation(jnp.ones((2, 1)), jnp.ones((2, 1), bool))
         return stage.algorithm.act(key, end, {}, (), seen)[0][:, 0]
 

@@ -278,7 +278,7 @@ def test_iql_at_temperature_zero_is_bc_step_for_step():
     @jit
     def both(temperatures):
         at = lambda t: iql.policy(SPEC, dataclasses.replace(cfg, temperature=t), joint)
-        return three(clone, first), jax.vmap(lambda t: three(at(t), iql.Weighted(first.actor)))(temperatures)
+        return three(clone, first), jax.vmap(lambda t: three(at(t), first))(temperatures)
 
     cloned, weighted = both(np.array([0.0, 1.5], np.float32))
     cold, warm = (jax.tree.map(lambda x, k=k: x[k], weighted) for k in (0, 1))

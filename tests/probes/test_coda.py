@@ -17,7 +17,7 @@ from jaxomarl.data.windows import sample_windows
 from jaxomarl.envs.polynomial import ascend, brud_gradient, polynomial, twin_peaks_brud_fixed_point
 from jaxomarl.papers.coda import games
 from jaxomarl.stages import augmented as stage_of
-from jaxomarl.stages.synthetic import Generator, Trained, columns, fitted
+from jaxomarl.stages.generator import Generator, Trained, columns, fitted
 
 SPEC = Spec((2, 1), (2, 1), state_dim=1, horizon=4)  # the second agent is padded in what it sees and does
 PAST = {"stats": identity(SPEC)}

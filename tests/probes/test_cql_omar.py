@@ -52,7 +52,9 @@ def test_proposals_stand_where_they_should():
     """A third all over the box, a third around pi(o) and one around pi(o'); each with its own log-density."""
     cfg = cql.Config(samples=200, penalty_from="policy", penalty_std=0.1)
     b = batch_of(2)
-    case = decentralised.Case(b.obs[:, 1], b.action[:, 1], b.reward[:, 1], b.next_obs[:, 1], b.done, SPEC.act_mask[1])
+    case = decentralised.AgentBatch(
+        b.obs[:, 1], b.action[:, 1], b.reward[:, 1], b.next_obs[:, 1], b.done, SPEC.act_mask[1]
+    )
     case = jax.tree.map(jnp.asarray, case)
     nets = decentralised.networks(SPEC, dataclasses.replace(cfg, policy_width=8, critic_width=8))
     small = cql.policy(SPEC, cql.Config(policy_width=8, critic_width=8))

@@ -7,24 +7,55 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from alone import MODE, PAST, SPEC, batch_of, far, filled, jit, judged, played, trained, two_modes
 from judges import difference, follows_targets, largest, modes
 
-from jaxomarl.algorithms import dof, independent_diffusion
+from jaxomarl.algorithms import dof
 from jaxomarl.base import JaxomarlError, Observation, Spec
 from jaxomarl.diffusion.samplers import ddpm
 from jaxomarl.diffusion.schedules import at, vp_discrete
 from jaxomarl.envs import games
 from jaxomarl.networks.mlp import Network
-from jaxomarl.stages import diffusion_team
-from jaxomarl.stages.diffusion_policy import Diffuser
-from jaxomarl.stages.generator import Team, draw, fit, fitting_loss, noise
+from jaxomarl.optim import annealed, create, descend
+from jaxomarl.policies import team as team_of
+from jaxomarl.policies.diffusion import Diffuser, sample, several
+from jaxomarl.policies.team import Team, factorised, finished, independent, times_and_noise
 
 LEARN = dof.Config(policy_batch=64, policy_width=16, policy_lr=1e-2, critic_width=8, polyak=0.05, clip=10.0, levels=8)
 STEP = dataclasses.replace(LEARN, policy_width=8, levels=2, clip=1e6, polyak=0.2)
 FIT = dof.Config(policy_width=24, noise_mixer="concat", data_mixer="concat")
-IND = independent_diffusion.Config(policy_width=24, model="separate")
+IND = dof.IndependentConfig(policy_width=24, model="separate")
+check = partial(dof.check, variant=dof.DOF_P)
+
+
+def policy(spec, cfg):
+    """The algorithm of a factorised team."""
+    return dof.policy(spec, cfg, factorised(spec, cfg))
+
+
+def fit(key, team, data, obs, steps, batch, lr):
+    """The team's parameters after `steps` of Adam on drawn rows of `data`; the rate falls to zero by a cosine."""
+    tx, mask, levels = optax.adam(annealed(lr, steps)), jnp.ones(data.shape[1:]), team.trained.levels
+    k_init, k_steps = jax.random.split(key)
+
+    def step(net, key):
+        k_rows, k_noise = jax.random.split(key)
+        rows = jax.random.randint(k_rows, (batch,), 0, len(data))
+        t, z = times_and_noise(k_noise, levels, mask, batch)
+        loss = lambda params: dof.fitting_loss(team, params, data[rows], obs[rows], mask, t, z)[0]
+        return descend(tx, net, jax.grad(loss)(net.params)), None
+
+    return jax.lax.scan(step, create(tx, team.init(k_init)), jax.random.split(k_steps, steps))[0].params
+
+
+def draw(key, team, params, obs, columns):
+    """A joint sample of `columns` each for every row of `obs`, as the agents act."""
+    mask = jnp.ones((obs.shape[-2], columns))
+    return finished(team, params, sample(team.played, key, params, obs, mask), obs, mask)
+
+
 PAIR = Spec((1, 1), (1, 1), state_dim=1, horizon=1)
 
 
@@ -34,11 +65,11 @@ PAIR = Spec((1, 1), (1, 1), state_dim=1, horizon=1)
 def given(value):
     """Within, the critics say value(action) of each row that they judge, and learn nothing."""
 
-    def critics(spec, cfg):
+    def twin(*sizes, **options):
         q = lambda params, cond, action: jnp.broadcast_to(value(action), (2, *action.shape[:-1]))
         return Network(lambda key: jnp.zeros(1), q)
 
-    return mock.patch.object(diffusion_team, "critics", critics)
+    return mock.patch.object(dof, "twin", twin)
 
 
 def likes_the_good_mode(action):
@@ -53,7 +84,7 @@ def test_without_value_it_clones_and_with_value_it_takes_the_better_mode():
     @jax.vmap
     def learn(eta):
         with given(likes_the_good_mode):
-            algorithm = dof.policy(SPEC, dataclasses.replace(LEARN, eta=eta))
+            algorithm = policy(SPEC, dataclasses.replace(LEARN, eta=eta))
         return played(algorithm, trained(algorithm, data, 700), 200)
 
     actions = np.asarray(learn(jnp.array([0.0, 20.0])))
@@ -69,13 +100,13 @@ def test_without_value_it_clones_and_with_value_it_takes_the_better_mode():
 
 def near_x():
     """Within, the agents' networks say x and a little of their own: actions stay inside of the box."""
-    original = dof.plain_mlp
+    original = team_of.plain_mlp
 
     def patched(*args):
         net = original(*args)
         return Network(net.init, lambda params, x, *rest: x + 0.02 * net.apply(params, x, *rest))
 
-    return mock.patch.object(dof, "plain_mlp", patched)
+    return mock.patch.object(team_of, "plain_mlp", patched)
 
 
 @pytest.fixture(scope="module", params=["joint", "own"])
@@ -94,7 +125,7 @@ def update(config):
 
     def stepped(cfg, state):
         with near_x():
-            return dof.policy(SPEC, cfg).update(jax.random.key(1), state, PAST, batch_of())[0]
+            return policy(SPEC, cfg).update(jax.random.key(1), state, PAST, batch_of())[0]
 
     step = jit(stepped)
     return lambda state, **changed: step(dataclasses.replace(config, **changed), state)
@@ -102,7 +133,7 @@ def update(config):
 
 @pytest.fixture(scope="module")
 def state(config):
-    found = filled(dof.policy(SPEC, config))
+    found = filled(policy(SPEC, config))
     weights = {
         "noise": {"k": np.array([[0.9], [1.1]], np.float32)},
         "data": {"k": np.array([[1.1], [0.8]], np.float32)},
@@ -147,17 +178,17 @@ def test_the_best_of_m_is_the_most_valued_candidate(mixer, execution):
     """Each agent's own best; of a joint draw, the best as a whole."""
     cfg = dataclasses.replace(STEP, critic="own", noise_mixer=mixer, data_mixer="concat", execution=execution)
     seen, mask = Observation(jnp.asarray(SPEC.obs_mask), jnp.asarray(SPEC.act_mask > 0)), jnp.asarray(SPEC.act_mask)
-    key, team = jax.random.key(0), dof.team(SPEC, cfg)
+    key, team = jax.random.key(0), factorised(SPEC, cfg)
 
     @partial(jit, static_argnums=0)
     def play(count, state):
         with given(lambda action: action[..., 0]):
-            algorithm = dof.policy(SPEC, dataclasses.replace(cfg, candidates=count))
-        drawn = diffusion_team.several(team.played, key, state.actor.params, seen.obs, mask, count)[1]
+            algorithm = policy(SPEC, dataclasses.replace(cfg, candidates=count))
+        drawn = several(team.played, key, state.actor.params, seen.obs, mask, count)[1]
         return algorithm.act(key, state, PAST, (), seen)[0], drawn
 
     with given(lambda action: action[..., 0]):
-        state = filled(dof.policy(SPEC, cfg))
+        state = filled(policy(SPEC, cfg))
     action, drawn = play(16, state)
     assert team.centralised == (mixer == "atten")
     best = jnp.argmax(drawn[..., 0].mean(axis=1)) if team.centralised else jnp.argmax(drawn[..., 0], axis=0)
@@ -188,8 +219,8 @@ def test_weights_of_h_rest_at_one_under_exact_noise_and_would_not_by_samples_of_
     @jit
     def measure(key):
         k_noise, k_draw = jax.random.split(key)
-        t, z = noise(k_noise, 10, ones, len(data))
-        slope = jax.grad(lambda k: fitting_loss(team, {"k": k}, data, obs, ones, t, z)[1]["mixer_loss"])
+        t, z = times_and_noise(k_noise, 10, ones, len(data))
+        slope = jax.grad(lambda k: dof.fitting_loss(team, {"k": k}, data, obs, ones, t, z)[1]["mixer_loss"])
         free = draw(k_draw, team, {"k": jnp.ones(())}, obs, 1)
         return 1.0 - slope(1.0) / (slope(2.0) - slope(1.0)), jnp.mean(free * data) / jnp.mean(free**2)
 
@@ -226,13 +257,13 @@ def rows(size=8, seed=1):
 
 def test_concat_learns_what_its_agents_learn_apart():
     """Its loss is the mean of the agents' own, so that its gradient is theirs."""
-    whole, single = dof.team(PAIR, FIT), dof.team(Spec((1,), (1,), 1, 1), FIT)
+    whole, single = factorised(PAIR, FIT), factorised(Spec((1,), (1,), 1, 1), FIT)
     params, (x, obs, t, z) = params_of(whole), rows()
 
     @partial(jit, static_argnums=0)
     def gradient(team, params, x, obs, t, z):
         mask = jnp.ones(x.shape[1:])
-        return jax.grad(lambda p: fitting_loss(team, p, x, obs, mask, t, z)[0])(params)["parts"]
+        return jax.grad(lambda p: dof.fitting_loss(team, p, x, obs, mask, t, z)[0])(params)["parts"]
 
     together = gradient(whole, params, x, obs, t, z)
     for i in range(2):
@@ -259,7 +290,7 @@ def learned(team, data, steps=STEPS, agents=1):
     @jax.vmap
     def learn(key, data):
         def one(key, part):
-            params, _ = fit(key, team, part, jnp.ones_like(part), steps, batch=64, lr=5e-3)
+            params = fit(key, team, part, jnp.ones_like(part), steps, batch=64, lr=5e-3)
             return draw(jax.random.fold_in(key, 1), team, params, jnp.ones((DRAWS, *part.shape[1:])), 1)
 
         if agents == 1:
@@ -275,9 +306,9 @@ def drawn(data):
     """Samples [2, DRAWS, 2, 1] of the two data sets by the name of the model."""
     one = Spec((1,), (1,), state_dim=1, horizon=1)
     return {
-        "factorised": learned(dof.team(PAIR, dataclasses.replace(FIT, noise_mixer="wconcat")), data),
-        "apart": learned(independent_diffusion.team(one, IND), data, agents=2),
-        "joint": learned(independent_diffusion.team(PAIR, dataclasses.replace(IND, model="joint")), data),
+        "factorised": learned(factorised(PAIR, dataclasses.replace(FIT, noise_mixer="wconcat")), data),
+        "apart": learned(independent(one, IND), data, agents=2),
+        "joint": learned(independent(PAIR, dataclasses.replace(IND, model="joint")), data),
     }
 
 
@@ -304,8 +335,8 @@ def test_the_more_agents_the_more_a_product_misses(n):
     """1 - 2^(1 - n) again, of the package's default, and within 0.1 a joint model that fits."""
     spec, exact = Spec((1,) * n, (1,) * n, state_dim=1, horizon=1), games.consensus_distribution(n, 2)
     data = games.consensus(n=n, std=0.1).recipes["default"](jax.random.key(0), ROWS).action[None, ::2]
-    product = dof.team(spec, dof.Config(policy_width=32))
-    whole = independent_diffusion.team(spec, independent_diffusion.Config(policy_width=48, model="joint"))
+    product = factorised(spec, dof.Config(policy_width=32))
+    whole = independent(spec, dof.IndependentConfig(policy_width=48, model="joint"))
     far_off, near = (games.total_variation(exact, joint_of(learned(team, data, 2000)[0])) for team in (product, whole))
     assert abs(far_off - games.cms_total_variation(n, 2)) < 0.04 and near < 0.1, (far_off, near)
 
@@ -339,10 +370,10 @@ def test_pooled_agents_are_one_agent():
         params = params_of(team)
         return far(eps(params, x[:, ::-1], t, obs[:, ::-1])[:, ::-1], eps(params, x, t, obs)) < 1e-5
 
-    ind = independent_diffusion.Config(policy_width=8)
+    ind = dof.IndependentConfig(policy_width=8)
     models = {kind: dataclasses.replace(ind, model=kind) for kind in ("pooled", "separate", "joint")}
-    found = {kind: swaps(independent_diffusion.team(PAIR, cfg)) for kind, cfg in models.items()}
-    found["shared"] = swaps(dof.team(PAIR, dataclasses.replace(FIT, policy_width=8, networks="shared")))
+    found = {kind: swaps(independent(PAIR, cfg)) for kind, cfg in models.items()}
+    found["shared"] = swaps(factorised(PAIR, dataclasses.replace(FIT, policy_width=8, networks="shared")))
     assert found == {"pooled": True, "separate": False, "joint": False, "shared": False}
 
 
@@ -357,8 +388,8 @@ def test_mixers_that_need_others_are_refused_to_decentralised_agents(field, kind
     with pytest.raises(
         JaxomarlError, match=f"--cfg.{field.replace('_', '-')}: expected one of {allowed} for .*central"
     ):
-        dof.check(SPEC, cfg, two_modes())
-    dof.check(SPEC, dataclasses.replace(cfg, execution="central"), two_modes())
+        check(SPEC, cfg, two_modes())
+    check(SPEC, dataclasses.replace(cfg, execution="central"), two_modes())
 
 
 @pytest.mark.parametrize(
@@ -370,20 +401,18 @@ def test_mixers_that_need_others_are_refused_to_decentralised_agents(field, kind
 )  # fmt: skip
 def test_bad_settings_are_refused(changed):
     data = two_modes()
-    dof.check(SPEC, LEARN, data)
+    check(SPEC, LEARN, data)
     with pytest.raises(JaxomarlError, match=f"--cfg.{next(iter(changed)).replace('_', '-')}"):
-        dof.check(SPEC, dataclasses.replace(LEARN, **changed), data)
+        check(SPEC, dataclasses.replace(LEARN, **changed), data)
 
 
 def test_a_schedule_is_taken_where_it_ends_at_noise_and_actions_are_continuous():
-    dof.check(SPEC, dataclasses.replace(LEARN, schedule="linear", levels=1000), two_modes())
-    dof.check(
-        SPEC, dataclasses.replace(LEARN, schedule="cosine", critic="own", candidates=8, reward="own"), two_modes()
-    )
+    check(SPEC, dataclasses.replace(LEARN, schedule="linear", levels=1000), two_modes())
+    check(SPEC, dataclasses.replace(LEARN, schedule="cosine", critic="own", candidates=8, reward="own"), two_modes())
     with pytest.raises(JaxomarlError, match=r"after 10 levels, found .linear.*0\.904"):
-        dof.check(SPEC, dataclasses.replace(LEARN, schedule="linear", levels=10), two_modes())
-    for system in (dof, independent_diffusion):
+        check(SPEC, dataclasses.replace(LEARN, schedule="linear", levels=10), two_modes())
+    for variant in (dof.DOF_P, dof.IND_DIFFUSION):
         with pytest.raises(JaxomarlError, match="--task: expected continuous actions"):
-            system.check(dataclasses.replace(SPEC, discrete=True), system.Config(), None)
+            dof.check(dataclasses.replace(SPEC, discrete=True), variant.config(), None, variant)
     with pytest.raises(JaxomarlError, match="pooled, separate, joint"):
-        independent_diffusion.check(SPEC, independent_diffusion.Config(model="both"), None)
+        dof.check(SPEC, dof.IndependentConfig(model="both"), None, dof.IND_DIFFUSION)

@@ -15,7 +15,7 @@ from jaxomarl.base import JaxomarlError
 from jaxomarl.diffusion.samplers import dpm_solver
 from jaxomarl.diffusion.schedules import at, vp
 from jaxomarl.networks.mlp import Network
-from jaxomarl.stages.diffusion_policy import Diffuser, sample
+from jaxomarl.policies.diffusion import Diffuser, sample
 
 LEARN = edp.Config(
     policy_batch=64, policy_width=16, policy_lr=1e-2, critic_width=8, polyak=0.05, clip=10.0, levels=8, candidates=1

@@ -18,7 +18,7 @@ from jaxomarl.diffusion.schedules import vp
 from jaxomarl.envs import catalog, stored
 from jaxomarl.envs.games import bandit_eps
 from jaxomarl.results.store import read_json
-from jaxomarl.stages import behaviour, exact_scores
+from jaxomarl.stages import exact_scores, scores
 from jaxomarl.stages.exact_scores import Exact
 
 SPEC = Spec((3, 2, 3), (2, 1, 2), state_dim=4, horizon=1)
@@ -43,7 +43,7 @@ def three():
 
 def exact(kind, score_model="exact", **more):
     cfg = omsd.Config(score_model=score_model, order=ORDER, **more)
-    return behaviour.scores(SPEC, cfg, kind)
+    return scores.scores(SPEC, cfg, kind)
 
 
 def log_normal(x, mean, variance, mask):
@@ -86,7 +86,7 @@ def test_the_noise_prediction_is_the_gradient_of_the_log_density(three, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_on_the_bandit_it_is_the_bandits_own_formula(kind):
     spec, data = catalog.make("games/bandit").env.spec, load(catalog.make("games/bandit"), "std0.1", 8)[0]
-    model = behaviour.scores(spec, omsd.Config(score_model="exact"), kind)
+    model = scores.scores(spec, omsd.Config(score_model="exact"), kind)
     past = {f"scores-{kind}": model.algorithm.init(jax.random.key(0), {}, data)}
     x, action = jnp.clip(0.5 * some(5, BATCH, 2, 1), -1, 1), jnp.clip(some(6, BATCH, 2, 1), -1, 1)
     t, ones = jnp.linspace(0.02, 0.9, BATCH), jnp.ones((BATCH, 2, 1))
@@ -142,7 +142,7 @@ def test_a_posterior_learns_which_behaviour_an_observation_tells_of():
     data = dataclasses.replace(data, rows=data.rows.at[:, :2].set(seen[..., 0]))
     assert np.array_equal(data.obs, seen)
     cfg = omsd.Config(score_model="exact-posterior", score_width=8, score_batch=64, score_steps=400, score_lr=0.05)
-    model, past = behaviour.scores(task.env.spec, cfg, "marginal"), {"stats": statistics(data)}
+    model, past = scores.scores(task.env.spec, cfg, "marginal"), {"stats": statistics(data)}
 
     def step(state, key):
         return model.algorithm.update(key, state, past, model.algorithm.batch(key, state, data))

@@ -12,10 +12,10 @@ from jaxomarl.data.dataset import pack
 from jaxomarl.data.fidelity import above, correlations, errors, ks, real_windows
 from jaxomarl.envs.catalog import make
 from jaxomarl.envs.placed import placed
+from jaxomarl.health.fidelity import Judge
 from jaxomarl.results.fidelity import fidelity
 from jaxomarl.stages.augmented import Settings
-from jaxomarl.stages.fidelity import Judge
-from jaxomarl.stages.synthetic import Generator
+from jaxomarl.stages.generator import Generator
 
 SMALL = Settings(generator_width=8, augment_windows=16, augment_microbatch=16, augment_levels=4)
 

@@ -11,8 +11,8 @@ import pytest
 from jaxomarl.algorithms import omsd
 from jaxomarl.base import Batch, Observation, Spec
 from jaxomarl.optim import create
-from jaxomarl.stages import extraction
-from jaxomarl.stages.extraction import Extracted
+from jaxomarl.stages import score_regularised
+from jaxomarl.stages.clone import Policies, policy_optimiser
 
 SPEC = Spec((1, 1), (1, 1), state_dim=1, horizon=1)
 STD, K = 0.3, 0.8
@@ -63,7 +63,7 @@ def ends(cfg, keys, batch):
         algorithm = omsd.policy(SPEC, cfg, eps, q)
         bias = jnp.arctanh(jnp.array([[-0.7], [0.8]]))
         params = {"out": {"kernel": jnp.zeros((2, 1, 1)), "bias": bias}}
-        first = Extracted(jax.vmap(partial(create, extraction.optimiser(cfg)))(params))
+        first = Policies(jax.vmap(partial(create, policy_optimiser(cfg)))(params))
         step = lambda state, key: (algorithm.update(key, state, {}, batch)[0], None)
         state, _ = jax.lax.scan(step, first, jax.random.split(key, STEPS))
         seen = Observation(jnp.ones((2, 1)), jnp.ones((2, 1), bool))
@@ -116,9 +116,9 @@ def test_normalised_beta_is_the_codes_over_the_mean_weight(weighting, batch):
 def test_mean_weights(weighting, printed):
     """E[w] over U(0.02, 0.98), and alpha/sigma at t = 0.02, to four digits (a midpoint rule loses the fifth)."""
     cfg = dataclasses.replace(CFG, weighting=weighting, beta=1.0, beta_convention="normalised")
-    assert abs(float(extraction.internal_beta(cfg)) - printed) < 5.1e-5 * max(1, printed)
+    assert abs(float(score_regularised.internal_beta(cfg)) - printed) < 5.1e-5 * max(1, printed)
     for convention in ("code", "paper"):
-        assert extraction.internal_beta(dataclasses.replace(cfg, beta=0.7, beta_convention=convention)) == 0.7
+        assert score_regularised.internal_beta(dataclasses.replace(cfg, beta=0.7, beta_convention=convention)) == 0.7
 
 
 def test_the_papers_objective_rests_where_the_codes_does(batch):

@@ -13,8 +13,7 @@ import pytest
 from jaxomarl.algorithms import omsd
 from jaxomarl.base import Batch, Observation, Spec
 from jaxomarl.optim import Net, create
-from jaxomarl.stages import extraction
-from jaxomarl.stages.extraction import Extracted
+from jaxomarl.stages.clone import Policies, policy_optimiser
 
 ONE = Spec((3,), (2,), state_dim=4, horizon=1)
 THREE = Spec((3, 2, 3), (2, 1, 2), state_dim=4, horizon=1)  # the second agent is padded
@@ -87,13 +86,14 @@ def first_params(spec, seed=40):
 @partial(jit, static_argnums=0)
 def run(spec, cfg, params, batch, keys):
     """Parameters after each of OMSD's updates."""
-    algorithm, tx = learner(spec, cfg), extraction.optimiser(cfg)
+    algorithm = learner(spec, cfg)
+    tx = policy_optimiser(cfg)
 
     def step(state, key):
         state, _ = algorithm.update(key, state, {}, batch)
         return state, state.actor.params
 
-    return jax.lax.scan(step, Extracted(jax.vmap(partial(create, tx))(params)), keys)[1]
+    return jax.lax.scan(step, Policies(jax.vmap(partial(create, tx))(params)), keys)[1]
 
 
 def trained(spec, cfg):
@@ -299,7 +299,7 @@ def test_padded_columns_neither_move_nor_act():
         np.testing.assert_array_equal(after[1, ..., 1], before[1, ..., 1])
         assert np.any(after[1, ..., 0] != before[1, ..., 0])
     seen = Observation(batch.obs[0], jnp.ones((3, 2), bool))
-    state = Extracted(Net(params[-1], (), ()))
+    state = Policies(Net(params[-1], (), ()))
     action, _ = learner(THREE, cfg).act(jax.random.key(0), state, {}, (), seen)
     np.testing.assert_array_equal(np.asarray(action)[1, 1], 0.0)
     assert np.all(np.asarray(action)[THREE.act_mask == 1] != 0)

@@ -12,9 +12,10 @@ import pytest
 from jaxomarl.algorithms import REGISTRY, dof_trajectory, madiff
 from jaxomarl.api.policy import Policy, shapes
 from jaxomarl.base import Environment, Episodes, JaxomarlError, Observation, Spec, TimeStep
+from jaxomarl.data import return_targets as targets
 from jaxomarl.data.dataset import pack
 from jaxomarl.envs.rollout import episode
-from jaxomarl.stages import plan_models, planner, targets
+from jaxomarl.stages import planner
 
 SPEC = Spec((2, 2), (1, 1), state_dim=1, horizon=6, dialect="targets-v1")
 TINY: dict[str, Any] = {
@@ -42,7 +43,7 @@ def config(kind: str, base: type = dof_trajectory.Config, **changes: Any) -> Any
 
 def prepared(cfg: Any, data: Any) -> tuple[Any, Any]:
     """The data with returns, and what `wanted` reads of them."""
-    rows = plan_models.prepare(SPEC, cfg, data)
+    rows = planner.prepare(SPEC, cfg, data)
     return rows, jax.jit(lambda rows: targets.goals(SPEC, cfg, rows))(rows)
 
 
@@ -111,7 +112,7 @@ def test_rewards_steer_the_agents_that_received_them_alone(data, name):
     }[name]
     cfg = config("remaining", base, target=0.5)
     algorithm = planner.planner_stage(SPEC, cfg, model(SPEC, cfg))
-    rows = plan_models.prepare(SPEC, cfg, data)
+    rows = planner.prepare(SPEC, cfg, data)
     seen, possible = 0.5 * jnp.ones((2, 2)), jnp.ones((2, 1), bool)
 
     @jax.jit
@@ -147,7 +148,7 @@ def test_an_episode_tells_policies_their_last_reward():
 def test_a_loaded_policy_that_needs_rewards_says_so(data):
     cfg = config("remaining")
     algorithm = planner.planner_stage(SPEC, cfg, dof_trajectory.model(SPEC, cfg))
-    state = jax.jit(algorithm.init)(jax.random.key(0), {}, plan_models.prepare(SPEC, cfg, data))
+    state = jax.jit(algorithm.init)(jax.random.key(0), {}, planner.prepare(SPEC, cfg, data))
     policy = Policy(algorithm, state, {}, SPEC, {})
     with pytest.raises(JaxomarlError, match=r"reward: expected .*Pass each agent's last reward.*target-kind"):
         policy.act(np.zeros((2, 2)))

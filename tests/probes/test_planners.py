@@ -16,12 +16,14 @@ import pytest
 from jaxomarl.algorithms import decision_diffuser, dof_trajectory, madiff
 from jaxomarl.base import Environment, Episodes, JaxomarlError, Observation, Spec, TimeStep
 from jaxomarl.data.dataset import pack
+from jaxomarl.data.ranges import ranged
 from jaxomarl.diffusion.schedules import cosine
 from jaxomarl.envs.catalog import make
 from jaxomarl.envs.rollout import episodes
+from jaxomarl.losses import imitation
 from jaxomarl.networks.mlp import Network
-from jaxomarl.stages import inverse_dynamics, plan_models, plan_student, planner, planning
-from jaxomarl.stages.ranges import ranged
+from jaxomarl.policies import plans as planning
+from jaxomarl.stages import plan_student, planner
 
 SPEC = Spec((2, 2), (1, 1), state_dim=2, horizon=6, dialect="track-v1")
 TINY: dict[str, Any] = {
@@ -105,7 +107,7 @@ def stub(predict, each: bool = False) -> planning.Planner:
 
 def trained(cfg, algorithm):
     """The state after `UPDATES` updates: one program."""
-    rows = plan_models.prepare(SPEC, cfg, data())
+    rows = planner.prepare(SPEC, cfg, data())
 
     @jax.jit
     def run(key, rows):
@@ -154,7 +156,7 @@ def test_a_distilled_model_plans_as_well_in_one_call(track):
     cfg, parts, _, state, _ = track
     cfg = dataclasses.replace(cfg, sampler="consistency", calls=1, grid=20)
     algorithm = plan_student.student(SPEC, cfg, parts)
-    rows, past = plan_models.prepare(SPEC, cfg, data()), {"planner": plan_student.weights(state)}
+    rows, past = planner.prepare(SPEC, cfg, data()), {"planner": plan_student.weights(state)}
 
     def one(state, key):
         return algorithm.update(key, state, past, algorithm.batch(key, state, rows))
@@ -186,7 +188,7 @@ def test_plans_of_codes_get_more_than_the_data_too():
     """DoF+VAE: rows come back from their codes, a code knows one agent's row alone, and its plans reach as far."""
     cfg, parts, _ = dof(code_width=3, code_lr=5e-3)
     coder, plans = (stage.algorithm for stage in dof_trajectory.pipeline(SPEC, cfg))
-    rows = plan_models.prepare(SPEC, cfg, data())
+    rows = planner.prepare(SPEC, cfg, data())
 
     def fit(algorithm, past):
         def one(state, key):
@@ -286,7 +288,7 @@ def test_what_is_known_is_in_the_plan_bit_for_bit(track, sampler):
 def test_only_unknown_rows_of_the_episode_are_in_the_loss():
     """A model that is wrong where it may be, and right elsewhere, loses nothing; one that is off by 1, exactly 1/2."""
     cfg = dof_trajectory.Config(**{**TINY, **CONCAT, "history": 1, "predict": "noise"})
-    drawn = planner.noise(jax.random.key(0), SPEC, cfg, 16, stub(None))
+    drawn = planner.times_and_noise(jax.random.key(0), SPEC, cfg, 16, stub(None))
     valid = jnp.ones((16, 5)).at[:8, 4].set(0.0)
     free = (1 - drawn.rows.known) * valid[:, None, :, None]
     obs = jax.random.normal(jax.random.key(1), (16, 5, 2, 2))
@@ -304,7 +306,7 @@ def test_only_unknown_rows_of_the_episode_are_in_the_loss():
 
 def test_known_rows_go_in_as_they_are_in_training():
     cfg = dof_trajectory.Config(**{**TINY, **CONCAT, "history": 1})
-    drawn, seen = planner.noise(jax.random.key(0), SPEC, cfg, 8, stub(None, True)), []
+    drawn, seen = planner.times_and_noise(jax.random.key(0), SPEC, cfg, 8, stub(None, True)), []
     known, shown = (np.asarray(x) > 0 for x in drawn.rows)
     assert (shown.sum(axis=(1, 2, 3)) == 2).all(), "one agent's history and present, in each window"
     assert 0 < shown[:, 0, 0, 0].mean() < 1
@@ -344,7 +346,7 @@ def test_actions_that_were_not_available_have_no_share_in_the_loss():
     spec = dataclasses.replace(SPEC, act_dims=(3, 2), discrete=True)
     out = jnp.array([[0.3, 9.0, -0.2], [1.0, 0.5, 7.0]])
     action = jnp.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
-    error = lambda out, available: inverse_dynamics.action_error(spec, out, action, available)
+    error = lambda out, available: imitation.action_error(spec, out, action, available)
     legal = jnp.array([[1.0, 0.0, 1.0], [1.0, 0.0, 1.0]])
     by_hand = np.array([np.log(1 + np.exp(-0.2 - 0.3)), np.log(1 + np.exp(1.0 - 0.5))])
     np.testing.assert_allclose(error(out, legal), by_hand, rtol=1e-6)
@@ -377,7 +379,7 @@ def test_an_exact_model_plans_the_datas_gaussian(temperature):
 def played(parts, cfg, steps=5):
     """Actions and memories of an untrained planner, step by step in Python, with the observations it was shown."""
     algorithm = planner.planner_stage(SPEC, cfg, parts)
-    state = jax.jit(algorithm.init)(jax.random.key(0), {}, plan_models.prepare(SPEC, cfg, data()))
+    state = jax.jit(algorithm.init)(jax.random.key(0), {}, planner.prepare(SPEC, cfg, data()))
     act, memory, out = jax.jit(algorithm.act), algorithm.memory, []
     seen = 0.7 * jax.random.normal(jax.random.key(9), (steps, 2, 2))
     for t in range(steps):
@@ -425,7 +427,7 @@ def test_discrete_actions_are_one_hot_and_available():
     rows = task.recipes[task.quality](jax.random.key(0), 64)
     rows = pack(rows, spec)
     algorithm = planner.planner_stage(spec, cfg, dof_trajectory.model(spec, cfg))
-    ready = plan_models.prepare(spec, cfg, rows)
+    ready = planner.prepare(spec, cfg, rows)
 
     @jax.jit
     def once(key, available, forced):

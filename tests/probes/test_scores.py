@@ -16,8 +16,8 @@ from jaxomarl.data.dataset import sample_transitions
 from jaxomarl.envs import catalog, games
 from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import create
-from jaxomarl.stages import behaviour, extraction
-from jaxomarl.stages.extraction import Extracted
+from jaxomarl.stages import scores
+from jaxomarl.stages.clone import Policies, policy_optimiser
 
 SPEC = Spec((3, 2, 3), (2, 1, 2), state_dim=4, horizon=1)
 SMALL = {"score_width": 16, "score_blocks": 1, "score_embedding": 8, "score_steps": 10, "score_components": 3}
@@ -67,7 +67,7 @@ MODELS = [
 def test_an_agent_hears_those_before_it_and_no_one_else(fields):
     cfg = omsd.Config(**fields, **SMALL)
     order = cfg.order
-    model = behaviour.scores(SPEC, cfg, "conditional")
+    model = scores.scores(SPEC, cfg, "conditional")
     past = {"scores-conditional": filled(model.algorithm.init)}
     b, t, x = batch_of(SPEC, BATCH), jnp.linspace(0.1, 0.9, BATCH), some(4, BATCH, 2)
     eps = jit(lambda i, action: model.agent(past, i, x, t, b.obs, b.state, action))
@@ -86,11 +86,11 @@ def test_an_agent_hears_those_before_it_and_no_one_else(fields):
         np.testing.assert_allclose(together[:, i], eps(i, b.action), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("prefix", behaviour.PREFIXES)
+@pytest.mark.parametrize("prefix", scores.PREFIXES)
 def test_training_tells_an_agent_of_earlier_actions_alone(prefix):
     """A step on data whose agent j differs leaves the models of all agents before j as they were, bitwise."""
     cfg = omsd.Config(order="2-0-1", score_dropout=0.0, score_prefix=prefix, **SMALL)
-    model = behaviour.scores(SPEC, cfg, "conditional")
+    model = scores.scores(SPEC, cfg, "conditional")
     state, b = filled(model.algorithm.init), batch_of(SPEC, BATCH)
     update = jit(
         lambda action: model.algorithm.update(jax.random.key(1), state, {}, b._replace(action=action))[0].params
@@ -111,7 +111,7 @@ def leaves(tree):
 def test_policies_actions_are_diffused_only_where_the_data_were():
     """With the agent's own time and the others' noise: alpha(t_i) a_j + sigma(t_i) z_j."""
     action, z, t = some(1, 4, 3, 2), some(2, 4, 3, 2), jnp.array([0.02, 0.3, 0.6, 0.98])
-    prefix = {p: behaviour.policy_prefix(omsd.Config(score_prefix=p), action, t, z) for p in behaviour.PREFIXES}
+    prefix = {p: scores.policy_prefix(omsd.Config(score_prefix=p), action, t, z) for p in scores.PREFIXES}
     alpha, sigma = (x[:, None, None] for x in vp(t))
     np.testing.assert_array_equal(prefix["clean"], action)
     np.testing.assert_array_equal(prefix["noised"], action)
@@ -141,9 +141,9 @@ def test_a_network_that_says_nothing_is_right_for_gaussian_data():
     """EDM's skip alone: -sigma times the score of N(0, SIGMA_DATA^2), diffused."""
     x, t = some(1, 5, 2), jnp.array([0.001, 0.02, 0.3, 0.7, 1.0])
     silent = Network(lambda key: (), lambda params, x, t, cond, key: jnp.zeros_like(x))
-    eps = behaviour.predict(silent, EDM, (), x, t, x, jnp.ones(2))
+    eps = scores.predict(silent, EDM, (), x, t, x, jnp.ones(2))
     alpha, sigma = (y[:, None] for y in vp(t))
-    exact = sigma * x / (alpha**2 * behaviour.SIGMA_DATA**2 + sigma**2)
+    exact = sigma * x / (alpha**2 * scores.SIGMA_DATA**2 + sigma**2)
     np.testing.assert_allclose(eps, exact, rtol=1e-4, atol=1e-6)
 
 
@@ -151,13 +151,13 @@ def test_the_preconditioned_loss_is_the_networks_own_squared_error():
     """The network's target (x0 - c_skip x) / c_out, with x in the space of alpha = 1: Karras et al. 2022, eq. 8."""
     x0, z, t, said = some(1, 5, 2) / 2, some(2, 5, 2), jnp.array([0.01, 0.1, 0.3, 0.6, 0.9]), some(3, 5, 2)
     alpha, sigma = (y[:, None] for y in vp(t))
-    x, std = alpha * x0 + sigma * z, behaviour.SIGMA_DATA
+    x, std = alpha * x0 + sigma * z, scores.SIGMA_DATA
     noise = sigma / alpha
     c_skip, c_out = std**2 / (noise**2 + std**2), noise * std / jnp.sqrt(noise**2 + std**2)
     target = (x0 - c_skip * x / alpha) / c_out
     net = Network(lambda key: (), lambda params, x, t, cond, key: said)
-    eps = behaviour.predict(net, EDM, (), x, t, x, jnp.ones(2))
-    loss = behaviour.loss_weight(EDM, t)[:, None] * (eps - z) ** 2
+    eps = scores.predict(net, EDM, (), x, t, x, jnp.ones(2))
+    loss = scores.loss_weight(EDM, t)[:, None] * (eps - z) ** 2
     np.testing.assert_allclose(loss, (said - target) ** 2, rtol=2e-3, atol=1e-4)
 
 
@@ -207,7 +207,8 @@ def fields(cfg, mean, cov, samples=1, size=64, names=("omsd", *VARIANTS)):
     conditional, marginal, joint = regularisers(mean, cov, cfg.score_model == "mixture")
     q = lambda past, obs, state, action: jnp.sum(action, axis=(1, 2))
     b, keys = batch_of(TWO, size, obs=jnp.zeros((size, 2, 1))), jax.random.split(jax.random.key(0), samples)
-    tx, bias = extraction.optimiser(cfg), jnp.arctanh(jnp.array(START))
+    tx = policy_optimiser(cfg)
+    bias = jnp.arctanh(jnp.array(START))
     out = {}
     for name in names:
         if name == "omsd":
@@ -218,7 +219,7 @@ def fields(cfg, mean, cov, samples=1, size=64, names=("omsd", *VARIANTS)):
         shape = (2,) if name == "brpo-jal" else (2, 1)
         first = {"out": {"kernel": jnp.zeros((2, 2) if name == "brpo-jal" else (2, 1, 1)), "bias": bias.reshape(shape)}}
         net = jax.vmap(partial(create, tx))(first) if name == "omsd" else create(tx, first)
-        step = lambda key, net=net, update=algorithm.update: update(key, Extracted(net), {}, b)[0].actor.params["out"][
+        step = lambda key, net=net, update=algorithm.update: update(key, Policies(net), {}, b)[0].actor.params["out"][
             "bias"
         ]
         moved = np.asarray(jit(jax.vmap(step))(keys)).reshape(samples, 2) - np.asarray(bias)
@@ -306,8 +307,8 @@ def test_a_step_moves_actions_down_the_noise_prediction(weighting):
     algorithm = omsd.policy(spec, cfg, eps, lambda past, obs, state, action: jnp.sum(action, axis=(1, 2)))
     params = {"out": {"kernel": some(5, 2, 1, 2), "bias": some(6, 2, 2) / 2}}
     b = batch_of(spec, 64, obs=jnp.ones((64, 2, 1)))
-    net = jax.vmap(partial(create, extraction.optimiser(cfg)))(params)
-    after, _ = jit(algorithm.update)(jax.random.key(0), Extracted(net), {}, b)
+    net = jax.vmap(partial(create, policy_optimiser(cfg)))(params)
+    after, _ = jit(algorithm.update)(jax.random.key(0), Policies(net), {}, b)
     a, moved = (np.tanh(p["out"]["kernel"][:, 0] + p["out"]["bias"]) for p in (params, after.actor.params))
     assert np.all((moved - a) * table < 0)
     down = np.asarray(params["out"]["bias"] - after.actor.params["out"]["bias"]) / cfg.policy_lr
@@ -325,7 +326,7 @@ BANDIT = catalog.make("games/bandit").env.spec
 def fitted(cfg, quality, steps, seed=0):
     """A conditional behaviour model after a short training on the bandit's data, and the data."""
     data, _ = load(catalog.make("games/bandit"), quality, rows=4096)
-    model = behaviour.scores(BANDIT, cfg, "conditional")
+    model = scores.scores(BANDIT, cfg, "conditional")
 
     @jax.jit
     def train(key, data):
@@ -481,13 +482,14 @@ def test_stage_three_climbs_the_mixtures_density(density):
         cfg, beta=0.0, policy_optimiser="sgd", policy_anneal=False, policy_width=0, policy_lr=1e-3
     )
     q = lambda past, obs, state, action: jnp.sum(action, axis=(1, 2))
-    algorithm, tx = omsd.policy(BANDIT, cfg, model.agent, q), extraction.optimiser(cfg)
+    algorithm = omsd.policy(BANDIT, cfg, model.agent, q)
+    tx = policy_optimiser(cfg)
     update = jax.jit(lambda state, b: algorithm.update(jax.random.key(0), state, past, b)[0])
     b = sample_transitions(jax.random.key(1), data, 8)
     for start in ((0.5, -0.48), (-0.2, -0.3), (0.1, 0.9)):
         bias = jnp.arctanh(jnp.array(start))[:, None]
         params = {"out": {"kernel": jnp.zeros((2, 1, 1)), "bias": bias}}
-        after = update(Extracted(jax.vmap(partial(create, tx))(params)), b).actor.params["out"]
+        after = update(Policies(jax.vmap(partial(create, tx))(params)), b).actor.params["out"]
         a = np.tanh(np.asarray(bias, np.float64)[:, 0])
         moved = np.tanh(np.asarray(after["bias"], np.float64)[:, 0] + np.asarray(after["kernel"], np.float64)[:, 0, 0])
         for i in (0, 1):

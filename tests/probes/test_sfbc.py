@@ -12,7 +12,7 @@ from judges import given, likes_the_good_mode, modes
 from jaxomarl.algorithms import sfbc
 from jaxomarl.base import JaxomarlError, Observation
 from jaxomarl.losses.planning import planned_returns
-from jaxomarl.stages.diffusion_policy import sample
+from jaxomarl.policies.diffusion import sample
 
 CFG = sfbc.Config(
     policy_batch=64, policy_width=16, policy_lr=1e-2, critic_width=16, critic_batch=64, critic_lr=1e-2, clip=10.0,

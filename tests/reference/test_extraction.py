@@ -13,7 +13,7 @@ from jaxomarl.base import Batch, JaxomarlError, Spec
 from jaxomarl.data.catalog import load
 from jaxomarl.data.stats import Stats
 from jaxomarl.envs import catalog
-from jaxomarl.stages import behaviour, critic, extraction
+from jaxomarl.stages import critic, score_regularised, scores
 
 SPEC = Spec((3, 2, 3), (2, 1, 2), state_dim=4, horizon=1)
 SIZE, N = 10, 3
@@ -52,7 +52,7 @@ def filled(init):
 def stages(name, cfg):
     if name == "omsd":
         return REGISTRY[name].pipeline(SPEC, cfg, None)
-    own = brpo.OwnConfig if name == "brpo-ind" else extraction.Config
+    own = brpo.OwnConfig if name == "brpo-ind" else score_regularised.Config
     fields = {f.name: getattr(cfg, f.name) for f in dataclasses.fields(own)}
     return REGISTRY[name].pipeline(SPEC, own(**{**fields, **({"reward": "own"} if name == "brpo-ind" else {})}), None)
 
@@ -135,7 +135,7 @@ def test_q_is_the_mean_of_the_target_twins(own):
     state = filled(learner.algorithm.init)
     name, mask = "critic-own" if own else "critic", jnp.asarray(SPEC.act_mask)
     a = jnp.tanh(some(7, SIZE, N, 2)) * mask
-    follow = jit(lambda state: extraction.q_gradient(CFG, learner.q, {name: state}, b, a, mask))
+    follow = jit(lambda state: score_regularised.q_gradient(CFG, learner.q, {name: state}, b, a, mask))
     got = follow(state)
 
     @jit
@@ -159,14 +159,14 @@ def test_q_is_the_mean_of_the_target_twins(own):
 def test_a_normalised_gradient_has_unit_root_mean_square():
     q = lambda past, obs, state, action: jnp.sum(action**3 * some(9, N, 2), axis=(1, 2))
     a, mask, b = some(8, SIZE, N, 2) * SPEC.act_mask, jnp.asarray(SPEC.act_mask), batch_of()
-    raw = extraction.q_gradient(CFG, q, {}, b, a, mask)
-    got = extraction.q_gradient(dataclasses.replace(CFG, normalise_gradient=True), q, {}, b, a, mask)
+    raw = score_regularised.q_gradient(CFG, q, {}, b, a, mask)
+    got = score_regularised.q_gradient(dataclasses.replace(CFG, normalise_gradient=True), q, {}, b, a, mask)
     square = np.square(raw).sum(-1, keepdims=True) / SPEC.act_mask.sum(-1, keepdims=True)
     np.testing.assert_allclose(got, raw / np.sqrt(square + 1e-8), rtol=1e-4)
     np.testing.assert_allclose(np.median(np.square(got).sum(-1) / SPEC.act_mask.sum(-1), axis=0), 1.0, rtol=1e-4)
     np.testing.assert_array_equal(np.sign(got), np.sign(raw))
     np.testing.assert_array_equal(got[:, 1, 1], 0.0)
-    flat = extraction.q_gradient(
+    flat = score_regularised.q_gradient(
         dataclasses.replace(CFG, normalise_gradient=True),
         lambda past, obs, state, action: 0 * action.sum((1, 2)),
         {},
@@ -182,18 +182,18 @@ def test_larger_beta_is_weaker_regularisation():
     w, e, g, a = jnp.array([2.0]), jnp.array([[3.0, -1.0]]), jnp.array([[0.5, 4.0]]), jnp.array([[0.1, 0.2]])
     for beta in (0.0, 0.1, 1.0, 10.0):
         cfg = dataclasses.replace(CFG, beta=beta)
-        down = -jax.grad(lambda a, cfg=cfg: extraction.surrogate(cfg, w, e, g, a).sum())(a)
+        down = -jax.grad(lambda a, cfg=cfg: score_regularised.surrogate(cfg, w, e, g, a).sum())(a)
         np.testing.assert_allclose(down, [[-6.0 + 0.5 * beta, 2.0 + 4.0 * beta]], rtol=1e-6)
         np.testing.assert_allclose(
-            extraction.surrogate(cfg, w, e, g, a), 2 * (0.3 - 0.2) - beta * (0.05 + 0.8), rtol=1e-5
+            score_regularised.surrogate(cfg, w, e, g, a), 2 * (0.3 - 0.2) - beta * (0.05 + 0.8), rtol=1e-5
         )
 
 
-@pytest.mark.parametrize("weighting", extraction.WEIGHTS)
+@pytest.mark.parametrize("weighting", score_regularised.WEIGHTS)
 def test_weights_and_times(weighting):
     cfg = dataclasses.replace(CFG, weighting=weighting, t_min=0.1, t_max=0.4)
     mask = jnp.asarray(SPEC.act_mask)
-    t, z = extraction.noise(jax.random.key(0), cfg, (4000, N, 2), mask)
+    t, z = score_regularised.times_and_noise(jax.random.key(0), cfg, (4000, N, 2), mask)
     if weighting == "delta":
         np.testing.assert_allclose(t, 0.02, rtol=1e-6)
     else:
@@ -207,9 +207,9 @@ def test_weights_and_times(weighting):
     np.testing.assert_allclose(real.var(axis=0), 1, atol=4 * (2 / 4000) ** 0.5)
     at = jnp.array([0.02, 0.5])
     printed = {"vds": (0.077215**2, 0.959654**2), "stable": (1, 1)}.get(weighting, (12.912, 0.281183 / 0.959654))
-    np.testing.assert_allclose(extraction.weight(cfg, at), printed, rtol=4e-5)
-    np.testing.assert_array_equal(extraction.weight(dataclasses.replace(cfg, score_model="mixture"), at), 1.0)
-    x = extraction.diffused(cfg, jnp.array([[1.0], [1.0]]), at, jnp.array([[0.0], [2.0]]))
+    np.testing.assert_allclose(score_regularised.weight(cfg, at), printed, rtol=4e-5)
+    np.testing.assert_array_equal(score_regularised.weight(dataclasses.replace(cfg, score_model="mixture"), at), 1.0)
+    x = score_regularised.diffused(cfg, jnp.array([[1.0], [1.0]]), at, jnp.array([[0.0], [2.0]]))
     np.testing.assert_allclose(x[:, 0], [0.997014, 0.281183 + 2 * 0.959654], rtol=1e-5)
 
 
@@ -221,7 +221,7 @@ def test_weights_and_times(weighting):
 def test_the_condition_of_score_models(kind, condition):
     """Obs: the agent's own, whatever the others see and the state is. State, and joint models: the state alone."""
     cfg = dataclasses.replace(CFG, condition=condition)
-    model, b = behaviour.scores(SPEC, cfg, kind), batch_of()
+    model, b = scores.scores(SPEC, cfg, kind), batch_of()
     past = {f"scores-{kind}": filled(model.algorithm.init)}
     x, t = some(5, SIZE, N, 2), jnp.linspace(0.1, 0.9, SIZE)
     eps = jit(lambda obs, state: model.every(past, x, t, obs, state, b.action))
@@ -298,7 +298,7 @@ def test_discrete_tasks_are_refused():
 
 @pytest.mark.parametrize("joint", [False, True])
 def test_starts(joint):
-    make = extraction.joint_actor if joint else extraction.actors
+    make = score_regularised.joint_actor if joint else score_regularised.actors
     mask, obs = SPEC.act_mask == 1, some(6, 40, N, 3)
 
     def first(start, seed=0):
@@ -320,7 +320,7 @@ def test_starts(joint):
 
 def test_uniform_starts_are_uniform():
     spec = Spec((1,) * 2, (1,) * 2, state_dim=1, horizon=1)
-    actors = extraction.actors(spec, dataclasses.replace(CFG, start="uniform:0.9", policy_width=0))
+    actors = score_regularised.actors(spec, dataclasses.replace(CFG, start="uniform:0.9", policy_width=0))
     draw = lambda key: actors.every(actors.init(key), jnp.ones((2, 1)))
     a = np.asarray(jit(jax.vmap(draw))(jax.random.split(jax.random.key(0), 2000))).reshape(-1)
     share = np.histogram(a, 6, (-0.9, 0.9))[0] / 4000

@@ -26,6 +26,7 @@ from jaxomarl.envs.mpe.environment import HORIZON, advance
 from jaxomarl.envs.mpe.physics import Scene, distance
 from jaxomarl.envs.mpe.prey import HIDDEN, Prey
 from jaxomarl.envs.mpe.scenarios import Scenario, outside
+from jaxomarl.optim import clipped_adam
 
 REFERENCE = {"tag": (-4.06, 129.7), "world": (-6.75, 71.0)}
 """Mean returns of (random, chasing) predators against OMAR's prey, over 20,000 episodes."""
@@ -103,7 +104,7 @@ def train(scenario: Scenario, seeds: int = 20) -> Prey:
 
 def attempt(scenario: Scenario, seed: int) -> Prey:
     """One training: of every EVERY updates, the prey that came nearest."""
-    tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(LR))
+    tx = clipped_adam(LR, clip=1.0)
     prey = first(scenario.prey_width, jax.random.key(seed))
     ones, zeros = prey.scale, prey.shift
     held = lambda p: p._replace(scale=ones, shift=zeros)  # these are no parameters

@@ -17,13 +17,13 @@ from jaxomarl.api import plan
 from jaxomarl.api.plan import Group
 from jaxomarl.base import Spec, Stage, System, Task, refuse
 from jaxomarl.envs.catalog import make
+from jaxomarl.health.fidelity import Judge, Judged
 from jaxomarl.papers import cells
 from jaxomarl.papers.asked import Asked, one
 from jaxomarl.papers.comparison import markdown
 from jaxomarl.paths import folder_name
 from jaxomarl.results.fidelity import fidelity
-from jaxomarl.stages.fidelity import Judge, Judged
-from jaxomarl.stages.synthetic import Generator
+from jaxomarl.stages.generator import Generator
 
 TASK, SYSTEM = "mpe/spread", "bc+synther"
 PICTURE = "fidelity.png"

@@ -29,7 +29,7 @@ from jaxomarl.papers.comparison import markdown
 from jaxomarl.results import curves, intervals
 from jaxomarl.results.curves import Point
 from jaxomarl.stages.augmented import Settings
-from jaxomarl.stages.synthetic import Generator, Trained
+from jaxomarl.stages.generator import Generator, Trained
 from jaxomarl.training.library import Library
 from jaxomarl.training.runner import Job, run
 

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Key
 from jaxomarl.base import Behaviours, Environment, Observation
 from jaxomarl.diffusion.schedules import vp
 from jaxomarl.envs.rollout import episode
-from jaxomarl.stages import exact_scores, extraction
+from jaxomarl.stages import exact_scores, score_regularised
 
 TIMES = 20  # of the range of t, evenly spaced
 PAIRS = 8  # of opposite z, the same at every time
@@ -103,10 +103,10 @@ def rest(
     Every step is 1 / L down the field, where L is the slope at a single behaviour's mean. A mixture's slope is nowhere
     larger, so that no step overshoots.
     """
-    low, high = (extraction.DELTA_T,) * 2 if cfg.weighting == "delta" else (cfg.t_min, cfg.t_max)
+    low, high = (score_regularised.DELTA_T,) * 2 if cfg.weighting == "delta" else (cfg.t_min, cfg.t_max)
     t = low + (high - low) * (jnp.arange(TIMES) + 0.5) / TIMES
     alpha, sigma = (f(t) for f in vp())
-    w = extraction.weight(cfg, t)
+    w = score_regularised.weight(cfg, t)
     slope = jnp.mean(w * sigma * alpha / (alpha**2 * std**2 + sigma**2))
 
     half = jax.random.normal(jax.random.key(0), (PAIRS, means.shape[-1]))

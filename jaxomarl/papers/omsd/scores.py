@@ -26,7 +26,7 @@ from jaxomarl.papers.comparison import markdown
 from jaxomarl.papers.omsd.oracle import EPISODES, PRESET, ROWS, SYSTEMS, TASK
 from jaxomarl.results import tables
 from jaxomarl.results.tables import Record
-from jaxomarl.stages import behaviour
+from jaxomarl.stages import scores
 
 TIMES = (0.02, 0.1, 0.2, 0.35, 0.5, 0.7, 0.98)
 HELD, HELD_SEED = 20_000, 1
@@ -129,7 +129,7 @@ def errors(group: Group, past: Past, held: Dataset, kind: str, prefix: Any) -> F
 
     `prefix` is the joint action [M, N, A] that preceding agents are taken to have chosen, or one of each run.
     """
-    model = behaviour.scores(group.task.env.spec, group.cfgs[0], kind)
+    model = scores.scores(group.task.env.spec, group.cfgs[0], kind)
     obs, state, own = (x[held.starts] for x in (held.obs, held.state, held.action))
     z = jax.random.normal(jax.random.key(1), own.shape)
     z_prefix = jax.random.normal(jax.random.key(2), own.shape)
@@ -137,7 +137,7 @@ def errors(group: Group, past: Past, held: Dataset, kind: str, prefix: Any) -> F
     def one(run: Past, given: Array, t: Array) -> Array:
         times = jnp.full(len(own), t)
         x = noised(vp(), own, times, z)
-        given = behaviour.policy_prefix(group.cfgs[0], given, times, z_prefix) if kind == "conditional" else given
+        given = scores.policy_prefix(group.cfgs[0], given, times, z_prefix) if kind == "conditional" else given
         clean = x0_from_eps(vp(), x, times, model.every(run, x, times, obs, state, given))
         return jnp.square(clean - own).mean(axis=(0, 2))
 

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from jaxomarl.base import Dataset, Task, refuse, team_reward
 from jaxomarl.data.fidelity import above, correlations, errors, ks, real_windows, varying
 from jaxomarl.envs.placed import placed
-from jaxomarl.stages.synthetic import Generator, Trained
+from jaxomarl.stages.generator import Generator, Trained
 
 ROWS = 5000  # that are played again, at most
 BLOCKS = ("obs", "state", "action", "reward")

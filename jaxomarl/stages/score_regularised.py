@@ -1,12 +1,12 @@
-"""What OMSD and its ablations share in stage 3: settings, actors, diffusion times, weights, the critic's gradient.
+"""Score-regularised policies, the last stage of OMSD and its ablations: settings, actors, and the terms of their loss.
 
 Every member of the family minimises, for agent i, with e and g held constant,
 
     L_i = mean_batch [ w(t) <e_i, a_i> - beta <g_i, a_i> ],   a_i = pi_i(o_i)
 
 where e_i is a behaviour model's noise prediction at x = alpha a + sigma z and g_i the critic's gradient at the joint
-action. They differ in which behaviour model, which critic, and in which order agents move: that is what their files
-show.
+action. They differ in which behaviour model, which critic, and in which order agents move: their files hold that, the
+update, and `learner` makes a stage of it.
 
 beta has one internal meaning, the authors' code's: it multiplies the Q gradient, so **larger beta is weaker
 regularisation**. `beta_convention` converts to it: "code" as it is; "paper" (1/beta multiplies the score; the same
@@ -19,31 +19,30 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, Key
 
-from jaxomarl.base import Batch, Dataset, Past, Spec, refuse
+from jaxomarl.base import Algorithm, Batch, Dataset, Past, Spec, refuse
 from jaxomarl.config import check_fields, config, static, traced
-from jaxomarl.data.dataset import check_transitions
+from jaxomarl.data.dataset import check_transitions, sample_transitions
 from jaxomarl.diffusion.schedules import vp
 from jaxomarl.losses.td import REWARDS, TIME_LIMITS
 from jaxomarl.networks.actors import actor, start_at, uniform_start
 from jaxomarl.networks.agents import separate
+from jaxomarl.networks.inputs import flat, observed
 from jaxomarl.networks.mlp import Network
-from jaxomarl.optim import Net, annealed
-from jaxomarl.stages import behaviour, clone, critic, exact_scores
-from jaxomarl.stages.behaviour import agent_order
-from jaxomarl.stages.inputs import flat
+from jaxomarl.optim import OPTIMISERS, Net
+from jaxomarl.stages import clone, critic, exact_scores, scores
+from jaxomarl.stages.clone import Policies
+from jaxomarl.stages.scores import agent_order
 
 WEIGHTS = ("vds", "stable", "score", "delta")
 DELTA_T = 0.02  # the paper's omega(t) = delta(t - 0.02) alpha/sigma
-OPTIMISERS = ("adam", "sgd")
 CHOICES = {
     "reward": REWARDS,
     "time_limit": TIME_LIMITS,
     "condition": ("obs", "state"),
     "score_model": ("diffusion", "mixture", *exact_scores.MODELS),
-    "score_predict": behaviour.PREDICTIONS,
+    "score_predict": scores.PREDICTIONS,
     "weighting": WEIGHTS,
     "beta_convention": ("code", "paper", "normalised"),
     "policy_optimiser": OPTIMISERS,
@@ -67,9 +66,9 @@ class Config(critic.Config, clone.Config):
     """
     condition: str = static(default="obs")
     """What score models see besides actions: obs (the authors' code) or state (the paper)."""
-    score_steps: int = static(default=2_000_000)
+    score_steps: int = static(default=2_000_000, scaled="steps")
     score_batch: int = static(default=512)
-    score_width: int = static(default=512)
+    score_width: int = static(default=512, scaled="width")
     score_blocks: int = static(default=2)
     score_embedding: int = static(default=64)
     """Width of the diffusion time's embedding."""
@@ -83,7 +82,7 @@ class Config(critic.Config, clone.Config):
     """What score networks predict: noise (the paper), or edm: the sample and noise, at unit variance for every t."""
 
     # --- stage 3: policies ---
-    policy_width: int = static(default=256, within="[0, inf)")
+    policy_width: int = static(default=256, within="[0, inf)", scaled="width")
     """Of two hidden layers; 0: none, a linear policy before its tanh."""
     policy_optimiser: str = static(default="adam")
     """adam, or sgd: the plain gradient flow that the analysis of fixed points and their basins is about."""
@@ -191,12 +190,6 @@ def started(key: Key[Array, ""], net: Network, spec: Spec, cfg: Any, out: tuple[
     return start_at(params, (mask * first).reshape(out))
 
 
-def optimiser(cfg: Any) -> optax.GradientTransformation:
-    """Adam or plain descent, annealed to zero over the stage."""
-    rule = optax.adam if cfg.policy_optimiser == "adam" else optax.sgd
-    return rule(annealed(cfg.policy_lr, cfg.policy_steps) if cfg.policy_anneal else cfg.policy_lr)
-
-
 def weight(cfg: Any, t: Float[Array, "*B"]) -> Float[Array, "*B"]:
     """w(t): sigma^2, 1, or alpha/sigma; 1 for the t-free mixture."""
     alpha, sigma = vp()
@@ -214,8 +207,8 @@ def internal_beta(cfg: Any) -> float | Float[Array, ""]:
     return cfg.beta * weight(cfg, t).mean()
 
 
-def noise(key: Key[Array, ""], cfg: Any, shape: tuple[int, ...], mask: Array) -> tuple[Array, Array]:
-    """T [B, N] and masked z [B, N, A] for a batch; the only random numbers of a step."""
+def times_and_noise(key: Key[Array, ""], cfg: Any, shape: tuple[int, ...], mask: Array) -> tuple[Array, Array]:
+    """Times t [B, N] and masked z [B, N, A] for a batch; the only random numbers of a step."""
     k_t, k_z = jax.random.split(key)
     low, high = (DELTA_T, DELTA_T) if cfg.weighting == "delta" else (cfg.t_min, cfg.t_max)
     t = low + (high - low) * jax.random.uniform(k_t, shape[:2])
@@ -223,7 +216,7 @@ def noise(key: Key[Array, ""], cfg: Any, shape: tuple[int, ...], mask: Array) ->
 
 
 def diffused(cfg: Any, a: Float[Array, "*B A"], t: Float[Array, "*B"], z: Float[Array, "*B A"]) -> Float[Array, "*B A"]:
-    """X = alpha(t) a + sigma(t) z; the clean action for the t-free mixture."""
+    """The sample x = alpha(t) a + sigma(t) z; the clean action for the t-free mixture."""
     if cfg.score_model == "mixture":
         return a
     alpha, sigma = vp()
@@ -233,7 +226,7 @@ def diffused(cfg: Any, a: Float[Array, "*B A"], t: Float[Array, "*B"], z: Float[
 def q_gradient(
     cfg: Any, q: Callable[[Past, Array, Array, Array], Array], past: Past, batch: Batch, action: Array, mask: Array
 ) -> Float[Array, "B N A"]:
-    """G = dQ/da of every agent at the joint action, from the target twins' mean."""
+    """The gradient g = dQ/da of every agent at the joint action, from the target twins' mean."""
     g = mask * jax.grad(lambda a: q(past, batch.obs, batch.state, a).sum())(action)
     if not cfg.normalise_gradient:
         return g
@@ -243,15 +236,9 @@ def q_gradient(
 def surrogate(
     cfg: Any, w: Float[Array, "*B"], e: Float[Array, "*B A"], g: Float[Array, "*B A"], a: Float[Array, "*B A"]
 ) -> Float[Array, "*B"]:
-    """W <e, a> - beta <g, a>: L_i before its mean; gradients flow through `a` alone."""
+    """The loss w <e, a> - beta <g, a>: L_i before its mean; gradients flow through `a` alone."""
     e, g = jax.lax.stop_gradient((e, g))
     return jnp.sum((w[..., None] * e - internal_beta(cfg) * g) * a, axis=-1)
-
-
-class Extracted(NamedTuple):
-    """State of stage 3."""
-
-    actor: Net
 
 
 def report(a: Array, e: Array, g: Array, w: Array, value: Array) -> dict[str, Array]:
@@ -262,3 +249,25 @@ def report(a: Array, e: Array, g: Array, w: Array, value: Array) -> dict[str, Ar
         "push": jnp.abs(g).mean(),
         "action_size": jnp.abs(a).mean(),
     }
+
+
+def learner(
+    spec: Spec,
+    cfg: Any,
+    actors: Actors,
+    fresh: Callable[[Any], Net],
+    update: Callable[[Key[Array, ""], Policies, Past, Batch], tuple[Policies, dict]],
+    centralised: bool = False,
+) -> Algorithm:
+    """The stage of a member: `fresh(params)` is its actors before their first step, `update` one step."""
+
+    def init(key: Key[Array, ""], past: Past, data: Dataset) -> Policies:
+        return Policies(fresh(actors.init(key)))
+
+    def batch(key: Key[Array, ""], state: Policies, data: Dataset) -> Batch:
+        return sample_transitions(key, data, cfg.policy_batch)
+
+    def act(key, state, past, memory, observation):
+        return actors.every(state.actor.params, observed(spec, cfg)(past, observation.obs)), memory
+
+    return Algorithm(init, batch, update, act, centralised=centralised)

@@ -38,10 +38,10 @@ from jaxomarl.diffusion import edm
 from jaxomarl.diffusion.losses import eps_loss
 from jaxomarl.diffusion.schedules import at, vp
 from jaxomarl.networks.denoisers import mixture, residual_mlp
+from jaxomarl.networks.inputs import conditions, flat, stated
 from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import Net, annealed, create, descend
 from jaxomarl.stages import exact_scores
-from jaxomarl.stages.inputs import conditions, flat, stated
 
 FIELDS = (
     "score_model", "score_steps", "score_batch", "score_width", "score_blocks", "score_embedding", "score_dropout",

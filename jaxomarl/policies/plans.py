@@ -1,4 +1,10 @@
-"""How plans are drawn from a trained planner (stages/planner.py), and how agents act on them."""
+"""How plans are drawn from a trained planner (stages/planner.py), and how agents act on them.
+
+C rows of history and the present are written over the plan before every denoising step,
+eps = eps(d = 1) + w (eps(d = 0) - eps(d = 1)), each clean estimate is held in [-1, 1], the chain starts at
+N(0, temperature^2), for the return of data/return_targets.py. The action is D(o, plan's next row), of a plan that is
+made anew every `replan` steps.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,15 +15,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from jaxomarl.base import Denoise, Observation, Past, Spec
+from jaxomarl.data.ranges import Quantiles, ranged
+from jaxomarl.data.return_targets import first_goal, wanted
 from jaxomarl.diffusion.guidance import classifier_free, clipped, inpaint, masked
 from jaxomarl.diffusion.parameterise import from_eps
 from jaxomarl.diffusion.samplers import Sampler, ddim, ddpm
 from jaxomarl.diffusion.schedules import cosine
+from jaxomarl.networks.actors import played
 from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import Net, Params
-from jaxomarl.stages.inverse_dynamics import played
-from jaxomarl.stages.ranges import Knots, ranged
-from jaxomarl.stages.targets import first_goal, wanted
 
 SAMPLERS = {"ddpm": ddpm, "ddim": ddim}
 
@@ -49,8 +55,8 @@ class Plans(NamedTuple):
     """What is trained, and the units of observations."""
 
     net: Net  # params {"plan", "inverse"}
-    knots: Knots
-    goals: Any = ()  # targets.Goals, where the return that is asked for depends on the step
+    knots: Quantiles
+    goals: Any = ()  # return_targets.Goals, where the return that is asked for depends on the step
 
 
 class Memory(NamedTuple):
@@ -67,8 +73,8 @@ def columns(spec: Spec, model: Planner) -> Float[Array, "N 1 O"]:
     return jnp.ones((spec.agents, 1, model.codes.width)) if model.codes else jnp.asarray(spec.obs_mask)[:, None]
 
 
-def seen_by(spec: Spec, cfg: Any, model: Planner) -> Callable[[Past, Knots, Array], Array]:
-    """(finished stages, knots, raw observations [..., N, O]) -> rows of plans [..., N, O or L]."""
+def seen_by(spec: Spec, cfg: Any, model: Planner) -> Callable[[Past, Quantiles, Array], Array]:
+    """(finished stages, quantiles, raw observations [..., N, O]) -> rows of plans [..., N, O or L]."""
     see, codes = ranged(cfg.normaliser, spec), model.codes
     return lambda past, table, obs: codes.encode(past, see(table, obs)) if codes else see(table, obs)
 

@@ -1,21 +1,20 @@
-"""Diffusion policies of agents that learn apart, under MA-Diffusion-QL, MA-EDP and MA-SfBC.
+"""Diffusion policies of agents that act apart, under Diffusion BC, MA-Diffusion-QL, MA-EDP and MA-SfBC.
 
 One agent's noise network eps(x, t, o) is a Mish perceptron. Training regresses the noise in x = alpha_t a + sigma_t z;
 acting runs a reverse chain from noise to an action, each step's estimate of the clean action held in the box. Which
-schedule, which chain, and which value besides: that is what the three systems show. A whole policy in one tuple:
+schedule, which chain, and which value besides: that is what the systems show. A whole policy in one tuple:
 
     Diffuser(net, schedule, chain, levels)
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from jaxomarl.base import Denoise, Schedule, Spec
-from jaxomarl.config import config, static, traced
 from jaxomarl.diffusion.guidance import clipped, masked
 from jaxomarl.diffusion.losses import eps_loss
 from jaxomarl.diffusion.parameterise import from_eps
@@ -24,24 +23,6 @@ from jaxomarl.losses.candidates import pick
 from jaxomarl.networks.denoisers import plain_mlp
 from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import Params
-from jaxomarl.stages import decentralised
-from jaxomarl.stages.clone import Seen
-from jaxomarl.stages.decentralised import Case, Learner
-
-
-@config
-class Config(decentralised.Base):
-    """Settings of agents with diffusion policies; the sizes and rates are Diffusion-QL's."""
-
-    policy_width: int = static(default=256)
-    """Of the noise network's three hidden layers."""
-    policy_lr: float = traced(default=3e-4, within="(0, inf)")
-    critic_width: int = static(default=256)
-    critic_lr: float = traced(default=3e-4, within="(0, inf)")
-    levels: int = static(default=15)
-    """Steps of the sampler."""
-    candidates: int = static(default=10)
-    """Actions drawn from the diffusion policy, of which one is played."""
 
 
 class Diffuser(NamedTuple):
@@ -83,8 +64,11 @@ def several(
 
 def player(
     policy: Diffuser, q: Network, count: int
-) -> Callable[[Key[Array, ""], Learner, Float[Array, " O"], Float[Array, " A"]], Float[Array, " A"]]:
-    """How one agent plays: one of `count` drawn actions, with chance softmax(min_k Qbar^k(o, a))."""
+) -> Callable[[Key[Array, ""], Any, Float[Array, " O"], Float[Array, " A"]], Float[Array, " A"]]:
+    """How one agent plays: one of `count` drawn actions, with chance softmax(min_k Qbar^k(o, a)).
+
+    The state that it plays by has an `actor` and a `critic`.
+    """
 
     def play(key, state, obs, mask):
         k_draw, k_pick = jax.random.split(key)
@@ -96,24 +80,27 @@ def player(
 
 
 def denoising_loss(
-    policy: Diffuser, params: Params, case: Case | Seen, t: Float[Array, " B"], z: Float[Array, "B A"]
+    policy: Diffuser, params: Params, batch: Any, t: Float[Array, " B"], z: Float[Array, "B A"]
 ) -> Float[Array, ""]:
-    """Mean over the batch of sum_dims (eps(alpha_t a + sigma_t z, t, o) - z)^2, real columns only."""
-    eps = lambda x, t: policy.net.apply(params, x, t, case.obs)
-    return eps_loss(eps, policy.schedule, case.action, t, z, case.mask)
+    """Mean over the batch of sum_dims (eps(alpha_t a + sigma_t z, t, o) - z)^2, real columns only.
+
+    `batch` has one agent's obs [B, O] and action [B, A], and the mask [A] of its real columns.
+    """
+    eps = lambda x, t: policy.net.apply(params, x, t, batch.obs)
+    return eps_loss(eps, policy.schedule, batch.action, t, z, batch.mask)
 
 
-def noise(
-    key: Key[Array, ""], case: Case | Seen, levels: int | None = None
+def times_and_noise(
+    key: Key[Array, ""], batch: Any, levels: int | None = None
 ) -> tuple[Float[Array, " B"], Float[Array, "B A"]]:
     """Times t and masked noise z of a batch: t uniform on {1/K .. 1} for K `levels`, on [1e-3, 1] where there are none.
 
     A sampler of few steps wants the former, exactly its own times; a chain whose steps are chosen later, the latter.
     """
     k_t, k_z = jax.random.split(key)
-    shape = case.action.shape[:-1]
+    shape = batch.action.shape[:-1]
     if levels is None:
         t = jax.random.uniform(k_t, shape, minval=1e-3, maxval=1.0)
     else:
         t = jax.random.randint(k_t, shape, 1, levels + 1) / levels
-    return t, case.mask * jax.random.normal(k_z, case.action.shape)
+    return t, batch.mask * jax.random.normal(k_z, batch.action.shape)

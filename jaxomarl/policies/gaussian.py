@@ -1,0 +1,30 @@
+"""Gaussian policies of agents that act apart, under MA-BRAC, MA-ICQ and OMIGA.
+
+One agent's network gives mean and deviation of a normal, whose tanh is the action (losses/gaussian.py); the policy
+plays the tanh of its mean.
+"""
+
+from typing import Any
+
+from jaxtyping import Array, Float
+
+from jaxomarl.base import Spec
+from jaxomarl.losses.gaussian import Normal, squashed
+from jaxomarl.networks.actors import gaussian
+from jaxomarl.networks.mlp import Network
+from jaxomarl.optim import Params
+
+
+def network(spec: Spec, cfg: Any) -> Network:
+    """(params, obs [..., O]) -> [2, ..., A]: one agent's mean and log deviation."""
+    return gaussian(spec.obs_width, (cfg.policy_width,) * 2, spec.act_width)
+
+
+def normal(net: Network, params: Params, obs: Float[Array, "*B O"]) -> Normal:
+    """The normal under the tanh."""
+    return Normal(*net.apply(params, obs))
+
+
+def mode(net: Network, params: Params, obs: Float[Array, "*B O"], mask: Float[Array, " A"]) -> Float[Array, "*B A"]:
+    """The deterministic policy: the tanh of the mean."""
+    return squashed(normal(net, params, obs), 0.0, mask)
