@@ -90,12 +90,12 @@ def load(path: str | Path) -> Any:
     try:
         if not path.is_file():
             raise refuse(str(path), "a torch checkpoint", "no file", "Name a file that torch.save wrote.")
-        with path.open("rb") as file:
-            raw = file.read(LIMIT + 1)
+        size = path.stat().st_size
+        raw = path.read_bytes() if size <= LIMIT else b""
     except OSError as error:
         raise refuse(str(path), "a readable file", str(error), "Name a file that torch.save wrote.") from error
-    if len(raw) > LIMIT:
-        raise refuse(str(path), f"at most {LIMIT} bytes", "more", "Save less in one file.")
+    if size > LIMIT:
+        raise refuse(str(path), f"at most {LIMIT} bytes", size, "Save less in one file.")
     reader = _Reader(path)
     return _zip(reader, raw) if raw.startswith(b"PK\3\4") else _legacy(reader, raw)
 

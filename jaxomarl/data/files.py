@@ -1,13 +1,16 @@
 """A packed data set on disk: a folder with rows.safetensors and manifest.json, checked before it is used."""
 
+import hashlib
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
+from jaxomarl import documents
 from jaxomarl.base import Dataset, Layout, Spec, refuse
 from jaxomarl.data.dataset import content_hash
 from jaxomarl.data.fit import again
@@ -16,6 +19,11 @@ from jaxomarl.paths import user_path
 FORMAT = 1
 ARRAYS, MANIFEST = "rows.safetensors", "manifest.json"
 FIELDS = ("rows", "step", "left", "starts", "behaviour")
+SEAL = "manifest_sha256"
+"""The manifest's entry for a digest of all its others; sets of 0.1.0 have none."""
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
+"""What a quality may be: results lie in a folder of that name."""
+COLLECT = "Collect it again."
 
 
 def save(folder: str | Path, data: Dataset, manifest: dict[str, Any]) -> None:
@@ -30,8 +38,39 @@ def save(folder: str | Path, data: Dataset, manifest: dict[str, Any]) -> None:
     save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, part)
     os.replace(part, folder / ARRAYS)
     part = folder / f".{MANIFEST}.part"
-    part.write_text(json.dumps({"format": FORMAT, **manifest}, indent=1) + "\n", encoding="utf-8")
+    said = {"format": FORMAT, **{name: value for name, value in manifest.items() if name != SEAL}}
+    part.write_text(json.dumps({**said, SEAL: seal(said)}, indent=1) + "\n", encoding="utf-8")
     os.replace(part, folder / MANIFEST)
+
+
+def seal(said: dict[str, Any]) -> str:
+    """A digest of a manifest's entries, in whatever order."""
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def read_manifest(folder: str | Path) -> dict[str, Any]:
+    """The manifest of a folder that `save` wrote.
+
+    Raises JaxomarlError where there is none, where it is damaged or was edited, where an entry is missing or of
+    another type, and where the quality is no name for a folder.
+    """
+    path = user_path(folder) / MANIFEST
+    way = f"`jaxomarl collect` writes such a folder: {MANIFEST} and {ARRAYS}."
+    found = documents.read(
+        path, way, format=int, task=str, quality=str, dialect=str, agents=int, obs_dims=list, act_dims=list,
+        state_dim=int, transitions=int, episodes=int, sha256=str, origin=dict, **{"return": dict},
+    )  # fmt: skip
+    if found["format"] != FORMAT:
+        raise refuse(f"{path}, format", str(FORMAT), found["format"], "Use the version that wrote it.")
+    documents.check(f"{path}, return", found["return"], COLLECT, mean=float, std=float, min=float, max=float)
+    if not NAME.fullmatch(found["quality"]):
+        expected = "letters, digits, '.', '_', '+' and '-', at most 100, the first a letter or a digit"
+        raise refuse(f"{path}, quality", expected, found["quality"][:80], COLLECT)
+    sealed = found.pop(SEAL, None)
+    if sealed is not None and sealed != seal(found):
+        edited = f"{COLLECT} Who edited it on purpose deletes this entry."
+        raise refuse(f"{path}, {SEAL}", "the digest of the other entries", "another: it is damaged or edited", edited)
+    return found
 
 
 def load(folder: str | Path, spec: Spec) -> tuple[Dataset, dict[str, Any]]:
@@ -45,16 +84,7 @@ def load(folder: str | Path, spec: Spec) -> tuple[Dataset, dict[str, Any]]:
     from safetensors.numpy import load_file
 
     folder = user_path(folder)
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        wanted = {"format", "dialect", "agents", "obs_dims", "act_dims", "state_dim", "sha256", "quality"}
-        if not isinstance(manifest, dict) or wanted - set(manifest):
-            raise ValueError(f"no entries {sorted(wanted - set(manifest))}")
-    except (OSError, ValueError) as error:
-        way = f"`jaxomarl collect` writes such a folder: {MANIFEST} and {ARRAYS}."
-        raise refuse(f"--data {folder}", f"a folder with {MANIFEST}", str(error), way) from None
-    if manifest["format"] != FORMAT:
-        raise refuse(f"{folder}, format", str(FORMAT), manifest["format"], "Use the version that wrote it.")
+    manifest = read_manifest(folder)
     for name, expected in {
         "dialect": spec.dialect,
         "obs_dims": list(spec.obs_dims),
@@ -70,7 +100,7 @@ def load(folder: str | Path, spec: Spec) -> tuple[Dataset, dict[str, Any]]:
         arrays: dict[str, Any] = {k: held[k] for k in FIELDS}
         data = Dataset(**arrays, extra=extra, layout=layout)
     except (OSError, SafetensorError, KeyError) as error:
-        raise refuse(f"{folder / ARRAYS}", "the arrays of a data set", str(error), "Collect it again.") from None
+        raise refuse(f"{folder / ARRAYS}", "the arrays of a data set", str(error), COLLECT) from None
     if content_hash(data) != manifest["sha256"]:
-        raise refuse(f"{folder / ARRAYS}", f"content {manifest['sha256'][:12]}", "other content", "Collect it again.")
+        raise refuse(f"{folder / ARRAYS}", f"content {manifest['sha256'][:12]}", "other content", COLLECT)
     return again(data, manifest, spec)

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from jaxomarl import documents
 from jaxomarl.base import refuse
 
 NOTE = "jaxomarl.json"
 """What our writers add where a format has no place for it; readers take it for a hint and need none."""
-JSON_LIMIT = 1 << 24
 QUALITIES = (
     "medium-replay", "medium-expert", "random-medium", "expert", "medium", "random", "replay", "mixed", "good", "poor",
     "uniform",
@@ -36,16 +36,8 @@ def contents(folder: Path) -> Iterator[Path]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; JaxomarlError for anything else."""
-    try:
-        if path.stat().st_size > JSON_LIMIT:
-            raise ValueError(f"more than {JSON_LIMIT} bytes")
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise refuse(str(path), "a JSON object", str(error)[:200], "Copy the set again.") from None
-    if not isinstance(found, dict):
-        raise refuse(str(path), "a JSON object", type(found).__name__, "Copy the set again.")
-    return found
+    """The object in a JSON file of somebody else's set; JaxomarlError for anything else."""
+    return documents.read(path, "Copy the set again.")
 
 
 def note(folder: Path) -> dict[str, Any]:

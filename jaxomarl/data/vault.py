@@ -52,7 +52,7 @@ def read(path: Path) -> Raw:
     """The rows of a vault; raises JaxomarlError where a leaf is missing, of another shape, or cannot be held."""
     said = folder.read_json(folder.inside(path, FILES[0]))
     version, ours = said.get("version"), said.get("jaxomarl", {})
-    if not isinstance(version, int | float) or isinstance(version, bool) or int(version) not in (0, 1):
+    if type(version) not in (int, float) or not 0 <= version < 2:  # type: ignore[operator]
         raise refuse(f"{path}/{FILES[0]}, version", "0.1 to 1.x", str(version)[:40], "Convert it with flashbax.")
     if not isinstance(ours, dict):
         raise refuse(f"{path}/{FILES[0]}, jaxomarl", "an object", type(ours).__name__, "Copy the vault again.")

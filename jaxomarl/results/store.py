@@ -13,12 +13,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int, Num
 
+from jaxomarl import documents
 from jaxomarl.base import refuse
 from jaxomarl.paths import user_path
 
 COLUMNS = ("system", "task", "data", "config", "seed", "stage", "step", "metric", "episode", "value")
-INFO = ("system", "task", "data", "config", "cfg", "swept", "seed", "final_stage")
-"""What every run.json holds; a runner may add more."""
+INFO: dict[str, type] = {
+    "system": str, "task": str, "data": str, "config": str, "cfg": dict, "swept": dict, "seed": int, "final_stage": str,
+}  # fmt: skip
+"""What every run.json holds, and its types; a runner may add more."""
 FINAL = "final.csv"
 """A run's final evaluation, on starts of its own: rows of its final stage and last step."""
 
@@ -79,12 +82,9 @@ def write_json(path: str | Path, value: Any) -> None:
     write_bytes(path, (json.dumps(_plain(value), indent=2, sort_keys=True, allow_nan=False) + "\n").encode())
 
 
-def read_json(path: str | Path) -> Any:
-    """The value that `write_json` wrote; JaxomarlError where the file is not JSON."""
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise refuse(str(path), "JSON", str(error), "Delete the file, or run the cell again.") from error
+def read_json(path: str | Path, **entries: type | tuple[type, ...]) -> dict[str, Any]:
+    """The object that `write_json` wrote, with the entries asked for; JaxomarlError as of `documents.read`."""
+    return documents.read(path, "Delete the file, or run the cell again.", **entries)
 
 
 def _plain(value: Any) -> Any:
@@ -213,7 +213,7 @@ def _check(field: str, shapes: Mapping[str, tuple[int, ...]], expected: tuple[in
 def find_runs(paths: Iterable[str | Path]) -> list[Run]:
     """Every run at or below the given folders, once each, in the order of system, task, data, config, seed.
 
-    JaxomarlError where a path does not exist or a run.json lacks a key of `INFO`.
+    JaxomarlError where a path does not exist or a run.json lacks an entry of `INFO`.
     """
     folders = set()
     for path in map(user_path, paths):
@@ -222,16 +222,8 @@ def find_runs(paths: Iterable[str | Path]) -> list[Run]:
         if path.name == "run.json":
             folders.add(path.parent.resolve())
         folders.update(Path(at).resolve() for at, _, files in os.walk(path) if "run.json" in files)
-    runs = [Run(folder, _info(folder / "run.json")) for folder in folders]
+    runs = [Run(folder, read_json(folder / "run.json", **INFO)) for folder in folders]
     return sorted(runs, key=lambda run: (*_identity(run.info), str(run.path)))
-
-
-def _info(path: Path) -> dict[str, Any]:
-    info = read_json(path)
-    missing = [key for key in INFO if not isinstance(info, dict) or key not in info]
-    if missing:
-        raise refuse(str(path), f"the keys {INFO}", f"no {', '.join(missing)}", "Run the cell again.")
-    return info
 
 
 def load_returns(runs: Iterable[Run]) -> list[Row]:

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 LEVEL = {
     "jaxomarl.base": 0,
     "jaxomarl.config": 0,
+    "jaxomarl.documents": 0,
     "jaxomarl.masking": 0,
     "jaxomarl.numerics": 0,
     "jaxomarl.optim": 0,

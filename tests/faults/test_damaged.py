@@ -1,0 +1,167 @@
+"""Damage that parses: flipped bits in arrays, leftovers of a kill, JSON of other types, names that are paths."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from jaxomarl import documents
+from jaxomarl.base import JaxomarlError
+from jaxomarl.data import catalog, files
+from jaxomarl.envs.catalog import make
+from jaxomarl.results import store
+from jaxomarl.training import checkpoint
+
+# --- checkpoints ---
+
+
+def trees(count):
+    rng = np.random.default_rng(0)
+    return [{"w": rng.random((4, 64, 64)).astype(np.float32), "n": np.int32(k)} for k in range(count)]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Checkpoints 1 and 2."""
+    for step, tree in enumerate(trees(2), 1):
+        checkpoint.save(tmp_path / "c", step, tree)
+    return tmp_path / "c"
+
+
+def largest(folder):
+    return max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+
+
+def flip(path, where, bit):
+    raw = bytearray(path.read_bytes())
+    raw[where] ^= 1 << bit
+    path.write_bytes(raw)
+
+
+@pytest.mark.parametrize("eighth", range(1, 8))
+def test_a_flipped_bit_of_the_arrays_is_named_and_passed_over(folder, eighth):
+    file = largest(folder / "2")
+    flip(file, file.stat().st_size * eighth // 8, eighth)
+    said = []
+    step, found = checkpoint.restore(folder, trees(1)[0], said.append)
+    assert step == 1 and said and "c/2" in said[0]
+    np.testing.assert_array_equal(found["w"], trees(1)[0]["w"])
+
+
+def test_an_untouched_checkpoint_is_taken_and_one_of_an_older_version_too(folder):
+    assert checkpoint.restore(folder, trees(1)[0])[0] == 2
+    (folder / "2.sha256").unlink()
+    assert checkpoint.restore(folder, trees(1)[0])[0] == 2
+
+
+def test_the_digest_sees_names_types_shapes_and_values():
+    one = {"a": np.zeros((2, 3), np.float32)}
+    others = [{"b": one["a"]}, {"a": one["a"].astype(np.int32)}, {"a": one["a"].reshape(3, 2)}, {"a": one["a"] - 0.0}]
+    assert len({checkpoint.digest(tree) for tree in (one, *others[:3])}) == 4
+    assert checkpoint.digest({"a": np.full((2, 3), -0.0, np.float32)}) != checkpoint.digest(one)
+    assert checkpoint.digest(others[3]) == checkpoint.digest(one)
+
+
+def test_what_a_kill_leaves_goes_with_the_next_save(folder):
+    (folder / "1" / "commit_success.txt").unlink()
+    (folder / "2.orbax-checkpoint-tmp-17").mkdir()
+    (folder / "9.sha256.part").touch()
+    for step in (3, 4):
+        checkpoint.save(folder, step, trees(1)[0])
+    assert sorted(p.name for p in folder.iterdir()) == ["3", "3.sha256", "4", "4.sha256"]
+
+
+# --- data sets ---
+
+
+@pytest.fixture(scope="module")
+def bandit():
+    return catalog.load(make("games/bandit"), rows=16)
+
+
+def written(folder, bandit, sealed=True, **changed):
+    """A folder whose manifest says something else, with or without a seal that fits."""
+    data, manifest = bandit
+    files.save(folder, data, {**manifest, **changed})
+    if not sealed:
+        path = folder / files.MANIFEST
+        said = json.loads(path.read_text())
+        path.write_text(json.dumps({k: v for k, v in said.items() if k != files.SEAL}))
+    return folder
+
+
+def test_a_set_is_read_with_and_without_a_seal(tmp_path, bandit):
+    for sealed in (True, False):
+        data, said = files.load(written(tmp_path / str(sealed), bandit, sealed), make("games/bandit").env.spec)
+        assert len(data.starts) == 16 and files.SEAL not in said
+        assert said["sha256"] == bandit[1]["sha256"]
+
+
+@pytest.mark.parametrize("quality", ["../../../escaped", "/absolute", "", ".", "..", "a/b", "a\\b", "a\nb", "x" * 101])
+def test_a_quality_that_is_no_folder_name_is_refused(tmp_path, bandit, quality):
+    with pytest.raises(JaxomarlError, match=r"quality.*Collect it again"):
+        files.load(written(tmp_path / "set", bandit, quality=quality), make("games/bandit").env.spec)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"sha256": 1}, {"quality": None}, {"obs_dims": "2"}, {"episodes": 1.5}, {"return": []}, {"format": True},
+     {"return": {"mean": "high"}}, {"return": {"mean": float("inf"), "std": 0.0, "min": 0.0, "max": 0.0}}],
+)  # fmt: skip
+def test_entries_of_another_type_are_named(tmp_path, bandit, changed):
+    with pytest.raises(JaxomarlError, match=next(iter(changed))) as refused:
+        files.load(written(tmp_path / "set", bandit, False, **changed), make("games/bandit").env.spec)
+    assert len(str(refused.value)) < 600
+
+
+def test_an_edited_manifest_is_refused_and_says_how_to_keep_it(tmp_path, bandit):
+    path = written(tmp_path / "set", bandit) / files.MANIFEST
+    path.write_text(path.read_text().replace('"episodes": 16', '"episodes": 17'))
+    with pytest.raises(JaxomarlError, match=rf"{files.SEAL}.*deletes this entry"):
+        files.read_manifest(path.parent)
+
+
+# --- documents ---
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[1]", "nan", "{", "[" * 100_000 + "]" * 100_000, '{"a": ' * 100_000, '{"a": "x"}', '{"b": 1}',
+             '{"a": true}', '{"a": Infinity}', '{"a": 1e999}', "\ud800"],
+)  # fmt: skip
+def test_no_document_gives_another_error(tmp_path, text):
+    path = tmp_path / "d.json"
+    path.write_bytes(text.encode(errors="surrogatepass"))
+    with pytest.raises(JaxomarlError, match="the way out") as refused:
+        documents.read(path, "the way out", a=float)
+    assert len(str(refused.value)) < 600
+
+
+def test_a_whole_number_is_a_number_and_no_text_is_one(tmp_path):
+    assert documents.check("x", {"a": 1, "b": None}, "", a=float, b=(str, type(None)))["a"] == 1
+    with pytest.raises(JaxomarlError, match=r"expected a whole number, found 'a number 1\.0'"):
+        documents.check("x", {"a": 1.0}, "way", a=int)
+
+
+@pytest.mark.parametrize("entry", store.INFO)
+def test_a_run_without_an_entry_is_named(tmp_path, entry):
+    info = {name: kind() for name, kind in store.INFO.items() if name != entry}
+    store.write_json(tmp_path / "run.json", info)
+    with pytest.raises(JaxomarlError, match=f"no {entry}"):
+        store.find_runs([tmp_path])
+
+
+def test_a_small_torch_file_takes_no_gigabyte(tmp_path):
+    (tmp_path / "x.pt").write_bytes(b"no torch file")
+    code = (
+        "import resource, sys; import jaxomarl.torchfile as t; from jaxomarl.base import JaxomarlError\n"
+        "held = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (held + (64 << 20),) * 2)\n"
+        "try: t.load(sys.argv[1])\n"
+        "except JaxomarlError: print('refused')"
+    )
+    if sys.platform != "linux":
+        pytest.skip("/proc is Linux's")
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "x.pt"], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "refused", done.stderr[-500:]
