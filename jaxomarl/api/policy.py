@@ -9,15 +9,24 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxomarl import documents
 from jaxomarl.algorithms import REGISTRY
 from jaxomarl.api.plan import find_system
 from jaxomarl.base import Algorithm, Observation, Past, Spec, State, System, refuse
 from jaxomarl.numerics import pinned
 from jaxomarl.paths import user_path
-from jaxomarl.results.store import read_json
+from jaxomarl.results.store import INFO, read_json
+from jaxomarl.training.checkpoint import digest
 
 FILE = "policy.safetensors"
 FORMAT = "1"
+WROTE = "Use the version that wrote it, or train again."
+WIDTHS = ("obs_dims", "act_dims")
+SPEC: dict[str, type] = {
+    **dict.fromkeys(WIDTHS, list), "state_dim": int, "horizon": int, "discrete": bool, "team": str, "dialect": str,
+    "terminates": str, "earliest": int,
+}  # fmt: skip
+"""What run.json says of a task, as JSON has it."""
 
 
 def used(algorithm: Algorithm, state: State, past: Past, spec: Spec) -> list[bool]:
@@ -54,7 +63,7 @@ def save_policies(folders: list[Path], algorithm: Algorithm, state: State, past:
     for r, folder in enumerate(folders):
         arrays = {p: np.ascontiguousarray(x[r]) for p, x in zip(paths, host, strict=True) if x is not None}
         part = folder / f".{FILE}.part"
-        save_file(arrays, part, metadata={"format": FORMAT})
+        save_file(arrays, part, metadata={"format": FORMAT, "sha256": digest(arrays)})
         os.replace(part, folder / FILE)
 
 
@@ -109,26 +118,32 @@ def load(run: str | Path) -> Policy:
     if not (run / "run.json").exists() or not (run / FILE).exists():
         found = "no run.json" if not (run / "run.json").exists() else f"no {FILE}"
         raise refuse("RUN", "the folder of a finished run", f"{found} in {run}", "Name a folder like OUT/.../seed-0.")
-    info = read_json(run / "run.json")
-    facts: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in info["spec"].items()}
-    spec = Spec(**facts)
+    info = read_json(run / "run.json", **INFO, spec=dict)
+    spec = _spec(f"{run / 'run.json'}, spec", info["spec"])
     if info["system"].partition("+")[0] not in REGISTRY:
-        raise refuse(
-            "RUN", f"a system among {', '.join(REGISTRY)}", info["system"], "Install the version that wrote it."
-        )
+        raise refuse("RUN", f"a system among {', '.join(REGISTRY)}", info["system"], WROTE)
     system = find_system(info["system"])
-    cfg = system.Config(**info["cfg"])
+    try:
+        cfg = system.Config(**info["cfg"])
+    except TypeError as error:
+        raise refuse(f"{run / 'run.json'}, cfg", f"the settings of {info['system']}", str(error)[:200], WROTE) from None
     stages = system.pipeline(spec, cfg, None)
     leaves, tree = jax.tree_util.tree_flatten_with_path(shapes(system, cfg, stages, spec))
     try:
         with safe_open(run / FILE, framework="numpy") as file:
-            if (file.metadata() or {}).get("format") != FORMAT:
-                raise refuse(str(run / FILE), f"format {FORMAT}", file.metadata(), "Use the version that wrote it.")
-            held = {name: jnp.asarray(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            said = file.metadata() or {}
+            if said.get("format") != FORMAT:
+                raise refuse(str(run / FILE), f"format {FORMAT}", said.get("format"), WROTE)
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except SafetensorError as error:
         raise refuse(
             str(run / FILE), "a safetensors file", str(error), "It is torn: train again, or --resume."
         ) from None
+    if said.get("sha256", digest(arrays)) != digest(arrays):  # 0.1.0 wrote none
+        raise refuse(
+            str(run / FILE), "the arrays that were saved", "others", "It is damaged: train again, or --resume."
+        )
+    held = {name: jnp.asarray(x) for name, x in arrays.items()}
     arrays = [held.get(jax.tree_util.keystr(p), jnp.zeros(x.shape, x.dtype)) for p, x in leaves]
     state, past = jax.tree.unflatten(tree, arrays)
     wrong = []
@@ -140,6 +155,19 @@ def load(run: str | Path) -> Policy:
         way = "It belongs to another config: train again, or --resume."
         raise refuse(str(run / FILE), "the arrays that the policy reads", f"none of the right shape for {wrong}", way)
     return Policy(stages[-1].algorithm, state, past, spec, info)
+
+
+def _spec(where: str, said: dict[str, Any]) -> Spec:
+    """The task's facts; JaxomarlError where one is missing, unknown, or of another type."""
+    documents.check(where, said, WROTE, **{name: kind for name, kind in SPEC.items() if name in {*said, *WIDTHS}})
+    for name in WIDTHS:
+        if not all(type(width) is int and 0 <= width < 1 << 20 for width in said[name]):
+            raise refuse(f"{where}, {name}", "a width for each agent", str(said[name])[:80], WROTE)
+    facts: dict[str, Any] = {**said, **{name: tuple(said[name]) for name in WIDTHS}}
+    try:
+        return Spec(**facts)
+    except TypeError as error:
+        raise refuse(where, "the facts of a task", str(error)[:200], WROTE) from None
 
 
 def shapes(system: System, cfg: Any, stages: Any, spec: Spec) -> tuple[Any, Past]:

@@ -82,9 +82,11 @@ def open_folder(out: Path, asked: dict[str, Any], resume: bool, overwrite: bool)
         for path in out.iterdir():
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
-            elif path.name != ".lock":  # it is held: another would let a second process in
+            elif path.name not in (".lock", "sweep.json"):  # held by this process; what says that the folder is ours
                 path.unlink()
     out.mkdir(parents=True, exist_ok=True)
+    for part in out.glob(".sweep.json.*.part"):
+        part.unlink(missing_ok=True)
     store.write_json(found, {"format": FORMAT, "asked": asked, "versions": versions()})
 
 
@@ -95,7 +97,7 @@ def check_folder(out: Path, asked: dict[str, Any], resume: bool, overwrite: bool
     check_ours(out)
     found = out / "sweep.json"
     if found.exists() and not overwrite:
-        before = store.read_json(found)["asked"]
+        before = store.read_json(found, asked=dict)["asked"]
         grown = before.get(MORE, 0) <= asked.get(MORE, 0)
         agreed = {MORE} if grown else set()
         other = [k for k in sorted({*before, *asked} - agreed) if not extends(before.get(k), asked.get(k))]
@@ -113,12 +115,19 @@ def check_folder(out: Path, asked: dict[str, Any], resume: bool, overwrite: bool
 
 
 def check_ours(out: Path) -> None:
-    """Raise JaxomarlError where a folder for results is a file, or holds what is none of ours."""
+    """Raise JaxomarlError where a folder for results is a file, or holds what is not ours."""
     if out.exists() and not out.is_dir():
         raise refuse("--out", "a folder", f"the file {out}", "Name another.")
-    if out.is_dir() and not (out / "sweep.json").exists() and any(p.name != ".lock" for p in out.iterdir()):
+    if out.is_dir() and not (out / "sweep.json").exists() and not all(map(left_by_a_kill, out.iterdir())):
         way = "Name another; nothing was touched."
         raise refuse("--out", "an empty folder or one that jaxomarl made", str(out), way)
+
+
+def left_by_a_kill(path: Path) -> bool:
+    """Whether a command that was killed before its first file was there leaves such a thing."""
+    if path.is_dir():
+        return path.name == "stages" and not any(path.iterdir())
+    return path.name == ".lock" or path.match(".sweep.json.*.part")
 
 
 @contextlib.contextmanager
@@ -155,9 +164,12 @@ class Writer:
 
     @property
     def folder(self) -> Path:
-        """The group's."""
-        g = self.group
-        return (self.out or Path()) / g.task.name.replace("/", "-") / g.quality / f"{g.name}-{g.digest}"
+        """The group's, below OUT; JaxomarlError where a name leads out of it."""
+        g, out = self.group, self.out or Path()
+        found = out / g.task.name.replace("/", "-") / g.quality / f"{g.name}-{g.digest}"
+        if not found.resolve().is_relative_to(out.resolve()):
+            raise refuse("data, quality", "the name of a folder", g.quality, "Rename it where the data set says it.")
+        return found
 
     def info(self, r: int) -> dict[str, Any]:
         """The part of run.json that is known before training."""

@@ -68,13 +68,7 @@ def mixed(source: str, task: str, rows: int) -> Found:
 
 def _own_task(path: Path) -> Task:
     """The task that our own folder names, before the folder is checked against it."""
-    try:
-        name = json.loads((path / files.MANIFEST).read_text(encoding="utf-8"))["task"]
-        if not isinstance(name, str):
-            raise ValueError(f"a task called {name!r}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise refuse(f"{path / files.MANIFEST}", "the name of its task", str(error), "Name one: --task.") from None
-    return make(name)
+    return make(files.read_manifest(path)["task"])
 
 
 def _recipe(source: str, task: str, rows: int) -> Found:

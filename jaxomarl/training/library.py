@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxomarl import documents
 from jaxomarl.base import Stage, State
 from jaxomarl.config import digest, static_fields, traced_fields
 from jaxomarl.training import checkpoint
@@ -121,7 +122,7 @@ class Library:
         known = {t.rows for t in self.here.get(kind, [])}
         for done in (d for root in self.roots for d in sorted(root.glob(f"{kind}-*/DONE"))):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                facts = json.loads(done.read_text(encoding="utf-8"))
+                facts = documents.read(done, "It is trained again.", kind=str, rows=list, facts=dict)
                 rows = tuple(facts["rows"])
                 if facts["kind"] != kind or rows in known:
                     continue

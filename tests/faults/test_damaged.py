@@ -3,11 +3,15 @@
 import json
 import subprocess
 import sys
+import tarfile
+from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from jaxomarl import documents
+from jaxomarl.api import policy, session
 from jaxomarl.base import JaxomarlError
 from jaxomarl.data import catalog, files
 from jaxomarl.envs.catalog import make
@@ -165,3 +169,81 @@ def test_a_small_torch_file_takes_no_gigabyte(tmp_path):
         pytest.skip("/proc is Linux's")
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "x.pt"], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "refused", done.stderr[-500:]
+
+
+# --- run folders ---
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A finished run of behaviour cloning that an older version wrote, saved again by this one."""
+    with tarfile.open(Path(__file__).parents[1] / "results" / "files" / "run-0.1.0.tar.gz") as held:
+        held.extractall(tmp_path / "held", filter="data")
+    folder = next(r.path for r in store.find_runs([tmp_path / "held"]) if r.info["system"] == "bc")
+    found = policy.load(folder)
+    first = lambda tree: jax.tree.map(lambda x: x[None], tree)
+    policy.save_policies([folder], found.algorithm, first(found.state), first(found.past), found.spec)
+    return folder
+
+
+def test_a_flipped_bit_of_a_policy_is_refused(run):
+    path = run / policy.FILE
+    policy.load(run)
+    flip(path, path.stat().st_size - 3, 4)  # in the arrays
+    with pytest.raises(JaxomarlError, match="It is damaged"):
+        policy.load(run)
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [("spec", None), ("spec", {}), ("spec", "x"), ("cfg", {"no_such": 1}), ("cfg", []), ("system", 3), ("seed", "0")],
+)
+def test_a_run_whose_json_is_of_another_kind_is_refused(run, entry, value):
+    info = store.read_json(run / "run.json")
+    store.write_json(run / "run.json", {**info, entry: value})
+    with pytest.raises(JaxomarlError, match=entry):
+        policy.load(run)
+
+
+@pytest.mark.parametrize(
+    ("fact", "value"),
+    [("horizon", "1"), ("obs_dims", [1 << 40, 1]), ("act_dims", [1.5, 1]), ("discrete", 0), ("unknown", 1)],
+)
+def test_a_fact_of_a_task_of_another_type_is_named(run, fact, value):
+    info = store.read_json(run / "run.json")
+    store.write_json(run / "run.json", {**info, "spec": {**info["spec"], fact: value}})
+    with pytest.raises(JaxomarlError, match=fact):
+        policy.load(run)
+
+
+@pytest.mark.parametrize("left", [".sweep.json.0a1b2c3d.part", "stages/", ".lock"])
+def test_what_a_killed_start_leaves_is_taken(tmp_path, left):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / left).mkdir() if left.endswith("/") else (out / left).touch()
+    session.open_folder(out, {}, resume=False, overwrite=False)
+    assert {p.name for p in out.iterdir()} - {"stages", ".lock"} == {"sweep.json"}
+
+
+@pytest.mark.parametrize("other", ["thesis.tex", "stages/mine", "sweep.json.part"])
+def test_what_is_not_ours_is_left_alone(tmp_path, other):
+    path = tmp_path / "out" / other
+    path.parent.mkdir(parents=True)
+    path.touch()
+    with pytest.raises(JaxomarlError, match="nothing was touched"):
+        session.open_folder(tmp_path / "out", {}, resume=False, overwrite=True)
+    assert path.exists()
+
+
+def test_a_kill_while_results_are_deleted_leaves_a_folder_of_ours(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    session.open_folder(out, {}, resume=False, overwrite=False)
+    (out / "games-bandit").mkdir()
+
+    def killed(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(session.shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        session.open_folder(out, {}, resume=False, overwrite=True)
+    session.check_folder(out, {}, resume=False, overwrite=True)
