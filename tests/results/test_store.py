@@ -145,7 +145,7 @@ def test_what_is_torn_or_missing_is_refused_by_name(tmp_path):
     with pytest.raises(JaxomarlError, match="nowhere"):
         store.find_runs([tmp_path / "nowhere"])
     store.write_json(tmp_path / "a" / "run.json", {"system": "bc"})
-    with pytest.raises(JaxomarlError, match="found .no cfg, config, data, .*task"):
+    with pytest.raises(JaxomarlError, match=r"found .no cfg, config, data, .*task"):
         store.find_runs([tmp_path])
     (tmp_path / "a" / "run.json").write_text('{"system": ')
     with pytest.raises(JaxomarlError, match=r"run\.json"):
