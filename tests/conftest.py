@@ -41,7 +41,7 @@ def _register_unchecked(cls: type, *args: Any, **kwargs: Any) -> type:
 
 
 jax.tree_util.register_dataclass = _register_unchecked
-jaxtyping.install_import_hook("jaxomarl", "beartype.beartype")
+jaxtyping.install_import_hook("jaxomarl", "checked.once")
 
 
 def pytest_configure(config: pytest.Config) -> None:
