@@ -65,6 +65,15 @@ def same_programs(trees: list[Path], folder: Path) -> list[str]:
     return [name for name in this.keys() | other.keys() if this.get(name) != other.get(name)]
 
 
+def content(out: Path, path: Path) -> object:
+    """A file's text without the name of its folder, or a policy's arrays."""
+    if path.suffix == ".safetensors":
+        from safetensors.numpy import load_file
+
+        return {name: (x.dtype, x.shape, x.tobytes()) for name, x in load_file(out / path).items()}
+    return (out / path).read_bytes().replace(str(out).encode(), b"OUT")
+
+
 def same_results(trees: list[Path], folder: Path, only: list[str]) -> list[str]:
     """What differs, one line each."""
     differing = []
@@ -80,8 +89,7 @@ def same_results(trees: list[Path], folder: Path, only: list[str]) -> list[str]:
         this, other = ({p.relative_to(o) for kind in COMPARED for p in o.rglob(kind)} for o in outs)
         differing += [f"{name}: {path} is on one side alone" for path in sorted(this ^ other)]
         for path in sorted(this & other):
-            texts = [(out / path).read_bytes().replace(str(out).encode(), b"OUT") for out in outs]
-            if texts[0] != texts[1]:
+            if content(outs[0], path) != content(outs[1], path):
                 differing.append(f"{name}: {path}")
         print(f"{name}: {len(this)} files", flush=True)
     return differing
