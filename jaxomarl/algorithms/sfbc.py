@@ -53,16 +53,17 @@ class Config(decentralised.Diffusion):
 
     candidates: int = static(default=32)
     critic_steps: int = static(default=9000, scaled="steps")
-    """Of all rounds together, each as long, the last filled up; no report or checkpoint falls within a round."""
+    """Gradient steps of the critics over all rounds; reports and checkpoints fall between rounds."""
     critic_batch: int = static(default=1024)
+    """Transitions in a batch of the critics' updates."""
     rounds: int = static(default=3)
-    """Times that returns are computed: once from the data, then with the values learned so far."""
+    """Times that returns are computed: first from the data, then with the values learned so far."""
     value_samples: int = static(default=16)
-    """Actions behind each V in line 3."""
+    """Actions behind each state value of line 3."""
     alpha: float = traced(default=10.0, within="[0, inf)")
-    """Sharpness of both softmaxes, for values counted in standard deviations of the data's returns."""
+    """Sharpness of both softmaxes, for values in standard deviations of the data's returns."""
     select: str = static(default="softmax")
-    """softmax: a draw. argmax: the best of the candidates."""
+    """Which candidate is played. softmax: a draw by value. argmax: the best."""
 
 
 class Planned(NamedTuple):
