@@ -49,7 +49,7 @@ class OwnConfig(score_regularised.Config):
     """The family's settings with each agent's own reward."""
 
     reward: str = static(default="own")
-    """Reward that is learned. own: each agent's. team: the team's. first: agent 1's."""
+    """Reward that is learned: each agent's own."""
 
 
 class Variant(NamedTuple):

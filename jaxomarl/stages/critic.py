@@ -40,7 +40,7 @@ class Config:
     """Settings of a critic; the defaults are OMSD's."""
 
     reward: str = static(default="team")
-    """Reward that is learned. team: the team's. first: agent 1's (the authors). own: each agent's (own critics)."""
+    """Reward that is learned. team: the team's. first: agent 1's, as in the authors' code."""
     time_limit: str = static(default="bootstrap")
     """How a time limit counts. bootstrap: the episode continues past it. terminal: it ends the episode."""
     gamma: float = traced(default=0.99, within="[0, 1]")
