@@ -63,7 +63,7 @@ def save_policies(folders: list[Path], algorithm: Algorithm, state: State, past:
     for r, folder in enumerate(folders):
         arrays = {p: np.ascontiguousarray(x[r]) for p, x in zip(paths, host, strict=True) if x is not None}
         part = folder / f".{FILE}.part"
-        save_file(arrays, part, metadata={"format": FORMAT, "sha256": digest(arrays)})
+        save_file(arrays, part, metadata={"format": f"{FORMAT} {digest(arrays)}"})  # one entry: several have no order
         os.replace(part, folder / FILE)
 
 
@@ -131,15 +131,16 @@ def load(run: str | Path) -> Policy:
     leaves, tree = jax.tree_util.tree_flatten_with_path(shapes(system, cfg, stages, spec))
     try:
         with safe_open(run / FILE, framework="numpy") as file:
-            said = file.metadata() or {}
-            if said.get("format") != FORMAT:
-                raise refuse(str(run / FILE), f"format {FORMAT}", said.get("format"), WROTE)
+            said = (file.metadata() or {}).get("format", "")
+            written, _, sha = said.partition(" ")
+            if written != FORMAT:
+                raise refuse(str(run / FILE), f"format {FORMAT}", said[:40], WROTE)
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except SafetensorError as error:
         raise refuse(
             str(run / FILE), "a safetensors file", str(error), "It is torn: train again, or --resume."
         ) from None
-    if said.get("sha256", digest(arrays)) != digest(arrays):  # 0.1.0 wrote none
+    if sha and sha != digest(arrays):  # 0.1.0 wrote none
         raise refuse(
             str(run / FILE), "the arrays that were saved", "others", "It is damaged: train again, or --resume."
         )

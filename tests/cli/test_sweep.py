@@ -348,5 +348,5 @@ def test_load_refuses_what_is_no_policy(out, copy, tmp_path):
         jaxomarl.load(run)
     policy.write_bytes(whole)
     (run / "run.json").write_text("{")
-    with pytest.raises(JaxomarlError, match="expected JSON"):
+    with pytest.raises(JaxomarlError, match="expected a JSON object"):
         jaxomarl.load(run)

@@ -178,7 +178,7 @@ def test_a_torn_sweep_json_is_named(copy):
     before = numbers(copy)
     code, text = run(copy, "--resume")
     assert code == 2
-    assert "sweep.json: expected JSON" in text
+    assert "sweep.json: expected a JSON object" in text
     assert numbers(copy) == before
 
 
