@@ -57,13 +57,13 @@ class Config(decentralised.Diffusion):
     critic_batch: int = static(default=1024)
     """Transitions in a batch of the critics' updates."""
     rounds: int = static(default=3)
-    """Times that returns are computed: first from the data, then with the values learned so far."""
+    """Rounds, each on new returns: first from the data, then with the values learned so far."""
     value_samples: int = static(default=16)
     """Actions behind each state value of line 3."""
     alpha: float = traced(default=10.0, within="[0, inf)")
     """Sharpness of both softmaxes, for values in standard deviations of the data's returns."""
     select: str = static(default="softmax")
-    """Which candidate is played. softmax: a draw by value. argmax: the best."""
+    """Candidate that is played. softmax: a draw by value. argmax: the best."""
 
 
 class Planned(NamedTuple):

@@ -17,6 +17,8 @@ PAGE = 100
 """Columns of a page that goes to a file or a pipe."""
 WORDS = {float: "FLOAT", int: "INT", str: "TEXT", bool: "True|False"}
 """A field's type -> what stands for its value."""
+NUMBER = re.compile(r"\s*(\d[\d-]*)?\s*")
+"""What a line of pseudo-code begins with: its number, and how far it is in."""
 
 
 class Setting(NamedTuple):
@@ -54,8 +56,12 @@ def page(name: str, task: str, quality: str, preset: str) -> str:
     """All about a system; raises JaxomarlError for a name that there is not."""
     shown = setting(name, task, quality, preset)
     box, size = boxes.box(name), columns.width(PAGE)
-    parts = [columns.wrapped(f"{name}: {box.sentence}", size), title("Paper"), indented(box.paper, size)]
-    parts += [title("Pseudo-code"), *(fitting(line, size) for line in box.code.splitlines())]
+    parts = [
+        columns.wrapped(f"{name}: {box.sentence} It is {boxes.kind(name)}.", size),
+        title("Paper"),
+        indented(box.paper, size),
+    ]
+    parts += [title(f"Pseudo-code ({box.file})"), *(fitting(line, size) for line in box.code.splitlines())]
     parts += [title(f"Stages on {shown.task.name}, data {shown.quality}"), steps(shown)]
     parts += [title("Fields"), columns.wrapped(origin(shown), size, "  ", "  ")]
     parts += [described_field(shown, field, size) for field in described(name)]
@@ -72,10 +78,13 @@ def fitting(line: str, size: int) -> str:
     line = f"  {line}".rstrip()
     if len(line) <= size:
         return line
-    start = " " * (len(line) - len(line.lstrip()))
-    closed = re.sub(r"(?<=\S) {5,}", "  ", line.strip())
+    start = NUMBER.match(line)[0]  # type: ignore[index]
+    rest = re.sub(r" {3,}", "  ", line[len(start) :])
+    if len(start) > size // 2:  # a note at the right
+        start = " " * 14
+    later = " " * (len(start) + 4)
     return textwrap.fill(
-        closed, size, initial_indent=start, subsequent_indent=f"{start}        ", break_long_words=False
+        rest, size, initial_indent=start, subsequent_indent=later, break_long_words=False, break_on_hyphens=False
     )
 
 
