@@ -48,8 +48,8 @@ class Show:
 
     system: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SYSTEM")]
     """A name as `jaxomarl list systems` has it; bc+coda is bc with --augment coda."""
-    task: str = "games/bandit"
-    """The task whose preset gives the values."""
+    task: str = ""
+    """The task whose preset gives the values; empty: the first that has a preset for the system."""
     data: str = ""
     """Quality of data; empty: the preset's, or the task's default."""
     preset: str = ""

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 from jaxomarl.api import plan
 from jaxomarl.base import Stage, System, Task, nearest, refuse
 from jaxomarl.cli import boxes, columns
-from jaxomarl.cli.fields import Field, described
+from jaxomarl.cli.fields import STATED, Field, described
 from jaxomarl.config import flag
-from jaxomarl.envs.catalog import make
+from jaxomarl.envs.catalog import make, names
 from jaxomarl.presets import find
 
 PAGE = 100
@@ -39,10 +39,12 @@ class Setting(NamedTuple):
 
 def setting(name: str, task: str, quality: str, preset: str) -> Setting:
     """What `train` would take; raises JaxomarlError for a name that there is not."""
-    system, made = plan.find_system(name), make(task)
-    base = name.partition("+")[0]
+    base, system = name.partition("+")[0], plan.find_system(name)
+    made = make(task or usual(base))
     quality = quality or find(preset, made.name).data.get(made.name, "") or made.quality
-    if "/" not in quality and quality not in made.recipes:
+    if system.online:
+        quality = "online"  # as the runs of such a system say
+    elif "/" not in quality and quality not in made.recipes:
         raise refuse("--data", f"one of {', '.join(made.recipes)}", quality, nearest(quality, made.recipes))
     found = find(preset, made.name, base)
     known = plan.fields(name)
@@ -50,6 +52,15 @@ def setting(name: str, task: str, quality: str, preset: str) -> Setting:
     stated = {field: value for field, value in values.items() if field in known}
     cfg, _ = plan.configs(name, stated, {})[0]
     return Setting(name, system, made, quality, found.name, found.about, stated, cfg)
+
+
+def usual(system: str) -> str:
+    """The first task with a preset for a system; where there is none, the task that `train` takes by itself."""
+    first = "games/bandit"
+    for task in (first, STATED, *names()):
+        if system in find("", task, system).systems:
+            return task
+    return first
 
 
 def page(name: str, task: str, quality: str, preset: str) -> str:

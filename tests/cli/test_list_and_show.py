@@ -10,7 +10,7 @@ from jaxomarl.cli.examples import EXAMPLES
 from jaxomarl.cli.fields import described
 from jaxomarl.envs import catalog
 from jaxomarl.papers import REPRODUCTIONS
-from jaxomarl.presets import PRESETS, Preset, find
+from jaxomarl.presets import PRESETS, find
 
 TRAINING = [example for command in ("train", "sweep") for example in EXAMPLES[command]]
 
@@ -105,9 +105,13 @@ def test_a_field_has_its_value_on_the_task_and_from_where(capsys):
     assert "default 512; particle 512; a sweep is a program per value." in page
     page = " ".join(said(capsys, "show", "omsd", "--preset", "paper-code").split())
     assert "Values under preset paper-code" in page and "particle" not in page
-    page = " ".join(said(capsys, "show", "dof-t").split())
+    page = " ".join(said(capsys, "show", "dof-t", "--task", "games/bandit").split())
     assert "No preset has values for dof-t here" in page
-    assert isinstance(find("", "games/bandit", "dof-t"), Preset)
+
+
+def test_a_page_is_of_the_first_task_with_a_preset():
+    assert (show.usual("omsd"), show.usual("dof-t")) == ("games/bandit", "mpe/spread")
+    assert show.usual("maddpg-bc").startswith("mamujoco/") and show.usual("nobody") == "games/bandit"
 
 
 @pytest.mark.parametrize(
