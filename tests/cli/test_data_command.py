@@ -69,7 +69,7 @@ def test_several_cards_are_written_and_drawn(said, folder, omar, tmp_path):
     out = tmp_path / "cards"
     text = said(0, "describe", "mpe/spread/medium", folder, omar, *SMALL, "--task", "mpe/spread", "--out", out)
     assert (out / "card.txt").read_text() == text
-    made = read_json(out / "card.json")
+    made = json.loads((out / "card.json").read_text())
     assert [c["quality"] for c in made] == ["medium", "random", "random"] and made[2]["format"] == "omar"
     assert (
         made[0]["behaviours"]["count"] == 4 and sum(x["episodes"] for x in made[0]["behaviours"]["each"].values()) == 10
