@@ -66,7 +66,7 @@ class Config(score_regularised.Config):
     prefix_noise: float = traced(default=0.5, within="(0, inf)")
     """Largest standard deviation of the noise on a noised prefix in training."""
     prefix_level: float = traced(default=0.2, within="[0, inf)")
-    """Noise of a noised prefix at which a policy's preceding actions are given to the score model."""
+    """Standard deviation that a noised model takes the policies' preceding actions to have."""
 
 
 def policy(spec: Spec, cfg: Config, eps: Callable[..., Array], q: Callable[..., Array]) -> Algorithm:

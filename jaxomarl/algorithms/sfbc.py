@@ -51,6 +51,8 @@ ROWS = 512  # rows of data whose candidates are drawn at once
 class Config(decentralised.Diffusion):
     """MA-SfBC's settings; `policy_*` are the behaviour model's."""
 
+    policy_steps: int = static(default=10_000, scaled="steps")
+    """Gradient steps of the behaviour model, from which actions are sampled."""
     candidates: int = static(default=32)
     critic_steps: int = static(default=9000, scaled="steps")
     """Gradient steps of the critics over all rounds; reports and checkpoints fall between rounds."""
@@ -59,7 +61,7 @@ class Config(decentralised.Diffusion):
     rounds: int = static(default=3)
     """Rounds, each on new returns: first from the data, then with the values learned so far."""
     value_samples: int = static(default=16)
-    """Actions behind each state value of line 3."""
+    """Actions that are sampled for each state value."""
     alpha: float = traced(default=10.0, within="[0, inf)")
     """Sharpness of both softmaxes, for values in standard deviations of the data's returns."""
     select: str = static(default="softmax")

@@ -79,7 +79,7 @@ class Common:
     final_episodes: int = 0
     """Episodes of the final evaluation, on fresh starts for every seed; 0: 1024, of robots 128, of planners fewer."""
     scale: float = 1.0
-    """Times the preset's step counts, in whole chunks, and its widths by the cube root; --cfg values stay as given."""
+    """Factor of the preset's step counts, in whole chunks; widths change by its cube root, --cfg values do not."""
     dry_run: bool = False
     """Say what would run, and stop."""
     augment: str = ""
@@ -136,15 +136,15 @@ class Reproduce:
     final_episodes: int = 0
     """Episodes of the final evaluation; 0: the task's own number."""
     cfg: Cfg = Cfg()  # type: ignore  # noqa: RUF009 (frozen, empty)
-    """As in sweep."""
+    """A system's fields; several values sweep one."""
     scale: float = 1.0
-    """As in sweep, of the learned runs."""
+    """Factor of the learned runs' step counts, in whole chunks; their widths change by its cube root."""
     out: Path | None = None
     """Empty: runs/TABLE. The same command goes on with what it holds."""
     source: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """OUT of another table whose finished stages are reused."""
     precision: str = ""
-    """As in sweep."""
+    """bfloat16: hidden layers in half the bits, for cards. float32: all of them; a card rounds products to TF32."""
     compile_cache: bool = True
     """Keep compiled programs in the user's cache directory."""
 

@@ -72,7 +72,7 @@ class Config:
     return_scale: float = static(default=0.0, within="[0, inf)")
     """Return that counts as 1; 0 maps the data's range of returns to 0 .. 1."""
     target: float = traced(default=0.9, within="(-inf, inf)")
-    """Return that acting asks for, as a share of the data's range, or its quantile (target-kind quantile)."""
+    """Return that acting asks for, in units of return-scale; its quantile where target-kind is quantile."""
     target_kind: str = static(default="constant")
     """Return asked for at a step. constant. remaining: less what was received. quantile: of the data there."""
     guidance: float = traced(default=1.2, within="[0, inf)")

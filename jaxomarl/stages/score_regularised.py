@@ -105,7 +105,7 @@ class Config(critic.Config, clone.Config):
     t_max: float = traced(default=0.98, within="(0, 1]")
     """Largest diffusion time at which scores are read."""
     control_variate: bool = static(default=False)
-    """Whether z is subtracted from the noise prediction: the same mean, often with less variance."""
+    """Whether z is subtracted from the noise prediction: the same mean, less variance where sigma > alpha s."""
     normalise_gradient: bool = static(default=False)
     """Whether each agent's Q gradient is divided by its root mean square over action columns."""
 
