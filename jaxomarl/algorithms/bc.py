@@ -40,6 +40,7 @@ class Config(clone.Config):
     """BC's settings."""
 
     policy_optimiser: str = static(default="adam")
+    """Optimiser of the policy: adam, or sgd."""
 
 
 def policy(spec: Spec, cfg: Config) -> Algorithm:

@@ -51,12 +51,14 @@ class Config(decentralised.Gaussian, decentralised.Config):
     alpha: float = traced(default=10.0, within="[0, inf)")
     """Price of the divergence, in units of reward; larger stays nearer to the behaviour."""
     value_penalty: bool = static(default=True)
-    """Also charge the divergence at the next observation, within the targets."""
+    """Whether the targets also charge the divergence at the next observation."""
     polyak: float = traced(default=0.005, within="(0, 1]")
     clone_steps: int = static(default=10_000, scaled="steps")
-    """Steps of the behaviour's clone, whose width is the policy's."""
+    """Gradient steps of the behaviour clone, which is as wide as the policy."""
     clone_batch: int = static(default=1024)
+    """Transitions in a batch of the behaviour clone's updates."""
     clone_lr: float = traced(default=5e-4, within="(0, inf)")
+    """Learning rate of the behaviour clone."""
 
 
 def behaviour(spec: Spec, cfg: Config) -> Algorithm:

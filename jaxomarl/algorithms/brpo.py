@@ -49,6 +49,7 @@ class OwnConfig(score_regularised.Config):
     """The family's settings with each agent's own reward."""
 
     reward: str = static(default="own")
+    """Reward that is learned: each agent's own."""
 
 
 class Variant(NamedTuple):

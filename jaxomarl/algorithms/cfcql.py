@@ -59,16 +59,17 @@ class Config(decentralised.Deterministic):
     """CFCQL's settings."""
 
     reward: str = static(default="team")
-    """team: the team's. first: agent 1's."""
+    """Reward that is learned. team: the team's. first: agent 1's."""
     policy_lr: float = traced(default=1e-3, within="(0, inf)")
     critic_lr: float = traced(default=1e-3, within="(0, inf)")
     resample: str = static(default="each")
-    """each: one agent's actions at a time (CFCQL). all: those of all agents at once (joint MA-CQL)."""
+    """Unseen actions of the penalty. each: one agent's at a time (CFCQL). all: all agents' at once (joint MA-CQL)."""
     others: str = static(default="data")
-    """Whose actions stand beside a policy's own in its loss: data, or current policies."""
+    """Team-mates' actions in a policy's loss. data: the batch's. current: those of the current policies."""
     target_noise: float = traced(default=0.05, within="[0, inf)")
+    """Standard deviation of the noise on the target policies' actions."""
     policy_delay: int = static(default=5)
-    """Steps of the critic for one of the policies and the targets."""
+    """Critic updates for one update of the policies and the targets."""
 
 
 def replaced(action: Float[Array, "*B N A"], i: int | Array, own: Float[Array, "*M A"]) -> Float[Array, "*M N A"]:

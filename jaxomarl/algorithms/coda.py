@@ -76,6 +76,7 @@ class Alone(Settings):
     """An augmentation's settings beside the base's chunk, to be checked by themselves."""
 
     chunk: int = static(default=1000)
+    """Updates of one compiled scan; reports and checkpoints fall between two scans."""
 
 
 @functools.cache

@@ -40,7 +40,7 @@ class Config(planner.Config):
     """Decision Diffuser's settings."""
 
     reward: str = static(default="team")
-    """team: there is one agent, and one return."""
+    """Reward that is learned: the team's, as there is one agent with one return."""
 
 
 def model(spec: Spec, cfg: Config) -> Planner:

@@ -32,7 +32,7 @@ class Config(clone.Config):
     """Diffusion BC's settings; sizes and rates are `bc`'s."""
 
     normalise: bool = static(default=True)
-    """z-score observations inside the networks."""
+    """Whether the networks' observations are normalised to mean 0 and standard deviation 1."""
     clip: float = traced(default=10.0, within="(0, inf)")
     """Largest norm of a gradient of one agent's network."""
     levels: int = static(default=15)

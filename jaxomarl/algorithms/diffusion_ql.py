@@ -42,7 +42,7 @@ class Config(decentralised.Diffusion, decentralised.Config):
     """MA-Diffusion-QL's settings."""
 
     eta: float = traced(default=1.0, within="[0, inf)")
-    """Weight of the normalised value in the policy's loss."""
+    """Weight of the normalised value in the policy's loss; 0 clones the behaviour."""
     levels: int = static(default=5)
     """K: steps of the sampler, and noise levels that are trained."""
     candidates: int = static(default=50)

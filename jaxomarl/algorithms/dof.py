@@ -73,20 +73,20 @@ class Base(decentralised.Diffusion, decentralised.Config):
     """Settings of teams with diffusion policies; the defaults are DoF-Policy's."""
 
     reward: str = static(default="team")
-    """team: the team's. own: each agent's, for own critics alone."""
+    """Reward that is learned. team: the team's. own: each agent's, with own critics alone."""
     critic: str = static(default="joint")
-    """joint: Q(state, all actions). own: Q_i(o_i, a_i) for each agent."""
+    """Critic of the team. joint: Q(state, all actions). own: Q_i(o_i, a_i) for each agent."""
     gamma: float = traced(default=0.99, within="[0, 1]")
     eta: float = traced(default=0.5, within="[0, inf)")
-    """Weight of the normalised value in the policies' loss; 0 clones the behaviour."""
+    """Weight of the normalised value in the policy's loss; 0 clones the behaviour."""
     levels: int = static(default=10)
     """K: steps of the sampler, and noise levels that are trained."""
     schedule: str = static(default="vp")
-    """vp: Diffusion-QL's. cosine: squared cosine. linear: betas 1e-4 .. 0.02, for about 1000 levels."""
+    """Noise schedule. vp: Diffusion-QL's. cosine: squared cosine. linear: betas 1e-4 .. 0.02, for about 1000 levels."""
     candidates: int = static(default=1)
-    """Actions drawn, of which the one with the largest own value is played; one is a sample of the policy."""
+    """Actions that are sampled in each step; the one with the largest own value is played."""
     acting: str = static(default="online")
-    """Which networks play: online, or target."""
+    """Networks that act in evaluations. online: the trained ones. target: their slow averages."""
     polyak: float = traced(default=0.005, within="(0, 1]")
 
 
@@ -95,13 +95,13 @@ class Config(Base):
     """DoF-Policy's settings."""
 
     noise_mixer: str = static(default="wconcat")
-    """f: concat, wconcat and dec-atten let agents act alone; atten and qmix do not."""
+    """f, which mixes the agents' noise. concat, wconcat, dec-atten: agents can act alone. atten, qmix: they cannot."""
     data_mixer: str = static(default="wconcat")
-    """h: concat (none) and wconcat let agents act alone; atten and qmix do not."""
+    """h, which mixes the agents' samples. concat (none), wconcat: agents can act alone. atten, qmix: they cannot."""
     networks: str = static(default="separate")
-    """separate: each agent's own. shared: one that is told whose noise it predicts."""
+    """Noise networks. separate: one per agent. shared: one for all, conditioned on the agent's number."""
     execution: str = static(default="decentralised")
-    """decentralised: mixers that need other agents are refused. central: they are let through."""
+    """What mixers may need. decentralised: those that need other agents are refused. central: they are accepted."""
 
 
 @config
@@ -109,7 +109,7 @@ class IndependentConfig(Base):
     """Independent Diffusion's settings."""
 
     model: str = static(default="separate")
-    """pooled: one network on all agents' rows, the paper's baseline. separate: one each. joint: one of all actions."""
+    """Networks. pooled: one on all agents' rows, as in the paper. separate: one per agent. joint: one for all."""
     critic: str = static(default="own")
 
 

@@ -74,22 +74,23 @@ class Config(planner.Config):
     """DoF-Trajectory's settings."""
 
     noise_mixer: str = static(default="wconcat")
-    """f: concat, wconcat and dec-atten let agents act alone; atten and qmix do not."""
+    """f, which mixes the agents' noise. concat, wconcat, dec-atten: agents can act alone. atten, qmix: they cannot."""
     data_mixer: str = static(default="wconcat")
-    """h: concat (none) and wconcat let agents act alone; atten and qmix do not."""
+    """h, which mixes the agents' samples. concat (none), wconcat: agents can act alone. atten, qmix: they cannot."""
     networks: str = static(default="shared")
-    """shared: one that is told whose plan it sees. separate: each agent's own."""
+    """Networks. shared: one for all, conditioned on the agent's number. separate: one per agent."""
     attention: bool = static(default=False)
-    """Agents attend to one another inside a shared network (DoF+MADiff); then none can plan alone."""
+    """Whether agents attend to one another inside a shared network (DoF+MADiff); then none can plan alone."""
     code_width: int = static(default=0, within="[0, inf)", scaled="width")
-    """Plans are made of codes of so many numbers for a row (DoF+VAE); 0: of observations."""
+    """Numbers in the code of an observation, of which plans then consist (DoF+VAE); 0: plans of observations."""
     code_kl: float = traced(default=1e-3, within="[0, inf)")
-    """Weight of the codes' divergence from N(0, 1)."""
+    """Weight of the divergence between the autoencoder's codes and N(0, 1)."""
     code_lr: float = traced(default=1e-3, within="(0, inf)")
+    """Learning rate of the autoencoder."""
     code_steps: int = static(default=20_000, scaled="steps")
-    """Updates of the autoencoder."""
+    """Gradient steps of the autoencoder."""
     execution: str = static(default="decentralised")
-    """decentralised: what needs other agents is refused. central: it is let through."""
+    """What plans may need. decentralised: what needs other agents is refused. central: it is accepted."""
 
 
 def model(spec: Spec, cfg: Config) -> Planner:

@@ -64,31 +64,32 @@ class Config(decentralised.Conservative):
     """DOM2's settings; the defaults are for the particle tasks."""
 
     policy_width: int = static(default=512, scaled="width")
-    """Of the noise network's widest blocks, or of the perceptron's two hidden layers."""
+    """Width of the noise network's widest blocks, or of the perceptron's two hidden layers."""
     policy_lr: float = traced(default=5e-3, within="(0, inf)")
     critic_width: int = static(default=256, scaled="width")
     critic_lr: float = traced(default=3e-4, within="(0, inf)")
     eta: float = traced(default=2.5, within="[0, inf)")
-    """Weight of the normalised value in the policy's loss."""
+    """Weight of the normalised value in the policy's loss; 0 clones the behaviour."""
     levels: int = static(default=5)
     """N: steps of the sampler, and noise levels that are trained."""
     schedule: str = static(default="cumulative")
-    """cumulative: alpha of the whole chain. printed: the paper's 1 - beta_i."""
+    """Noise schedule. cumulative: alpha is of the full chain. printed: the paper's 1 - beta_i."""
     clip_denoised: bool = static(default=False)
-    """Hold each step's estimate of the clean action in the box, and not the last action alone."""
+    """Whether each step's estimate of the clean action is clipped to the box, and not the last action alone."""
     network: str = static(default="unet")
-    """unet: the residual network with skips. mlp: a plain perceptron (ablation)."""
+    """Noise network. unet: residual blocks with skips. mlp: a plain perceptron (ablation)."""
     embedding: int = static(default=128)
-    """Width of the network's embedding of time and observation."""
+    """Width of the embedding of time and observation."""
     dropout: float = static(default=0.1, within="[0, 1)")
+    """Dropout rate of the noise network."""
     improvement: bool = static(default=True)
-    """Without: no value in the policy's loss (ablation)."""
+    """Whether the policy's loss has its value term (False: ablation)."""
     denoising: bool = static(default=True)
-    """Without: no diffusion loss in it (ablation)."""
+    """Whether the policy's loss has its diffusion term (False: ablation)."""
     thresholds: str = static(default="")
-    """Returns with commas between: a trajectory counts once more for each that it reaches. Empty: no reweighting."""
+    """Returns, separated by commas; a trajectory counts once more for each that it reaches. Empty: no reweighting."""
     acting: str = static(default="online")
-    """Which networks play: online, or target."""
+    """Networks that act in evaluations. online: the trained ones. target: their slow averages."""
 
 
 def noise_network(spec: Spec, cfg: Config) -> Network:

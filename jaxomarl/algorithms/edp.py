@@ -50,11 +50,11 @@ class Config(decentralised.Diffusion, decentralised.Config):
     """MA-EDP's settings."""
 
     eta: float = traced(default=2.0, within="[0, inf)")
-    """Weight of the normalised value in the policy's loss."""
+    """Weight of the normalised value in the policy's loss; 0 clones the behaviour."""
     sampler: str = static(default="dpm")
-    """dpm: DPM-Solver, deterministic from its first noise. ddpm: the ancestral chain, which wants more `levels`."""
+    """How actions are sampled. dpm: DPM-Solver, a few deterministic steps. ddpm: ancestral steps, for more levels."""
     t_max: float = traced(default=1.0, within="(0, 1]")
-    """Latest time whose one-step action is valued."""
+    """Latest diffusion time whose one-step action is valued."""
     polyak: float = traced(default=0.005, within="(0, 1]")
 
 

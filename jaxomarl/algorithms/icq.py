@@ -56,9 +56,9 @@ class Config(decentralised.InSample):
     """MA-ICQ's settings."""
 
     temperature: float = traced(default=1.0, within="(0, inf)")
-    """beta_A: of the policies' weights, in standard deviations of the advantage; larger is nearer to a clone."""
+    """beta_A: temperature of the policies' weights, in deviations of the advantage; larger is nearer to a clone."""
     target_temperature: float = traced(default=100.0, within="(0, inf)")
-    """beta_T: of the targets' weights, in standard deviations of the next values; larger is nearer to SARSA."""
+    """beta_T: temperature of the targets' weights, in deviations of the next values; larger is nearer to SARSA."""
 
 
 class Valued(NamedTuple):

@@ -46,8 +46,9 @@ class Config(critic.Config, clone.Config):
     """IQL's settings; those of the critic have OMSD's names and defaults, so that both share one."""
 
     execution: str = static(default="separate")
-    """separate: each agent on its own observation. joint: one policy of the state for all."""
+    """Inputs of the policy. separate: each agent's own observation. joint: the state, for one joint policy."""
     policy_optimiser: str = static(default="adam")
+    """Optimiser of the policy: adam, or sgd."""
 
 
 def policy(spec: Spec, cfg: Config, joint: critic.Critic) -> Algorithm:

@@ -38,20 +38,24 @@ class Config(decentralised.Base):
     gamma: float = traced(default=0.99, within="[0, 1]")
     chunk: int = static(default=1000)
     policy_steps: int = static(default=100_000, scaled="steps")
+    """Gradient steps of the policies, which begin when the critics are finished."""
     policy_batch: int = static(default=512)
     policy_width: int = static(default=256, scaled="width")
     policy_lr: float = traced(default=3e-4, within="(0, inf)")
     critic_steps: int = static(default=500_000, scaled="steps")
+    """Gradient steps of the critics."""
     critic_batch: int = static(default=512)
+    """Transitions in a batch of the critics' updates."""
     critic_width: int = static(default=256, scaled="width")
     critic_lr: float = traced(default=3e-4, within="(0, inf)")
     critic_polyak: float = traced(default=0.005, within="(0, 1]")
+    """Rate at which the critics' targets follow the critics."""
     critic_policy: bool = static(default=False)
-    """Also fit a policy beside each critic, to watch it."""
+    """Whether a policy is fitted next to each critic, to watch it; no later stage reads it."""
     expectile: float = traced(default=0.7, within="(0, 1)")
-    """tau of the values' expectile."""
+    """tau of the values' expectile regression: 0.5 is the mean, near 1 the maximum."""
     temperature: float = traced(default=3.0, within="[0, inf)")
-    """T of the advantage weights."""
+    """T of the advantage weights min(exp(T u), 100); larger follows the critics more."""
 
 
 def policy(spec: Spec, cfg: Config, own: critic.Critic) -> Algorithm:

@@ -58,36 +58,41 @@ class Config:
     """MADDPG+BC's settings; the defaults are CODA's Table 5 and OG-MARL's code."""
 
     reward: str = static(default="team")
-    """team: the team's, for every agent. own: each agent's."""
+    """Reward that is learned. team: the team's, for every agent. own: each agent's."""
     time_limit: str = static(default="bootstrap")
-    """bootstrap: a cut episode goes on. terminal: a time limit ends it."""
+    """How a time limit counts. bootstrap: the episode continues past it. terminal: it ends the episode."""
     normalise: bool = static(default=False)
-    """z-score observations and states inside the networks."""
+    """Whether the networks' observations and states are normalised to mean 0 and standard deviation 1."""
     others: str = static(default="data")
-    """Whose actions stand for team-mates in the policy's loss. data: the batch's. policy: the present policy's."""
+    """Team-mates' actions in the policy's loss. data: the batch's. policy: those of the current policy."""
     alpha: float = traced(default=2.5, within="[0, inf)")
-    """The papers' "BC coefficient"."""
+    """Weight of the term that --cfg.coefficient-on names, the papers' BC coefficient."""
     coefficient_on: str = static(default="value")
-    """value: alpha multiplies the normalised value, as in the codes. clone: the cloning term, as its name says."""
+    """Term that alpha multiplies. value: the normalised value, as in the codes. clone: the cloning term."""
     gamma: float = traced(default=0.99, within="[0, 1]")
+    """Discount factor of future rewards."""
     chunk: int = static(default=1000)
-    """Updates per compiled scan."""
+    """Updates of one compiled scan; reports and checkpoints fall between two scans."""
     every: int = static(default=10)
-    """Chunks between evaluations and checkpoints."""
+    """Chunks between two evaluations, at which checkpoints are written too."""
     horizon: int = static(default=20)
-    """Steps of a window; it is padded where the episode ends."""
+    """Steps of a training window, which is padded where the episode ends."""
     policy_steps: int = static(default=500_000, scaled="steps")
+    """Gradient steps of the critics and the policy, which train together."""
     policy_batch: int = static(default=32)
-    """Windows."""
+    """Windows in a batch."""
     policy_width: int = static(default=64, scaled="width")
-    """Of the layer before the memory, and of the memory."""
+    """Width of the policy's hidden layer and of its recurrent memory."""
     policy_lr: float = traced(default=3e-4, within="(0, inf)")
+    """Learning rate of the policy."""
     critic_width: int = static(default=128, scaled="width")
-    """Of two hidden layers."""
+    """Width of the critics' two hidden layers."""
     critic_lr: float = traced(default=3e-4, within="(0, inf)")
+    """Learning rate of the critics."""
     polyak: float = traced(default=0.005, within="(0, 1]")
+    """Rate at which target networks follow the trained ones."""
     action_penalty: float = traced(default=1e-3, within="[0, inf)")
-    """Weight of the mean square of the policy's actions."""
+    """Weight of the mean square of the policy's actions in its loss."""
 
 
 class Learner(NamedTuple):

@@ -51,27 +51,33 @@ class Config:
     """MADT's settings."""
 
     context: int = static(default=20)
-    """C: rows that are read, the present one among them."""
+    """C: rows that the transformer reads, the present one included."""
     reward: str = static(default="team")
-    """team: the team's return, for every agent. own: each agent's."""
+    """Return that is the condition. team: the team's, for every agent. own: each agent's."""
     gamma: float = static(default=1.0, within="[0, 1]")
-    """Of returns to go."""
+    """Discount factor of the returns to go."""
     return_scale: float = static(default=0.0, within="[0, inf)")
-    """Return that counts as 1; 0 counts from the data's least, 0, to its largest, 1."""
+    """Return that counts as 1; 0 maps the data's range of returns to 0 .. 1."""
     target: float = traced(default=1.0, within="(-inf, inf)")
-    """Share of the data's largest return to go that is asked for at every step."""
+    """Share of the data's largest return to go that every step asks for."""
     normalise: bool = static(default=True)
-    """z-score observations inside the network."""
+    """Whether the network's observations are normalised to mean 0 and standard deviation 1."""
     layers: int = static(default=3)
+    """Layers of the transformer."""
     heads: int = static(default=4)
+    """Attention heads of each layer."""
     chunk: int = static(default=1000)
-    """Updates per compiled scan."""
+    """Updates of one compiled scan; reports and checkpoints fall between two scans."""
     every: int = static(default=10)
-    """Chunks between evaluations and checkpoints."""
+    """Chunks between two evaluations, at which checkpoints are written too."""
     policy_steps: int = static(default=100_000, scaled="steps")
+    """Gradient steps of the transformer."""
     policy_batch: int = static(default=64)
+    """Windows in a batch."""
     policy_width: int = static(default=128, scaled="width")
+    """Width of the transformer, a multiple of its heads."""
     policy_lr: float = traced(default=1e-4, within="(0, inf)")
+    """Learning rate of the transformer."""
     clip: float = traced(default=0.25, within="(0, inf)")
     """Largest norm of a gradient."""
 

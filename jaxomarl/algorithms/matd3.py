@@ -50,38 +50,47 @@ class Config:
     """MATD3's settings; the defaults are for the particle tasks."""
 
     critic: str = static(default="own")
-    """own: Q_i(o_i, a_i), as OMAR. joint: Q_i(state, all actions)."""
+    """Critics. own: Q_i(o_i, a_i), as OMAR's. joint: Q_i(state, all actions)."""
     reward: str = static(default="own")
-    """own: each agent's reward. team: the team's."""
+    """Reward that is learned. own: each agent's. team: the team's."""
     time_limit: str = static(default="bootstrap")
-    """bootstrap: a cut episode goes on. terminal: a time limit ends it."""
+    """How a time limit counts. bootstrap: the episode continues past it. terminal: it ends the episode."""
     reward_scale: float = traced(default=0.1, within="(0, inf)")
-    """Times every reward, so that values are of the order of ten."""
+    """Factor of every reward, so that values are of the order of ten."""
     gamma: float = traced(default=0.95, within="[0, 1]")
+    """Discount factor of future rewards."""
     policy_steps: int = static(default=50_000, scaled="steps")
+    """Gradient steps of the critics and the policies, which train together."""
     chunk: int = static(default=100)
-    """Updates between collections."""
+    """Updates between two collections of experience."""
     every: int = static(default=10)
-    """Chunks between evaluations and checkpoints."""
+    """Chunks between two evaluations, at which checkpoints are written too."""
     batch: int = static(default=256)
+    """Transitions in a batch."""
     width: int = static(default=128)
+    """Width of the hidden layers of policies and critics."""
     lr: float = traced(default=1e-3, within="(0, inf)")
+    """Learning rate of the policies and the critics."""
     polyak: float = traced(default=0.01, within="(0, 1]")
+    """Rate at which target networks follow the trained ones."""
     envs: int = static(default=32)
-    """Environments side by side."""
+    """Environments that run side by side."""
     collect: int = static(default=25)
-    """Steps of each environment per collection."""
+    """Steps that each environment takes in a collection."""
     capacity: int = static(default=200_000)
-    """Transitions that the replay holds."""
+    """Transitions that the replay stores."""
     warmup: int = static(default=2_000, within="[0, inf)")
-    """Transitions collected by uniform actions."""
+    """Transitions that uniform actions collect before training."""
     noise: float = traced(default=0.1, within="[0, inf)")
     """Standard deviation of the exploration noise."""
     clip: float = traced(default=10.0, within="(0, inf)")
-    """Largest norm of a gradient of all agents."""
+    """Largest norm of the gradient over all agents."""
     target_noise: float = traced(default=0.2, within="[0, inf)")
+    """Standard deviation of the noise on the target policies' actions."""
     target_clip: float = traced(default=0.5, within="[0, inf)")
+    """Largest absolute value of the noise on the target policies' actions."""
     action_penalty: float = traced(default=1e-3, within="[0, inf)")
+    """Weight of the mean square of the policy's actions in its loss."""
 
 
 class Learner(NamedTuple):

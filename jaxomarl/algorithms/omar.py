@@ -43,14 +43,15 @@ class Config(decentralised.Deterministic):
     """OMAR's settings; the defaults are for the particle tasks."""
 
     coefficient: float = traced(default=0.7, within="[0, 1]")
-    """c: weight of the imitation of a*; 1 - c is left to the gradient of Q."""
+    """c: weight of the imitation of the best action; the gradient of Q has 1 - c."""
     search: str = static(default="softmax")
-    """softmax: refit to all candidates by softmax(Q). elites: refit to the best few."""
+    """How the search refits. softmax: to all candidates, weighted by softmax(Q). elites: to the best few."""
     iterations: int = static(default=3)
+    """Iterations of the search for a better action."""
     candidates: int = static(default=10)
-    """Actions drawn in each iteration."""
+    """Actions that each iteration of the search draws."""
     elites: int = static(default=5)
-    """How many of the best are kept, where search is elites."""
+    """Number of best actions that a search by elites refits to."""
 
 
 def search(

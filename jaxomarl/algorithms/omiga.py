@@ -58,10 +58,11 @@ class Config(decentralised.InSample):
     """OMIGA's settings."""
 
     reward: str = static(default="team")
-    """team: the team's. first: agent 1's."""
+    """Reward that is learned. team: the team's. first: agent 1's."""
     alpha: float = traced(default=10.0, within="(0, inf)")
-    """Of the regularisation, in units of reward; larger is nearer to a clone, and to the values of the behaviour."""
+    """Weight of the regularisation, in units of reward; larger is nearer to a clone of the behaviour."""
     mixer_width: int = static(default=64, scaled="width")
+    """Width of the mixing network's hidden layer."""
 
 
 class Mixed(NamedTuple):

@@ -58,15 +58,15 @@ class Config(score_regularised.Config):
     """OMSD's settings: the family's, and how agents take turns."""
 
     order: str = static(default="")
-    """Who moves first, for example 2-1-0; it also defines the prefixes. Empty: 0-1-..-n."""
+    """Order in which agents move and which defines their prefixes, such as 2-1-0; empty: 0-1-..-n."""
     sweep: str = static(default="gauss-seidel")
-    """gauss-seidel: each agent answers the policies just updated. jacobi: all answer the step's first actions."""
+    """Turns of the agents. gauss-seidel: each reacts to those just updated. jacobi: all to the first actions."""
     score_prefix: str = static(default="clean")
-    """Preceding actions in score models: clean (the paper), noised, or diffused as the agent's own."""
+    """Preceding actions in score models. clean: the paper. noised. diffused: with the agent's own diffusion time."""
     prefix_noise: float = traced(default=0.5, within="(0, inf)")
-    """Largest deviation of the noise on a noised prefix in training."""
+    """Largest standard deviation of the noise on a noised prefix in training."""
     prefix_level: float = traced(default=0.2, within="[0, inf)")
-    """Deviation to within which a noised model takes the policies' preceding actions as known."""
+    """Standard deviation that a noised model takes the policies' preceding actions to have."""
 
 
 def policy(spec: Spec, cfg: Config, eps: Callable[..., Array], q: Callable[..., Array]) -> Algorithm:

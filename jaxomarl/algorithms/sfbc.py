@@ -51,18 +51,21 @@ ROWS = 512  # rows of data whose candidates are drawn at once
 class Config(decentralised.Diffusion):
     """MA-SfBC's settings; `policy_*` are the behaviour model's."""
 
+    policy_steps: int = static(default=10_000, scaled="steps")
+    """Gradient steps of the behaviour model, from which actions are sampled."""
     candidates: int = static(default=32)
     critic_steps: int = static(default=9000, scaled="steps")
-    """Of all rounds together, each as long, the last filled up; no report or checkpoint falls within a round."""
+    """Gradient steps of the critics over all rounds; reports and checkpoints fall between rounds."""
     critic_batch: int = static(default=1024)
+    """Transitions in a batch of the critics' updates."""
     rounds: int = static(default=3)
-    """Times that returns are computed: once from the data, then with the values learned so far."""
+    """Rounds, each on new returns: first from the data, then with the values learned so far."""
     value_samples: int = static(default=16)
-    """Actions behind each V in line 3."""
+    """Actions that are sampled for each state value."""
     alpha: float = traced(default=10.0, within="[0, inf)")
-    """Sharpness of both softmaxes, for values counted in standard deviations of the data's returns."""
+    """Sharpness of both softmaxes, for values in standard deviations of the data's returns."""
     select: str = static(default="softmax")
-    """softmax: a draw. argmax: the best of the candidates."""
+    """Candidate that is played. softmax: a draw by value. argmax: the best."""
 
 
 class Planned(NamedTuple):

@@ -40,9 +40,11 @@ class Config(decentralised.Config):
     alpha: float = traced(default=2.5, within="[0, inf)")
     """Weight of the normalised value; larger follows the critic more and the data less."""
     policy_delay: int = static(default=2)
-    """Steps of the critics for one of the policy and the targets."""
+    """Critic updates for one update of the policies and the targets."""
     target_noise: float = traced(default=0.2, within="[0, inf)")
+    """Standard deviation of the noise on the target policies' actions."""
     target_clip: float = traced(default=0.5, within="[0, inf)")
+    """Largest absolute value of the noise on the target policies' actions."""
 
 
 def policy(spec: Spec, cfg: Config) -> Algorithm:

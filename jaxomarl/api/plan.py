@@ -93,7 +93,10 @@ def no_field(field: str, owners: Mapping[str, Sequence[str]]) -> JaxomarlError:
     known = sorted({f for own in owners.values() for f in own})
     near = difflib.get_close_matches(field, known, n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(near)}? " if near else ""
-    way = f"{hint}Name a system that has it with --systems."
+    having = [name for name in REGISTRY if field in fields(name)]
+    way = f"{hint}No system has it; `jaxomarl show {next(iter(owners))}` lists the fields."
+    if having:
+        way = f"{hint}It is a field of {', '.join(having)}: name one with --systems, or leave it out."
     return refuse(flag(field), f"a field of {' or '.join(owners)}", field, way)
 
 

@@ -17,7 +17,7 @@ from jaxomarl.api.progress import Lines, clock
 from jaxomarl.api.seeds import parse_seeds
 from jaxomarl.base import JaxomarlError, refuse
 from jaxomarl.cli import data as data_sets
-from jaxomarl.cli import dry_run, reproduce
+from jaxomarl.cli import dry_run, listing, reproduce, show
 from jaxomarl.cli.data_flags import Data
 from jaxomarl.cli.parsing import parse
 from jaxomarl.cli.signals import CODES
@@ -27,9 +27,33 @@ from jaxomarl.training.runner import Interrupted
 
 MAIN = ("omsd", "brpo-ind", "brpo-ctde", "brpo-jal")
 
+Names = Annotated[tuple[str, ...], tyro.conf.arg(help_behavior_hint="(default: empty)")]
+
 Cfg = dataclasses.make_dataclass(
     "Cfg", [(name, tuple[kind, ...], ()) for name, kind in plan.config_fields().items()], frozen=True
 )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class List:
+    """Say which systems, tasks, data sets, presets or tables there are."""
+
+    what: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="WHAT")] = ""
+    """systems, tasks, data, presets or tables; nothing: what each of these lists."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Show:
+    """Show a system: its paper, its pseudo-code, its stages, and each of its fields with its value on a task."""
+
+    system: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SYSTEM")]
+    """A name as `jaxomarl list systems` has it; bc+coda is bc with --augment coda."""
+    task: str = ""
+    """The task whose preset gives the values; empty: the first that has a preset for the system."""
+    data: str = ""
+    """Quality of data; empty: the preset's, or the task's default."""
+    preset: str = ""
+    """Named settings; empty: those that training on the task takes."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,13 +73,13 @@ class Common:
     source: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """OUT of another command whose finished stages are reused."""
     rows: int = 0
-    """Transitions in a data set made on demand; 0: the task's own number."""
+    """Transitions in a generated data set; 0: the task's own number."""
     episodes: int = 0
     """Episodes of each evaluation in training; 0: the task's own number."""
     final_episodes: int = 0
     """Episodes of the final evaluation, on fresh starts for every seed; 0: 1024, of robots 128, of planners fewer."""
     scale: float = 1.0
-    """Times the preset's step counts, in whole chunks, and its widths by the cube root; --cfg values stay as given."""
+    """Factor of the preset's step counts, in whole chunks; widths change by its cube root, --cfg values do not."""
     dry_run: bool = False
     """Say what would run, and stop."""
     augment: str = ""
@@ -73,9 +97,10 @@ class Sweep(Common):
     """Train systems on tasks over seeds and settings: one table, intervals and pictures."""
 
     systems: tuple[str, ...] = MAIN
-    """Names as in the README's table; bc+coda is bc with --augment coda."""
+    """Names as `jaxomarl list systems` has them; bc+coda is bc with --augment coda."""
     tasks: tuple[str, ...] = ("games/bandit",)
-    data: tuple[str, ...] = ()
+    """Tasks as `jaxomarl list tasks` has them."""
+    data: Names = ()
     """Qualities of data; empty: the preset's, or the task's default."""
 
 
@@ -84,8 +109,9 @@ class Train(Common):
     """Train one system on one data set."""
 
     system: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SYSTEM")]
-    """A name as in the README's table."""
+    """A name as `jaxomarl list systems` has it."""
     task: str = "games/bandit"
+    """A task as `jaxomarl list tasks` has it; parameters follow a colon, as in games/consensus:n=4."""
     data: str = ""
     """Quality of data; empty: the preset's, or the task's default."""
 
@@ -96,23 +122,29 @@ class Reproduce:
 
     table: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TABLE", help=reproduce.NAMES)]
     seeds: str = "16"
-    systems: tuple[str, ...] = ()
+    """16 for seeds 0..15, 4:8 for 4..7, or 3,5."""
+    systems: Names = ()
     """Rows of the table; empty: all of ours. omsd-table1 takes neither this nor what follows, up to --cfg."""
-    tasks: tuple[str, ...] = ()
-    data: tuple[str, ...] = ()
+    tasks: Names = ()
+    """Tasks of the table; empty: the paper's."""
+    data: Names = ()
+    """Qualities of data in the table; empty: the paper's."""
     rows: int = 0
+    """Transitions in a generated data set; 0: the task's own number."""
     episodes: int = 0
+    """Episodes of each evaluation in training; 0: the task's own number."""
     final_episodes: int = 0
+    """Episodes of the final evaluation; 0: the task's own number."""
     cfg: Cfg = Cfg()  # type: ignore  # noqa: RUF009 (frozen, empty)
-    """As in sweep."""
+    """A system's fields; several values sweep one."""
     scale: float = 1.0
-    """As in sweep, of the learned runs."""
+    """Factor of the learned runs' step counts, in whole chunks; their widths change by its cube root."""
     out: Path | None = None
     """Empty: runs/TABLE. The same command goes on with what it holds."""
     source: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """OUT of another table whose finished stages are reused."""
     precision: str = ""
-    """As in sweep."""
+    """bfloat16: hidden layers in half the bits, for cards. float32: all of them; a card rounds products to TF32."""
     compile_cache: bool = True
     """Keep compiled programs in the user's cache directory."""
 
@@ -121,7 +153,9 @@ class Reproduce:
 class Evaluate:
     """Score finished runs from fresh starts, those of their final evaluation, also in a variant of their task."""
 
-    runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN...")]
+    runs: Annotated[
+        tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN...", help_behavior_hint="(at least one)")
+    ]
     """Folders of runs, or folders above them."""
     task: str = ""
     """A variant with the same observations, actions and rules, like mpe/spread:speed_min=0.3; empty: the runs' own."""
@@ -140,9 +174,9 @@ class Render:
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """The film, .mp4 or .gif."""
     episodes: int = 3
-    """They are shown side by side."""
+    """Episodes that are filmed, shown side by side."""
     seed: int = 0
-    """Of the episodes."""
+    """Seed of the episodes."""
     fps: float = 10.0
     """Frames per second; each step is a frame."""
     compile_cache: bool = True
@@ -160,6 +194,7 @@ class Collect:
     rows: int = 0
     """Transitions; 0: the task's own number."""
     seed: int = 0
+    """Seed of the data set; training takes 0."""
     out: Path | None = None
     """Folder; empty: runs/data/TASK-QUALITY."""
     overwrite: bool = False
@@ -172,7 +207,9 @@ class Collect:
 class Behaviours:
     """Make the package's prey and behaviours again, as they were made for it."""
 
-    names: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="NAMES")]
+    names: Annotated[
+        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="NAME...", help_behavior_hint="(at least one)")
+    ]
     """prey, or tasks without their family: spread tag world 2halfcheetah 3hopper."""
     steps: int = 0
     """MATD3's updates; 0: as planned."""
@@ -183,6 +220,8 @@ class Behaviours:
 
 
 COMMANDS = {
+    "list": List,
+    "show": Show,
     "sweep": Sweep,
     "train": Train,
     "collect": Collect,
@@ -226,6 +265,8 @@ def run(command: str, argv: list[str]) -> int:
     asked: Any = None
     try:
         asked = parse(COMMANDS, command, argv)
+        if isinstance(asked, List | Show):
+            return tell(asked)
         runtime.pin_numbers()
         runtime.use_cores()
         runtime.use_precision(getattr(asked, "precision", ""))
@@ -239,6 +280,15 @@ def run(command: str, argv: list[str]) -> int:
         kept = " What was finished is kept; --resume goes on once that is mended." if trains else ""
         print(f"error: {error}.{kept}", file=sys.stderr)
         return 74
+
+
+def tell(asked: List | Show) -> int:
+    """Print what there is; the exit code."""
+    if isinstance(asked, List):
+        print(listing.listed(asked.what))
+    else:
+        print(show.page(asked.system, asked.task, asked.data, asked.preset))
+    return 0
 
 
 def answer(asked: Any, again: str) -> int:

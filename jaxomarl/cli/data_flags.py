@@ -6,12 +6,16 @@ from typing import Annotated
 
 import tyro
 
+from jaxomarl.cli.examples import opening
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Describe:
     """Say what data sets hold: counts, columns, actions, returns, behaviours, ends, and guess their rules."""
 
-    sources: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="PATH|RECIPE")]
+    sources: Annotated[
+        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="SET...", help_behavior_hint="(at least one)")
+    ]
     """Paths, or recipes like mpe/spread/medium; several are drawn side by side."""
     task: str = ""
     """The task of a path: its column names, team and references; empty: none, or what our own folder says."""
@@ -74,10 +78,10 @@ class Diff:
 
 
 Command = (
-    Annotated[Describe, tyro.conf.subcommand("describe")]
-    | Annotated[Validate, tyro.conf.subcommand("validate")]
-    | Annotated[Convert, tyro.conf.subcommand("convert")]
-    | Annotated[Diff, tyro.conf.subcommand("diff")]
+    Annotated[Describe, tyro.conf.subcommand("describe", description=opening("data describe", Describe.__doc__))]
+    | Annotated[Validate, tyro.conf.subcommand("validate", description=opening("data validate", Validate.__doc__))]
+    | Annotated[Convert, tyro.conf.subcommand("convert", description=opening("data convert", Convert.__doc__))]
+    | Annotated[Diff, tyro.conf.subcommand("diff", description=opening("data diff", Diff.__doc__))]
 )
 
 

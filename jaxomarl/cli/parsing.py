@@ -10,13 +10,17 @@ import io
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tyro
 
+from jaxomarl.api.plan import fields
 from jaxomarl.base import JaxomarlError, nearest, refuse
+from jaxomarl.cli import focus
+from jaxomarl.cli.examples import opening
+from jaxomarl.config import flag
 from jaxomarl.paths import user_path
 
 FRAME = re.compile(r"\x1b\[[0-9;]*m|[╭╮╰╯│|+]|─{3,}|-{10,}")
@@ -24,6 +28,9 @@ FRAME = re.compile(r"\x1b\[[0-9;]*m|[╭╮╰╯│|+]|─{3,}|-{10,}")
 
 
 ALL = "All flags: {} --help"
+HELP = {"-h", "--help"}
+FIRST = "Offline multi-agent reinforcement learning: `jaxomarl list` says what there is, and COMMAND --help how to ask."
+"""What the help of the program opens with."""
 
 
 def parse(commands: Mapping[str, Any], command: str, argv: list[str]) -> Any:
@@ -31,6 +38,8 @@ def parse(commands: Mapping[str, Any], command: str, argv: list[str]) -> Any:
 
     Raises JaxomarlError for what tyro refuses, and SystemExit after `--help`.
     """
+    if not command and argv and argv[0] in commands:
+        command, argv = argv[0], argv[1:]
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -39,13 +48,24 @@ def parse(commands: Mapping[str, Any], command: str, argv: list[str]) -> Any:
         if stop.code != 2:
             sys.stderr.write(said.getvalue())
             raise
-    raise refusal(_box(commands, command, argv))
+    raise refusal(_box(commands, command, argv), own_flags(command, argv))
 
 
 def _read(commands: Mapping[str, Any], command: str, argv: list[str]) -> Any:
-    if command:
-        return tyro.cli(commands[command], args=argv, prog=f"jaxomarl {command}")
-    return tyro.extras.subcommand_cli_from_dict(dict(commands), args=argv, prog="jaxomarl")
+    if not command:
+        return tyro.extras.subcommand_cli_from_dict(dict(commands), args=argv, prog="jaxomarl", description=FIRST)
+    kind, added = commands[command], ""
+    if command in focus.HOW and HELP & set(argv):
+        kind, added = focus.of(command, kind, argv)
+        argv = ["--help"]  # tyro leaves positionals that are given out of its help
+    description = f"{opening(command, kind.__doc__)}\n\n{added}".strip()
+    return tyro.cli(kind, args=argv, prog=f"jaxomarl {command}", description=description)
+
+
+def own_flags(command: str, argv: list[str]) -> list[str]:
+    """The flags of the fields that the named systems have."""
+    owned = [fields(name) for name in focus.systems(command, argv) if "+" not in name]
+    return [flag(field) for own in owned for field in own]
 
 
 def _box(commands: Mapping[str, Any], command: str, argv: list[str]) -> str:
@@ -68,8 +88,8 @@ def _columns(count: int) -> Iterator[None]:
             os.environ["COLUMNS"] = before
 
 
-def refusal(box: str) -> JaxomarlError:
-    """An error in our form from one of tyro's boxes."""
+def refusal(box: str, own: Sequence[str] = ()) -> JaxomarlError:
+    """An error in our form from one of tyro's boxes; `own` are the flags of the named systems' fields."""
     lines = [FRAME.sub("", line).rstrip() for line in box.splitlines()]
     lines = [line[1:] for line in lines if line.strip()]
     text = " ".join(line.strip() for line in lines)
@@ -79,7 +99,7 @@ def refusal(box: str) -> JaxomarlError:
     indented = [line.strip() for line in lines if line.startswith("    ")]
 
     if found := re.search(r"Unrecognized options: (.*)", "\n".join(lines)):
-        return _unknown(program, found[1].split(", "), lines)
+        return _unknown(program, found[1].split(", "), lines, own)
     if found := re.search(r"Expected one of \{(.*?)\}", text):
         return refuse("command", f"one of {found[1]}", "none", way)
     if found := re.search(r"Missing value for argument '(.*?)'", text):
@@ -98,7 +118,7 @@ def refusal(box: str) -> JaxomarlError:
     return refuse(program, "flags that it has", text, way)
 
 
-def _unknown(program: str, tokens: list[str], lines: list[str]) -> JaxomarlError:
+def _unknown(program: str, tokens: list[str], lines: list[str], own: Sequence[str]) -> JaxomarlError:
     """The refusal of flags or commands that there are not, with the nearest that there are."""
     way = ALL.format(program)
     commands = [line for line in lines if "Available subcommands: " in line]
@@ -109,7 +129,9 @@ def _unknown(program: str, tokens: list[str], lines: list[str]) -> JaxomarlError
     flags = [token for token in tokens if token.startswith("-")]
     similar = [match[1] for line in lines if (match := re.match(r"\s{4}(--[\w.-]+)", line))]
     field = flags[0] if flags else tokens[0]
-    near = [flag for flag in similar if flag != field and difflib.get_close_matches(field, [flag])]
+    near = [name for name in similar if name != field and difflib.get_close_matches(field, [name])]
+    if field.startswith("--cfg.") and own:
+        near = difflib.get_close_matches(field, own)
     if near:
         way = f"Did you mean {' or '.join(near)}? {way}"
     return refuse(field, f"a flag or a value of {program}", " ".join(tokens), way)

@@ -9,6 +9,11 @@ NAMES = "\n\n".join(f"{name}: {entry.about}" for name, entry in REPRODUCTIONS.it
 """What there is, for `--help`."""
 
 
+def known() -> dict[str, str]:
+    """The name of each table or figure, and its sentence."""
+    return {name: entry.about for name, entry in REPRODUCTIONS.items()}
+
+
 def table(name: str, asked: Asked, command: str) -> None:
     """Make a table, print it as Markdown and keep it under `out`, below the `command` that makes it again.
 

@@ -42,37 +42,37 @@ class Settings(Generated):
     """Settings of an augmentation; a base's own come beside them."""
 
     augment_share: float = traced(default=0.5, within="[0, 1]")
-    """alpha: synthetic rows among those of a batch, 0 to 1."""
+    """alpha: share of synthetic rows in each batch."""
     augment_windows: int = static(default=1000)
-    """Synthetic windows held at a time."""
+    """Synthetic windows that are stored at a time."""
     augment_microbatch: int = static(default=250)
-    """Windows that are drawn side by side."""
+    """Synthetic windows that are sampled at once."""
     augment_refresh: int = static(default=1)
     """Chunks of updates between one set of synthetic windows and the next."""
     augment_levels: int = static(default=40)
-    """Noise levels of the sampler."""
+    """Noise levels of the generator's sampler."""
     augment_order: int = static(default=2, within="[1, 2]")
-    """2: Heun's steps. 1: Euler's."""
+    """Order of the sampler's steps. 2: Heun's. 1: Euler's."""
     augment_churn: float = traced(default=80.0, within="[0, inf)")
-    """Fresh noise within the sampler, over its levels; 0: none."""
+    """Fresh noise that the sampler adds over its levels; 0: none."""
     augment_dropped: float = static(default=0.1, within="[0, 1]")
-    """Share of windows that may come out with numbers that are not finite; the run stops above it."""
+    """Share of windows with numbers that are not finite above which the run stops."""
     augment_short: str = static(default="refuse")
-    """Data with episodes of fewer steps than a window: refuse, or skip them when the generator draws its windows."""
+    """Episodes shorter than a window. refuse: such data. skip: such episodes, when windows are drawn."""
     augment_lambda: float = traced(default=0.6, within="[0, inf)")
-    """CODA: strength of the policy's pull, whatever the number of levels; at 128 levels it is the paper's lambda."""
+    """CODA: strength of the policy's guidance at any number of levels; at 128 levels it is the paper's lambda."""
     augment_raw: bool = static(default=False)
-    """The paper's lambda itself, whose effect grows with the number of levels."""
+    """CODA: whether lambda is the paper's own, whose effect grows with the number of levels."""
     augment_placement: str = static(default="paper")
-    """paper: moved after the denoiser's call. pgd, pgd-denoised: before the churn, as in policy-guided diffusion."""
+    """CODA: where guidance acts. paper: after the denoiser's call. pgd, pgd-denoised: before the churn."""
     augment_coordinates: str = static(default="chain")
-    """chain: the gradient goes through the columns' distributions. literal: it is the environment's."""
+    """CODA: gradient of the guidance. chain: through the normalised columns. literal: the environment's."""
     augment_quantile: float = traced(default=0.9, within="[0, 1]")
-    """EAQ: quantile of the data's window returns that is asked for."""
+    """EAQ: quantile of the data's window returns that samples are conditioned on."""
     augment_weight: float = traced(default=1.0, within="[0, inf)")
-    """EAQ: w of (1 + w) conditional - w unconditional."""
+    """EAQ: w of the guided denoiser (1 + w) conditional - w unconditional."""
     augment_drop: float = traced(default=0.1, within="[0, 1]")
-    """EAQ: share of windows on which the model is trained without their return."""
+    """EAQ: share of training windows whose return is hidden from the generator."""
 
 
 CHECKED = ("augment_short",)

@@ -31,18 +31,21 @@ class Config:
     """Settings of a stage of policies that are fitted to data."""
 
     normalise: bool = static(default=False)
-    """z-score observations and states inside the networks."""
+    """Whether the networks' observations and states are normalised to mean 0 and standard deviation 1."""
     chunk: int = static(default=1000)
-    """Updates per compiled scan."""
+    """Updates of one compiled scan; reports and checkpoints fall between two scans."""
     every: int = static(default=10)
-    """Chunks between evaluations and checkpoints."""
+    """Chunks between two evaluations, at which checkpoints are written too."""
     policy_steps: int = static(default=100_000, scaled="steps")
+    """Gradient steps of the policy."""
     policy_batch: int = static(default=512)
+    """Transitions in a batch of the policy's updates."""
     policy_width: int = static(default=256, scaled="width")
-    """Of its hidden layers: two, or a noise network's three."""
+    """Width of the policy's hidden layers: two, or three of a noise network."""
     policy_lr: float = traced(default=3e-4, within="(0, inf)")
+    """Learning rate of the policy."""
     policy_anneal: bool = static(default=True)
-    """Cosine to zero over the stage."""
+    """Whether the policy's learning rate falls to zero along a cosine."""
 
 
 def policy_optimiser(cfg: Any) -> optax.GradientTransformation:

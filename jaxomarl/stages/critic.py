@@ -40,21 +40,27 @@ class Config:
     """Settings of a critic; the defaults are OMSD's."""
 
     reward: str = static(default="team")
-    """team: the team's. first: agent 1's, as in the authors' code. own: each agent's (independent critics alone)."""
+    """Reward that is learned. team: the team's. first: agent 1's, as in the authors' code."""
     time_limit: str = static(default="bootstrap")
-    """bootstrap: a cut episode goes on. terminal: a time limit ends it (the authors on the particle tasks)."""
+    """How a time limit counts. bootstrap: the episode continues past it. terminal: it ends the episode."""
     gamma: float = traced(default=0.99, within="[0, 1]")
+    """Discount factor of future rewards."""
     critic_steps: int = static(default=500_000, scaled="steps")
+    """Gradient steps of the critic."""
     critic_batch: int = static(default=512)
+    """Transitions in a batch of the critic's updates."""
     critic_width: int = static(default=256, scaled="width")
+    """Width of the critic's hidden layers."""
     critic_lr: float = traced(default=3e-4, within="(0, inf)")
+    """Learning rate of the critic."""
     critic_polyak: float = traced(default=0.005, within="(0, 1]")
+    """Rate at which the critic's target follows the critic."""
     expectile: float = traced(default=0.7, within="(0, 1)")
-    """tau of the value's expectile."""
+    """tau of the value's expectile regression: 0.5 is the mean, near 1 the maximum."""
     critic_policy: bool = static(default=False)
-    """Also fit the advantage-weighted policy beside the critic, to watch it; nothing downstream reads it."""
+    """Whether an advantage-weighted policy is fitted next to the critic, to watch it; no later stage reads it."""
     temperature: float = traced(default=3.0, within="[0, inf)")
-    """T of the advantage weights min(exp(T u), 100)."""
+    """T of the advantage weights min(exp(T u), 100); larger follows the critic more."""
 
 
 class CriticState(NamedTuple):

@@ -36,27 +36,31 @@ class Base:
     """Settings of systems whose agents learn apart; the defaults are OMAR's for the particle tasks."""
 
     reward: str = static(default="own")
-    """own: each agent's reward. team: the team's, for every agent."""
+    """Reward that is learned. own: each agent's. team: the team's, for every agent."""
     time_limit: str = static(default="bootstrap")
-    """bootstrap: a cut episode goes on. terminal: a time limit ends it."""
+    """How a time limit counts. bootstrap: the episode continues past it. terminal: it ends the episode."""
     normalise: bool = static(default=True)
-    """z-score observations inside the networks."""
+    """Whether the networks' observations are normalised to mean 0 and standard deviation 1."""
     gamma: float = traced(default=0.95, within="[0, 1]")
+    """Discount factor of future rewards."""
     chunk: int = static(default=100)
-    """Updates per compiled scan."""
+    """Updates of one compiled scan; reports and checkpoints fall between two scans."""
     every: int = static(default=10)
-    """Chunks between evaluations and checkpoints."""
+    """Chunks between two evaluations, at which checkpoints are written too."""
     policy_steps: int = static(default=10_000, scaled="steps")
-    """Steps of the critics and the policies, which train together."""
+    """Gradient steps of the critics and the policies, which train together."""
     policy_batch: int = static(default=1024)
+    """Transitions in a batch of the policies' updates."""
     policy_width: int = static(default=64, scaled="width")
-    """Of two hidden layers."""
+    """Width of the policies' two hidden layers."""
     policy_lr: float = traced(default=0.01, within="(0, inf)")
+    """Learning rate of the policies."""
     critic_width: int = static(default=64, scaled="width")
-    """Of two hidden layers."""
+    """Width of the critics' two hidden layers."""
     critic_lr: float = traced(default=0.01, within="(0, inf)")
+    """Learning rate of the critics."""
     clip: float = traced(default=0.5, within="(0, inf)")
-    """Largest norm of a gradient of one agent's critics, or of its policy."""
+    """Largest norm of a gradient: of one agent's critics, or of its policy."""
 
 
 @config
@@ -64,14 +68,14 @@ class Diffusion(Base):
     """Settings of agents with diffusion policies; the sizes and rates are Diffusion-QL's."""
 
     policy_width: int = static(default=256, scaled="width")
-    """Of the noise network's three hidden layers."""
+    """Width of the noise network's three hidden layers."""
     policy_lr: float = traced(default=3e-4, within="(0, inf)")
     critic_width: int = static(default=256, scaled="width")
     critic_lr: float = traced(default=3e-4, within="(0, inf)")
     levels: int = static(default=15)
     """Steps of the sampler."""
     candidates: int = static(default=10)
-    """Actions drawn from the diffusion policy, of which one is played."""
+    """Actions that the diffusion policy samples in each step, of which one is played."""
 
 
 @config
@@ -79,10 +83,10 @@ class Gaussian(Base):
     """Settings of agents with Gaussian policies."""
 
     policy_width: int = static(default=256, scaled="width")
-    """Of two hidden layers."""
+    """Width of the policies' two hidden layers."""
     policy_lr: float = traced(default=3e-4, within="(0, inf)")
     critic_width: int = static(default=256, scaled="width")
-    """Of two hidden layers."""
+    """Width of the critics' two hidden layers."""
     critic_lr: float = traced(default=3e-4, within="(0, inf)")
     clip: float = traced(default=1.0, within="(0, inf)")
     """Largest norm of a gradient."""
@@ -93,12 +97,13 @@ class InSample(Gaussian):
     """Settings of agents that learn the values of what the data did, and then copy what was worth most."""
 
     policy_steps: int = static(default=10_000, scaled="steps")
-    """Steps of the policies, which follow the values'."""
+    """Gradient steps of the policies, which begin when the values are finished."""
     critic_steps: int = static(default=10_000, scaled="steps")
-    """Steps of the values."""
+    """Gradient steps of the values."""
     critic_batch: int = static(default=1024)
+    """Transitions in a batch of the values' updates."""
     polyak: float = traced(default=0.005, within="(0, 1]")
-    """Rate at which targets follow."""
+    """Rate at which target networks follow the trained ones."""
 
 
 @config
@@ -106,7 +111,7 @@ class Config(Base):
     """Settings of agents that bootstrap."""
 
     polyak: float = traced(default=0.01, within="(0, 1]")
-    """Rate at which the targets of critics and policies follow."""
+    """Rate at which the targets of critics and policies follow the trained networks."""
 
 
 @config
@@ -114,9 +119,9 @@ class Conservative(Config):
     """Settings of CQL's critics besides."""
 
     penalty: float = traced(default=1.0, within="[0, inf)")
-    """Weight of the conservative term."""
+    """Weight of the conservative term, which lowers the values of actions outside the data."""
     samples: int = static(default=10)
-    """Actions of each proposal in that term."""
+    """Actions that each proposal of the conservative term draws."""
 
 
 @config
@@ -124,11 +129,11 @@ class Deterministic(Conservative):
     """Settings of deterministic policies beside CQL's critics."""
 
     penalty_from: str = static(default="uniform")
-    """uniform: actions all over the box. policy: as many again around pi(o), and around pi(o')."""
+    """Actions whose values are lowered. uniform: of the whole box. policy: also as many around pi(o) and pi(o')."""
     penalty_std: float = traced(default=0.2, within="(0, inf)")
     """Standard deviation of the proposals around the policy's actions."""
     action_penalty: float = traced(default=1e-3, within="[0, inf)")
-    """Weight of the mean square of the policy's actions."""
+    """Weight of the mean square of the policy's actions in its loss."""
 
 
 class Learner(NamedTuple):

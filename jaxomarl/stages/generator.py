@@ -42,17 +42,19 @@ class Generated:
     """Settings of the generator."""
 
     generator_steps: int = static(default=10_000, scaled="steps")
+    """Gradient steps of the generator of synthetic windows."""
     generator_batch: int = static(default=256)
-    """Windows."""
+    """Windows in a batch of the generator's updates."""
     generator_width: int = static(default=32, scaled="width")
-    """Of the U-Net's first level; the second is twice as wide."""
+    """Width of the generator's first U-Net level; the second is twice as wide."""
     generator_lr: float = traced(default=1e-3, within="(0, inf)")
+    """Learning rate of the generator."""
     generator_weighting: str = static(default="edm")
-    """edm: all noise levels count alike. unweighted: CODA's printed loss, in which the highest outweigh the others."""
+    """Loss of the generator. edm: all noise levels count alike. unweighted: as CODA prints it, high levels dominate."""
     generator_normaliser: str = static(default="cdf")
-    """cdf: columns are made logistic. z-score: shifted and scaled, as in policy-guided diffusion."""
+    """How columns are normalised. cdf: to a logistic distribution. z-score: shifted and scaled."""
     augment_horizon: int = static(default=0, within="[0, inf)")
-    """Steps of a synthetic window; 0: the base's own window, or 20, or the task's whole episode where it is shorter."""
+    """Steps of a synthetic window; 0: the system's own window, else 20 or the task's shorter episode."""
 
 
 GENERATED = (

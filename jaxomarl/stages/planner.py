@@ -56,66 +56,69 @@ class Config:
     """Settings of planners; the defaults are DoF-Trajectory's Table 7, and MADiff's code where it is silent."""
 
     horizon: int = static(default=20)
-    """H: steps ahead that are planned."""
+    """H: steps that a plan looks ahead."""
     history: int = static(default=8, within="[0, inf)")
     """C: past observations that a plan begins with, before the present one."""
     replan: int = static(default=1)
-    """Steps for which a plan is followed."""
+    """Steps for which a plan is followed before the next one is sampled."""
     normaliser: str = static(default="cdf")
-    """cdf: observations' ranks. limits: from the data's least to its largest."""
+    """How observations are normalised. cdf: to their ranks. limits: from the data's minimum to its maximum."""
     returns: str = static(default="togo")
-    """What plans are conditioned on: togo, the discounted return from the present on; episode, the whole one's."""
+    """Condition of a plan. togo: discounted return from the present on. episode: of the full episode. none."""
     reward: str = static(default="own")
-    """own: each agent's return. team: the team's, for every agent."""
+    """Reward that is learned. own: each agent's. team: the team's, for every agent."""
     gamma: float = static(default=0.99, within="[0, 1]")
-    """Of those returns."""
+    """Discount factor of the returns that plans are conditioned on."""
     return_scale: float = static(default=0.0, within="[0, inf)")
-    """Return that counts as 1; 0 counts from the data's least, 0, to its largest, 1."""
+    """Return that counts as 1; 0 maps the data's range of returns to 0 .. 1."""
     target: float = traced(default=0.9, within="(-inf, inf)")
-    """Return that is asked for when acting, in that scale, or its quantile."""
+    """Return that acting asks for, in units of return-scale; its quantile where target-kind is quantile."""
     target_kind: str = static(default="constant")
-    """constant: the same at every step. remaining: less the rewards received. quantile: of the data's at that step."""
+    """Return asked for at a step. constant. remaining: less what was received. quantile: of the data there."""
     guidance: float = traced(default=1.2, within="[0, inf)")
-    """w: 1 conditions, more exaggerates the condition, 0 leaves it out."""
+    """w: 1 follows the condition, more exaggerates it, 0 ignores it."""
     drop: float = traced(default=0.25, within="[0, 1]")
-    """Chance that an agent's condition is left out in training."""
+    """Probability that an agent's condition is left out of a training step."""
     levels: int = static(default=200)
     """K: noise levels of the squared-cosine schedule that are trained."""
     sampler: str = static(default="ddpm")
-    """ddpm, ddim, or consistency: a model that is distilled from the planner, for --cfg.calls 1 or a few."""
+    """How plans are sampled. ddpm, ddim. consistency: a distilled model, for --cfg.calls 1 or a few."""
     calls: int = static(default=200)
-    """Steps of the sampler; each is a call of the network with the condition and one without."""
+    """Steps of the sampler; each calls the network with the condition and without it."""
     grid: int = static(default=40)
-    """G: times between whose neighbours a consistency model is distilled."""
+    """G: times of the grid on which a consistency model is distilled."""
     temperature: float = traced(default=0.5, within="[0, inf)")
     """Standard deviation of the noise that sampling starts from."""
     predict: str = static(default="noise")
-    """noise, or clean: the plan itself, which survives a handful of steps better."""
+    """What the network predicts. noise. clean: the plan itself, which is better at a handful of sampling steps."""
     polyak: float = traced(default=0.005, within="(0, 1]")
-    """Rate at which the averaged weights follow."""
+    """Rate at which the averaged weights follow the trained ones."""
     acting: str = static(default="target")
-    """Which weights plan: target, the averaged ones, or online."""
+    """Networks that plan in evaluations. target: the slow averages. online: the trained ones."""
     depth: int = static(default=3)
-    """Levels of the U: 1, 4 and 8 times the width."""
+    """Levels of the U-Net, which are 1, 4 and 8 times as wide as the first."""
     reach: int = static(default=2)
-    """Rows to either side that a convolution sees: a kernel of 2 reach + 1."""
+    """Neighbouring rows on either side that a convolution reads: its kernel is 2 reach + 1 wide."""
     blocks: int = static(default=2)
-    """Blocks of each level, each way."""
+    """Residual blocks in each level of the U-Net, on the way down and on the way up."""
     chunk: int = static(default=1000)
-    """Updates per compiled scan."""
+    """Updates of one compiled scan; reports and checkpoints fall between two scans."""
     every: int = static(default=100)
-    """Chunks between evaluations and checkpoints: an evaluation plans at every step of every episode."""
+    """Chunks between two evaluations, which plan at every step of every episode."""
     episodes: int = static(default=0, within="[0, inf)")
-    """Of each evaluation; 0: as many as other systems play (--episodes)."""
+    """Episodes of each evaluation; 0: as many as other systems roll out (--episodes)."""
     policy_steps: int = static(default=100_000, scaled="steps")
+    """Gradient steps of the planner."""
     student_steps: int = static(default=50_000, scaled="steps")
-    """Updates of a consistency model."""
+    """Gradient steps of the consistency model."""
     policy_batch: int = static(default=64)
+    """Windows in a batch of the planner's updates."""
     policy_width: int = static(default=128, scaled="width")
-    """Of the U's first level."""
+    """Width of the U-Net's first level."""
     inverse_width: int = static(default=256, scaled="width")
-    """Of the inverse dynamics' two hidden layers."""
+    """Width of the inverse dynamics model's two hidden layers."""
     policy_lr: float = traced(default=2e-4, within="(0, inf)")
+    """Learning rate of the planner."""
 
 
 def unet(cfg: Any, channels: int, agents: int = 0) -> Network:

@@ -59,46 +59,55 @@ class Config(critic.Config, clone.Config):
 
     # --- stage 2: behaviour scores ---
     score_model: str = static(default="diffusion")
-    """diffusion, or mixture: a conditional Gaussian mixture with its exact score (t-free, weight 1).
+    """Model of the behaviour. diffusion. mixture: a conditional Gaussian mixture with its exact score.
 
-    exact: nothing is learned, the scores are those of the stored behaviours that made the data, at their shares of it.
-    exact-posterior: the same with a learned posterior of the behaviour given the condition in place of the shares.
+    exact: no learning; the scores of the behaviours that generated the data, at their shares of it.
+    exact-posterior: the same with a learned posterior of the behaviour given the condition.
     """
     condition: str = static(default="obs")
-    """What score models see besides actions: obs (the authors' code) or state (the paper)."""
+    """Condition of the score models next to actions. obs: the authors' code. state: the paper."""
     score_steps: int = static(default=2_000_000, scaled="steps")
+    """Gradient steps of the score models."""
     score_batch: int = static(default=512)
+    """Transitions in a batch of the score models' updates."""
     score_width: int = static(default=512, scaled="width")
+    """Width of the score models' hidden layers."""
     score_blocks: int = static(default=2)
+    """Residual blocks of a score model."""
     score_embedding: int = static(default=64)
-    """Width of the diffusion time's embedding."""
+    """Width of the embedding of the diffusion time."""
     score_dropout: float = static(default=0.1, within="[0, 1)")
+    """Dropout rate of the score models."""
     score_components: int = static(default=8)
-    """Components of the mixture."""
+    """Components of a Gaussian mixture as score model."""
     score_lr: float = traced(default=3e-4, within="(0, inf)")
+    """Learning rate of the score models."""
     score_decay: float = traced(default=0.01, within="[0, inf)")
-    """AdamW's decoupled weight decay."""
+    """Decoupled weight decay of the score models' AdamW."""
     score_predict: str = static(default="noise")
-    """What score networks predict: noise (the paper), or edm: the sample and noise, at unit variance for every t."""
+    """What score models predict. noise: the paper. edm: sample and noise mixed to unit variance at every t."""
 
     # --- stage 3: policies ---
     policy_width: int = static(default=256, within="[0, inf)", scaled="width")
-    """Of two hidden layers; 0: none, a linear policy before its tanh."""
+    """Width of the policy's two hidden layers; 0: a linear policy before its tanh."""
     policy_optimiser: str = static(default="adam")
-    """adam, or sgd: the plain gradient flow that the analysis of fixed points and their basins is about."""
+    """Optimiser of the policy. adam. sgd: plain gradient flow, which the analysis of fixed points is about."""
     start: str = static(default="network")
-    """First actions: the network's own, "uniform:0.9" (drawn in +-0.9), or one number per agent, "0.5,-0.48"."""
+    """First actions of policies. network: its own. uniform:0.9: drawn in +-0.9. Or one per agent: 0.5,-0.48."""
     beta: float = traced(default=0.005, within="[0, inf)")
     """Weight of the Q gradient; larger is weaker regularisation."""
     beta_convention: str = static(default="code")
+    """Convention of beta. code: it multiplies Q. paper: 1/beta multiplies the score. normalised: beta E[w]."""
     weighting: str = static(default="vds")
-    """w(t): vds sigma^2, stable 1, score alpha/sigma, delta: alpha/sigma with all t = 0.02 (the paper's)."""
+    """w(t). vds: sigma^2. stable: 1. score: alpha/sigma. delta: alpha/sigma with every t = 0.02, as in the paper."""
     t_min: float = traced(default=0.02, within="(0, 1]")
+    """Smallest diffusion time at which scores are read."""
     t_max: float = traced(default=0.98, within="(0, 1]")
+    """Largest diffusion time at which scores are read."""
     control_variate: bool = static(default=False)
-    """Subtract z from the noise prediction: the same mean, and less variance where sigma^2 > alpha^2 s^2 alone."""
+    """Whether z is subtracted from the noise prediction: the same mean, less variance where sigma > alpha s."""
     normalise_gradient: bool = static(default=False)
-    """Divide each agent's Q gradient by its root mean square over action columns."""
+    """Whether each agent's Q gradient is divided by its root mean square over action columns."""
 
 
 def check(spec: Spec, cfg: Any, data: Dataset | None, reward: tuple[str, ...] = ("team", "first")) -> None:

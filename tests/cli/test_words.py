@@ -51,9 +51,7 @@ def test_flags_are_refused_in_the_form_of_values(monkeypatch, command, flags, sa
 
 
 def test_an_unknown_command_is_answered_with_the_nearest():
-    with pytest.raises(
-        JaxomarlError, match=r"^command: expected one of sweep, .*found 'sweeep'\. Did you mean sweep\?"
-    ):
+    with pytest.raises(JaxomarlError, match=r"^command: expected one of list, .*found 'sweeep'\. Did you mean sweep "):
         parse("", ["sweeep"])
 
 

@@ -1,0 +1,81 @@
+"""What the file of a system says about it: its first sentence, its paper, its pseudo-code and how it is executed."""
+
+import functools
+import re
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from jaxomarl.api.plan import find_system
+from jaxomarl.base import JaxomarlError, Stage
+from jaxomarl.cli.fields import STATED
+from jaxomarl.envs.catalog import make
+
+CITED = re.compile(r'^.*?"[^"]+"(?:, \d{4})?')
+"""The head of a docstring's paper: its authors, year and title."""
+
+SENTENCES = {
+    "brpo-ind": "OMSD's ablation with each agent's own critic and a marginal behaviour model.",
+    "brpo-ctde": "OMSD's ablation with a joint critic and a marginal behaviour model.",
+    "brpo-jal": "OMSD's ablation with a joint critic, a joint behaviour model and one joint policy.",
+    "joint-score": "OMSD's policies under one joint behaviour model: the exact gradient, which a sequence is not.",
+    "dof-p": "DoF-Policy: one diffusion of the team's actions, factorised so that agents act alone.",
+    "ind-diffusion": "DoF's baseline: diffusion policies of a team without factorisation.",
+    "madiff-d": "MADiff, decentralised: each agent plans for all from its own observations.",
+    "madiff-c": "MADiff, centralised: one plan for all agents from all observations.",
+}
+"""Systems that share a file -> the sentence that tells them apart."""
+
+
+class Box(NamedTuple):
+    """The parts of a system's docstring."""
+
+    sentence: str
+    paper: str
+    code: str
+    file: str
+
+    @property
+    def cited(self) -> str:
+        """The paper's authors, year and title."""
+        flat = " ".join(self.paper.split())
+        head = CITED.match(flat)
+        return head[0].rstrip(",") if head else flat.partition(";")[0].rstrip(".")
+
+
+def box(name: str) -> Box:
+    """What the file says in which a system's pipeline is written; empty parts where it says nothing."""
+    base, _, augmentation = name.partition("+")
+    pipeline = find_system(base).pipeline
+    written = pipeline.func if isinstance(pipeline, functools.partial) else pipeline
+    module = sys.modules[written.__module__]
+    docstring = module.__doc__ or ""
+    first = docstring.partition("\n")[0].partition(": ")
+    sentence = SENTENCES.get(base) or first[2] or first[0]
+    if augmentation:
+        sentence = f"{sentence} Part of each batch is synthetic (--augment {augmentation})."
+    file = Path(module.__file__ or module.__name__).name
+    return Box(sentence[:1].upper() + sentence[1:], part(docstring, "Paper"), part(docstring, "Pseudo-code"), file)
+
+
+def part(docstring: str, title: str) -> str:
+    """A titled part of an algorithm's docstring, as it is laid out there."""
+    after = docstring.partition(f"**{title}**")[2]
+    return re.split(r"\n\*\*", after)[0].removeprefix(". ").removeprefix(".").strip("\n")
+
+
+def stages(name: str) -> tuple[Stage, ...]:
+    """The stages of a system with its own settings, on a task that every system takes."""
+    system, env = find_system(name), make(STATED).env
+    return system.pipeline(env.spec, system.Config(), env if system.online else None)
+
+
+def kind(name: str) -> str:
+    """Whether it learns from data or from its own experience, and whether its agents can act apart."""
+    learns = "online" if find_system(name).online else "offline"
+    try:
+        acting = stages(name)[-1].algorithm
+    except JaxomarlError:  # a system of other tasks
+        return learns
+    acts = "centralised" if acting.centralised else "decentralised"
+    return f"{learns}, {acts}"

@@ -1,0 +1,50 @@
+"""Two examples of each command, with which its help opens."""
+
+EXAMPLES = {
+    "list": ("jaxomarl list systems", "jaxomarl list data"),
+    "show": ("jaxomarl show omsd", "jaxomarl show dom2 --task mpe/spread --data expert"),
+    "train": (
+        "jaxomarl train bc --task mpe/spread --data medium --seeds 4 --scale 0.01",
+        "jaxomarl train omsd --seeds 16 --cfg.beta 0.3 1.29 5.0",
+    ),
+    "sweep": (
+        "jaxomarl sweep --seeds 16",
+        "jaxomarl sweep --systems bc iql --tasks mpe/spread mpe/tag --data medium --seeds 4 --scale 0.01",
+    ),
+    "collect": ("jaxomarl collect mpe/spread --quality medium", "jaxomarl collect games/bandit --rows 1000"),
+    "data": ("jaxomarl data describe mpe/spread/medium", "jaxomarl data validate FOLDER --task mpe/spread"),
+    "data describe": (
+        "jaxomarl data describe mpe/spread/medium mpe/spread/expert",
+        "jaxomarl data describe FOLDER --task mpe/spread --out runs/card",
+    ),
+    "data validate": (
+        "jaxomarl data validate FOLDER --task mpe/spread",
+        "jaxomarl data validate FILE.hdf5 --task mamujoco/2halfcheetah",
+    ),
+    "data convert": (
+        "jaxomarl data convert mpe/spread/medium NEW_FOLDER --to omar",
+        "jaxomarl data convert FOLDER NEW_FOLDER --to jaxomarl --task mpe/spread",
+    ),
+    "data diff": (
+        "jaxomarl data diff mpe/spread/medium mpe/spread/expert",
+        "jaxomarl data diff FOLDER mpe/spread/medium --task mpe/spread",
+    ),
+    "reproduce": (
+        "jaxomarl reproduce omsd-table1 --seeds 4",
+        "jaxomarl reproduce dom2-table1 --scale 0.01 --systems dom2 omar",
+    ),
+    "evaluate": (
+        "jaxomarl evaluate runs/first --episodes 4096",
+        "jaxomarl evaluate RUN --task mpe/spread:speed_min=0.3",
+    ),
+    "render": ("jaxomarl render RUN -o film.mp4", "jaxomarl render RUN --episodes 1 --fps 20 -o film.gif"),
+    "behaviours": ("jaxomarl behaviours prey", "jaxomarl behaviours spread tag --out runs/behaviours"),
+}
+"""Command -> what a person would type; capitals stand for a path of theirs."""
+
+
+def opening(command: str, docstring: str | None) -> str:
+    """The head of a command's help: its docstring's sentence and its examples."""
+    sentence = (docstring or "").partition("\n")[0]
+    lines = "\n".join(f"$ {example}" for example in EXAMPLES[command])
+    return f"{sentence}\n{lines}"

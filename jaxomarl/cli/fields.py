@@ -1,0 +1,106 @@
+"""What a system's fields are, in words for a terminal: sentence, kind, range or choices, default."""
+
+import ast
+import dataclasses
+import functools
+import inspect
+import itertools
+import re
+import textwrap
+from typing import Any, NamedTuple
+
+from jaxomarl.api.plan import find_system
+from jaxomarl.base import JaxomarlError, Spec, System
+from jaxomarl.config import flag
+from jaxomarl.envs.catalog import make
+
+KINDS = {float: "number", int: "whole number", str: "text", bool: "bool"}
+"""A field's type -> the word for its value."""
+UNKNOWN = "?"
+"""A value that no field of choices takes: its refusal names those that it takes."""
+LISTED = re.compile(r"expected (?:one of (?P<several>.*)|(?P<few>[\w-]+(?: or [\w-]+)+)[^,]*), found '\?'")
+"""Where a refusal lists what a field takes: "one of a, b", or "a or b"."""
+STATED = "mpe/spread"
+"""The task whose spec is shown to a system where none is asked for; every system takes it."""
+
+
+class Field(NamedTuple):
+    """A field of a system's config, described."""
+
+    name: str
+    kind: type
+    sentence: str
+    default: Any
+    expected: str
+    """The values that it takes: a range, or choices."""
+    choices: tuple[str, ...]
+    traced: bool
+    """Whether a sweep of it is one program."""
+
+
+def described(name: str) -> list[Field]:
+    """The fields of the system called `name`, in order; raises JaxomarlError for an unknown system."""
+    system = find_system(name)
+    spec = make(STATED).env.spec
+    return [_describe(system, spec, field) for field in dataclasses.fields(system.Config)]
+
+
+def _describe(system: System, spec: Spec, field: dataclasses.Field) -> Field:
+    kind = type(field.default)
+    taken = choices(system, spec, field.name) if kind is str else ()
+    expected = " or ".join(taken) or values(field)
+    sentence = sentences(system.Config).get(field.name, "")
+    return Field(field.name, kind, sentence, field.default, expected, taken, not field.metadata.get("static"))
+
+
+def values(field: dataclasses.Field) -> str:
+    """The values that a field takes, as `check_fields` checks them."""
+    kind = type(field.default)
+    if kind is bool:
+        return "True or False"
+    if kind is str:
+        return "a text"
+    if field.metadata.get("scaled") == "steps":
+        return "a positive multiple of chunk"
+    interval = field.metadata.get("within")
+    if interval:
+        return interval.words(KINDS[kind])
+    return "a number" if kind is float else f"a positive {KINDS[kind]}"
+
+
+def choices(system: System, spec: Spec, name: str) -> tuple[str, ...]:
+    """The texts that a field takes, out of the refusal of one that it does not; () where it takes others too."""
+    cfg = dataclasses.replace(system.Config(), **{name: UNKNOWN})
+    try:
+        system.check(spec, cfg, None)
+    except JaxomarlError as error:
+        listed = LISTED.search(str(error))
+        if error.field == flag(name) and listed:
+            return tuple(re.split(", | or ", listed["several"] or listed["few"]))
+    return ()
+
+
+# --- sentences ---
+
+
+def sentences(kind: type) -> dict[str, str]:
+    """Each field's docstring; one without its own has the docstring of the field that it overrides."""
+    found: dict[str, str] = {}
+    for cls in reversed(kind.__mro__):
+        found |= _own(cls)
+    return found
+
+
+@functools.cache
+def _own(cls: type) -> dict[str, str]:
+    """The docstrings under a class's fields; none where its source cannot be read."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
+    except (OSError, TypeError, SyntaxError):
+        return {}
+    body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef))
+    found = {}
+    for field, after in itertools.pairwise(body):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(after, ast.Expr):
+            found[field.target.id] = inspect.cleandoc(str(ast.literal_eval(after.value)))
+    return found

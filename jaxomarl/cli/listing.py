@@ -1,0 +1,94 @@
+"""The command `list`: what there is, as plain tables of names with a sentence each."""
+
+from collections.abc import Callable, Iterator
+
+from jaxomarl.algorithms import REGISTRY
+from jaxomarl.base import Task, nearest, refuse
+from jaxomarl.cli import boxes, columns, reproduce
+from jaxomarl.cli.qualities import behaviours
+from jaxomarl.envs import catalog
+from jaxomarl.presets import PRESETS
+
+Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
+"""A head, and rows under it."""
+
+
+def systems() -> Table:
+    """Every system: how it learns and is executed, its sentence and its paper."""
+    rows = []
+    for name in REGISTRY:
+        box = boxes.box(name)
+        rows.append((name, boxes.kind(name), f"{box.sentence} {box.cited}"))
+    return ("system", "kind", "what it is, and its paper"), rows
+
+
+def tasks() -> Table:
+    """Every task: agents, steps of an episode, rules, qualities of data and its sentence."""
+    rows = []
+    for task in made():
+        spec = task.env.spec
+        text = f"{task.about}. Data: {', '.join(qualities(task))}."
+        rows.append((task.name, str(spec.agents), str(spec.horizon), spec.dialect, text))
+    rows.append(
+        ("jaxmarl/ID", "", "", "", "Any environment of JaxMARL, such as jaxmarl/MPE_simple_spread_v3. Data: random.")
+    )
+    return ("task", "agents", "horizon", "dialect", "its rule, and qualities of data (the default first)"), rows
+
+
+def data() -> Table:
+    """Every data set that a task generates: its transitions, and the behaviours behind it."""
+    rows = []
+    for task in made():
+        rows += [(task.name, quality, f"{task.rows:,}", behaviours(task, quality)) for quality in qualities(task)]
+    return ("task", "quality", "rows", "behaviours"), rows
+
+
+def presets() -> Table:
+    """Every preset: for which tasks and systems, and where its values come from."""
+    rows = []
+    for name, preset in PRESETS.items():
+        rows.append((name, " ".join(preset.tasks), f"{preset.about}. For {', '.join(preset.systems)}."))
+    return ("preset", "tasks", "where its values come from, and for which systems"), rows
+
+
+def tables() -> Table:
+    """Every table and figure that `reproduce` makes."""
+    return ("table", "what it shows"), list(reproduce.known().items())
+
+
+LISTS: dict[str, Callable[[], Table]] = {
+    "systems": systems,
+    "tasks": tasks,
+    "data": data,
+    "presets": presets,
+    "tables": tables,
+}
+"""What can be listed."""
+
+
+def made() -> Iterator[Task]:
+    """Every task of the catalog, with its default parameters."""
+    for name in catalog.names():
+        yield catalog.make(name)
+
+
+def qualities(task: Task) -> list[str]:
+    """A task's qualities of data, its default first."""
+    return sorted(task.recipes, key=lambda quality: quality != task.quality)
+
+
+def listed(kind: str) -> str:
+    """A table of what there is of a kind; without one, what can be listed. Raises JaxomarlError for an unknown kind."""
+    size = columns.width()
+    if not kind:
+        rows = [(f"jaxomarl list {name}", first_line(make)) for name, make in LISTS.items()]
+        rows.append(("jaxomarl show SYSTEM", "One system: its paper, its pseudo-code, its stages and its fields."))
+        return columns.table(("command", "what it lists"), rows, size)
+    if kind not in LISTS:
+        raise refuse("WHAT", f"one of {', '.join(LISTS)}", kind, nearest(kind, LISTS))
+    return columns.table(*LISTS[kind](), size)
+
+
+def first_line(function: Callable[[], Table]) -> str:
+    """The sentence of a table's function."""
+    return (function.__doc__ or "").partition("\n")[0]

@@ -1,0 +1,152 @@
+"""The command `show`: a system's paper, pseudo-code and stages, and its fields with their values on a task."""
+
+import re
+import textwrap
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from jaxomarl.api import plan
+from jaxomarl.base import Stage, System, Task, nearest, refuse
+from jaxomarl.cli import boxes, columns
+from jaxomarl.cli.fields import STATED, Field, described
+from jaxomarl.config import flag
+from jaxomarl.envs.catalog import make, names
+from jaxomarl.presets import find
+
+PAGE = 100
+"""Columns of a page that goes to a file or a pipe."""
+WORDS = {float: "FLOAT", int: "INT", str: "TEXT", bool: "True|False"}
+"""A field's type -> what stands for its value."""
+NUMBER = re.compile(r"\s*(\d[\d-]*)?\s*")
+"""What a line of pseudo-code begins with: its number, and how far it is in."""
+
+
+class Setting(NamedTuple):
+    """A system on a task's data, as a command would train it."""
+
+    name: str
+    system: System
+    task: Task
+    quality: str
+    preset: str
+    about: str
+    """Where the preset's values come from."""
+    stated: Mapping[str, object]
+    """The preset's values of the system's fields."""
+    cfg: Any
+    """What trains: the preset's values, with at least ten evaluations."""
+
+
+def setting(name: str, task: str, quality: str, preset: str) -> Setting:
+    """What `train` would take; raises JaxomarlError for a name that there is not."""
+    base, system = name.partition("+")[0], plan.find_system(name)
+    made = make(task or usual(base))
+    quality = quality or find(preset, made.name).data.get(made.name, "") or made.quality
+    if system.online:
+        quality = "online"  # as the runs of such a system say
+    elif "/" not in quality and quality not in made.recipes:
+        raise refuse("--data", f"one of {', '.join(made.recipes)}", quality, nearest(quality, made.recipes))
+    found = find(preset, made.name, base)
+    known = plan.fields(name)
+    values = found.at(made.name, quality) if base in found.systems else {}
+    stated = {field: value for field, value in values.items() if field in known}
+    cfg, _ = plan.configs(name, stated, {})[0]
+    return Setting(name, system, made, quality, found.name, found.about, stated, cfg)
+
+
+def usual(system: str) -> str:
+    """The first task with a preset for a system; where there is none, the task that `train` takes by itself."""
+    first = "games/bandit"
+    for task in (first, STATED, *names()):
+        if system in find("", task, system).systems:
+            return task
+    return first
+
+
+def page(name: str, task: str, quality: str, preset: str) -> str:
+    """All about a system; raises JaxomarlError for a name that there is not."""
+    shown = setting(name, task, quality, preset)
+    box, size = boxes.box(name), columns.width(PAGE)
+    parts = [
+        columns.wrapped(f"{name}: {box.sentence} It is {boxes.kind(name)}.", size),
+        title("Paper"),
+        indented(box.paper, size),
+    ]
+    parts += [title(f"Pseudo-code ({box.file})"), *(fitting(line, size) for line in box.code.splitlines())]
+    parts += [title(f"Stages on {shown.task.name}, data {shown.quality}"), steps(shown)]
+    parts += [title("Fields"), columns.wrapped(origin(shown), size, "  ", "  ")]
+    parts += [described_field(shown, field, size) for field in described(name)]
+    return "\n".join(parts)
+
+
+def title(text: str) -> str:
+    """A heading, with an empty line before it."""
+    return f"\n{text}"
+
+
+def fitting(line: str, size: int) -> str:
+    """A line of pseudo-code, two columns in; where it is too long, its gaps close and it continues further right."""
+    line = f"  {line}".rstrip()
+    if len(line) <= size:
+        return line
+    start = NUMBER.match(line)[0]  # type: ignore[index]
+    rest = re.sub(r" {3,}", "  ", line[len(start) :])
+    if len(start) > size // 2:  # a note at the right
+        start = " " * 14
+    later = " " * (len(start) + 4)
+    return textwrap.fill(
+        rest, size, initial_indent=start, subsequent_indent=later, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def indented(paragraph: str, size: int) -> str:
+    """A paragraph, two columns in."""
+    return columns.wrapped(paragraph, size, "  ", "  ") if paragraph else ""
+
+
+def steps(shown: Setting) -> str:
+    """A line for each stage: its name, its updates, and who may reuse it."""
+    env = shown.task.env
+    made = shown.system.pipeline(env.spec, shown.cfg, env if shown.system.online else None)
+    return "\n".join(f"  {stage.name:<20} {stage.steps:>9,} updates{shared(stage)}" for stage in made)
+
+
+def shared(stage: Stage) -> str:
+    """Whether other systems that need the same stage take it over."""
+    return "" if stage.owner else ", shared with systems that train the same"
+
+
+def origin(shown: Setting) -> str:
+    """Which preset gives the values, and from where it has them."""
+    if not shown.stated:
+        return f"No preset has values for {shown.name} here: they are its own defaults."
+    return f"Values under preset {shown.preset}: {shown.about}."
+
+
+# --- fields ---
+
+
+def described_field(shown: Setting, field: Field, size: int) -> str:
+    """A field: its flag, its sentence, and what it takes, has and sweeps as."""
+    sentence = columns.wrapped(field.sentence, size, " " * 6, " " * 6)
+    facts = columns.wrapped(facts_of(shown, field), size, " " * 6, " " * 6)
+    return f"\n  {flag(field.name)} {WORDS[field.kind]}\n{sentence}\n{facts}"
+
+
+def facts_of(shown: Setting, field: Field) -> str:
+    """What a field takes, its default, its value here, and how many programs a sweep of it needs."""
+    facts = [f"Takes {field.expected}", f"default {shown_value(field.default)}"]
+    if field.name in shown.stated:
+        facts.append(f"{shown.preset} {shown_value(shown.stated[field.name])}")
+    stated, trained = shown.stated.get(field.name, field.default), getattr(shown.cfg, field.name)
+    if trained != stated:
+        facts.append(f"here {shown_value(trained)}, for ten evaluations in training")
+    programs = "a sweep is one program" if field.traced else "a sweep is a program per value"
+    return f"{'; '.join(facts)}; {programs}."
+
+
+def shown_value(value: object) -> str:
+    """A value as a flag takes it."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value) if value != "" else "empty"
