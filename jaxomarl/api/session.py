@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxomarl.api import register
 from jaxomarl.api.plan import Group, config_digest
 from jaxomarl.api.policy import save_policies
 from jaxomarl.api.provenance import source, versions
@@ -71,8 +72,10 @@ class Results:
 # --- the output folder ---
 
 
-def open_folder(out: Path, asked: dict[str, Any], resume: bool, overwrite: bool) -> None:
+def open_folder(out: Path, asked: dict[str, Any], resume: bool, overwrite: bool, imports: Sequence[str] = ()) -> None:
     """Take a folder for a command; `asked` is all that must agree for its results to belong together.
+
+    `imports` are what registers the systems and tasks that are not our own.
 
     Raises JaxomarlError where it holds something else, or the same without --resume or --overwrite.
     """
@@ -87,7 +90,8 @@ def open_folder(out: Path, asked: dict[str, Any], resume: bool, overwrite: bool)
     out.mkdir(parents=True, exist_ok=True)
     for part in out.glob(".sweep.json.*.part"):
         part.unlink(missing_ok=True)
-    store.write_json(found, {"format": FORMAT, "asked": asked, "versions": versions()})
+    named = {"imports": list(imports)} if imports else {}
+    store.write_json(found, {"format": FORMAT, "asked": asked, "versions": versions(), **named})
 
 
 def check_folder(out: Path, asked: dict[str, Any], resume: bool, overwrite: bool) -> None:
@@ -176,6 +180,8 @@ class Writer:
         g = self.group
         stages = g.system.pipeline(g.task.env.spec, g.cfgs[r], g.task.env if g.system.online else None)
         spec = dataclasses.asdict(g.task.env.spec)
+        imports = register.modules(g.name, g.task.name)
+        named = {"imports": imports} if imports else {}
         return {
             "format": FORMAT,
             "system": g.name,
@@ -202,6 +208,7 @@ class Writer:
             "device": f"{jax.devices()[0].device_kind} x{jax.device_count()}",
             "precision": {"matmul": precision(), "evaluation": "highest"},
             "jax": settings(),
+            **named,
         }
 
     def stage(self, index: int, stage: Stage, trained: Trained) -> None:

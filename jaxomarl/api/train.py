@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxomarl.api import policy, provenance, session
+from jaxomarl.api import policy, provenance, register, session
 from jaxomarl.api.plan import resolve
 from jaxomarl.api.session import Results
 from jaxomarl.api.spoken import python_face
@@ -13,9 +13,11 @@ from jaxomarl.envs.catalog import make
 from jaxomarl.paths import user_path
 from jaxomarl.presets import find
 
-__all__ = ["load", "train"]
+__all__ = ["load", "register_system", "register_task", "train"]
 
 load = python_face(policy.load)
+register_system = python_face(register.register_system)
+register_task = python_face(register.register_task)
 
 
 @python_face
@@ -55,6 +57,7 @@ def train(
                 session.asked(find(preset, make(task).name).name, overrides, rows, episodes, scale, final_episodes),
                 resume,
                 overwrite,
+                register.modules(system, task),
             )
             provenance.tell(groups, folder)
         return session.train_groups(groups, folder, report=report)

@@ -11,14 +11,15 @@ from typing import Annotated, Any
 
 import tyro
 
-from jaxomarl.api import behaviours, collect, directions, plan, provenance, render, runtime, session
+from jaxomarl.api import behaviours, collect, directions, plan, provenance, register, render, runtime, session
 from jaxomarl.api.evaluate import evaluate
 from jaxomarl.api.progress import Lines, clock
 from jaxomarl.api.seeds import parse_seeds
 from jaxomarl.base import JaxomarlError, refuse
 from jaxomarl.cli import data as data_sets
-from jaxomarl.cli import dry_run, reproduce
+from jaxomarl.cli import dry_run, imports, reproduce
 from jaxomarl.cli.data_flags import Data
+from jaxomarl.cli.imports import Imports
 from jaxomarl.cli.parsing import parse
 from jaxomarl.cli.signals import CODES
 from jaxomarl.presets import find
@@ -27,13 +28,11 @@ from jaxomarl.training.runner import Interrupted
 
 MAIN = ("omsd", "brpo-ind", "brpo-ctde", "brpo-jal")
 
-Cfg = dataclasses.make_dataclass(
-    "Cfg", [(name, tuple[kind, ...], ()) for name, kind in plan.config_fields().items()], frozen=True
-)
+Cfg = imports.settings(plan.config_fields())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Common:
+class Common(Imports):
     """Flags of everything that trains."""
 
     seeds: str = "16"
@@ -91,7 +90,7 @@ class Train(Common):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Reproduce:
+class Reproduce(Imports):
     """Make a paper's table again, ours beside the published numbers."""
 
     table: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TABLE", help=reproduce.NAMES)]
@@ -118,7 +117,7 @@ class Reproduce:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluate:
+class Evaluate(Imports):
     """Score finished runs from fresh starts, those of their final evaluation, also in a variant of their task."""
 
     runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN...")]
@@ -132,7 +131,7 @@ class Evaluate:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Render:
+class Render(Imports):
     """Film a run's final policy in its task."""
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
@@ -150,7 +149,7 @@ class Render:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Collect:
+class Collect(Imports):
     """Make a data set and keep it in a folder that --data takes; training makes the same one by itself."""
 
     task: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TASK")]
@@ -225,7 +224,8 @@ def run(command: str, argv: list[str]) -> int:
     """Parse and run; the exit code."""
     asked: Any = None
     try:
-        asked = parse(COMMANDS, command, argv)
+        imports.load(argv)
+        asked = parse(imports.with_fields(COMMANDS), command, argv)
         runtime.pin_numbers()
         runtime.use_cores()
         runtime.use_precision(getattr(asked, "precision", ""))
@@ -338,7 +338,7 @@ def sweep(asked: Any, stop: Stop) -> None:
         session.check_folder(out, settings, asked.resume, asked.overwrite)
         return
     with session.locked(out):
-        session.open_folder(out, settings, asked.resume, asked.overwrite)
+        session.open_folder(out, settings, asked.resume, asked.overwrite, register.modules(*systems, *tasks))
         provenance.tell(groups, out)
         print(
             f"{len(groups)} group(s), {sum(len(g.seeds) for g in groups)} runs, preset {preset}, into {out}",
