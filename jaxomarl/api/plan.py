@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxomarl.algorithms import REGISTRY, coda
+from jaxomarl.api.arrays import Fitted
 from jaxomarl.api.seeds import parse_seeds
 from jaxomarl.base import Dataset, JaxomarlError, System, Task, check_count, nearest, refuse
 from jaxomarl.config import digest, flag, scaled_fields, static_fields, traced_fields
@@ -237,7 +238,7 @@ ONLINE = (None, {"quality": "online", "sha256": ""})
 def resolve(
     systems: Sequence[str],
     tasks: Sequence[str],
-    data: Sequence[str] = (),
+    data: Sequence[str | Fitted] = (),
     seeds: str | int | Sequence[int] = 16,
     preset: str = "",
     overrides: Overrides | None = None,
@@ -273,9 +274,8 @@ def resolve(
         task = task._replace(episodes=episodes or task.episodes)
         settings = find(preset, task.name)
         for quality in data or ("",):
-            stated = quality or settings.data.get(task.name, "")
             offline = any(not find_system(name).online for name in systems)
-            loaded = load(task, stated, rows) if offline else ONLINE
+            loaded = _loaded(task, quality or settings.data.get(task.name, ""), rows) if offline else ONLINE
             for name in systems:
                 dataset, manifest = ONLINE if find_system(name).online else loaded
                 base = name.partition("+")[0]
@@ -286,6 +286,15 @@ def resolve(
                 facts = name, task, manifest["quality"], dataset, manifest
                 out += groups(*facts, cfgs, chosen, scale, final_episodes)
     return out
+
+
+def _loaded(task: Task, given: str | Fitted, rows: int) -> tuple[Dataset, dict[str, Any]]:
+    """The rows of a quality, of a path, or of a set that is in memory."""
+    if not isinstance(given, Fitted):
+        return load(task, given, rows)
+    if rows:
+        raise refuse("--rows", "nothing beside a set of arrays", rows, "Its rows are what they are.")
+    return given.of_task(task)
 
 
 def check_once(given: Mapping[str, Sequence[Any]]) -> None:

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxomarl.api import policy, provenance, register, session
+from jaxomarl.api import arrays, policy, provenance, register, session
+from jaxomarl.api.arrays import Fitted
 from jaxomarl.api.plan import resolve
 from jaxomarl.api.session import Results
 from jaxomarl.api.spoken import python_face
@@ -13,8 +14,9 @@ from jaxomarl.envs.catalog import make
 from jaxomarl.paths import user_path
 from jaxomarl.presets import find
 
-__all__ = ["load", "register_system", "register_task", "train"]
+__all__ = ["from_arrays", "load", "register_system", "register_task", "train"]
 
+from_arrays = python_face(arrays.from_arrays)
 load = python_face(policy.load)
 register_system = python_face(register.register_system)
 register_task = python_face(register.register_task)
@@ -24,7 +26,7 @@ register_task = python_face(register.register_task)
 def train(
     system: str,
     task: str,
-    data: str = "",
+    data: str | Fitted = "",
     seeds: str | int | Sequence[int] = 1,
     preset: str = "",
     out: str | Path | None = None,
@@ -40,9 +42,10 @@ def train(
 ) -> Results:
     """Train a system on a data set over seeds and return its results; `out` keeps them as the command line does.
 
-    `data` is a quality of the task ("" its default), `seeds` a count, "4:8" or a list; `augment` adds synthetic rows:
-    coda, synther or eaq; `final_episodes` is the number of fresh episodes of the final evaluation (0: the task's own),
-    whose returns are `Results.returns`; `cfg` sets the system's fields, a list of values sweeps one.
+    `data` is a quality of the task ("" its default), a path, or what `from_arrays` made. `seeds` is a count, "4:8" or a
+    list. `augment` adds synthetic rows: coda, synther or eaq. `final_episodes` is the number of fresh episodes of the
+    final evaluation (0: the task's own), whose returns are `Results.returns`. `cfg` sets the system's fields; a list of
+    values sweeps one.
     Raises JaxomarlError for anything that cannot be trained as asked.
     """
     overrides = {k: list(v) if isinstance(v, list | tuple) else [v] for k, v in cfg.items()}

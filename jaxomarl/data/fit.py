@@ -16,6 +16,7 @@ ROUNDING = 1e-4
 """An action beyond its bound by no more than this is float rounding: clipped and counted."""
 PREYS = {16: 14, 24: 22}
 """Observation width of a predator -> of the prey, the fourth agent in the files of tag and world."""
+IN_MEMORY = "help(jaxomarl.from_arrays) says which arrays an episode has."
 PATHS = "`python -m experiments.data describe PATH` shows what the set holds."
 
 
@@ -107,7 +108,8 @@ def _hint(raw: Raw, spec: Spec, name: str) -> str:
     others = [x.task for x in rules.candidates(raw) if x.dialect != spec.dialect or x.task != name]
     mine = name.partition(":")[0]
     others.sort(key=lambda other: other.partition(":")[0] != mine)  # the same robot under other rules comes first
-    return f"The set looks like --task {' or '.join(others[:3])}. {PATHS}" if others else PATHS
+    look = IN_MEMORY if raw.format == "arrays" else PATHS
+    return f"The set looks like --task {' or '.join(others[:3])}. {look}" if others else look
 
 
 def _agents(raw: Raw, task: Task, repairs: list[str]) -> Raw:
