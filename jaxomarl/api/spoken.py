@@ -52,6 +52,7 @@ def python_face(function: Callable[P, R]) -> Callable[P, R]:
                 return function(*args, **kwargs)
         except JaxomarlError as error:
             error.args = (in_python(str(error)),)
+            error.field = in_python(error.field).removesuffix("=")
             raise
 
     return called

@@ -23,7 +23,7 @@ from jaxomarl.cli.imports import Imports
 from jaxomarl.cli.parsing import parse
 from jaxomarl.cli.signals import CODES
 from jaxomarl.presets import find
-from jaxomarl.results import figures, tables
+from jaxomarl.results import tables
 from jaxomarl.training.runner import Interrupted
 
 MAIN = ("omsd", "brpo-ind", "brpo-ctde", "brpo-jal")
@@ -348,21 +348,21 @@ def sweep(asked: Any, stop: Stop) -> None:
         results = session.train_groups(
             groups, out, [asked.source] if asked.source else [], lines, stop.asked, lines.say
         )
-        pictures = draw(results, groups, out)
+        pictures = draw(results, out)
     print(f"\n{results.table}\n{out / 'summary.md'}" + "".join(f"\n{p}" for p in pictures))
     print(f"done in {clock(time.perf_counter() - start)}", file=sys.stderr)
 
 
-def draw(results: session.Results, groups: list[plan.Group], out: Path) -> list[Path]:
+def draw(results: session.Results, out: Path) -> list[Path]:
     """Every picture that these results allow; where matplotlib is missing, a line says so."""
     made = [out / "returns.png", out / "intervals.png"]
     try:
-        note = "  ".join(tables.reduced(s) for s in sorted({g.scale for g in groups} - {1.0}))
-        figures.learning_curves(made[0], results.rows, note=note)
-        figures.score_intervals(made[1], results.records, note)
-        for task in {g.task.name: g.task for g in groups}.values():
-            path = out / f"{task.name.replace('/', '-')}-directions.png"
-            if directions.draw(path, [(g, past) for g, past in results.past if g.task.name == task.name], results.rows):
+        results.figure("returns", made[0])
+        results.figure("intervals", made[1])
+        for task in {group.task.name: None for group, _ in results.past}:
+            path = out / f"{task.replace('/', '-')}-directions.png"
+            trained = [(group, past) for group, past in results.past if group.task.name == task]
+            if directions.draw(path, trained, results.rows) is not None:
                 made.append(path)
     except JaxomarlError as error:
         print(f"no pictures: {error}", file=sys.stderr)
