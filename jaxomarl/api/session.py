@@ -143,7 +143,9 @@ def open_folder(out: Path, asked: dict[str, Any], resume: bool, overwrite: bool,
     out.mkdir(parents=True, exist_ok=True)
     for part in out.glob(".sweep.json.*.part"):
         part.unlink(missing_ok=True)
-    named = {"imports": list(imports)} if imports else {}
+    before = store.read_json(found).get("imports") if found.exists() and not overwrite else None
+    every = sorted({*imports, *(before if isinstance(before, list) else ())})
+    named = {"imports": every} if every else {}
     store.write_json(found, {"format": FORMAT, "asked": asked, "versions": versions(), **named})
 
 

@@ -224,7 +224,10 @@ def run(command: str, argv: list[str]) -> int:
     """Parse and run; the exit code."""
     asked: Any = None
     try:
-        imports.load(argv)
+        if imports.named(argv):  # a module may start JAX
+            runtime.pin_numbers()
+            runtime.use_cores()
+            imports.load(argv)
         asked = parse(imports.with_fields(COMMANDS), command, argv)
         runtime.pin_numbers()
         runtime.use_cores()

@@ -10,7 +10,7 @@ import pytest
 
 import jaxomarl
 from jaxomarl.algorithms import REGISTRY
-from jaxomarl.api import register
+from jaxomarl.api import plan, register, runtime
 from jaxomarl.base import JaxomarlError, Stage, System
 from jaxomarl.cli import commands
 from jaxomarl.config import config, static
@@ -67,9 +67,10 @@ def test_our_own_rows_say_nothing_of_imports(tmp_path):
     assert "imports" not in json.loads((tmp_path / "sweep.json").read_text())
 
 
-def test_it_is_augmented_and_has_parameters(own, tmp_path):
-    names = catalog.parameters("own/bandit")
-    assert names == {"scale": 1.0}
+def test_it_is_augmented_and_has_parameters(own):
+    assert plan.find_system("mean-action+coda") is plan.find_system("mean-action+coda")
+    assert {"rate", "augment_lambda"} <= set(plan.fields("mean-action+coda"))
+    assert catalog.parameters("own/bandit") == {"scale": 1.0}
     task = catalog.make("own/bandit:scale=2")
     assert task.name == "own/bandit:scale=2" and catalog.make("own/bandit:scale=2.0") is task
     assert register.modules("mean-action+coda", "own/bandit:scale=2", "bc", "games/bandit") == ["owned"]
@@ -121,6 +122,24 @@ def test_a_file_is_imported_for_a_sweep_and_for_what_reads_it(file, capsys):
         assert f"Register it first: --import {file}" in capsys.readouterr().err
     assert commands.run("evaluate", [run, "--import", file]) == 0
     assert "mean-action" in capsys.readouterr().out
+
+
+def test_a_sweep_that_is_extended_keeps_what_it_imported(file, capsys):
+    small = ["--tasks", "games/bandit", "--rows", "40", "--episodes", "2", "--final-episodes", "3", "--seeds", "1"]
+    small += ["--scale", "0.003", "--out", "out"]
+    assert commands.run("sweep", ["--import", file, "--systems", "mean-action", *small]) == 0
+    assert commands.run("sweep", ["--systems", "bc", *small, "--resume"]) == 0
+    assert json.loads(Path("out/sweep.json").read_text())["imports"] == [file]
+    assert "imports" not in json.loads(next(Path("out").rglob("bc-*/*/run.json")).read_text())
+
+
+def test_devices_and_numbers_are_ours_before_a_module_starts_jax(file, monkeypatch):
+    order = []
+    monkeypatch.setattr(runtime, "pin_numbers", lambda: order.append("numbers"))
+    monkeypatch.setattr(runtime, "use_cores", lambda: order.append("cores"))
+    monkeypatch.setattr(register, "import_modules", lambda names: order.append(list(names)))
+    commands.run("train", ["bc", "--import", "a", "--import=b.py", "--rows", "40", "--dry-run"])
+    assert order[:3] == ["numbers", "cores", ["a", "b.py"]]
 
 
 def test_a_module_of_the_present_folder(file, capsys):
