@@ -163,6 +163,8 @@ def test_names_and_widths():
 def test_what_is_missing_names_arrays_and_no_path():
     text = refused(lambda: from_arrays(episodes(state=None), SPEC), "data, state width", "jaxomarl.from_arrays")
     assert "PATH" not in text
+    text = refused(lambda: from_arrays(with_change(1, terminated=False), SPEC), "data, episodes", "from_arrays")
+    assert "PATH" not in text
 
 
 def test_every_entry_is_described():
