@@ -10,7 +10,7 @@ import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxomarl.api.train import load, train
+    from jaxomarl.api.train import from_arrays, load, register_system, register_task, train
     from jaxomarl.base import JaxomarlError
 
 try:
@@ -18,12 +18,12 @@ try:
 except importlib.metadata.PackageNotFoundError:  # a checkout that was never installed
     __version__ = "0+unknown"
 
-__all__ = ["JaxomarlError", "__version__", "load", "train"]
+__all__ = ["JaxomarlError", "__version__", "from_arrays", "load", "register_system", "register_task", "train"]
 
 
 def __getattr__(name: str) -> Any:
     """Import what a name needs when it is asked for, so that `import jaxomarl` costs nothing."""
-    if name in ("load", "train"):
+    if name in ("from_arrays", "load", "register_system", "register_task", "train"):
         from jaxomarl.api import train
 
         return getattr(train, name)

@@ -25,7 +25,7 @@ class JaxomarlError(ValueError):
     """An error of the user's making: names the field, what was expected, what was found, and the way out."""
 
     field: str = ""
-    """The flag, setting or file that is refused."""
+    """The flag, setting or file that is refused: "--cfg.beta" at a command line, "beta" from Python."""
 
 
 def refuse(field: str, expected: str, found: object, way_out: str) -> JaxomarlError:

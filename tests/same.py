@@ -21,8 +21,8 @@ ROOT = Path(__file__).parents[1]
 COMMANDS = {
     "sweep": "experiments.sweep --seeds 2 --scale 0.02",
     "table1": "experiments.reproduce omsd-table1 --seeds 2 --scale 0.01",
-    "particle": "experiments.sweep --systems bc omsd diffusion-ql dof-p madiff-d --tasks mpe/spread --data medium --rows 2000 "
-    "--seeds 1 --scale 0.0005 --episodes 4 --final-episodes 8",
+    "particle": "experiments.sweep --systems bc omsd diffusion-ql dof-p madiff-d --tasks mpe/spread --data medium "
+    "--rows 2000 --seeds 1 --scale 0.0005 --episodes 4 --final-episodes 8",
     "augmented": "experiments.sweep --systems bc+coda iql cfcql madt --tasks mpe/tag --data medium --rows 2000 "
     "--seeds 1 --scale 0.0005 --episodes 4 --final-episodes 8",
     "robot": "experiments.sweep --systems bc omsd --tasks mamujoco/2halfcheetah --data random --rows 2000 --seeds 1 "

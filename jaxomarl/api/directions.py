@@ -10,6 +10,7 @@ from jaxomarl.api.plan import Group
 from jaxomarl.base import Past
 from jaxomarl.diffusion.schedules import vp
 from jaxomarl.results import figures
+from jaxomarl.results.canvas import Figure
 from jaxomarl.results.store import Row
 from jaxomarl.stages import scores
 
@@ -18,8 +19,8 @@ GRID = 15
 SAMPLES = 1500
 
 
-def draw(path: Path, groups: list[tuple[Group, Past]], rows: list[Row]) -> bool:
-    """Draw a one-step game of two agents with one action each; False where the task is none or has no score models.
+def draw(path: str | Path | None, groups: list[tuple[Group, Past]], rows: list[Row]) -> Figure | None:
+    """Draw a one-step game of two agents with one action each; None where the task is none or has no score models.
 
     The field is -eps at t = 0.02, that is sigma times the score, of the first seed's models: joint for JAL, the
     product of marginals for IND and CTDE, sequential for OMSD.
@@ -39,12 +40,11 @@ def draw(path: Path, groups: list[tuple[Group, Past]], rows: list[Row]) -> bool:
         if walk is not None:
             paths[title] = walk
     if not fields:
-        return False
+        return None
     group = groups[0][0]
     assert group.data is not None  # it has a behaviour model
     actions = np.asarray(group.data.action)[np.asarray(group.data.starts)[:SAMPLES], :, 0]
-    figures.score_fields(path, actions, fields, paths)
-    return True
+    return figures.score_fields(path, actions, fields, paths)
 
 
 def field(group: Group, past: Past, kind: str) -> tuple[np.ndarray, np.ndarray]:

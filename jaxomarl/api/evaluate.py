@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxomarl.api import policy
+from jaxomarl.api import policy, register
 from jaxomarl.api.plan import find_system
 from jaxomarl.base import JaxomarlError, Stage, Task, check_count, refuse
 from jaxomarl.config import digest, static_fields
@@ -79,6 +79,8 @@ def batches(runs: Sequence[Run]) -> list[Batch]:
     out: dict[str, Batch] = {}
     for run in runs:
         info = run.info
+        register.check_system(info)
+        register.check_task(info)
         system, task = find_system(info["system"]), make(info["task"])
         cfg = system.Config(**info["cfg"])
         key = digest(info["system"], task.name, static_fields(cfg))

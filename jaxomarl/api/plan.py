@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxomarl.algorithms import REGISTRY, coda
+from jaxomarl.api.arrays import Fitted
 from jaxomarl.api.seeds import parse_seeds
 from jaxomarl.base import Dataset, JaxomarlError, System, Task, check_count, nearest, refuse
 from jaxomarl.config import digest, flag, scaled_fields, static_fields, traced_fields
@@ -18,6 +19,8 @@ from jaxomarl.presets import find
 from jaxomarl.training.final import MOST, default_episodes
 
 Overrides = Mapping[str, Sequence[Any]]  # config field -> one value, or several to sweep
+PLAIN: dict[str, type] = {kind.__name__: kind for kind in (bool, int, float, str)}
+"""Types of a config field by their names: a flag gives them and JSON keeps them."""
 EVALUATIONS = 10
 """Evaluations that a run has in training, after its first update, at least."""
 
@@ -55,17 +58,17 @@ def find_system(name: str) -> System:
     base, _, kind = name.partition("+")
     if base not in REGISTRY:
         raise refuse("system", f"one of {', '.join(REGISTRY)}", base, nearest(base, REGISTRY))
-    return _augmentation(base, kind) if "+" in name else REGISTRY[base]
+    return _augmentation(base, kind, REGISTRY[base]) if "+" in name else REGISTRY[base]
 
 
 @functools.cache  # one Config for one name: programs and groups are told apart by it
-def _augmentation(base: str, kind: str) -> System:
+def _augmentation(base: str, kind: str, system: System) -> System:
     if kind not in coda.AUGMENTATIONS:
         way = nearest(kind, coda.AUGMENTATIONS)
         raise refuse("--augment", f"one of {', '.join(coda.AUGMENTATIONS)}", kind, way)
-    if REGISTRY[base].online:
+    if system.online:
         raise refuse("--augment", "a system that learns from data", base, "It makes its own experience.")
-    return coda.augmentation(REGISTRY[base], base, kind)
+    return coda.augmentation(system, base, kind)
 
 
 def named(system: str, augment: str) -> str:
@@ -75,12 +78,19 @@ def named(system: str, augment: str) -> str:
     return f"{system}+{augment}" if augment else system
 
 
-def config_fields() -> dict[str, type]:
-    """Every field of every registered system's Config, and of an augmentation's, with its type."""
+def config_fields(without: str = "") -> dict[str, type]:
+    """Every field of every registered system's Config but one's, and of an augmentation's, with its type."""
     found: dict[str, type] = {}
-    for kind in (coda.Settings, *(system.Config for system in REGISTRY.values())):
-        found.update({f.name: f.type for f in dataclasses.fields(kind)})  # type: ignore[arg-type]
+    kinds = [system.Config for name, system in REGISTRY.items() if name != without]
+    for kind in (coda.Settings, *kinds):
+        found.update(field_types(kind))
     return found
+
+
+def field_types(kind: type) -> dict[str, type]:
+    """Every field of a Config with its type, also where its module has annotations as text."""
+    fields = dataclasses.fields(kind)
+    return {field.name: PLAIN.get(str(field.type), field.type) for field in fields}  # type: ignore[misc]
 
 
 def fields(name: str) -> list[str]:
@@ -231,7 +241,7 @@ ONLINE = (None, {"quality": "online", "sha256": ""})
 def resolve(
     systems: Sequence[str],
     tasks: Sequence[str],
-    data: Sequence[str] = (),
+    data: Sequence[str | Fitted] = (),
     seeds: str | int | Sequence[int] = 16,
     preset: str = "",
     overrides: Overrides | None = None,
@@ -267,9 +277,8 @@ def resolve(
         task = task._replace(episodes=episodes or task.episodes)
         settings = find(preset, task.name)
         for quality in data or ("",):
-            stated = quality or settings.data.get(task.name, "")
             offline = any(not find_system(name).online for name in systems)
-            loaded = load(task, stated, rows) if offline else ONLINE
+            loaded = _loaded(task, quality or settings.data.get(task.name, ""), rows) if offline else ONLINE
             for name in systems:
                 dataset, manifest = ONLINE if find_system(name).online else loaded
                 base = name.partition("+")[0]
@@ -280,6 +289,15 @@ def resolve(
                 facts = name, task, manifest["quality"], dataset, manifest
                 out += groups(*facts, cfgs, chosen, scale, final_episodes)
     return out
+
+
+def _loaded(task: Task, given: str | Fitted, rows: int) -> tuple[Dataset, dict[str, Any]]:
+    """The rows of a quality, of a path, or of a set that is in memory."""
+    if not isinstance(given, Fitted):
+        return load(task, given, rows)
+    if rows:
+        raise refuse("--rows", "nothing beside a set of arrays", rows, "Its rows are what they are.")
+    return given.of_task(task)
 
 
 def check_once(given: Mapping[str, Sequence[Any]]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxomarl import documents
-from jaxomarl.algorithms import REGISTRY
+from jaxomarl.api import register
 from jaxomarl.api.plan import find_system
 from jaxomarl.base import Algorithm, Observation, Past, Spec, State, System, refuse
 from jaxomarl.numerics import pinned
@@ -120,8 +120,7 @@ def load(run: str | Path) -> Policy:
         raise refuse("RUN", "the folder of a finished run", f"{found} in {run}", "Name a folder like OUT/.../seed-0.")
     info = read_json(run / "run.json", **INFO, spec=dict)
     spec = _spec(f"{run / 'run.json'}, spec", info["spec"])
-    if info["system"].partition("+")[0] not in REGISTRY:
-        raise refuse("RUN", f"a system among {', '.join(REGISTRY)}", info["system"], WROTE)
+    register.check_system(info)
     system = find_system(info["system"])
     try:
         cfg = system.Config(**info["cfg"])

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from jaxomarl.api import policy
+from jaxomarl.api import policy, register
 from jaxomarl.base import Environment, Observation, State, refuse
 from jaxomarl.envs.catalog import make
 from jaxomarl.envs.rollout import Act, team_score
@@ -25,6 +25,7 @@ def render(run: Path, episodes: int, out: Path, seed: int = 0, fps: float = 10.0
         raise refuse("--episodes", "at least 1", episodes, "Leave it out for 3.")
     film.check(out, fps)
     player = policy.load(run)
+    register.check_task(player.info)
     task = make(player.info["task"])
     if task.env.render is None:
         raise refuse("RUN", "a task that draws its states", task.name, "The particle tasks do.")

@@ -18,14 +18,17 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxomarl.api import pictures, register
 from jaxomarl.api.plan import Group, config_digest
-from jaxomarl.api.policy import save_policies
+from jaxomarl.api.policy import Policy, save_policies
 from jaxomarl.api.provenance import source, versions
+from jaxomarl.api.spoken import python_face
 from jaxomarl.base import JaxomarlError, Past, Stage, refuse
 from jaxomarl.config import digest, static_fields, traced_fields
 from jaxomarl.data.stats import identity, statistics
 from jaxomarl.numerics import precision, rounded, settings
 from jaxomarl.results import differences, store, tables
+from jaxomarl.results.canvas import Figure
 from jaxomarl.training.final import roll_out
 from jaxomarl.training.library import Library, Trained
 from jaxomarl.training.program import chunking, last_step, marks
@@ -36,7 +39,7 @@ MORE = "final_episodes"
 """What of `asked` may grow."""
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(repr=False)
 class Results:
     """What a command has made: the records of its table, its runs, and the finished stages of each group."""
 
@@ -67,12 +70,65 @@ class Results:
             out[name] = np.array([seeds[seed] for seed in sorted(seeds)])
         return out
 
+    def __repr__(self) -> str:
+        runs = f"{len(self.runs)} run{'s' * (len(self.runs) != 1)}"
+        kinds = sorted({f"{record.system} on {record.task}/{record.data}" for record in self.records})
+        where = f", in {self.out}" if self.out else ""
+        return f"<Results of {runs}: {', '.join(kinds) or 'none evaluated'}{where}; .table shows the scores>"
+
+    def _repr_html_(self) -> str:
+        return tables.html(self.records)
+
+    @python_face
+    def policy(self, seed: int = 0, system: str = "", **swept: Any) -> Policy:
+        """The final policy of a run, as `load` gives it from a folder.
+
+        `system` and swept values say which run where a seed has several. Raises JaxomarlError where these name no run,
+        or more than one.
+        """
+        every = [(group, past, r) for group, past in self.past for r in range(len(group.seeds))]
+        found = [k for k, (group, _, r) in enumerate(every) if is_run(group, r, seed, system, swept)]
+        if len(found) != 1:
+            named = [run_name(group, r) for group, _, r in (every[k] for k in found or range(len(every)))]
+            way = "Give seed, system and the swept values of one of them."
+            expected = "what names one run" if found else "what names a run"
+            raise refuse("policy", expected, f"{len(found)} of: {'; '.join(named)[:400]}", way)
+        group, past, r = every[found[0]]
+        last = group.system.pipeline(group.task.env.spec, group.cfgs[r], None)[-1]
+        if last.algorithm.act is None:
+            raise refuse("policy", "a system that acts", group.name, "Train one whose last stage has an act.")
+        own = jax.tree.map(lambda x: x[r], past)
+        state = own.pop(last.name)
+        return Policy(last.algorithm, state, own, group.task.env.spec, self.runs[found[0]].info)
+
+    @python_face
+    def figure(self, kind: str = "returns", path: str | Path | None = None) -> Figure:
+        """A figure that the command line draws: "returns", "intervals" or "directions"; written where `path` says.
+
+        Raises JaxomarlError for another kind, where these results have no such figure, and where matplotlib is missing.
+        """
+        return pictures.figure(kind, self.rows, self.records, self.past, path)
+
+
+def is_run(group: Group, r: int, seed: int, system: str, settings: Mapping[str, Any]) -> bool:
+    """Whether run r of a group has this seed and these settings; "" stands for any system."""
+    same = [getattr(group.cfgs[r], name, None) == value for name, value in settings.items()]
+    return group.seeds[r] == seed and system in ("", group.name) and all(same)
+
+
+def run_name(group: Group, r: int) -> str:
+    """What tells a run from the others, as arguments of `Results.policy`."""
+    swept = [f"{name}={value}" for name, value in group.swept[r].items()]
+    return f"seed={group.seeds[r]} " + " ".join([f"system={group.name}", *swept])
+
 
 # --- the output folder ---
 
 
-def open_folder(out: Path, asked: dict[str, Any], resume: bool, overwrite: bool) -> None:
+def open_folder(out: Path, asked: dict[str, Any], resume: bool, overwrite: bool, imports: Sequence[str] = ()) -> None:
     """Take a folder for a command; `asked` is all that must agree for its results to belong together.
+
+    `imports` are what registers the systems and tasks that are not our own.
 
     Raises JaxomarlError where it holds something else, or the same without --resume or --overwrite.
     """
@@ -87,7 +143,10 @@ def open_folder(out: Path, asked: dict[str, Any], resume: bool, overwrite: bool)
     out.mkdir(parents=True, exist_ok=True)
     for part in out.glob(".sweep.json.*.part"):
         part.unlink(missing_ok=True)
-    store.write_json(found, {"format": FORMAT, "asked": asked, "versions": versions()})
+    before = store.read_json(found).get("imports") if found.exists() and not overwrite else None
+    every = sorted({*imports, *(before if isinstance(before, list) else ())})
+    named = {"imports": every} if every else {}
+    store.write_json(found, {"format": FORMAT, "asked": asked, "versions": versions(), **named})
 
 
 def check_folder(out: Path, asked: dict[str, Any], resume: bool, overwrite: bool) -> None:
@@ -176,6 +235,8 @@ class Writer:
         g = self.group
         stages = g.system.pipeline(g.task.env.spec, g.cfgs[r], g.task.env if g.system.online else None)
         spec = dataclasses.asdict(g.task.env.spec)
+        imports = register.modules(g.name, g.task.name)
+        named = {"imports": imports} if imports else {}
         return {
             "format": FORMAT,
             "system": g.name,
@@ -202,6 +263,7 @@ class Writer:
             "device": f"{jax.devices()[0].device_kind} x{jax.device_count()}",
             "precision": {"matmul": precision(), "evaluation": "highest"},
             "jax": settings(),
+            **named,
         }
 
     def stage(self, index: int, stage: Stage, trained: Trained) -> None:

@@ -3,6 +3,7 @@
 import functools
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from jaxomarl.api import runtime
@@ -17,12 +18,17 @@ NAMES = {"systems": "system", "tasks": "task"}
 
 SWITCHES = ("resume", "overwrite")
 VALUE = r"(?: (?P<number>-?\d[\d.e-]*\d|\d)| (?P<word>[a-z][a-z0-9_-]*)(?=[.,]|$| --))?"
+IMPORT = re.compile(r"--import (?P<module>[\w./~-]*\w)")
 FLAG = re.compile(rf"--(?P<cfg>cfg\.)?(?P<name>[a-z][a-z0-9-]*){VALUE}")
 
 
 def in_python(text: str) -> str:
-    """A message with `--cfg.beta 0.1` as `beta=0.1`, `--seeds` as `seeds=`, `--resume` as `resume=True`."""
-    return FLAG.sub(_argument, text).replace("RUN: ", "run: ")
+    """A message with `--cfg.beta 0.1` as `beta=0.1`, `--resume` as `resume=True`, `--import own.py` as `import own`."""
+    return FLAG.sub(_argument, IMPORT.sub(_statement, text)).replace("RUN: ", "run: ")
+
+
+def _statement(match: re.Match) -> str:
+    return f"import {Path(match['module']).name.removesuffix('.py')}"
 
 
 def _argument(match: re.Match) -> str:
@@ -46,6 +52,7 @@ def python_face(function: Callable[P, R]) -> Callable[P, R]:
                 return function(*args, **kwargs)
         except JaxomarlError as error:
             error.args = (in_python(str(error)),)
+            error.field = in_python(error.field).removesuffix("=")
             raise
 
     return called

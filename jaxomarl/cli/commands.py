@@ -11,31 +11,30 @@ from typing import Annotated, Any
 
 import tyro
 
-from jaxomarl.api import behaviours, collect, directions, plan, provenance, render, runtime, session
+from jaxomarl.api import behaviours, collect, directions, plan, provenance, register, render, runtime, session
 from jaxomarl.api.evaluate import evaluate
 from jaxomarl.api.progress import Lines, clock
 from jaxomarl.api.seeds import parse_seeds
 from jaxomarl.base import JaxomarlError, refuse
 from jaxomarl.cli import data as data_sets
-from jaxomarl.cli import dry_run, listing, reproduce, show
+from jaxomarl.cli import dry_run, imports, listing, reproduce, show
 from jaxomarl.cli.data_flags import Data
+from jaxomarl.cli.imports import Imports
 from jaxomarl.cli.parsing import parse
 from jaxomarl.cli.signals import CODES
 from jaxomarl.presets import find
-from jaxomarl.results import figures, tables
+from jaxomarl.results import tables
 from jaxomarl.training.runner import Interrupted
 
 MAIN = ("omsd", "brpo-ind", "brpo-ctde", "brpo-jal")
 
 Names = Annotated[tuple[str, ...], tyro.conf.arg(help_behavior_hint="(default: empty)")]
 
-Cfg = dataclasses.make_dataclass(
-    "Cfg", [(name, tuple[kind, ...], ()) for name, kind in plan.config_fields().items()], frozen=True
-)
+Cfg = imports.settings(plan.config_fields())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class List:
+class List(Imports):
     """Say which systems, tasks, data sets, presets or tables there are."""
 
     what: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="WHAT")] = ""
@@ -43,7 +42,7 @@ class List:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Show:
+class Show(Imports):
     """Show a system: its paper, its pseudo-code, its stages, and each of its fields with its value on a task."""
 
     system: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SYSTEM")]
@@ -57,7 +56,7 @@ class Show:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Common:
+class Common(Imports):
     """Flags of everything that trains."""
 
     seeds: str = "16"
@@ -117,7 +116,7 @@ class Train(Common):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Reproduce:
+class Reproduce(Imports):
     """Make a paper's table again, ours beside the published numbers."""
 
     table: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TABLE", help=reproduce.NAMES)]
@@ -150,7 +149,7 @@ class Reproduce:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluate:
+class Evaluate(Imports):
     """Score finished runs from fresh starts, those of their final evaluation, also in a variant of their task."""
 
     runs: Annotated[
@@ -166,7 +165,7 @@ class Evaluate:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Render:
+class Render(Imports):
     """Film a run's final policy in its task."""
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
@@ -184,7 +183,7 @@ class Render:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Collect:
+class Collect(Imports):
     """Make a data set and keep it in a folder that --data takes; training makes the same one by itself."""
 
     task: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TASK")]
@@ -264,7 +263,11 @@ def run(command: str, argv: list[str]) -> int:
     """Parse and run; the exit code."""
     asked: Any = None
     try:
-        asked = parse(COMMANDS, command, argv)
+        if imports.named(argv):  # a module may start JAX
+            runtime.pin_numbers()
+            runtime.use_cores()
+            imports.load(argv)
+        asked = parse(imports.with_fields(COMMANDS), command, argv)
         if isinstance(asked, List | Show):
             return tell(asked)
         runtime.pin_numbers()
@@ -388,7 +391,7 @@ def sweep(asked: Any, stop: Stop) -> None:
         session.check_folder(out, settings, asked.resume, asked.overwrite)
         return
     with session.locked(out):
-        session.open_folder(out, settings, asked.resume, asked.overwrite)
+        session.open_folder(out, settings, asked.resume, asked.overwrite, register.modules(*systems, *tasks))
         provenance.tell(groups, out)
         print(
             f"{len(groups)} group(s), {sum(len(g.seeds) for g in groups)} runs, preset {preset}, into {out}",
@@ -398,21 +401,21 @@ def sweep(asked: Any, stop: Stop) -> None:
         results = session.train_groups(
             groups, out, [asked.source] if asked.source else [], lines, stop.asked, lines.say
         )
-        pictures = draw(results, groups, out)
+        pictures = draw(results, out)
     print(f"\n{results.table}\n{out / 'summary.md'}" + "".join(f"\n{p}" for p in pictures))
     print(f"done in {clock(time.perf_counter() - start)}", file=sys.stderr)
 
 
-def draw(results: session.Results, groups: list[plan.Group], out: Path) -> list[Path]:
+def draw(results: session.Results, out: Path) -> list[Path]:
     """Every picture that these results allow; where matplotlib is missing, a line says so."""
     made = [out / "returns.png", out / "intervals.png"]
     try:
-        note = "  ".join(tables.reduced(s) for s in sorted({g.scale for g in groups} - {1.0}))
-        figures.learning_curves(made[0], results.rows, note=note)
-        figures.score_intervals(made[1], results.records, note)
-        for task in {g.task.name: g.task for g in groups}.values():
-            path = out / f"{task.name.replace('/', '-')}-directions.png"
-            if directions.draw(path, [(g, past) for g, past in results.past if g.task.name == task.name], results.rows):
+        results.figure("returns", made[0])
+        results.figure("intervals", made[1])
+        for task in {group.task.name: None for group, _ in results.past}:
+            path = out / f"{task.replace('/', '-')}-directions.png"
+            trained = [(group, past) for group, past in results.past if group.task.name == task]
+            if directions.draw(path, trained, results.rows) is not None:
                 made.append(path)
     except JaxomarlError as error:
         print(f"no pictures: {error}", file=sys.stderr)

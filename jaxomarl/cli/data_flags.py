@@ -7,10 +7,11 @@ from typing import Annotated
 import tyro
 
 from jaxomarl.cli.examples import opening
+from jaxomarl.cli.imports import Imports
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Describe:
+class Describe(Imports):
     """Say what data sets hold: counts, columns, actions, returns, behaviours, ends, and guess their rules."""
 
     sources: Annotated[
@@ -30,7 +31,7 @@ class Describe:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Validate:
+class Validate(Imports):
     """Check a set against a task: what would be repaired, or with exit code 2 why it is refused."""
 
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SRC")]
@@ -42,7 +43,7 @@ class Validate:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Convert:
+class Convert(Imports):
     """Write a set in another format."""
 
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SRC")]
@@ -60,7 +61,7 @@ class Convert:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Diff:
+class Diff(Imports):
     """Compare two sets: exit code 0 where their content is the same, else 1."""
 
     a: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="A")]

@@ -39,6 +39,9 @@ def load(task: Task, quality: str = "", rows: int = 0, seed: int = 0) -> tuple[D
         return fit(formats.read(path), task)
     check_count("--rows", rows, MOST_ROWS)
     quality, rows = quality or task.quality, rows or task.rows
+    if not task.recipes:
+        way = "Name a folder, or in Python give data=jaxomarl.from_arrays(episodes, task)."
+        raise refuse("--data", f"a path, as {task.name} has no recipe", quality or "none", way)
     if quality not in task.recipes:
         near = difflib.get_close_matches(quality, task.recipes, n=3)
         hint = f"Did you mean {' or '.join(near)}? " if near else ""

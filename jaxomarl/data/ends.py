@@ -3,9 +3,7 @@
 import numpy as np
 
 from jaxomarl.base import JaxomarlError, Spec, refuse
-from jaxomarl.data.raw import Raw, chosen, place
-
-WAY_OUT = "`python -m experiments.data describe PATH` shows what the set holds."
+from jaxomarl.data.raw import Raw, chosen, place, where_to_look
 
 
 def without_stubs(raw: Raw, spec: Spec, repairs: list[str]) -> Raw:
@@ -53,7 +51,7 @@ def decide(raw: Raw, spec: Spec, name: str, repairs: list[str]) -> tuple[np.ndar
         found = f"{len(odd)} that stop before, the first of {int(length[odd[0]])} steps: it ends at "
         found += place(raw, int(np.flatnonzero(last)[odd[0]]))
         expected = f"{spec.horizon} steps" if spec.terminates == "never" else f"a termination or {spec.horizon} steps"
-        way = "Rows are missing, or the time limit was another. " + WAY_OUT
+        way = "Rows are missing, or the time limit was another. " + where_to_look(raw)
         raise refuse("data, episodes", expected, found, way)
     if cut.any():
         repairs.append(f"{int(cut.sum())} episodes at the end of a file stop in the middle: taken for time-outs")
@@ -115,7 +113,7 @@ def _too_early(raw: Raw, early: np.ndarray, spec: Spec, name: str) -> JaxomarlEr
     else:
         expected = f"no termination before step {spec.earliest}, as {name} can give none"
     found = f"one after {int(raw.step[row]) + 1} of {spec.horizon} steps, and {int(early.sum()) - 1} more"
-    way = f"Leave these episodes out, or name the task that the data are of. {WAY_OUT}"
+    way = f"Leave these episodes out, or name the task that the data are of. {where_to_look(raw)}"
     return refuse(f"data, done, {place(raw, row)}", expected, found, way)
 
 

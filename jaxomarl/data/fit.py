@@ -10,13 +10,12 @@ from jaxomarl.base import Dataset, Episodes, Spec, Task, refuse
 from jaxomarl.data import ends, rules
 from jaxomarl.data.dataset import content_hash, pack
 from jaxomarl.data.manifest import manifest
-from jaxomarl.data.raw import Raw, blocks, padding, place, seen, side_by_side, still_states
+from jaxomarl.data.raw import Raw, blocks, padding, place, seen, side_by_side, still_states, where_to_look
 
 ROUNDING = 1e-4
 """An action beyond its bound by no more than this is float rounding: clipped and counted."""
 PREYS = {16: 14, 24: 22}
 """Observation width of a predator -> of the prey, the fourth agent in the files of tag and world."""
-PATHS = "`python -m experiments.data describe PATH` shows what the set holds."
 
 
 def fit(raw: Raw, task: Task) -> tuple[Dataset, dict[str, Any]]:
@@ -107,7 +106,8 @@ def _hint(raw: Raw, spec: Spec, name: str) -> str:
     others = [x.task for x in rules.candidates(raw) if x.dialect != spec.dialect or x.task != name]
     mine = name.partition(":")[0]
     others.sort(key=lambda other: other.partition(":")[0] != mine)  # the same robot under other rules comes first
-    return f"The set looks like --task {' or '.join(others[:3])}. {PATHS}" if others else PATHS
+    look = where_to_look(raw)
+    return f"The set looks like --task {' or '.join(others[:3])}. {look}" if others else look
 
 
 def _agents(raw: Raw, task: Task, repairs: list[str]) -> Raw:
@@ -255,12 +255,15 @@ def _legal(raw: Raw, spec: Spec, action: np.ndarray) -> np.ndarray:
     shape = (len(raw.step), spec.agents, spec.act_width)
     if legal.shape != shape:
         raise refuse(
-            "data, legal actions", f"shape {shape}", legal.shape, f"Masks and actions belong together. {PATHS}"
+            "data, legal actions",
+            f"shape {shape}",
+            legal.shape,
+            f"Masks and actions belong together. {where_to_look(raw)}",
         )
     if not np.isin(legal, (0, 1)).all():
         odd = ~np.isin(legal, (0, 1)).all(axis=(1, 2))
         found = f"other numbers in {int(odd.sum())} rows, the first is {place(raw, int(np.flatnonzero(odd)[0]))}"
-        raise refuse("data, legal actions", "zeros and ones", found, f"Is the set damaged? {PATHS}")
+        raise refuse("data, legal actions", "zeros and ones", found, f"Is the set damaged? {where_to_look(raw)}")
     broken = ((legal == 0) & (action > 0)).any(axis=(1, 2))
     if broken.any():
         found = f"{int(broken.sum())} rows with others, the first is {place(raw, int(np.flatnonzero(broken)[0]))}"

@@ -60,6 +60,13 @@ class Raw(NamedTuple):
         return len(self.obs)
 
 
+def where_to_look(raw: Raw) -> str:
+    """Return a sentence on how a person sees what a set should hold."""
+    if raw.format == "arrays":
+        return "help(jaxomarl.from_arrays) says which arrays an episode has."
+    return "`python -m experiments.data describe PATH` shows what the set holds."
+
+
 def blocks(data: Dataset) -> dict[str, np.ndarray]:
     """The blocks of a packed set by name, [M, ...]: views, on the host."""
     rows, out, at = np.asarray(data.rows), {}, 0

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from jaxomarl.base import Task, refuse
 from jaxomarl.numerics import pinned
 
-TASKS = {
+TASKS: dict[str, str | Callable[..., Task]] = {
     "games/additive": "jaxomarl.envs.matrix:additive",
     "games/bandit": "jaxomarl.envs.games:bandit",
     "games/chain": "jaxomarl.envs.chain:chain",
@@ -33,7 +33,7 @@ TASKS = {
     "mpe/world": "jaxomarl.envs.mpe.tasks:world",
     "games/twin-peaks": "jaxomarl.envs.polynomial:twin_peaks",
 }
-"""Name -> "module:factory"; the module is imported when its task is asked for."""
+"""Name -> "module:factory", whose module is imported when its task is asked for; or a registered task's factory."""
 
 JAXMARL = "jaxmarl/"
 """Begins the names of JaxMARL's own environments: `jaxmarl/MPE_simple_spread_v3`."""
@@ -60,7 +60,7 @@ def make(name: str) -> Task:
     values = _parse(name, text, defaults)
     changed = {k: values[k] for k in defaults if k in values and values[k] != defaults[k]}
     canonical = base + (":" + ",".join(f"{k}={_show(v)}" for k, v in changed.items()) if changed else "")
-    return _build(canonical, base, tuple(changed.items()))
+    return _build(canonical, base, tuple(changed.items()), TASKS.get(base))
 
 
 def parameters(base: str) -> dict[str, Value]:
@@ -70,7 +70,8 @@ def parameters(base: str) -> dict[str, Value]:
 
 @functools.cache
 @pinned()
-def _build(canonical: str, base: str, items: tuple[tuple[str, Value], ...]) -> Task:
+def _build(canonical: str, base: str, items: tuple[tuple[str, Value], ...], row: object) -> Task:
+    """Build a task once for each row of `TASKS`: another row under the same name is another task."""
     return _factory(base)(**dict(items))._replace(name=canonical)
 
 
@@ -78,7 +79,10 @@ def _factory(base: str) -> Callable[..., Task]:
     if base.startswith(JAXMARL):
         adapter = importlib.import_module("jaxomarl.envs.jaxmarl")
         return functools.partial(adapter.task, base.removeprefix(JAXMARL))
-    module, _, factory = TASKS[base].partition(":")
+    row = TASKS[base]
+    if callable(row):
+        return row
+    module, _, factory = row.partition(":")
     return getattr(importlib.import_module(module), factory)
 
 

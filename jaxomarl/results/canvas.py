@@ -40,16 +40,18 @@ def grid(panels: int, width: float, height: float, columns: int) -> tuple[Figure
     return figure, [figure.add_subplot(rows, columns, k + 1) for k in range(panels)]
 
 
-def save(figure: Figure, path: str | Path, note: str = "") -> Figure:
+def save(figure: Figure, path: str | Path | None, note: str = "") -> Figure:
     """Write the figure in the format of the path's suffix, atomically, with a note along its upper edge.
 
-    The figure grows by the height of its note, so that axes keep theirs.
+    The figure grows by the height of its note, so that axes keep theirs. Without a path nothing is written.
     """
     if note:
         width, height = figure.get_size_inches()
         lines = [part for line in note.splitlines() for part in textwrap.wrap(line, int(width / LETTER))]
         figure.set_size_inches(width, height + LINE * len(lines))
         figure.suptitle("\n".join(lines), fontsize=8, x=0.01, ha="left", color="#555555")
+    if path is None:
+        return figure
     suffix = Path(path).suffix
     if suffix not in _METADATA:
         raise refuse("path", "a name that ends in .png or .pdf", str(path), "Change the suffix.")

@@ -22,7 +22,7 @@ COORDINATED, ASTRAY, SAMPLE = "#0072B2", "#D55E00", "#C9A227"
 
 
 def score_fields(
-    path: str | Path,
+    path: str | Path | None,
     data: Num[np.ndarray, "K 2"],
     fields: Mapping[str, tuple[np.ndarray, np.ndarray]],
     paths: Mapping[str, np.ndarray] | None = None,
@@ -146,7 +146,7 @@ CURVES = "Evaluations in training, on common starts; band: one standard error of
 
 
 def learning_curves(
-    path: str | Path,
+    path: str | Path | None,
     rows: Iterable[Row],
     metric: str = "return",
     labels: Mapping[str, str] | None = None,
@@ -233,7 +233,7 @@ def _curve_legend(figure: Figure, axes: Sequence[Any], marked: bool) -> None:
     legend(figure, handles)
 
 
-def score_intervals(path: str | Path, records: Sequence[Record], note: str = "") -> Figure:
+def score_intervals(path: str | Path | None, records: Sequence[Record], note: str = "") -> Figure:
     """Draw each record's IQM and 95 % interval of the final return as point and whisker, one panel per (task, data).
 
     Systems run down the panel in order of their names; a record with diverged seeds says so next to its name. The

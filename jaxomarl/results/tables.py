@@ -3,6 +3,7 @@
 import textwrap
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -254,6 +255,15 @@ def text(records: Sequence[Record]) -> str:
     header, rows, said = _cells(records)
     lines = ["  ".join(row).rstrip() for row in _aligned([header, *rows])]
     return "\n".join([*lines, *(textwrap.fill(note, WIDTH) for note in said)]) + "\n"
+
+
+def html(records: Sequence[Record]) -> str:
+    """The records as a table of HTML for a notebook, with the same notes; every text is escaped."""
+    header, rows, said = _cells(records)
+    head = "".join(f"<th>{escape(name)}</th>" for name in header)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    notes = "".join(f"<p>{escape(note)}</p>" for note in said)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}"
 
 
 def write_summary(folder: str | Path, records: Sequence[Record], more: str = "") -> None:

@@ -18,4 +18,4 @@ def test_the_face_gives_the_things_themselves():
 def test_a_refusal_is_caught_by_the_face_and_names_its_field():
     with pytest.raises(jaxomarl.JaxomarlError, match="expected at least one value") as caught:
         jaxomarl.train("bc", "games/bandit", bc_steps=[])
-    assert caught.value.field == "--cfg.bc-steps"
+    assert caught.value.field == "bc_steps"

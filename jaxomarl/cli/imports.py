@@ -1,0 +1,58 @@
+"""The flag `--import` of every command that takes systems or tasks: read before all others, for it adds to them."""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import tyro
+
+from jaxomarl.api import plan, register
+
+FLAG = "--import"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Imports:
+    """A command that takes systems or tasks."""
+
+    imports: tyro.conf.UseAppendAction[
+        Annotated[tuple[str, ...], tyro.conf.arg(name=FLAG.removeprefix("--"), metavar="MODULE")]
+    ] = ()
+    """A module or a .py file that registers systems or tasks of your own (docs/extend.md); it may be given again."""
+
+
+def named(argv: Sequence[str]) -> list[str]:
+    """The modules that a command line names."""
+    found = [value for flag, value in itertools.pairwise(argv) if flag == FLAG]
+    return found + [word.removeprefix(f"{FLAG}=") for word in argv if word.startswith(f"{FLAG}=")]
+
+
+def load(argv: Sequence[str]) -> None:
+    """Import what a command line names; raises JaxomarlError where it cannot be imported."""
+    register.import_modules(named(argv))
+
+
+def with_fields(commands: Mapping[str, Any]) -> dict[str, Any]:
+    """The commands, whose `--cfg` has the fields of every system that is registered by now."""
+    fields = plan.config_fields()
+    return {name: _with_fields(kind, fields) for name, kind in commands.items()}
+
+
+def _with_fields(command: Any, fields: Mapping[str, type]) -> Any:
+    """A command whose `--cfg` has these fields; itself where it has them already, or has no `--cfg`."""
+    own: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(command)}
+    if "cfg" not in own or {field.name for field in dataclasses.fields(own["cfg"])} == set(fields):
+        return command
+    cfg = settings(fields)
+    made = dataclasses.make_dataclass(
+        command.__name__, [("cfg", cfg, cfg())], bases=(command,), frozen=True, kw_only=True
+    )
+    made.__doc__ = command.__doc__
+    return made
+
+
+def settings(fields: Mapping[str, type]) -> Any:
+    """The class of `--cfg`: each field takes several values, none by default."""
+    rows = [(name, tuple[kind, ...], ()) for name, kind in fields.items()]
+    return dataclasses.make_dataclass("Cfg", rows, frozen=True)
