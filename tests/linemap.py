@@ -54,6 +54,8 @@ class LineMap:
         return outcome
 
     def pytest_sessionfinish(self) -> None:
+        self.watch.set_events(self.tool, self.watch.events.NO_EVENTS)
+        self.watch.free_tool_id(self.tool)
         found = {
             test: {"seconds": self.seconds[test]} | {file: sorted(lines) for file, lines in of.items()}
             for test, of in self.seen.items()
