@@ -18,8 +18,8 @@ NAMES: dict[type, str] = {
 }  # fmt: skip
 
 
-def read(path: str | Path, way: str, **entries: type | tuple[type, ...]) -> dict[str, Any]:
-    """The object in a JSON file, with the entries asked for, each of one of its types; a float may be a whole number.
+def read(path: str | Path, way: str, **entries: type) -> dict[str, Any]:
+    """The object in a JSON file, with the entries asked for, each of its type; a float may be a whole number.
 
     `way` is what the reader of a refusal can do. Raises JaxomarlError where the file is missing, larger than LIMIT,
     no JSON, nested too deep, no object, or lacks an entry or has it of another type.
@@ -38,16 +38,14 @@ def read(path: str | Path, way: str, **entries: type | tuple[type, ...]) -> dict
     return check(str(path), found, way, **entries)
 
 
-def check(where: str, found: Mapping[str, Any], way: str, **entries: type | tuple[type, ...]) -> dict[str, Any]:
+def check(where: str, found: Mapping[str, Any], way: str, **entries: type) -> dict[str, Any]:
     """The object again; JaxomarlError where it lacks an entry, or has it of another type or not finite."""
     missing = sorted(set(entries) - set(found))
     if missing:
         raise refuse(where, "the entries " + ", ".join(sorted(entries)), f"no {', '.join(missing)}", way)
-    for name, kinds in entries.items():
-        wanted = kinds if isinstance(kinds, tuple) else (kinds,)
-        kind = type(found[name])
-        number = kind in (int, float) and float in wanted
-        if (number and not math.isfinite(found[name])) or not (number or kind in wanted):
-            expected = " or ".join(NAMES[x] for x in wanted)
-            raise refuse(f"{where}, {name}", expected, f"{NAMES[kind]} {str(found[name])[:40]}", way)
+    for name, wanted in entries.items():
+        value, kind = found[name], type(found[name])
+        number = wanted is float and kind in (int, float) and math.isfinite(value)
+        if not number and (kind is not wanted or wanted is float):
+            raise refuse(f"{where}, {name}", NAMES[wanted], f"{NAMES[kind]} {str(value)[:40]}", way)
     return dict(found)

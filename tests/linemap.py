@@ -2,11 +2,12 @@
 
     PYTHONPATH=tests LINEMAP=folder python -m pytest -p linemap
 
-writes one JSON a worker: {test file: {"seconds": of all its tests, source file: [lines], ...}}. A program that an
-earlier test compiled is not traced again, so a line counts for the file that ran it first, and for each that runs it
-in another program.
+writes one JSON a worker: {"source": digest of the package, test file: {"seconds": of all its tests, source file:
+[lines], ...}}. A program that an earlier test compiled is not traced again, so a line counts for the file that ran it
+first, and for each that runs it in another program.
 """
 
+import hashlib
 import json
 import os
 import sys
@@ -18,6 +19,12 @@ from typing import Any
 import pytest
 
 PACKAGE = str(Path(__file__).parents[1] / "jaxomarl") + os.sep
+
+
+def source() -> str:
+    """A digest of the package: line numbers are of these files alone."""
+    files = sorted(Path(PACKAGE).rglob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 class LineMap:
@@ -62,7 +69,7 @@ class LineMap:
         }
         worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
         if found:
-            (self.folder / f"{worker}.json").write_text(json.dumps(found), encoding="utf-8")
+            (self.folder / f"{worker}.json").write_text(json.dumps({"source": source(), **found}), encoding="utf-8")
 
 
 def pytest_configure(config: pytest.Config) -> None:

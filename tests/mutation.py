@@ -27,6 +27,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from linemap import source
+
 ROOT = Path(__file__).parents[1]
 SEED, EACH, BUDGET = 20261129, 16, 120.0
 PARTS = {
@@ -166,14 +168,17 @@ def read_map(folder: Path) -> tuple[dict[str, dict[str, set[int]]], dict[str, fl
     lines: dict[str, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
     seconds: dict[str, float] = defaultdict(float)
     for path in sorted(folder.glob("*.json")):
-        for test, files in json.loads(path.read_text(encoding="utf-8")).items():
+        held = json.loads(path.read_text(encoding="utf-8"))
+        if held.pop("source", "") != source():
+            sys.exit(f"{path} is of other source files, whose lines have other numbers: make it again")
+        for test, files in held.items():
             seconds[test] += files.pop("seconds")
             for file, numbers in files.items():
                 lines[test][file] |= set(numbers)
     return lines, seconds
 
 
-def tests_for(fault: Fault, lines: dict[str, dict[str, set[int]]], seconds: dict[str, float]) -> list[str]:
+def chosen_tests(fault: Fault, lines: dict[str, dict[str, set[int]]], seconds: dict[str, float]) -> list[str]:
     """The most specific test files that execute the line, as many as the budget holds and one at least."""
     size = {test: sum(map(len, files.values())) for test, files in lines.items()}
     executing = [
@@ -245,7 +250,7 @@ def run(folder: Path, out: Path, jobs: int, cache: Path, before: Path | None) ->
     known = {(*identity(row), row["digest"]): row for row in rows_of(before)}
 
     def one(fault: Fault) -> None:
-        tests = tests_for(fault, lines, seconds)
+        tests = chosen_tests(fault, lines, seconds)
         row = fault._asdict() | {"old": fault.old.strip(), "new": fault.new.strip()}
         row |= {"tests": " ".join(tests), "digest": digest(tests)}
         row = known.get((*identity(row), row["digest"])) or row | trial(fault, tests, cache)

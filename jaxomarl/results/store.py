@@ -82,7 +82,7 @@ def write_json(path: str | Path, value: Any) -> None:
     write_bytes(path, (json.dumps(_plain(value), indent=2, sort_keys=True, allow_nan=False) + "\n").encode())
 
 
-def read_json(path: str | Path, **entries: type | tuple[type, ...]) -> dict[str, Any]:
+def read_json(path: str | Path, **entries: type) -> dict[str, Any]:
     """The object that `write_json` wrote, with the entries asked for; JaxomarlError as of `documents.read`."""
     return documents.read(path, "Delete the file, or run the cell again.", **entries)
 
