@@ -121,7 +121,15 @@ def written(plan: dict[str, Part], out: Path, card: bool, toy: bool = False) -> 
     every = [line for lines in found.values() for line in lines]
     machines = list(dict.fromkeys(line["machine"] for line in every))
     trial = ["A trial at tiny sizes: nothing here says how fast anything is.", ""] if toy else []
-    text = ["# Speed", "", *trial, *machines, "", targets.table(every, "card" if card else "cpu"), ""]
+    text = [
+        "# Speed",
+        "",
+        *trial,
+        *machines,
+        "",
+        targets.table(every, "card" if card else "cpu"),
+        "",
+    ]
     for picture in pictures(every, out):
         text += [f"![{picture.stem}]({picture.name})", ""]
     for name, lines in found.items():
@@ -139,12 +147,22 @@ def measure(name: str, part: Part, flags: Flags) -> str:
     out, began = flags.out / f"{name}.jsonl", time.perf_counter()
     ask = [sys.executable, "-m", f"benchmarks.{module}", *rest, "--out", str(out)]
     print(f"{name}: {shlex.join(ask[1:])}", file=sys.stderr, flush=True)
-    turns = {TURN: str(flags.out / "turn"), "XLA_PYTHON_CLIENT_PREALLOCATE": "false"} if flags.beside > 1 else {}
+    turns = (
+        {TURN: str(flags.out / "turn"), "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+        if flags.beside > 1
+        else {}
+    )
     rounding = {"JAX_DEFAULT_MATMUL_PRECISION": part.precision} if part.precision else {}
     done = subprocess.run(ask, stderr=subprocess.PIPE, text=True, env=os.environ | turns | rounding)
-    said = [line for line in done.stderr.splitlines() if line.startswith("error:")] or done.stderr.splitlines()[-1:]
+    said = [
+        line for line in done.stderr.splitlines() if line.startswith("error:")
+    ] or done.stderr.splitlines()[-1:]
     print(f"{name}: {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
-    return "" if done.returncode == 0 else f"{name}: " + (said[-1] if said else f"ended with {done.returncode}")
+    return (
+        ""
+        if done.returncode == 0
+        else f"{name}: " + (said[-1] if said else f"ended with {done.returncode}")
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -156,7 +174,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             if part not in plan:
                 raise refuse("--parts", f"some of {', '.join(plan)}", part, "")
         if flags.beside < 1:
-            raise refuse("--beside", "at least 1", flags.beside, "8 suits an accelerator's machine of 16 cores.")
+            raise refuse(
+                "--beside",
+                "at least 1",
+                flags.beside,
+                "8 suits an accelerator's machine of 16 cores.",
+            )
         flags.out.mkdir(parents=True, exist_ok=True)
         wanted = [name for name in plan if not flags.parts or name in flags.parts]
         with ThreadPoolExecutor(flags.beside) as pool:

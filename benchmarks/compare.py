@@ -56,7 +56,12 @@ def costs(line: Line) -> dict[str, tuple[float, float]]:
     """Measure -> (its value, the best of its samples), all as costs: a rate is turned over."""
     out = {}
     for name, value in line.items():
-        if not isinstance(value, float) or name.endswith(ENDS) or name.startswith(("ceiling", "gflop")) or value <= 0:
+        if (
+            not isinstance(value, float)
+            or name.endswith(ENDS)
+            or name.startswith(("ceiling", "gflop"))
+            or value <= 0
+        ):
             continue
         if name.endswith("_per_second"):
             out[name] = 1 / value, 1 / (line.get(f"{name}_high") or value)
@@ -69,13 +74,21 @@ def costs(line: Line) -> dict[str, tuple[float, float]]:
 
 def name(line: Line) -> Name:
     """What a line measures."""
-    return tuple(sorted((k, v) for k, v in line.items() if k not in NO_NAME and isinstance(v, str | int | bool)))
+    return tuple(
+        sorted(
+            (k, v) for k, v in line.items() if k not in NO_NAME and isinstance(v, str | int | bool)
+        )
+    )
 
 
 def read(path: Path) -> list[Line]:
     """The lines of a file; raises JaxomarlError for what is none."""
     try:
-        return [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines() if text.strip()]
+        return [
+            json.loads(text)
+            for text in path.read_text(encoding="utf-8").splitlines()
+            if text.strip()
+        ]
     except (OSError, ValueError) as error:
         way = "Benchmarks write it with --out; two commits are compared with --run."
         raise refuse("OLD, NEW", "a file of JSON lines", f"{path}: {error}", way) from None
@@ -87,10 +100,15 @@ def gathered(lines: Sequence[Line]) -> dict[tuple[Name, str], tuple[float, float
     for line in lines:
         for measure, pair in costs(line).items() if "skipped" not in line else ():
             seen.setdefault((name(line), measure), []).append(pair)
-    return {k: (statistics.median(v for v, _ in pairs), min(b for _, b in pairs)) for k, pairs in seen.items()}
+    return {
+        k: (statistics.median(v for v, _ in pairs), min(b for _, b in pairs))
+        for k, pairs in seen.items()
+    }
 
 
-def compared(old: Sequence[Line], new: Sequence[Line], slower: float) -> list[tuple[Name, str, float, float, bool]]:
+def compared(
+    old: Sequence[Line], new: Sequence[Line], slower: float
+) -> list[tuple[Name, str, float, float, bool]]:
     """(what, measure, old cost, new cost, whether it is flagged), the worst ratio first."""
     first, second = gathered(old), gathered(new)
     rows = []
@@ -103,11 +121,16 @@ def compared(old: Sequence[Line], new: Sequence[Line], slower: float) -> list[tu
 def table(rows: Sequence[tuple[Name, str, float, float, bool]]) -> str:
     """The rows as Markdown; what all of them have in common is left out of their names."""
     common = set.intersection(*(set(row[0]) for row in rows)) if len(rows) > 1 else set()
-    cells = [("what", "measure", "old", "new", "new / old", ""), ("---", "---", "---:", "---:", "---:", "---")]
+    cells = [
+        ("what", "measure", "old", "new", "new / old", ""),
+        ("---", "---", "---:", "---:", "---:", "---"),
+    ]
     for what, measure, a, b, flagged in rows:
         called = ", ".join(f"{k} {v}" for k, v in what if (k, v) not in common)
         shown = (1 / a, 1 / b) if measure.endswith("_per_second") else (a, b)
-        cells.append((called, measure, *map(short, shown), f"{b / a:.2f}", "slower" if flagged else ""))
+        cells.append(
+            (called, measure, *map(short, shown), f"{b / a:.2f}", "slower" if flagged else "")
+        )
     return markdown(cells)
 
 
@@ -115,7 +138,12 @@ def git(*arguments: str) -> str:
     """What git says at the repository's root."""
     done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True)
     if done.returncode:
-        raise refuse("OLD, NEW", "commits of this repository", done.stderr.strip(), "With --run both are commits.")
+        raise refuse(
+            "OLD, NEW",
+            "commits of this repository",
+            done.stderr.strip(),
+            "With --run both are commits.",
+        )
     return done.stdout.strip()
 
 
@@ -125,21 +153,37 @@ def measured(flags: Flags, folder: Path) -> tuple[list[Line], list[Line]]:
     places = []
     for side, commit in (("old", flags.old), ("new", flags.new)):
         place = folder / side
-        git("worktree", "add", "--detach", "--force", str(place), git("rev-parse", "--verify", f"{commit}^{{commit}}"))
+        git(
+            "worktree",
+            "add",
+            "--detach",
+            "--force",
+            str(place),
+            git("rev-parse", "--verify", f"{commit}^{{commit}}"),
+        )
         shutil.rmtree(place / "benchmarks", ignore_errors=True)
-        shutil.copytree(ROOT / "benchmarks", place / "benchmarks", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            ROOT / "benchmarks", place / "benchmarks", ignore=shutil.ignore_patterns("__pycache__")
+        )
         places.append(place)
     lines: tuple[list[Line], list[Line]] = [], []
     for turn in range(flags.turns):
         for side, place in enumerate(places):
             out = folder / f"{place.name}-{turn}.jsonl"
             ask = [sys.executable, "-m", f"benchmarks.{module}", *rest, "--out", str(out)]
-            done = subprocess.run(ask, cwd=place, env={**os.environ, "PYTHONPATH": str(place)}, capture_output=True)
+            done = subprocess.run(
+                ask, cwd=place, env={**os.environ, "PYTHONPATH": str(place)}, capture_output=True
+            )
             if done.returncode:
                 said = done.stderr.decode().strip().splitlines()
-                raise JaxomarlError(f"{place.name}: benchmarks.{module} ended with {done.returncode}: {said[-1:]}")
+                raise JaxomarlError(
+                    f"{place.name}: benchmarks.{module} ended with {done.returncode}: {said[-1:]}"
+                )
             lines[side].extend(read(out))
-            print(f"turn {turn + 1} of {flags.turns}, {place.name}: {len(read(out))} lines", file=sys.stderr)
+            print(
+                f"turn {turn + 1} of {flags.turns}, {place.name}: {len(read(out))} lines",
+                file=sys.stderr,
+            )
     return lines
 
 
@@ -169,10 +213,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = tyro.cli(Flags, args=argv, prog="python -m benchmarks.compare")
     try:
         if flags.turns < 1 or flags.slower <= 0:
-            raise refuse("--turns, --slower", "positive numbers", (flags.turns, flags.slower), "Leave them out.")
+            raise refuse(
+                "--turns, --slower",
+                "positive numbers",
+                (flags.turns, flags.slower),
+                "Leave them out.",
+            )
         rows = compared(*both(flags), flags.slower)
         if not rows:
-            raise refuse("OLD, NEW", "lines that measure the same", "none in common", "Give both the same flags.")
+            raise refuse(
+                "OLD, NEW",
+                "lines that measure the same",
+                "none in common",
+                "Give both the same flags.",
+            )
     except JaxomarlError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

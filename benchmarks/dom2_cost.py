@@ -31,7 +31,11 @@ from jaxomarl.training import evaluation, sharding
 from jaxomarl.training.runner import Job, Program
 
 UPDATES, EVALUATIONS, EPISODES = 10_000, 100, 10
-PRINTED = {"dom2": (3307.9, 857.2, 2349), "madiff": (16762.8, 13123.2, 10908), "dof": (15488.8, 8126.3, 13321)}
+PRINTED = {
+    "dom2": (3307.9, 857.2, 2349),
+    "madiff": (16762.8, 13123.2, 10908),
+    "dof": (15488.8, 8126.3, 13321),
+}
 """Seconds of training and of evaluation and MB on a card that is not named."""
 
 
@@ -60,7 +64,17 @@ class Flags:
 def measure(system: str, runs: int, flags: Flags) -> dict[str, Any]:
     """The line of a system and R."""
     changed = {"chunk": [flags.chunk]} | ({"thresholds": [""]} if system == "dom2" else {})
-    asked = ([system], [flags.task], [flags.data], runs, "", changed, flags.rows, EPISODES, flags.scale)
+    asked = (
+        [system],
+        [flags.task],
+        [flags.data],
+        runs,
+        "",
+        changed,
+        flags.rows,
+        EPISODES,
+        flags.scale,
+    )
     (group,) = plan.resolve(*asked)
     reset_peak()
     program, step, play, held = compiled(group)
@@ -101,7 +115,12 @@ def compiled(group: Group) -> tuple[Program, Callable[[int], None], Callable[[in
     spec, env, runs = group.task.env.spec, group.task.env, len(group.seeds)
     assert group.data is not None
     if len(group.system.pipeline(spec, group.cfgs[0], None)) > 1:
-        raise refuse("--systems", "systems of one stage", group.name, "The protocol counts one kind of update.")
+        raise refuse(
+            "--systems",
+            "systems of one stage",
+            group.name,
+            "The protocol counts one kind of update.",
+        )
     data = group.system.prepare(spec, group.cfgs[0], group.data)
     stats = data_statistics(group.data)
     episodes = group.task.episodes
@@ -129,7 +148,14 @@ def compiled(group: Group) -> tuple[Program, Callable[[int], None], Callable[[in
         jax.tree.map(np.asarray, evaluate(cfgs, state, past, acts, resets))
 
     m: Any = advance.memory_analysis()  # type: ignore[attr-defined]
-    held = m.argument_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes + m.temp_size_in_bytes if m else 0
+    held = (
+        m.argument_size_in_bytes
+        + m.output_size_in_bytes
+        - m.alias_size_in_bytes
+        + m.temp_size_in_bytes
+        if m
+        else 0
+    )
     return program, step, play, held
 
 
@@ -139,10 +165,25 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
     rows = [head, ("---", *["---:"] * 5, "---")]
     for x in lines:
         counts = f"{x['timed_updates']} updates, {x['timed_evaluations']} evaluations"
-        numbers = (x["training_seconds"], x["evaluation_seconds"], x["seconds_per_seed"], x["program_mb"])
+        numbers = (
+            x["training_seconds"],
+            x["evaluation_seconds"],
+            x["seconds_per_seed"],
+            x["program_mb"],
+        )
         rows.append((x["system"], str(x["runs"]), *map(short, numbers), counts))
     for name, (train, test, memory) in PRINTED.items():
-        rows.append((f"{name}, printed", "1", f"{train}", f"{test}", short(train + test), str(memory), "a card"))
+        rows.append(
+            (
+                f"{name}, printed",
+                "1",
+                f"{train}",
+                f"{test}",
+                short(train + test),
+                str(memory),
+                "a card",
+            )
+        )
     return markdown(rows)
 
 
@@ -150,7 +191,9 @@ def bench(flags: Flags) -> Iterator[dict[str, Any]]:
     """Every line, as it comes."""
     for name in ("chunks", "chunk", "rows"):
         if getattr(flags, name) < 1:
-            raise refuse(f"--{name}", "at least 1", getattr(flags, name), "The defaults take some minutes.")
+            raise refuse(
+                f"--{name}", "at least 1", getattr(flags, name), "The defaults take some minutes."
+            )
     for system in flags.systems:
         for runs in flags.runs:
             yield measure(system, runs, flags)

@@ -126,7 +126,9 @@ def checked(cell: Cell) -> None:
         both = [jax.block_until_ready(jax.tree.leaves(cell.call())) for _ in range(2)]
     for one, two in zip(*both, strict=True):
         if not (np.isfinite(one).all() and np.array_equal(one, two)):
-            raise RuntimeError(f"{cell.name}: expected the same finite numbers twice. Its speed would mean nothing.")
+            raise RuntimeError(
+                f"{cell.name}: expected the same finite numbers twice. Its speed would mean nothing."
+            )
 
 
 # --- steps ---
@@ -151,7 +153,9 @@ def ours(env: Environment) -> Callable[[jax.Array], Any]:
 
 def jaxmarl() -> Callable[[jax.Array], Any]:
     """The same of JaxMARL's spread with continuous actions; JaxomarlError where there is no JaxMARL."""
-    catalog.make(f"jaxmarl/{JAXMARL}:continuous=true")  # says what is missing, and keeps JaxMARL's import quiet
+    catalog.make(
+        f"jaxmarl/{JAXMARL}:continuous=true"
+    )  # says what is missing, and keeps JaxMARL's import quiet
     import jaxmarl
 
     game = jaxmarl.make(JAXMARL, action_type="Continuous")
@@ -202,7 +206,9 @@ def five(xp: Any, action: Any) -> Any:
     return xp.concatenate([0.0 * x, *(xp.maximum(z, 0.0) for z in (-x, x, -y, y))], axis=1)
 
 
-def steps(tasks: dict[str, Task | Exception], sizes: Sequence[int], seconds: float) -> Iterator[dict[str, Any]]:
+def steps(
+    tasks: dict[str, Task | Exception], sizes: Sequence[int], seconds: float
+) -> Iterator[dict[str, Any]]:
     """Steps per second of everything that is there, then each task's best and what it is to the peers' best."""
     cells: list[Cell] = []
     for task, who, make in contestants(tasks):
@@ -233,8 +239,17 @@ def steps(tasks: dict[str, Task | Exception], sizes: Sequence[int], seconds: flo
     for (task, who), cell in best.items():
         if who == "jaxomarl":
             peers = {peer: best.get((task, peer)) for peer in ("jaxmarl", "mpe2")}
-            over = {f"over_{peer}": other.cost / cell.cost if other else None for peer, other in peers.items()}
-            yield {"benchmark": "best", "task": task, "episodes": cell.name["episodes"], **rates(cell), **over}
+            over = {
+                f"over_{peer}": other.cost / cell.cost if other else None
+                for peer, other in peers.items()
+            }
+            yield {
+                "benchmark": "best",
+                "task": task,
+                "episodes": cell.name["episodes"],
+                **rates(cell),
+                **over,
+            }
 
 
 def contestants(tasks: dict[str, Task | Exception]) -> Iterator[tuple[str, str, Callable[[], Any]]]:
@@ -275,7 +290,9 @@ def data(task: Task, quality: str, rows: int, repeats: int) -> dict[str, Any]:
         hashes.add(told["sha256"])
         del made
     if len(hashes) > 1:
-        raise RuntimeError(f"{task.name}/{quality}: expected the same data set each time, found {sorted(hashes)}.")
+        raise RuntimeError(
+            f"{task.name}/{quality}: expected the same data set each time, found {sorted(hashes)}."
+        )
     highest, began = peak(), time.perf_counter()
     made = jax.block_until_ready(pack(held[0], task.env.spec))
     packed = time.perf_counter()
@@ -314,7 +331,9 @@ def batch(rows: int, width: int, size: int, seconds: float) -> dict[str, Any]:
 
     def updates(key, state, batch):
         keys = jax.random.split(key, UPDATES["update"])
-        return jax.lax.scan(lambda state, key: (learner.update(key, state, past, batch)[0], None), state, keys)[0]
+        return jax.lax.scan(
+            lambda state, key: (learner.update(key, state, past, batch)[0], None), state, keys
+        )[0]
 
     cells = {
         "batch": Cell.of({"what": "batch"}, batches, (key, given, held), UPDATES["batch"]),
@@ -328,7 +347,11 @@ def batch(rows: int, width: int, size: int, seconds: float) -> dict[str, Any]:
             f"{what}_microseconds_low": 1e6 * min(cell.seconds),
             f"{what}_microseconds_high": 1e6 * max(cell.seconds),
         }
-    return {**line, "ratio": cells["batch"].cost / cells["update"].cost, "samples": len(cells["batch"].seconds)}
+    return {
+        **line,
+        "ratio": cells["batch"].cost / cells["update"].cost,
+        "samples": len(cells["batch"].seconds),
+    }
 
 
 # --- what is printed ---
@@ -345,7 +368,9 @@ COLUMNS = {
 
 def table(lines: Sequence[dict[str, Any]]) -> str:
     """The lines as Markdown tables, one for each kind."""
-    return "\n\n".join(filter(None, (columns(lines, kind, named) for kind, named in COLUMNS.items())))
+    return "\n\n".join(
+        filter(None, (columns(lines, kind, named) for kind, named in COLUMNS.items()))
+    )
 
 
 def reason(error: Exception) -> str:
@@ -381,8 +406,16 @@ def bench(flags: Flags) -> Iterator[dict[str, Any]]:
     for part in flags.parts:
         if part not in PARTS:
             raise refuse("--parts", f"some of {', '.join(PARTS)}", part, "")
-    if min(*flags.sizes, flags.rows, flags.repeats, flags.width, flags.batch, 1) < 1 or not flags.sizes:
-        raise refuse("--sizes, --rows, --repeats, --width, --batch", "positive counts", flags, "Leave them out.")
+    if (
+        min(*flags.sizes, flags.rows, flags.repeats, flags.width, flags.batch, 1) < 1
+        or not flags.sizes
+    ):
+        raise refuse(
+            "--sizes, --rows, --repeats, --width, --batch",
+            "positive counts",
+            flags,
+            "Leave them out.",
+        )
     tasks = found(flags.tasks)
     if "steps" in flags.parts:
         yield from steps(tasks, flags.sizes, flags.seconds)

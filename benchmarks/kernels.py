@@ -64,7 +64,9 @@ def kernels(folder: Path) -> dict[str, list[float]]:
         for line in plane.lines:
             if line.name.startswith("Stream" if cards else "tf_XLA"):
                 for event in line.events:
-                    if not re.search("^end: |^ThunkExecutor", event.name):  # a CPU's marks around what it runs
+                    if not re.search(
+                        "^end: |^ThunkExecutor", event.name
+                    ):  # a CPU's marks around what it runs
                         found[event.name].append(event.duration_ns / 1e9)
     return found
 
@@ -112,7 +114,10 @@ def measure(flags: Flags) -> Iterator[dict[str, Any]]:
 
 def table(lines: Sequence[dict[str, Any]]) -> str:
     """Per update: calls and milliseconds of every kernel."""
-    said = "".join(f"\n\nWithout the profiler: {short(x['update_milliseconds'])} ms per update." for x in lines[:1])
+    said = "".join(
+        f"\n\nWithout the profiler: {short(x['update_milliseconds'])} ms per update."
+        for x in lines[:1]
+    )
     return columns(lines, "kernels", COLUMNS) + said
 
 

@@ -135,7 +135,9 @@ def gymnasium(task: str, name: str, size: int, flags: Flags) -> tuple[Callable[[
         for i in range(steps):
             if i % 1000 == 999:
                 env.reset()
-            env.step({a: rng.uniform(-1, 1, env.action_space(a).shape) for a in env.possible_agents})
+            env.step(
+                {a: rng.uniform(-1, 1, env.action_space(a).shape) for a in env.possible_agents}
+            )
 
     return run, 0.0
 
@@ -152,7 +154,13 @@ def steps(flags: Flags) -> Iterator[dict[str, Any]]:
                 try:
                     run, compiling = MAKERS[name](task, name, size, flags)
                 except (ImportError, JaxomarlError) as error:
-                    yield {"benchmark": "robots", "task": task, "engine": name, "size": size, "skipped": str(error)}
+                    yield {
+                        "benchmark": "robots",
+                        "task": task,
+                        "engine": name,
+                        "size": size,
+                        "skipped": str(error),
+                    }
                     continue
                 work = 1 if name == "gymnasium" else size
                 with alone():
@@ -182,14 +190,21 @@ def steps(flags: Flags) -> Iterator[dict[str, Any]]:
 
 
 def _solver(name: str, flags: Flags) -> dict[str, int]:
-    return {"iterations": flags.iterations or 100, "ls_iterations": flags.ls_iterations or 50} if name == "mjx" else {}
+    return (
+        {"iterations": flags.iterations or 100, "ls_iterations": flags.ls_iterations or 50}
+        if name == "mjx"
+        else {}
+    )
 
 
 def whole(flags: Flags, count: int = 32) -> dict[str, Any]:
     """Seconds of evaluation episodes of half-cheetah under random actions, engine c."""
     body = ROBOTS["halfcheetah"]
     env = environment(body, layout(body, "2x3"), engine_c.engine(body, old=False))
-    act = lambda key, memory, seen: (jax.random.uniform(key, (2, 3), minval=-1.0, maxval=1.0), memory)
+    act = lambda key, memory, seen: (
+        jax.random.uniform(key, (2, 3), minval=-1.0, maxval=1.0),
+        memory,
+    )
     keys = jax.random.split(jax.random.key(0), count)
     run = jax.jit(lambda k: rollout.episodes(env, act, (), k, k)["return"])
     began = time.perf_counter()
@@ -205,13 +220,20 @@ def whole(flags: Flags, count: int = 32) -> dict[str, Any]:
         "episodes": count,
         "seconds": statistics.median(spent),
     }
-    return {**line, "seconds_low": min(spent), "seconds_high": max(spent), "compile_seconds": compiling}
+    return {
+        **line,
+        "seconds_low": min(spent),
+        "seconds_high": max(spent),
+        "compile_seconds": compiling,
+    }
 
 
 # --- parity ---
 
 
-def parity(robot: str, flags: Flags, checks: tuple[int, ...] = (1, 10, 100)) -> Iterator[dict[str, Any]]:
+def parity(
+    robot: str, flags: Flags, checks: tuple[int, ...] = (1, 10, 100)
+) -> Iterator[dict[str, Any]]:
     """Lines of |mjx - c| in joint positions, velocities and the reward so far, over states off the rest pose.
 
     The states are those after 20 random steps on engine c; both engines then get the same random actions.
@@ -239,9 +261,18 @@ def parity(robot: str, flags: Flags, checks: tuple[int, ...] = (1, 10, 100)) -> 
                 "qvel": np.abs(np.asarray(state.qvel) - rows[:, sim.qvel]).max(axis=1),
                 "return": np.abs(rewards[0] - rewards[1]),
             }
-            line = {"benchmark": "parity", "robot": robot, "steps": t, "states": count, **_solver("mjx", flags)}
+            line = {
+                "benchmark": "parity",
+                "robot": robot,
+                "steps": t,
+                "states": count,
+                **_solver("mjx", flags),
+            }
             for name, x in apart.items():
-                line |= {f"{name}_median": float(np.median(x)), f"{name}_90": float(np.quantile(x, 0.9))}
+                line |= {
+                    f"{name}_median": float(np.median(x)),
+                    f"{name}_90": float(np.quantile(x, 0.9)),
+                }
                 line |= {f"{name}_max": float(x.max())}
             yield line
 
@@ -267,10 +298,14 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
 def bench(flags: Flags) -> Iterator[dict[str, Any]]:
     """Every line, as it comes; raises JaxomarlError for flags that mean nothing."""
     parts = ("parity",) if flags.parity else flags.parts
-    unknown = [x for x in (*parts, *flags.engines) if x not in ("steps", "episodes", "parity", *MAKERS)]
+    unknown = [
+        x for x in (*parts, *flags.engines) if x not in ("steps", "episodes", "parity", *MAKERS)
+    ]
     unknown += [x for x in flags.tasks if x not in TASKS]
     if unknown:
-        raise refuse("--parts, --engines, --tasks", "some of those of --help", ", ".join(unknown), "")
+        raise refuse(
+            "--parts, --engines, --tasks", "some of those of --help", ", ".join(unknown), ""
+        )
     for line in _lines(parts, flags):
         yield {**line, "mujoco": mujoco.__version__}
 

@@ -30,7 +30,12 @@ from benchmarks.work import GIB
 from jaxomarl.api import runtime
 from jaxomarl.base import JaxomarlError, Past, refuse
 
-STAGES = {"critic": ("omsd", 0), "scores-conditional": ("omsd", 1), "policy": ("omsd", 2), "dom2": ("dom2", 0)}
+STAGES = {
+    "critic": ("omsd", 0),
+    "scores-conditional": ("omsd", 1),
+    "policy": ("omsd", 2),
+    "dom2": ("dom2", 0),
+}
 """A stage as it is asked for -> its system and its place there."""
 
 
@@ -61,7 +66,9 @@ def needs_torch() -> tuple[Any, dict[str, tuple[Any, Any]]]:
     try:
         import torch
     except ModuleNotFoundError:
-        raise refuse("python -m benchmarks.peers", "PyTorch", "none", "pip install -e '.[bench]'") from None
+        raise refuse(
+            "python -m benchmarks.peers", "PyTorch", "none", "pip install -e '.[bench]'"
+        ) from None
     from benchmarks import twins_dom2, twins_draws, twins_omsd
 
     return torch, {
@@ -114,7 +121,10 @@ def peers(size: Size, stage: str, past: Past, flags: Flags) -> tuple[list[Peer],
         except Exception as error:  # whatever torch.compile and the compiler beneath it raise
             if program == "eager":
                 raise
-            return found, f"{type(error).__name__}: {[*str(error).strip().splitlines(), ''][0][:160]}"
+            return (
+                found,
+                f"{type(error).__name__}: {[*str(error).strip().splitlines(), ''][0][:160]}",
+            )
     return found, ""
 
 
@@ -137,8 +147,15 @@ def measure(size: Size, stage: str, runs: Sequence[int], flags: Flags) -> list[d
         for program in timed:
             program.seconds.append(program.sample())
     one = {"benchmark": "peers", "size": size.name, "system": size.system, "stage": stage}
-    one |= {"agents": size.spec.agents, "threads": torch.get_num_threads(), "torch": torch.__version__}
-    lines = [{**one, "program": x.program, "runs": 1, **timing(x), "difference": x.difference} for x in twins]
+    one |= {
+        "agents": size.spec.agents,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+    lines = [
+        {**one, "program": x.program, "runs": 1, **timing(x), "difference": x.difference}
+        for x in twins
+    ]
     lines += [{**one, "program": "compile", "runs": 1, "skipped": failure}] if failure else []
     for cell in cells:
         mine = {**one, "program": "ours", "runs": cell.runs}
@@ -146,8 +163,18 @@ def measure(size: Size, stage: str, runs: Sequence[int], flags: Flags) -> list[d
             lines.append({**mine, "skipped": cell.skipped})
             continue
         cost = statistics.median(cell.seconds)
-        ratios = {f"{x.program}_ratio": cell.runs * statistics.median(x.seconds) / cost for x in twins}
-        lines.append({**mine, **timing(cell), "mapping": cell.how, "devices": cell.program.devices.size, **ratios})
+        ratios = {
+            f"{x.program}_ratio": cell.runs * statistics.median(x.seconds) / cost for x in twins
+        }
+        lines.append(
+            {
+                **mine,
+                **timing(cell),
+                "mapping": cell.how,
+                "devices": cell.program.devices.size,
+                **ratios,
+            }
+        )
     return lines
 
 

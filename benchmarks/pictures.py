@@ -44,7 +44,9 @@ def agents(lines: Sequence[dict[str, Any]]) -> Curves:
     """Stage and R -> (n, cost(n) / cost(fewest)) where more than one n was timed."""
     found: Curves = {}
     for x in timed(lines):
-        found.setdefault(f"{called(x)}, R = {x['runs']}", []).append((x["agents"], x["seconds_per_update"]))
+        found.setdefault(f"{called(x)}, R = {x['runs']}", []).append(
+            (x["agents"], x["seconds_per_update"])
+        )
     curves = {k: sorted(dict(v).items()) for k, v in found.items()}
     return {k: [(n, cost / v[0][1]) for n, cost in v] for k, v in curves.items() if len(v) > 1}
 
@@ -59,7 +61,9 @@ def called(x: dict[str, Any]) -> str:
     return " ".join(filter(None, (x["size"], x["system"], x["stage"], x.get("precision"))))
 
 
-def draw(curves: Curves, across: str, along: str, bound: Callable[[float], float], said: str, path: Path) -> None:
+def draw(
+    curves: Curves, across: str, along: str, bound: Callable[[float], float], said: str, path: Path
+) -> None:
     """One picture of curves on logarithmic axes, with a dashed bound; where many are short, those are grey together."""
     from matplotlib.figure import Figure
 
@@ -71,7 +75,9 @@ def draw(curves: Curves, across: str, along: str, bound: Callable[[float], float
         axes.plot(*zip(*points, strict=True), color="0.8", linewidth=1, label=label, zorder=1)
     named = {k: v for k, v in curves.items() if not any(v is x for x in short)}
     for k, (name, points) in enumerate(named.items()):
-        axes.plot(*zip(*points, strict=True), marker="osD^v<>"[k // 10 % 7], markersize=4, label=name)
+        axes.plot(
+            *zip(*points, strict=True), marker="osD^v<>"[k // 10 % 7], markersize=4, label=name
+        )
     xs = sorted({x for points in curves.values() for x, _ in points})
     axes.plot(xs, [bound(x / xs[0]) for x in xs], "k--", linewidth=1, label=said)
     axes.set(xscale="log", yscale="log", xlabel=across, ylabel=along)
@@ -106,7 +112,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         made = pictures(read(flags.lines), flags.out)
         if not made:
             raise refuse(
-                "LINES", "several R or n of one stage", "none", "python -m benchmarks.updates --runs 1 4 16 --out FILE"
+                "LINES",
+                "several R or n of one stage",
+                "none",
+                "python -m benchmarks.updates --runs 1 4 16 --out FILE",
             )
     except (JaxomarlError, ImportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

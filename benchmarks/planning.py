@@ -102,20 +102,31 @@ def programs(flags: Flags, system: str, agents: int) -> tuple[Timed, dict[str, T
     known = jnp.broadcast_to(planning.given(cfg), (*rows[:2], 1))
     name = {"system": system, "agents": agents}
     guided = lambda params, x, t: planning.denoiser(spec, cfg, model, params, y)(x, t)
-    one = Timed.program(name, guided, (params, jax.random.normal(jax.random.key(1), rows), jnp.float32(0.5)))
+    one = Timed.program(
+        name, guided, (params, jax.random.normal(jax.random.key(1), rows), jnp.float32(0.5))
+    )
     one.call()
     cost, found = min(one.sample() for _ in range(3)), {}
 
     def chain(sampler, calls):
         chosen = dataclasses.replace(cfg, sampler=sampler, calls=calls)
-        by = (drawn_by_student if sampler == "consistency" else planning.drawn_by)(spec, chosen, model)
-        return calls, lambda params, key: planning.sample(key, spec, chosen, model, params, seen, known, by)
+        by = (drawn_by_student if sampler == "consistency" else planning.drawn_by)(
+            spec, chosen, model
+        )
+        return calls, lambda params, key: planning.sample(
+            key, spec, chosen, model, params, seen, known, by
+        )
 
-    makers = {k: chain(k, calls) for k, calls in (("ddpm", flags.ddpm), ("ddim", flags.ddim), ("consistency", 1))}
+    makers = {
+        k: chain(k, calls)
+        for k, calls in (("ddpm", flags.ddpm), ("ddim", flags.ddim), ("consistency", 1))
+    }
     for sampler in flags.samplers:
         calls, run = makers[sampler]
         if cost * calls <= flags.chain or sampler == "consistency":
-            found[sampler] = Timed.program({**name, "sampler": sampler}, run, (params, jax.random.key(2)))
+            found[sampler] = Timed.program(
+                {**name, "sampler": sampler}, run, (params, jax.random.key(2))
+            )
     return one, found
 
 
@@ -125,7 +136,9 @@ def measure(flags: Flags) -> Iterator[dict[str, Any]]:
     for agents in flags.agents:
         nets = list(dict.fromkeys("madiff-c" if s == "madiff-d" else s for s in flags.systems))
         made = {system: programs(flags, system, agents) for system in nets}
-        take_turns([cell for one, whole in made.values() for cell in (one, *whole.values())], flags.seconds)
+        take_turns(
+            [cell for one, whole in made.values() for cell in (one, *whole.values())], flags.seconds
+        )
         for system in flags.systems:
             one, whole = made["madiff-c" if system == "madiff-d" else system]
             for sampler in flags.samplers:
@@ -133,12 +146,20 @@ def measure(flags: Flags) -> Iterator[dict[str, Any]]:
 
 
 def line(
-    flags: Flags, system: str, agents: int, sampler: str, calls: int, one: Timed, whole: Timed | None
+    flags: Flags,
+    system: str,
+    agents: int,
+    sampler: str,
+    calls: int,
+    one: Timed,
+    whole: Timed | None,
 ) -> dict[str, Any]:
     """What is reported of one plan."""
     plans = agents if system == "madiff-d" else 1
     timed, times = (whole, plans) if whole else (one, plans * calls)
-    how = ("whole chain" if whole else f"one call x {calls}") + (f", x {plans} plans" if plans > 1 else "")
+    how = ("whole chain" if whole else f"one call x {calls}") + (
+        f", x {plans} plans" if plans > 1 else ""
+    )
     return {
         "benchmark": "planning",
         "system": system,
@@ -153,7 +174,10 @@ def line(
         "program_mib": timed.bytes / MIB,
         "compile_seconds": timed.compile_seconds,
         "samples": len(timed.seconds),
-        **{k: getattr(flags, k) for k in ("columns", "horizon", "history", "width", "depth", "blocks")},
+        **{
+            k: getattr(flags, k)
+            for k in ("columns", "horizon", "history", "width", "depth", "blocks")
+        },
     }
 
 
@@ -167,12 +191,17 @@ def evaluated(flags: Flags) -> dict[str, Any]:
         noise_mixer="concat", data_mixer="concat",
     )  # fmt: skip
     system, spec = dof_trajectory.DOF_T, task.env.spec
-    make_stages, rows = (lambda cfg: system.pipeline(spec, cfg, None)), system.prepare(spec, cfg, data)
+    make_stages, rows = (
+        (lambda cfg: system.pipeline(spec, cfg, None)),
+        system.prepare(spec, cfg, data),
+    )
     init = lambda key: make_stages(cfg)[0].algorithm.init(key, {}, rows)
     states = jax.jit(jax.vmap(init))(jax.random.split(jax.random.key(0), flags.seeds))
     resets = evaluation.reset_keys(flags.episodes)
     acts = jnp.stack([evaluation.act_keys(seed, 0, flags.episodes) for seed in range(flags.seeds)])
-    play = lambda state, keys: evaluation.evaluate_one(task.env, make_stages, 0, cfg, state, {}, keys, resets)
+    play = lambda state, keys: evaluation.evaluate_one(
+        task.env, make_stages, 0, cfg, state, {}, keys, resets
+    )
     cell = Timed.program({"evaluation": "dof-t"}, jax.vmap(play), (states, acts))
     take_turns([cell], flags.seconds)
     return {
@@ -209,7 +238,15 @@ def checked(flags: Flags) -> Flags:
         for name in getattr(flags, field):
             if name not in names:
                 raise refuse(f"--{field}", f"some of {', '.join(names)}", name, "")
-    counts = (*flags.agents, flags.ddpm, flags.ddim, flags.columns, flags.horizon, flags.width, flags.depth)
+    counts = (
+        *flags.agents,
+        flags.ddpm,
+        flags.ddim,
+        flags.columns,
+        flags.horizon,
+        flags.width,
+        flags.depth,
+    )
     if min(counts) < 1 or not flags.agents or flags.ddim > flags.ddpm or flags.width % 4:
         way = "For example --agents 4 16 64; DDIM takes no more calls than DDPM, widths are multiples of 4."
         raise refuse("--agents and sizes", "positive counts", counts, way)

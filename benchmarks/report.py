@@ -71,7 +71,9 @@ def columns(lines: Sequence[Line], kind: str, named: Sequence[str]) -> str:
 
 def machine() -> str:
     """What the numbers were measured on, in one line."""
-    devices = f"{jax.device_count()} {jax.default_backend()} device(s), {jax.devices()[0].device_kind}"
+    devices = (
+        f"{jax.device_count()} {jax.default_backend()} device(s), {jax.devices()[0].device_kind}"
+    )
     return f"{devices}; {cores()} cores; jax {jax.__version__}, Python {platform.python_version()}"
 
 

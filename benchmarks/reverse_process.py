@@ -88,7 +88,11 @@ class Timed(Cell):
         began = time.perf_counter()
         compiled = jax.jit(f).lower(*args).compile()
         m = compiled.memory_analysis()
-        held = 0 if m is None else m.argument_size_in_bytes + m.output_size_in_bytes + m.temp_size_in_bytes
+        held = (
+            0
+            if m is None
+            else m.argument_size_in_bytes + m.output_size_in_bytes + m.temp_size_in_bytes
+        )
         return cls(name, lambda: compiled(*args), 1, time.perf_counter() - began, bytes=held)
 
 
@@ -102,13 +106,17 @@ def team(flags: Flags, kind: str, agents: int) -> tuple[Any, Callable, Callable]
     y = jax.random.normal(jax.random.key(1), (flags.batch, agents, flags.known))
 
     def parts(params: Any, x: jax.Array, t: jax.Array, y: jax.Array) -> jax.Array:
-        told = jnp.broadcast_to(fourier(jnp.asarray(t), FREQUENCIES), (*x.shape[:-1], 2 * FREQUENCIES))
+        told = jnp.broadcast_to(
+            fourier(jnp.asarray(t), FREQUENCIES), (*x.shape[:-1], 2 * FREQUENCIES)
+        )
         return nets.apply(params, jnp.concatenate([x, y, told], axis=-1))
 
     noise = composed(parts, f, jnp.ones((agents, flags.columns)), executed=True)
     params = {"parts": nets.init(jax.random.key(2)), "noise": f.init(jax.random.key(3))}
     eps = lambda params: lambda x, t: noise(params, x, t, y)
-    denoise: Callable[[Any], Denoise] = lambda params: clipped(from_eps(eps(params), schedule), -1.0, 1.0)
+    denoise: Callable[[Any], Denoise] = lambda params: clipped(
+        from_eps(eps(params), schedule), -1.0, 1.0
+    )
     return params, denoise, lambda params: consistent(eps(params), schedule)
 
 
@@ -125,7 +133,9 @@ def measure(flags: Flags, kind: str) -> Iterator[dict[str, Any]]:
         params, denoise, function = team(flags, kind, n)
         shape = (flags.batch, n, flags.columns)
         x, t = jax.random.normal(jax.random.key(4), shape), jnp.float32(0.5)
-        calls[n] = Timed.program({"f": kind, "agents": n}, lambda p, x, t, d=denoise: d(p)(x, t), (params, x, t))
+        calls[n] = Timed.program(
+            {"f": kind, "agents": n}, lambda p, x, t, d=denoise: d(p)(x, t), (params, x, t)
+        )
         calls[n].call()
         one = min(calls[n].sample() for _ in range(3))
         for name in flags.samplers:
@@ -134,7 +144,9 @@ def measure(flags: Flags, kind: str) -> Iterator[dict[str, Any]]:
                 continue
             model = function if name == "consistency" else denoise
             run = lambda p, key, s=sampler, m=model, shape=shape: s(key, m(p), shape)
-            whole[n, name] = Timed.program({"f": kind, "agents": n, "sampler": name}, run, (params, jax.random.key(5)))
+            whole[n, name] = Timed.program(
+                {"f": kind, "agents": n, "sampler": name}, run, (params, jax.random.key(5))
+            )
     take_turns([*calls.values(), *whole.values()], flags.seconds)
     for n in flags.agents:
         for name in flags.samplers:
@@ -172,12 +184,34 @@ def line(
 
 def table(lines: Sequence[dict[str, Any]]) -> str:
     """The lines as a Markdown table."""
-    header = ("f", "alone", "n", "sampler", "calls", "ms", "range", "ms per agent", "program MiB", "measured")
+    header = (
+        "f",
+        "alone",
+        "n",
+        "sampler",
+        "calls",
+        "ms",
+        "range",
+        "ms per agent",
+        "program MiB",
+        "measured",
+    )
     rows = [header, ("---", "---", "---:", "---", *["---:"] * 5, "---")]
     for x in lines:
         spread = f"{short(1e3 * x['seconds_low'])} to {short(1e3 * x['seconds_high'])}"
-        numbers = (short(1e3 * x["seconds"]), spread, short(1e3 * x["seconds_per_agent"]), short(x["program_mib"]))
-        name = (x["f"], "yes" if x["alone"] else "no", str(x["agents"]), x["sampler"], str(x["calls"]))
+        numbers = (
+            short(1e3 * x["seconds"]),
+            spread,
+            short(1e3 * x["seconds_per_agent"]),
+            short(x["program_mib"]),
+        )
+        name = (
+            x["f"],
+            "yes" if x["alone"] else "no",
+            str(x["agents"]),
+            x["sampler"],
+            str(x["calls"]),
+        )
         rows.append((*name, *numbers, x["how"]))
     return markdown(rows)
 
@@ -190,9 +224,19 @@ def checked(flags: Flags) -> Flags:
         for name in getattr(flags, field):
             if name not in names:
                 raise refuse(f"--{field}", f"some of {', '.join(names)}", name, "")
-    counts = (*flags.agents, flags.ddpm, flags.ddim, flags.columns, flags.known, flags.width, flags.batch)
+    counts = (
+        *flags.agents,
+        flags.ddpm,
+        flags.ddim,
+        flags.columns,
+        flags.known,
+        flags.width,
+        flags.batch,
+    )
     if min(counts) < 1 or not flags.agents:
-        raise refuse("--agents and sizes", "positive counts", counts, "For example --agents 2 8 64.")
+        raise refuse(
+            "--agents and sizes", "positive counts", counts, "For example --agents 2 8 64."
+        )
     return flags
 
 

@@ -18,7 +18,9 @@ from jaxomarl.envs import catalog
 from jaxomarl.presets import PRESETS, find
 from jaxomarl.training.runner import Job
 
-SPREAD = Spec(obs_dims=(18,) * 3, act_dims=(2,) * 3, state_dim=54, horizon=25)  # three agents in MPE's spread
+SPREAD = Spec(
+    obs_dims=(18,) * 3, act_dims=(2,) * 3, state_dim=54, horizon=25
+)  # three agents in MPE's spread
 GAME = {"width": 32, "batch": 64}  # of the preset mode-seeking
 EPISODES = 800  # of random data
 CHUNK = {"cpu": 4}
@@ -56,7 +58,9 @@ class Size(NamedTuple):
     def job(self, runs: int) -> Job:
         """R runs that differ in their seed."""
         seeds = list(range(runs))
-        return Job(self.made, self.spec, [self.cfg] * runs, seeds, self.data, self.past["stats"], self.env)
+        return Job(
+            self.made, self.spec, [self.cfg] * runs, seeds, self.data, self.past["stats"], self.env
+        )
 
 
 def size(name: str, system: str = "omsd", agents: int = 0) -> Size:
@@ -75,17 +79,24 @@ def size(name: str, system: str = "omsd", agents: int = 0) -> Size:
     spec = team(agents) if agents else SPREAD
     if made.online and agents:
         raise refuse(
-            "--agents", "systems that learn from data", system, "An online system plays the task that there is."
+            "--agents",
+            "systems that learn from data",
+            system,
+            "An online system plays the task that there is.",
         )
     base = system.partition("+")[0]
     preset = find("", "mpe/spread", base)
     cfg = configured(system, preset.at("mpe/spread", "medium") if base in preset.systems else {})
     changed: dict[str, Any] = {"chunk": CHUNK.get(jax.default_backend(), 100)}
     if name != "mpe":
-        width, batch = (GAME["width"], GAME["batch"]) if name == "game" else map(int, name.split("x"))
+        width, batch = (
+            (GAME["width"], GAME["batch"]) if name == "game" else map(int, name.split("x"))
+        )
         ends = {"width": width, "batch": batch}
         named = [f.name for f in fields(cfg)]
-        changed |= {f: n for f in named for end, n in ends.items() if f == end or f.endswith(f"_{end}")}
+        changed |= {
+            f: n for f in named for end, n in ends.items() if f == end or f.endswith(f"_{end}")
+        }
     if name == "game":
         changed["chunk"] = 100
     if hasattr(cfg, "thresholds"):
@@ -119,4 +130,6 @@ def random_data(spec: Spec, episodes: int, seed: int = 0) -> Dataset:
     action = np.clip(normal(n, spec.act_width), -1, 1) * spec.act_mask * (left > 0)[:, None, None]
     obs, state = normal(n, spec.obs_width) * spec.obs_mask, normal(spec.state_dim)
     none = np.zeros_like(step)
-    return pack(Episodes(obs, state, action, normal(n), none.astype(np.float32), step, left, none), spec)
+    return pack(
+        Episodes(obs, state, action, normal(n), none.astype(np.float32), step, left, none), spec
+    )

@@ -87,7 +87,9 @@ class Team:
         self.data = random_data(SPEC, episodes=4)
         key = self.keys[0]
         trained = drawn(jax.eval_shape(self.model.init, key, self.past, self.data), runs)
-        knots = jnp.broadcast_to(jnp.linspace(-3.0, 3.0, trained.columns.z.shape[-1]), trained.columns.z.shape)
+        knots = jnp.broadcast_to(
+            jnp.linspace(-3.0, 3.0, trained.columns.z.shape[-1]), trained.columns.z.shape
+        )
         self.trained = trained._replace(columns=cdf.Cdf(knots, knots))
         self.learner = drawn(jax.eval_shape(self.policy.init, key, self.past, self.data), runs)
         shape = (runs, flags.batch, flags.horizon + 1, self.model.held.width)
@@ -97,11 +99,16 @@ class Team:
     def shift(self, trained: Trained, learner: Any) -> Any:
         """The pull of a run's policy."""
         played = follower(self.policy, jax.random.key(3), learner, self.past, SPEC)
-        return towards(self.model.scores(trained, played, True), strengths(self.levels, self.cfg.augment_lambda))
+        return towards(
+            self.model.scores(trained, played, True),
+            strengths(self.levels, self.cfg.augment_lambda),
+        )
 
     def one_call(self) -> Timed:
         """One call of every run's denoiser."""
-        call = lambda trained, x: self.model.denoiser(trained.net.target, trained)(x, jnp.float32(0.5))
+        call = lambda trained, x: self.model.denoiser(trained.net.target, trained)(
+            x, jnp.float32(0.5)
+        )
         return Timed.program(self.name, jax.vmap(call), (self.trained, self.x))
 
     def one_pull(self) -> Timed:
@@ -128,7 +135,9 @@ class Team:
             past = {**self.past, "generator": trained}
             return refreshed(key, first(key, past, data), past, data)
 
-        return Timed.program(self.name, jax.vmap(one, in_axes=(0, 0, None)), (self.keys, self.trained, self.data))
+        return Timed.program(
+            self.name, jax.vmap(one, in_axes=(0, 0, None)), (self.keys, self.trained, self.data)
+        )
 
 
 def drawn(shapes: Any, runs: int) -> Any:
@@ -163,7 +172,11 @@ def line(
 ) -> dict[str, Any]:
     """What is reported of one way to draw."""
     levels = team.levels if guided else 0
-    of = lambda pick: pick(whole.seconds) if whole else team.calls * pick(call.seconds) + levels * pick(pull.seconds)
+    of = lambda pick: (
+        pick(whole.seconds)
+        if whole
+        else team.calls * pick(call.seconds) + levels * pick(pull.seconds)
+    )
     middle = whole.cost if whole else team.calls * call.cost + levels * pull.cost
     how = f"one call x {team.calls}" + (f" + one pull x {levels}" if guided else "")
     made = team.runs * flags.batch * flags.horizon
@@ -190,12 +203,34 @@ def line(
 
 def table(lines: Sequence[dict[str, Any]]) -> str:
     """The lines as a Markdown table."""
-    header = ("part", "pull", "levels", "runs", "windows", "s", "range", "transitions/s", "program MiB", "measured")
+    header = (
+        "part",
+        "pull",
+        "levels",
+        "runs",
+        "windows",
+        "s",
+        "range",
+        "transitions/s",
+        "program MiB",
+        "measured",
+    )
     rows = [header, ("---", "---", *["---:"] * 7, "---")]
     for x in lines:
-        name = (x["part"], "yes" if x["guided"] else "no", str(x["levels"]), str(x["runs"]), str(x["batch"]))
+        name = (
+            x["part"],
+            "yes" if x["guided"] else "no",
+            str(x["levels"]),
+            str(x["runs"]),
+            str(x["batch"]),
+        )
         spread = f"{short(x['seconds_low'])} to {short(x['seconds_high'])}"
-        numbers = (short(x["seconds"]), spread, short(x["transitions_per_second"]), short(x["program_mib"]))
+        numbers = (
+            short(x["seconds"]),
+            spread,
+            short(x["transitions_per_second"]),
+            short(x["program_mib"]),
+        )
         rows.append((*name, *numbers, x["how"]))
     return markdown(rows)
 
@@ -207,9 +242,21 @@ def checked(flags: Flags) -> Flags:
     for part in flags.parts:
         if part not in PARTS:
             raise refuse("--parts", f"some of {', '.join(PARTS)}", part, "")
-    counts = (*flags.levels, *flags.runs, flags.batch, flags.horizon, flags.width, flags.policy_width)
+    counts = (
+        *flags.levels,
+        *flags.runs,
+        flags.batch,
+        flags.horizon,
+        flags.width,
+        flags.policy_width,
+    )
     if min(counts) < 1 or not (flags.parts and flags.levels and flags.runs):
-        raise refuse("--levels, --runs and sizes", "positive counts", counts, "For example --levels 128 --runs 1 16.")
+        raise refuse(
+            "--levels, --runs and sizes",
+            "positive counts",
+            counts,
+            "For example --levels 128 --runs 1 16.",
+        )
     return flags
 
 

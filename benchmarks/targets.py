@@ -52,15 +52,21 @@ def some(lines: Sequence[Line], **named: Any) -> list[Line]:
 
 def least(lines: Sequence[Line], measure: str, **named: Any) -> float | None:
     """The smallest measure of those lines."""
-    return min((x[measure] for x in some(lines, **named) if x.get(measure) is not None), default=None)
+    return min(
+        (x[measure] for x in some(lines, **named) if x.get(measure) is not None), default=None
+    )
 
 
 def most(lines: Sequence[Line], measure: str, **named: Any) -> float | None:
     """The largest."""
-    return max((x[measure] for x in some(lines, **named) if x.get(measure) is not None), default=None)
+    return max(
+        (x[measure] for x in some(lines, **named) if x.get(measure) is not None), default=None
+    )
 
 
-def total(steps: dict[str, float], precision: str | None = None) -> Callable[[Sequence[Line]], float | None]:
+def total(
+    steps: dict[str, float], precision: str | None = None
+) -> Callable[[Sequence[Line]], float | None]:
     """Minutes of OMSD's stages for 16 seeds at the paper's widths."""
 
     def minutes(lines: Sequence[Line]) -> float | None:
@@ -86,7 +92,13 @@ def apart(precision: str | None) -> Callable[[Sequence[Line]], float | None]:
     """The scores' share of what products take at the ceiling, without the time that moves the optimiser's numbers."""
 
     def share(lines: Sequence[Line]) -> float | None:
-        of = {"size": "mpe", "system": "omsd", "stage": "scores-conditional", "runs": 16, "precision": precision}
+        of = {
+            "size": "mpe",
+            "system": "omsd",
+            "stage": "scores-conditional",
+            "runs": 16,
+            "precision": precision,
+        }
         found = [x for x in some(lines, **of) if x.get("flop_per_update")]
         return max((16 * x["flop_per_update"] / (x["seconds_per_update"] - moved(x)) / ceiling(x) for x in found),
                    default=None)  # fmt: skip
@@ -105,7 +117,10 @@ def protocol(precision: str | None) -> Callable[[Sequence[Line]], float | None]:
 def flat(lines: Sequence[Line]) -> float | None:
     """The largest cost of a seed at R = 64 against R = 16 over all stages that were timed with both."""
     key = lambda x: (x["size"], x["system"], x["stage"], x["agents"], x.get("precision"))
-    by = {r: {key(x): x["seconds_per_update"] / r for x in some(lines, benchmark="updates", runs=r)} for r in (16, 64)}
+    by = {
+        r: {key(x): x["seconds_per_update"] / r for x in some(lines, benchmark="updates", runs=r)}
+        for r in (16, 64)
+    }
     return max((by[64][k] / by[16][k] for k in by[64].keys() & by[16].keys()), default=None)
 
 
@@ -116,19 +131,26 @@ def growth(lines: Sequence[Line]) -> float | None:
         of = x["size"], x["system"], x["stage"], x["runs"], x.get("precision")
         found.setdefault(of, {})[x["agents"]] = x["seconds_per_update"]
     curves = [c for c in found.values() if len(c) > 1]
-    return max((cost / c[min(c)] * min(c) / n for c in curves for n, cost in c.items() if n > min(c)), default=None)
+    return max(
+        (cost / c[min(c)] * min(c) / n for c in curves for n, cost in c.items() if n > min(c)),
+        default=None,
+    )
 
 
 def physics(iterations: int) -> Callable[[Sequence[Line]], float | None]:
     """Most steps of the simulation per second, several of which make one of the environment."""
     of = {"benchmark": "robots", "task": "2halfcheetah", "engine": "mjx", "iterations": iterations}
-    return lambda lines: max((x["steps_per_second"] * x["frame_skip"] for x in some(lines, **of)), default=None)
+    return lambda lines: max(
+        (x["steps_per_second"] * x["frame_skip"] for x in some(lines, **of)), default=None
+    )
 
 
 def refresh(runs: int) -> Callable[[Sequence[Line]], float | None]:
     """Seconds in which the synthetic rows of so many runs are drawn anew at the paper's sizes."""
     sizes = {"levels": 128, "batch": 1000, "horizon": 20, "width": 16, "how": "whole chain"}
-    return lambda lines: least(lines, "seconds", benchmark="synthetic", part="refresh", runs=runs, **sizes)
+    return lambda lines: least(
+        lines, "seconds", benchmark="synthetic", part="refresh", runs=runs, **sizes
+    )
 
 
 def peers(size: str, runs: int) -> Callable[[Sequence[Line]], float | None]:
@@ -182,7 +204,9 @@ def table(lines: Sequence[Line], on: str) -> str:
     for target in TARGETS:
         if target.on == on:
             value, sign = target.value(lines), "at least" if target.least else "at most"
-            met = value is not None and (value >= target.bound if target.least else value <= target.bound)
+            met = value is not None and (
+                value >= target.bound if target.least else value <= target.bound
+            )
             said = "not measured" if value is None else "met" if met else "not met"
             rows.append((target.what, f"{sign} {target.bound:g}", short(value), said))
     return markdown(rows)
@@ -192,7 +216,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print the table; 2 for files that are none."""
     flags = tyro.cli(Flags, args=argv, prog="python -m benchmarks.targets")
     try:
-        print(table([line for path in flags.lines for line in read(path)], "card" if flags.card else "cpu"))
+        print(
+            table(
+                [line for path in flags.lines for line in read(path)],
+                "card" if flags.card else "cpu",
+            )
+        )
     except JaxomarlError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -29,7 +29,9 @@ class Table:
     def __init__(self, data: Dataset, columns: Mapping[str, np.ndarray]) -> None:
         """`columns` are float blocks [M, ...], over the data set's rows; those named next_* are read one row later."""
         starts = np.asarray(data.starts)
-        flat = {k: x.reshape(len(x), -1)[starts + k.startswith("next_")] for k, x in columns.items()}
+        flat = {
+            k: x.reshape(len(x), -1)[starts + k.startswith("next_")] for k, x in columns.items()
+        }
         self.rows = torch.from_numpy(np.concatenate(list(flat.values()), axis=1).astype(np.float32))
         self.widths = [x.shape[1] for x in flat.values()]
 
@@ -48,7 +50,9 @@ class Table:
 class Place(NamedTuple):
     """Where a part of our state stands in a twin."""
 
-    modules: Sequence[nn.Module]  # several: one for each entry of `axis`; one: the whole, its leading axes as one
+    modules: Sequence[
+        nn.Module
+    ]  # several: one for each entry of `axis`; one: the whole, its leading axes as one
     axis: int = 0
 
     def load(self, tree: Any) -> None:
@@ -113,7 +117,9 @@ class Twin(abc.ABC):
 
     def step(self) -> None:
         """One update on a minibatch of its own."""
-        self.update(self.table.take(torch.randint(len(self.table.rows), (self.batch,))), self.noise())
+        self.update(
+            self.table.take(torch.randint(len(self.table.rows), (self.batch,))), self.noise()
+        )
 
 
 def adam(modules: Iterable[nn.Module], lr: float, decay: float = 0.0) -> torch.optim.Optimizer:
@@ -142,4 +148,6 @@ def covers(cfg: Any, **only: Any) -> None:
     """Raise JaxomarlError where a setting is not the one that the twin was written for."""
     for name, value in only.items():
         if getattr(cfg, name) != value:
-            raise refuse(f"--cfg.{name}", repr(value), getattr(cfg, name), "The PyTorch twin has no other.")
+            raise refuse(
+                f"--cfg.{name}", repr(value), getattr(cfg, name), "The PyTorch twin has no other."
+            )

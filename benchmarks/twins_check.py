@@ -20,7 +20,9 @@ in the one program and not in the other."""
 class Guide:
     """Our first updates of a stage at a size, for twins to follow."""
 
-    def __init__(self, size: Size, index: int, past: Past, draws: Any, steps: int = FOLLOWED) -> None:
+    def __init__(
+        self, size: Size, index: int, past: Past, draws: Any, steps: int = FOLLOWED
+    ) -> None:
         """`draws(spec, cfg, key)`: what an update of ours draws from its key."""
         program = Program(size.job(1), index, jax.tree.map(lambda x: x[None], past))
         key, data, update = program.key(0), size.data, jax.jit(program.update)
@@ -41,8 +43,13 @@ class Guide:
         twin.load(self.first, self.past)
         found = []
         for index, noise, ours, state in self.told:
-            losses = {k: (float(x), float(ours[k])) for k, x in twin.update(twin.table.at(index), noise).items()}
-            differences = {k: abs(theirs - mine) / max(abs(mine), 1e-3) for k, (theirs, mine) in losses.items()}
+            losses = {
+                k: (float(x), float(ours[k]))
+                for k, x in twin.update(twin.table.at(index), noise).items()
+            }
+            differences = {
+                k: abs(theirs - mine) / max(abs(mine), 1e-3) for k, (theirs, mine) in losses.items()
+            }
             for path, part in twin.learned.items():
                 before, after = leaves(place(self.first, path)), leaves(place(state, path))
                 for name, theirs in part.read(place(state, path)).items():

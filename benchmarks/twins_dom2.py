@@ -32,22 +32,45 @@ class Dom2(Twin):
     compiled = ("q_losses", "policy_losses", "after")
 
     def __init__(self, spec: Spec, cfg: Any, data: Dataset, stats: Any) -> None:
-        covers(cfg, network="unet", improvement=True, denoising=True, clip_denoised=False, schedule="cumulative")
+        covers(
+            cfg,
+            network="unet",
+            improvement=True,
+            denoising=True,
+            clip_denoised=False,
+            schedule="cumulative",
+        )
         self.cfg, self.batch, n = cfg, cfg.policy_batch, spec.agents
         see, self.shape = seen(spec, cfg, data, stats), (n, spec.act_width)
         reward = np.asarray(data.reward)
-        paid = reward if cfg.reward == "own" else np.repeat(team_reward(spec.team, reward)[:, None], n, axis=1)
-        columns = {"obs": see["obs"], "action": see["action"], "reward": paid, "go_on": goes_on(cfg, data)}
+        paid = (
+            reward
+            if cfg.reward == "own"
+            else np.repeat(team_reward(spec.team, reward)[:, None], n, axis=1)
+        )
+        columns = {
+            "obs": see["obs"],
+            "action": see["action"],
+            "reward": paid,
+            "go_on": goes_on(cfg, data),
+        }
         self.table = Table(data, {**columns, "next_obs": see["obs"]})
         self.mask = torch.from_numpy(spec.act_mask)[:, None]  # [N, 1, A]
-        self.log_p = -math.log(2.0) * self.mask.sum(-1)[:, None]  # [N, 1, 1], of a uniform action of the box
+        self.log_p = (
+            -math.log(2.0) * self.mask.sum(-1)[:, None]
+        )  # [N, 1, 1], of a uniform action of the box
         sizes = spec.act_width, spec.obs_width, cfg.policy_width, cfg.embedding, cfg.dropout
         self.eps, self.eps_target = (ResidualUNet(n, *sizes) for _ in range(2))
         widths = (spec.obs_width + spec.act_width, cfg.critic_width, cfg.critic_width, 1)
-        self.q, self.q_target = ([perceptron(n, widths, nn.Mish) for _ in range(2)] for _ in range(2))
+        self.q, self.q_target = (
+            [perceptron(n, widths, nn.Mish) for _ in range(2)] for _ in range(2)
+        )
         for module in (self.eps_target, *self.q_target):
             frozen(module)
-        self.policy, self.critics = adam([self.eps], float(cfg.policy_lr)), adam(self.q, float(cfg.critic_lr))
+        self.policy, self.critics = (
+            adam([self.eps], float(cfg.policy_lr)),
+            adam(self.q, float(cfg.critic_lr)),
+        )
         self.of_policy, self.of_critics = list(self.eps.parameters()), parameters(self.q)
         self.targets = [*self.eps_target.parameters(), *parameters(self.q_target)]
         self.follow = get_ema_multi_avg_fn(1.0 - float(cfg.polyak))
@@ -59,13 +82,18 @@ class Dom2(Twin):
         }
         self.given = {}
         alpha, sigma = levels(cfg.levels)
-        self.alpha, self.sigma = torch.tensor(alpha, dtype=torch.float32), torch.tensor(sigma, dtype=torch.float32)
+        self.alpha, self.sigma = (
+            torch.tensor(alpha, dtype=torch.float32),
+            torch.tensor(sigma, dtype=torch.float32),
+        )
 
     def noise(self) -> Noise:
         """Fresh random numbers; dropout is drawn where it acts."""
         n, width = self.shape
         normal = lambda: torch.randn(n, self.batch, width) * self.mask
-        proposed = self.mask[:, None] * (2.0 * torch.rand(n, self.cfg.samples, self.batch, width) - 1.0)
+        proposed = self.mask[:, None] * (
+            2.0 * torch.rand(n, self.cfg.samples, self.batch, width) - 1.0
+        )
         t = torch.randint(1, self.cfg.levels + 1, (n, self.batch)) / self.cfg.levels
         return Noise(normal(), proposed, t, normal(), True, normal())
 
@@ -100,7 +128,9 @@ class Dom2(Twin):
             ahead = torch.minimum(self.q_target[0](x), self.q_target[1](x))[..., 0]
             y = reward + float(self.cfg.gamma) * go_on * ahead
         acts = torch.cat([action[:, None], proposed], 1)
-        x = torch.cat([obs[:, None].expand(n, 1 + m, b, obs.shape[-1]), acts], -1).view(n, (1 + m) * b, -1)
+        x = torch.cat([obs[:, None].expand(n, 1 + m, b, obs.shape[-1]), acts], -1).view(
+            n, (1 + m) * b, -1
+        )
         fit, gap = [], []
         for member in self.q:
             q = member(x).view(n, 1 + m, b)
@@ -125,7 +155,11 @@ class Dom2(Twin):
         n, width = self.shape
         obs, action, reward, go_on, next_obs = rows
         obs, next_obs = (x.unflatten(1, (n, -1)).transpose(0, 1) for x in (obs, next_obs))
-        action, reward, go_on = action.unflatten(1, (n, width)).transpose(0, 1), reward.t(), go_on.t()
+        action, reward, go_on = (
+            action.unflatten(1, (n, width)).transpose(0, 1),
+            reward.t(),
+            go_on.t(),
+        )
         with torch.no_grad():
             after = self.after(next_obs, noise.after)
         for member in self.q:
@@ -143,13 +177,17 @@ class Dom2(Twin):
         losses["denoising_loss"] = played["denoising_loss"]
         return {k: x.detach().mean() for k, x in losses.items()}
 
-    def descend(self, optimiser: torch.optim.Optimizer, held: Sequence[nn.Parameter], loss: Tensor) -> None:
+    def descend(
+        self, optimiser: torch.optim.Optimizer, held: Sequence[nn.Parameter], loss: Tensor
+    ) -> None:
         """One step down each agent's loss, on gradients of a norm of at most `cfg.clip` for each agent."""
         optimiser.zero_grad()
         loss.sum().backward()
         grads = [p.grad for p in held if p.grad is not None]
         norms = torch.stack([torch.linalg.vector_norm(g, dim=(1, 2)) for g in grads])
-        share = (float(self.cfg.clip) / torch.linalg.vector_norm(norms, dim=0)).clamp(max=1.0)[:, None, None]
+        share = (float(self.cfg.clip) / torch.linalg.vector_norm(norms, dim=0)).clamp(max=1.0)[
+            :, None, None
+        ]
         for g in grads:
             g.mul_(share)
         optimiser.step()
@@ -163,6 +201,8 @@ def parameters(modules: Sequence[nn.Module]) -> list[nn.Parameter]:
 def levels(steps: int) -> tuple[np.ndarray, np.ndarray]:
     """Values of alpha and of sigma at i / N, i = 0..N: of the paper's multiplied 1 - beta, clean at 0."""
     i, n = np.arange(1, steps + 1), steps + 1
-    whole = np.cumsum(np.append(-0.1 / n - 19.9 / (2 * n * n), -0.1 / n - 19.9 * (2 * i + 1) / (2 * n * n)))
+    whole = np.cumsum(
+        np.append(-0.1 / n - 19.9 / (2 * n * n), -0.1 / n - 19.9 * (2 * i + 1) / (2 * n * n))
+    )
     log = np.append(0.0, whole[1:] / 2)
     return np.exp(log), np.sqrt(-np.expm1(2 * log))

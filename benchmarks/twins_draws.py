@@ -42,7 +42,10 @@ def policy_draws(spec: Spec, cfg: Any, key: jax.Array) -> PolicyNoise:
     """What our update draws from its key."""
     shape = cfg.policy_batch, spec.agents, spec.act_width
     return PolicyNoise(
-        *(tensor(x) for x in score_regularised.times_and_noise(key, cfg, shape, jnp.asarray(spec.act_mask)))
+        *(
+            tensor(x)
+            for x in score_regularised.times_and_noise(key, cfg, shape, jnp.asarray(spec.act_mask))
+        )
     )
 
 
@@ -53,7 +56,9 @@ def dom2_draws(spec: Spec, cfg: Any, key: jax.Array) -> Noise:
     each = lambda draw, k: jax.vmap(draw)(keys[:, k])
     normal = lambda k: jax.random.normal(k, (batch, width))
     started = lambda k: normal(jax.random.split(k)[0])  # a sampler's first noise
-    after, played, z = (mask[:, None] * each(draw, k) for draw, k in ((started, 0), (started, 5), (normal, 3)))
+    after, played, z = (
+        mask[:, None] * each(draw, k) for draw, k in ((started, 0), (started, 5), (normal, 3))
+    )
     u = each(lambda k: jax.random.uniform(k, (1, cfg.samples, batch, width))[0], 1)
     t = each(lambda k: jax.random.randint(k, (batch,), 1, cfg.levels + 1) / cfg.levels, 2)
     proposed = mask[:, None, None] * (2.0 * u - 1.0)
@@ -68,7 +73,9 @@ def multipliers(net: Network, keys: jax.Array, batch: int, columns: int, cond: i
     def one(key: jax.Array) -> list[Any]:
         found = []
 
-        def watch(call: Any, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
+        def watch(
+            call: Any, args: tuple, kwargs: dict, context: nn.module.InterceptorContext
+        ) -> Any:
             if not isinstance(context.module, nn.Dropout):
                 return call(*args, **kwargs)
             found.append(call(jnp.ones_like(args[0])))
@@ -76,7 +83,9 @@ def multipliers(net: Network, keys: jax.Array, batch: int, columns: int, cond: i
 
         params = net.init(key)
         with nn.intercept_methods(watch):
-            net.apply(params, jnp.zeros((batch, columns)), jnp.zeros(batch), jnp.zeros((batch, cond)), key)
+            net.apply(
+                params, jnp.zeros((batch, columns)), jnp.zeros(batch), jnp.zeros((batch, cond)), key
+            )
         return found
 
     return [tensor(x) for x in jax.jit(jax.vmap(one))(keys)]

@@ -23,7 +23,9 @@ class Dense(nn.Module):
 
     def __init__(self, models: int, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.kernel = nn.Parameter(torch.zeros((models, inputs, outputs) if models else (inputs, outputs)))
+        self.kernel = nn.Parameter(
+            torch.zeros((models, inputs, outputs) if models else (inputs, outputs))
+        )
         self.bias = nn.Parameter(torch.zeros((models, 1, outputs) if models else outputs))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -43,10 +45,14 @@ class Norm(nn.Module):
         """X [M, B, width] -> the same shape."""
         if self.scale.dim() == 1:
             return functional.layer_norm(x, x.shape[-1:], self.scale, self.bias, eps=1e-5)
-        return torch.addcmul(self.bias, functional.layer_norm(x, x.shape[-1:], eps=1e-5), self.scale)
+        return torch.addcmul(
+            self.bias, functional.layer_norm(x, x.shape[-1:], eps=1e-5), self.scale
+        )
 
 
-def perceptron(models: int, widths: Sequence[int], activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
+def perceptron(
+    models: int, widths: Sequence[int], activation: type[nn.Module] = nn.ReLU
+) -> nn.Sequential:
     """Hidden layers of `widths[1:-1]` with an activation, then a linear one; layers are named as ours."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for k in range(len(widths) - 2):
@@ -60,10 +66,22 @@ class ResidualMLP(nn.Module):
     """OMSD's noise network, eps(x, t | cond)."""
 
     def __init__(
-        self, models: int, out: int, cond: int, width: int, blocks: int, dropout: float, embedding: int
+        self,
+        models: int,
+        out: int,
+        cond: int,
+        width: int,
+        blocks: int,
+        dropout: float,
+        embedding: int,
     ) -> None:
         super().__init__()
-        shapes = [(32, embedding), (embedding, embedding), (out + cond, 32), (32 + embedding, width)]
+        shapes = [
+            (32, embedding),
+            (embedding, embedding),
+            (out + cond, 32),
+            (32 + embedding, width),
+        ]
         shapes += [(width, 4 * width), (4 * width, width)] * blocks
         self.dense = named(self, "Dense", [Dense(models, *shape) for shape in shapes])
         self.norms = named(self, "LayerNorm", [Norm(models, width) for _ in range(blocks)])
@@ -83,28 +101,39 @@ class ResidualMLP(nn.Module):
 class UBlock(nn.Module):
     """A block of DOM2's noise network, which is told the embedding of time and observation."""
 
-    def __init__(self, models: int, inputs: int, width: int, embedding: int, dropout: float) -> None:
+    def __init__(
+        self, models: int, inputs: int, width: int, embedding: int, dropout: float
+    ) -> None:
         super().__init__()
         shapes = [(inputs, width), (embedding, width), (width, width), (inputs, width)]
-        self.dense, self.dropout = named(self, "Dense", [Dense(models, *shape) for shape in shapes]), dropout
+        self.dense, self.dropout = (
+            named(self, "Dense", [Dense(models, *shape) for shape in shapes]),
+            dropout,
+        )
 
     def forward(self, x: Tensor, told: Tensor, drop: Drop, k: int) -> Tensor:
         """X [M, B, in], told [M, B, embedding] -> [M, B, width]; this is dropout layer `k`."""
         own, other, inner, skip = self.dense
-        return dropped(inner(functional.silu(own(x) + other(told))), self.dropout, drop, k) + skip(x)
+        return dropped(inner(functional.silu(own(x) + other(told))), self.dropout, drop, k) + skip(
+            x
+        )
 
 
 class ResidualUNet(nn.Module):
     """DOM2's noise network, eps(x, t | cond)."""
 
-    def __init__(self, models: int, out: int, cond: int, width: int, embedding: int, dropout: float) -> None:
+    def __init__(
+        self, models: int, out: int, cond: int, width: int, embedding: int, dropout: float
+    ) -> None:
         super().__init__()
         shapes = [(cond, 32), (64, embedding), (embedding, embedding)]
         self.dense = named(self, "Dense", [Dense(models, *shape) for shape in shapes])
         half, quarter = width // 2, width // 4
         widths = [(out, width), (width, half), (half, quarter), (quarter, quarter)]
         widths += [(2 * quarter, half), (2 * half, width)]
-        self.blocks = named(self, "UBlock", [UBlock(models, *pair, embedding, dropout) for pair in widths])
+        self.blocks = named(
+            self, "UBlock", [UBlock(models, *pair, embedding, dropout) for pair in widths]
+        )
         self.out = Dense(models, 2 * width, out)
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor, drop: Drop) -> Tensor:

@@ -20,7 +20,11 @@ def seen(spec: Spec, cfg: Any, data: Dataset, stats: Any) -> dict[str, np.ndarra
     if cfg.normalise:
         obs = (obs - np.asarray(stats.obs_mean)) / np.asarray(stats.obs_std)
         state = (state - np.asarray(stats.state_mean)) / np.asarray(stats.state_std)
-    return {"obs": obs * spec.obs_mask, "state": state, "action": np.asarray(data.action) * spec.act_mask}
+    return {
+        "obs": obs * spec.obs_mask,
+        "state": state,
+        "action": np.asarray(data.action) * spec.act_mask,
+    }
 
 
 def goes_on(cfg: Any, data: Dataset) -> np.ndarray:
@@ -52,18 +56,27 @@ class Critic(Twin):
         columns = {"state": see["state"], "action": see["action"].reshape(len(reward), joint)}
         both = np.concatenate(list(columns.values()), axis=1)
         self.table = Table(
-            data, {"both": both, "reward": paid, "go_on": goes_on(cfg, data), "next_state": see["state"]}
+            data,
+            {"both": both, "reward": paid, "go_on": goes_on(cfg, data), "next_state": see["state"]},
         )
         hidden = (cfg.critic_width,) * 2
-        self.q, self.target = (perceptron(2, (spec.state_dim + joint, *hidden, 1)) for _ in range(2))
+        self.q, self.target = (
+            perceptron(2, (spec.state_dim + joint, *hidden, 1)) for _ in range(2)
+        )
         self.v = perceptron(0, (spec.state_dim, *hidden, 1))
         self.optimiser = adam((self.q, self.v), float(cfg.critic_lr))
         self.pairs = list(frozen(self.target).parameters()), list(self.q.parameters())
         self.follow = get_ema_multi_avg_fn(1.0 - float(cfg.critic_polyak))
-        self.learned = {"q.params": Place([self.q]), "q.target": Place([self.target]), "v.params": Place([self.v])}
+        self.learned = {
+            "q.params": Place([self.q]),
+            "q.target": Place([self.target]),
+            "v.params": Place([self.v]),
+        }
         self.given = {}
 
-    def losses(self, both: Tensor, reward: Tensor, go_on: Tensor, next_state: Tensor) -> dict[str, Tensor]:
+    def losses(
+        self, both: Tensor, reward: Tensor, go_on: Tensor, next_state: Tensor
+    ) -> dict[str, Tensor]:
         """Both losses; all that they are pulled towards is held constant."""
         x = both.expand(2, *both.shape)
         with torch.no_grad():
@@ -107,7 +120,9 @@ class Scores(Twin):
         see = seen(spec, cfg, data, stats)
         self.table = Table(data, {"obs": see["obs"], "action": see["action"]})
         self.mask = torch.from_numpy(spec.act_mask)[:, None]  # [N, 1, A]
-        self.before = torch.ones(spec.agents, spec.agents).tril(-1)[:, None, :, None]  # [N, 1, N, 1]
+        self.before = torch.ones(spec.agents, spec.agents).tril(-1)[
+            :, None, :, None
+        ]  # [N, 1, N, 1]
         self.net = noise_network(spec, cfg, spec.agents)
         self.optimiser = adam([self.net], float(cfg.score_lr), float(cfg.score_decay))
         self.learned, self.given = {"params": Place([self.net])}, {}
@@ -133,7 +148,10 @@ class Scores(Twin):
         loss = self.loss(*rows, noise)
         self.optimiser.zero_grad()
         loss.sum().backward()
-        set_rate(self.optimiser, annealed(float(self.cfg.score_lr), self.count, self.cfg.score_steps, end=1e-5))
+        set_rate(
+            self.optimiser,
+            annealed(float(self.cfg.score_lr), self.count, self.cfg.score_steps, end=1e-5),
+        )
         self.optimiser.step()
         self.count += 1
         return {"score_loss": loss.detach().mean()}
@@ -162,13 +180,23 @@ class Policy(Twin):
     compiled = ("play", "pull", "slope")
 
     def __init__(self, spec: Spec, cfg: Any, data: Dataset, stats: Any) -> None:
-        covers(cfg, score_model="diffusion", condition="obs", order="", sweep="gauss-seidel", control_variate=False)
+        covers(
+            cfg,
+            score_model="diffusion",
+            condition="obs",
+            order="",
+            sweep="gauss-seidel",
+            control_variate=False,
+        )
         covers(cfg, policy_optimiser="adam", normalise_gradient=False, beta_convention="code")
         if cfg.weighting not in ("vds", "score"):
             covers(cfg, weighting="vds")
         self.cfg, self.batch, self.count, n = cfg, cfg.policy_batch, 0, spec.agents
         self.shape = n, spec.act_width
-        see, hidden = seen(spec, cfg, data, stats), (cfg.policy_width,) * 2 if cfg.policy_width else ()
+        see, hidden = (
+            seen(spec, cfg, data, stats),
+            (cfg.policy_width,) * 2 if cfg.policy_width else (),
+        )
         self.table = Table(data, {"obs": see["obs"], "state": see["state"]})
         self.mask = torch.from_numpy(spec.act_mask)
         self.actors = [perceptron(0, (spec.obs_width, *hidden, spec.act_width)) for _ in range(n)]
@@ -177,7 +205,10 @@ class Policy(Twin):
         self.q = frozen(perceptron(2, (joint, *(cfg.critic_width,) * 2, 1)))
         self.optimisers = [adam([actor], float(cfg.policy_lr)) for actor in self.actors]
         self.learned = {"actor.params": Place(self.actors)}
-        self.given = {"critic.q.target": Place([self.q]), "scores-conditional.params": Place(self.scores)}
+        self.given = {
+            "critic.q.target": Place([self.q]),
+            "scores-conditional.params": Place(self.scores),
+        }
 
     def noise(self) -> PolicyNoise:
         """Fresh times and noise."""
@@ -218,7 +249,9 @@ class Policy(Twin):
             loss = ((e - beta * g) * played[i]).sum(-1).mean()
             self.optimisers[i].zero_grad()
             loss.backward()
-            set_rate(self.optimisers[i], rate if self.cfg.policy_anneal else float(self.cfg.policy_lr))
+            set_rate(
+                self.optimisers[i], rate if self.cfg.policy_anneal else float(self.cfg.policy_lr)
+            )
             self.optimisers[i].step()
             losses.append(loss.detach())
             if i < n - 1:  # nobody hears the last one

@@ -90,7 +90,9 @@ class Cell:
     program: Program
     how: str
     need: int  # bytes, by estimate
-    seconds: list[float] = field(default_factory=list)  # per update of all R runs, one entry per sample
+    seconds: list[float] = field(
+        default_factory=list
+    )  # per update of all R runs, one entry per sample
     calls: int = 1  # chunks in a sample
     chunk: int = 0  # chunks done
     peak: int = 0
@@ -142,7 +144,9 @@ class Cell:
             began = time.perf_counter()
             for _ in range(self.calls):
                 self.chunk += 1
-                self.state, metrics = self.step(self.state, *self.rows, jnp.asarray(self.chunk, jnp.int32), self.data)
+                self.state, metrics = self.step(
+                    self.state, *self.rows, jnp.asarray(self.chunk, jnp.int32), self.data
+                )
                 jax.tree.map(np.asarray, metrics)
             jax.block_until_ready(self.state)
             return (time.perf_counter() - began) / (self.calls * self.program.chunk)
@@ -152,20 +156,33 @@ class Cell:
         m = self.step.memory_analysis()
         if m is None:
             return 0
-        one = m.argument_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes + m.temp_size_in_bytes
+        one = (
+            m.argument_size_in_bytes
+            + m.output_size_in_bytes
+            - m.alias_size_in_bytes
+            + m.temp_size_in_bytes
+        )
         return one * self.program.devices.size
 
     def line(self, single: "Cell | None", work: float | None) -> dict[str, Any]:
         """What is reported; `single` is the same with one run, `work` one update's floating-point operations."""
         of = self.size
-        line = {"benchmark": "updates", "size": of.name, "system": of.system, "stage": self.program.stage.name}
+        line = {
+            "benchmark": "updates",
+            "size": of.name,
+            "system": of.system,
+            "stage": self.program.stage.name,
+        }
         line |= {"agents": of.spec.agents, "runs": self.runs}
         if self.skipped:
             return {**line, "skipped": self.skipped}
         cost, best = statistics.median(self.seconds), min(self.seconds)
         alone = single.seconds if single else []
         dtype = "bfloat16" if precision() == "bfloat16" else "float32"
-        most, state = ceiling(self.program.devices.size, dtype=dtype), weigh(self.program.shapes["state"])
+        most, state = (
+            ceiling(self.program.devices.size, dtype=dtype),
+            weigh(self.program.shapes["state"]),
+        )
         floor = self.runs * (work / most.flops + 2 * state / most.bytes) if work else None
         return {
             **line,
@@ -207,7 +224,10 @@ def measure(
     cells, planned = [Cell.of(size, index, r, past, mapping) for r in sorted(set(runs))], 0.0
     timed: list[Cell] = []
     for cell in cells:
-        need, ahead = cell.need / GIB, timed[-1].lasts * cell.runs / timed[-1].runs if timed else 0.0
+        need, ahead = (
+            cell.need / GIB,
+            timed[-1].lasts * cell.runs / timed[-1].runs if timed else 0.0,
+        )
         if cell.beyond(planned, max_gib):
             continue
         if ahead > patience:
@@ -235,7 +255,13 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
     )  # fmt: skip
     rows = [header, (*["---"] * 3, "---:", "---:", "---", *["---:"] * 9)]
     for x in lines:
-        name = (x["size"], x["system"], x["stage"], str(x.get("agents", "")), str(x.get("runs", "")))
+        name = (
+            x["size"],
+            x["system"],
+            x["stage"],
+            str(x.get("agents", "")),
+            str(x.get("runs", "")),
+        )
         if "skipped" in x:
             rows.append((*name, f"skipped: {x['skipped']}", *[""] * 9))
             continue
@@ -244,7 +270,15 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
             1e3 * x["seconds_per_update"], x["ratio"], x["gflop_per_second"], x["ceiling_share"], x["floor_share"],
             x["compile_seconds"], x["peak_gib"],
         )  # fmt: skip
-        rows.append((*name, x["mapping"], short(x["updates_per_second"]), f"{low} to {high}", *map(short, numbers)))
+        rows.append(
+            (
+                *name,
+                x["mapping"],
+                short(x["updates_per_second"]),
+                f"{low} to {high}",
+                *map(short, numbers),
+            )
+        )
     return markdown(rows)
 
 
@@ -254,10 +288,17 @@ def checked(flags: Flags) -> list[str]:
         raise refuse("--mapping", f"one of {', '.join(MAPPINGS)}", flags.mapping, "")
     if not flags.runs or min(flags.runs) < 1 or min(flags.agents) < 0 or flags.devices < 0:
         found = (flags.runs, flags.agents, flags.devices)
-        raise refuse("--runs, --agents, --devices", "positive counts", found, "For example --runs 1 4 16.")
+        raise refuse(
+            "--runs, --agents, --devices", "positive counts", found, "For example --runs 1 4 16."
+        )
     systems = list(REGISTRY) if flags.systems == ("all",) else list(flags.systems)
     if flags.stages:
-        known = {stage for system in systems for name in flags.sizes for stage in size(name, system).stages}
+        known = {
+            stage
+            for system in systems
+            for name in flags.sizes
+            for stage in size(name, system).stages
+        }
         for stage in set(flags.stages) - known:
             raise refuse("--stages", f"some of {', '.join(sorted(known))}", stage, "")
     return systems
@@ -274,7 +315,13 @@ def bench(flags: Flags) -> Iterator[dict[str, Any]]:
                 except JaxomarlError as error:
                     if len(systems) == 1:
                         raise
-                    yield {"benchmark": "updates", "size": name, "system": system, "stage": "", "skipped": str(error)}
+                    yield {
+                        "benchmark": "updates",
+                        "size": name,
+                        "system": system,
+                        "stage": "",
+                        "skipped": str(error),
+                    }
                     continue
                 for index, stage in enumerate(one.made.pipeline(one.spec, one.cfg, one.env)):
                     kind = name, agents, Identity.of(stage, [one.cfg], [0], {}).kind

@@ -61,24 +61,42 @@ QUICK = dict(repeats=1, seeds=1, episodes=2, scale=0.01)
 def line(part: str, seconds: Sequence[float], **more: Any) -> dict[str, Any]:
     """The median of some repeats, and their range."""
     ends = {"seconds_low": min(seconds), "seconds_high": max(seconds), "samples": len(seconds)}
-    return {"benchmark": "whole", "part": part, **more, "seconds": statistics.median(seconds), **ends}
+    return {
+        "benchmark": "whole",
+        "part": part,
+        **more,
+        "seconds": statistics.median(seconds),
+        **ends,
+    }
 
 
 def run(*arguments: str, cache: Path | None = None) -> str:
     """The standard output of this Python in a fresh process at the repository's root; its errors are ours."""
     environment = os.environ | ({"JAXOMARL_CACHE": str(cache)} if cache else {})
-    environment.pop("JAX_COMPILATION_CACHE_DIR", None)  # a warm one would not be the user's first run
-    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
+    environment.pop(
+        "JAX_COMPILATION_CACHE_DIR", None
+    )  # a warm one would not be the user's first run
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        raise JaxomarlError(f"{' '.join(arguments[:3])} ended with {done.returncode}: {said[-1] if said else ''}")
+        raise JaxomarlError(
+            f"{' '.join(arguments[:3])} ended with {done.returncode}: {said[-1] if said else ''}"
+        )
     return done.stdout
 
 
 def imports(flags: Flags) -> Iterator[dict[str, Any]]:
     """How long `import jaxomarl` takes."""
-    said = [run("-c", IMPORT.format(heavy=HEAVY)).split() for _ in range(flags.repeats + 1)][1:]  # after the disk's
-    yield line("import", [float(words[0]) for words in said], loaded=sorted({w for words in said for w in words[1:]}))
+    said = [run("-c", IMPORT.format(heavy=HEAVY)).split() for _ in range(flags.repeats + 1)][
+        1:
+    ]  # after the disk's
+    yield line(
+        "import",
+        [float(words[0]) for words in said],
+        loaded=sorted({w for words in said for w in words[1:]}),
+    )
 
 
 def sweep(flags: Flags) -> Iterator[dict[str, Any]]:
@@ -88,7 +106,10 @@ def sweep(flags: Flags) -> Iterator[dict[str, Any]]:
         go = lambda k: run(*ask, "--out", f"{folder}/out-{k}", cache=Path(folder, "cache"))
         yield line("sweep, cold", [timed(go, 0)], seeds=flags.seeds, scale=flags.scale)
         yield line(
-            "sweep, warm", [timed(go, k + 1) for k in range(flags.repeats)], seeds=flags.seeds, scale=flags.scale
+            "sweep, warm",
+            [timed(go, k + 1) for k in range(flags.repeats)],
+            seeds=flags.seeds,
+            scale=flags.scale,
         )
 
 
@@ -116,7 +137,14 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
         of = ", ".join(f"{x[k]:g} {k}" for k in ("seeds", "episodes", "scale") if k in x)
         if x.get("loaded"):
             of = f"loads {', '.join(x['loaded'])}"
-        rows.append((x["part"], short(x["seconds"]), f"{short(x['seconds_low'])} to {short(x['seconds_high'])}", of))
+        rows.append(
+            (
+                x["part"],
+                short(x["seconds"]),
+                f"{short(x['seconds_low'])} to {short(x['seconds_high'])}",
+                of,
+            )
+        )
     return markdown(rows)
 
 

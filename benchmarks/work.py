@@ -42,13 +42,19 @@ class Ceiling(NamedTuple):
 
 
 @cache
-def ceiling(devices: int = 1, side: int = 0, dtype: str = "float32", precision: str | None = None) -> Ceiling:
+def ceiling(
+    devices: int = 1, side: int = 0, dtype: str = "float32", precision: str | None = None
+) -> Ceiling:
     """What `devices` of them give at once, each with matrices of its own, `side` square (0: 1024, 8192 off the CPU)."""
     side = side or (1024 if jax.default_backend() == "cpu" else 8192)
     mesh = sharding.mesh(devices)
-    random = jax.random.normal(jax.random.key(0), (mesh.size, side, side), dtype)  # of equal numbers it may be faster
+    random = jax.random.normal(
+        jax.random.key(0), (mesh.size, side, side), dtype
+    )  # of equal numbers it may be faster
     many = sharding.place(random, mesh, mesh.size)
-    numbers = 2**24 if jax.default_backend() == "cpu" else 2**28  # 64 MiB, 1 GiB: no cache holds them
+    numbers = (
+        2**24 if jax.default_backend() == "cpu" else 2**28
+    )  # 64 MiB, 1 GiB: no cache holds them
     long = sharding.place(jnp.ones((mesh.size, numbers)), mesh, mesh.size)
     # Several in one call: what it costs to call is no part of what the machine gives. What is added is not folded away.
     turns = 4
@@ -63,7 +69,9 @@ def ceiling(devices: int = 1, side: int = 0, dtype: str = "float32", precision: 
         return x
 
     made = [jax.jit(sharding.sharded(lambda x, _, f=f: f(x), mesh, 1)) for f in (product, copy)]
-    multiply, move = (best(lambda f=f, x=x: f(x, jnp.zeros(()))) for f, x in zip(made, (many, long), strict=True))
+    multiply, move = (
+        best(lambda f=f, x=x: f(x, jnp.zeros(()))) for f, x in zip(made, (many, long), strict=True)
+    )
     flops = 2.0 * side**3 * turns * mesh.size / multiply
     return Ceiling(mesh.size, flops, 2.0 * long.nbytes * turns / move)
 
@@ -126,7 +134,11 @@ def peak() -> int:
     if told:
         return told.get("peak_bytes_in_use", 0)
     with contextlib.suppress(OSError):
-        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
+        found = re.search(
+            r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8")
+        )
         if found:
             return int(found[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )

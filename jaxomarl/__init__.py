@@ -18,7 +18,15 @@ try:
 except importlib.metadata.PackageNotFoundError:  # a checkout that was never installed
     __version__ = "0+unknown"
 
-__all__ = ["JaxomarlError", "__version__", "from_arrays", "load", "register_system", "register_task", "train"]
+__all__ = [
+    "JaxomarlError",
+    "__version__",
+    "from_arrays",
+    "load",
+    "register_system",
+    "register_task",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

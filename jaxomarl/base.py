@@ -39,7 +39,9 @@ def check_count(field: str, count: Any, most: int) -> None:
     """Raise JaxomarlError where a count is not a whole number from 0, which stands for a default, to `most`."""
     whole = isinstance(count, numbers.Integral) and not isinstance(count, bool)
     if not whole or not 0 <= int(count) <= most:
-        raise refuse(field, f"a whole number from 1 to {most:,}", count, "Leave it out for its default.")
+        raise refuse(
+            field, f"a whole number from 1 to {most:,}", count, "Leave it out for its default."
+        )
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.4) -> str:
@@ -79,14 +81,20 @@ class Spec:
     def __post_init__(self) -> None:
         if self.terminates not in ENDINGS:
             expected = " or ".join(f'"{x}"' for x in ENDINGS)
-            raise refuse("Spec.terminates", expected, self.terminates, "Say whether the rules end episodes.")
+            raise refuse(
+                "Spec.terminates", expected, self.terminates, "Say whether the rules end episodes."
+            )
         if not 1 <= self.earliest <= max(self.horizon, 1):
             expected = f"1 to {self.horizon} steps, the horizon"
             raise refuse("Spec.earliest", expected, self.earliest, "1 where nothing is known.")
         if self.team not in ("mean", "first"):
-            raise refuse("Spec.team", '"mean" or "first"', self.team, "Say how the team's reward is made.")
+            raise refuse(
+                "Spec.team", '"mean" or "first"', self.team, "Say how the team's reward is made."
+            )
         if len(self.obs_dims) != len(self.act_dims):
-            raise refuse("Spec.act_dims", f"{len(self.obs_dims)} widths", self.act_dims, "One per agent.")
+            raise refuse(
+                "Spec.act_dims", f"{len(self.obs_dims)} widths", self.act_dims, "One per agent."
+            )
 
     @property
     def agents(self) -> int:
@@ -128,7 +136,9 @@ class Observation(NamedTuple):
 
     obs: Float[Array, "N O"]
     available: Bool[Array, "N A"]
-    reward: Float[Array, " N"] | None = None  # what each agent received at the step before; None where nobody says
+    reward: Float[Array, " N"] | None = (
+        None  # what each agent received at the step before; None where nobody says
+    )
 
 
 class TimeStep(NamedTuple):
@@ -222,7 +232,9 @@ class Task(NamedTuple):
     rows: int = 100_000  # transitions in a data set made on demand
     scale: Scale | None = None  # of normalised scores, under the environment's dialect
     fields: Fields | None = None  # names of the columns, where the task has them
-    behaviours: Mapping[str, Callable[[], Behaviours]] = {}  # who made a quality's data, where that is known
+    behaviours: Mapping[
+        str, Callable[[], Behaviours]
+    ] = {}  # who made a quality's data, where that is known
     final_episodes: int = 1024  # of the final evaluation
 
 
@@ -273,19 +285,32 @@ class Dataset:
     rows: Float[Array, "M W"]
     step: Int[Array, " M"]
     left: Int[Array, " M"]
-    starts: Int[Array, " M1"]  # where a transition may start (a multiset: reweighting repeats entries, not rows)
+    starts: Int[
+        Array, " M1"
+    ]  # where a transition may start (a multiset: reweighting repeats entries, not rows)
     behaviour: Int[Array, " M"]
     extra: dict[str, Array]  # what prepare() adds: returns-to-go, alive, available, ...
     layout: Layout = dataclasses.field(metadata={"static": True})
-    source: Source | None = dataclasses.field(default=None, metadata={"static": True})  # None: not one of our recipes
+    source: Source | None = dataclasses.field(
+        default=None, metadata={"static": True}
+    )  # None: not one of our recipes
 
     obs = property(lambda self: self.layout.unpack(self.rows)["obs"], doc="[M, N, O]")
     state = property(lambda self: self.layout.unpack(self.rows)["state"], doc="[M, S]")
     action = property(lambda self: self.layout.unpack(self.rows)["action"], doc="[M, N, A]")
     reward = property(lambda self: self.layout.unpack(self.rows)["reward"], doc="[M, N]")
-    done = property(lambda self: self.layout.unpack(self.rows)["done"], doc="[M], 1.0 where a transition terminates")
-    known = property(lambda self: self.layout.unpack(self.rows)["known"], doc="[M], 0.0 where the successor is a copy")
-    last = property(lambda self: self.layout.unpack(self.rows)["last"], doc="[M], final transition, by time-out too")
+    done = property(
+        lambda self: self.layout.unpack(self.rows)["done"],
+        doc="[M], 1.0 where a transition terminates",
+    )
+    known = property(
+        lambda self: self.layout.unpack(self.rows)["known"],
+        doc="[M], 0.0 where the successor is a copy",
+    )
+    last = property(
+        lambda self: self.layout.unpack(self.rows)["last"],
+        doc="[M], final transition, by time-out too",
+    )
 
 
 class Batch(NamedTuple):
@@ -298,7 +323,9 @@ class Batch(NamedTuple):
     team_reward: Float[Array, " B"]
     next_obs: Float[Array, "B N O"]
     next_state: Float[Array, "B S"]
-    next_action: Float[Array, "B N A"]  # zeros where none was taken: after the last step, by time-out too
+    next_action: Float[
+        Array, "B N A"
+    ]  # zeros where none was taken: after the last step, by time-out too
     done: Float[Array, " B"]
     last: Float[Array, " B"]
     known: Float[Array, " B"]
@@ -336,7 +363,9 @@ class Algorithm(NamedTuple):
     init: Callable[[Key[Array, ""], Past, Dataset], State]
     batch: Callable[[Key[Array, ""], State, Dataset], Any]  # the only place that draws rows
     update: Callable[[Key[Array, ""], State, Past, Any], tuple[State, Metrics]]  # one gradient step
-    act: Callable[[Key[Array, ""], State, Past, Memory, Observation], tuple[Array, Memory]] | None = None
+    act: (
+        Callable[[Key[Array, ""], State, Past, Memory, Observation], tuple[Array, Memory]] | None
+    ) = None
     memory: Memory = ()  # one environment's memory at the start of an episode
     centralised: bool = False  # True only where execution truly needs other agents' observations
 
@@ -367,9 +396,15 @@ class Stage(NamedTuple):
         None  # the config fields that reach this stage, steps and chunk among them; None: all
     )
     owner: str = ""  # the system whose own stage this is; "" where other systems may share it
-    refresh: Callable[[Key[Array, ""], State, Past, Dataset], State] | None = None  # pure, compiled with the scan
-    kept: Callable[[State], State] = lambda state: state  # of the state once the stage is finished: drop a replay here
-    episodes: int = 0  # of an evaluation, where this stage's are dear; 0: as many as all others play
+    refresh: Callable[[Key[Array, ""], State, Past, Dataset], State] | None = (
+        None  # pure, compiled with the scan
+    )
+    kept: Callable[[State], State] = lambda state: (
+        state
+    )  # of the state once the stage is finished: drop a replay here
+    episodes: int = (
+        0  # of an evaluation, where this stage's are dear; 0: as many as all others play
+    )
     limits: tuple[Limit, ...] = ()  # of its metrics: the run stops above one
 
 
@@ -377,9 +412,13 @@ class System(NamedTuple):
     """A registry row."""
 
     Config: type
-    check: Callable[[Spec, Any, Dataset | None], None]  # host, concrete values: raises JaxomarlError with the way out
+    check: Callable[
+        [Spec, Any, Dataset | None], None
+    ]  # host, concrete values: raises JaxomarlError with the way out
     prepare: Callable[[Spec, Any, Dataset], Dataset]  # host, once, static fields only
-    pipeline: Callable[[Spec, Any, Environment | None], tuple[Stage, ...]]  # env only for online systems
+    pipeline: Callable[
+        [Spec, Any, Environment | None], tuple[Stage, ...]
+    ]  # env only for online systems
     online: bool = False
 
 

@@ -39,7 +39,9 @@ def static(*, default: Any, within: str = "", scaled: str = "") -> Any:
     """
     if scaled and scaled not in SCALED:
         raise ValueError(f"scaled is one of {SCALED}, not {scaled!r}")
-    return dataclasses.field(default=default, metadata={"static": True, "scaled": scaled, **_range(default, within)})
+    return dataclasses.field(
+        default=default, metadata={"static": True, "scaled": scaled, **_range(default, within)}
+    )
 
 
 def traced(*, default: float, within: str) -> Any:
@@ -86,7 +88,9 @@ def _range(default: Any, within: str) -> dict[str, Any]:
     return {"within": interval}
 
 
-@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(static, traced, dataclasses.field))
+@dataclass_transform(
+    frozen_default=True, kw_only_default=True, field_specifiers=(static, traced, dataclasses.field)
+)
 def config(cls: type[T]) -> type[T]:
     """Make `cls` a frozen keyword-only dataclass and a pytree whose leaves are its traced fields.
 
@@ -97,23 +101,35 @@ def config(cls: type[T]) -> type[T]:
         if f.default is dataclasses.MISSING:
             raise TypeError(f"{cls.__name__}.{f.name} has no default")
         if not f.metadata.get("static") and type(f.default) is not float:
-            raise TypeError(f"{cls.__name__}.{f.name} is traced, so it must be a float; else declare it static()")
+            raise TypeError(
+                f"{cls.__name__}.{f.name} is traced, so it must be a float; else declare it static()"
+            )
     return jax.tree_util.register_dataclass(cls)
 
 
 def traced_fields(cfg: Any) -> dict[str, Any]:
     """The fields that may differ between the runs of one program."""
-    return {f.name: getattr(cfg, f.name) for f in dataclasses.fields(cfg) if not f.metadata.get("static")}
+    return {
+        f.name: getattr(cfg, f.name)
+        for f in dataclasses.fields(cfg)
+        if not f.metadata.get("static")
+    }
 
 
 def static_fields(cfg: Any) -> dict[str, Any]:
     """The fields that are part of the program."""
-    return {f.name: getattr(cfg, f.name) for f in dataclasses.fields(cfg) if f.metadata.get("static")}
+    return {
+        f.name: getattr(cfg, f.name) for f in dataclasses.fields(cfg) if f.metadata.get("static")
+    }
 
 
 def scaled_fields(cfg: Any, kind: str) -> dict[str, int]:
     """The fields that are scaled as steps, or as widths."""
-    return {f.name: getattr(cfg, f.name) for f in dataclasses.fields(cfg) if f.metadata.get("scaled") == kind}
+    return {
+        f.name: getattr(cfg, f.name)
+        for f in dataclasses.fields(cfg)
+        if f.metadata.get("scaled") == kind
+    }
 
 
 def check_fields(cfg: Any, choices: Mapping[str, Sequence[str]]) -> None:
@@ -124,7 +140,9 @@ def check_fields(cfg: Any, choices: Mapping[str, Sequence[str]]) -> None:
     values = {field.name: getattr(cfg, field.name) for field in dataclasses.fields(cfg)}
     for name, allowed in choices.items():
         if values[name] not in allowed:
-            raise refuse(flag(name), f"one of {', '.join(allowed)}", values[name], "Take one of these.")
+            raise refuse(
+                flag(name), f"one of {', '.join(allowed)}", values[name], "Take one of these."
+            )
     for field in dataclasses.fields(cfg):
         value = values[field.name]
         way = f"Leave it out for its default, {field.default}."
@@ -168,7 +186,9 @@ def stack(cfgs: list[T]) -> T:
     for cfg in cfgs[1:]:
         if static_fields(cfg) != static_fields(cfgs[0]):
             found = [static_fields(cfg), static_fields(cfgs[0])]
-            raise refuse("stack", "configs that agree in their static fields", found, "Make two groups.")
+            raise refuse(
+                "stack", "configs that agree in their static fields", found, "Make two groups."
+            )
     return jax.tree.map(lambda *leaves: jnp.asarray(leaves, jnp.float32), *cfgs)
 
 

@@ -42,7 +42,9 @@ def check(where: str, found: Mapping[str, Any], way: str, **entries: type) -> di
     """The object again; JaxomarlError where it lacks an entry, or has it of another type or not finite."""
     missing = sorted(set(entries) - set(found))
     if missing:
-        raise refuse(where, "the entries " + ", ".join(sorted(entries)), f"no {', '.join(missing)}", way)
+        raise refuse(
+            where, "the entries " + ", ".join(sorted(entries)), f"no {', '.join(missing)}", way
+        )
     for name, wanted in entries.items():
         value, kind = found[name], type(found[name])
         number = wanted is float and kind in (int, float) and math.isfinite(value)

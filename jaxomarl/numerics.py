@@ -60,7 +60,12 @@ RECORDED: dict[str, Any] = {
 VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE")
 """Environment variables that a compiler or a library of kernels reads for itself."""
 
-HARMLESS = ("--xla_force_host_platform_device_count", "--xla_dump_", "--xla_gpu_cuda_data_dir", "--xla_hlo_profile")
+HARMLESS = (
+    "--xla_force_host_platform_device_count",
+    "--xla_dump_",
+    "--xla_gpu_cuda_data_dir",
+    "--xla_hlo_profile",
+)
 """Beginnings of compiler flags that change no number."""
 
 FAST = ("fast_math", "fast_min_max")
@@ -70,7 +75,9 @@ FAST = ("fast_math", "fast_min_max")
 def value(name: str) -> Any:
     """A setting as text or number, as it holds for the caller; None where this JAX does not know it."""
     known = jax.config.values
-    found = getattr(jax.config, name, known.get(name))  # an attribute is this thread's; some have none
+    found = getattr(
+        jax.config, name, known.get(name)
+    )  # an attribute is this thread's; some have none
     if name == "jax_explicit_x64_dtypes":  # an enumeration of numbers, whose names say more
         return getattr(found, "name", None)
     return getattr(found, "value", found)
@@ -88,7 +95,9 @@ def check() -> None:
         found = value(name)
         if found is not None and found not in allowed:
             way = f"Unset {name.upper()}, or jax.config.update({name!r}, {allowed[0]!r})."
-            raise refuse(name.upper(), f"{allowed[0]!r}, which leaves numbers as they are", found, way)
+            raise refuse(
+                name.upper(), f"{allowed[0]!r}, which leaves numbers as they are", found, way
+            )
     for given in compiler_flags("XLA_FLAGS"):
         name, _, text = given.partition("=")
         if any(part in name for part in FAST) and text.lower() not in ("false", "0"):

@@ -47,18 +47,26 @@ def first_moments(net: Net) -> Params:
     leaves, tree = jax.tree.flatten(net.params)
     if not found or jax.tree.structure(found[0][1]) == tree:
         return found[0][1] if found else None
-    flat = found[0][1]  # [*lead, D]: of a packed network, or of several that lead with the same axes
+    flat = found[0][
+        1
+    ]  # [*lead, D]: of a packed network, or of several that lead with the same axes
     ends = list(itertools.accumulate(x.size // math.prod(flat.shape[:-1]) for x in leaves))
-    parts = [flat[..., a:b].reshape(x.shape) for x, a, b in zip(leaves, [0, *ends], ends, strict=False)]
+    parts = [
+        flat[..., a:b].reshape(x.shape) for x, a, b in zip(leaves, [0, *ends], ends, strict=False)
+    ]
     return jax.tree.unflatten(tree, parts)
 
 
 def polyak(net: Net, tau: float | Float[Array, ""]) -> Net:
     """Target <- tau params + (1 - tau) target."""
-    return net._replace(target=jax.tree.map(lambda p, t: tau * p + (1.0 - tau) * t, net.params, net.target))
+    return net._replace(
+        target=jax.tree.map(lambda p, t: tau * p + (1.0 - tau) * t, net.params, net.target)
+    )
 
 
-def clipped_adam(lr: optax.ScalarOrSchedule, clip: float | Float[Array, ""]) -> optax.GradientTransformation:
+def clipped_adam(
+    lr: optax.ScalarOrSchedule, clip: float | Float[Array, ""]
+) -> optax.GradientTransformation:
     """Adam on gradients of a norm of at most `clip`."""
     return optax.chain(optax.clip_by_global_norm(clip), optax.adam(lr))
 
@@ -67,7 +75,9 @@ OPTIMISERS = ("adam", "sgd")
 """What `adam_or_sgd` may be told."""
 
 
-def adam_or_sgd(name: str, lr: float | Float[Array, ""], steps: int, anneal: bool) -> optax.GradientTransformation:
+def adam_or_sgd(
+    name: str, lr: float | Float[Array, ""], steps: int, anneal: bool
+) -> optax.GradientTransformation:
     """Adam or plain descent; with `anneal`, the rate falls to zero over `steps`."""
     rule = optax.adam if name == "adam" else optax.sgd
     return rule(annealed(lr, steps) if anneal else lr)

@@ -49,11 +49,28 @@ TENSORS = {"torch._utils _rebuild_tensor": 4, "torch._utils _rebuild_tensor_v2":
 PARAMETERS = {"torch._utils _rebuild_parameter": 3, "torch._utils _rebuild_parameter_with_state": 4}
 """What rebuilds a parameter of its tensor -> its arguments: tensor, requires_grad, hooks; from 2.1 on attributes."""
 SUBCLASSES = {
-    *("torch._tensor _rebuild_from_type_v2", "torch._tensor _rebuild_from_type", "torch.tensor _rebuild_from_type"),
+    *(
+        "torch._tensor _rebuild_from_type_v2",
+        "torch._tensor _rebuild_from_type",
+        "torch.tensor _rebuild_from_type",
+    ),
 }
 """What rebuilds a tensor that has attributes or a class of its own, since 1.7: (function, class, arguments, state)."""
-CLASSES = {"torch Tensor", "torch._tensor Tensor", "torch.nn.parameter Parameter", "torch.nn.parameter Buffer"}
-GLOBALS = {"collections OrderedDict", "torch Size", *STORAGES, *TENSORS, *PARAMETERS, *SUBCLASSES, *CLASSES}
+CLASSES = {
+    "torch Tensor",
+    "torch._tensor Tensor",
+    "torch.nn.parameter Parameter",
+    "torch.nn.parameter Buffer",
+}
+GLOBALS = {
+    "collections OrderedDict",
+    "torch Size",
+    *STORAGES,
+    *TENSORS,
+    *PARAMETERS,
+    *SUBCLASSES,
+    *CLASSES,
+}
 """Every name that a file may use; each is a token here, and what it does is written in `_Reader`.
 
 What versions write differently, and all of it is read: before 0.4 a tensor has no requires_grad and no hooks; from 0.4
@@ -65,11 +82,29 @@ made by NEWOBJ.
 MARKED = {"TUPLE", "APPENDS", "SETITEMS"}
 """Opcodes that take what stands above the last mark."""
 NEEDS = {
-    **dict.fromkeys(("PROTO", "FRAME", "MARK", "NONE", "NEWTRUE", "NEWFALSE", "GLOBAL", "BINGET", "LONG_BINGET"), 0),
-    **dict.fromkeys(("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE"), 0),
+    **dict.fromkeys(
+        (
+            "PROTO",
+            "FRAME",
+            "MARK",
+            "NONE",
+            "NEWTRUE",
+            "NEWFALSE",
+            "GLOBAL",
+            "BINGET",
+            "LONG_BINGET",
+        ),
+        0,
+    ),
+    **dict.fromkeys(
+        ("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE"), 0
+    ),
     **dict.fromkeys(("BINSTRING", "SHORT_BINSTRING"), 0),
     **dict.fromkeys(("EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE", "TUPLE"), 0),
-    **dict.fromkeys(("STOP", "TUPLE1", "APPENDS", "SETITEMS", "BINPUT", "LONG_BINPUT", "MEMOIZE", "BINPERSID"), 1),
+    **dict.fromkeys(
+        ("STOP", "TUPLE1", "APPENDS", "SETITEMS", "BINPUT", "LONG_BINPUT", "MEMOIZE", "BINPERSID"),
+        1,
+    ),
     **dict.fromkeys(("TUPLE2", "APPEND", "STACK_GLOBAL", "REDUCE", "NEWOBJ", "BUILD"), 2),
     **dict.fromkeys(("TUPLE3", "SETITEM"), 3),
 }
@@ -89,11 +124,15 @@ def load(path: str | Path) -> Any:
     path = Path(path)
     try:
         if not path.is_file():
-            raise refuse(str(path), "a torch checkpoint", "no file", "Name a file that torch.save wrote.")
+            raise refuse(
+                str(path), "a torch checkpoint", "no file", "Name a file that torch.save wrote."
+            )
         size = path.stat().st_size
         raw = path.read_bytes() if size <= LIMIT else b""
     except OSError as error:
-        raise refuse(str(path), "a readable file", str(error), "Name a file that torch.save wrote.") from error
+        raise refuse(
+            str(path), "a readable file", str(error), "Name a file that torch.save wrote."
+        ) from error
     if size > LIMIT:
         raise refuse(str(path), f"at most {LIMIT} bytes", size, "Save less in one file.")
     reader = _Reader(path)
@@ -108,7 +147,9 @@ def tensors(tree: Any) -> dict[str, np.ndarray]:
     found: dict[str, np.ndarray] = {}
     for name, array in _named(tree, ""):
         if name in found:
-            raise refuse("tensors", "one array of each name", name, "Rename the key that holds a dot.")
+            raise refuse(
+                "tensors", "one array of each name", name, "Rename the key that holds a dot."
+            )
         found[name] = array
     return found
 
@@ -126,7 +167,11 @@ def _named(node: Any, name: str) -> Iterator[tuple[str, np.ndarray]]:
 
 def _zip(reader: "_Reader", raw: bytes) -> Any:
     entries = _unzip(reader, raw)
-    tops = [name.removesuffix("/data.pkl") for name in entries if name.endswith("/data.pkl") and name.count("/") == 1]
+    tops = [
+        name.removesuffix("/data.pkl")
+        for name in entries
+        if name.endswith("/data.pkl") and name.count("/") == 1
+    ]
     if len(tops) != 1:
         raise reader.wrong("one <name>/data.pkl", len(tops))
     order = entries.get(f"{tops[0]}/byteorder", b"little")  # before torch 2.1 there is none
@@ -152,7 +197,9 @@ def _unzip(reader: "_Reader", raw: bytes) -> dict[str, bytes]:
                 raise reader.wrong("one entry of each name", "two of one name")
             for info in infos:  # nothing is compressed, so no entry can be larger than the file
                 if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
-                    raise reader.wrong("stored entries, as torch.save writes them", f"{info.filename}, compressed")
+                    raise reader.wrong(
+                        "stored entries, as torch.save writes them", f"{info.filename}, compressed"
+                    )
             if sum(info.file_size for info in infos) > len(raw):
                 raise reader.wrong(f"entries of {len(raw)} bytes together", "more: they overlap")
             return {info.filename: archive.read(info) for info in infos}
@@ -181,7 +228,11 @@ def _legacy(reader: "_Reader", raw: bytes) -> Any:
         raise reader.wrong("a dict of the writer's machine", "something else")
     tree = reader.tree(stream, fields=6)
     keys, at = reader.run(stream), stream.tell()
-    if type(keys) is not list or any(type(k) is not str for k in keys) or sorted(keys) != sorted(reader.storages):
+    if (
+        type(keys) is not list
+        or any(type(k) is not str for k in keys)
+        or sorted(keys) != sorted(reader.storages)
+    ):
         raise reader.wrong("the list of the storages' keys", keys)
     data = {}
     for key in keys:  # count and elements are little-endian, whatever machine wrote them
@@ -192,7 +243,9 @@ def _legacy(reader: "_Reader", raw: bytes) -> Any:
         count, at = int.from_bytes(raw[at : at + 8], "little", signed=True), at + 8
         end = at + numel * dtype.itemsize
         if count != numel or end > len(raw):
-            raise reader.wrong(f"{numel} elements of {dtype}", f"a count of {count} and {len(raw) - at} bytes")
+            raise reader.wrong(
+                f"{numel} elements of {dtype}", f"a count of {count} and {len(raw) - at} bytes"
+            )
         data[key], at = memoryview(raw)[at:end], end
     if at != len(raw):
         raise reader.wrong("the end of the file", f"{len(raw) - at} more bytes")
@@ -235,13 +288,20 @@ class _Reader:
     size: int = 0  # bytes of the arrays made so far
     fields: int = 0  # of a storage's persistent id; 0 where no storage may be
     storages: dict[str, tuple[np.dtype, int]] = dataclasses.field(default_factory=dict)
-    views: list[tuple[np.ndarray, _Storage, int, tuple[int, ...]]] = dataclasses.field(default_factory=list)
+    views: list[tuple[np.ndarray, _Storage, int, tuple[int, ...]]] = dataclasses.field(
+        default_factory=list
+    )
 
     def wrong(self, expected: str, found: object) -> JaxomarlError:
         """An error that names the file and the place."""
         short = found[:200] if isinstance(found, str) else found
         plain = isinstance(found, str | int | float | None)
-        return refuse(f"{self.path}, {self.at}", expected, short if plain else f"a {type(found).__name__}", WAY_OUT)
+        return refuse(
+            f"{self.path}, {self.at}",
+            expected,
+            short if plain else f"a {type(found).__name__}",
+            WAY_OUT,
+        )
 
     def tree(self, stream: io.BytesIO, fields: int) -> Any:
         """The pickle that holds the object."""
@@ -271,7 +331,8 @@ class _Reader:
                 raise self.wrong(f"at most {STEPS} opcodes", "more")
             if op not in NEEDS:
                 raise self.wrong(
-                    "an opcode that torch.save writes for tensors", f"{op} {arg}" if type(arg) is str else op
+                    "an opcode that torch.save writes for tensors",
+                    f"{op} {arg}" if type(arg) is str else op,
                 )
             if op in MARKED:
                 if not marks:
@@ -323,7 +384,9 @@ class _Reader:
         elif op == "NEWOBJ":
             args, made = stack.pop(), stack.pop()
             if made != _Global("torch Size"):
-                raise self.wrong("a class that torch.save writes for tensors", getattr(made, "name", made))
+                raise self.wrong(
+                    "a class that torch.save writes for tensors", getattr(made, "name", made)
+                )
             stack.append(self.apply(made, args))
         elif op == "BUILD":  # a state_dict's `_metadata` (the modules' versions), which we drop
             state, target = stack.pop(), stack[-1]
@@ -341,9 +404,15 @@ class _Reader:
             return
         if len(items) % 2:
             raise self.wrong("as many values as keys", len(items))
-        for key in items[::2]:  # wide integers could all have one hash, and a tuple's hash can take for ever
-            if not ((type(key) is str and len(key) <= NAME) or (type(key) is int and abs(key) < 1 << 63)):
-                raise self.wrong(f"a key that is an int64 or a text of at most {NAME} characters", key)
+        for key in items[
+            ::2
+        ]:  # wide integers could all have one hash, and a tuple's hash can take for ever
+            if not (
+                (type(key) is str and len(key) <= NAME) or (type(key) is int and abs(key) < 1 << 63)
+            ):
+                raise self.wrong(
+                    f"a key that is an int64 or a text of at most {NAME} characters", key
+                )
         target.update(zip(items[::2], items[1::2], strict=True))
 
     def named(self, name: str) -> _Global:
@@ -354,15 +423,28 @@ class _Reader:
 
     def storage(self, pid: Any) -> _Storage:
         """("storage", class, key, location, elements), and in the legacy format None or (key, offset, elements)."""
-        known = type(pid) is tuple and len(pid) == self.fields and type(pid[1]) is _Global and pid[1].name in STORAGES
-        if not known or [type(x) for x in (pid[0], *pid[2:5])] != [str, str, str, int] or pid[0] != "storage":
-            raise self.wrong(f"a storage's {self.fields} fields" if self.fields else "no storage", pid)
+        known = (
+            type(pid) is tuple
+            and len(pid) == self.fields
+            and type(pid[1]) is _Global
+            and pid[1].name in STORAGES
+        )
+        if (
+            not known
+            or [type(x) for x in (pid[0], *pid[2:5])] != [str, str, str, int]
+            or pid[0] != "storage"
+        ):
+            raise self.wrong(
+                f"a storage's {self.fields} fields" if self.fields else "no storage", pid
+            )
         key, numel, view = pid[2], pid[4], pid[5] if len(pid) == 6 else None
         dtype = STORAGES[pid[1].name]
         if not 0 <= numel * dtype.itemsize <= LIMIT:
             raise self.wrong(f"a storage of at most {LIMIT} bytes", numel)
         if self.storages.setdefault(key, (dtype, numel)) != (dtype, numel):
-            raise self.wrong(f"the storage of this key again, {self.storages[key]}", f"{(dtype, numel)}")
+            raise self.wrong(
+                f"the storage of this key again, {self.storages[key]}", f"{(dtype, numel)}"
+            )
         if view is None:
             return _Storage(key, dtype, 0, numel)
         if type(view) is not tuple or [type(x) for x in view] != [str, int, int]:
@@ -377,7 +459,11 @@ class _Reader:
         kinds = [type(x) for x in args] if type(args) is tuple else None
         if name == "collections OrderedDict" and kinds == []:
             return {}
-        if name == "collections OrderedDict" and kinds == [list] and all(_is_pair(x) for x in args[0]):
+        if (
+            name == "collections OrderedDict"
+            and kinds == [list]
+            and all(_is_pair(x) for x in args[0])
+        ):
             made: dict[Any, Any] = {}
             self.extend(made, [x for pair in args[0] for x in pair], dict)
             return made
@@ -390,18 +476,27 @@ class _Reader:
             return self.tensor(*args[:4])
         if name in SUBCLASSES and self.is_subclass(given):
             return self.apply(args[0], args[2])
-        shown = f"{name}({', '.join(x.__name__ for x in kinds[:8])})" if name and kinds is not None else function
+        shown = (
+            f"{name}({', '.join(x.__name__ for x in kinds[:8])})"
+            if name and kinds is not None
+            else function
+        )
         raise self.wrong("a call that torch.save writes for tensors", shown)
 
     def is_parameter(self, name: str, args: tuple[Any, ...]) -> bool:
         """Whether they are (tensor, requires_grad, hooks), and attributes where the function takes them."""
         kinds = [type(x) for x in args]
-        return len(args) == PARAMETERS[name] and kinds[:2] == [np.ndarray, bool] and kinds[2] in _HOOKS
+        return (
+            len(args) == PARAMETERS[name] and kinds[:2] == [np.ndarray, bool] and kinds[2] in _HOOKS
+        )
 
     def is_tensor(self, name: str, args: tuple[Any, ...]) -> bool:
         """Whether they are (storage, offset, size, stride), then requires_grad, hooks and no metadata from 0.4 on."""
         kinds, many = [type(x) for x in args], TENSORS[name]
-        if kinds[:4] != [_Storage, int, tuple, tuple] or len(args) not in (many, 7 if many == 6 else many):
+        if kinds[:4] != [_Storage, int, tuple, tuple] or len(args) not in (
+            many,
+            7 if many == 6 else many,
+        ):
             return False
         return many == 4 or (kinds[4] is bool and kinds[5] in _HOOKS and not any(args[6:]))
 
@@ -411,19 +506,35 @@ class _Reader:
             return False
         return args[0].name in TENSORS | PARAMETERS and args[1].name in CLASSES
 
-    def tensor(self, storage: _Storage, offset: int, shape: tuple[Any, ...], stride: tuple[Any, ...]) -> np.ndarray:
+    def tensor(
+        self, storage: _Storage, offset: int, shape: tuple[Any, ...], stride: tuple[Any, ...]
+    ) -> np.ndarray:
         """Zeros, to be filled with element `offset + sum(i * stride)` of the storage at index i."""
-        if len(shape) > 32 or len(shape) != len(stride) or any(type(x) is not int for x in shape + stride):
-            raise self.wrong("sizes and strides, at most 32 of each", f"{len(shape)} and {len(stride)}")
+        if (
+            len(shape) > 32
+            or len(shape) != len(stride)
+            or any(type(x) is not int for x in shape + stride)
+        ):
+            raise self.wrong(
+                "sizes and strides, at most 32 of each", f"{len(shape)} and {len(stride)}"
+            )
         if not all(0 <= x < 1 << 63 for x in (offset, *shape, *stride)):
-            raise self.wrong("an offset, sizes and strides from 0 to 2^63", f"{offset=}, {shape=}, {stride=}")
+            raise self.wrong(
+                "an offset, sizes and strides from 0 to 2^63", f"{offset=}, {shape=}, {stride=}"
+            )
         size = math.prod(max(n, 1) for n in shape) * storage.dtype.itemsize
         self.size += size
         if self.size > LIMIT:
             raise self.wrong(f"at most {LIMIT} bytes of tensors", self.size)
-        last = offset + sum((n - 1) * s for n, s in zip(shape, stride, strict=True)) if 0 not in shape else offset - 1
+        last = (
+            offset + sum((n - 1) * s for n, s in zip(shape, stride, strict=True))
+            if 0 not in shape
+            else offset - 1
+        )
         if last >= storage.numel:
-            raise self.wrong(f"a tensor within {storage.numel} elements", f"{offset=}, {shape=}, {stride=}")
+            raise self.wrong(
+                f"a tensor within {storage.numel} elements", f"{offset=}, {shape=}, {stride=}"
+            )
         array = np.zeros(shape, storage.dtype)
         self.views.append((array, storage, offset, stride))
         return array
@@ -434,15 +545,25 @@ class _Reader:
         for key, (dtype, numel) in self.storages.items():
             self.at, buffer = f"storage {key[:40]!r}", data[key]
             if buffer is None or len(buffer) != numel * dtype.itemsize:
-                raise self.wrong(f"{numel} elements of {dtype}", "none" if buffer is None else f"{len(buffer)} bytes")
+                raise self.wrong(
+                    f"{numel} elements of {dtype}",
+                    "none" if buffer is None else f"{len(buffer)} bytes",
+                )
             words = np.frombuffer(buffer, f"{order}u{dtype.itemsize}")
             native = words.astype(f"=u{dtype.itemsize}", copy=False)
             flat[key] = native != 0 if dtype == np.bool_ else native.view(dtype)
         for array, storage, offset, stride in self.views:
-            if array.size:  # the stride of an axis of one element is never taken, and may be any number
-                steps = [s * array.itemsize if n > 1 else 0 for n, s in zip(array.shape, stride, strict=True)]
+            if (
+                array.size
+            ):  # the stride of an axis of one element is never taken, and may be any number
+                steps = [
+                    s * array.itemsize if n > 1 else 0
+                    for n, s in zip(array.shape, stride, strict=True)
+                ]
                 source = flat[storage.key][storage.start + offset :]
-                array[...] = np.lib.stride_tricks.as_strided(source, array.shape, steps, writeable=False)
+                array[...] = np.lib.stride_tricks.as_strided(
+                    source, array.shape, steps, writeable=False
+                )
 
     def measure(self, node: Any, depth: int, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
         """(entries, height) of the tree under `node`; refused where it is too large or holds itself."""
@@ -452,11 +573,21 @@ class _Reader:
                 raise self.wrong(f"at most {DEPTH} containers within each other", "more")
             children = []
             if type(node) in (dict, list, tuple):
-                children = [self.measure(x, depth + 1, known) for x in (node.values() if type(node) is dict else node)]
+                children = [
+                    self.measure(x, depth + 1, known)
+                    for x in (node.values() if type(node) is dict else node)
+                ]
             elif type(node) not in (str, int, float, bool, type(None), np.ndarray):
-                raise self.wrong("numbers, texts, containers and tensors", getattr(node, "name", node))
-            known[id(node)] = 1 + sum(n for n, _ in children), 1 + max((h for _, h in children), default=0)
+                raise self.wrong(
+                    "numbers, texts, containers and tensors", getattr(node, "name", node)
+                )
+            known[id(node)] = (
+                1 + sum(n for n, _ in children),
+                1 + max((h for _, h in children), default=0),
+            )
         entries, height = known[id(node)]
         if entries > STEPS or depth + height > DEPTH + 1:
-            raise self.wrong(f"{STEPS} entries and {DEPTH} levels at most", "more, or a container within itself")
+            raise self.wrong(
+                f"{STEPS} entries and {DEPTH} levels at most", "more, or a container within itself"
+            )
         return entries, height

@@ -15,8 +15,20 @@ _checked: dict[Any, Callable] = {}
 def once(stand_in: Callable) -> Callable:
     """The stand-in with its arguments and its result checked."""
     code = stand_in.__code__
-    names = code.co_varnames, code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags
-    key = (stand_in.__module__, stand_in.__qualname__, code.co_code, names, *stand_in.__annotations__.items())
+    names = (
+        code.co_varnames,
+        code.co_argcount,
+        code.co_posonlyargcount,
+        code.co_kwonlyargcount,
+        code.co_flags,
+    )
+    key = (
+        stand_in.__module__,
+        stand_in.__qualname__,
+        code.co_code,
+        names,
+        *stand_in.__annotations__.items(),
+    )
     try:
         found = _checked.get(key)
     except TypeError:  # an annotation that cannot be hashed

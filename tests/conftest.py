@@ -22,7 +22,9 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # XLA's newer way to compile fusions takes a processor three times as long as its older one, which jaxlib 0.11 has no
 # more: it ends the process at a flag that it does not know.
 if importlib.metadata.version("jaxlib").startswith("0.10."):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false".strip()
+    os.environ["XLA_FLAGS"] = (
+        f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false".strip()
+    )
 
 import jax  # noqa: E402
 import jaxtyping  # noqa: E402
@@ -47,8 +49,12 @@ jaxtyping.install_import_hook("jaxomarl", "checked.once")
 def pytest_configure(config: pytest.Config) -> None:
     """Refuse a session where JAX was imported before the lines above and so does not heed them."""
     if jax.config.jax_platforms != "cpu" or jax.config.jax_compilation_cache_dir is None:
-        raise pytest.UsageError("a pytest plugin imported JAX before tests/conftest.py: disable it with -p no:NAME")
-    config.addinivalue_line("filterwarnings", "ignore:Error reading persistent compilation cache entry")
+        raise pytest.UsageError(
+            "a pytest plugin imported JAX before tests/conftest.py: disable it with -p no:NAME"
+        )
+    config.addinivalue_line(
+        "filterwarnings", "ignore:Error reading persistent compilation cache entry"
+    )
 
 
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:

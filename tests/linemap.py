@@ -64,12 +64,15 @@ class LineMap:
         self.watch.set_events(self.tool, self.watch.events.NO_EVENTS)
         self.watch.free_tool_id(self.tool)
         found = {
-            test: {"seconds": self.seconds[test]} | {file: sorted(lines) for file, lines in of.items()}
+            test: {"seconds": self.seconds[test]}
+            | {file: sorted(lines) for file, lines in of.items()}
             for test, of in self.seen.items()
         }
         worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
         if found:
-            (self.folder / f"{worker}.json").write_text(json.dumps({"source": source(), **found}), encoding="utf-8")
+            (self.folder / f"{worker}.json").write_text(
+                json.dumps({"source": source(), **found}), encoding="utf-8"
+            )
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -36,7 +36,14 @@ PARTS = {
     "losses": ("losses", "stages", "policies", "networks", "masking.py", "optim.py"),
     "diffusion": ("diffusion",),
     "data": ("data", "envs"),
-    "training": ("training", "results/intervals.py", "results/statistics.py", "base.py", "config.py", "numerics.py"),
+    "training": (
+        "training",
+        "results/intervals.py",
+        "results/statistics.py",
+        "base.py",
+        "config.py",
+        "numerics.py",
+    ),
 }
 """Part -> the files and folders of the package that it is drawn from."""
 COPIED = ("jaxomarl", "tests", "experiments", "benchmarks", "docs", "pyproject.toml", "README.md", "Makefile",
@@ -68,7 +75,9 @@ def changes(source: str, node: ast.AST) -> Iterator[tuple[str, ast.AST, str]]:
         if op in OTHER:
             yield "sign", node, f"{left} {OTHER[op]} {right}"
         if op in (ast.Add, ast.Sub, ast.Mult):
-            masked = op is ast.Mult and any(word in right.lower() for word in ("mask", "valid", "alive", "discount"))
+            masked = op is ast.Mult and any(
+                word in right.lower() for word in ("mask", "valid", "alive", "discount")
+            )
             yield "mask" if masked else "dropped term", node, left
             yield "dropped term", node, right
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.Not)):
@@ -82,18 +91,28 @@ def changes(source: str, node: ast.AST) -> Iterator[tuple[str, ast.AST, str]]:
     elif isinstance(node, ast.Constant) and type(node.value) in (int, float):
         yield "off by one" if type(node.value) is int else "constant", node, repr(node.value + 1)
     elif isinstance(node, ast.Call):
-        called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        called = (
+            node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        )
         arguments = [text(source, a) for a in node.args]
         if called == "stop_gradient":
             yield "stop_gradient", node, arguments[0]
         elif called == "where" and len(arguments) == 3:
-            yield "mask", node, f"{text(source, node.func)}({arguments[0]}, {arguments[2]}, {arguments[1]})"
+            yield (
+                "mask",
+                node,
+                f"{text(source, node.func)}({arguments[0]}, {arguments[2]}, {arguments[1]})",
+            )
         elif called in SWAPPED and isinstance(node.func, ast.Attribute):
             whole = text(source, node)
             head = text(source, node.func)
             yield "function", node, head[: -len(called)] + SWAPPED[called] + whole[len(head) :]
     elif isinstance(node, ast.IfExp):
-        yield "mask", node, f"{text(source, node.orelse)} if {text(source, node.test)} else {text(source, node.body)}"
+        yield (
+            "mask",
+            node,
+            f"{text(source, node.orelse)} if {text(source, node.test)} else {text(source, node.body)}",
+        )
 
 
 def runs(tree: ast.AST) -> Iterator[ast.AST]:
@@ -103,11 +122,17 @@ def runs(tree: ast.AST) -> Iterator[ast.AST]:
             continue
         if isinstance(tree, (ast.FunctionDef, ast.Lambda)) and isinstance(child, ast.arguments):
             continue
-        if isinstance(tree, ast.FunctionDef) and (child in tree.decorator_list or child is tree.returns):
+        if isinstance(tree, ast.FunctionDef) and (
+            child in tree.decorator_list or child is tree.returns
+        ):
             continue
         if isinstance(child, (ast.JoinedStr, ast.Import, ast.ImportFrom, ast.Raise)):
             continue
-        if isinstance(child, ast.Call) and getattr(child.func, "id", "") in ("refuse", "field", "Field"):
+        if isinstance(child, ast.Call) and getattr(child.func, "id", "") in (
+            "refuse",
+            "field",
+            "Field",
+        ):
             continue
         yield child
         yield from runs(child)
@@ -129,7 +154,9 @@ def faults_of(file: Path) -> dict[int, list[Fault]]:
                 seen.add(at)
                 old = lines[where.lineno - 1]
                 raw = old.encode()
-                line = (raw[: where.col_offset] + new.encode() + raw[where.end_col_offset :]).decode()
+                line = (
+                    raw[: where.col_offset] + new.encode() + raw[where.end_col_offset :]
+                ).decode()
                 name = file.relative_to(ROOT / "jaxomarl").as_posix()
                 found[where.lineno].append(Fault(name, where.lineno, kind, old, line))
     return found
@@ -170,7 +197,9 @@ def read_map(folder: Path) -> tuple[dict[str, dict[str, set[int]]], dict[str, fl
     for path in sorted(folder.glob("*.json")):
         held = json.loads(path.read_text(encoding="utf-8"))
         if held.pop("source", "") != source():
-            sys.exit(f"{path} is of other source files, whose lines have other numbers: make it again")
+            sys.exit(
+                f"{path} is of other source files, whose lines have other numbers: make it again"
+            )
         for test, files in held.items():
             seconds[test] += files.pop("seconds")
             for file, numbers in files.items():
@@ -178,11 +207,15 @@ def read_map(folder: Path) -> tuple[dict[str, dict[str, set[int]]], dict[str, fl
     return lines, seconds
 
 
-def chosen_tests(fault: Fault, lines: dict[str, dict[str, set[int]]], seconds: dict[str, float]) -> list[str]:
+def chosen_tests(
+    fault: Fault, lines: dict[str, dict[str, set[int]]], seconds: dict[str, float]
+) -> list[str]:
     """The most specific test files that execute the line, as many as the budget holds and one at least."""
     size = {test: sum(map(len, files.values())) for test, files in lines.items()}
     executing = [
-        test for test, files in lines.items() if fault.line in files.get(fault.file, ()) and (ROOT / test).exists()
+        test
+        for test, files in lines.items()
+        if fault.line in files.get(fault.file, ()) and (ROOT / test).exists()
     ]
     chosen, spent = [], 0.0
     for test in sorted(executing, key=lambda t: (size[t], t)):
@@ -194,7 +227,9 @@ def chosen_tests(fault: Fault, lines: dict[str, dict[str, set[int]]], seconds: d
 
 def digest(tests: list[str]) -> str:
     """Of the test files and of the modules beside them that are no tests."""
-    beside = {f for t in tests for f in (ROOT / t).parent.glob("*.py") if not f.name.startswith("test_")}
+    beside = {
+        f for t in tests for f in (ROOT / t).parent.glob("*.py") if not f.name.startswith("test_")
+    }
     files = {ROOT / t for t in tests} | beside | {ROOT / "tests" / "conftest.py"}
     return hashlib.sha256(b"".join(f.read_bytes() for f in sorted(files))).hexdigest()[:12]
 
@@ -209,9 +244,13 @@ def trial(fault: Fault, tests: list[str], cache: Path) -> dict[str, object]:
             if (ROOT / name).exists():
                 os.symlink(ROOT / name, tree / name)
         os.unlink(tree / "jaxomarl")
-        shutil.copytree(ROOT / "jaxomarl", tree / "jaxomarl", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            ROOT / "jaxomarl", tree / "jaxomarl", ignore=shutil.ignore_patterns("__pycache__")
+        )
         os.unlink(tree / "tests")
-        shutil.copytree(ROOT / "tests", tree / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            ROOT / "tests", tree / "tests", ignore=shutil.ignore_patterns("__pycache__")
+        )
         os.symlink(ROOT.parent / "shared", Path(folder) / "shared")
         (tree / ".pytest_cache").mkdir()
         os.symlink(cache, tree / ".pytest_cache" / "xla")
@@ -222,19 +261,39 @@ def trial(fault: Fault, tests: list[str], cache: Path) -> dict[str, object]:
         changed.write_text("\n".join(lines), encoding="utf-8")
         env = os.environ | {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
         while ran < len(tests):
-            some = tests[ran : ran + 2]  # a process takes seconds to start, and the first often suffices
+            some = tests[
+                ran : ran + 2
+            ]  # a process takes seconds to start, and the first often suffices
             command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *some]
             try:
                 done = subprocess.run(
-                    command, cwd=tree, env=env, capture_output=True, text=True, timeout=5 * BUDGET, check=False
+                    command,
+                    cwd=tree,
+                    env=env,
+                    capture_output=True,
+                    text=True,
+                    timeout=5 * BUDGET,
+                    check=False,
                 )
             except subprocess.TimeoutExpired:
-                return {"caught": "time-out", "seconds": round(time.monotonic() - start), "files": ran + len(some)}
+                return {
+                    "caught": "time-out",
+                    "seconds": round(time.monotonic() - start),
+                    "files": ran + len(some),
+                }
             ran += len(some)
             if done.returncode not in (0, 5):
-                failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+                failed = [
+                    line
+                    for line in done.stdout.splitlines()
+                    if line.startswith(("FAILED", "ERROR"))
+                ]
                 what = (failed or done.stdout.splitlines()[-1:] or [done.stderr[-100:]])[0]
-                return {"caught": what.split(" - ")[0], "seconds": round(time.monotonic() - start), "files": ran}
+                return {
+                    "caught": what.split(" - ")[0],
+                    "seconds": round(time.monotonic() - start),
+                    "files": ran,
+                }
     return {"caught": "", "seconds": round(time.monotonic() - start), "files": ran}
 
 
@@ -275,14 +334,18 @@ def run(folder: Path, out: Path, jobs: int, cache: Path, before: Path | None) ->
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("draw")
     running = commands.add_parser("run")
     running.add_argument("map", type=Path)
     running.add_argument("out", type=Path)
     running.add_argument("--jobs", type=int, default=2)
-    running.add_argument("--cache", type=Path, default=ROOT / ".pytest_cache" / "xla", help="compiled programs")
+    running.add_argument(
+        "--cache", type=Path, default=ROOT / ".pytest_cache" / "xla", help="compiled programs"
+    )
     running.add_argument("--before", type=Path, help="the csv of an earlier run")
     args = parser.parse_args()
     if args.command == "draw":

@@ -34,7 +34,11 @@ COMPARED = ("*.csv", "*.safetensors", "*.md")
 
 def programs() -> None:
     """Print one line for each function of each stage of each system: its name and a digest of its program."""
-    sys.path[:0] = [str(Path.cwd()), str(Path.cwd() / "tests"), str(Path.cwd() / "tests" / "contract")]
+    sys.path[:0] = [
+        str(Path.cwd()),
+        str(Path.cwd() / "tests"),
+        str(Path.cwd() / "tests" / "contract"),
+    ]
     import conftest  # noqa: F401  (the CPU, as the tests have it)
     from trial import Trial
 
@@ -44,23 +48,31 @@ def programs() -> None:
         trial = Trial(name, system)
         for stage, functions in zip(trial.stages, trial.traced, strict=True):
             for of, traced in functions.items():
-                print(f"{name} {stage.name} {of} {hashlib.sha256(traced.text.encode()).hexdigest()[:16]}", flush=True)
+                print(
+                    f"{name} {stage.name} {of} {hashlib.sha256(traced.text.encode()).hexdigest()[:16]}",
+                    flush=True,
+                )
 
 
 def start(tree: Path, arguments: list[str], out: Path) -> subprocess.Popen:
     env = os.environ | {"PYTHONPATH": str(tree), "JAX_PLATFORMS": "cpu"}
-    return subprocess.Popen([sys.executable, *arguments], cwd=tree, env=env, stdout=out.open("w"), stderr=sys.stderr)
+    return subprocess.Popen(
+        [sys.executable, *arguments], cwd=tree, env=env, stdout=out.open("w"), stderr=sys.stderr
+    )
 
 
 def same_programs(trees: list[Path], folder: Path) -> list[str]:
     """What differs, one line each."""
     outs = [folder / name for name in ("this", "other")]
     children = [
-        start(tree, [str(ROOT / "tests" / "same.py"), "own"], out) for tree, out in zip(trees, outs, strict=True)
+        start(tree, [str(ROOT / "tests" / "same.py"), "own"], out)
+        for tree, out in zip(trees, outs, strict=True)
     ]
     if any(child.wait() for child in children):
         return ["a side failed"]
-    this, other = (dict(line.rsplit(" ", 1) for line in out.read_text().splitlines()) for out in outs)
+    this, other = (
+        dict(line.rsplit(" ", 1) for line in out.read_text().splitlines()) for out in outs
+    )
     print(f"{len(this)} programs")
     return [name for name in this.keys() | other.keys() if this.get(name) != other.get(name)]
 
@@ -83,7 +95,9 @@ def same_results(trees: list[Path], folder: Path, only: list[str]) -> list[str]:
         outs = [folder / side / name for side in ("this", "other")]
         for tree, out in zip(trees, outs, strict=True):
             out.parent.mkdir(parents=True, exist_ok=True)
-            child = start(tree, ["-m", *shlex.split(command), "--out", str(out)], out.with_suffix(".log"))
+            child = start(
+                tree, ["-m", *shlex.split(command), "--out", str(out)], out.with_suffix(".log")
+            )
             if child.wait():
                 return [f"{name}: {tree} failed"]
         this, other = ({p.relative_to(o) for kind in COMPARED for p in o.rglob(kind)} for o in outs)
@@ -96,7 +110,9 @@ def same_results(trees: list[Path], folder: Path, only: list[str]) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=("programs", "results", "own"))
     parser.add_argument("other", type=Path, nargs="?", default=ROOT)
     parser.add_argument("--only", nargs="*", default=[], choices=COMMANDS, help="of the results")
@@ -106,7 +122,11 @@ def main() -> None:
     trees = [ROOT, args.other.resolve()]
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        found = same_programs(trees, folder) if args.what == "programs" else same_results(trees, folder, args.only)
+        found = (
+            same_programs(trees, folder)
+            if args.what == "programs"
+            else same_results(trees, folder, args.only)
+        )
     print("\n".join(found) if found else "the same")
     sys.exit(bool(found))
 

@@ -14,7 +14,9 @@ class Seconds:
 
     def __init__(self, shown: int) -> None:
         self.shown, self.compiled = shown, 0.0
-        self.took: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])  # of each test: all seconds, and to compile
+        self.took: dict[str, list[float]] = defaultdict(
+            lambda: [0.0, 0.0]
+        )  # of each test: all seconds, and to compile
         jax.monitoring.register_event_duration_secs_listener(self._count)
 
     def _count(self, event: str, seconds: float, **_: Any) -> None:
@@ -23,7 +25,10 @@ class Seconds:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo) -> Any:
         report = yield
-        report.compiled, self.compiled = self.compiled, 0.0  # a report's plain attributes travel from the workers
+        report.compiled, self.compiled = (
+            self.compiled,
+            0.0,
+        )  # a report's plain attributes travel from the workers
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -46,7 +51,13 @@ class Seconds:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--slowest", type=int, default=0, metavar="N", help="the N slowest files and tests, by seconds")
+    parser.addoption(
+        "--slowest",
+        type=int,
+        default=0,
+        metavar="N",
+        help="the N slowest files and tests, by seconds",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

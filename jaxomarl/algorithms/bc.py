@@ -19,7 +19,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, State, System, refuse
+from jaxomarl.base import (
+    Algorithm,
+    Batch,
+    Dataset,
+    Environment,
+    Past,
+    Spec,
+    Stage,
+    State,
+    System,
+    refuse,
+)
 from jaxomarl.config import check_fields, config, static
 from jaxomarl.data.dataset import check_transitions, sample_transitions
 from jaxomarl.networks.actors import actor
@@ -57,7 +68,9 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
         return sample_transitions(key, data, cfg.policy_batch)
 
     # line 1
-    def update(key: Key[Array, ""], state: Policies, past: Past, batch: Batch) -> tuple[Policies, dict]:
+    def update(
+        key: Key[Array, ""], state: Policies, past: Past, batch: Batch
+    ) -> tuple[Policies, dict]:
         def loss(params):  # line 2
             error = actors.apply(params, see(past, batch.obs)) - batch.action
             return jnp.mean(jnp.sum(mask * error**2, axis=(1, 2)))
@@ -74,14 +87,20 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
 def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for tasks that it cannot train on."""
     if spec.discrete:
-        raise refuse("--task", "continuous actions", "a discrete task", "This clone regresses real actions.")
+        raise refuse(
+            "--task", "continuous actions", "a discrete task", "This clone regresses real actions."
+        )
     check_fields(cfg, {"policy_optimiser": OPTIMISERS})
     check_transitions(data)
 
 
 def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """One stage."""
-    return (Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, FIELDS, owner="bc"),)
+    return (
+        Stage(
+            "policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, FIELDS, owner="bc"
+        ),
+    )
 
 
 BC = System(Config, check, lambda spec, cfg, data: data, pipeline)

@@ -64,7 +64,9 @@ class Config(decentralised.Gaussian, decentralised.Config):
 def behaviour(spec: Spec, cfg: Config) -> Algorithm:
     """The behaviour's stage: line 1."""
     return clone.gaussian(
-        spec, dataclasses.replace(cfg, policy_batch=cfg.clone_batch, policy_lr=cfg.clone_lr), acts=False
+        spec,
+        dataclasses.replace(cfg, policy_batch=cfg.clone_batch, policy_lr=cfg.clone_lr),
+        acts=False,
     )
 
 
@@ -83,7 +85,9 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
         def drawn(key, params, obs):
             """An action at each observation, and the divergence there."""
             pi, mu = normal(net, params, obs), normal(net, behaved, obs)
-            return squashed(pi, jax.random.normal(key, shape), batch.mask), divergence(pi, mu, batch.mask)
+            return squashed(pi, jax.random.normal(key, shape), batch.mask), divergence(
+                pi, mu, batch.mask
+            )
 
         after, price = drawn(k_after, state.actor.target, batch.next_obs)  # line 4
         charged = batch.reward - cfg.gamma * batch.go_on * cfg.alpha * price  # line 5
@@ -99,7 +103,9 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
         return state, judged | metrics
 
     play = lambda key, state, obs, mask: mode(net, state.actor.params, obs, mask)
-    algorithm = decentralised.learner(spec, cfg, nets, step, play, lambda past, batch: past["behaviour"].params)
+    algorithm = decentralised.learner(
+        spec, cfg, nets, step, play, lambda past, batch: past["behaviour"].params
+    )
 
     def init(key: Key[Array, ""], past: Past, data: Dataset) -> Learner:  # line 2
         state, mu = algorithm.init(key, past, data), past["behaviour"].params
@@ -116,7 +122,15 @@ def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
 def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """Behaviour -> actor-critic."""
     return (
-        Stage("behaviour", behaviour(spec, cfg), cfg.clone_steps, cfg.chunk, cfg.every, BEHAVIOUR, owner="brac"),
+        Stage(
+            "behaviour",
+            behaviour(spec, cfg),
+            cfg.clone_steps,
+            cfg.chunk,
+            cfg.every,
+            BEHAVIOUR,
+            owner="brac",
+        ),
         Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="brac"),
     )
 

@@ -41,7 +41,13 @@ from jaxomarl.networks.inputs import observed
 from jaxomarl.optim import create, descend
 from jaxomarl.stages import critic, score_regularised, scores
 from jaxomarl.stages.clone import Policies, policy_optimiser
-from jaxomarl.stages.score_regularised import diffused, q_gradient, surrogate, times_and_noise, weight
+from jaxomarl.stages.score_regularised import (
+    diffused,
+    q_gradient,
+    surrogate,
+    times_and_noise,
+    weight,
+)
 
 
 @config
@@ -62,37 +68,58 @@ class Variant(NamedTuple):
 
 
 def policy(
-    spec: Spec, cfg: score_regularised.Config, variant: Variant, eps: Callable[..., Array], q: Callable[..., Array]
+    spec: Spec,
+    cfg: score_regularised.Config,
+    variant: Variant,
+    eps: Callable[..., Array],
+    q: Callable[..., Array],
 ) -> Algorithm:
     """Stage 3: behaviour model `eps(past, x, t, obs, state, action)` and critic `q(past, obs, state, action)`."""
-    actors = (score_regularised.joint_actor if variant.joint_policy else score_regularised.actors)(spec, cfg)
+    actors = (score_regularised.joint_actor if variant.joint_policy else score_regularised.actors)(
+        spec, cfg
+    )
     tx = policy_optimiser(cfg)
     mask = jnp.asarray(spec.act_mask)
 
     # line 3
-    def update(key: Key[Array, ""], state: Policies, past: Past, batch: Batch) -> tuple[Policies, dict]:
+    def update(
+        key: Key[Array, ""], state: Policies, past: Past, batch: Batch
+    ) -> tuple[Policies, dict]:
         t, z = times_and_noise(key, cfg, batch.action.shape, mask)
-        t = t[:, :1] + jnp.zeros_like(t) if variant.scores == "joint" else t  # a joint sample has one time
+        t = (
+            t[:, :1] + jnp.zeros_like(t) if variant.scores == "joint" else t
+        )  # a joint sample has one time
         obs = observed(spec, cfg)(past, batch.obs)
         a = actors.every(state.actor.params, obs)  # line 4
-        e = eps(past, diffused(cfg, a, t, z), t, batch.obs, batch.state, a) - cfg.control_variate * z
+        e = (
+            eps(past, diffused(cfg, a, t, z), t, batch.obs, batch.state, a)
+            - cfg.control_variate * z
+        )
         g, w = q_gradient(cfg, q, past, batch, a, mask), weight(cfg, t)
 
         def loss(params):  # line 5
             return surrogate(cfg, w, e, g, actors.every(params, obs)).sum(axis=1).mean()
 
         value, grads = jax.value_and_grad(loss)(state.actor.params)
-        return Policies(descend(tx, state.actor, grads)), score_regularised.report(a, e, g, w, value)
+        return Policies(descend(tx, state.actor, grads)), score_regularised.report(
+            a, e, g, w, value
+        )
 
-    return score_regularised.learner(spec, cfg, actors, partial(create, tx), update, variant.joint_policy)
+    return score_regularised.learner(
+        spec, cfg, actors, partial(create, tx), update, variant.joint_policy
+    )
 
 
-def check(spec: Spec, cfg: score_regularised.Config, data: Dataset | None, variant: Variant) -> None:
+def check(
+    spec: Spec, cfg: score_regularised.Config, data: Dataset | None, variant: Variant
+) -> None:
     """Raise JaxomarlError for settings that the variant cannot take."""
     score_regularised.check(spec, cfg, data, reward=("own",) if variant.own else ("team", "first"))
 
 
-def pipeline(spec: Spec, cfg: score_regularised.Config, env: Environment | None, variant: Variant) -> tuple[Stage, ...]:
+def pipeline(
+    spec: Spec, cfg: score_regularised.Config, env: Environment | None, variant: Variant
+) -> tuple[Stage, ...]:
     """Critic -> scores -> policy."""
     learner, model = critic.iql(spec, cfg, variant.own), scores.scores(spec, cfg, variant.scores)
     final = policy(spec, cfg, variant, model.every, learner.q)

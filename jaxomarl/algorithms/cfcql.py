@@ -72,7 +72,9 @@ class Config(decentralised.Deterministic):
     """Critic updates for one update of the policies and the targets."""
 
 
-def replaced(action: Float[Array, "*B N A"], i: int | Array, own: Float[Array, "*M A"]) -> Float[Array, "*M N A"]:
+def replaced(
+    action: Float[Array, "*B N A"], i: int | Array, own: Float[Array, "*M A"]
+) -> Float[Array, "*M N A"]:
     """The joint action with agent i's set to `own`, whose axes may lead with more."""
     mine = (jnp.arange(action.shape[-2]) == i)[:, None]
     return jnp.where(mine, own[..., None, :], action)
@@ -90,7 +92,9 @@ def penalty(
     """
     q_data = q(action[None])[:, 0]
     if resample == "all":
-        return conservative(q(jnp.moveaxis(sampled.action, 0, -2)), sampled.log_p.sum(axis=0), q_data)
+        return conservative(
+            q(jnp.moveaxis(sampled.action, 0, -2)), sampled.log_p.sum(axis=0), q_data
+        )
 
     def one(i, own):
         return conservative(q(replaced(action, i, own.action)), own.log_p, q_data)
@@ -98,7 +102,9 @@ def penalty(
     return jax.vmap(one)(jnp.arange(action.shape[-2]), sampled).mean(axis=0)
 
 
-def samples(key: Key[Array, ""], spec: Spec, cfg: Config, past: Past, batch: Batch, near: list[Array]) -> Proposals:
+def samples(
+    key: Key[Array, ""], spec: Spec, cfg: Config, past: Past, batch: Batch, near: list[Array]
+) -> Proposals:
     """Line 4's proposals of every agent: actions [N, M, B, A]; `near` are centres [B, N, A]."""
     each, axes = agent_batches(spec, cfg, past, batch)
     draw = lambda k, one, near: proposals(k, cfg, one, cfg.penalty_std, near)
@@ -106,13 +112,21 @@ def samples(key: Key[Array, ""], spec: Spec, cfg: Config, past: Past, batch: Bat
 
 
 def conservative_loss(
-    cfg: Config, q: Callable[[Array], Array], action: Float[Array, "B N A"], y: Float[Array, " B"], sampled: Proposals
+    cfg: Config,
+    q: Callable[[Array], Array],
+    action: Float[Array, "B N A"],
+    y: Float[Array, " B"],
+    sampled: Proposals,
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """Line 5, and its metrics; `q` as in `penalty`."""
     q_data = q(action)
     gap = penalty(q, action, sampled, cfg.resample).mean(axis=-1)
     fit = ensemble_loss(q_data, y)
-    return fit + cfg.penalty * gap.sum(), {"q_loss": fit, "q_mean": q_data.mean(), "q_gap": gap.mean()}
+    return fit + cfg.penalty * gap.sum(), {
+        "q_loss": fit,
+        "q_mean": q_data.mean(),
+        "q_gap": gap.mean(),
+    }
 
 
 def policy(spec: Spec, cfg: Config) -> Algorithm:
@@ -121,8 +135,12 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
     nets, see, known = networks(spec, cfg), observed(spec, cfg), stated(cfg)
     value = twin(spec.state_dim, n * spec.act_width, (cfg.critic_width,) * 2)
 
-    def judge(params: Any, s: Float[Array, "B S"], action: Float[Array, "*M N A"]) -> Float[Array, "E *M"]:
-        return value.apply(params, jnp.broadcast_to(s, (*action.shape[:-2], s.shape[-1])), flat(action))
+    def judge(
+        params: Any, s: Float[Array, "B S"], action: Float[Array, "*M N A"]
+    ) -> Float[Array, "E *M"]:
+        return value.apply(
+            params, jnp.broadcast_to(s, (*action.shape[:-2], s.shape[-1])), flat(action)
+        )
 
     def play(params: Any, obs: Float[Array, "*B N O"]) -> Float[Array, "*B N A"]:
         return mask * jax.vmap(nets.actor.apply, in_axes=(0, -2), out_axes=-2)(params, obs)
@@ -130,13 +148,18 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
     def init(key: Key[Array, ""], past: Past, data: Dataset) -> Learner:
         k_actor, k_q = jax.random.split(key)
         one = lambda k: create(nets.tx_actor, nets.actor.init(k), target=True)
-        return Learner(jax.vmap(one)(jax.random.split(k_actor, n)), create(nets.tx_q, value.init(k_q), target=True))
+        return Learner(
+            jax.vmap(one)(jax.random.split(k_actor, n)),
+            create(nets.tx_q, value.init(k_q), target=True),
+        )
 
     def batch(key: Key[Array, ""], state: Learner, data: Dataset) -> Batch:
         return sample_transitions(key, data, cfg.policy_batch)
 
     # line 1
-    def update(key: Key[Array, ""], state: Learner, past: Past, batch: Batch) -> tuple[Learner, dict]:
+    def update(
+        key: Key[Array, ""], state: Learner, past: Past, batch: Batch
+    ) -> tuple[Learner, dict]:
         k_after, k_penalty = jax.random.split(key)
         action, s = batch.action * mask, known(past, batch.state)
         obs, next_obs = see(past, batch.obs), see(past, batch.next_obs)
@@ -146,14 +169,22 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
         after = jnp.clip(play(state.actor.target, next_obs) + noise, -1.0, 1.0)
         ahead = judge(state.critic.target, known(past, batch.next_state), after).min(axis=0)
         y = joint_reward(batch, cfg.reward) + cfg.gamma * continues(batch, cfg.time_limit) * ahead
-        near = [play(state.actor.params, o) for o in (obs, next_obs)] if cfg.penalty_from == "policy" else []
+        near = (
+            [play(state.actor.params, o) for o in (obs, next_obs)]
+            if cfg.penalty_from == "policy"
+            else []
+        )
         sampled = samples(k_penalty, spec, cfg, past, batch, near)
-        loss = lambda params: conservative_loss(cfg, lambda a: judge(params, s, a), action, y, sampled)
+        loss = lambda params: conservative_loss(
+            cfg, lambda a: judge(params, s, a), action, y, sampled
+        )
         grads, metrics = jax.grad(loss, has_aux=True)(state.critic.params)
         critic = descend(nets.tx_q, state.critic, grads)
 
         # --- policies: line 7 ---
-        beside = action if cfg.others == "data" else jax.lax.stop_gradient(play(state.actor.params, obs))
+        beside = (
+            action if cfg.others == "data" else jax.lax.stop_gradient(play(state.actor.params, obs))
+        )
 
         def climb(i, actor, obs, mask):
             def loss(params):
@@ -168,7 +199,9 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
         metrics["policy_loss"] = losses.mean()
         due = optax.tree_utils.tree_get(critic.opt, "count") % cfg.policy_delay == 0  # line 6
         moved = Learner(polyak(actor, cfg.polyak), polyak(critic, cfg.polyak))  # line 8
-        return jax.tree.map(lambda new, old: jnp.where(due, new, old), moved, Learner(state.actor, critic)), metrics
+        return jax.tree.map(
+            lambda new, old: jnp.where(due, new, old), moved, Learner(state.actor, critic)
+        ), metrics
 
     def act(key, state, past, memory, observation):
         return play(state.actor.params, see(past, observation.obs)), memory
@@ -183,7 +216,9 @@ def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
 
 def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """One stage."""
-    return (Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="cfcql"),)
+    return (
+        Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="cfcql"),
+    )
 
 
 CFCQL = System(Config, check, lambda spec, cfg, data: data, pipeline)

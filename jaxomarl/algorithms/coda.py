@@ -82,7 +82,9 @@ class Alone(Settings):
 @functools.cache
 def config_of(base: type) -> type:
     """The base's config with the augmentation's fields beside its own."""
-    return config(type("Config", (Settings, base), {"__doc__": base.__doc__, "__module__": base.__module__}))
+    return config(
+        type("Config", (Settings, base), {"__doc__": base.__doc__, "__module__": base.__module__})
+    )
 
 
 def plain(cfg: Settings, kind: type[T]) -> T:
@@ -109,7 +111,12 @@ def augmentation(base: System, name: str, kind: str) -> System:
         """Generator -> the base's stages, those that act augmented."""
         horizon, stages = horizon_of(spec, cfg), base.pipeline(spec, cfg, env)
         first = "generator-return" if chosen.conditioned else "generator"
-        fields = (*GENERATED, "augment_horizon", "chunk", *(("augment_drop",) if chosen.conditioned else ()))
+        fields = (
+            *GENERATED,
+            "augment_horizon",
+            "chunk",
+            *(("augment_drop",) if chosen.conditioned else ()),
+        )
         if base_horizon(cfg):
             fields = (*fields, "horizon")  # which decides where augment_horizon does not
         model = Generator(spec, cfg, horizon, chosen.conditioned)
@@ -131,24 +138,49 @@ def check_augmentation(
 ) -> None:
     """Raise JaxomarlError for settings, data or a base that cannot be augmented; warn of a pull that overshoots."""
     if spec.discrete:
-        raise refuse("--augment", "continuous actions", "a discrete task", "Windows are drawn as real numbers.")
+        raise refuse(
+            "--augment",
+            "continuous actions",
+            "a discrete task",
+            "Windows are drawn as real numbers.",
+        )
     check_fields(plain(cfg, Alone), CHOICES)
     history = getattr(cfg, "history", 0)
     if history:
         way = "Augment a system that plays without planning."
-        raise refuse("--augment", "a base that learns from what follows a row", f"{history} rows before it", way)
+        raise refuse(
+            "--augment",
+            "a base that learns from what follows a row",
+            f"{history} rows before it",
+            way,
+        )
     followed = [s for s in stages if s.algorithm.act]
     if not followed or any(s.refresh for s in followed):
         way = "Augment an offline system with a stage that acts."
-        raise refuse("--augment", "a base with a policy to follow, trained on data", [s.name for s in stages], way)
+        raise refuse(
+            "--augment",
+            "a base with a policy to follow, trained on data",
+            [s.name for s in stages],
+            way,
+        )
     if cfg.augment_windows % min(cfg.augment_microbatch, cfg.augment_windows):
         way = "Microbatches are equal."
-        raise refuse("--cfg.augment-windows", f"a multiple of {cfg.augment_microbatch}", cfg.augment_windows, way)
+        raise refuse(
+            "--cfg.augment-windows",
+            f"a multiple of {cfg.augment_microbatch}",
+            cfg.augment_windows,
+            way,
+        )
     for stage in followed:
         chunk = min(stage.chunk * cfg.augment_refresh, stage.steps)
         if stage.steps % chunk:
             way = "Rows are refreshed after whole chunks."
-            raise refuse("--cfg.augment-refresh", f"a divisor of {stage.steps // stage.chunk} chunks", chunk, way)
+            raise refuse(
+                "--cfg.augment-refresh",
+                f"a divisor of {stage.steps // stage.chunk} chunks",
+                chunk,
+                way,
+            )
     if kind.guided and cfg.augment_lambda > CONTRACTIVE:
         LOG.warning(
             "--cfg.augment-lambda %g is above %g: such a pull may throw actions past the policy's own, to the data's "
@@ -163,16 +195,26 @@ def check_horizon(horizon: int, cfg: Settings, data: Dataset | None) -> None:
     """Raise JaxomarlError where windows do not fit into every episode, or a base's own do not fit into them."""
     if base_horizon(cfg) > horizon:
         way = "Leave it out: it then is the base's."
-        raise refuse("--cfg.augment-horizon", f"at least the base's {base_horizon(cfg)}", horizon, way)
+        raise refuse(
+            "--cfg.augment-horizon", f"at least the base's {base_horizon(cfg)}", horizon, way
+        )
     if data is None:
         return
     lengths = np.asarray(data.left)[np.asarray(data.step) == 0]
-    few, shortest = shorter(data, horizon), int(lengths[lengths > 0].min(initial=np.iinfo(np.int32).max))
+    few, shortest = (
+        shorter(data, horizon),
+        int(lengths[lengths > 0].min(initial=np.iinfo(np.int32).max)),
+    )
     if few and cfg.augment_short == "refuse":
         way = f"--cfg.augment-short skip leaves out {few} of {(lengths > 0).sum()} episodes"
         if base_horizon(cfg) <= shortest:
             way = f"{way}, --cfg.augment-horizon {shortest} makes windows shorter"
-        raise refuse("--cfg.augment-horizon", f"at most {shortest}, the shortest episode's steps", horizon, f"{way}.")
+        raise refuse(
+            "--cfg.augment-horizon",
+            f"at most {shortest}, the shortest episode's steps",
+            horizon,
+            f"{way}.",
+        )
     check_windows(data, horizon, field="--cfg.augment-horizon")
 
 

@@ -28,7 +28,14 @@ from jaxtyping import Array, Key
 from jaxomarl.base import Algorithm, Dataset, Environment, Spec, Stage, System
 from jaxomarl.config import config
 from jaxomarl.stages import decentralised
-from jaxomarl.stages.decentralised import AgentBatch, Learner, cql_step, effort, networks, policy_step
+from jaxomarl.stages.decentralised import (
+    AgentBatch,
+    Learner,
+    cql_step,
+    effort,
+    networks,
+    policy_step,
+)
 
 
 @config
@@ -41,7 +48,9 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
     nets = networks(spec, cfg)
 
     # line 1, for one agent
-    def step(key: Key[Array, ""], state: Learner, batch: AgentBatch) -> tuple[Learner, dict[str, Array]]:
+    def step(
+        key: Key[Array, ""], state: Learner, batch: AgentBatch
+    ) -> tuple[Learner, dict[str, Array]]:
         state, judged = cql_step(key, cfg, nets, state, batch)  # lines 2-4
 
         def loss(params):  # line 5
@@ -62,7 +71,9 @@ def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
 
 def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """One stage."""
-    return (Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="cql"),)
+    return (
+        Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="cql"),
+    )
 
 
 CQL = System(Config, check, lambda spec, cfg, data: data, pipeline)

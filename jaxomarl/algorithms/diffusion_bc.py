@@ -21,7 +21,13 @@ from jaxomarl.config import config, static, traced
 from jaxomarl.diffusion.samplers import dpm_solver
 from jaxomarl.diffusion.schedules import vp
 from jaxomarl.optim import annealed
-from jaxomarl.policies.diffusion import Diffuser, denoising_loss, noise_network, sample, times_and_noise
+from jaxomarl.policies.diffusion import (
+    Diffuser,
+    denoising_loss,
+    noise_network,
+    sample,
+    times_and_noise,
+)
 from jaxomarl.stages import clone, decentralised
 
 FIELDS = (*clone.FIELDS, "policy_anneal", "levels")
@@ -42,7 +48,9 @@ class Config(clone.Config):
 def policy(spec: Spec, cfg: Config) -> Algorithm:
     """The algorithm."""
     diffuser = Diffuser(noise_network(spec, cfg.policy_width), vp(), dpm_solver, cfg.levels)
-    loss = lambda key, params, seen, _: denoising_loss(diffuser, params, seen, *times_and_noise(key, seen))  # line 2
+    loss = lambda key, params, seen, _: denoising_loss(
+        diffuser, params, seen, *times_and_noise(key, seen)
+    )  # line 2
     play = lambda key, params, obs, mask: sample(diffuser, key, params, obs, mask)  # line 3
     lr = annealed(cfg.policy_lr, cfg.policy_steps) if cfg.policy_anneal else cfg.policy_lr
     return clone.behaviour(spec, cfg, diffuser.net, loss, play=play, lr=lr)
@@ -55,7 +63,17 @@ def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
 
 def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """One stage."""
-    return (Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, FIELDS, owner="diffusion-bc"),)
+    return (
+        Stage(
+            "policy",
+            policy(spec, cfg),
+            cfg.policy_steps,
+            cfg.chunk,
+            cfg.every,
+            FIELDS,
+            owner="diffusion-bc",
+        ),
+    )
 
 
 DIFFUSION_BC = System(Config, check, lambda spec, cfg, data: data, pipeline)

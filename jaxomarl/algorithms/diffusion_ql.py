@@ -32,7 +32,14 @@ from jaxomarl.diffusion.samplers import ddpm
 from jaxomarl.diffusion.schedules import vp_discrete
 from jaxomarl.losses.weighting import normalised_value
 from jaxomarl.networks.mlp import mish
-from jaxomarl.policies.diffusion import Diffuser, denoising_loss, noise_network, player, sample, times_and_noise
+from jaxomarl.policies.diffusion import (
+    Diffuser,
+    denoising_loss,
+    noise_network,
+    player,
+    sample,
+    times_and_noise,
+)
 from jaxomarl.stages import decentralised
 from jaxomarl.stages.decentralised import AgentBatch, Learner, critic_step, networks, policy_step
 
@@ -55,7 +62,9 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
     nets = networks(spec, cfg, diffuser.net, activation=mish)
 
     # line 1, for one agent
-    def step(key: Key[Array, ""], state: Learner, batch: AgentBatch) -> tuple[Learner, dict[str, Array]]:
+    def step(
+        key: Key[Array, ""], state: Learner, batch: AgentBatch
+    ) -> tuple[Learner, dict[str, Array]]:
         k_after, k_noise, k_play, k_coin = jax.random.split(key, 4)
         after = sample(diffuser, k_after, state.actor.target, batch.next_obs, batch.mask)  # line 2
         state, judged = critic_step(cfg, nets, state, batch, after)  # line 3
@@ -72,7 +81,9 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
         state, metrics = policy_step(cfg, nets, state, loss)  # lines 5 and 6
         return state, judged | metrics
 
-    return decentralised.learner(spec, cfg, nets, step, player(diffuser, nets.q, cfg.candidates))  # line 7
+    return decentralised.learner(
+        spec, cfg, nets, step, player(diffuser, nets.q, cfg.candidates)
+    )  # line 7
 
 
 def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
@@ -82,7 +93,16 @@ def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
 
 def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """One stage."""
-    return (Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="diffusion-ql"),)
+    return (
+        Stage(
+            "policy",
+            policy(spec, cfg),
+            cfg.policy_steps,
+            cfg.chunk,
+            cfg.every,
+            owner="diffusion-ql",
+        ),
+    )
 
 
 DIFFUSION_QL = System(Config, check, lambda spec, cfg, data: data, pipeline)

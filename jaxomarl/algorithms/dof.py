@@ -61,9 +61,23 @@ from jaxomarl.networks.inputs import flat, observed, stated
 from jaxomarl.networks.mlp import Network, mish
 from jaxomarl.optim import Params, clipped_adam, create
 from jaxomarl.policies.diffusion import clean, several
-from jaxomarl.policies.team import Team, factorised, finished, independent, sample_team, times_and_noise
+from jaxomarl.policies.team import (
+    Team,
+    factorised,
+    finished,
+    independent,
+    sample_team,
+    times_and_noise,
+)
 from jaxomarl.stages import decentralised
-from jaxomarl.stages.decentralised import AgentBatch, Learner, Nets, agent_batches, critic_step, policy_step
+from jaxomarl.stages.decentralised import (
+    AgentBatch,
+    Learner,
+    Nets,
+    agent_batches,
+    critic_step,
+    policy_step,
+)
 
 CHOICES = {"critic": ("joint", "own"), "schedule": tuple(BY_LEVELS), "acting": ("online", "target")}
 
@@ -148,7 +162,9 @@ def fitting_loss(
     return loss + mixed, {"denoising_loss": loss, "mixer_loss": mixed}
 
 
-def critic_batches(spec: Spec, cfg: Base, past: Past, batch: Batch) -> tuple[AgentBatch, AgentBatch]:
+def critic_batches(
+    spec: Spec, cfg: Base, past: Past, batch: Batch
+) -> tuple[AgentBatch, AgentBatch]:
     """What each critic is told of a batch, and the axes over which to vmap them: one critic, or N."""
     own, axes = agent_batches(spec, cfg, past, batch)
     if cfg.critic == "own":
@@ -172,7 +188,9 @@ def policy(spec: Spec, cfg: Base, team: Team) -> Algorithm:
     cond, width = (spec.state_dim, mask.size) if joint else (spec.obs_width, spec.act_width)
     q = twin(cond, width, (cfg.critic_width,) * 3, activation=mish)
     actor = Network(team.init, team.trained.net.apply)
-    nets = Nets(actor, q, clipped_adam(cfg.policy_lr, cfg.clip), clipped_adam(cfg.critic_lr, cfg.clip))
+    nets = Nets(
+        actor, q, clipped_adam(cfg.policy_lr, cfg.clip), clipped_adam(cfg.critic_lr, cfg.clip)
+    )
     split = lambda action: action.reshape(len(action), count, -1)  # [B, N, A] -> [B, C, D]
 
     def init(key: Key[Array, ""], past: Past, data: Dataset) -> Learner:
@@ -184,12 +202,16 @@ def policy(spec: Spec, cfg: Base, team: Team) -> Algorithm:
     def batch(key: Key[Array, ""], state: Learner, data: Dataset) -> Batch:
         return sample_transitions(key, data, cfg.policy_batch)
 
-    def update(key: Key[Array, ""], state: Learner, past: Past, batch: Batch) -> tuple[Learner, dict]:  # line 1
+    def update(
+        key: Key[Array, ""], state: Learner, past: Past, batch: Batch
+    ) -> tuple[Learner, dict]:  # line 1
         k_after, k_noise, k_play = jax.random.split(key, 3)
 
         # --- critics ---
         told, axes = critic_batches(spec, cfg, past, batch)
-        after = split(sample_team(team, k_after, state.actor.target, see(past, batch.next_obs), mask))  # line 2
+        after = split(
+            sample_team(team, k_after, state.actor.target, see(past, batch.next_obs), mask)
+        )  # line 2
 
         def fit_critic(critic, told, after):  # line 3
             stepped, metrics = critic_step(cfg, nets, Learner(state.actor, critic), told, after)
@@ -204,7 +226,9 @@ def policy(spec: Spec, cfg: Base, team: Team) -> Algorithm:
         def loss(params):
             fit, metrics = fitting_loss(team, params, action, obs, mask, t, z)
             played = split(sample_team(team, k_play, params, obs, mask))  # line 4
-            value = jax.vmap(q.apply, in_axes=(0, 1, 1))(critic.params, told.obs, played)[:, 0]  # [C, B]
+            value = jax.vmap(q.apply, in_axes=(0, 1, 1))(critic.params, told.obs, played)[
+                :, 0
+            ]  # [C, B]
             climb = jax.vmap(lambda v: normalised_value(v, cfg.eta, v))(value).mean()
             return fit + climb, {**metrics, "q_played": value.mean()}
 
@@ -218,7 +242,9 @@ def policy(spec: Spec, cfg: Base, team: Team) -> Algorithm:
         action = finished(team, params, x, wide, mask)
         if cfg.candidates == 1:
             return action[0], memory
-        value = jax.vmap(q.apply, in_axes=(0, 1, 1), out_axes=2)(state.critic.target, wide, action).min(axis=0)
+        value = jax.vmap(q.apply, in_axes=(0, 1, 1), out_axes=2)(
+            state.critic.target, wide, action
+        ).min(axis=0)
         if team.centralised:  # a joint action is one draw: it is taken whole
             value = jnp.broadcast_to(value.mean(axis=1, keepdims=True), value.shape)
         return pick(action, value), memory
@@ -254,4 +280,6 @@ def system(variant: Variant) -> System:
 
 CENTRAL = {"networks": ("separate", "shared"), "execution": ("decentralised", "central")}
 DOF_P = Variant("dof-p", Config, factorised, {"noise_mixer": NOISE, "data_mixer": DATA, **CENTRAL})
-IND_DIFFUSION = Variant("ind-diffusion", IndependentConfig, independent, {"model": ("pooled", "separate", "joint")})
+IND_DIFFUSION = Variant(
+    "ind-diffusion", IndependentConfig, independent, {"model": ("pooled", "separate", "joint")}
+)

@@ -47,7 +47,18 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key
 
-from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, State, System, refuse
+from jaxomarl.base import (
+    Algorithm,
+    Batch,
+    Dataset,
+    Environment,
+    Past,
+    Spec,
+    Stage,
+    State,
+    System,
+    refuse,
+)
 from jaxomarl.config import config, static, traced
 from jaxomarl.data.dataset import sample_transitions
 from jaxomarl.data.ranges import Quantiles, fit_quantiles, ranged
@@ -98,10 +109,15 @@ def model(spec: Spec, cfg: Config) -> Planner:
     n, rows, coded = spec.agents, cfg.history + 1 + cfg.horizon, codes(spec, cfg)
     o = coded.width if coded else spec.obs_width
     if cfg.networks == "shared":
-        init_parts, predict = shared_plans(lambda width: unet(cfg, width, n if cfg.attention else 0), o, n)
+        init_parts, predict = shared_plans(
+            lambda width: unet(cfg, width, n if cfg.attention else 0), o, n
+        )
     else:
         init_parts, predict = separate(unet(cfg, o), n, PLANS, out=-3)
-    plans, flat = (lambda x: x.reshape(*x.shape[:-1], rows, o)), (lambda x: x.reshape(*x.shape[:-2], rows * o))
+    plans, flat = (
+        (lambda x: x.reshape(*x.shape[:-1], rows, o)),
+        (lambda x: x.reshape(*x.shape[:-2], rows * o)),
+    )
     parts = lambda params, x, t, told: flat(predict(params, plans(x), t, told))
     f = factorisation(cfg.noise_mixer, n, rows * o, rows * o + 3)
     h = factorisation(cfg.data_mixer, n, rows * o, 2)
@@ -121,7 +137,9 @@ def model(spec: Spec, cfg: Config) -> Planner:
     alone = f.decentralised and h.decentralised and not cfg.attention
     mix = None if cfg.data_mixer == "concat" else mixed
     acts = inverse(spec, cfg.networks, cfg.inverse_width, o)  # D of line 5
-    return Planner(init, noise(False), noise(True), mix, acts, each=False, centralised=not alone, codes=coded)
+    return Planner(
+        init, noise(False), noise(True), mix, acts, each=False, centralised=not alone, codes=coded
+    )
 
 
 # --- codes of observations, that plans may be made of (DoF+VAE) ---
@@ -139,7 +157,10 @@ def codes(spec: Spec, cfg: Config) -> Codes | None:
     if not cfg.code_width:
         return None
     to, width = coder_networks(spec, cfg)[0], cfg.code_width
-    return Codes(width, lambda past, rows: jnp.tanh(to.apply(past["codes"].net.params["to"], rows)[..., :width]))
+    return Codes(
+        width,
+        lambda past, rows: jnp.tanh(to.apply(past["codes"].net.params["to"], rows)[..., :width]),
+    )
 
 
 def coder_networks(spec: Spec, cfg: Config) -> tuple[Network, Network]:
@@ -158,7 +179,11 @@ def coder(spec: Spec, cfg: Config) -> Algorithm:
     An agent's code is tanh(mu), in the box that plans are held in: a function of its own observation, so that what
     could be done apart can still be. Source: Kingma and Welling 2014; the tanh is ours, for the samplers' box.
     """
-    tx, see, mask = optax.adam(cfg.code_lr), ranged(cfg.normaliser, spec), jnp.asarray(spec.obs_mask)
+    tx, see, mask = (
+        optax.adam(cfg.code_lr),
+        ranged(cfg.normaliser, spec),
+        jnp.asarray(spec.obs_mask),
+    )
     to, back = coder_networks(spec, cfg)
 
     def init(key: Key[Array, ""], past: Past, data: Dataset) -> Coder:
@@ -175,7 +200,10 @@ def coder(spec: Spec, cfg: Config) -> Algorithm:
         def loss(params: Any) -> tuple[Float[Array, ""], dict]:
             mu, log_s = jnp.split(to.apply(params["to"], rows), 2, axis=-1)
             code = jnp.tanh(mu + jnp.exp(log_s) * jax.random.normal(key, mu.shape))
-            wrong = jnp.mean(jnp.sum(mask * (back.apply(params["from"], code) - rows) ** 2, axis=(1, 2)) / mask.sum())
+            wrong = jnp.mean(
+                jnp.sum(mask * (back.apply(params["from"], code) - rows) ** 2, axis=(1, 2))
+                / mask.sum()
+            )
             kl = 0.5 * jnp.mean(mu**2 + jnp.exp(2 * log_s) - 1.0 - 2.0 * log_s)
             return wrong + cfg.code_kl * kl, {"code_error": wrong, "code_kl": kl}
 
@@ -193,7 +221,12 @@ def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
         raise refuse("--cfg.networks", "shared with --cfg.attention", cfg.networks, way)
     if cfg.attention and cfg.execution != "central":
         way = "It needs the other agents' plans at every step: take --cfg.execution central."
-        raise refuse("--cfg.attention", "no attention over agents in a decentralised planner", cfg.attention, way)
+        raise refuse(
+            "--cfg.attention",
+            "no attention over agents in a decentralised planner",
+            cfg.attention,
+            way,
+        )
     check_execution(cfg.execution, cfg.noise_mixer, cfg.data_mixer)
 
 
@@ -202,7 +235,10 @@ def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[S
     plans = plan_stages("dof-t", spec, cfg, model(spec, cfg))
     if not cfg.code_width:
         return plans
-    return (Stage("codes", coder(spec, cfg), cfg.code_steps, cfg.chunk, cfg.every, owner="dof-t"), *plans)
+    return (
+        Stage("codes", coder(spec, cfg), cfg.code_steps, cfg.chunk, cfg.every, owner="dof-t"),
+        *plans,
+    )
 
 
 DOF_T = System(Config, check, planner.prepare, pipeline)

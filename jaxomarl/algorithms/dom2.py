@@ -49,7 +49,14 @@ from jaxomarl.losses.weighting import normalised_value
 from jaxomarl.networks.denoisers import plain_mlp, residual_unet
 from jaxomarl.networks.mlp import Network, mish
 from jaxomarl.stages import decentralised
-from jaxomarl.stages.decentralised import AgentBatch, Learner, critic_step, networks, policy_step, proposals
+from jaxomarl.stages.decentralised import (
+    AgentBatch,
+    Learner,
+    critic_step,
+    networks,
+    policy_step,
+    proposals,
+)
 
 CHOICES = {
     **decentralised.CHOICES,
@@ -96,17 +103,26 @@ def noise_network(spec: Spec, cfg: Config) -> Network:
     """The noise prediction `apply(params, x, t, obs, dropout)`."""
     if cfg.network == "mlp":
         return plain_mlp(spec.act_width, spec.obs_width, (cfg.policy_width,) * 2)
-    return residual_unet(spec.act_width, spec.obs_width, cfg.policy_width, cfg.embedding, cfg.dropout)
+    return residual_unet(
+        spec.act_width, spec.obs_width, cfg.policy_width, cfg.embedding, cfg.dropout
+    )
 
 
 def sample(
-    cfg: Config, net: Network, key: Key[Array, ""], params: Any, obs: Float[Array, "*B O"], mask: Float[Array, " A"]
+    cfg: Config,
+    net: Network,
+    key: Key[Array, ""],
+    params: Any,
+    obs: Float[Array, "*B O"],
+    mask: Float[Array, " A"],
 ) -> Float[Array, "*B A"]:
     """An action in the box for each observation, by N deterministic steps from noise; differentiable."""
     schedule = vp_dom2(cfg.levels, cfg.schedule == "printed")
     denoise = from_eps(lambda x, t: net.apply(params, x, t, obs), schedule)
     denoise = masked(clipped(denoise, -1.0, 1.0) if cfg.clip_denoised else denoise, mask)
-    drawn = dpm_solver(schedule, cfg.levels, mask=mask)(key, denoise, (*obs.shape[:-1], mask.shape[0]))
+    drawn = dpm_solver(schedule, cfg.levels, mask=mask)(
+        key, denoise, (*obs.shape[:-1], mask.shape[0])
+    )
     return jnp.clip(drawn, -1.0, 1.0)
 
 
@@ -130,10 +146,14 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
     net = noise_network(spec, cfg)
     nets = networks(spec, cfg, net, activation=mish)
 
-    def step(key: Key[Array, ""], state: Learner, batch: AgentBatch) -> tuple[Learner, dict[str, Array]]:
+    def step(
+        key: Key[Array, ""], state: Learner, batch: AgentBatch
+    ) -> tuple[Learner, dict[str, Array]]:
         k_after, k_penalty, k_t, k_z, k_drop, k_play = jax.random.split(key, 6)
         after = sample(cfg, net, k_after, state.actor.target, batch.next_obs, batch.mask)
-        state, judged = critic_step(cfg, nets, state, batch, after, proposals(k_penalty, cfg, batch))  # line 8
+        state, judged = critic_step(
+            cfg, nets, state, batch, after, proposals(k_penalty, cfg, batch)
+        )  # line 8
         t = jax.random.randint(k_t, batch.reward.shape, 1, cfg.levels + 1) / cfg.levels
         z = jax.random.normal(k_z, batch.action.shape)
 
@@ -144,7 +164,10 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
                 metrics["denoising_loss"] = total
             if cfg.improvement:
                 played = sample(cfg, net, k_play, params, batch.obs, batch.mask)
-                q, q_data = (nets.q.apply(state.critic.params, batch.obs, a)[0] for a in (played, batch.action))
+                q, q_data = (
+                    nets.q.apply(state.critic.params, batch.obs, a)[0]
+                    for a in (played, batch.action)
+                )
                 total = total + normalised_value(q, cfg.eta, q_data)
                 metrics["q_played"] = q.mean()
             return total, metrics
@@ -182,9 +205,16 @@ def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
         returns = trajectories(data)[1]
         if max(wanted) > returns.max():
             shares = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
-            spread = ", ".join(f"{q:.0%} {v:.4g}" for q, v in zip(shares, np.quantile(returns, shares), strict=True))
-            way = f"No trajectory would count more for it; quantiles of the data's returns: {spread}."
-            raise refuse("--cfg.thresholds", f"returns of at most {returns.max():.4g}", max(wanted), way)
+            spread = ", ".join(
+                f"{q:.0%} {v:.4g}"
+                for q, v in zip(shares, np.quantile(returns, shares), strict=True)
+            )
+            way = (
+                f"No trajectory would count more for it; quantiles of the data's returns: {spread}."
+            )
+            raise refuse(
+                "--cfg.thresholds", f"returns of at most {returns.max():.4g}", max(wanted), way
+            )
 
 
 def prepare(spec: Spec, cfg: Config, data: Dataset) -> Dataset:
@@ -194,7 +224,9 @@ def prepare(spec: Spec, cfg: Config, data: Dataset) -> Dataset:
 
 def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """One stage."""
-    return (Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="dom2"),)
+    return (
+        Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="dom2"),
+    )
 
 
 DOM2 = System(Config, check, prepare, pipeline)

@@ -59,7 +59,11 @@ class Config(decentralised.Diffusion, decentralised.Config):
 
 
 def one_step(
-    schedule: Schedule, x: Float[Array, "B A"], t: Float[Array, " B"], e: Float[Array, "B A"], mask: Float[Array, " A"]
+    schedule: Schedule,
+    x: Float[Array, "B A"],
+    t: Float[Array, " B"],
+    e: Float[Array, "B A"],
+    mask: Float[Array, " A"],
 ) -> Float[Array, "B A"]:
     """Line 5: the clean action that noise `e` in `x` speaks of, held in the box."""
     return mask * jnp.clip(x0_from_eps(schedule, x, t, e), -1.0, 1.0)
@@ -67,11 +71,15 @@ def one_step(
 
 def policy(spec: Spec, cfg: Config) -> Algorithm:
     """The algorithm."""
-    diffuser = Diffuser(noise_network(spec, cfg.policy_width), vp(), SAMPLERS[cfg.sampler], cfg.levels)
+    diffuser = Diffuser(
+        noise_network(spec, cfg.policy_width), vp(), SAMPLERS[cfg.sampler], cfg.levels
+    )
     nets = networks(spec, cfg, diffuser.net, activation=mish)
 
     # line 1, for one agent
-    def step(key: Key[Array, ""], state: Learner, batch: AgentBatch) -> tuple[Learner, dict[str, Array]]:
+    def step(
+        key: Key[Array, ""], state: Learner, batch: AgentBatch
+    ) -> tuple[Learner, dict[str, Array]]:
         k_after, k_noise = jax.random.split(key)
         after = sample(diffuser, k_after, state.actor.target, batch.next_obs, batch.mask)  # line 2
         state, judged = critic_step(cfg, nets, state, batch, after)  # line 3
@@ -83,13 +91,20 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
             e = diffuser.net.apply(params, x, t, batch.obs)
             clone = eps_loss(lambda *_: e, diffuser.schedule, batch.action, t, z, batch.mask)
             ahat = one_step(diffuser.schedule, x, t, e, batch.mask)
-            q = jnp.where(t <= cfg.t_max, nets.q.apply(state.critic.params, batch.obs, ahat)[0], 0.0)
-            return clone + normalised_value(q, cfg.eta, q), {"denoising_loss": clone, "q_played": q.mean()}
+            q = jnp.where(
+                t <= cfg.t_max, nets.q.apply(state.critic.params, batch.obs, ahat)[0], 0.0
+            )
+            return clone + normalised_value(q, cfg.eta, q), {
+                "denoising_loss": clone,
+                "q_played": q.mean(),
+            }
 
         state, metrics = policy_step(cfg, nets, state, loss)  # lines 6 and 7
         return state, judged | metrics
 
-    return decentralised.learner(spec, cfg, nets, step, player(diffuser, nets.q, cfg.candidates))  # line 8
+    return decentralised.learner(
+        spec, cfg, nets, step, player(diffuser, nets.q, cfg.candidates)
+    )  # line 8
 
 
 def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
@@ -99,7 +114,9 @@ def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
 
 def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """One stage."""
-    return (Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="edp"),)
+    return (
+        Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="edp"),
+    )
 
 
 EDP = System(Config, check, lambda spec, cfg, data: data, pipeline)

@@ -74,17 +74,29 @@ def values(spec: Spec, cfg: Config) -> Algorithm:
 
     def fresh(key: Key[Array, ""]) -> Valued:
         k_q, k_v = jax.random.split(key)
-        return Valued(create(nets.tx_q, nets.q.init(k_q), target=True), create(nets.tx_q, net.init(k_v)))
+        return Valued(
+            create(nets.tx_q, nets.q.init(k_q), target=True), create(nets.tx_q, net.init(k_v))
+        )
 
     # line 1, for one agent
-    def step(key: Key[Array, ""], state: Valued, batch: AgentBatch, then: Float[Array, "B A"]) -> tuple[Valued, dict]:
+    def step(
+        key: Key[Array, ""], state: Valued, batch: AgentBatch, then: Float[Array, "B A"]
+    ) -> tuple[Valued, dict]:
         judge = lambda obs, action: nets.q.apply(state.critic.target, obs, action).min(axis=0)
-        rho = importance(judge(batch.next_obs, then), cfg.target_temperature, jnp.sign(batch.go_on))  # line 2
-        moved, metrics = critic_step(cfg, nets, state, batch._replace(go_on=rho * batch.go_on), then)  # line 3
+        rho = importance(
+            judge(batch.next_obs, then), cfg.target_temperature, jnp.sign(batch.go_on)
+        )  # line 2
+        moved, metrics = critic_step(
+            cfg, nets, state, batch._replace(go_on=rho * batch.go_on), then
+        )  # line 3
         q = judge(batch.obs, batch.action)
-        v_loss, grads = jax.value_and_grad(lambda p: jnp.mean((net.apply(p, batch.obs) - q) ** 2))(state.v.params)
+        v_loss, grads = jax.value_and_grad(lambda p: jnp.mean((net.apply(p, batch.obs) - q) ** 2))(
+            state.v.params
+        )
         metrics |= {"v_loss": v_loss, "largest_rho": rho.max()}
-        return Valued(polyak(moved.critic, cfg.polyak), descend(nets.tx_q, state.v, grads)), metrics  # lines 4 and 5
+        return Valued(
+            polyak(moved.critic, cfg.polyak), descend(nets.tx_q, state.v, grads)
+        ), metrics  # lines 4 and 5
 
     def beside(past: Past, batch: Batch) -> Float[Array, "N B A"]:
         return jnp.moveaxis(batch.next_action * spec.act_mask, 1, 0)
@@ -94,14 +106,25 @@ def values(spec: Spec, cfg: Config) -> Algorithm:
 
 def policy(spec: Spec, cfg: Config) -> Algorithm:
     """The policies' stage: lines 6 to 8."""
-    q, v, see = networks(spec, cfg).q, value(spec.obs_width, (cfg.critic_width,) * 2), observed(spec, cfg)
+    q, v, see = (
+        networks(spec, cfg).q,
+        value(spec.obs_width, (cfg.critic_width,) * 2),
+        observed(spec, cfg),
+    )
 
     def weigh(past: Past, batch: Batch) -> Float[Array, "B N"]:  # line 7
-        def ahead(held: Valued, obs: Float[Array, "B O"], action: Float[Array, "B A"]) -> Float[Array, " B"]:
-            return q.apply(held.critic.target, obs, action).min(axis=0) - v.apply(held.v.params, obs)
+        def ahead(
+            held: Valued, obs: Float[Array, "B O"], action: Float[Array, "B A"]
+        ) -> Float[Array, " B"]:
+            return q.apply(held.critic.target, obs, action).min(axis=0) - v.apply(
+                held.v.params, obs
+            )
 
         each = jax.vmap(ahead, in_axes=(0, 1, 1), out_axes=1)
-        return importance(each(past["values"], see(past, batch.obs), batch.action * spec.act_mask), cfg.temperature)
+        return importance(
+            each(past["values"], see(past, batch.obs), batch.action * spec.act_mask),
+            cfg.temperature,
+        )
 
     return clone.gaussian(spec, cfg, weigh)  # line 8
 
@@ -119,13 +142,17 @@ def prepare(spec: Spec, cfg: Config, data: Dataset) -> Dataset:
     if cfg.time_limit == "terminal":
         return data
     starts, last, done = np.asarray(data.starts), np.asarray(data.last), np.asarray(data.done)
-    return dataclasses.replace(data, starts=jnp.asarray(starts[(last[starts] == 0) | (done[starts] > 0)]))
+    return dataclasses.replace(
+        data, starts=jnp.asarray(starts[(last[starts] == 0) | (done[starts] > 0)])
+    )
 
 
 def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """Values -> policies."""
     return (
-        Stage("values", values(spec, cfg), cfg.critic_steps, cfg.chunk, cfg.every, VALUES, owner="icq"),
+        Stage(
+            "values", values(spec, cfg), cfg.critic_steps, cfg.chunk, cfg.every, VALUES, owner="icq"
+        ),
         Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="icq"),
     )
 

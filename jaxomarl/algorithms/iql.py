@@ -25,7 +25,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, State, System, refuse
+from jaxomarl.base import (
+    Algorithm,
+    Batch,
+    Dataset,
+    Environment,
+    Past,
+    Spec,
+    Stage,
+    State,
+    System,
+    refuse,
+)
 from jaxomarl.config import check_fields, config, static
 from jaxomarl.data.dataset import check_transitions, sample_transitions
 from jaxomarl.losses.td import TIME_LIMITS
@@ -73,7 +84,9 @@ def policy(spec: Spec, cfg: Config, joint: critic.Critic) -> Algorithm:
         return sample_transitions(key, data, cfg.policy_batch)
 
     # line 2
-    def update(key: Key[Array, ""], state: Policies, past: Past, batch: Batch) -> tuple[Policies, dict]:
+    def update(
+        key: Key[Array, ""], state: Policies, past: Past, batch: Batch
+    ) -> tuple[Policies, dict]:
         u = joint.advantage(past, batch.obs, batch.state, batch.action * mask)
         w = jnp.minimum(jnp.exp(cfg.temperature * u), 100.0)  # line 3
 
@@ -94,8 +107,17 @@ def policy(spec: Spec, cfg: Config, joint: critic.Critic) -> Algorithm:
 def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings or tasks that it cannot train on."""
     if spec.discrete:
-        raise refuse("--task", "continuous actions", "a discrete task", "These policies regress real actions.")
-    choices = {"execution": ("separate", "joint"), "reward": ("team", "first"), "time_limit": TIME_LIMITS}
+        raise refuse(
+            "--task",
+            "continuous actions",
+            "a discrete task",
+            "These policies regress real actions.",
+        )
+    choices = {
+        "execution": ("separate", "joint"),
+        "reward": ("team", "first"),
+        "time_limit": TIME_LIMITS,
+    }
     check_fields(cfg, {**choices, "policy_optimiser": OPTIMISERS})
     check_transitions(data)
 
@@ -106,7 +128,15 @@ def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[S
     fields = (*critic.FIELDS, *FIELDS)
     return (
         Stage("critic", joint.algorithm, cfg.critic_steps, cfg.chunk, cfg.every, critic.FIELDS),
-        Stage("policy", policy(spec, cfg, joint), cfg.policy_steps, cfg.chunk, cfg.every, fields, owner="iql"),
+        Stage(
+            "policy",
+            policy(spec, cfg, joint),
+            cfg.policy_steps,
+            cfg.chunk,
+            cfg.every,
+            fields,
+            owner="iql",
+        ),
     )
 
 

@@ -60,7 +60,10 @@ class Config(decentralised.Base):
 
 def policy(spec: Spec, cfg: Config, own: critic.Critic) -> Algorithm:
     """The policies' stage."""
-    net, mask = actor(spec.obs_width, (cfg.policy_width,) * 2, spec.act_width), jnp.asarray(spec.act_mask)
+    net, mask = (
+        actor(spec.obs_width, (cfg.policy_width,) * 2, spec.act_width),
+        jnp.asarray(spec.act_mask),
+    )
 
     def weigh(past: Past, batch: Batch) -> Array:  # line 3
         u = own.advantage(past, batch.obs, batch.state, batch.action * mask)
@@ -85,7 +88,15 @@ def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[S
     fields = (*critic.FIELDS, *(f for f in clone.FIELDS if f not in critic.FIELDS))
     return (
         Stage("critic-own", own.algorithm, cfg.critic_steps, cfg.chunk, cfg.every, critic.FIELDS),
-        Stage("policy", policy(spec, cfg, own), cfg.policy_steps, cfg.chunk, cfg.every, fields, owner="iql-ind"),
+        Stage(
+            "policy",
+            policy(spec, cfg, own),
+            cfg.policy_steps,
+            cfg.chunk,
+            cfg.every,
+            fields,
+            owner="iql-ind",
+        ),
     )
 
 

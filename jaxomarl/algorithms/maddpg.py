@@ -33,7 +33,18 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key
 
-from jaxomarl.base import Algorithm, Dataset, Environment, Past, Spec, Stage, State, System, Window, refuse
+from jaxomarl.base import (
+    Algorithm,
+    Dataset,
+    Environment,
+    Past,
+    Spec,
+    Stage,
+    State,
+    System,
+    Window,
+    refuse,
+)
 from jaxomarl.config import check_fields, config, static, traced
 from jaxomarl.data.dataset import check_transitions
 from jaxomarl.data.windows import sample_windows
@@ -107,7 +118,9 @@ class Nets(NamedTuple):
 
     actor: Recurrent
     play: Callable[..., Array]  # (params, obs [B, T, N, O]) -> [B, T, N, A]
-    q: Callable[..., Array]  # (params, state [B, T, S], action [B, T, M, N, A]) -> [E, B, T, N]; M is N or 1
+    q: Callable[
+        ..., Array
+    ]  # (params, state [B, T, S], action [B, T, M, N, A]) -> [E, B, T, N]; M is N or 1
     init_q: Callable[[Key[Array, ""]], Any]
     tx_actor: optax.GradientTransformation
     tx_q: optax.GradientTransformation
@@ -124,9 +137,13 @@ def networks(spec: Spec, cfg: Config) -> Nets:
         along = jnp.swapaxes(identified(obs, n), 1, 2)
         return mask * jnp.swapaxes(actor.unrolled(params, along), 1, 2)
 
-    def q(params: Any, state: Float[Array, "B T S"], action: Float[Array, "B T M N A"]) -> Float[Array, "E B T N"]:
+    def q(
+        params: Any, state: Float[Array, "B T S"], action: Float[Array, "B T M N A"]
+    ) -> Float[Array, "E B T N"]:
         """Values for agent i where all agents act as in `action[..., i]`, or in its only one."""
-        told = identified(jnp.broadcast_to(state[..., None, :], (*state.shape[:-1], n, state.shape[-1])), n)
+        told = identified(
+            jnp.broadcast_to(state[..., None, :], (*state.shape[:-1], n, state.shape[-1])), n
+        )
         joint = jnp.broadcast_to(flat(action), (*told.shape[:-1], n * spec.act_width))
         return critic.apply(params, told, joint)
 
@@ -146,19 +163,28 @@ def average(x: Float[Array, "... B H N"], weight: Float[Array, "B H N"]) -> Floa
 
 def policy(spec: Spec, cfg: Config) -> Algorithm:
     """The algorithm."""
-    nets, see, state_of, mask = networks(spec, cfg), observed(spec, cfg), stated(cfg), jnp.asarray(spec.act_mask)
+    nets, see, state_of, mask = (
+        networks(spec, cfg),
+        observed(spec, cfg),
+        stated(cfg),
+        jnp.asarray(spec.act_mask),
+    )
     weights = (cfg.alpha, 1.0) if cfg.coefficient_on == "value" else (1.0, cfg.alpha)
 
     def init(key: Key[Array, ""], past: Past, data: Dataset) -> Learner:
         k_actor, k_q = jax.random.split(key)
         one = lambda tx, params: create(tx, params, target=True)
-        return Learner(one(nets.tx_actor, nets.actor.init(k_actor)), one(nets.tx_q, nets.init_q(k_q)))
+        return Learner(
+            one(nets.tx_actor, nets.actor.init(k_actor)), one(nets.tx_q, nets.init_q(k_q))
+        )
 
     def batch(key: Key[Array, ""], state: State, data: Dataset) -> Window:
         return sample_windows(key, data, cfg.policy_batch, cfg.horizon)._replace(extra={})
 
     # line 1
-    def update(key: Key[Array, ""], state: Learner, past: Past, batch: Window) -> tuple[Learner, dict]:
+    def update(
+        key: Key[Array, ""], state: Learner, past: Past, batch: Window
+    ) -> tuple[Learner, dict]:
         obs, seen, count = see(past, batch.obs), state_of(past, batch.state), counts(batch)
         now, done = seen[:, :-1], batch.action[:, :-1] * mask
         y = targets(spec, cfg, nets, state, obs, seen, batch)  # line 3
@@ -166,7 +192,10 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
         def critic_loss(params):
             q = nets.q(params, now, done[:, :, None])
             error = average(jnp.square(q - y), count)
-            return 0.5 * error.sum(), {"q_loss": error.sum(), "q_mean": average(q, count).mean()}  # line 4
+            return 0.5 * error.sum(), {
+                "q_loss": error.sum(),
+                "q_mean": average(q, count).mean(),
+            }  # line 4
 
         grads, judged = jax.grad(critic_loss, has_aux=True)(state.critic.params)
         critic = descend(nets.tx_q, state.critic, grads)
@@ -175,15 +204,25 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
             a = nets.play(params, obs)[:, :-1]  # line 2
             rest = done if cfg.others == "data" else jax.lax.stop_gradient(a)
             eye = jnp.eye(spec.agents)[..., None]
-            q = nets.q(critic.params, now, jnp.where(eye > 0, a[:, :, None], rest[:, :, None])).min(axis=0)  # line 5
+            q = nets.q(critic.params, now, jnp.where(eye > 0, a[:, :, None], rest[:, :, None])).min(
+                axis=0
+            )  # line 5
             scale = jax.lax.stop_gradient(average(jnp.abs(q), count)) + 1e-8
-            clone, effort = (average(column_mean(jnp.square(x), mask), count) for x in (a - done, a))
-            loss = weights[1] * clone - weights[0] * average(q, count) / scale + cfg.action_penalty * effort  # line 6
+            clone, effort = (
+                average(column_mean(jnp.square(x), mask), count) for x in (a - done, a)
+            )
+            loss = (
+                weights[1] * clone
+                - weights[0] * average(q, count) / scale
+                + cfg.action_penalty * effort
+            )  # line 6
             return loss, {"policy_loss": loss, "q_played": average(q, count), "clone_loss": clone}
 
         grads, metrics = jax.grad(actor_loss, has_aux=True)(state.actor.params)
         actor = descend(nets.tx_actor, state.actor, grads)
-        return Learner(polyak(actor, cfg.polyak), polyak(critic, cfg.polyak)), judged | metrics  # line 7
+        return Learner(
+            polyak(actor, cfg.polyak), polyak(critic, cfg.polyak)
+        ), judged | metrics  # line 7
 
     def act(key, state, past, memory, observation):
         told = identified(see(past, observation.obs), spec.agents)
@@ -220,7 +259,11 @@ def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
 
 def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """One stage."""
-    return (Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="maddpg-bc"),)
+    return (
+        Stage(
+            "policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="maddpg-bc"
+        ),
+    )
 
 
 MADDPG_BC = System(Config, check, lambda spec, cfg, data: data, pipeline)

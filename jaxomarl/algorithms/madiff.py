@@ -57,7 +57,15 @@ def model(spec: Spec, cfg: Config, each: bool) -> Planner:
     n = spec.agents
     # eps of line 4, with the attention of line 1
     init, predict = shared_plans(lambda width: unet(cfg, width, agents=n), spec.obs_width, n)
-    return Planner(init, predict, predict, None, inverse(spec, "shared", cfg.inverse_width), each, centralised=not each)
+    return Planner(
+        init,
+        predict,
+        predict,
+        None,
+        inverse(spec, "shared", cfg.inverse_width),
+        each,
+        centralised=not each,
+    )
 
 
 def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
@@ -65,7 +73,9 @@ def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     planner.check(spec, cfg, data, {})
 
 
-def pipeline(name: str, each: bool, spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
+def pipeline(
+    name: str, each: bool, spec: Spec, cfg: Config, env: Environment | None = None
+) -> tuple[Stage, ...]:
     """The planner, and a consistency model behind it where `sampler` asks for one."""
     return plan_stages(name, spec, cfg, model(spec, cfg, each))
 

@@ -29,7 +29,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from jaxomarl.base import Algorithm, Dataset, Environment, Past, Spec, Stage, State, System, Window, refuse
+from jaxomarl.base import (
+    Algorithm,
+    Dataset,
+    Environment,
+    Past,
+    Spec,
+    Stage,
+    State,
+    System,
+    Window,
+    refuse,
+)
 from jaxomarl.config import check_fields, config, static, traced
 from jaxomarl.data.dataset import check_batch, check_transitions
 from jaxomarl.data.returns import conditioned
@@ -101,7 +112,9 @@ class Memory(NamedTuple):
 def network(spec: Spec, cfg: Config) -> Network:
     """The transformer of one agent's rows, who it is appended to what it sees."""
     wide = spec.obs_width + spec.agents
-    return decision_transformer(wide, spec.act_width, cfg.policy_width, cfg.layers, cfg.heads, spec.horizon)
+    return decision_transformer(
+        wide, spec.act_width, cfg.policy_width, cfg.layers, cfg.heads, spec.horizon
+    )
 
 
 def policy(spec: Spec, cfg: Config) -> Algorithm:
@@ -122,16 +135,22 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
         who = jnp.swapaxes(identified(see(past, jnp.swapaxes(obs, -2, -3)), n), -2, -3)
         shape = obs.shape[:-1]
         step, valid = (jnp.broadcast_to(x[..., None, :], shape) for x in (step, valid))
-        return jnp.swapaxes(net.apply(params, returns, who, action * mask[:, None], step, valid), -2, -3)
+        return jnp.swapaxes(
+            net.apply(params, returns, who, action * mask[:, None], step, valid), -2, -3
+        )
 
     # line 2
-    def update(key: Key[Array, ""], state: Learner, past: Past, batch: Window) -> tuple[Learner, dict]:
+    def update(
+        key: Key[Array, ""], state: Learner, past: Past, batch: Window
+    ) -> tuple[Learner, dict]:
         whose = lambda x: jnp.swapaxes(x, 1, 2)
         returns, step = whose(batch.extra["returns"]), batch.extra["step"]
         weight = batch.valid[..., None] * batch.alive
 
         def loss(params):
-            out = read(params, past, returns, whose(batch.obs), whose(batch.action), step, batch.valid)
+            out = read(
+                params, past, returns, whose(batch.obs), whose(batch.action), step, batch.valid
+            )
             wrong = action_error(spec, out, batch.action, batch.available)
             return weighted_mean(wrong, weight)
 
@@ -156,7 +175,9 @@ def prepare(spec: Spec, cfg: Config, data: Dataset) -> Dataset:
     """The data with returns to go, and the step of each row."""
     # line 1
     data = conditioned(data, cfg.gamma, "togo", cfg.reward, cfg.return_scale)
-    return dataclasses.replace(data, extra={**data.extra, "step": jnp.minimum(data.step, spec.horizon)})
+    return dataclasses.replace(
+        data, extra={**data.extra, "step": jnp.minimum(data.step, spec.horizon)}
+    )
 
 
 def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
@@ -165,13 +186,17 @@ def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     check_transitions(data)
     if cfg.policy_width % cfg.heads:
         way = f"Take a multiple of {cfg.heads}, or other --cfg.heads."
-        raise refuse("--cfg.policy-width", f"a multiple of the {cfg.heads} heads", cfg.policy_width, way)
+        raise refuse(
+            "--cfg.policy-width", f"a multiple of the {cfg.heads} heads", cfg.policy_width, way
+        )
     check_batch(data, cfg.policy_batch)
 
 
 def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """One stage."""
-    return (Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="madt"),)
+    return (
+        Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="madt"),
+    )
 
 
 MADT = System(Config, check, prepare, pipeline)

@@ -33,7 +33,18 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Key
 
-from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Observation, Past, Spec, Stage, System, refuse
+from jaxomarl.base import (
+    Algorithm,
+    Batch,
+    Dataset,
+    Environment,
+    Observation,
+    Past,
+    Spec,
+    Stage,
+    System,
+    refuse,
+)
 from jaxomarl.config import check_fields, config, static, traced
 from jaxomarl.data import replay
 from jaxomarl.losses.td import TIME_LIMITS, agents_reward, continues
@@ -114,7 +125,10 @@ class Nets(NamedTuple):
 def networks(spec: Spec, cfg: Config) -> Nets:
     """Separate policies and twin critics of N agents."""
     n, hidden, joint = spec.agents, (cfg.width,) * 2, cfg.critic == "joint"
-    net = twin(*((spec.state_dim, n * spec.act_width) if joint else (spec.obs_width, spec.act_width)), hidden)
+    net = twin(
+        *((spec.state_dim, n * spec.act_width) if joint else (spec.obs_width, spec.act_width)),
+        hidden,
+    )
 
     def q(params: Any, obs: Array, state: Array, action: Array, own: Array) -> Array:
         """Critic i sees `own` [B, N, A] in agent i's place and `action` elsewhere."""
@@ -140,13 +154,17 @@ def policy(spec: Spec, cfg: Config, env: Environment | None) -> Algorithm:
         start = lambda params: create(nets.tx, params, target=True)
         ring = replay.empty(spec, cfg.capacity) if env else ()
         walk = replay.begin(env, k_walk, cfg.envs) if env else ()
-        return Learner(start(small(nets.actors.init(k_actor))), start(nets.init_q(k_critic)), ring, walk)
+        return Learner(
+            start(small(nets.actors.init(k_actor))), start(nets.init_q(k_critic)), ring, walk
+        )
 
     def batch(key: Key[Array, ""], state: Learner, data: Dataset | None) -> Batch:
         return replay.sample(key, state.replay, spec, cfg.batch)
 
     # line 3
-    def update(key: Key[Array, ""], state: Learner, past: Past, batch: Batch) -> tuple[Learner, dict]:
+    def update(
+        key: Key[Array, ""], state: Learner, past: Past, batch: Batch
+    ) -> tuple[Learner, dict]:
         y = targets(spec, cfg, nets, key, state, batch)
 
         def critic_loss(params):
@@ -155,15 +173,25 @@ def policy(spec: Spec, cfg: Config, env: Environment | None) -> Algorithm:
 
         def actor_loss(params):
             own = mask * nets.actors.apply(params, batch.obs)
-            values = nets.q(state.critic.params, batch.obs, batch.state, batch.action, own)[:, 0].mean(axis=-1)
+            values = nets.q(state.critic.params, batch.obs, batch.state, batch.action, own)[
+                :, 0
+            ].mean(axis=-1)
             effort = jnp.mean(own**2, axis=0).sum(axis=-1) / mask.sum(axis=-1)
             return jnp.sum(cfg.action_penalty * effort - values)  # line 7
 
-        (loss_q, q_mean), grad_q = jax.value_and_grad(critic_loss, has_aux=True)(state.critic.params)
+        (loss_q, q_mean), grad_q = jax.value_and_grad(critic_loss, has_aux=True)(
+            state.critic.params
+        )
         loss_pi, grad_pi = jax.value_and_grad(actor_loss)(state.actor.params)
         step = lambda net, grads: polyak(descend(nets.tx, net, grads), cfg.polyak)  # line 8
-        metrics = {"q_loss": loss_q / spec.agents, "q_mean": q_mean, "policy_loss": loss_pi / spec.agents}
-        return state._replace(critic=step(state.critic, grad_q), actor=step(state.actor, grad_pi)), metrics
+        metrics = {
+            "q_loss": loss_q / spec.agents,
+            "q_mean": q_mean,
+            "policy_loss": loss_pi / spec.agents,
+        }
+        return state._replace(
+            critic=step(state.critic, grad_q), actor=step(state.actor, grad_pi)
+        ), metrics
 
     def act(key, state, past, memory, observation):
         return mask * nets.actors.apply(state.actor.params, observation.obs * spec.obs_mask), memory
@@ -171,10 +199,14 @@ def policy(spec: Spec, cfg: Config, env: Environment | None) -> Algorithm:
     return Algorithm(init, batch, update, act)
 
 
-def targets(spec: Spec, cfg: Config, nets: Nets, key: Key[Array, ""], state: Learner, batch: Batch) -> Array:
+def targets(
+    spec: Spec, cfg: Config, nets: Nets, key: Key[Array, ""], state: Learner, batch: Batch
+) -> Array:
     """y_i of line 5, [N, B]."""
     shake = cfg.target_noise * jax.random.normal(key, batch.action.shape)
-    after = nets.actors.apply(state.actor.target, batch.next_obs) + jnp.clip(shake, -cfg.target_clip, cfg.target_clip)
+    after = nets.actors.apply(state.actor.target, batch.next_obs) + jnp.clip(
+        shake, -cfg.target_clip, cfg.target_clip
+    )
     after = spec.act_mask * jnp.clip(after, -1.0, 1.0)  # line 4
     ahead = nets.q(state.critic.target, batch.next_obs, batch.next_state, after, after).min(axis=1)
     reward = agents_reward(batch, cfg.reward).T
@@ -192,7 +224,9 @@ def collecting(spec: Spec, cfg: Config, env: Environment) -> Callable[..., Learn
         def explore(key: Key[Array, ""], seen: Observation) -> Array:
             k_noise, k_uniform = jax.random.split(key)
             chosen = nets.actors.apply(state.actor.params, seen.obs)
-            chosen = jnp.clip(chosen + cfg.noise * jax.random.normal(k_noise, mask.shape), -1.0, 1.0)
+            chosen = jnp.clip(
+                chosen + cfg.noise * jax.random.normal(k_noise, mask.shape), -1.0, 1.0
+            )
             anything = jax.random.uniform(k_uniform, mask.shape, minval=-1.0, maxval=1.0)
             return mask * jnp.where(state.replay.count < cfg.warmup, anything, chosen)
 
@@ -206,10 +240,17 @@ def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings or tasks that it cannot train on."""
     if spec.discrete:
         raise refuse("--task", "continuous actions", "a discrete task", "MATD3 follows dQ/da.")
-    check_fields(cfg, {"critic": ("own", "joint"), "reward": ("own", "team"), "time_limit": TIME_LIMITS})
+    check_fields(
+        cfg, {"critic": ("own", "joint"), "reward": ("own", "team"), "time_limit": TIME_LIMITS}
+    )
     if cfg.envs * cfg.collect > cfg.capacity:
         way = "Raise --cfg.capacity, or collect less at a time."
-        raise refuse("--cfg.capacity", f"at least envs x collect = {cfg.envs * cfg.collect}", cfg.capacity, way)
+        raise refuse(
+            "--cfg.capacity",
+            f"at least envs x collect = {cfg.envs * cfg.collect}",
+            cfg.capacity,
+            way,
+        )
 
 
 def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
@@ -217,7 +258,18 @@ def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[S
     refresh = collecting(spec, cfg, env) if env else None
     kept = lambda state: state._replace(replay=(), walk=())
     final = policy(spec, cfg, env)
-    return (Stage("policy", final, cfg.policy_steps, cfg.chunk, cfg.every, owner="matd3", refresh=refresh, kept=kept),)
+    return (
+        Stage(
+            "policy",
+            final,
+            cfg.policy_steps,
+            cfg.chunk,
+            cfg.every,
+            owner="matd3",
+            refresh=refresh,
+            kept=kept,
+        ),
+    )
 
 
 MATD3 = System(Config, check, lambda spec, cfg, data: data, pipeline, online=True)

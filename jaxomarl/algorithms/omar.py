@@ -33,7 +33,14 @@ from jaxtyping import Array, Float, Key
 from jaxomarl.base import Algorithm, Dataset, Environment, Spec, Stage, System, refuse
 from jaxomarl.config import config, static, traced
 from jaxomarl.stages import decentralised
-from jaxomarl.stages.decentralised import AgentBatch, Learner, cql_step, effort, networks, policy_step
+from jaxomarl.stages.decentralised import (
+    AgentBatch,
+    Learner,
+    cql_step,
+    effort,
+    networks,
+    policy_step,
+)
 
 START_STD = 2.0  # of the search: wider than the box
 
@@ -55,7 +62,11 @@ class Config(decentralised.Deterministic):
 
 
 def search(
-    cfg: Config, value: Callable[[Array], Array], a: Float[Array, "B A"], z: Float[Array, "I K B A"], mask: Array
+    cfg: Config,
+    value: Callable[[Array], Array],
+    a: Float[Array, "B A"],
+    z: Float[Array, "I K B A"],
+    mask: Array,
 ) -> Float[Array, "B A"]:
     """The best action found by lines 3-5, which is `a` where none is better.
 
@@ -77,7 +88,9 @@ def search(
     return best(jnp.concatenate([a[None], pool]), jnp.concatenate([value(a[None]), q]), 1)[0]
 
 
-def best(pool: Float[Array, "K B A"], q: Float[Array, "K B"], count: int) -> Float[Array, "count B A"]:
+def best(
+    pool: Float[Array, "K B A"], q: Float[Array, "K B"], count: int
+) -> Float[Array, "count B A"]:
     """The `count` actions of highest value in each state, the best first; of equals, the first."""
     top = jax.lax.top_k(q.T, count)[1].T
     return jnp.take_along_axis(pool, top[..., None], axis=0)
@@ -88,7 +101,9 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
     nets = networks(spec, cfg)
 
     # line 1, for one agent
-    def step(key: Key[Array, ""], state: Learner, batch: AgentBatch) -> tuple[Learner, dict[str, Array]]:
+    def step(
+        key: Key[Array, ""], state: Learner, batch: AgentBatch
+    ) -> tuple[Learner, dict[str, Array]]:
         state, judged = cql_step(key, cfg, nets, state, batch)  # line 2
         play = lambda params: batch.mask * nets.actor.apply(params, batch.obs)
 
@@ -97,14 +112,19 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
             return nets.q.apply(state.critic.params, obs, action)[0]
 
         # line 3
-        z = jax.random.normal(jax.random.fold_in(key, 1), (cfg.iterations, cfg.candidates, *batch.action.shape))
+        z = jax.random.normal(
+            jax.random.fold_in(key, 1), (cfg.iterations, cfg.candidates, *batch.action.shape)
+        )
         found = search(cfg, value, play(state.actor.params), z, batch.mask)
 
         def loss(params):  # line 6
             a = play(params)
             away, q = effort(a - found, batch.mask), value(a[None]).mean()
             drive = cfg.coefficient * away - (1.0 - cfg.coefficient) * q
-            return drive + cfg.action_penalty * effort(a, batch.mask), {"to_best": away, "q_played": q}
+            return drive + cfg.action_penalty * effort(a, batch.mask), {
+                "to_best": away,
+                "q_played": q,
+            }
 
         state, metrics = policy_step(cfg, nets, state, loss)  # lines 6 and 7
         return state, judged | metrics
@@ -114,7 +134,9 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
 
 def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings, tasks or data that it cannot train on."""
-    decentralised.check(spec, cfg, data, {**decentralised.DETERMINISTIC_CHOICES, "search": ("softmax", "elites")})
+    decentralised.check(
+        spec, cfg, data, {**decentralised.DETERMINISTIC_CHOICES, "search": ("softmax", "elites")}
+    )
     if cfg.search == "elites" and not 2 <= cfg.elites <= cfg.candidates:
         way = "Two are the fewest that have a deviation."
         raise refuse("--cfg.elites", f"2 to candidates = {cfg.candidates}", cfg.elites, way)
@@ -122,7 +144,9 @@ def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
 
 def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """One stage."""
-    return (Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="omar"),)
+    return (
+        Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="omar"),
+    )
 
 
 OMAR = System(Config, check, lambda spec, cfg, data: data, pipeline)

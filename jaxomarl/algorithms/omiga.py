@@ -96,7 +96,9 @@ class Critics(NamedTuple):
 
     def q(self, params: Params, seen: SeenBatch) -> Float[Array, "B N"]:
         """Q_i(o_i, a_i)."""
-        return jax.vmap(self.one_q.apply, in_axes=(0, 1, 1), out_axes=-1)(params, seen.obs, seen.action)[0]
+        return jax.vmap(self.one_q.apply, in_axes=(0, 1, 1), out_axes=-1)(
+            params, seen.obs, seen.action
+        )[0]
 
     def v(self, params: Params, obs: Float[Array, "B N O"]) -> Float[Array, "B N"]:
         """V_i(o_i)."""
@@ -112,7 +114,11 @@ def critics(spec: Spec, cfg: Config) -> Critics:
 
 def shown(spec: Spec, cfg: Config, past: Past, batch: Batch) -> SeenBatch:
     """The batch's transitions where they start."""
-    return SeenBatch(stated(cfg)(past, batch.state), observed(spec, cfg)(past, batch.obs), batch.action * spec.act_mask)
+    return SeenBatch(
+        stated(cfg)(past, batch.state),
+        observed(spec, cfg)(past, batch.obs),
+        batch.action * spec.act_mask,
+    )
 
 
 def advantage(
@@ -141,7 +147,9 @@ def values(spec: Spec, cfg: Config) -> Algorithm:
         seen, see = shown(spec, cfg, past, batch), observed(spec, cfg)
         after = nets.mixer.apply(state.critic.target.mixer, stated(cfg)(past, batch.next_state))
         ahead = mixed(after, nets.v(state.v.target, see(past, batch.next_obs)))
-        y = joint_reward(batch, cfg.reward) + cfg.gamma * continues(batch, cfg.time_limit) * ahead  # line 2
+        y = (
+            joint_reward(batch, cfg.reward) + cfg.gamma * continues(batch, cfg.time_limit) * ahead
+        )  # line 2
 
         def q_loss(params):  # line 3
             q = mixed(nets.mixer.apply(params.mixer, seen.state), nets.q(params.q, seen))
@@ -150,7 +158,10 @@ def values(spec: Spec, cfg: Config) -> Algorithm:
         def v_loss(params):  # lines 4 and 5
             v = nets.v(params, seen.obs)
             z, w = advantage(cfg, nets, state, v, seen)
-            return jnp.mean(gumbel(z) + w * v / cfg.alpha), {"weight": w.mean(), "cut": jnp.mean(jnp.abs(z) > CAP)}
+            return jnp.mean(gumbel(z) + w * v / cfg.alpha), {
+                "weight": w.mean(),
+                "cut": jnp.mean(jnp.abs(z) > CAP),
+            }
 
         (loss_q, q_mean), grad_q = jax.value_and_grad(q_loss, has_aux=True)(state.critic.params)
         (loss_v, metrics), grad_v = jax.value_and_grad(v_loss, has_aux=True)(state.v.params)
@@ -181,7 +192,15 @@ def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
 def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """Values -> policies."""
     return (
-        Stage("values", values(spec, cfg), cfg.critic_steps, cfg.chunk, cfg.every, VALUES, owner="omiga"),
+        Stage(
+            "values",
+            values(spec, cfg),
+            cfg.critic_steps,
+            cfg.chunk,
+            cfg.every,
+            VALUES,
+            owner="omiga",
+        ),
         Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="omiga"),
     )
 

@@ -50,7 +50,13 @@ from jaxomarl.networks.inputs import observed
 from jaxomarl.optim import create, descend
 from jaxomarl.stages import critic, score_regularised, scores
 from jaxomarl.stages.clone import Policies, policy_optimiser
-from jaxomarl.stages.score_regularised import diffused, q_gradient, surrogate, times_and_noise, weight
+from jaxomarl.stages.score_regularised import (
+    diffused,
+    q_gradient,
+    surrogate,
+    times_and_noise,
+    weight,
+)
 
 
 @config
@@ -69,7 +75,9 @@ class Config(score_regularised.Config):
     """Standard deviation that a noised model takes the policies' preceding actions to have."""
 
 
-def policy(spec: Spec, cfg: Config, eps: Callable[..., Array], q: Callable[..., Array]) -> Algorithm:
+def policy(
+    spec: Spec, cfg: Config, eps: Callable[..., Array], q: Callable[..., Array]
+) -> Algorithm:
     """Stage 3: behaviour model `eps(past, i, x_i, t, obs, state, action)` and critic `q(past, obs, state, action)`."""
     actors = score_regularised.actors(spec, cfg)
     tx = policy_optimiser(cfg)
@@ -77,7 +85,9 @@ def policy(spec: Spec, cfg: Config, eps: Callable[..., Array], q: Callable[..., 
     order = jnp.asarray(scores.agent_order(cfg.order, spec.agents))
 
     # line 11
-    def update(key: Key[Array, ""], state: Policies, past: Past, batch: Batch) -> tuple[Policies, dict]:
+    def update(
+        key: Key[Array, ""], state: Policies, past: Past, batch: Batch
+    ) -> tuple[Policies, dict]:
         t, z = times_and_noise(key, cfg, batch.action.shape, mask)
         obs = observed(spec, cfg)(past, batch.obs)
         first = actors.every(state.actor.params, obs)
@@ -87,7 +97,10 @@ def policy(spec: Spec, cfg: Config, eps: Callable[..., Array], q: Callable[..., 
             heard = a if cfg.sweep == "gauss-seidel" else first  # line 13
             x = diffused(cfg, heard[:, i], t[:, i], z[:, i])
             prefix = scores.policy_prefix(cfg, heard, t[:, i], z)
-            e = eps(past, i, x, t[:, i], batch.obs, batch.state, prefix) - cfg.control_variate * z[:, i]
+            e = (
+                eps(past, i, x, t[:, i], batch.obs, batch.state, prefix)
+                - cfg.control_variate * z[:, i]
+            )
             g = q_gradient(cfg, q, past, batch, heard, mask)[:, i]
             w = weight(cfg, t[:, i])
             mine = jax.tree.map(lambda leaf: leaf[i], net)
@@ -119,20 +132,35 @@ def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
 
 def check_prefix(cfg: Config) -> None:
     """Raise JaxomarlError for a prefix that the score model cannot take."""
-    taken = {"diffusion": scores.PREFIXES, "mixture": ("clean", "noised")}.get(cfg.score_model, ("clean",))
+    taken = {"diffusion": scores.PREFIXES, "mixture": ("clean", "noised")}.get(
+        cfg.score_model, ("clean",)
+    )
     if cfg.score_prefix not in taken:
         expected = f"{' or '.join(taken)} with score_model = {cfg.score_model}"
-        raise refuse("--cfg.score-prefix", expected, cfg.score_prefix, "Take one of these, or another score model.")
+        raise refuse(
+            "--cfg.score-prefix",
+            expected,
+            cfg.score_prefix,
+            "Take one of these, or another score model.",
+        )
     if not 0.0 <= cfg.prefix_level <= cfg.prefix_noise:
         way = "Policies' actions are read at a level that training met."
-        raise refuse("--cfg.prefix-level", f"0 to prefix_noise = {cfg.prefix_noise:g}", cfg.prefix_level, way)
+        raise refuse(
+            "--cfg.prefix-level", f"0 to prefix_noise = {cfg.prefix_noise:g}", cfg.prefix_level, way
+        )
 
 
 def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """Critic -> scores -> policy."""
     joint, model = critic.iql(spec, cfg), scores.scores(spec, cfg, "conditional")
     final = policy(spec, cfg, model.agent, joint.q)
-    fields = (*critic.FIELDS, *scores.fields("conditional"), *score_regularised.FIELDS, "sweep", "prefix_level")
+    fields = (
+        *critic.FIELDS,
+        *scores.fields("conditional"),
+        *score_regularised.FIELDS,
+        "sweep",
+        "prefix_level",
+    )
     return (
         Stage("critic", joint.algorithm, cfg.critic_steps, cfg.chunk, cfg.every, critic.FIELDS),
         Stage(

@@ -40,7 +40,13 @@ from jaxomarl.losses.td import continues, ensemble_loss
 from jaxomarl.networks.inputs import observed
 from jaxomarl.networks.mlp import mish
 from jaxomarl.optim import Net, create, descend
-from jaxomarl.policies.diffusion import Diffuser, denoising_loss, noise_network, several, times_and_noise
+from jaxomarl.policies.diffusion import (
+    Diffuser,
+    denoising_loss,
+    noise_network,
+    several,
+    times_and_noise,
+)
 from jaxomarl.stages import clone, decentralised
 from jaxomarl.stages.decentralised import networks
 
@@ -90,7 +96,9 @@ def diffusion(spec: Spec, cfg: Config) -> Diffuser:
     return Diffuser(noise_network(spec, cfg.policy_width), vp(), dpm_solver, cfg.levels)
 
 
-def every_row(value: Callable[[Any], Array], rows: Any, idle: Bool[Array, ""]) -> Float[Array, "M N"]:
+def every_row(
+    value: Callable[[Any], Array], rows: Any, idle: Bool[Array, ""]
+) -> Float[Array, "M N"]:
     """`value` of all rows, some at a time. Where `idle` it is zeros, and no work if all runs of a program are."""
     count = jax.tree.leaves(rows)[0].shape[0]
     size = min(ROWS, count)
@@ -115,16 +123,25 @@ def behaviour(spec: Spec, cfg: Config) -> Algorithm:
         spec,
         cfg,
         diffuser.net,
-        lambda key, params, seen, _: denoising_loss(diffuser, params, seen, *times_and_noise(key, seen)),
+        lambda key, params, seen, _: denoising_loss(
+            diffuser, params, seen, *times_and_noise(key, seen)
+        ),
     )
 
 
 def policy(spec: Spec, cfg: Config) -> tuple[Algorithm, Any]:
     """The critics' stage, which acts, and its refresh."""
-    n, see, mask, diffuser = spec.agents, observed(spec, cfg), jnp.asarray(spec.act_mask), diffusion(spec, cfg)
+    n, see, mask, diffuser = (
+        spec.agents,
+        observed(spec, cfg),
+        jnp.asarray(spec.act_mask),
+        diffusion(spec, cfg),
+    )
     nets = networks(spec, cfg, diffuser.net, activation=mish, members=1)
 
-    def judged(key: Any, state: Planned, past: Past, obs: Float[Array, "N O"], count: int) -> tuple[Array, Array]:
+    def judged(
+        key: Any, state: Planned, past: Past, obs: Float[Array, "N O"], count: int
+    ) -> tuple[Array, Array]:
         """Candidates [K, N, A] and their values [K, N]."""
 
         def one(key, model, critic, obs, mask):
@@ -132,14 +149,20 @@ def policy(spec: Spec, cfg: Config) -> tuple[Algorithm, Any]:
             return drawn, nets.q.apply(critic, wide, drawn)[0]
 
         each = jax.vmap(one, out_axes=1)
-        return each(jax.random.split(key, n), past["behaviour"].params, state.critic.params, obs, mask)
+        return each(
+            jax.random.split(key, n), past["behaviour"].params, state.critic.params, obs, mask
+        )
 
     def init(key: Key[Array, ""], past: Past, data: Dataset) -> Planned:
         critics = jax.vmap(lambda k: create(nets.tx_q, nets.q.init(k)))(jax.random.split(key, n))
-        return Planned(critics, jnp.zeros((data.step.shape[0], n)), jnp.ones(n), jnp.zeros((), jnp.int32))
+        return Planned(
+            critics, jnp.zeros((data.step.shape[0], n)), jnp.ones(n), jnp.zeros((), jnp.int32)
+        )
 
     # line 2
-    def refresh(key: Key[Array, ""], state: Planned, past: Past, data: Dataset) -> Planned:  # lines 3 and 4
+    def refresh(
+        key: Key[Array, ""], state: Planned, past: Past, data: Dataset
+    ) -> Planned:  # lines 3 and 4
         def value(row):
             q = judged(row[0], state, past, row[1], cfg.value_samples)[1]
             return soft_value(q, cfg.alpha / state.spread)
@@ -159,7 +182,9 @@ def policy(spec: Spec, cfg: Config) -> tuple[Algorithm, Any]:
         row = data.layout.unpack(data.rows[start])
         return Regression(row["obs"], row["action"] * mask, state.returns[start])
 
-    def update(key: Key[Array, ""], state: Planned, past: Past, batch: Regression) -> tuple[Planned, dict]:
+    def update(
+        key: Key[Array, ""], state: Planned, past: Past, batch: Regression
+    ) -> tuple[Planned, dict]:
         def fit(one, obs, action, returns):  # line 5
             loss = lambda params: ensemble_loss(nets.q.apply(params, obs, action), returns)
             value, grads = jax.value_and_grad(loss)(one.params)
@@ -167,7 +192,10 @@ def policy(spec: Spec, cfg: Config) -> tuple[Algorithm, Any]:
 
         each = jax.vmap(fit, in_axes=(0, 1, 1, 1))
         critic, value = each(state.critic, see(past, batch.obs), batch.action, batch.returns)
-        return state._replace(critic=critic), {"q_loss": value.mean(), "returns": batch.returns.mean()}
+        return state._replace(critic=critic), {
+            "q_loss": value.mean(),
+            "returns": batch.returns.mean(),
+        }
 
     def act(key, state, past, memory, observation):  # line 6
         k_draw, k_pick = jax.random.split(key)
@@ -188,7 +216,15 @@ def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[S
     algorithm, refresh = policy(spec, cfg)
     a_round = -(-cfg.critic_steps // cfg.rounds)
     return (
-        Stage("behaviour", behaviour(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, clone.FIELDS, owner="sfbc"),
+        Stage(
+            "behaviour",
+            behaviour(spec, cfg),
+            cfg.policy_steps,
+            cfg.chunk,
+            cfg.every,
+            clone.FIELDS,
+            owner="sfbc",
+        ),
         Stage("policy", algorithm, cfg.rounds * a_round, a_round, 1, owner="sfbc", refresh=refresh),
     )
 

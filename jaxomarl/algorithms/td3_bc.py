@@ -30,7 +30,14 @@ from jaxomarl.base import Algorithm, Dataset, Environment, Spec, Stage, System
 from jaxomarl.config import config, static, traced
 from jaxomarl.losses.weighting import normalised_value
 from jaxomarl.stages import decentralised
-from jaxomarl.stages.decentralised import AgentBatch, Learner, critic_step, effort, networks, policy_step
+from jaxomarl.stages.decentralised import (
+    AgentBatch,
+    Learner,
+    critic_step,
+    effort,
+    networks,
+    policy_step,
+)
 
 
 @config
@@ -52,7 +59,9 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
     nets = networks(spec, cfg)
 
     # line 1, for one agent
-    def step(key: Key[Array, ""], state: Learner, batch: AgentBatch) -> tuple[Learner, dict[str, Array]]:
+    def step(
+        key: Key[Array, ""], state: Learner, batch: AgentBatch
+    ) -> tuple[Learner, dict[str, Array]]:
         play = lambda params, obs: batch.mask * nets.actor.apply(params, obs)
         noise = cfg.target_noise * batch.mask * jax.random.normal(key, batch.action.shape)
         noise = jnp.clip(noise, -cfg.target_clip, cfg.target_clip)
@@ -63,11 +72,16 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
             a = play(params, batch.obs)
             q = nets.q.apply(state.critic.params, batch.obs, a)[0]
             error = effort(a - batch.action, batch.mask)
-            return normalised_value(q, cfg.alpha, q) + error, {"q_played": q.mean(), "clone_loss": error}
+            return normalised_value(q, cfg.alpha, q) + error, {
+                "q_played": q.mean(),
+                "clone_loss": error,
+            }
 
         moved, metrics = policy_step(cfg, nets, state, loss)  # lines 5 and 6
         due = optax.tree_utils.tree_get(state.critic.opt, "count") % cfg.policy_delay == 0  # line 4
-        return jax.tree.map(lambda new, old: jnp.where(due, new, old), moved, state), judged | metrics
+        return jax.tree.map(
+            lambda new, old: jnp.where(due, new, old), moved, state
+        ), judged | metrics
 
     return decentralised.learner(spec, cfg, nets, step, nets.play)
 
@@ -79,7 +93,9 @@ def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
 
 def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """One stage."""
-    return (Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="td3-bc"),)
+    return (
+        Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="td3-bc"),
+    )
 
 
 TD3_BC = System(Config, check, lambda spec, cfg, data: data, pipeline)

@@ -37,7 +37,9 @@ class Fitted:
         """The rows and what is said of them; JaxomarlError where a task has another spec."""
         if task.env.spec != self.spec:
             way = f"Make it again: from_arrays(episodes, {task.name!r})."
-            raise refuse("data", f"a set made for the spec of {task.name}: {task.env.spec}", self.spec, way)
+            raise refuse(
+                "data", f"a set made for the spec of {task.name}: {task.env.spec}", self.spec, way
+            )
         return self.data, self.manifest
 
 
@@ -51,7 +53,12 @@ def from_arrays(episodes: Any, task: str | Spec, name: str = arrays.FORMAT) -> F
     episode and the field, for what does not fit.
     """
     if not files.NAME.fullmatch(name):
-        raise refuse("name", "a name that can be a folder's", name, "Letters, digits, dots and hyphens make one.")
+        raise refuse(
+            "name",
+            "a name that can be a folder's",
+            name,
+            "Letters, digits, dots and hyphens make one.",
+        )
     found = _unnamed(task) if isinstance(task, Spec) else make(task)
     data, manifest = fit(arrays.read(episodes, found.env.spec, name), found)
     return Fitted(data, manifest, found.env.spec)

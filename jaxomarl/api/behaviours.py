@@ -103,11 +103,16 @@ def make(names: tuple[str, ...], out: Path, steps: int = 0) -> None:
     """
     for name in names or ("nothing",):
         if name not in ("prey", *PLANS):
-            raise refuse("NAMES", f"prey or one of {', '.join(PLANS)}", name, "Name what shall be made.")
+            raise refuse(
+                "NAMES", f"prey or one of {', '.join(PLANS)}", name, "Name what shall be made."
+            )
     for name in names:
         if name == "prey":
             for task in ("tag", "world"):
-                store_prey(train_prey.train(getattr(scenarios, task)()), out / "mpe" / f"{task}-prey.safetensors")
+                store_prey(
+                    train_prey.train(getattr(scenarios, task)()),
+                    out / "mpe" / f"{task}-prey.safetensors",
+                )
             continue
         plan = PLANS[name]
         changed = {"policy_steps": steps} if steps else {}
@@ -119,7 +124,13 @@ def store_prey(prey: Prey, path: Path) -> None:
     from safetensors.numpy import save_file
 
     width = len(prey.scale)
-    still = dict(zip(NORM, (np.ones(width), np.zeros(width), np.zeros(width), np.full(width, 1.0 - 1e-5)), strict=True))
+    still = dict(
+        zip(
+            NORM,
+            (np.ones(width), np.zeros(width), np.zeros(width), np.full(width, 1.0 - 1e-5)),
+            strict=True,
+        )
+    )
     layers = {f"{layer}.weight": k.T for layer, k in zip(LAYERS, prey.kernels, strict=True)}
     biases = {f"{layer}.bias": b for layer, b in zip(LAYERS, prey.biases, strict=True)}
     arrays = {**still, **layers, **biases}
@@ -150,7 +161,10 @@ def store(plan: Plan, out: Path) -> None:
 
 def train(env: Environment, plan: Plan) -> list[list[dict[str, Any]]]:
     """Snapshots of each seed in order: parameters, update, and mean return of episodes without noise."""
-    cfg, began = matd3.Config(**{**find("", plan.task, "matd3").cfg, **plan.settings}), time.perf_counter()
+    cfg, began = (
+        matd3.Config(**{**find("", plan.task, "matd3").cfg, **plan.settings}),
+        time.perf_counter(),
+    )
     seen: list[list[dict[str, Any]]] = [[] for _ in range(plan.seeds)]
 
     def keep(progress: Progress) -> None:
@@ -158,36 +172,65 @@ def train(env: Environment, plan: Plan) -> list[list[dict[str, Any]]]:
             return
         score = progress.evaluations["return"].mean(axis=1)
         for r, many in enumerate(seen):
-            params = layers(jax.tree.map(lambda x, r=r: np.asarray(x[r]), progress.state.actor.params))
+            params = layers(
+                jax.tree.map(lambda x, r=r: np.asarray(x[r]), progress.state.actor.params)
+            )
             many.append({"params": params, "update": progress.step, "score": float(score[r])})
-        print(f"{plan.name} {progress.step} {time.perf_counter() - began:.0f} s {score.round(1)}", flush=True)
+        print(
+            f"{plan.name} {progress.step} {time.perf_counter() - began:.0f} s {score.round(1)}",
+            flush=True,
+        )
 
     cfgs, seeds = [cfg] * plan.seeds, list(range(plan.seeds))
-    run(Job(matd3.MATD3, env.spec, cfgs, seeds, None, identity(env.spec), env, episodes=plan.episodes, report=keep))
+    run(
+        Job(
+            matd3.MATD3,
+            env.spec,
+            cfgs,
+            seeds,
+            None,
+            identity(env.spec),
+            env,
+            episodes=plan.episodes,
+            report=keep,
+        )
+    )
     return seen
 
 
 def layers(params: dict[str, Any]) -> stored.Params:
     """An actor's parameters under the names that the stored behaviours have."""
     names = [*sorted(k for k in params if k != "out"), "out"]
-    return {f"{leaf}_{k}": params[n][leaf] for k, n in enumerate(names) for leaf in ("kernel", "bias")}
+    return {
+        f"{leaf}_{k}": params[n][leaf] for k, n in enumerate(names) for leaf in ("kernel", "bias")
+    }
 
 
-def choose(plan: Plan, env: Environment, seen: list[list[dict[str, Any]]]) -> tuple[dict[str, list], dict[str, float]]:
+def choose(
+    plan: Plan, env: Environment, seen: list[list[dict[str, Any]]]
+) -> tuple[dict[str, list], dict[str, float]]:
     """Each kind's snapshots, and the returns that were wanted of their data."""
     random = returns(env, uniform(env), 1, plan.steps).mean()
     best = [max(many, key=lambda s: s["score"]) for many in seen]
     reached = np.mean([data_return(env, s["params"], 2, plan.steps) for s in best])
-    targets = {kind: float(random + part * (reached - random)) for kind, part in plan.fractions.items()}
+    targets = {
+        kind: float(random + part * (reached - random)) for kind, part in plan.fractions.items()
+    }
     upto = lambda many, last: [s for s in many if s["update"] <= last["update"]]
     ways = [upto(many, last) for many, last in zip(seen, best, strict=True)]
-    told = lambda k, s: {**s, "params": renumbered(s["params"], plan.orders[k])} if k in plan.orders else s
+    told = lambda k, s: (
+        {**s, "params": renumbered(s["params"], plan.orders[k])} if k in plan.orders else s
+    )
     top = [told(k, s) for k, s in enumerate(best)]
-    chosen = {plan.top: top} | {k: [nearest(env, way, t, plan.steps) for way in ways] for k, t in targets.items()}
+    chosen = {plan.top: top} | {
+        k: [nearest(env, way, t, plan.steps) for way in ways] for k, t in targets.items()
+    }
     if plan.ladder:
         first = upto(seen[0], chosen["medium"][0])
         rungs = [random + (targets["medium"] - random) * k / (RUNGS - 1) for k in range(RUNGS)]
-        chosen["ladder"] = [min(first, key=lambda s, want=want: abs(s["score"] - want)) for want in rungs]
+        chosen["ladder"] = [
+            min(first, key=lambda s, want=want: abs(s["score"] - want)) for want in rungs
+        ]
     return chosen, {"random": float(random), **{f"target_of_{k}": t for k, t in targets.items()}}
 
 
@@ -205,13 +248,17 @@ def data_return(env: Environment, params: stored.Params, seed: int, steps: int) 
     return float(returns(env, Behaviour(stored.acting(env.spec), params), seed, steps).mean())
 
 
-def nearest(env: Environment, many: list[dict[str, Any]], target: float, steps: int) -> dict[str, Any]:
+def nearest(
+    env: Environment, many: list[dict[str, Any]], target: float, steps: int
+) -> dict[str, Any]:
     """The snapshot whose data lie nearest to a return: the eight likeliest are measured."""
     likely = sorted(many, key=lambda s: abs(s["score"] - target))[:8]
     return min(likely, key=lambda s: abs(data_return(env, s["params"], 3, steps // 4) - target))
 
 
-def measure(env: Environment, plan: Plan, chosen: dict[str, list], targets: dict[str, float]) -> dict[str, Any]:
+def measure(
+    env: Environment, plan: Plan, chosen: dict[str, list], targets: dict[str, float]
+) -> dict[str, Any]:
     """Means over fresh episodes, with noise (as data) and without, in float32 and as stored."""
     half = lambda params: {k: x.astype(np.float16).astype(np.float32) for k, x in params.items()}
     noisy, exact, steps = stored.acting(env.spec), stored.acting(env.spec, 0.0), 5 * plan.steps
@@ -220,7 +267,10 @@ def measure(env: Environment, plan: Plan, chosen: dict[str, list], targets: dict
         rows = []
         for s in many:
             data = returns(env, Behaviour(noisy, half(s["params"])), 5, steps)
-            full, kept = (returns(env, Behaviour(exact, p), 6, steps) for p in (s["params"], half(s["params"])))
+            full, kept = (
+                returns(env, Behaviour(exact, p), 6, steps)
+                for p in (s["params"], half(s["params"]))
+            )
             rows.append(
                 {
                     "update": s["update"],
@@ -238,4 +288,6 @@ def measure(env: Environment, plan: Plan, chosen: dict[str, list], targets: dict
 def write_references(path: Path, name: str, found: dict[str, Any]) -> None:
     """Add a task's measurements to the file."""
     held = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    path.write_text(json.dumps({**held, name: found}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    path.write_text(
+        json.dumps({**held, name: found}, indent=1, sort_keys=True) + "\n", encoding="utf-8"
+    )

@@ -12,7 +12,12 @@ from jaxomarl.paths import folder_name
 
 
 def collect(
-    task: str, quality: str = "", rows: int = 0, seed: int = 0, out: Path | None = None, overwrite: bool = False
+    task: str,
+    quality: str = "",
+    rows: int = 0,
+    seed: int = 0,
+    out: Path | None = None,
+    overwrite: bool = False,
 ) -> str:
     """Make a data set, write it to its folder, and return its manifest as text.
 
@@ -22,7 +27,12 @@ def collect(
     check_seed(seed)
     found = make(task)
     if "/" in quality or quality.startswith("."):
-        raise refuse("--quality", f"one of {', '.join(found.recipes)}", quality, "A folder is a data set already.")
+        raise refuse(
+            "--quality",
+            f"one of {', '.join(found.recipes)}",
+            quality,
+            "A folder is a data set already.",
+        )
     folder = out or Path("runs/data") / folder_name(found.name, quality or found.quality)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         ours = (folder / files.MANIFEST).exists()

@@ -19,7 +19,9 @@ GRID = 15
 SAMPLES = 1500
 
 
-def draw(path: str | Path | None, groups: list[tuple[Group, Past]], rows: list[Row]) -> Figure | None:
+def draw(
+    path: str | Path | None, groups: list[tuple[Group, Past]], rows: list[Row]
+) -> Figure | None:
     """Draw a one-step game of two agents with one action each; None where the task is none or has no score models.
 
     The field is -eps at t = 0.02, that is sigma times the score, of the first seed's models: joint for JAL, the
@@ -67,9 +69,11 @@ def policy_paths(group: Group, rows: list[Row]) -> np.ndarray | None:
     """[seeds, V, 2]: mean action of each evaluation, for tasks that report their actions."""
     seeds, config = sorted(set(group.seeds)), {}
     for row in rows:
-        if (row.system, row.task, row.data) == (group.name, group.task.name, group.quality) and row.metric.startswith(
-            "action_"
-        ):
+        if (row.system, row.task, row.data) == (
+            group.name,
+            group.task.name,
+            group.quality,
+        ) and row.metric.startswith("action_"):
             config.setdefault((row.seed, row.step, int(row.metric[-1]) - 1), []).append(row.value)
     steps = sorted({step for _, step, _ in config})
     if not steps:

@@ -43,7 +43,9 @@ class Batch(NamedTuple):
         return self.runs[0].info["system"]
 
 
-def evaluate(paths: Sequence[Path], task: str = "", episodes: int = 0, say: Say = print) -> list[tables.Record]:
+def evaluate(
+    paths: Sequence[Path], task: str = "", episodes: int = 0, say: Say = print
+) -> list[tables.Record]:
     """Score every finished run at or below the given folders; the records of a table.
 
     `task` is a variant of the runs' task, "" their own; `episodes` 0 takes as many as each run's final evaluation.
@@ -94,14 +96,24 @@ def batches(runs: Sequence[Run]) -> list[Batch]:
 def check_variant(batch: Batch, other: Task) -> None:
     """Raise JaxomarlError where a task's spec is not that of the training."""
     held = batch.runs[0].info.get("spec", {})
-    now = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(batch.task.env.spec).items()}
+    now = {
+        k: list(v) if isinstance(v, tuple) else v
+        for k, v in dataclasses.asdict(batch.task.env.spec).items()
+    }
     changed = {k: v for k, v in held.items() if k in now and now[k] != v}
     if changed:
         way = "Install the version that trained it, or train again."
-        raise refuse(f"task {batch.task.name}", f"the spec of the run: {changed}", {k: now[k] for k in changed}, way)
+        raise refuse(
+            f"task {batch.task.name}",
+            f"the spec of the run: {changed}",
+            {k: now[k] for k in changed},
+            way,
+        )
     if other.env.spec != batch.task.env.spec:
         way = "Take a variant of the same task, like mpe/spread:speed_min=0.3."
-        raise refuse("--task", f"the spec of {batch.task.name}: {batch.task.env.spec}", other.env.spec, way)
+        raise refuse(
+            "--task", f"the spec of {batch.task.name}: {batch.task.env.spec}", other.env.spec, way
+        )
 
 
 def renamed(run: Run, own: Task, other: Task) -> Run:
@@ -110,7 +122,9 @@ def renamed(run: Run, own: Task, other: Task) -> Run:
         return run
     scale = other.scale._asdict() if other.scale else None
     theirs = {"task": other.name, "normaliser": scale, "optimum": other.optimum}
-    return Run(run.path, {**run.info, **theirs, "data_return": None})  # the data are of the task that is not shifted
+    return Run(
+        run.path, {**run.info, **theirs, "data_return": None}
+    )  # the data are of the task that is not shifted
 
 
 def file_name(own: Task, other: Task) -> str:
@@ -129,7 +143,9 @@ def score(batch: Batch, runs: Sequence[Run], other: Task, episodes: int, say: Sa
         rows = [r for r in missing if counts[r] == count]
         say(f"  {batch.system} in {other.name}: {len(rows)} runs, {count} fresh episodes each")
         for r, values in zip(rows, rolled_out(batch, rows, other, count), strict=True):
-            kept[r] = store.returns_rows(runs[r].info, batch.last.name, np.array([last_step(batch.last)]), values)
+            kept[r] = store.returns_rows(
+                runs[r].info, batch.last.name, np.array([last_step(batch.last)]), values
+            )
             store.write_table(files[r], kept[r] or (), store.COLUMNS)
     return [row for rows in kept for row in rows or ()]
 
@@ -150,7 +166,9 @@ def first_episodes(file: Path, count: int, say: Say) -> list[Row] | None:
     return [row for row in rows if isinstance(row.episode, int) and row.episode < count]
 
 
-def rolled_out(batch: Batch, rows: Sequence[int], other: Task, count: int) -> list[dict[str, np.ndarray]]:
+def rolled_out(
+    batch: Batch, rows: Sequence[int], other: Task, count: int
+) -> list[dict[str, np.ndarray]]:
     """Metric -> [1, E] of each of a batch's runs."""
     policies = [policy.load(batch.runs[r].path) for r in rows]
     trees = [(one.state, one.past) for one in policies]
@@ -161,7 +179,9 @@ def rolled_out(batch: Batch, rows: Sequence[int], other: Task, count: int) -> li
     return [{name: values[k : k + 1] for name, values in shown.items()} for k in range(len(rows))]
 
 
-def records(trained: Sequence[Run], shown: Sequence[Run], final: Sequence[Row]) -> list[tables.Record]:
+def records(
+    trained: Sequence[Run], shown: Sequence[Run], final: Sequence[Row]
+) -> list[tables.Record]:
     """The table's records. Whether a policy has converged is what its training's last two evaluations say.
 
     `shown` are the trained runs under the name of the task in which they were scored.

@@ -36,5 +36,7 @@ def figure(
     if drawn is None:
         found = ", ".join(sorted({f"{group.name} on {group.task.name}" for group, _ in trained}))
         way = "Train omsd or one of its ablations on games/bandit."
-        raise refuse("kind", "score models on a game of two agents with one action each", found, way)
+        raise refuse(
+            "kind", "score models on a game of two agents with one action each", found, way
+        )
     return drawn

@@ -50,7 +50,9 @@ class Group:
     @property
     def digest(self) -> str:
         """What names the group's folder: everything but seeds and traced values."""
-        return digest(self.name, self.task.name, self.manifest["sha256"], static_fields(self.cfgs[0]))
+        return digest(
+            self.name, self.task.name, self.manifest["sha256"], static_fields(self.cfgs[0])
+        )
 
 
 def find_system(name: str) -> System:
@@ -67,14 +69,21 @@ def _augmentation(base: str, kind: str, system: System) -> System:
         way = nearest(kind, coda.AUGMENTATIONS)
         raise refuse("--augment", f"one of {', '.join(coda.AUGMENTATIONS)}", kind, way)
     if system.online:
-        raise refuse("--augment", "a system that learns from data", base, "It makes its own experience.")
+        raise refuse(
+            "--augment", "a system that learns from data", base, "It makes its own experience."
+        )
     return coda.augmentation(system, base, kind)
 
 
 def named(system: str, augment: str) -> str:
     """A system's name with what `--augment` adds to it."""
     if augment and "+" in system:
-        raise refuse("--augment", "one augmentation of each system", f"{system} and {augment}", "Name it once.")
+        raise refuse(
+            "--augment",
+            "one augmentation of each system",
+            f"{system} and {augment}",
+            "Name it once.",
+        )
     return f"{system}+{augment}" if augment else system
 
 
@@ -106,7 +115,9 @@ def no_field(field: str, owners: Mapping[str, Sequence[str]]) -> JaxomarlError:
     having = [name for name in REGISTRY if field in fields(name)]
     way = f"{hint}No system has it; `jaxomarl show {next(iter(owners))}` lists the fields."
     if having:
-        way = f"{hint}It is a field of {', '.join(having)}: name one with --systems, or leave it out."
+        way = (
+            f"{hint}It is a field of {', '.join(having)}: name one with --systems, or leave it out."
+        )
     return refuse(flag(field), f"a field of {' or '.join(owners)}", field, way)
 
 
@@ -135,7 +146,12 @@ def check_types(field: str, values: Sequence[Any], default: Any) -> None:
     kinds = (int, float) if type(default) is float else (type(default),)
     for value in values:
         if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(default, bool):
-            raise refuse(flag(field), f"a value like {default!r}", value, f"It is of type {type(default).__name__}.")
+            raise refuse(
+                flag(field),
+                f"a value like {default!r}",
+                value,
+                f"It is of type {type(default).__name__}.",
+            )
 
 
 def scaled(cfg: Any, scale: float, given: Sequence[str] = ()) -> Any:
@@ -161,7 +177,11 @@ def scaled(cfg: Any, scale: float, given: Sequence[str] = ()) -> Any:
     free = {name: value * scale for name, value in steps.items() if name not in given}
     changed: dict[str, Any] = {}
     if scale != 1.0:
-        widths = [name for name, value in scaled_fields(cfg, "width").items() if value and name not in given]
+        widths = [
+            name
+            for name, value in scaled_fields(cfg, "width").items()
+            if value and name not in given
+        ]
         changed |= {name: _whole(values[name] * scale ** (1 / 3), 8) for name in widths}
 
     # --- the chunk ---
@@ -218,7 +238,8 @@ def groups(
         system.check(task.env.spec, cfg, data)
         key = digest(static_fields(cfg))
         group = out.setdefault(
-            key, Group(name, system, task, quality, data, manifest, [], [], [], scale, final_episodes)
+            key,
+            Group(name, system, task, quality, data, manifest, [], [], [], scale, final_episodes),
         )
         for seed in seeds:
             group.cfgs.append(cfg)
@@ -257,7 +278,9 @@ def resolve(
     """
     given = overrides or {}
     systems = [named(name, augment) for name in systems]
-    chosen = parse_seeds(str(seeds) if isinstance(seeds, str | int | float) else ",".join(map(str, seeds)) + ",")
+    chosen = parse_seeds(
+        str(seeds) if isinstance(seeds, str | int | float) else ",".join(map(str, seeds)) + ","
+    )
     check_count("--rows", rows, MOST_ROWS)
     check_count("--episodes", episodes, MOST)
     check_count("--final-episodes", final_episodes, MOST)
@@ -266,7 +289,14 @@ def resolve(
     for field, values in given.items():
         if not values:
             raise refuse(flag(field), "at least one value", "none", "Leave it out for its default.")
-    check_once({"--systems": systems, "--tasks": tasks, "--data": data, **{flag(k): v for k, v in given.items()}})
+    check_once(
+        {
+            "--systems": systems,
+            "--tasks": tasks,
+            "--data": data,
+            **{flag(k): v for k, v in given.items()},
+        }
+    )
     owners = {name: fields(name) for name in systems}
     for field in given:
         if owners and not any(field in own for own in owners.values()):
@@ -278,7 +308,11 @@ def resolve(
         settings = find(preset, task.name)
         for quality in data or ("",):
             offline = any(not find_system(name).online for name in systems)
-            loaded = _loaded(task, quality or settings.data.get(task.name, ""), rows) if offline else ONLINE
+            loaded = (
+                _loaded(task, quality or settings.data.get(task.name, ""), rows)
+                if offline
+                else ONLINE
+            )
             for name in systems:
                 dataset, manifest = ONLINE if find_system(name).online else loaded
                 base = name.partition("+")[0]
@@ -296,7 +330,9 @@ def _loaded(task: Task, given: str | Fitted, rows: int) -> tuple[Dataset, dict[s
     if not isinstance(given, Fitted):
         return load(task, given, rows)
     if rows:
-        raise refuse("--rows", "nothing beside a set of arrays", rows, "Its rows are what they are.")
+        raise refuse(
+            "--rows", "nothing beside a set of arrays", rows, "Its rows are what they are."
+        )
     return given.of_task(task)
 
 

@@ -52,25 +52,38 @@ def blank(spec: Spec) -> Observation:
     return Observation(jnp.zeros((spec.agents, spec.obs_width)), available, jnp.zeros(spec.agents))
 
 
-def save_policies(folders: list[Path], algorithm: Algorithm, state: State, past: Past, spec: Spec) -> None:
+def save_policies(
+    folders: list[Path], algorithm: Algorithm, state: State, past: Past, spec: Spec
+) -> None:
     """Write the final policy of each of R runs; `state` and `past` lead with R."""
     from safetensors.numpy import save_file
 
     first, before = jax.tree.map(lambda x: x[0], (state, past))
     keep = used(algorithm, first, before, spec)
-    paths = [jax.tree_util.keystr(p) for p, _ in jax.tree_util.tree_flatten_with_path((state, past))[0]]
-    host = [np.asarray(x) if k else None for x, k in zip(jax.tree.leaves((state, past)), keep, strict=True)]
+    paths = [
+        jax.tree_util.keystr(p) for p, _ in jax.tree_util.tree_flatten_with_path((state, past))[0]
+    ]
+    host = [
+        np.asarray(x) if k else None
+        for x, k in zip(jax.tree.leaves((state, past)), keep, strict=True)
+    ]
     for r, folder in enumerate(folders):
-        arrays = {p: np.ascontiguousarray(x[r]) for p, x in zip(paths, host, strict=True) if x is not None}
+        arrays = {
+            p: np.ascontiguousarray(x[r]) for p, x in zip(paths, host, strict=True) if x is not None
+        }
         part = folder / f".{FILE}.part"
-        save_file(arrays, part, metadata={"format": f"{FORMAT} {digest(arrays)}"})  # one entry: several have no order
+        save_file(
+            arrays, part, metadata={"format": f"{FORMAT} {digest(arrays)}"}
+        )  # one entry: several have no order
         os.replace(part, folder / FILE)
 
 
 class Policy:
     """A trained policy: `act(obs)` gives the joint action; `reset()` starts a new episode."""
 
-    def __init__(self, algorithm: Algorithm, state: State, past: Past, spec: Spec, info: dict[str, Any]) -> None:
+    def __init__(
+        self, algorithm: Algorithm, state: State, past: Past, spec: Spec, info: dict[str, Any]
+    ) -> None:
         self.spec, self.info = spec, info
         self.algorithm, self.state, self.past = algorithm, state, past
         assert algorithm.act is not None
@@ -93,11 +106,21 @@ class Policy:
         want = (self.spec.agents, self.spec.obs_width)
         obs = jnp.asarray(obs, jnp.float32)
         if obs.shape != want:
-            raise refuse("obs", f"shape {want}: agents, observation", obs.shape, "One row per agent, zeros as padding.")
+            raise refuse(
+                "obs",
+                f"shape {want}: agents, observation",
+                obs.shape,
+                "One row per agent, zeros as padding.",
+            )
         possible = blank(self.spec).available if available is None else jnp.asarray(available, bool)
         paid = None if reward is None else jnp.asarray(reward, jnp.float32)
         if paid is not None and paid.shape != (self.spec.agents,):
-            raise refuse("reward", f"shape ({self.spec.agents},): agents", paid.shape, "One number per agent.")
+            raise refuse(
+                "reward",
+                f"shape ({self.spec.agents},): agents",
+                paid.shape,
+                "One number per agent.",
+            )
         seen = Observation(obs, possible, paid)
         key = jax.random.fold_in(self._key, self._step)
         with jax.default_matmul_precision("highest"):
@@ -117,7 +140,12 @@ def load(run: str | Path) -> Policy:
     run = user_path(run)
     if not (run / "run.json").exists() or not (run / FILE).exists():
         found = "no run.json" if not (run / "run.json").exists() else f"no {FILE}"
-        raise refuse("RUN", "the folder of a finished run", f"{found} in {run}", "Name a folder like OUT/.../seed-0.")
+        raise refuse(
+            "RUN",
+            "the folder of a finished run",
+            f"{found} in {run}",
+            "Name a folder like OUT/.../seed-0.",
+        )
     info = read_json(run / "run.json", **INFO, spec=dict)
     spec = _spec(f"{run / 'run.json'}, spec", info["spec"])
     register.check_system(info)
@@ -125,7 +153,9 @@ def load(run: str | Path) -> Policy:
     try:
         cfg = system.Config(**info["cfg"])
     except TypeError as error:
-        raise refuse(f"{run / 'run.json'}, cfg", f"the settings of {info['system']}", str(error)[:200], WROTE) from None
+        raise refuse(
+            f"{run / 'run.json'}, cfg", f"the settings of {info['system']}", str(error)[:200], WROTE
+        ) from None
     stages = system.pipeline(spec, cfg, None)
     leaves, tree = jax.tree_util.tree_flatten_with_path(shapes(system, cfg, stages, spec))
     try:
@@ -137,29 +167,47 @@ def load(run: str | Path) -> Policy:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except SafetensorError as error:
         raise refuse(
-            str(run / FILE), "a safetensors file", str(error), "It is torn: train again, or --resume."
+            str(run / FILE),
+            "a safetensors file",
+            str(error),
+            "It is torn: train again, or --resume.",
         ) from None
     if sha and sha != digest(arrays):  # 0.1.0 wrote none
         raise refuse(
-            str(run / FILE), "the arrays that were saved", "others", "It is damaged: train again, or --resume."
+            str(run / FILE),
+            "the arrays that were saved",
+            "others",
+            "It is damaged: train again, or --resume.",
         )
     held = {name: jnp.asarray(x) for name, x in arrays.items()}
     arrays = [held.get(jax.tree_util.keystr(p), jnp.zeros(x.shape, x.dtype)) for p, x in leaves]
     state, past = jax.tree.unflatten(tree, arrays)
     wrong = []
-    for (path, like), reads in zip(leaves, used(stages[-1].algorithm, state, past, spec), strict=True):
+    for (path, like), reads in zip(
+        leaves, used(stages[-1].algorithm, state, past, spec), strict=True
+    ):
         found = held.get(jax.tree_util.keystr(path))
         if reads and (found is None or found.shape != like.shape):
             wrong.append(jax.tree_util.keystr(path))
     if wrong:
         way = "It belongs to another config: train again, or --resume."
-        raise refuse(str(run / FILE), "the arrays that the policy reads", f"none of the right shape for {wrong}", way)
+        raise refuse(
+            str(run / FILE),
+            "the arrays that the policy reads",
+            f"none of the right shape for {wrong}",
+            way,
+        )
     return Policy(stages[-1].algorithm, state, past, spec, info)
 
 
 def _spec(where: str, said: dict[str, Any]) -> Spec:
     """The task's facts; JaxomarlError where one is missing, unknown, or of another type."""
-    documents.check(where, said, WROTE, **{name: kind for name, kind in SPEC.items() if name in {*said, *WIDTHS}})
+    documents.check(
+        where,
+        said,
+        WROTE,
+        **{name: kind for name, kind in SPEC.items() if name in {*said, *WIDTHS}},
+    )
     for name in WIDTHS:
         if not all(type(width) is int and 0 <= width < 1 << 20 for width in said[name]):
             raise refuse(f"{where}, {name}", "a width for each agent", str(said[name])[:80], WROTE)

@@ -72,7 +72,9 @@ def _check_system(name: str, system: Any) -> None:
     for part in ("check", "prepare", "pipeline"):
         if not callable(getattr(system, part)):
             found = getattr(system, part)
-            raise refuse(f"{field}, {part}", "a function", found, "jaxomarl/base.py says what it takes.")
+            raise refuse(
+                f"{field}, {part}", "a function", found, "jaxomarl/base.py says what it takes."
+            )
     _check_config(field, system.Config, plan.config_fields(without=name))
     for task in TRIED:
         env = catalog.make(task).env
@@ -93,14 +95,18 @@ def _check_config(field: str, kind: Any, known: Mapping[str, type]) -> None:
     except TypeError as error:
         raise refuse(f"{field}, Config", "a default for every field", str(error), way) from None
     if jax.tree.leaves(default) != list(traced_fields(default).values()):
-        raise refuse(f"{field}, Config", "a class declared by jaxomarl.config.config", kind.__name__, way)
+        raise refuse(
+            f"{field}, Config", "a class declared by jaxomarl.config.config", kind.__name__, way
+        )
     for name, declared in plan.field_types(kind).items():
         if declared not in PLAIN:
             expected = "bool, int, float or str, which a flag can give"
             raise refuse(f"{field}, Config.{name}", expected, declared, "Write it as one of these.")
         if known.get(name, declared) is not declared:
             expected = f"the type {known[name].__name__}, as other systems have it"
-            raise refuse(f"{field}, Config.{name}", expected, declared.__name__, "Call the field otherwise.")
+            raise refuse(
+                f"{field}, Config.{name}", expected, declared.__name__, "Call the field otherwise."
+            )
 
 
 def _check_stages(field: str, system: System, env: Environment) -> None:
@@ -108,20 +114,38 @@ def _check_stages(field: str, system: System, env: Environment) -> None:
     cfg = system.Config()
     online = env if system.online else None
     stages = system.pipeline(env.spec, cfg, online)
-    if not isinstance(stages, tuple) or not stages or not all(isinstance(stage, Stage) for stage in stages):
-        raise refuse(f"{field}, pipeline", "a tuple of stages", stages, "Return (Stage(...),), from jaxomarl.base.")
+    if (
+        not isinstance(stages, tuple)
+        or not stages
+        or not all(isinstance(stage, Stage) for stage in stages)
+    ):
+        raise refuse(
+            f"{field}, pipeline",
+            "a tuple of stages",
+            stages,
+            "Return (Stage(...),), from jaxomarl.base.",
+        )
     names = [stage.name for stage in stages]
     for stage in stages:
         where = f"{field}, stage {stage.name}"
         _check_name(where, stage.name, stage.name)
         if names.count(stage.name) > 1:
-            raise refuse(where, "each stage's name once", names, "Later stages find it in past by its name.")
+            raise refuse(
+                where, "each stage's name once", names, "Later stages find it in past by its name."
+            )
         if stage.chunk < 1 or stage.steps < 1 or stage.steps % min(stage.chunk, stage.steps):
             found = f"{stage.steps} steps in chunks of {stage.chunk}"
-            raise refuse(where, "whole chunks of steps", found, "Change the defaults of the Config.")
+            raise refuse(
+                where, "whole chunks of steps", found, "Change the defaults of the Config."
+            )
         unknown = [name for name in stage.fields or () if not hasattr(cfg, name)]
         if unknown:
-            raise refuse(f"{where}, fields", "fields of the Config", unknown, "List those that reach the stage.")
+            raise refuse(
+                f"{where}, fields",
+                "fields of the Config",
+                unknown,
+                "List those that reach the stage.",
+            )
 
 
 # --- tasks ---
@@ -144,7 +168,11 @@ def register_task(name: str, make: Any, replace: bool = False) -> None:
     if catalog.TASKS.get(name) is make:
         return
     _check_free("task", name, catalog.TASKS, replace)
-    alike = [other for other in catalog.TASKS if other != name and other.replace("/", "-") == name.replace("/", "-")]
+    alike = [
+        other
+        for other in catalog.TASKS
+        if other != name and other.replace("/", "-") == name.replace("/", "-")
+    ]
     if alike:
         raise refuse("task", f"a name whose folder is not that of {alike[0]}", name, KEEPS)
     _check_parameters(name, make)
@@ -163,28 +191,49 @@ def register_task(name: str, make: Any, replace: bool = False) -> None:
 def _check_parameters(name: str, make: Any) -> None:
     """Raise JaxomarlError where a factory cannot be called by the parameters of a name."""
     if not callable(make):
-        raise refuse(f"task {name}", "a function that returns a jaxomarl.base.Task", make, "Give the function itself.")
+        raise refuse(
+            f"task {name}",
+            "a function that returns a jaxomarl.base.Task",
+            make,
+            "Give the function itself.",
+        )
     for parameter in inspect.signature(make).parameters.values():
         if type(parameter.default) not in PLAIN:
             expected = "a default that is a bool, int, float or str"
             found = "none" if parameter.default is parameter.empty else parameter.default
-            raise refuse(f"task {name}, parameter {parameter.name}", expected, found, "Give it a default.")
+            raise refuse(
+                f"task {name}, parameter {parameter.name}", expected, found, "Give it a default."
+            )
 
 
 def _check_task(name: str, make: Callable[..., Task]) -> None:
     """Raise JaxomarlError where a task is not as the catalog's are."""
     field = f"task {name}"
     task = make()
-    if not isinstance(task, Task) or not isinstance(task.env, Environment) or not isinstance(task.env.spec, Spec):
+    if (
+        not isinstance(task, Task)
+        or not isinstance(task.env, Environment)
+        or not isinstance(task.env.spec, Spec)
+    ):
         way = "Return Task(name, Environment(spec, reset, step), recipes, quality), from jaxomarl.base."
         raise refuse(field, "a jaxomarl.base.Task with its environment", type(task).__name__, way)
     for count in ("episodes", "rows", "final_episodes"):
         if getattr(task, count) < 1:
-            raise refuse(f"{field}, {count}", "at least 1", getattr(task, count), "Leave it out for its default.")
+            raise refuse(
+                f"{field}, {count}",
+                "at least 1",
+                getattr(task, count),
+                "Leave it out for its default.",
+            )
     for quality, recipe in task.recipes.items():
         _check_name(f"{field}, recipes", quality, quality)
         if not callable(recipe):
-            raise refuse(f"{field}, recipe {quality}", "a function (key, rows) -> Episodes", recipe, "Write one.")
+            raise refuse(
+                f"{field}, recipe {quality}",
+                "a function (key, rows) -> Episodes",
+                recipe,
+                "Write one.",
+            )
     if task.recipes and task.quality not in task.recipes:
         way = "Name the recipe that is taken where none is asked for."
         raise refuse(f"{field}, quality", f"one of {', '.join(task.recipes)}", task.quality, way)
@@ -209,7 +258,9 @@ def _check_steps(field: str, env: Environment) -> None:
     for function, shown in (("reset", first), ("step", then)):
         if not isinstance(shown, TimeStep):
             way = "Return (state, TimeStep(...)), from jaxomarl.base."
-            raise refuse(f"{field}, {function}", "a jaxomarl.base.TimeStep", type(shown).__name__, way)
+            raise refuse(
+                f"{field}, {function}", "a jaxomarl.base.TimeStep", type(shown).__name__, way
+            )
         for name, shape in wanted.items():
             found = getattr(shown, name).shape
             if found != shape:
@@ -220,7 +271,12 @@ def _check_steps(field: str, env: Environment) -> None:
         way = "Keep the structure, the shapes and the types of reset's."
         raise refuse(f"{field}, step, state", f"{_shapes(state)}", f"{_shapes(then_state)}", way)
     if set(first.info) != set(then.info):
-        raise refuse(f"{field}, step, info", f"the keys {sorted(first.info)}", sorted(then.info), "Give the same keys.")
+        raise refuse(
+            f"{field}, step, info",
+            f"the keys {sorted(first.info)}",
+            sorted(then.info),
+            "Give the same keys.",
+        )
 
 
 def _shapes(tree: Any) -> list[tuple[tuple[int, ...], str]]:
@@ -251,7 +307,9 @@ def _module(*parts: Any) -> str:
     if _importing:
         return _importing[-1]
     for part in parts:
-        module = str(getattr(getattr(part, "func", part), "__module__", ""))  # a partial's function says it
+        module = str(
+            getattr(getattr(part, "func", part), "__module__", "")
+        )  # a partial's function says it
         if module == "__main__":
             return str(getattr(sys.modules[module], "__file__", "") or "")
         if module.partition(".")[0] != "jaxomarl":
@@ -286,7 +344,9 @@ def _in_import(name: str) -> Iterator[None]:
     except Exception as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
         found = f"{type(error).__name__}: {error} ({place.filename}, line {place.lineno})"
-        raise refuse(f"--import {name}", "a module that can be imported", found, "Correct the module.") from error
+        raise refuse(
+            f"--import {name}", "a module that can be imported", found, "Correct the module."
+        ) from error
     finally:
         _importing.pop()
 

@@ -30,14 +30,21 @@ def render(run: Path, episodes: int, out: Path, seed: int = 0, fps: float = 10.0
     if task.env.render is None:
         raise refuse("RUN", "a task that draws its states", task.name, "The particle tasks do.")
     if task.env.spec != player.spec:
-        raise refuse("RUN", f"{task.name} as {player.spec}", task.env.spec, "Use the version that wrote the run.")
+        raise refuse(
+            "RUN",
+            f"{task.name} as {player.spec}",
+            task.env.spec,
+            "Use the version that wrote the run.",
+        )
 
     def act(key: Key[Array, ""], memory: State, now: Observation) -> tuple[Array, State]:
         assert player.algorithm.act is not None
         return player.algorithm.act(key, player.state, player.past, memory, now)
 
     films, told = [], []
-    states, length, returns = play(task.env, act, player.algorithm.memory, jax.random.key(seed), episodes)
+    states, length, returns = play(
+        task.env, act, player.algorithm.memory, jax.random.key(seed), episodes
+    )
     for e in range(episodes):
         shown = [jax.tree.map(operator.itemgetter((e, t)), states) for t in range(length[e] + 1)]
         films.append(np.stack([task.env.render(state) for state in shown]))
@@ -66,7 +73,11 @@ def play(
 
         carry = (start, first, memory, jnp.ones(()), jnp.zeros((), jnp.int32), jnp.zeros(()))
         (*_, length, score), states = jax.lax.scan(step, carry, jnp.arange(env.spec.horizon))
-        return jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), start, states), length, score
+        return (
+            jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), start, states),
+            length,
+            score,
+        )
 
     with jax.default_matmul_precision("highest"):
         played = jax.jit(jax.vmap(episode))(jax.random.split(key, episodes))

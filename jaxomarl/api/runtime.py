@@ -36,7 +36,9 @@ def use_cores() -> int:
     flags = os.environ.get("XLA_FLAGS", "")
     chosen = "JAX_NUM_CPU_DEVICES" in os.environ or "xla_force_host_platform_device_count" in flags
     if not chosen:
-        with contextlib.suppress(RuntimeError, AttributeError):  # it has started; or there are no affinities
+        with contextlib.suppress(
+            RuntimeError, AttributeError
+        ):  # it has started; or there are no affinities
             jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
     return devices()
 
@@ -45,12 +47,16 @@ def devices() -> int:
     """The number of devices; raises JaxomarlError where JAX cannot start the platform that was asked for."""
     try:
         return jax.device_count()
-    except Exception as error:  # an unknown name, a missing driver and a missing plugin are three kinds of error
+    except (
+        Exception
+    ) as error:  # an unknown name, a missing driver and a missing plugin are three kinds of error
         asked = jax.config.jax_platforms or jax.config.jax_platform_name or ""  # type: ignore[attr-defined]
         there = platforms()
         reason = f" ({str(error).splitlines()[0][:200]})" if str(error) else ""
         way = f"Name one of these, or unset it for JAX to choose.{reason}"
-        raise refuse("JAX_PLATFORMS", f"a platform that is there: {', '.join(there)}", asked, way) from None
+        raise refuse(
+            "JAX_PLATFORMS", f"a platform that is there: {', '.join(there)}", asked, way
+        ) from None
 
 
 def platforms() -> list[str]:
@@ -137,7 +143,12 @@ PRECISIONS = ("default", "float32", "bfloat16")
 def use_precision(name: str) -> None:
     """Round as `name` says from here on; the empty name leaves what is set (JAX_DEFAULT_MATMUL_PRECISION)."""
     if name and name not in PRECISIONS:
-        raise refuse("--precision", f"one of {', '.join(PRECISIONS)}", name, "Leave it out for the device's own.")
+        raise refuse(
+            "--precision",
+            f"one of {', '.join(PRECISIONS)}",
+            name,
+            "Leave it out for the device's own.",
+        )
     value: Any = None if name == "default" else name
     if name:
         jax.config.update("jax_default_matmul_precision", value)

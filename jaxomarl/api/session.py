@@ -72,7 +72,9 @@ class Results:
 
     def __repr__(self) -> str:
         runs = f"{len(self.runs)} run{'s' * (len(self.runs) != 1)}"
-        kinds = sorted({f"{record.system} on {record.task}/{record.data}" for record in self.records})
+        kinds = sorted(
+            {f"{record.system} on {record.task}/{record.data}" for record in self.records}
+        )
         where = f", in {self.out}" if self.out else ""
         return f"<Results of {runs}: {', '.join(kinds) or 'none evaluated'}{where}; .table shows the scores>"
 
@@ -87,16 +89,22 @@ class Results:
         or more than one.
         """
         every = [(group, past, r) for group, past in self.past for r in range(len(group.seeds))]
-        found = [k for k, (group, _, r) in enumerate(every) if is_run(group, r, seed, system, swept)]
+        found = [
+            k for k, (group, _, r) in enumerate(every) if is_run(group, r, seed, system, swept)
+        ]
         if len(found) != 1:
-            named = [run_name(group, r) for group, _, r in (every[k] for k in found or range(len(every)))]
+            named = [
+                run_name(group, r) for group, _, r in (every[k] for k in found or range(len(every)))
+            ]
             way = "Give seed, system and the swept values of one of them."
             expected = "what names one run" if found else "what names a run"
             raise refuse("policy", expected, f"{len(found)} of: {'; '.join(named)[:400]}", way)
         group, past, r = every[found[0]]
         last = group.system.pipeline(group.task.env.spec, group.cfgs[r], None)[-1]
         if last.algorithm.act is None:
-            raise refuse("policy", "a system that acts", group.name, "Train one whose last stage has an act.")
+            raise refuse(
+                "policy", "a system that acts", group.name, "Train one whose last stage has an act."
+            )
         own = jax.tree.map(lambda x: x[r], past)
         state = own.pop(last.name)
         return Policy(last.algorithm, state, own, group.task.env.spec, self.runs[found[0]].info)
@@ -125,7 +133,9 @@ def run_name(group: Group, r: int) -> str:
 # --- the output folder ---
 
 
-def open_folder(out: Path, asked: dict[str, Any], resume: bool, overwrite: bool, imports: Sequence[str] = ()) -> None:
+def open_folder(
+    out: Path, asked: dict[str, Any], resume: bool, overwrite: bool, imports: Sequence[str] = ()
+) -> None:
     """Take a folder for a command; `asked` is all that must agree for its results to belong together.
 
     `imports` are what registers the systems and tasks that are not our own.
@@ -138,7 +148,10 @@ def open_folder(out: Path, asked: dict[str, Any], resume: bool, overwrite: bool,
         for path in out.iterdir():
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
-            elif path.name not in (".lock", "sweep.json"):  # held by this process; what says that the folder is ours
+            elif path.name not in (
+                ".lock",
+                "sweep.json",
+            ):  # held by this process; what says that the folder is ours
                 path.unlink()
     out.mkdir(parents=True, exist_ok=True)
     for part in out.glob(".sweep.json.*.part"):
@@ -152,14 +165,20 @@ def open_folder(out: Path, asked: dict[str, Any], resume: bool, overwrite: bool,
 def check_folder(out: Path, asked: dict[str, Any], resume: bool, overwrite: bool) -> None:
     """Raise JaxomarlError where `open_folder` would; nothing is touched."""
     if resume and overwrite:
-        raise refuse("--resume, --overwrite", "one of them", "both", "Continue, or delete and start again.")
+        raise refuse(
+            "--resume, --overwrite", "one of them", "both", "Continue, or delete and start again."
+        )
     check_ours(out)
     found = out / "sweep.json"
     if found.exists() and not overwrite:
         before = store.read_json(found, asked=dict)["asked"]
         grown = before.get(MORE, 0) <= asked.get(MORE, 0)
         agreed = {MORE} if grown else set()
-        other = [k for k in sorted({*before, *asked} - agreed) if not extends(before.get(k), asked.get(k))]
+        other = [
+            k
+            for k in sorted({*before, *asked} - agreed)
+            if not extends(before.get(k), asked.get(k))
+        ]
         if other:
             was, now = ({k: d.get(k) for k in other} for d in (before, asked))
             way = "--out takes another folder; --overwrite deletes this one; --resume wants the same settings."
@@ -177,7 +196,11 @@ def check_ours(out: Path) -> None:
     """Raise JaxomarlError where a folder for results is a file, or holds what is not ours."""
     if out.exists() and not out.is_dir():
         raise refuse("--out", "a folder", f"the file {out}", "Name another.")
-    if out.is_dir() and not (out / "sweep.json").exists() and not all(map(left_by_a_kill, out.iterdir())):
+    if (
+        out.is_dir()
+        and not (out / "sweep.json").exists()
+        and not all(map(left_by_a_kill, out.iterdir()))
+    ):
         way = "Name another; nothing was touched."
         raise refuse("--out", "an empty folder or one that jaxomarl made", str(out), way)
 
@@ -202,7 +225,10 @@ def locked(out: Path | None) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise refuse(
-                "--out", "a folder of this command alone", f"{out}, in use", "Wait, or name another."
+                "--out",
+                "a folder of this command alone",
+                f"{out}, in use",
+                "Wait, or name another.",
             ) from None
         yield
 
@@ -216,7 +242,9 @@ class Writer:
     def __init__(self, out: Path | None, group: Group) -> None:
         self.out, self.group = out, group
         self.facts: dict[str, Any] = {}
-        self.rows: dict[str, list[list[store.Row]]] = {k: [[] for _ in group.seeds] for k in ("metrics", "returns")}
+        self.rows: dict[str, list[list[store.Row]]] = {
+            k: [[] for _ in group.seeds] for k in ("metrics", "returns")
+        }
         self.final: list[store.Row] = []
         self.infos = [self.info(r) for r in range(len(group.seeds))]
         self.folders = [self.folder / f"{i['config'][:8]}-seed-{i['seed']}" for i in self.infos]
@@ -227,13 +255,20 @@ class Writer:
         g, out = self.group, self.out or Path()
         found = out / g.task.name.replace("/", "-") / g.quality / f"{g.name}-{g.digest}"
         if not found.resolve().is_relative_to(out.resolve()):
-            raise refuse("data, quality", "the name of a folder", g.quality, "Rename it where the data set says it.")
+            raise refuse(
+                "data, quality",
+                "the name of a folder",
+                g.quality,
+                "Rename it where the data set says it.",
+            )
         return found
 
     def info(self, r: int) -> dict[str, Any]:
         """The part of run.json that is known before training."""
         g = self.group
-        stages = g.system.pipeline(g.task.env.spec, g.cfgs[r], g.task.env if g.system.online else None)
+        stages = g.system.pipeline(
+            g.task.env.spec, g.cfgs[r], g.task.env if g.system.online else None
+        )
         spec = dataclasses.asdict(g.task.env.spec)
         imports = register.modules(g.name, g.task.name)
         named = {"imports": imports} if imports else {}
@@ -288,13 +323,19 @@ class Writer:
         done = sum(f.get("seconds", 0.0) for f in self.facts.values())
         compiled = sum(f.get("compile_seconds", 0.0) for f in self.facts.values())
         executed = sum(f.get("updates_executed", 0) for f in self.facts.values())
-        cost = {"seconds": round(done, 3), "compile_seconds": round(compiled, 3), "updates_executed": executed}
+        cost = {
+            "seconds": round(done, 3),
+            "compile_seconds": round(compiled, 3),
+            "updates_executed": executed,
+        }
         for r, folder in enumerate(self.folders):
             store.write_json(folder / "run.json", {**self.infos[r], **cost, "stages": self.facts})
             for name, rows in self.rows.items():
                 store.write_table(folder / f"{name}.csv", rows[r], store.COLUMNS)
 
-    def roll_out(self, state: Any, past: Past, say: Callable[[str], None], stopped: Callable[[], bool]) -> None:
+    def roll_out(
+        self, state: Any, past: Past, say: Callable[[str], None], stopped: Callable[[], bool]
+    ) -> None:
         """The final evaluation of every run whose final.csv does not hold it yet; raises Interrupted when stopped."""
         g = self.group
         last = g.system.pipeline(g.task.env.spec, g.cfgs[0], None)[-1]
@@ -308,15 +349,29 @@ class Writer:
         kept = [self.kept_final(r, last, say) for r in range(len(g.seeds))]
         missing = [r for r, rows in enumerate(kept) if rows is None]
         if missing:
-            say(f"  {g.name}: final evaluation of {len(missing)} runs, {g.final_episodes} fresh episodes each")
+            say(
+                f"  {g.name}: final evaluation of {len(missing)} runs, {g.final_episodes} fresh episodes each"
+            )
             rows = np.array(missing)
             own_state, own_past = jax.tree.map(lambda x: x[rows], (state, past))
             cfgs, seeds = [g.cfgs[r] for r in missing], [g.seeds[r] for r in missing]
             env, pipeline = g.task.env, g.system.pipeline
-            shown = roll_out(env, pipeline, env.spec, cfgs, seeds, own_state, own_past, g.final_episodes, pause=pause)
+            shown = roll_out(
+                env,
+                pipeline,
+                env.spec,
+                cfgs,
+                seeds,
+                own_state,
+                own_past,
+                g.final_episodes,
+                pause=pause,
+            )
             for k, r in enumerate(missing):
                 mine = {name: values[k : k + 1] for name, values in shown.items()}
-                kept[r] = store.returns_rows(self.infos[r], last.name, np.array([last_step(last)]), mine)
+                kept[r] = store.returns_rows(
+                    self.infos[r], last.name, np.array([last_step(last)]), mine
+                )
                 if self.out is not None:
                     store.write_table(self.folders[r] / store.FINAL, kept[r] or (), store.COLUMNS)
         self.final = [row for rows in kept for row in rows or ()]
@@ -380,7 +435,11 @@ def train_groups(
             stats=statistics(group.data) if group.data else identity(spec),
             env=env,
             episodes=group.task.episodes,
-            facts={"task": group.task.name, "dialect": spec.dialect, "data": group.manifest["sha256"]},
+            facts={
+                "task": group.task.name,
+                "dialect": spec.dialect,
+                "data": group.manifest["sha256"],
+            },
             library=library,
             report=lambda progress, group=group: report(group, progress),
             stopped=stopped,
@@ -388,7 +447,9 @@ def train_groups(
             say=say,
         )
         done = run(job)
-        last = group.system.pipeline(spec, group.cfgs[0], env if group.system.online else None)[-1].name
+        last = group.system.pipeline(spec, group.cfgs[0], env if group.system.online else None)[
+            -1
+        ].name
         finished = done[last], {k: v for k, v in done.items() if k != last}
         writer.roll_out(*finished, say, stopped)
         writer.finish(*finished)
@@ -425,7 +486,15 @@ def asked(
     """
     fields = {f"cfg.{k}": list(v) for k, v in overrides.items()}
     final = {MORE: final_episodes} if final_episodes else {}
-    return {"preset": preset, "rows": rows, "episodes": episodes, "scale": scale, **final, **rounded(), **fields}
+    return {
+        "preset": preset,
+        "rows": rows,
+        "episodes": episodes,
+        "scale": scale,
+        **final,
+        **rounded(),
+        **fields,
+    }
 
 
 def extends(before: Any, now: Any) -> bool:

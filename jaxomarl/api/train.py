@@ -52,15 +52,36 @@ def train(
     Raises JaxomarlError for anything that cannot be trained as asked.
     """
     overrides = {k: list(v) if isinstance(v, list | tuple) else [v] for k, v in cfg.items()}
-    groups = resolve([system], [task], [data], seeds, preset, overrides, rows, episodes, scale, augment, final_episodes)
+    groups = resolve(
+        [system],
+        [task],
+        [data],
+        seeds,
+        preset,
+        overrides,
+        rows,
+        episodes,
+        scale,
+        augment,
+        final_episodes,
+    )
     folder = user_path(out) if out is not None else None
     if folder is None and (resume or overwrite):
-        raise refuse("out", "the folder that resume or overwrite is about", None, "Name it: out=...")
+        raise refuse(
+            "out", "the folder that resume or overwrite is about", None, "Name it: out=..."
+        )
     with session.locked(folder):
         if folder:
             session.open_folder(
                 folder,
-                session.asked(find(preset, make(task).name).name, overrides, rows, episodes, scale, final_episodes),
+                session.asked(
+                    find(preset, make(task).name).name,
+                    overrides,
+                    rows,
+                    episodes,
+                    scale,
+                    final_episodes,
+                ),
                 resume,
                 overwrite,
                 register.modules(system, task),
@@ -69,7 +90,9 @@ def train(
                 provenance.tell(groups, folder)
         lines = Lines()
         shown = lines if progress else silent
-        return session.train_groups(groups, folder, report=report or shown, say=lines.say if progress else silent)
+        return session.train_groups(
+            groups, folder, report=report or shown, say=lines.say if progress else silent
+        )
 
 
 def silent(*_: Any) -> None:

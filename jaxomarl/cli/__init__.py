@@ -20,7 +20,10 @@ def main(command: str = "", argv: Sequence[str] | None = None) -> None:
         if "jax" not in str(error).lower():
             raise
         way = "Correct the variable in the environment, or unset it."
-        print(f"error: environment: expected values that JAX takes, found '{error}'. {way}", file=sys.stderr)
+        print(
+            f"error: environment: expected values that JAX takes, found '{error}'. {way}",
+            file=sys.stderr,
+        )
         sys.exit(2)
 
     sys.exit(commands.run(command, list(sys.argv[1:] if argv is None else argv)))

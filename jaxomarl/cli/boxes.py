@@ -55,7 +55,12 @@ def box(name: str) -> Box:
     if augmentation:
         sentence = f"{sentence} Part of each batch is synthetic (--augment {augmentation})."
     file = Path(module.__file__ or module.__name__).name
-    return Box(sentence[:1].upper() + sentence[1:], part(docstring, "Paper"), part(docstring, "Pseudo-code"), file)
+    return Box(
+        sentence[:1].upper() + sentence[1:],
+        part(docstring, "Paper"),
+        part(docstring, "Pseudo-code"),
+        file,
+    )
 
 
 def part(docstring: str, title: str) -> str:

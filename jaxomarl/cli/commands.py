@@ -11,7 +11,17 @@ from typing import Annotated, Any
 
 import tyro
 
-from jaxomarl.api import behaviours, collect, directions, plan, provenance, register, render, runtime, session
+from jaxomarl.api import (
+    behaviours,
+    collect,
+    directions,
+    plan,
+    provenance,
+    register,
+    render,
+    runtime,
+    session,
+)
 from jaxomarl.api.evaluate import evaluate
 from jaxomarl.api.progress import Lines, clock
 from jaxomarl.api.seeds import parse_seeds
@@ -119,7 +129,9 @@ class Train(Common):
 class Reproduce(Imports):
     """Make a paper's table again, ours beside the published numbers."""
 
-    table: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TABLE", help=reproduce.NAMES)]
+    table: Annotated[
+        tyro.conf.Positional[str], tyro.conf.arg(metavar="TABLE", help=reproduce.NAMES)
+    ]
     seeds: str = "16"
     """16 for seeds 0..15, 4:8 for 4..7, or 3,5."""
     systems: Names = ()
@@ -153,7 +165,8 @@ class Evaluate(Imports):
     """Score finished runs from fresh starts, those of their final evaluation, also in a variant of their task."""
 
     runs: Annotated[
-        tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN...", help_behavior_hint="(at least one)")
+        tyro.conf.Positional[tuple[Path, ...]],
+        tyro.conf.arg(metavar="RUN...", help_behavior_hint="(at least one)"),
     ]
     """Folders of runs, or folders above them."""
     task: str = ""
@@ -207,7 +220,8 @@ class Behaviours:
     """Make the package's prey and behaviours again, as they were made for it."""
 
     names: Annotated[
-        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="NAME...", help_behavior_hint="(at least one)")
+        tyro.conf.Positional[tuple[str, ...]],
+        tyro.conf.arg(metavar="NAME...", help_behavior_hint="(at least one)"),
     ]
     """prey, or tasks without their family: spread tag world 2halfcheetah 3hopper."""
     steps: int = 0
@@ -249,10 +263,20 @@ class Stop:
     def note(self, number: int, frame: object) -> None:
         """Remember the signal."""
         if self.code:
-            print("\nstopped at once; everything up to the last checkpoint is kept", file=sys.stderr, flush=True)
-            os._exit(self.code)  # an exception here may surface in JAX's callbacks, or crash its threads at exit
+            print(
+                "\nstopped at once; everything up to the last checkpoint is kept",
+                file=sys.stderr,
+                flush=True,
+            )
+            os._exit(
+                self.code
+            )  # an exception here may surface in JAX's callbacks, or crash its threads at exit
         self.code = CODES[signal.Signals(number)]
-        print("\nstopping at the next chunk; what is trained will be saved", file=sys.stderr, flush=True)
+        print(
+            "\nstopping at the next chunk; what is trained will be saved",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def asked(self) -> bool:
         """Whether training should stop."""
@@ -305,7 +329,11 @@ def answer(asked: Any, again: str) -> int:
         print(f"\n{tables.text(records)}")
         return 0
     if isinstance(asked, Collect):
-        print(collect.collect(asked.task, asked.quality, asked.rows, asked.seed, asked.out, asked.overwrite))
+        print(
+            collect.collect(
+                asked.task, asked.quality, asked.rows, asked.seed, asked.out, asked.overwrite
+            )
+        )
         return 0
     if isinstance(asked, Data):
         return data_sets.run(asked)
@@ -331,7 +359,9 @@ def go_on(command: str, argv: list[str]) -> str:
     again = [x for x in argv if x != "--overwrite"]  # which --resume excludes
     if (command or argv[0]) != "reproduce" and "--resume" not in again:
         again.append("--resume")
-    return shlex.join([*(("python", "-m", f"experiments.{command}") if command else ("jaxomarl",)), *again])
+    return shlex.join(
+        [*(("python", "-m", f"experiments.{command}") if command else ("jaxomarl",)), *again]
+    )
 
 
 def overridden(cfg: Any) -> dict[str, Any]:
@@ -379,19 +409,30 @@ def sweep(asked: Any, stop: Stop) -> None:
         asked.final_episodes,
     )
     if not groups:
-        raise refuse("--systems, --tasks", "at least one name each", "none", "Leave the flag out for its default.")
+        raise refuse(
+            "--systems, --tasks",
+            "at least one name each",
+            "none",
+            "Leave the flag out for its default.",
+        )
     preset = find(asked.preset, groups[0].task.name).name
     out = asked.out or session.default_folder(groups, preset)
     for source in [asked.source] if asked.source else []:
         if not (source / "stages").is_dir():
-            raise refuse("--from", "the --out folder of another command", str(source), "It has no stages/.")
-    settings = session.asked(preset, overrides, asked.rows, asked.episodes, asked.scale, asked.final_episodes)
+            raise refuse(
+                "--from", "the --out folder of another command", str(source), "It has no stages/."
+            )
+    settings = session.asked(
+        preset, overrides, asked.rows, asked.episodes, asked.scale, asked.final_episodes
+    )
     if asked.dry_run:
         print(dry_run.plan_text(groups, out))
         session.check_folder(out, settings, asked.resume, asked.overwrite)
         return
     with session.locked(out):
-        session.open_folder(out, settings, asked.resume, asked.overwrite, register.modules(*systems, *tasks))
+        session.open_folder(
+            out, settings, asked.resume, asked.overwrite, register.modules(*systems, *tasks)
+        )
         provenance.tell(groups, out)
         print(
             f"{len(groups)} group(s), {sum(len(g.seeds) for g in groups)} runs, preset {preset}, into {out}",

@@ -57,7 +57,9 @@ def find(source: str, task: str = "", rows: int = 0) -> Found:
     origin = manifest.get("origin")
     raw = seen(data, named.env.spec, str(manifest["quality"]))
     held = tuple(origin.get("repairs", ())) if isinstance(origin, dict) else ()
-    return Found(raw._replace(evidence=("the folder's manifest says so",), repairs=held), named, manifest)
+    return Found(
+        raw._replace(evidence=("the folder's manifest says so",), repairs=held), named, manifest
+    )
 
 
 def mixed(source: str, task: str, rows: int) -> Found:
@@ -78,13 +80,20 @@ def _recipe(source: str, task: str, rows: int) -> Found:
     if source.partition(":")[0] in known:
         base, quality = source, ""
     if base.partition(":")[0] not in known or source.startswith((".", "/", "~")):
-        near = difflib.get_close_matches(source, [f"{t}/{make(t).quality}" for t in known if t.startswith(source[:3])])
+        near = difflib.get_close_matches(
+            source, [f"{t}/{make(t).quality}" for t in known if t.startswith(source[:3])]
+        )
         hint = f"Did you mean {' or '.join(near)}? " if near else ""
         way = f"{hint}A recipe is TASK/QUALITY, like mpe/spread/medium."
         raise refuse("PATH|RECIPE", "a path that exists, or a recipe", source, way)
     found = make(base)
     if task and make(task).name != found.name:
-        raise refuse("--task", f"{found.name}, or nothing beside a recipe", task, "The recipe names its task.")
+        raise refuse(
+            "--task",
+            f"{found.name}, or nothing beside a recipe",
+            task,
+            "The recipe names its task.",
+        )
     data, manifest = catalog.load(found, quality, rows)
     raw = seen(data, found.env.spec, manifest["quality"])
     return Found(raw._replace(evidence=("the recipe's task has these rules",)), found, manifest)
@@ -125,11 +134,19 @@ def validate(asked: Validate) -> int:
     manifest = found.manifest or fit(found.raw, found.task)[1]
     origin = manifest["origin"]
     repairs = origin.get("repairs", [])
-    lines = [f"fits {found.task.name}: {manifest['transitions']:,} transitions in {manifest['episodes']:,} episodes"]
+    lines = [
+        f"fits {found.task.name}: {manifest['transitions']:,} transitions in {manifest['episodes']:,} episodes"
+    ]
     lines += [f"  evidence: {x}" for x in found.raw.evidence]
     lines += [f"  repaired: {x}" for x in repairs] or ["  nothing had to be repaired"]
-    lost = origin.get("unknown_successors", int(((found.raw.left > 0) & (found.raw.known == 0)).sum()))
-    lines += [f"  {lost:,} transitions have no known successor: they are not bootstrapped"] if lost else []
+    lost = origin.get(
+        "unknown_successors", int(((found.raw.left > 0) & (found.raw.known == 0)).sum())
+    )
+    lines += (
+        [f"  {lost:,} transitions have no known successor: they are not bootstrapped"]
+        if lost
+        else []
+    )
     print("\n".join(lines))
     return 0
 
@@ -148,7 +165,12 @@ def convert(asked: Convert) -> int:
     if asked.to != OURS:
         formats.write(asked.to_path, _fitted(found) if asked.task else found.raw, asked.to)
     elif found.task is None:
-        raise refuse("--task", "a task that the set is fitted to", "none", "Our own folder holds data of a task.")
+        raise refuse(
+            "--task",
+            "a task that the set is fitted to",
+            "none",
+            "Our own folder holds data of a task.",
+        )
     else:
         data, manifest = fit(found.raw, found.task)
         if found.manifest:
@@ -165,7 +187,11 @@ def diff(asked: Diff) -> int:
     task = make(asked.task) if asked.task else found[0].task or found[1].task
     a, b = (_fitted(x) if asked.task else x.raw for x in found)
     result = compare.compare(a, b, task)
-    print(json.dumps(result, indent=1, allow_nan=False) if asked.json else card_text.difference(result))
+    print(
+        json.dumps(result, indent=1, allow_nan=False)
+        if asked.json
+        else card_text.difference(result)
+    )
     return 0 if result["same"] else 1
 
 
@@ -185,4 +211,6 @@ def _folder(field: str, path: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise refuse(field, "a folder to write in", str(path), f"{error.strerror}. Name another.") from None
+        raise refuse(
+            field, "a folder to write in", str(path), f"{error.strerror}. Name another."
+        ) from None

@@ -15,7 +15,8 @@ class Describe(Imports):
     """Say what data sets hold: counts, columns, actions, returns, behaviours, ends, and guess their rules."""
 
     sources: Annotated[
-        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="SET...", help_behavior_hint="(at least one)")
+        tyro.conf.Positional[tuple[str, ...]],
+        tyro.conf.arg(metavar="SET...", help_behavior_hint="(at least one)"),
     ]
     """Paths, or recipes like mpe/spread/medium; several are drawn side by side."""
     task: str = ""
@@ -79,9 +80,18 @@ class Diff(Imports):
 
 
 Command = (
-    Annotated[Describe, tyro.conf.subcommand("describe", description=opening("data describe", Describe.__doc__))]
-    | Annotated[Validate, tyro.conf.subcommand("validate", description=opening("data validate", Validate.__doc__))]
-    | Annotated[Convert, tyro.conf.subcommand("convert", description=opening("data convert", Convert.__doc__))]
+    Annotated[
+        Describe,
+        tyro.conf.subcommand("describe", description=opening("data describe", Describe.__doc__)),
+    ]
+    | Annotated[
+        Validate,
+        tyro.conf.subcommand("validate", description=opening("data validate", Validate.__doc__)),
+    ]
+    | Annotated[
+        Convert,
+        tyro.conf.subcommand("convert", description=opening("data convert", Convert.__doc__)),
+    ]
     | Annotated[Diff, tyro.conf.subcommand("diff", description=opening("data diff", Diff.__doc__))]
 )
 

@@ -21,7 +21,9 @@ def plan_text(groups: list[Group], out: Path) -> str:
         steps = ", ".join(f"{stage.name} {stage.steps}" for stage in stages)
         memory = memory_estimate(group) / 2**20
         where = f"{group.name} on {group.task.name}/{group.quality}"
-        lines.append(f"  {where}: {len(group.seeds)} runs; updates: {steps}; about {memory:.0f} MiB")
+        lines.append(
+            f"  {where}: {len(group.seeds)} runs; updates: {steps}; about {memory:.0f} MiB"
+        )
     return "\n".join(lines)
 
 

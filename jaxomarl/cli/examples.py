@@ -11,8 +11,14 @@ EXAMPLES = {
         "jaxomarl sweep --seeds 16",
         "jaxomarl sweep --systems bc iql --tasks mpe/spread mpe/tag --data medium --seeds 4 --scale 0.01",
     ),
-    "collect": ("jaxomarl collect mpe/spread --quality medium", "jaxomarl collect games/bandit --rows 1000"),
-    "data": ("jaxomarl data describe mpe/spread/medium", "jaxomarl data validate FOLDER --task mpe/spread"),
+    "collect": (
+        "jaxomarl collect mpe/spread --quality medium",
+        "jaxomarl collect games/bandit --rows 1000",
+    ),
+    "data": (
+        "jaxomarl data describe mpe/spread/medium",
+        "jaxomarl data validate FOLDER --task mpe/spread",
+    ),
     "data describe": (
         "jaxomarl data describe mpe/spread/medium mpe/spread/expert",
         "jaxomarl data describe FOLDER --task mpe/spread --out runs/card",
@@ -37,8 +43,14 @@ EXAMPLES = {
         "jaxomarl evaluate runs/first --episodes 4096",
         "jaxomarl evaluate RUN --task mpe/spread:speed_min=0.3",
     ),
-    "render": ("jaxomarl render RUN -o film.mp4", "jaxomarl render RUN --episodes 1 --fps 20 -o film.gif"),
-    "behaviours": ("jaxomarl behaviours prey", "jaxomarl behaviours spread tag --out runs/behaviours"),
+    "render": (
+        "jaxomarl render RUN -o film.mp4",
+        "jaxomarl render RUN --episodes 1 --fps 20 -o film.gif",
+    ),
+    "behaviours": (
+        "jaxomarl behaviours prey",
+        "jaxomarl behaviours spread tag --out runs/behaviours",
+    ),
 }
 """Command -> what a person would type; capitals stand for a path of theirs."""
 

@@ -18,7 +18,9 @@ KINDS = {float: "number", int: "whole number", str: "text", bool: "bool"}
 """A field's type -> the word for its value."""
 UNKNOWN = "?"
 """A value that no field of choices takes: its refusal names those that it takes."""
-LISTED = re.compile(r"expected (?:one of (?P<several>.*)|(?P<few>[\w-]+(?: or [\w-]+)+)[^,]*), found '\?'")
+LISTED = re.compile(
+    r"expected (?:one of (?P<several>.*)|(?P<few>[\w-]+(?: or [\w-]+)+)[^,]*), found '\?'"
+)
 """Where a refusal lists what a field takes: "one of a, b", or "a or b"."""
 STATED = "mpe/spread"
 """The task whose spec is shown to a system where none is asked for; every system takes it."""
@@ -50,7 +52,9 @@ def _describe(system: System, spec: Spec, field: dataclasses.Field) -> Field:
     taken = choices(system, spec, field.name) if kind is str else ()
     expected = " or ".join(taken) or values(field)
     sentence = sentences(system.Config).get(field.name, "")
-    return Field(field.name, kind, sentence, field.default, expected, taken, not field.metadata.get("static"))
+    return Field(
+        field.name, kind, sentence, field.default, expected, taken, not field.metadata.get("static")
+    )
 
 
 def values(field: dataclasses.Field) -> str:
@@ -101,6 +105,10 @@ def _own(cls: type) -> dict[str, str]:
     body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef))
     found = {}
     for field, after in itertools.pairwise(body):
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(after, ast.Expr):
+        if (
+            isinstance(field, ast.AnnAssign)
+            and isinstance(field.target, ast.Name)
+            and isinstance(after, ast.Expr)
+        ):
             found[field.target.id] = inspect.cleandoc(str(ast.literal_eval(after.value)))
     return found

@@ -41,7 +41,10 @@ def systems(command: str, argv: Sequence[str]) -> list[str]:
 def of(command: str, kind: type, argv: Sequence[str]) -> tuple[type, str]:
     """A training command's dataclass for its help, and what its description adds."""
     try:
-        owners = {name: {field.name: field for field in described(name)} for name in systems(command, argv)}
+        owners = {
+            name: {field.name: field for field in described(name)}
+            for name in systems(command, argv)
+        }
     except JaxomarlError:  # an augmentation that there is not; the command itself would refuse it
         owners = {}
     if not owners:

@@ -30,16 +30,31 @@ def tasks() -> Table:
         text = f"{task.about}. Data: {', '.join(qualities(task))}."
         rows.append((task.name, str(spec.agents), str(spec.horizon), spec.dialect, text))
     rows.append(
-        ("jaxmarl/ID", "", "", "", "Any environment of JaxMARL, such as jaxmarl/MPE_simple_spread_v3. Data: random.")
+        (
+            "jaxmarl/ID",
+            "",
+            "",
+            "",
+            "Any environment of JaxMARL, such as jaxmarl/MPE_simple_spread_v3. Data: random.",
+        )
     )
-    return ("task", "agents", "horizon", "dialect", "its rule, and qualities of data (the default first)"), rows
+    return (
+        "task",
+        "agents",
+        "horizon",
+        "dialect",
+        "its rule, and qualities of data (the default first)",
+    ), rows
 
 
 def data() -> Table:
     """Every data set that a task generates: its transitions, and the behaviours behind it."""
     rows = []
     for task in made():
-        rows += [(task.name, quality, f"{task.rows:,}", behaviours(task, quality)) for quality in qualities(task)]
+        rows += [
+            (task.name, quality, f"{task.rows:,}", behaviours(task, quality))
+            for quality in qualities(task)
+        ]
     return ("task", "quality", "rows", "behaviours"), rows
 
 
@@ -47,7 +62,9 @@ def presets() -> Table:
     """Every preset: for which tasks and systems, and where its values come from."""
     rows = []
     for name, preset in PRESETS.items():
-        rows.append((name, " ".join(preset.tasks), f"{preset.about}. For {', '.join(preset.systems)}."))
+        rows.append(
+            (name, " ".join(preset.tasks), f"{preset.about}. For {', '.join(preset.systems)}.")
+        )
     return ("preset", "tasks", "where its values come from, and for which systems"), rows
 
 
@@ -82,7 +99,12 @@ def listed(kind: str) -> str:
     size = columns.width()
     if not kind:
         rows = [(f"jaxomarl list {name}", first_line(make)) for name, make in LISTS.items()]
-        rows.append(("jaxomarl show SYSTEM", "One system: its paper, its pseudo-code, its stages and its fields."))
+        rows.append(
+            (
+                "jaxomarl show SYSTEM",
+                "One system: its paper, its pseudo-code, its stages and its fields.",
+            )
+        )
         return columns.table(("command", "what it lists"), rows, size)
     if kind not in LISTS:
         raise refuse("WHAT", f"one of {', '.join(LISTS)}", kind, nearest(kind, LISTS))

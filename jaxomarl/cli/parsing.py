@@ -53,7 +53,9 @@ def parse(commands: Mapping[str, Any], command: str, argv: list[str]) -> Any:
 
 def _read(commands: Mapping[str, Any], command: str, argv: list[str]) -> Any:
     if not command:
-        return tyro.extras.subcommand_cli_from_dict(dict(commands), args=argv, prog="jaxomarl", description=FIRST)
+        return tyro.extras.subcommand_cli_from_dict(
+            dict(commands), args=argv, prog="jaxomarl", description=FIRST
+        )
     kind, added = commands[command], ""
     if command in focus.HOW and HELP & set(argv):
         kind, added = focus.of(command, kind, argv)
@@ -106,7 +108,9 @@ def refusal(box: str, own: Sequence[str] = ()) -> JaxomarlError:
         return refuse(found[1], "a value", "none", way)
     if found := re.search(r"choice '(.*?)' for argument '(.*?)'. Expected one of \((.*?)\)", text):
         return refuse(found[2], f"one of {found[3].replace(chr(39), '')}", found[1], way)
-    if found := re.search(r"Error parsing (\S+): (.*?) Argument helptext: (.*?)(?:For full|$)", text):
+    if found := re.search(
+        r"Error parsing (\S+): (.*?) Argument helptext: (.*?)(?:For full|$)", text
+    ):
         kind = re.search(r"\b(INT|FLOAT|STR|PATH|BOOL)\b", found[3])
         words = {"INT": "a whole number", "FLOAT": "a number", "PATH": "a path", "STR": "text"}
         given = re.findall(r"'([^']*)'", found[2])
@@ -118,7 +122,9 @@ def refusal(box: str, own: Sequence[str] = ()) -> JaxomarlError:
     return refuse(program, "flags that it has", text, way)
 
 
-def _unknown(program: str, tokens: list[str], lines: list[str], own: Sequence[str]) -> JaxomarlError:
+def _unknown(
+    program: str, tokens: list[str], lines: list[str], own: Sequence[str]
+) -> JaxomarlError:
     """The refusal of flags or commands that there are not, with the nearest that there are."""
     way = ALL.format(program)
     commands = [line for line in lines if "Available subcommands: " in line]

@@ -45,7 +45,9 @@ def setting(name: str, task: str, quality: str, preset: str) -> Setting:
     if system.online:
         quality = "online"  # as the runs of such a system say
     elif "/" not in quality and quality not in made.recipes:
-        raise refuse("--data", f"one of {', '.join(made.recipes)}", quality, nearest(quality, made.recipes))
+        raise refuse(
+            "--data", f"one of {', '.join(made.recipes)}", quality, nearest(quality, made.recipes)
+        )
     found = find(preset, made.name, base)
     known = plan.fields(name)
     values = found.at(made.name, quality) if base in found.systems else {}
@@ -72,7 +74,10 @@ def page(name: str, task: str, quality: str, preset: str) -> str:
         title("Paper"),
         indented(box.paper, size),
     ]
-    parts += [title(f"Pseudo-code ({box.file})"), *(fitting(line, size) for line in box.code.splitlines())]
+    parts += [
+        title(f"Pseudo-code ({box.file})"),
+        *(fitting(line, size) for line in box.code.splitlines()),
+    ]
     parts += [title(f"Stages on {shown.task.name}, data {shown.quality}"), steps(shown)]
     parts += [title("Fields"), columns.wrapped(origin(shown), size, "  ", "  ")]
     parts += [described_field(shown, field, size) for field in described(name)]
@@ -95,7 +100,12 @@ def fitting(line: str, size: int) -> str:
         start = " " * 14
     later = " " * (len(start) + 4)
     return textwrap.fill(
-        rest, size, initial_indent=start, subsequent_indent=later, break_long_words=False, break_on_hyphens=False
+        rest,
+        size,
+        initial_indent=start,
+        subsequent_indent=later,
+        break_long_words=False,
+        break_on_hyphens=False,
     )
 
 
@@ -108,7 +118,9 @@ def steps(shown: Setting) -> str:
     """A line for each stage: its name, its updates, and who may reuse it."""
     env = shown.task.env
     made = shown.system.pipeline(env.spec, shown.cfg, env if shown.system.online else None)
-    return "\n".join(f"  {stage.name:<20} {stage.steps:>9,} updates{shared(stage)}" for stage in made)
+    return "\n".join(
+        f"  {stage.name:<20} {stage.steps:>9,} updates{shared(stage)}" for stage in made
+    )
 
 
 def shared(stage: Stage) -> str:

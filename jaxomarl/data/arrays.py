@@ -57,11 +57,18 @@ def read(episodes: Any, spec: Spec, quality: str = FORMAT) -> Raw:
     """
     if isinstance(episodes, Mapping | str) or not isinstance(episodes, Sequence):
         found = type(episodes).__name__
-        raise refuse("data, episodes", "a list of episodes, each a dict of arrays", found, "Put it into a list.")
+        raise refuse(
+            "data, episodes",
+            "a list of episodes, each a dict of arrays",
+            found,
+            "Put it into a list.",
+        )
     if not episodes:
         raise refuse("data, episodes", "at least one", 0, "The set is empty.")
     _same_entries(episodes)
-    read_ones = [_episode(f"data, episode {e}", episode, spec) for e, episode in enumerate(episodes)]
+    read_ones = [
+        _episode(f"data, episode {e}", episode, spec) for e, episode in enumerate(episodes)
+    ]
     _same_widths(read_ones)
 
     # --- rows ---
@@ -80,7 +87,10 @@ def read(episodes: Any, spec: Spec, quality: str = FORMAT) -> Raw:
     agents = range(spec.agents)
     return Raw(
         format=FORMAT,
-        obs=tuple(_with_successors([episode.obs[i] for episode in read_ones], read_ones, at) for i in agents),
+        obs=tuple(
+            _with_successors([episode.obs[i] for episode in read_ones], read_ones, at)
+            for i in agents
+        ),
         action=tuple(lay([episode.action[i] for episode in read_ones], at) for i in agents),
         reward=lay([episode.reward for episode in read_ones], at),
         done=done,
@@ -101,7 +111,9 @@ def read(episodes: Any, spec: Spec, quality: str = FORMAT) -> Raw:
 def _with_successors(values: list[np.ndarray], episodes: list[Episode], at: Any) -> np.ndarray:
     """Rows [M, ...] of one entry; an episode without its last row has a copy of the one before."""
     last = np.stack([value[-1] for value in values])
-    return lay([value[: episode.steps] for value, episode in zip(values, episodes, strict=True)], at, last)
+    return lay(
+        [value[: episode.steps] for value, episode in zip(values, episodes, strict=True)], at, last
+    )
 
 
 # --- entries ---
@@ -112,19 +124,30 @@ def _same_entries(episodes: Sequence[Any]) -> None:
     for e, episode in enumerate(episodes):
         where = f"data, episode {e}"
         if not isinstance(episode, Mapping):
-            raise refuse(where, "a dict of arrays", type(episode).__name__, f"Its entries are {', '.join(ENTRIES)}.")
+            raise refuse(
+                where,
+                "a dict of arrays",
+                type(episode).__name__,
+                f"Its entries are {', '.join(ENTRIES)}.",
+            )
         for name in episode:
             if name not in ENTRIES:
-                raise refuse(where, f"entries among {', '.join(ENTRIES)}", name, nearest(str(name), ENTRIES))
+                raise refuse(
+                    where, f"entries among {', '.join(ENTRIES)}", name, nearest(str(name), ENTRIES)
+                )
         for name in NEEDED:
             if name not in episode:
-                raise refuse(f"{where}, {name}", "this entry", sorted(episode), "Every episode needs it.")
+                raise refuse(
+                    f"{where}, {name}", "this entry", sorted(episode), "Every episode needs it."
+                )
         if "done" in episode and ("terminated" in episode or "truncated" in episode):
             way = "Give done alone, or terminated and truncated."
             raise refuse(f"{where}, done", "one way to say how it ends", sorted(episode), way)
         if set(episode) != set(episodes[0]):
             way = "Give every episode the same entries."
-            raise refuse(where, f"the entries of episode 0: {sorted(episodes[0])}", sorted(episode), way)
+            raise refuse(
+                where, f"the entries of episode 0: {sorted(episodes[0])}", sorted(episode), way
+            )
 
 
 def _same_widths(episodes: list[Episode]) -> None:
@@ -134,7 +157,12 @@ def _same_widths(episodes: list[Episode]) -> None:
         for name, width in _widths(episode).items():
             if width != first[name]:
                 way = "Give every episode the same columns."
-                raise refuse(f"data, episode {e}, {name}", f"{first[name]} columns, as episode 0 has", width, way)
+                raise refuse(
+                    f"data, episode {e}, {name}",
+                    f"{first[name]} columns, as episode 0 has",
+                    width,
+                    way,
+                )
 
 
 def _widths(episode: Episode) -> dict[str, Any]:
@@ -181,7 +209,9 @@ def _actions(where: str, given: Any, spec: Spec) -> list[np.ndarray]:
     return arrays
 
 
-def _per_agent(where: str, given: Any, spec: Spec, axes: tuple[int, ...] = (2,)) -> list[np.ndarray]:
+def _per_agent(
+    where: str, given: Any, spec: Spec, axes: tuple[int, ...] = (2,)
+) -> list[np.ndarray]:
     """An array [T, N, C], or one [T, c] of each agent, as a list of the agents'."""
     if not isinstance(given, list | tuple):
         whole = _numbers(where, given, (3,))
@@ -203,7 +233,12 @@ def _check_agents(where: str, found: int, spec: Spec) -> None:
 def _check_rows(where: str, found: int, *expected: int) -> None:
     if found not in expected:
         words = " or ".join(map(str, expected))
-        raise refuse(where, f"{words} rows", found, "T actions go with T or T + 1 observations and T rewards.")
+        raise refuse(
+            where,
+            f"{words} rows",
+            found,
+            "T actions go with T or T + 1 observations and T rewards.",
+        )
 
 
 def _numbers(where: str, given: Any, axes: tuple[int, ...]) -> np.ndarray:
@@ -217,7 +252,9 @@ def _numbers(where: str, given: Any, axes: tuple[int, ...]) -> np.ndarray:
         raise refuse(where, "an array of real numbers", f"dtype {array.dtype}", "Convert it.")
     if array.ndim not in axes:
         words = " or ".join(map(str, axes))
-        raise refuse(where, f"an array with {words} axes", f"shape {array.shape}", "Time is the first axis.")
+        raise refuse(
+            where, f"an array with {words} axes", f"shape {array.shape}", "Time is the first axis."
+        )
     with np.errstate(over="ignore"):  # `fit` names what is not finite
         return array.astype(np.float32)
 
@@ -226,7 +263,9 @@ def _flag(where: str, given: Any, steps: int) -> bool:
     """Whether an episode ends so, of one flag or [T] flags."""
     flags = _numbers(where, given, (0, 1))
     if not np.isin(flags, (0, 1)).all():
-        raise refuse(where, "zeros and ones", flags[~np.isin(flags, (0, 1))][0], "Flags are true or false.")
+        raise refuse(
+            where, "zeros and ones", flags[~np.isin(flags, (0, 1))][0], "Flags are true or false."
+        )
     if flags.ndim == 0:
         return bool(flags)
     _check_rows(where, len(flags), steps)

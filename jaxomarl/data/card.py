@@ -130,7 +130,15 @@ def _returns(returns: np.ndarray) -> dict[str, Any]:
     if not len(good):
         return {"mean": None, "std": None, "error": None, "quantiles": None, "histogram": None}
     counts, edges = np.histogram(good, bins=_edges(float(good.min()), float(good.max())))
-    wanted = {"min": 0.0, "5 %": 0.05, "25 %": 0.25, "median": 0.5, "75 %": 0.75, "95 %": 0.95, "max": 1.0}
+    wanted = {
+        "min": 0.0,
+        "5 %": 0.05,
+        "25 %": 0.25,
+        "median": 0.5,
+        "75 %": 0.75,
+        "95 %": 0.95,
+        "max": 1.0,
+    }
     return {
         "mean": number(good.mean()),
         "std": number(good.std()),
@@ -162,7 +170,11 @@ def _references(raw: Raw, task: Task | None, returns: np.ndarray) -> dict[str, A
         made = " or ".join(raw.dialects) or "unknown rules"
         return {**none, "note": f"raw only: the data are of {made}, the references of {dialect}"}
     mean = returns.mean() if len(returns) else np.nan
-    return {"references": task.scale._asdict(), "normalised": number(task.scale.normalise(mean)), "note": ""}
+    return {
+        "references": task.scale._asdict(),
+        "normalised": number(task.scale.normalise(mean)),
+        "note": "",
+    }
 
 
 def _behaviours(raw: Raw, first: np.ndarray, returns: np.ndarray) -> dict[str, Any]:
@@ -174,10 +186,15 @@ def _behaviours(raw: Raw, first: np.ndarray, returns: np.ndarray) -> dict[str, A
         numbers, at, episodes = np.unique(made, return_inverse=True, return_counts=True)
         means = np.bincount(at.reshape(-1), weights=returns) / episodes
         own = {
-            str(b): {"episodes": int(n), "return": number(m)} for b, n, m in zip(numbers, episodes, means, strict=True)
+            str(b): {"episodes": int(n), "return": number(m)}
+            for b, n, m in zip(numbers, episodes, means, strict=True)
         }
     found = None if known and raw.format == "jaxomarl" else modes.estimate(raw)
-    estimate = found and {"count": found.count, "at_most": modes.MOST, "dispersion": found.dispersion}
+    estimate = found and {
+        "count": found.count,
+        "at_most": modes.MOST,
+        "dispersion": found.dispersion,
+    }
     return {"known": known, "count": len(own) if known else None, "each": own, "estimate": estimate}
 
 
@@ -202,13 +219,20 @@ def duplicates(blocks: Sequence[np.ndarray], moves: np.ndarray) -> float | None:
     if not len(at):
         return None
     rng, slices = np.random.default_rng(0), 1 << 15
-    odd = [rng.integers(0, 1 << 63, block.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1) for block in blocks]
+    odd = [
+        rng.integers(0, 1 << 63, block.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+        for block in blocks
+    ]
     hashed = np.zeros(len(at), np.uint64)
     for k in range(0, len(at), slices):
         for block, factors in zip(blocks, odd, strict=True):
-            bits = (block[at[k : k + slices]].astype(np.float32) + np.float32(0.0)).view(np.uint32)  # -0.0 becomes 0.0
+            bits = (block[at[k : k + slices]].astype(np.float32) + np.float32(0.0)).view(
+                np.uint32
+            )  # -0.0 becomes 0.0
             bits ^= bits >> np.uint32(15)  # round numbers end in zero bits, which a product keeps
-            hashed[k : k + slices] += (bits * factors).sum(axis=1)  # modulo 2^64: two of 10^6 rows collide in 10^-5
+            hashed[k : k + slices] += (bits * factors).sum(
+                axis=1
+            )  # modulo 2^64: two of 10^6 rows collide in 10^-5
     return 1.0 - len(np.unique(hashed)) / len(hashed)
 
 

@@ -22,7 +22,9 @@ MOST_ROWS = 1_000_000_000
 
 
 @pinned()
-def load(task: Task, quality: str = "", rows: int = 0, seed: int = 0) -> tuple[Dataset, dict[str, Any]]:
+def load(
+    task: Task, quality: str = "", rows: int = 0, seed: int = 0
+) -> tuple[Dataset, dict[str, Any]]:
     """Make the data set `<task>/<quality>` with `rows` transitions, or read it from a path, and its manifest.
 
     "" and 0 take the task's own defaults. The same arguments give the same bits on the same backend,
@@ -32,7 +34,9 @@ def load(task: Task, quality: str = "", rows: int = 0, seed: int = 0) -> tuple[D
     """
     if "/" in quality or quality.startswith((".", "~")):
         if rows or seed:
-            raise refuse("--rows", "nothing beside a path", rows or seed, "A file's rows are what they are.")
+            raise refuse(
+                "--rows", "nothing beside a path", rows or seed, "A file's rows are what they are."
+            )
         path = user_path(quality)
         if (path / files.MANIFEST).is_file():
             return with_source(*files.load(path, task.env.spec))
@@ -46,12 +50,19 @@ def load(task: Task, quality: str = "", rows: int = 0, seed: int = 0) -> tuple[D
         near = difflib.get_close_matches(quality, task.recipes, n=3)
         hint = f"Did you mean {' or '.join(near)}? " if near else ""
         raise refuse(
-            "--data", f"one of {', '.join(task.recipes)} for {task.name}", quality, f"{hint}A folder needs a slash."
+            "--data",
+            f"one of {', '.join(task.recipes)} for {task.name}",
+            quality,
+            f"{hint}A folder needs a slash.",
         )
     key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(quality.encode()))
-    with jax.default_matmul_precision("highest"):  # a set has the same bits whatever its user's networks round to
+    with jax.default_matmul_precision(
+        "highest"
+    ):  # a set has the same bits whatever its user's networks round to
         data = pack(task.recipes[quality](key, rows), task.env.spec)
-    return with_source(data, manifest(task, quality, data, origin={"recipe": quality, "rows": rows, "seed": seed}))
+    return with_source(
+        data, manifest(task, quality, data, origin={"recipe": quality, "rows": rows, "seed": seed})
+    )
 
 
 def with_source(data: Dataset, found: dict[str, Any]) -> tuple[Dataset, dict[str, Any]]:

@@ -76,7 +76,9 @@ def standard(x: Float[Array, "M C"]) -> Cdf:
     """
     value = jnp.stack([x.min(axis=0), x.max(axis=0)], axis=-1)
     spread = x.std(axis=0)[:, None]
-    return Cdf(value, (value - x.mean(axis=0)[:, None]) / jnp.where(spread > 0, spread, 1.0) * (spread > 0))
+    return Cdf(
+        value, (value - x.mean(axis=0)[:, None]) / jnp.where(spread > 0, spread, 1.0) * (spread > 0)
+    )
 
 
 def _ranks(rows: int, knots: int) -> np.ndarray:
@@ -89,12 +91,16 @@ def _ranks(rows: int, knots: int) -> np.ndarray:
     return np.clip(np.round(shares * (rows - 1)), 0, rows - 1).astype(np.int32)
 
 
-def _columns(x: Float[Array, "*B C"], at: Float[Array, "C Q"], to: Float[Array, "C Q"]) -> Float[Array, "*B C"]:
+def _columns(
+    x: Float[Array, "*B C"], at: Float[Array, "C Q"], to: Float[Array, "C Q"]
+) -> Float[Array, "*B C"]:
     """Each column through its own broken line."""
     return jax.vmap(_line, in_axes=(-1, 0, 0), out_axes=-1)(x, at, to)
 
 
-def _line(x: Float[Array, "*B"], at: Float[Array, " Q"], to: Float[Array, " Q"]) -> Float[Array, "*B"]:
+def _line(
+    x: Float[Array, "*B"], at: Float[Array, " Q"], to: Float[Array, " Q"]
+) -> Float[Array, "*B"]:
     """The broken line through (at, to), constant beyond its ends; of equal knots the last one counts; nan stays nan."""
     given, x = x, jnp.clip(x, at[0], at[-1])
     low = jnp.clip(jnp.searchsorted(at, x, side="right") - 1, 0, at.shape[0] - 1)
@@ -102,4 +108,6 @@ def _line(x: Float[Array, "*B"], at: Float[Array, " Q"], to: Float[Array, " Q"])
     width = at[high] - at[low]
     share = jnp.where(width > 0, (x - at[low]) / jnp.where(width > 0, width, 1.0), 0.0)
     found = to[low] + share * (to[high] - to[low])
-    return jnp.where(jnp.isnan(given), given, found)  # a search puts it at the end, where it would look like a number
+    return jnp.where(
+        jnp.isnan(given), given, found
+    )  # a search puts it at the end, where it would look like a number

@@ -20,7 +20,9 @@ def compare(a: Raw, b: Raw, task: Task | None = None) -> dict[str, Any]:
     """
     pairs = _pairs(a, b)
     shapes: dict[str, Any] = {
-        name: {"a": list(x.shape), "b": list(y.shape)} for name, (x, y) in pairs.items() if x.shape != y.shape
+        name: {"a": list(x.shape), "b": list(y.shape)}
+        for name, (x, y) in pairs.items()
+        if x.shape != y.shape
     }
     if a.agents != b.agents:
         shapes["agents"] = {"a": a.agents, "b": b.agents}
@@ -42,7 +44,10 @@ def _pairs(a: Raw, b: Raw) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     for i in range(min(a.agents, b.agents)):
         out[f"obs of agent {i}"] = a.obs[i], b.obs[i]
         out[f"action of agent {i}"] = a.action[i], b.action[i]
-    out |= {name: (getattr(a, name), getattr(b, name)) for name in ("reward", "done", "step", "left", "known")}
+    out |= {
+        name: (getattr(a, name), getattr(b, name))
+        for name in ("reward", "done", "step", "left", "known")
+    }
     for name in ("state", "available"):
         if getattr(a, name) is not None and getattr(b, name) is not None:
             out[name] = getattr(a, name), getattr(b, name)
@@ -66,10 +71,17 @@ def _first_rows(pairs: dict[str, tuple[np.ndarray, np.ndarray]]) -> list[dict[st
         if x.shape[1:] != y.shape[1:]:
             continue
         rows = min(len(x), len(y))
-        unlike = ~((x[:rows] == y[:rows]) | (np.isnan(x[:rows]) & np.isnan(y[:rows]))).reshape(rows, -1).all(axis=1)
+        unlike = ~((x[:rows] == y[:rows]) | (np.isnan(x[:rows]) & np.isnan(y[:rows]))).reshape(
+            rows, -1
+        ).all(axis=1)
         for row in np.flatnonzero(unlike)[:SHOWN]:
-            differ, show = int(unlike.sum()), lambda z, row=row: [number(v) for v in np.ravel(z[row])[:24]]
-            out.append({"field": name, "row": int(row), "differ": differ, "a": show(x), "b": show(y)})
+            differ, show = (
+                int(unlike.sum()),
+                lambda z, row=row: [number(v) for v in np.ravel(z[row])[:24]],
+            )
+            out.append(
+                {"field": name, "row": int(row), "differ": differ, "a": show(x), "b": show(y)}
+            )
     return sorted(out, key=lambda r: r["row"])
 
 
@@ -80,8 +92,14 @@ def _columns(a: Raw, b: Raw) -> list[dict[str, Any]]:
     """
     out = []
     now_a, now_b = a.left > 0, b.left > 0
-    blocks = {f"obs of agent {i}": (a.obs[i][now_a], b.obs[i][now_b]) for i in range(min(a.agents, b.agents))}
-    blocks |= {f"action of agent {i}": (a.action[i][now_a], b.action[i][now_b]) for i in range(min(a.agents, b.agents))}
+    blocks = {
+        f"obs of agent {i}": (a.obs[i][now_a], b.obs[i][now_b])
+        for i in range(min(a.agents, b.agents))
+    }
+    blocks |= {
+        f"action of agent {i}": (a.action[i][now_a], b.action[i][now_b])
+        for i in range(min(a.agents, b.agents))
+    }
     blocks["reward"] = a.reward[now_a], b.reward[now_b]
     for name, (x, y) in blocks.items():
         if x.shape[1:] != y.shape[1:] or not len(x) or not len(y):
@@ -92,10 +110,22 @@ def _columns(a: Raw, b: Raw) -> list[dict[str, Any]]:
             spread = (std_b - std_a) / np.sqrt(std_a**2 / (2 * n_a) + std_b**2 / (2 * n_b))
         unlike = (mean_a != mean_b) | (std_a != std_b)
         for k in np.flatnonzero(unlike):
-            numbers = {"mean_a": mean_a[k], "mean_b": mean_b[k], "std_a": std_a[k], "std_b": std_b[k]}
+            numbers = {
+                "mean_a": mean_a[k],
+                "mean_b": mean_b[k],
+                "std_a": std_a[k],
+                "std_b": std_b[k],
+            }
             errors = {"mean_errors": shift[k], "std_errors": spread[k]}
-            out.append({"column": f"{name}, column {k}", **{n: number(v) for n, v in {**numbers, **errors}.items()}})
-    far = lambda c: max(abs(c[k]) if c[k] is not None else np.inf for k in ("mean_errors", "std_errors"))
+            out.append(
+                {
+                    "column": f"{name}, column {k}",
+                    **{n: number(v) for n, v in {**numbers, **errors}.items()},
+                }
+            )
+    far = lambda c: max(
+        abs(c[k]) if c[k] is not None else np.inf for k in ("mean_errors", "std_errors")
+    )
     return sorted(out, key=far, reverse=True)
 
 

@@ -24,15 +24,25 @@ def pack(episodes: Episodes, spec: Spec, known: Float[Array, " M"] | None = None
         "known": np.ones(rows, np.float32) if known is None else known,
         "last": last,
     }
-    packed = np.zeros((rows, sum(int(np.prod(shape)) for shape in layout.blocks.values())), np.float32)
+    packed = np.zeros(
+        (rows, sum(int(np.prod(shape)) for shape in layout.blocks.values())), np.float32
+    )
     at = 0
     for name, shape in layout.blocks.items():
         block = np.asarray(found.pop(name), np.float32)
         if block.shape != (rows, *shape):
-            raise refuse(f"data.{name}", f"shape {(rows, *shape)}", block.shape, "Pad it to the task's widest agent.")
+            raise refuse(
+                f"data.{name}",
+                f"shape {(rows, *shape)}",
+                block.shape,
+                "Pad it to the task's widest agent.",
+            )
         if not np.isfinite(block).all():
             raise refuse(
-                f"data.{name}", "finite numbers", f"{int((~np.isfinite(block)).sum())} that are not", "Clean it."
+                f"data.{name}",
+                "finite numbers",
+                f"{int((~np.isfinite(block)).sum())} that are not",
+                "Clean it.",
             )
         width = int(np.prod(shape))
         packed[:, at : at + width] = block.reshape(rows, width)
@@ -59,7 +69,12 @@ def check_batch(data: Dataset | None, batch: int) -> None:
     """Raise JaxomarlError for a policy's batch of more rows than there are transitions."""
     if data is not None and batch > data.starts.shape[0]:
         rows = data.starts.shape[0]
-        raise refuse("--cfg.policy-batch", f"at most the data's {rows} transitions", batch, f"Take {rows}, or --rows.")
+        raise refuse(
+            "--cfg.policy-batch",
+            f"at most the data's {rows} transitions",
+            batch,
+            f"Take {rows}, or --rows.",
+        )
 
 
 def sample_transitions(key: Key[Array, ""], data: Dataset, size: int) -> Batch:
@@ -72,7 +87,11 @@ def sample_transitions(key: Key[Array, ""], data: Dataset, size: int) -> Batch:
     pair = start[:, None] + jnp.arange(2)
     row, after = (data.layout.unpack(data.rows[pair][:, k]) for k in range(2))
     shape = (size, data.layout.agents, data.layout.action)
-    available = data.extra["available"][pair] if "available" in data.extra else jnp.ones((size, 2, *shape[1:]))
+    available = (
+        data.extra["available"][pair]
+        if "available" in data.extra
+        else jnp.ones((size, 2, *shape[1:]))
+    )
     return Batch(
         obs=row["obs"],
         state=row["state"],

@@ -28,7 +28,9 @@ def without_stubs(raw: Raw, spec: Spec, repairs: list[str]) -> Raw:
     return chosen(raw, ~np.repeat(stub, length + 1))
 
 
-def decide(raw: Raw, spec: Spec, name: str, repairs: list[str]) -> tuple[np.ndarray, dict[str, int]]:
+def decide(
+    raw: Raw, spec: Spec, name: str, repairs: list[str]
+) -> tuple[np.ndarray, dict[str, int]]:
     """Terminations [M] and counts of how episodes end.
 
     Raises JaxomarlError, naming the row, for ends that the rules of the task `name` cannot give.
@@ -48,14 +50,26 @@ def decide(raw: Raw, spec: Spec, name: str, repairs: list[str]) -> tuple[np.ndar
     tail = np.append(behaviour[1:] != behaviour[:-1], True)
     if (cut & ~tail).any():
         odd = np.flatnonzero(cut & ~tail)
-        found = f"{len(odd)} that stop before, the first of {int(length[odd[0]])} steps: it ends at "
+        found = (
+            f"{len(odd)} that stop before, the first of {int(length[odd[0]])} steps: it ends at "
+        )
         found += place(raw, int(np.flatnonzero(last)[odd[0]]))
-        expected = f"{spec.horizon} steps" if spec.terminates == "never" else f"a termination or {spec.horizon} steps"
+        expected = (
+            f"{spec.horizon} steps"
+            if spec.terminates == "never"
+            else f"a termination or {spec.horizon} steps"
+        )
         way = "Rows are missing, or the time limit was another. " + where_to_look(raw)
         raise refuse("data, episodes", expected, found, way)
     if cut.any():
-        repairs.append(f"{int(cut.sum())} episodes at the end of a file stop in the middle: taken for time-outs")
-    return done, {"terminations": int(terminated.sum()), "time_outs": int(out.sum()), "cut": int(cut.sum())}
+        repairs.append(
+            f"{int(cut.sum())} episodes at the end of a file stop in the middle: taken for time-outs"
+        )
+    return done, {
+        "terminations": int(terminated.sum()),
+        "time_outs": int(out.sum()),
+        "cut": int(cut.sum()),
+    }
 
 
 def by_rules(raw: Raw, spec: Spec, name: str, repairs: list[str]) -> np.ndarray:
@@ -83,7 +97,9 @@ def by_rules(raw: Raw, spec: Spec, name: str, repairs: list[str]) -> np.ndarray:
         wrong = limit & (done > 0)
         twice = f" ({int((wrong & both).sum())} have both flags)" if (wrong & both).any() else ""
         if wrong.any():
-            repairs.append(f"{_ends(wrong)} {at_limit} are time-outs: done = 0{twice}; {name} never terminates")
+            repairs.append(
+                f"{_ends(wrong)} {at_limit} are time-outs: done = 0{twice}; {name} never terminates"
+            )
         return np.where(wrong, np.float32(0), done)
     marked, unsure = limit & (done > 0) & ~both, limit & both
     if raw.distinct:  # a termination at the limit is told from a time-out, and believed
@@ -91,9 +107,13 @@ def by_rules(raw: Raw, spec: Spec, name: str, repairs: list[str]) -> np.ndarray:
     if marked.any():
         repairs.append(f"{_ends(marked)} {at_limit} are time-outs: done = 0")
     if unsure.any():
-        repairs.append(f"{_ends(unsure)} {at_limit} have both flags and may be either: taken for time-outs, done = 0")
+        repairs.append(
+            f"{_ends(unsure)} {at_limit} have both flags and may be either: taken for time-outs, done = 0"
+        )
     if (both & ~limit).any():
-        repairs.append(f"{_ends(both & ~limit)} before the time limit have both flags: taken for terminations")
+        repairs.append(
+            f"{_ends(both & ~limit)} before the time limit have both flags: taken for terminations"
+        )
     return np.where(marked | unsure, np.float32(0), done)
 
 
@@ -103,7 +123,9 @@ def _sound(raw: Raw, last: np.ndarray) -> None:
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         way = "Contradictory: a termination must be its episode's last transition."
-        raise refuse(f"data, done, {place(raw, row)}", "0 inside an episode", float(raw.done[row]), way)
+        raise refuse(
+            f"data, done, {place(raw, row)}", "0 inside an episode", float(raw.done[row]), way
+        )
 
 
 def _too_early(raw: Raw, early: np.ndarray, spec: Spec, name: str) -> JaxomarlError:

@@ -33,7 +33,9 @@ def save(folder: str | Path, data: Dataset, manifest: dict[str, Any]) -> None:
     folder = user_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)
-    arrays = {name: getattr(data, name) for name in FIELDS} | {f"extra.{k}": v for k, v in data.extra.items()}
+    arrays = {name: getattr(data, name) for name in FIELDS} | {
+        f"extra.{k}": v for k, v in data.extra.items()
+    }
     part = folder / f".{ARRAYS}.part"
     save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, part)
     os.replace(part, folder / ARRAYS)
@@ -61,15 +63,26 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
         state_dim=int, transitions=int, episodes=int, sha256=str, origin=dict, **{"return": dict},
     )  # fmt: skip
     if found["format"] != FORMAT:
-        raise refuse(f"{path}, format", str(FORMAT), found["format"], "Use the version that wrote it.")
-    documents.check(f"{path}, return", found["return"], COLLECT, mean=float, std=float, min=float, max=float)
+        raise refuse(
+            f"{path}, format", str(FORMAT), found["format"], "Use the version that wrote it."
+        )
+    documents.check(
+        f"{path}, return", found["return"], COLLECT, mean=float, std=float, min=float, max=float
+    )
     if not NAME.fullmatch(found["quality"]):
-        expected = "letters, digits, '.', '_', '+' and '-', at most 100, the first a letter or a digit"
+        expected = (
+            "letters, digits, '.', '_', '+' and '-', at most 100, the first a letter or a digit"
+        )
         raise refuse(f"{path}, quality", expected, found["quality"][:80], COLLECT)
     sealed = found.pop(SEAL, None)
     if sealed is not None and sealed != seal(found):
         edited = f"{COLLECT} Who edited it on purpose deletes this entry."
-        raise refuse(f"{path}, {SEAL}", "the digest of the other entries", "another: it is damaged or edited", edited)
+        raise refuse(
+            f"{path}, {SEAL}",
+            "the digest of the other entries",
+            "another: it is damaged or edited",
+            edited,
+        )
     return found
 
 
@@ -92,7 +105,9 @@ def load(folder: str | Path, spec: Spec) -> tuple[Dataset, dict[str, Any]]:
         "state_dim": spec.state_dim,
     }.items():
         if manifest[name] != expected:
-            raise refuse(f"{folder}, {name}", f"the task's {expected}", manifest[name], "Name its own task.")
+            raise refuse(
+                f"{folder}, {name}", f"the task's {expected}", manifest[name], "Name its own task."
+            )
     layout = Layout(spec.agents, spec.obs_width, spec.state_dim, spec.act_width, spec.team)
     try:
         held = {k: jnp.asarray(v) for k, v in load_file(folder / ARRAYS).items()}
@@ -100,7 +115,11 @@ def load(folder: str | Path, spec: Spec) -> tuple[Dataset, dict[str, Any]]:
         arrays: dict[str, Any] = {k: held[k] for k in FIELDS}
         data = Dataset(**arrays, extra=extra, layout=layout)
     except (OSError, SafetensorError, KeyError) as error:
-        raise refuse(f"{folder / ARRAYS}", "the arrays of a data set", str(error), COLLECT) from None
+        raise refuse(
+            f"{folder / ARRAYS}", "the arrays of a data set", str(error), COLLECT
+        ) from None
     if content_hash(data) != manifest["sha256"]:
-        raise refuse(f"{folder / ARRAYS}", f"content {manifest['sha256'][:12]}", "other content", COLLECT)
+        raise refuse(
+            f"{folder / ARRAYS}", f"content {manifest['sha256'][:12]}", "other content", COLLECT
+        )
     return again(data, manifest, spec)

@@ -10,7 +10,16 @@ from jaxomarl.base import Dataset, Episodes, Spec, Task, refuse
 from jaxomarl.data import ends, rules
 from jaxomarl.data.dataset import content_hash, pack
 from jaxomarl.data.manifest import manifest
-from jaxomarl.data.raw import Raw, blocks, padding, place, seen, side_by_side, still_states, where_to_look
+from jaxomarl.data.raw import (
+    Raw,
+    blocks,
+    padding,
+    place,
+    seen,
+    side_by_side,
+    still_states,
+    where_to_look,
+)
 
 ROUNDING = 1e-4
 """An action beyond its bound by no more than this is float rounding: clipped and counted."""
@@ -33,7 +42,9 @@ def fit(raw: Raw, task: Task) -> tuple[Dataset, dict[str, Any]]:
         way = f"{task.name} is another kind of task. {_hint(raw, task.env.spec, task.name)}"
         raise refuse("data, actions", f"{kinds[spec.discrete]} ones", kinds[raw.discrete], way)
     if not len(raw.step) or not (raw.left > 0).any():
-        raise refuse("data", "at least one transition", 0, "The set is empty: make or copy it again.")
+        raise refuse(
+            "data", "at least one transition", 0, "The set is empty: make or copy it again."
+        )
     raw = _agents(raw, task, repairs)
     raw = _widths(raw, task, repairs)
     _dialect(raw, task)
@@ -51,7 +62,9 @@ def fit(raw: Raw, task: Task) -> tuple[Dataset, dict[str, Any]]:
     rows |= {name: getattr(raw, name) for name in ("reward", "step", "left", "behaviour")}
     data = pack(Episodes(**rows), spec, jnp.asarray(raw.known))
     if raw.available is not None:
-        data = dataclasses.replace(data, extra={"available": jnp.asarray(_legal(raw, spec, action))})
+        data = dataclasses.replace(
+            data, extra={"available": jnp.asarray(_legal(raw, spec, action))}
+        )
     origin = {
         "format": raw.format,
         "dialects": list(raw.dialects),
@@ -76,13 +89,20 @@ def again(data: Dataset, manifest: dict[str, Any], spec: Spec) -> tuple[Dataset,
     if np.array_equal(done, held["done"]) and np.array_equal(state, held["state"]):
         return data, manifest
     rows: dict[str, Any] = {name: held[name] for name in ("obs", "action", "reward")}
-    rows |= {"state": state, "done": done} | {k: getattr(data, k) for k in ("step", "left", "behaviour")}
-    fixed = dataclasses.replace(data, rows=pack(Episodes(**rows), spec, jnp.asarray(held["known"])).rows)
+    rows |= {"state": state, "done": done} | {
+        k: getattr(data, k) for k in ("step", "left", "behaviour")
+    }
+    fixed = dataclasses.replace(
+        data, rows=pack(Episodes(**rows), spec, jnp.asarray(held["known"])).rows
+    )
     origin = manifest.get("origin")
     origin = dict(origin) if isinstance(origin, dict) else {}
     last = np.asarray(data.left) == 1
     limit = np.asarray(data.step)[last] + 1 == spec.horizon
-    counts = {"terminations": int(done[last].sum()), "time_outs": int((limit & (done[last] == 0)).sum())}
+    counts = {
+        "terminations": int(done[last].sum()),
+        "time_outs": int((limit & (done[last] == 0)).sum()),
+    }
     before = origin.get("repairs")
     origin |= {"repairs": [*(before if isinstance(before, list) else []), *repairs], **counts}
     return fixed, {**manifest, "sha256": content_hash(fixed), "origin": origin}
@@ -105,7 +125,9 @@ def _hint(raw: Raw, spec: Spec, name: str) -> str:
     """The tasks whose rules the set may follow, where they are not the task's own; else how to look at it."""
     others = [x.task for x in rules.candidates(raw) if x.dialect != spec.dialect or x.task != name]
     mine = name.partition(":")[0]
-    others.sort(key=lambda other: other.partition(":")[0] != mine)  # the same robot under other rules comes first
+    others.sort(
+        key=lambda other: other.partition(":")[0] != mine
+    )  # the same robot under other rules comes first
     look = where_to_look(raw)
     return f"The set looks like --task {' or '.join(others[:3])}. {look}" if others else look
 
@@ -118,7 +140,9 @@ def _agents(raw: Raw, task: Task, repairs: list[str]) -> Raw:
         return raw
     filled = _prey(raw, spec) if extra == 1 else None
     if filled is None:
-        missing = "Files of some agents are missing" if extra < 0 else "It has more agents than the task"
+        missing = (
+            "Files of some agents are missing" if extra < 0 else "It has more agents than the task"
+        )
         found = f"{raw.agents}, whose observations have {[x.shape[1] for x in raw.obs]} columns"
         raise refuse(
             "data, agents",
@@ -127,7 +151,9 @@ def _agents(raw: Raw, task: Task, repairs: list[str]) -> Raw:
             f"{missing}. {_hint(raw, task.env.spec, task.name)}",
         )
     padded = f" (its padding was {filled})" if filled else ""
-    repairs.append(f"agent {spec.agents}, the prey, is dropped: it belongs to the environment{padded}")
+    repairs.append(
+        f"agent {spec.agents}, the prey, is dropped: it belongs to the environment{padded}"
+    )
     keep = slice(spec.agents)
     return raw._replace(
         obs=raw.obs[keep],
@@ -165,7 +191,9 @@ def _widths(raw: Raw, task: Task, repairs: list[str]) -> Raw:
                 cut.append(f"{found - width} of {name} {i} ({filled})")
                 arrays[i] = arrays[i][:, :width]
             elif name == "action" and raw.discrete and raw.available is None and found < width:
-                arrays[i] = np.pad(arrays[i], ((0, 0), (0, width - found)))  # never the last actions
+                arrays[i] = np.pad(
+                    arrays[i], ((0, 0), (0, width - found))
+                )  # never the last actions
         widths = tuple(x.shape[1] for x in arrays)
         if widths != expected:
             way = "Another task, another number of neighbours, or an agent id among the columns? "
@@ -179,17 +207,23 @@ def _widths(raw: Raw, task: Task, repairs: list[str]) -> Raw:
 
 def _finite(raw: Raw, width: int) -> None:
     """Refuse NaN and infinity, naming the field, the agent, the first row and how many rows have them."""
-    fields: list[tuple[str, np.ndarray | None]] = [(f"obs of agent {i}", x) for i, x in enumerate(raw.obs)]
+    fields: list[tuple[str, np.ndarray | None]] = [
+        (f"obs of agent {i}", x) for i, x in enumerate(raw.obs)
+    ]
     fields += [(f"action of agent {i}", x) for i, x in enumerate(raw.action)]
     fields += [(f"reward of agent {i}", raw.reward[:, i]) for i in range(raw.agents)]
-    state = raw.state if raw.state is not None and raw.state.shape[1] == width else None  # any other is not used
+    state = (
+        raw.state if raw.state is not None and raw.state.shape[1] == width else None
+    )  # any other is not used
     fields += [("done", raw.done), ("state", state), ("available", raw.available)]
     for name, array in fields:
         if array is None or np.isfinite(array).all():
             continue
         bad = ~np.isfinite(array).reshape(len(array), -1).all(axis=1)
         found = f"{int(bad.sum())} rows that are not, the first is {place(raw, int(np.flatnonzero(bad)[0]))}"
-        raise refuse(f"data, {name}", "finite numbers", found, "Clean the set, or leave these episodes out.")
+        raise refuse(
+            f"data, {name}", "finite numbers", found, "Clean the set, or leave these episodes out."
+        )
 
 
 def _bounded(raw: Raw, spec: Spec, repairs: list[str]) -> np.ndarray:
@@ -201,7 +235,12 @@ def _bounded(raw: Raw, spec: Spec, repairs: list[str]) -> np.ndarray:
             good = np.isin(action[now, i], (0, 1)).all(axis=1) & (action[now, i].sum(axis=1) == 1)
             if not good.all():
                 way = "A discrete action is a single 1 among zeros."
-                raise refuse(f"data, action of agent {i}", "one-hot rows", f"{int((~good).sum())} others", way)
+                raise refuse(
+                    f"data, action of agent {i}",
+                    "one-hot rows",
+                    f"{int((~good).sum())} others",
+                    way,
+                )
         return action
     size = np.abs(action).max(axis=2)
     if (size > 1 + ROUNDING).any():
@@ -215,7 +254,9 @@ def _bounded(raw: Raw, spec: Spec, repairs: list[str]) -> np.ndarray:
         raise refuse(f"data, action of agent {agent}", "numbers in [-1, 1]", found, way)
     many = int((size > 1).any(axis=1).sum())
     if many:
-        repairs.append(f"actions of {many} rows are beyond 1 by rounding, {float(size.max()) - 1:.1e} at most: clipped")
+        repairs.append(
+            f"actions of {many} rows are beyond 1 by rounding, {float(size.max()) - 1:.1e} at most: clipped"
+        )
         action = np.clip(action, -1.0, 1.0)
     return action
 
@@ -234,13 +275,19 @@ def _state(raw: Raw, obs: np.ndarray, spec: Spec, name: str, repairs: list[str])
         if not still:
             return raw.state
         if made is not None:
-            repairs.append(f"state: it never changes {stale}; made of the agents' observations side by side")
+            repairs.append(
+                f"state: it never changes {stale}; made of the agents' observations side by side"
+            )
             return made
         if still < moving:
-            repairs.append(f"WARNING, state: it never changes {stale}; kept, for it cannot be made from them")
+            repairs.append(
+                f"WARNING, state: it never changes {stale}; kept, for it cannot be made from them"
+            )
             return raw.state
         way = "Its recorder kept the reset's state in every row: record the set again with the state of each step."
-        raise refuse("data, state", "one that changes within an episode", f"none that does {stale}", way)
+        raise refuse(
+            "data, state", "one that changes within an episode", f"none that does {stale}", way
+        )
     if made is not None:
         repairs.append("state: the agents' observations side by side")
         return made
@@ -263,9 +310,19 @@ def _legal(raw: Raw, spec: Spec, action: np.ndarray) -> np.ndarray:
     if not np.isin(legal, (0, 1)).all():
         odd = ~np.isin(legal, (0, 1)).all(axis=(1, 2))
         found = f"other numbers in {int(odd.sum())} rows, the first is {place(raw, int(np.flatnonzero(odd)[0]))}"
-        raise refuse("data, legal actions", "zeros and ones", found, f"Is the set damaged? {where_to_look(raw)}")
+        raise refuse(
+            "data, legal actions",
+            "zeros and ones",
+            found,
+            f"Is the set damaged? {where_to_look(raw)}",
+        )
     broken = ((legal == 0) & (action > 0)).any(axis=(1, 2))
     if broken.any():
         found = f"{int(broken.sum())} rows with others, the first is {place(raw, int(np.flatnonzero(broken)[0]))}"
-        raise refuse("data, action", "legal actions only", found, "Contradictory: the set's own masks forbid them.")
+        raise refuse(
+            "data, action",
+            "legal actions only",
+            found,
+            "Contradictory: the set's own masks forbid them.",
+        )
     return legal

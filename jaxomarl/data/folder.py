@@ -55,7 +55,11 @@ def names(found: object, where: str) -> tuple[str, ...]:
 
 def widths(found: object, agents: int, where: str) -> tuple[int, ...]:
     """A list of positive widths, one per agent."""
-    good = isinstance(found, list) and len(found) == agents and all(type(x) is int and 0 < x < 1 << 20 for x in found)
+    good = (
+        isinstance(found, list)
+        and len(found) == agents
+        and all(type(x) is int and 0 < x < 1 << 20 for x in found)
+    )
     if not good:
         raise refuse(where, f"{agents} widths", str(found)[:80], "Copy the set again.")
     return tuple(found)  # type: ignore[arg-type]
@@ -74,7 +78,9 @@ def guess_quality(path: Path) -> str:
 def make_new(path: Path) -> None:
     """Make a folder to write in; JaxomarlError where it holds something."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise refuse(str(path), "a new or an empty folder", "something that is there", "Choose another name.")
+        raise refuse(
+            str(path), "a new or an empty folder", "something that is there", "Choose another name."
+        )
     path.mkdir(parents=True, exist_ok=True)
 
 

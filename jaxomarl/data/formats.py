@@ -78,7 +78,9 @@ def read(path: str | Path) -> Raw:
     except JaxomarlError:
         raise
     except (OSError, MemoryError) as error:
-        raise refuse(str(path), "a set that can be read", str(error)[:200], "Check the disk and the memory.") from None
+        raise refuse(
+            str(path), "a set that can be read", str(error)[:200], "Check the disk and the memory."
+        ) from None
     raw = raw._replace(quality=folder.guess_quality(path))
     moving, still = still_states(raw)
     if still:
@@ -99,7 +101,10 @@ def _recognise(path: Path) -> str:
     try:
         if not path.exists():
             raise refuse(
-                field, "a file or a folder", "nothing there", "Check the path; our own folders have manifest.json."
+                field,
+                "a file or a folder",
+                "nothing there",
+                "Check the path; our own folders have manifest.json.",
             )
         for name, row in FORMATS.items():
             if row.recognises(path):
@@ -108,15 +113,26 @@ def _recognise(path: Path) -> str:
             with hdf5.opened(path) as file:  # a damaged one says so here
                 found = f"HDF5 with {sorted(file)[:20]}"
         else:
-            found = f"{sorted(p.name for p in path.iterdir())[:20]}" if path.is_dir() else "another file"
+            found = (
+                f"{sorted(p.name for p in path.iterdir())[:20]}"
+                if path.is_dir()
+                else "another file"
+            )
         below = [p for p in sorted(path.iterdir())[:200] if p.is_dir()] if path.is_dir() else []
         near = [p for p in below if any(row.recognises(p) for row in FORMATS.values())]
     except OSError as error:
-        raise refuse(field, "a file or a folder that can be read", str(error)[:200], "Check the path.") from None
+        raise refuse(
+            field, "a file or a folder that can be read", str(error)[:200], "Check the path."
+        ) from None
     looked = "".join(f"\n  {name}: {row.about}" for name, row in FORMATS.items())
     ours = "\n  our own folder: manifest.json and rows.safetensors"
     hint = f"Did you mean {', '.join(map(str, near[:4]))}? " if near else ""
-    raise refuse(field, f"one of these{looked}{ours}\n", found, f"{hint}Name the folder that holds the files.")
+    raise refuse(
+        field,
+        f"one of these{looked}{ours}\n",
+        found,
+        f"{hint}Name the folder that holds the files.",
+    )
 
 
 def write(path: str | Path, raw: Raw, format: str) -> None:
@@ -135,4 +151,6 @@ def write(path: str | Path, raw: Raw, format: str) -> None:
     try:
         writer(user_path(path), raw)
     except OSError as error:
-        raise refuse(f"to {path}", "a place to write in", str(error)[:200], "Check the disk.") from None
+        raise refuse(
+            f"to {path}", "a place to write in", str(error)[:200], "Check the disk."
+        ) from None

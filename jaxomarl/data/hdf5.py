@@ -35,14 +35,18 @@ def opened(path: Path) -> Iterator[Any]:
     library = h5py()
     try:
         if not is_hdf5(path):
-            raise refuse(str(path), "an HDF5 file", "no signature of one", "Is it whole? Copy it again.")
+            raise refuse(
+                str(path), "an HDF5 file", "no signature of one", "Is it whole? Copy it again."
+            )
         with library.File(path, "r") as file:
             yield file
     except JaxomarlError:
         raise
     except Exception as error:  # the library raises what its C code happens to meet
         shown = f"{type(error).__name__}: {error}"[:200]
-        raise refuse(str(path), "a whole HDF5 file", shown, "It is truncated or damaged: copy it again.") from None
+        raise refuse(
+            str(path), "a whole HDF5 file", shown, "It is truncated or damaged: copy it again."
+        ) from None
 
 
 def is_hdf5(path: Path) -> bool:
@@ -75,7 +79,12 @@ def child(group: Any, name: str, where: str) -> Any:
     """What hangs in a group under a name, by a hard link; JaxomarlError for any other."""
     link = group.get(name, getlink=True) if name in group else None
     if link is None:
-        raise refuse(f"{where}, {name}", "an entry of this name", f"{sorted(group)[:20]}", "Is it of this format?")
+        raise refuse(
+            f"{where}, {name}",
+            "an entry of this name",
+            f"{sorted(group)[:20]}",
+            "Is it of this format?",
+        )
     if not isinstance(link, h5py().HardLink):
         way = "A link can lead to any file of this machine: copy the data themselves."
         raise refuse(f"{where}, {name}", "the data themselves", type(link).__name__, way)
@@ -110,11 +119,18 @@ def checked(group: Any, name: str, where: str, axes: tuple[int, ...], rows: int 
     most = stored * (RATIO if filters else 1)
     claimed = int(np.prod([int(n) for n in found.shape], dtype=object)) * found.dtype.itemsize
     if claimed > most:
-        raise refuse(field, f"at most {most} bytes for {stored} stored", claimed, "It is half-written, or damaged.")
+        raise refuse(
+            field,
+            f"at most {most} bytes for {stored} stored",
+            claimed,
+            "It is half-written, or damaged.",
+        )
     if found.chunks:
         chunk = int(np.prod([int(n) for n in found.chunks], dtype=object)) * found.dtype.itemsize
         if chunk > max(SMALL, most):
-            raise refuse(field, f"chunks of at most {max(SMALL, most)} bytes", chunk, "The file is damaged.")
+            raise refuse(
+                field, f"chunks of at most {max(SMALL, most)} bytes", chunk, "The file is damaged."
+            )
     return found
 
 

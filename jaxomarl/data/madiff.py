@@ -27,11 +27,19 @@ def read(path: Path) -> Raw:
     files = {name: folder.inside(path, f"{name}.npy") for name in (*NEEDED, "states", "legals")}
     for name in NEEDED:
         if not files[name].is_file():
-            raise refuse(str(files[name]), "a file of this name", "none", f"The format needs {', '.join(NEEDED)}.")
+            raise refuse(
+                str(files[name]),
+                "a file of this name",
+                "none",
+                f"The format needs {', '.join(NEEDED)}.",
+            )
     obs = npy.table(files["obs"], (3,))
     rows, agents, _ = obs.shape
     if 0 in obs.shape:
-        expected, way = "at least one row, agent and column", "The set is empty: make or copy it again."
+        expected, way = (
+            "at least one row, agent and column",
+            "The set is empty: make or copy it again.",
+        )
         raise refuse(str(files["obs"]), expected, f"shape {obs.shape}", way)
     lengths, empty = _lengths(files["path_lengths"], rows)
     action = npy.table(files["actions"], (2, 3), rows)
@@ -43,15 +51,29 @@ def read(path: Path) -> Raw:
     for name, found in {**shapes, **({} if legals is None else {"legals": legals})}.items():
         if found.shape[1] != agents:
             way = "The files do not belong together: copy the set again."
-            raise refuse(str(files[name]), f"{agents} agents, as in obs", f"{found.shape[1]} on the second axis", way)
+            raise refuse(
+                str(files[name]),
+                f"{agents} agents, as in obs",
+                f"{found.shape[1]} on the second axis",
+                way,
+            )
     if not np.isin(discounts, (0, 1)).all() or (discounts != discounts[:, :1]).any():
-        raise refuse(str(files["discounts"]), "0 or 1, the same for all agents", "others", "Is the file damaged?")
+        raise refuse(
+            str(files["discounts"]),
+            "0 or 1, the same for all agents",
+            "others",
+            "Is the file damaged?",
+        )
     at = places(lengths, str(path))
     done = np.asarray(discounts[:, 0]) == 0
     if len(inner := np.setdiff1d(np.flatnonzero(done), at.final)):
         way = "path_lengths and discounts contradict each other: copy the set again."
         raise refuse(f"{files['discounts']}, row {inner[0]}", "1 inside an episode", 0, way)
-    states = npy.table(files["states"], (2, 3), rows).reshape(rows, -1) if files["states"].is_file() else None
+    states = (
+        npy.table(files["states"], (2, 3), rows).reshape(rows, -1)
+        if files["states"].is_file()
+        else None
+    )
     discrete = action.ndim == 2
     if discrete:
         choices = legals.shape[2] if legals is not None else int(action.max(initial=0)) + 1
@@ -87,10 +109,21 @@ def read(path: Path) -> Raw:
 def _lengths(file: Path, rows: int) -> tuple[np.ndarray, int]:
     """The episodes' lengths [E], whose sum is `rows`, without those of none, and how many have none."""
     lengths = np.asarray(npy.table(file, (1,)))
-    if not np.issubdtype(lengths.dtype, np.integer) or (lengths < 0).any() or (lengths > rows).any():
-        raise refuse(str(file), f"whole numbers from 0 to {rows}", "others", "It is damaged: copy it again.")
+    if (
+        not np.issubdtype(lengths.dtype, np.integer)
+        or (lengths < 0).any()
+        or (lengths > rows).any()
+    ):
+        raise refuse(
+            str(file), f"whole numbers from 0 to {rows}", "others", "It is damaged: copy it again."
+        )
     if int(lengths.astype(np.int64).sum()) != rows:
-        raise refuse(str(file), f"a sum of {rows}, the rows of obs", int(lengths.sum()), "Copy the set again.")
+        raise refuse(
+            str(file),
+            f"a sum of {rows}, the rows of obs",
+            int(lengths.sum()),
+            "Copy the set again.",
+        )
     return lengths[lengths > 0], int((lengths == 0).sum())
 
 
@@ -103,5 +136,7 @@ def _without_id(obs: np.ndarray) -> tuple[np.ndarray, list[str]]:
     """Observations without the one-hot id that comes first, where there is one."""
     agents = obs.shape[1]
     if obs.shape[2] > agents and (obs[:, :, :agents] == np.eye(agents, dtype=obs.dtype)).all():
-        return obs[:, :, agents:], [f"the agents' one-hot ids, the first {agents} columns, are taken off"]
+        return obs[:, :, agents:], [
+            f"the agents' one-hot ids, the first {agents} columns, are taken off"
+        ]
     return obs, []

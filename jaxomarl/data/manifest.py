@@ -17,7 +17,12 @@ def manifest(task: Task, quality: str, data: Dataset, origin: dict[str, Any]) ->
     returns = np.add.reduceat(team, first)
     behaviour = np.asarray(data.behaviour)[first]
     own = {str(b): float(returns[behaviour == b].mean()) for b in np.unique(behaviour)}
-    spread = {"mean": returns.mean(), "std": returns.std(), "min": returns.min(), "max": returns.max()}
+    spread = {
+        "mean": returns.mean(),
+        "std": returns.std(),
+        "min": returns.min(),
+        "max": returns.max(),
+    }
     return {
         "task": task.name,
         "quality": quality,

@@ -42,27 +42,44 @@ def read(path: Path) -> Raw:
     said = folder.read_json(folder.inside(home, FILES[0]))
     ours, field = said.get("jaxomarl"), f"{home / FILES[0]}"
     if not isinstance(ours, dict) or ours.get("layout") != LAYOUT:
-        way = "Minari has no layout for several agents; ours is described in jaxomarl/data/minari.py."
+        way = (
+            "Minari has no layout for several agents; ours is described in jaxomarl/data/minari.py."
+        )
         raise refuse(f"{field}, jaxomarl", f"an entry with layout {LAYOUT}", str(ours)[:80], way)
     choices = ours.get("choices")
     agents = len(choices) if isinstance(choices, list) else 0
     if not agents or not all(c is None or (type(c) is int and 0 < c < 1 << 12) for c in choices):  # type: ignore
-        raise refuse(f"{field}, jaxomarl, choices", "null or a count for each agent", str(choices)[:80], "Copy again.")
+        raise refuse(
+            f"{field}, jaxomarl, choices",
+            "null or a count for each agent",
+            str(choices)[:80],
+            "Copy again.",
+        )
     file = folder.inside(home, FILES[1])
     with hdf5.opened(file) as opened:
         names = sorted((n for n in opened if n.startswith("episode_")), key=lambda n: (len(n), n))
         if not names:
-            raise refuse(str(file), "groups episode_0, episode_1, ...", sorted(opened)[:20], "The set is empty.")
+            raise refuse(
+                str(file),
+                "groups episode_0, episode_1, ...",
+                sorted(opened)[:20],
+                "The set is empty.",
+            )
         episodes = [_episode(opened, name, str(file), choices) for name in names]  # type: ignore[arg-type]
     moving = [e for e in episodes if e["steps"]]
     if not moving:
         raise refuse(
-            str(file), "an episode with a step", f"{len(episodes)} without", "The set is empty: make it again."
+            str(file),
+            "an episode with a step",
+            f"{len(episodes)} without",
+            "The set is empty: make it again.",
         )
     raw = _joined(moving, choices, ours, field)  # type: ignore[arg-type]
     if len(moving) == len(episodes):
         return raw
-    return raw._replace(repairs=(f"{len(episodes) - len(moving)} empty episodes, of 0 steps, are left out",))
+    return raw._replace(
+        repairs=(f"{len(episodes) - len(moving)} empty episodes, of 0 steps, are left out",)
+    )
 
 
 def _episode(file: Any, name: str, where: str, choices: list[int | None]) -> dict[str, Any]:
@@ -76,9 +93,15 @@ def _episode(file: Any, name: str, where: str, choices: list[int | None]) -> dic
     out: dict[str, Any] = {"steps": steps, "obs": [], "action": []}
     for i, choice in enumerate(choices):
         agent = f"agent_{i}"
-        out["obs"].append(hdf5.array(inner["observations"], agent, f"{where}, observations", (2,), steps + 1))
-        action = hdf5.array(inner["actions"], agent, f"{where}, actions", (2,) if choice is None else (1,), steps)
-        out["action"].append(action if choice is None else one_hot(action, choice, f"{where}, actions, {agent}"))
+        out["obs"].append(
+            hdf5.array(inner["observations"], agent, f"{where}, observations", (2,), steps + 1)
+        )
+        action = hdf5.array(
+            inner["actions"], agent, f"{where}, actions", (2,) if choice is None else (1,), steps
+        )
+        out["action"].append(
+            action if choice is None else one_hot(action, choice, f"{where}, actions, {agent}")
+        )
     for key, axes in {"rewards": 2, "state": 2, "available": 3}.items():
         if key in inner["infos"]:
             out[key] = hdf5.array(inner["infos"], key, f"{where}, infos", (axes,), steps + 1)
@@ -87,36 +110,63 @@ def _episode(file: Any, name: str, where: str, choices: list[int | None]) -> dic
         way = "The layout is described in jaxomarl/data/minari.py."
         raise refuse(f"{where}, infos, rewards", f"shape ({steps + 1}, {len(choices)})", found, way)
     if "available" in out and out["available"].shape[1] != len(choices):
-        expected, way = f"shape ({steps + 1}, {len(choices)}, A)", "The layout is described in jaxomarl/data/minari.py."
+        expected, way = (
+            f"shape ({steps + 1}, {len(choices)}, A)",
+            "The layout is described in jaxomarl/data/minari.py.",
+        )
         raise refuse(f"{where}, infos, available", expected, f"shape {out['available'].shape}", way)
     for key in FLAGS:
         flags = hdf5.flat(group, key, where, steps) != 0
         if flags[:-1].any():
-            raise refuse(f"{where}, {key}", "an end at the last step only", "one before it", "Contradictory ends.")
+            raise refuse(
+                f"{where}, {key}",
+                "an end at the last step only",
+                "one before it",
+                "Contradictory ends.",
+            )
         out[key] = bool(flags[-1:].any())
     for key in ("behaviour", "known"):
         value = np.asarray(group.attrs.get(key, 0 if key == "behaviour" else 1))
         if value.shape or value.dtype.kind not in "iub" or not 0 <= int(value) < 1 << 31:
-            raise refuse(f"{where}, {key}", "a whole number", str(value)[:40], "Is it of our layout?")
+            raise refuse(
+                f"{where}, {key}", "a whole number", str(value)[:40], "Is it of our layout?"
+            )
         out[key] = int(value)
     return out
 
 
-def _joined(episodes: list[dict[str, Any]], choices: list[int | None], ours: dict[str, Any], where: str) -> Raw:
+def _joined(
+    episodes: list[dict[str, Any]], choices: list[int | None], ours: dict[str, Any], where: str
+) -> Raw:
     at, agents = places([e["steps"] for e in episodes], where), range(len(choices))
     if len({c is None for c in choices}) != 1:
-        raise refuse(f"{where}, choices", "discrete actions for all agents or none", str(choices)[:80], "Convert it.")
+        raise refuse(
+            f"{where}, choices",
+            "discrete actions for all agents or none",
+            str(choices)[:80],
+            "Convert it.",
+        )
 
     def whole(parts: list[np.ndarray], name: str) -> np.ndarray:
         shapes = {p.shape[1:] for p in parts}
         if len(shapes) != 1:
-            raise refuse(f"{where}, {name}", "one width in every episode", sorted(shapes), "Is the set damaged?")
+            raise refuse(
+                f"{where}, {name}",
+                "one width in every episode",
+                sorted(shapes),
+                "Is the set damaged?",
+            )
         return np.concatenate(parts, dtype=np.float32, casting="unsafe")
 
     def maybe(name: str) -> np.ndarray | None:
         have = [name in e for e in episodes]
         if any(have) and not all(have):
-            raise refuse(f"{where}, infos, {name}", "it in every episode", f"{sum(have)} of {len(have)}", "Repair it.")
+            raise refuse(
+                f"{where}, infos, {name}",
+                "it in every episode",
+                f"{sum(have)} of {len(have)}",
+                "Repair it.",
+            )
         return whole([e[name] for e in episodes], name) if all(have) else None
 
     lengths = [e["steps"] + 1 for e in episodes]
@@ -130,7 +180,10 @@ def _joined(episodes: list[dict[str, Any]], choices: list[int | None], ours: dic
     return Raw(
         "minari",
         tuple(whole([e["obs"][i] for e in episodes], f"observations, agent_{i}") for i in agents),
-        tuple(lay([whole([e["action"][i] for e in episodes], f"actions, agent_{i}")], at) for i in agents),
+        tuple(
+            lay([whole([e["action"][i] for e in episodes], f"actions, agent_{i}")], at)
+            for i in agents
+        ),
         lay([gains], at),
         done,
         at.step,

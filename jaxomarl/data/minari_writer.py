@@ -32,7 +32,10 @@ def write(path: Path, raw: Raw) -> None:
         "jpeg_encoding": False,
         "observation_space": _spaces([_box(x.shape[1], LIMIT) for x in raw.obs]),
         "action_space": _spaces(
-            [_discrete(c) if c else _box(x.shape[1], 1.0) for c, x in zip(choices, raw.action, strict=True)]
+            [
+                _discrete(c) if c else _box(x.shape[1], 1.0)
+                for c, x in zip(choices, raw.action, strict=True)
+            ]
         ),
         "dataset_id": path.name if re.search(r"-v\d+$", path.name) else f"{path.name}-v0",
         "minari_version": "0.5.0",
@@ -51,9 +54,14 @@ def _episode(group: Any, raw: Raw, number: int, start: int, steps: int) -> None:
     rows, now = slice(start, start + steps + 1), slice(start, start + steps)
     final = start + steps - 1
     group.attrs.update(
-        id=number, total_steps=steps, behaviour=int(raw.behaviour[start]), known=int(raw.known[final] > 0)
+        id=number,
+        total_steps=steps,
+        behaviour=int(raw.behaviour[start]),
+        known=int(raw.known[final] > 0),
     )
-    observations, actions, infos = (group.create_group(n) for n in ("observations", "actions", "infos"))
+    observations, actions, infos = (
+        group.create_group(n) for n in ("observations", "actions", "infos")
+    )
     for i, (obs, action) in enumerate(zip(raw.obs, raw.action, strict=True)):
         observations[f"agent_{i}"] = np.asarray(obs[rows], np.float32)
         chosen = action[now].argmax(axis=-1).astype(np.int64) if raw.discrete else action[now]
@@ -69,11 +77,19 @@ def _episode(group: Any, raw: Raw, number: int, start: int, steps: int) -> None:
 
 
 def _spaces(agents: list[dict[str, Any]]) -> str:
-    return json.dumps({"type": "Dict", "subspaces": {f"agent_{i}": space for i, space in enumerate(agents)}})
+    return json.dumps(
+        {"type": "Dict", "subspaces": {f"agent_{i}": space for i, space in enumerate(agents)}}
+    )
 
 
 def _box(width: int, bound: float) -> dict[str, Any]:
-    return {"type": "Box", "dtype": "float32", "shape": [width], "low": [-bound] * width, "high": [bound] * width}
+    return {
+        "type": "Box",
+        "dtype": "float32",
+        "shape": [width],
+        "low": [-bound] * width,
+        "high": [bound] * width,
+    }
 
 
 def _discrete(choices: int) -> dict[str, Any]:

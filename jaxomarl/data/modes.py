@@ -54,7 +54,9 @@ def estimate(raw: Raw) -> Modes | None:
     errors = []
     for count in range(1, MOST + 1):
         policies = _divide(Sample(sample.x[:, trained], sample.y[:, trained]), squares, count, rng)
-        errors.append(_unseen(_errors(Sample(sample.x[:, ~trained], sample.y[:, ~trained]), policies)))
+        errors.append(
+            _unseen(_errors(Sample(sample.x[:, ~trained], sample.y[:, ~trained]), policies))
+        )
         if count - int(np.argmin(errors)) > PATIENCE:
             break
     error = np.array(errors) / max(errors[0], 1e-12)
@@ -68,12 +70,20 @@ def _sample(raw: Raw) -> Sample | None:
     if len(first) < 30:
         return None
     rng = np.random.default_rng(0)
-    first = rng.permutation(first)[:EPISODES]  # in a drawn order: what alternates in the file must not match the split
+    first = rng.permutation(first)[
+        :EPISODES
+    ]  # in a drawn order: what alternates in the file must not match the split
     steps = min(STEPS, max(2, int(np.median(raw.left[first]))))
-    rows = first[:, None] + np.floor(np.linspace(0.0, 1.0, steps) * (raw.left[first][:, None] - 1)).astype(int)
-    x = np.stack([_features(block[rows], max(o.shape[1] for o in raw.obs), rng) for block in raw.obs])
+    rows = first[:, None] + np.floor(
+        np.linspace(0.0, 1.0, steps) * (raw.left[first][:, None] - 1)
+    ).astype(int)
+    x = np.stack(
+        [_features(block[rows], max(o.shape[1] for o in raw.obs), rng) for block in raw.obs]
+    )
     width = max(a.shape[1] for a in raw.action)
-    y = np.stack([np.pad(block[rows], ((0, 0), (0, 0), (0, width - block.shape[1]))) for block in raw.action])
+    y = np.stack(
+        [np.pad(block[rows], ((0, 0), (0, 0), (0, width - block.shape[1]))) for block in raw.action]
+    )
     return Sample(x, np.nan_to_num(y, posinf=0.0, neginf=0.0).astype(np.float32))
 
 
@@ -128,7 +138,9 @@ def _errors(sample: Sample, policies: Float[np.ndarray, "N K F A"]) -> Float[np.
     guess = (sample.x.reshape(n, -1, f) @ flat).reshape(n, episodes, steps, count, wide)
     guess -= sample.y[:, :, :, None]
     by_step = np.einsum("netka,netka->etk", guess, guess)
-    return np.stack([by_step[:, : steps // 2].sum(axis=1), by_step[:, steps // 2 :].sum(axis=1)], axis=-1)
+    return np.stack(
+        [by_step[:, : steps // 2].sum(axis=1), by_step[:, steps // 2 :].sum(axis=1)], axis=-1
+    )
 
 
 def _unseen(error: Float[np.ndarray, "E K 2"]) -> float:

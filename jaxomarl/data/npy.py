@@ -39,10 +39,14 @@ def load(path: Path) -> np.ndarray:
             version, wide = head[6:8], head[6:7] != b"\1"
             if version not in (b"\1\0", b"\2\0", b"\3\0") or len(head) < 12:
                 raise refuse(field, "version 1.0, 2.0 or 3.0", tuple(version), WAY_OUT)
-            length = struct.unpack("<I", head[8:12])[0] if wide else struct.unpack("<H", head[8:10])[0]
+            length = (
+                struct.unpack("<I", head[8:12])[0] if wide else struct.unpack("<H", head[8:10])[0]
+            )
             start = 12 if wide else 10
             if length > min(HEADER_LIMIT, size - start):
-                raise refuse(field, f"a header of at most {min(HEADER_LIMIT, size)} bytes", length, WAY_OUT)
+                raise refuse(
+                    field, f"a header of at most {min(HEADER_LIMIT, size)} bytes", length, WAY_OUT
+                )
             file.seek(start)
             text = file.read(length).decode("latin-1")
     except OSError as error:
@@ -65,12 +69,16 @@ def _parse(field: str, text: str) -> tuple[np.dtype, bool, tuple[int, ...]]:
     found = HEADER.fullmatch(text)
     if not found:
         shown = "an array with fields" if "'descr': [" in text else text[:80]
-        raise refuse(f"{field}, header", "dtype, order and shape of an array of numbers", shown, WAY_OUT)
+        raise refuse(
+            f"{field}, header", "dtype, order and shape of an array of numbers", shown, WAY_OUT
+        )
     if "O" in found[1]:
         way = "It would be unpickled, and a pickle can run anything: save numbers instead."
         raise refuse(f"{field}, dtype", "numbers", "Python objects", way)
     if not NUMBER.fullmatch(found[1]):
-        raise refuse(f"{field}, dtype", "numbers of 1, 2, 4 or 8 bytes", found[1], "Save it as float32.")
+        raise refuse(
+            f"{field}, dtype", "numbers of 1, 2, 4 or 8 bytes", found[1], "Save it as float32."
+        )
     try:
         shape = tuple(int(x.strip().removesuffix("L")) for x in found[3].split(",") if x.strip())
     except ValueError:
@@ -84,9 +92,19 @@ def table(path: Path, axes: tuple[int, ...], rows: int = -1) -> np.ndarray:
     """An array of a number of axes out of `axes`, with `rows` rows unless that is -1."""
     array = load(path)
     if array.ndim not in axes:
-        raise refuse(str(path), f"{' or '.join(map(str, axes))} axes", f"shape {array.shape}", "Is it of this format?")
+        raise refuse(
+            str(path),
+            f"{' or '.join(map(str, axes))} axes",
+            f"shape {array.shape}",
+            "Is it of this format?",
+        )
     if rows >= 0 and len(array) != rows:
-        raise refuse(str(path), f"{rows} rows, as in the first file", len(array), "Save as many rows in each.")
+        raise refuse(
+            str(path),
+            f"{rows} rows, as in the first file",
+            len(array),
+            "Save as many rows in each.",
+        )
     return array
 
 

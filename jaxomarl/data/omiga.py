@@ -37,13 +37,18 @@ def read(path: Path) -> Raw:
     ends, lengths = ends[lengths > 0], lengths[lengths > 0]
     at = places(lengths, where)
     if len(alone):
-        obs, state, action, reward = (np.delete(x, alone, axis=0) for x in (obs, state, action, reward))
+        obs, state, action, reward = (
+            np.delete(x, alone, axis=0) for x in (obs, state, action, reward)
+        )
     now = np.flatnonzero(at.left > 0)
     done = np.zeros(len(obs), np.float32)
     done[at.ends - 1] = 1.0
     if cut:
         done[at.ends[-1] - 1] = 0.0
-    copied = np.array_equal(obs[at.ends], obs[at.ends - 1], equal_nan=True) and (obs[1:] != obs[:-1]).any()
+    copied = (
+        np.array_equal(obs[at.ends], obs[at.ends - 1], equal_nan=True)
+        and (obs[1:] != obs[:-1]).any()
+    )
     known = np.where((at.left == 1) & copied, 0, 1).astype(np.float32)
     if reward.shape[1] != agents:
         reward = np.repeat(reward, agents, axis=1)
@@ -70,19 +75,31 @@ def read(path: Path) -> Raw:
     )
 
 
-def _arrays(path: Path, where: str) -> tuple[np.ndarray, np.ndarray, bool, np.ndarray, np.ndarray, np.ndarray]:
+def _arrays(
+    path: Path, where: str
+) -> tuple[np.ndarray, np.ndarray, bool, np.ndarray, np.ndarray, np.ndarray]:
     """The arrays o [T, N, O], s [T, S] and whether all agents have the same, a [T, N, A], r [T, 1 or N], d [T]."""
     with hdf5.opened(path) as file:
         obs = hdf5.checked(file, "o", where, (3,))
         rows, agents, _ = obs.shape
         if 0 in obs.shape:
-            expected, way = "at least one row, agent and column", "The set is empty: make or copy it again."
+            expected, way = (
+                "at least one row, agent and column",
+                "The set is empty: make or copy it again.",
+            )
             raise refuse(f"{where}, o", expected, f"shape {obs.shape}", way)
-        found = {"s": hdf5.checked(file, "s", where, (2, 3), rows), "a": hdf5.checked(file, "a", where, (3,), rows)}
+        found = {
+            "s": hdf5.checked(file, "s", where, (2, 3), rows),
+            "a": hdf5.checked(file, "a", where, (3,), rows),
+        }
         reward = hdf5.array(file, "r", where, (1, 2), rows)
         reward = reward if reward.ndim == 2 else reward[:, None]
         flags = hdf5.flat(file, "d", where, rows)
-        odd = {name: x.shape[1] for name, x in found.items() if len(x.shape) == 3 and x.shape[1] != agents}
+        odd = {
+            name: x.shape[1]
+            for name, x in found.items()
+            if len(x.shape) == 3 and x.shape[1] != agents
+        }
         odd |= {} if reward.shape[1] in (1, agents) else {"r": reward.shape[1]}
         if odd:
             expected = f"{agents} agents in every array, as o has, and r with 1 column or {agents}"
@@ -91,7 +108,9 @@ def _arrays(path: Path, where: str) -> tuple[np.ndarray, np.ndarray, bool, np.nd
         state, shared = _one_state(found["s"])
         obs, action = np.asarray(obs[()], np.float32), np.asarray(found["a"][()], np.float32)
     if not np.isin(flags, (0, 1)).all():
-        raise refuse(f"{where}, d", "zeros and ones", "other numbers", "The file is damaged: copy it again.")
+        raise refuse(
+            f"{where}, d", "zeros and ones", "other numbers", "The file is damaged: copy it again."
+        )
     return obs, state, shared, action, reward, flags
 
 

@@ -53,12 +53,20 @@ def _buffer(path: Path, where: str) -> Buffer:
     with hdf5.opened(path) as file:
         obs = hdf5.array(file, "obs", where, (4,))
         episodes, steps, agents, _ = obs.shape
-        single = {name: hdf5.array(file, name, where, (2, 3), episodes) for name in ("reward", "terminated", "filled")}
+        single = {
+            name: hdf5.array(file, name, where, (2, 3), episodes)
+            for name in ("reward", "terminated", "filled")
+        }
         actions = hdf5.array(file, "actions", where, (3, 4), episodes)
         legal = hdf5.array(file, "avail_actions", where, (4,), episodes)
         state = hdf5.array(file, "state", where, (3,), episodes) if "state" in file else None
     if 0 in obs.shape:
-        raise refuse(f"{where}, obs", "at least one episode, step, agent and column", f"shape {obs.shape}", EMPTY)
+        raise refuse(
+            f"{where}, obs",
+            "at least one episode, step, agent and column",
+            f"shape {obs.shape}",
+            EMPTY,
+        )
     single = {name: x if x.ndim == 3 else x[..., None] for name, x in single.items()}
     actions = actions if actions.ndim == 4 else actions[..., None]
     one, each = [(steps, 1)], [(steps, 1), (steps, agents)]
@@ -66,7 +74,10 @@ def _buffer(path: Path, where: str) -> Buffer:
     for name, found in {**single, "actions": actions}.items():
         if found.shape[1:] not in expected[name]:
             raise _misshapen(where, name, found.shape, expected[name])
-    for name, found, front in (("avail_actions", legal, (steps, agents)), ("state", state, (steps,))):
+    for name, found, front in (
+        ("avail_actions", legal, (steps, agents)),
+        ("state", state, (steps,)),
+    ):
         if found is not None and (found.shape[1:-1] != front or not found.shape[-1]):
             raise _misshapen(where, name, found.shape, [(*front, "columns")])
     rewards = np.broadcast_to(single["reward"], (episodes, steps, agents))
@@ -86,7 +97,10 @@ def read(path: Path) -> Raw:
     seen = filled.sum(axis=1).astype(np.int64)
     gaps = (np.diff(filled.astype(np.int8), axis=1) > 0).any(axis=1)
     if gaps.any():
-        found, way = f"others in episode {int(np.flatnonzero(gaps)[0])}", "The file is damaged: copy it again."
+        found, way = (
+            f"others in episode {int(np.flatnonzero(gaps)[0])}",
+            "The file is damaged: copy it again.",
+        )
         raise refuse(f"{where}, filled", "ones and then zeros in each episode", found, way)
     final, every = np.maximum(seen - 1, 0), np.arange(episodes)
     lost = (terminated[every, final] != 0) & (seen > 0)
@@ -94,7 +108,12 @@ def read(path: Path) -> Raw:
     early = (terminated != 0) & (np.arange(steps) < lengths[:, None] - 1)
     if early.any():
         k, t = np.argwhere(early)[0]
-        raise refuse(f"{where}, terminated, episode {k}, step {t}", "0 inside an episode", 1, "Contradictory ends.")
+        raise refuse(
+            f"{where}, terminated, episode {k}, step {t}",
+            "0 inside an episode",
+            1,
+            "Contradictory ends.",
+        )
     used = lengths > 0
     empty = int((~used).sum())
     at = places(lengths[used], where)
@@ -116,15 +135,27 @@ def read(path: Path) -> Raw:
         None if state is None else state[index].astype(np.float32),
         legal[index].astype(np.float32),
         True,
-        evidence=(f"filled steps of {int(used.sum())} episodes, `terminated` without the time limit",),
+        evidence=(
+            f"filled steps of {int(used.sum())} episodes, `terminated` without the time limit",
+        ),
         repairs=(
-            *((f"{empty} empty episodes, with no filled transition, are left out",) if empty else ()),
-            *((f"{gone} last successors are lost: copies of the row before, known = 0",) if gone else ()),
+            *(
+                (f"{empty} empty episodes, with no filled transition, are left out",)
+                if empty
+                else ()
+            ),
+            *(
+                (f"{gone} last successors are lost: copies of the row before, known = 0",)
+                if gone
+                else ()
+            ),
         ),
     )
 
 
-def _misshapen(where: str, name: str, found: tuple[int, ...], allowed: list[tuple[Any, ...]]) -> JaxomarlError:
+def _misshapen(
+    where: str, name: str, found: tuple[int, ...], allowed: list[tuple[Any, ...]]
+) -> JaxomarlError:
     """The refusal of an array [E, ...] of a wrong shape."""
     shapes = " or ".join(f"(E, {', '.join(map(str, shape))})" for shape in allowed)
     way = "The arrays do not belong together: is it pymarl's buffer, whole and not sliced?"

@@ -27,7 +27,9 @@ def fit_quantiles(kind: str, spec: Spec, data: Dataset) -> Quantiles:
     return jnp.quantile(obs[::every], jnp.linspace(0.0, 1.0, COUNT), axis=0)
 
 
-def ranged(kind: str, spec: Spec) -> Callable[[Quantiles, Float[Array, "*B N O"]], Float[Array, "*B N O"]]:
+def ranged(
+    kind: str, spec: Spec
+) -> Callable[[Quantiles, Float[Array, "*B N O"]], Float[Array, "*B N O"]]:
     """(quantiles, observations in raw units) -> numbers in [-1, 1] where the data were."""
 
     def limits(table: Quantiles, obs: Array) -> Array:
@@ -35,9 +37,14 @@ def ranged(kind: str, spec: Spec) -> Callable[[Quantiles, Float[Array, "*B N O"]
         return (obs - (table[-1] + table[0]) / 2) / jnp.where(half > 1e-6, half, 1.0)
 
     def cdf(table: Quantiles, obs: Array) -> Array:
-        flat, columns = obs.reshape(-1, spec.agents * spec.obs_width), table.reshape(table.shape[0], -1)
+        flat, columns = (
+            obs.reshape(-1, spec.agents * spec.obs_width),
+            table.reshape(table.shape[0], -1),
+        )
         ranks = jnp.linspace(-1.0, 1.0, table.shape[0])
-        return jax.vmap(lambda x, at: jnp.interp(x, at, ranks), 1, 1)(flat, columns).reshape(obs.shape)
+        return jax.vmap(lambda x, at: jnp.interp(x, at, ranks), 1, 1)(flat, columns).reshape(
+            obs.shape
+        )
 
     def see(table: Quantiles, obs: Array) -> Array:
         varies = (table[-1] - table[0] > 1e-6) * spec.obs_mask

@@ -102,7 +102,10 @@ def seen(data: Dataset, spec: Spec, quality: str = "") -> Raw:
 
 def chosen(raw: Raw, keep: np.ndarray) -> Raw:
     """The rows [M] bool of `keep`, which are whole episodes."""
-    one = {name: getattr(raw, name)[keep] for name in ("reward", "done", "step", "left", "known", "behaviour")}
+    one = {
+        name: getattr(raw, name)[keep]
+        for name in ("reward", "done", "step", "left", "known", "behaviour")
+    }
     some = {name: getattr(raw, name) for name in ("state", "available", "cut")}
     some = {name: None if x is None else x[keep] for name, x in some.items()}
     many = {name: tuple(x[keep] for x in getattr(raw, name)) for name in ("obs", "action")}
@@ -112,7 +115,9 @@ def chosen(raw: Raw, keep: np.ndarray) -> Raw:
 def place(raw: Raw, row: int) -> str:
     """Where row `row` of [M] stands for a person: its row in the file, where that has rows, its episode and step."""
     episode, step = int((raw.step[: row + 1] == 0).sum()) - 1, int(raw.step[row])
-    at = row if raw.format == "omiga" else int((raw.left[:row] > 0).sum())  # OMIGA keeps its successors as rows
+    at = (
+        row if raw.format == "omiga" else int((raw.left[:row] > 0).sum())
+    )  # OMIGA keeps its successors as rows
     if raw.left[row] == 0:
         return f"the successor of row {at - (raw.format != 'omiga')} (end of episode {episode})"
     return f"row {at} (episode {episode}, step {step})"
@@ -202,7 +207,10 @@ def places(lengths: Sequence[int] | np.ndarray, where: str) -> Places:
 
 
 def lay(
-    values: Sequence[np.ndarray], at: Places, last: np.ndarray | None = None, out: np.ndarray | None = None
+    values: Sequence[np.ndarray],
+    at: Places,
+    last: np.ndarray | None = None,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Transitions' values (parts of [T, ...], back to back) and the successors' [E, ...] as float32 rows [M, ...].
 
@@ -233,7 +241,9 @@ def one_hot(index: np.ndarray, actions: int, where: str) -> np.ndarray:
     good = (index >= 0) & (index < actions) & (index == np.floor(index))
     if not good.all():
         worst = index[~good].ravel()[0].item()
-        raise refuse(where, f"whole numbers from 0 to {actions - 1}", worst, "These are no discrete actions.")
+        raise refuse(
+            where, f"whole numbers from 0 to {actions - 1}", worst, "These are no discrete actions."
+        )
     out = np.zeros((*index.shape, actions), np.float32)
     np.put_along_axis(out, index.astype(np.int64)[..., None], 1.0, axis=-1)
     return out
@@ -250,7 +260,11 @@ def room(rows: int, widths: Sequence[int]) -> tuple[np.ndarray, ...]:
 def side_by_side(agents: Sequence[np.ndarray], width: int) -> np.ndarray:
     """[M, N, width], float32, zeros beyond an agent's own columns; no copy where the agents lie like that already."""
     whole = agents[0].base
-    if whole is not None and whole.shape == (len(agents[0]), len(agents), width) and whole.dtype == np.float32:
+    if (
+        whole is not None
+        and whole.shape == (len(agents[0]), len(agents), width)
+        and whole.dtype == np.float32
+    ):
         views = [whole[:, i] for i in range(len(agents))]
         if all(x.base is whole and x.shape == v.shape and x.ctypes.data == v.ctypes.data and x.strides == v.strides
                for x, v in zip(agents, views, strict=True)):  # fmt: skip

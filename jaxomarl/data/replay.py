@@ -44,7 +44,9 @@ def empty(spec: Spec, capacity: int) -> Replay:
     """A ring without rows."""
     n, o, a, s = spec.agents, spec.obs_width, spec.act_width, spec.state_dim
     zeros = lambda *shape: jnp.zeros((capacity, *shape))
-    rows = Rows(zeros(n, o), zeros(s), zeros(n, a), zeros(n), zeros(n, o), zeros(s), zeros(), zeros())
+    rows = Rows(
+        zeros(n, o), zeros(s), zeros(n, a), zeros(n), zeros(n, o), zeros(s), zeros(), zeros()
+    )
     return Replay(rows, jnp.zeros((), jnp.int32))
 
 
@@ -52,7 +54,9 @@ def extend(replay: Replay, rows: Rows) -> Replay:
     """Write rows over the oldest; there must be no more of them than the ring holds."""
     new, capacity = len(rows.done), len(replay.rows.done)
     where = (replay.count + jnp.arange(new)) % capacity
-    return Replay(jax.tree.map(lambda ring, x: ring.at[where].set(x), replay.rows, rows), replay.count + new)
+    return Replay(
+        jax.tree.map(lambda ring, x: ring.at[where].set(x), replay.rows, rows), replay.count + new
+    )
 
 
 def sample(key: Key[Array, ""], replay: Replay, spec: Spec, size: int) -> Batch:
@@ -78,7 +82,9 @@ def begin(env: Environment, key: Key[Array, ""], envs: int) -> Walk:
     return Walk(state, now, jnp.zeros(envs, jnp.int32))
 
 
-def walk(env: Environment, act: Act, walk: Walk, key: Key[Array, ""], steps: int) -> tuple[Walk, Rows]:
+def walk(
+    env: Environment, act: Act, walk: Walk, key: Key[Array, ""], steps: int
+) -> tuple[Walk, Rows]:
     """Step every environment `steps` times; one that ends starts again, and its rows keep the true successor."""
 
     def one(state: Any, now: TimeStep, step: Array, key: Key[Array, ""]) -> tuple[Walk, Rows]:
@@ -86,7 +92,16 @@ def walk(env: Environment, act: Act, walk: Walk, key: Key[Array, ""], steps: int
         action = act(k_act, Observation(now.obs, now.available))
         after, then = env.step(k_step, state, action)
         last = (then.done > 0) | (step + 1 >= env.spec.horizon)
-        row = Rows(now.obs, now.state, action, then.reward, then.obs, then.state, then.done, last.astype(jnp.float32))
+        row = Rows(
+            now.obs,
+            now.state,
+            action,
+            then.reward,
+            then.obs,
+            then.state,
+            then.done,
+            last.astype(jnp.float32),
+        )
         fresh = env.reset(k_reset)
         after, then = jax.tree.map(lambda new, old: jnp.where(last, new, old), fresh, (after, then))
         return Walk(after, then, jnp.where(last, 0, step + 1)), row

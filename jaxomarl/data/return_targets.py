@@ -61,7 +61,12 @@ def first_goal(spec: Spec, cfg: Any) -> Any:
 
 
 def wanted(
-    spec: Spec, cfg: Any, goals: Any, step: Int[Array, ""], goal: Any, reward: Float[Array, " N"] | None
+    spec: Spec,
+    cfg: Any,
+    goals: Any,
+    step: Int[Array, ""],
+    goal: Any,
+    reward: Float[Array, " N"] | None,
 ) -> Float[Array, " N"]:
     """Shares to ask for at a step, after asking for `goal` and receiving `reward` at the step before.
 
@@ -75,7 +80,9 @@ def wanted(
         return jax.vmap(lambda column: jnp.interp(cfg.target, places, column), in_axes=1)(here)
     if reward is None:
         way = "Pass each agent's last reward: policy.act(obs, reward=...), or take another --cfg.target-kind."
-        raise refuse("reward", "the reward of the step before (--cfg.target-kind remaining)", reward, way)
+        raise refuse(
+            "reward", "the reward of the step before (--cfg.target-kind remaining)", reward, way
+        )
     low, span = goals.unit
     paid = jnp.full(spec.agents, team_reward(spec.team, reward)) if cfg.reward == "team" else reward
     left = (goal - (paid - (1.0 - cfg.gamma) * low) / span) / cfg.gamma

@@ -29,4 +29,6 @@ def reweighted(data: Dataset, thresholds: Sequence[float]) -> Dataset:
     which, returns = trajectories(data)
     times = 1 + (returns[:, None] >= np.asarray(thresholds, np.float64)).sum(axis=1)
     starts = np.asarray(data.starts)
-    return dataclasses.replace(data, starts=jnp.asarray(np.repeat(starts, times[which[starts]]), jnp.int32))
+    return dataclasses.replace(
+        data, starts=jnp.asarray(np.repeat(starts, times[which[starts]]), jnp.int32)
+    )

@@ -28,7 +28,9 @@ def _particle(task: str, width: int, dialect: str = "mpe-omar", prey: int = 0) -
     return [alone, alone._replace(obs=(width,) * 3 + (prey,), act=(2,) * 4)] if prey else [alone]
 
 
-def _robot(task: str, dialect: str, obs: tuple[int, ...], act: int, state: int, more: str = "") -> Rules:
+def _robot(
+    task: str, dialect: str, obs: tuple[int, ...], act: int, state: int, more: str = ""
+) -> Rules:
     name = f"mamujoco/{task}{more}"
     if dialect != "gymnasium":
         name += f":dialect={dialect}"
@@ -80,7 +82,10 @@ def _agrees(raw: Raw, rules: Rules) -> bool:
             return False
     moves = raw.left > 0
     obs = all(_fits(x, width, max(rules.obs)) for x, width in zip(raw.obs, rules.obs, strict=True))
-    return obs and all(_fits(x, width, max(rules.act), moves) for x, width in zip(raw.action, rules.act, strict=True))
+    return obs and all(
+        _fits(x, width, max(rules.act), moves)
+        for x, width in zip(raw.action, rules.act, strict=True)
+    )
 
 
 def _fits(x: np.ndarray, width: int, widest: int, rows: np.ndarray | None = None) -> bool:

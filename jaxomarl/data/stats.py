@@ -21,13 +21,19 @@ class Stats(NamedTuple):
 def statistics(data: Dataset) -> Stats:
     """Per column, over every stored row (float64 sums on the host, a slice at a time)."""
     return Stats(
-        *(jnp.asarray(x, jnp.float32) for block in (data.obs, data.state) for x in _moments(np.asarray(block)))
+        *(
+            jnp.asarray(x, jnp.float32)
+            for block in (data.obs, data.state)
+            for x in _moments(np.asarray(block))
+        )
     )
 
 
 def _moments(x: np.ndarray, slices: int = 1 << 16) -> tuple[np.ndarray, np.ndarray]:
     """(mean, deviation) of each column; the deviation of a constant one is 1."""
-    first = x[:slices].mean(axis=0, dtype=np.float64)  # sums of squares are taken about it, so that nothing cancels
+    first = x[:slices].mean(
+        axis=0, dtype=np.float64
+    )  # sums of squares are taken about it, so that nothing cancels
     total, square = np.zeros_like(first), np.zeros_like(first)
     for i in range(0, len(x), slices):
         part = x[i : i + slices] - first

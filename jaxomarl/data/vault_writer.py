@@ -70,11 +70,17 @@ def _leaves(raw: Raw) -> dict[str, np.ndarray]:
 def _put(path: Path, name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
     steps = array.shape[1] if array.ndim > 1 else 1
     row = array.nbytes // max(steps, 1)
-    chunks = (1,) if array.ndim == 1 else (1, max(1, min(steps, CHUNK // max(row, 1))), *array.shape[2:])
+    chunks = (
+        (1,) if array.ndim == 1 else (1, max(1, min(steps, CHUNK // max(row, 1))), *array.shape[2:])
+    )
     compressor = {"id": "gzip", "level": 5}
     spec = {
         "driver": "zarr",
-        "kvstore": {"driver": "ocdbt", "base": {"driver": "file", "path": f"{path.resolve()}/"}, "path": name},
+        "kvstore": {
+            "driver": "ocdbt",
+            "base": {"driver": "file", "path": f"{path.resolve()}/"},
+            "path": name,
+        },
         "metadata": {
             "shape": shape,
             "chunks": chunks,

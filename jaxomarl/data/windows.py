@@ -9,7 +9,12 @@ from jaxomarl.base import Dataset, Window, refuse, team_reward
 
 
 def sample_windows(
-    key: Key[Array, ""], data: Dataset, size: int, horizon: int, history: int = 0, full: bool = False
+    key: Key[Array, ""],
+    data: Dataset,
+    size: int,
+    horizon: int,
+    history: int = 0,
+    full: bool = False,
 ) -> Window:
     """`size` windows around starts drawn uniformly with replacement from `data.starts`: one gather of packed rows.
 
@@ -41,7 +46,9 @@ def sample_windows(
     )
 
 
-def full_starts(key: Key[Array, ""], data: Dataset, size: int, horizon: int, history: int) -> Int[Array, " B"]:
+def full_starts(
+    key: Key[Array, ""], data: Dataset, size: int, horizon: int, history: int
+) -> Int[Array, " B"]:
     """Rows drawn uniformly from those starts with room for a whole window.
 
     The count of such starts is a running sum over all of them, which a scan of updates makes once.
@@ -52,7 +59,11 @@ def full_starts(key: Key[Array, ""], data: Dataset, size: int, horizon: int, his
 
 
 def check_windows(
-    data: Dataset | None, horizon: int, history: int = 0, least: int = 1, field: str = "--cfg.horizon"
+    data: Dataset | None,
+    horizon: int,
+    history: int = 0,
+    least: int = 1,
+    field: str = "--cfg.horizon",
 ) -> None:
     """Raise JaxomarlError where fewer than `least` starts have a whole window around them; names episode lengths."""
     if data is None:
@@ -61,7 +72,9 @@ def check_windows(
     if found >= least:
         return
     lengths = np.asarray(data.left)[np.asarray(data.step) == 0]
-    short, middle, long = (int(x) for x in np.quantile(lengths if lengths.size else [0], (0.0, 0.5, 1.0)))
+    short, middle, long = (
+        int(x) for x in np.quantile(lengths if lengths.size else [0], (0.0, 0.5, 1.0))
+    )
     spread = f"{long} steps" if short == long else f"{short} to {long} steps (median {middle})"
     wanted = f"{horizon} steps ahead" + (f" and {history} of history" if history else "")
     way = f"Take horizon + history of at most {long}, or data of longer episodes."

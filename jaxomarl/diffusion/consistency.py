@@ -25,19 +25,29 @@ from jaxomarl.diffusion.samplers import Sampler
 from jaxomarl.diffusion.schedules import at, times
 
 
-def consistent(raw: Callable[[Array, Array], Array], schedule: Schedule, std: ArrayLike = 0.5) -> Denoise:
+def consistent(
+    raw: Callable[[Array, Array], Array], schedule: Schedule, std: ArrayLike = 0.5
+) -> Denoise:
     """The consistency function of a network F(c_in x / alpha, t) of x's shape, its parameters and conditions bound.
 
     f(x, 0) = x / alpha(0) whatever F says (it has to be finite). `std` is the data's. Raises unless it is positive,
     where it is a plain number. Source: Song et al. 2023, eq. 5, and Karras et al. 2022, eq. 7, for c_in.
     """
     if isinstance(std, int | float) and not std > 0:
-        raise refuse("consistent.std", "a standard deviation > 0", std, "It is the data's; 0.5 in the papers.")
+        raise refuse(
+            "consistent.std",
+            "a standard deviation > 0",
+            std,
+            "It is the data's; 0.5 in the papers.",
+        )
 
     def f(x: Array, t: Array) -> Array:
         s = jnp.asarray(std)
         alpha, sigma = at(schedule, t, x)
-        over, size = sigma - alpha * least(schedule), jnp.hypot(sigma, alpha * s)  # times alpha, which may be 0
+        over, size = (
+            sigma - alpha * least(schedule),
+            jnp.hypot(sigma, alpha * s),
+        )  # times alpha, which may be 0
         skip, out = alpha * s**2 / (over**2 + (alpha * s) ** 2), s * over / size
         return skip * x + out * raw(x / size, t)
 
@@ -68,7 +78,12 @@ def consistency_loss(
     """
     for name, value in (("t", t), ("s", s)):
         if value.shape != x0.shape[: value.ndim] or value.ndim != t.ndim:
-            raise refuse(name, f"the leading axes of {x0.shape}", value.shape, "One time per sample: shape [B].")
+            raise refuse(
+                name,
+                f"the leading axes of {x0.shape}",
+                value.shape,
+                "One time per sample: shape [B].",
+            )
     z = z if mask is None else z * mask
     x = noised(schedule, x0, t, z)
     (alpha, sigma), (alpha_s, sigma_s) = at(schedule, t, x0), at(schedule, s, x0)
@@ -81,14 +96,18 @@ def consistency_loss(
     return jnp.mean(each if weight is None else each * weight)
 
 
-def consistency(schedule: Schedule, steps: int = 1, start: ArrayLike = 1.0, mask: ArrayLike | None = None) -> Sampler:
+def consistency(
+    schedule: Schedule, steps: int = 1, start: ArrayLike = 1.0, mask: ArrayLike | None = None
+) -> Sampler:
     """Samples of a consistency function in place of the denoiser: one call, or `steps` calls with fresh noise between.
 
     x_0 = f(x_1, 1), then for t = (K-1)/K, ..., 1/K: x_0 <- f(alpha (x_0 + sqrt(kappa^2 - e^2) z), t). `start` and
     `mask` as in `ddim`, whose times these are. Raises unless steps >= 1. Source: Song et al. 2023, algorithm 1.
     """
     if steps < 1:
-        raise refuse("sampler.steps", "a whole number >= 1", steps, "Each step is one call of the function.")
+        raise refuse(
+            "sampler.steps", "a whole number >= 1", steps, "Each step is one call of the function."
+        )
 
     def sample(key: Key[Array, ""], f: Denoise, shape: tuple[int, ...]) -> Array:
         t = times(steps)

@@ -51,7 +51,9 @@ class Karras(NamedTuple):
 KARRAS = Karras()
 
 
-def preconditioned(net: Callable[[Array, Array], Array], sigma_data: float = 1.0, karras: Karras = KARRAS) -> Denoise:
+def preconditioned(
+    net: Callable[[Array, Array], Array], sigma_data: float = 1.0, karras: Karras = KARRAS
+) -> Denoise:
     """D(x; sigma) = c_skip x + c_out F(c_in x, c_noise) of a network F, whose input and aim then have variance one.
 
     c_skip = s^2 / (sigma^2 + s^2), c_out = sigma s / sqrt(sigma^2 + s^2), c_in = 1 / sqrt(sigma^2 + s^2),
@@ -114,11 +116,18 @@ def heun(
     Source: Karras et al. 2022, algorithm 2.
     """
     if steps < 1:
-        raise refuse("heun.steps", "a whole number >= 1", steps, "Each is one or two calls of the denoiser.")
+        raise refuse(
+            "heun.steps", "a whole number >= 1", steps, "Each is one or two calls of the denoiser."
+        )
     if order not in (1, 2):
         raise refuse("heun.order", "1 or 2", order, "1 is Euler's step, 2 Heun's.")
     if placement not in PLACEMENTS:
-        raise refuse("heun.placement", f"one of {', '.join(PLACEMENTS)}", placement, "The first is the paper's.")
+        raise refuse(
+            "heun.placement",
+            f"one of {', '.join(PLACEMENTS)}",
+            placement,
+            "The first is the paper's.",
+        )
     noisy, more, move = churn is not None, churn or Churn(0.0), shift or (lambda k, x, x0: x)
     before = placement != "denoised"
 
@@ -128,16 +137,24 @@ def heun(
         fresh = jnp.sqrt(jnp.maximum(up**2 - sigma[:-1] ** 2, 0.0)) * more.noise
         k_start, k_steps = jax.random.split(key)
 
-        noise = lambda key: jax.random.normal(key, shape) * (1.0 if mask is None else jnp.asarray(mask))
+        noise = lambda key: (
+            jax.random.normal(key, shape) * (1.0 if mask is None else jnp.asarray(mask))
+        )
 
         def step(x, inputs):
             k, key, now, up, fresh, after = inputs
             if before and shift is not None:
-                x = move(k, x, denoise(x, karras.time(now)) if placement == "before-churn-denoised" else x)
+                x = move(
+                    k,
+                    x,
+                    denoise(x, karras.time(now)) if placement == "before-churn-denoised" else x,
+                )
             x = x + fresh * noise(key) if noisy else x
             x0 = denoise(x, karras.time(up))
             moved = x if before else move(k, x, x0)
-            ratio = after / up  # x' = x_0 + ratio (x^ - x_0), which at the clean level is x_0 to the last bit
+            ratio = (
+                after / up
+            )  # x' = x_0 + ratio (x^ - x_0), which at the clean level is x_0 to the last bit
             following = x0 + ratio * (x - x0) + (moved - x)
             if order == 2:
                 level = jnp.where(after > 0, after, karras.low)
@@ -146,7 +163,14 @@ def heun(
                 following = jnp.where(after > 0, second, following)
             return following, None
 
-        inputs = (jnp.arange(steps), jax.random.split(k_steps, steps), sigma[:-1], up, fresh, sigma[1:])
+        inputs = (
+            jnp.arange(steps),
+            jax.random.split(k_steps, steps),
+            sigma[:-1],
+            up,
+            fresh,
+            sigma[1:],
+        )
         return jax.lax.scan(step, karras.high * noise(k_start), inputs)[0]
 
     return sample

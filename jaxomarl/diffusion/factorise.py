@@ -64,7 +64,9 @@ def factorisation(kind: str, agents: int, columns: int, features: int) -> Factor
     return Factorisation(init, _attended, _own_term, True)
 
 
-def composed(parts: Noise, f: Factorisation, mask: Float[Array, "N D"], executed: bool = False) -> Noise:
+def composed(
+    parts: Noise, f: Factorisation, mask: Float[Array, "N D"], executed: bool = False
+) -> Noise:
     """The team's noise prediction f(eps_1, .., eps_n), in training or as it is executed; a `Noise` itself.
 
     `parts` makes each agent's noise from its own row of x and y; params are {"parts": of them, "noise": of f}. Values
@@ -80,7 +82,9 @@ def composed(parts: Noise, f: Factorisation, mask: Float[Array, "N D"], executed
     return noise
 
 
-def attention_weights(params: Params, values: Float[Array, "*B N D"], features: Float[Array, "*B N F"]) -> Array:
+def attention_weights(
+    params: Params, values: Float[Array, "*B N D"], features: Float[Array, "*B N F"]
+) -> Array:
     """The w_ij of "atten" [..., N, N]; rows sum to 1.
 
     The mean over heads of softmax_j(<q_i, k_j> / sqrt(width)); q and k are linear in an agent's values and features,
@@ -112,7 +116,9 @@ def _queries_and_keys(params: Params, values: Array, features: Array) -> tuple[A
     """Queries and keys [..., N, heads, width], and keys [N, heads, width] of agents of whom only the name is known."""
     seen = jnp.concatenate([values, features], axis=-1)
     heads = lambda x: x.reshape(*x.shape[:-1], HEADS, HEAD_WIDTH)
-    q, k = (heads(seen @ params[name]["kernel"] + params[name]["names"]) for name in ("query", "key"))
+    q, k = (
+        heads(seen @ params[name]["kernel"] + params[name]["names"]) for name in ("query", "key")
+    )
     return q, k, heads(params["key"]["names"])
 
 
@@ -148,16 +154,24 @@ def _mixer(key: Key[Array, ""], agents: int, width: int) -> Params:
 
     def linear(key, size):
         k_kernel, k_bias = jax.random.split(key)
-        return {"kernel": _uniform(k_kernel, width, (width, size)), "bias": _uniform(k_bias, width, (size,))}
+        return {
+            "kernel": _uniform(k_kernel, width, (width, size)),
+            "bias": _uniform(k_bias, width, (size,)),
+        }
 
-    return {name: linear(k, size) for k, (name, size) in zip(jax.random.split(key, 4), sizes.items(), strict=True)}
+    return {
+        name: linear(k, size)
+        for k, (name, size) in zip(jax.random.split(key, 4), sizes.items(), strict=True)
+    }
 
 
 def _uniform(key: Key[Array, ""], fan_in: int, shape: tuple[int, ...]) -> Array:
     return jax.random.uniform(key, shape, minval=-1.0, maxval=1.0) * fan_in**-0.5
 
 
-def _alike(init: Callable[[Key[Array, ""]], Params], mix: Mix, decentralised: bool) -> Factorisation:
+def _alike(
+    init: Callable[[Key[Array, ""]], Params], mix: Mix, decentralised: bool
+) -> Factorisation:
     return Factorisation(init, mix, mix, decentralised)
 
 
@@ -173,7 +187,10 @@ def check_execution(execution: str, noise_mixer: str, data_mixer: str) -> None:
     """Raise JaxomarlError for mixers that need other agents, unless the execution is "central"."""
     if execution == "central":
         return
-    for field, chosen, kinds in (("--cfg.noise-mixer", noise_mixer, NOISE), ("--cfg.data-mixer", data_mixer, DATA)):
+    for field, chosen, kinds in (
+        ("--cfg.noise-mixer", noise_mixer, NOISE),
+        ("--cfg.data-mixer", data_mixer, DATA),
+    ):
         alone = [kind for kind in kinds if kind in ALONE]
         if chosen not in alone:
             way = "It needs the other agents at every step: take one of these, or --cfg.execution central."

@@ -34,7 +34,9 @@ def classifier_free(cond: Denoise, uncond: Denoise, w: ArrayLike) -> Denoise:
     return combined
 
 
-def guided(denoise: Denoise, schedule: Schedule, energy: Callable[[Array], Array], scale: ArrayLike) -> Denoise:
+def guided(
+    denoise: Denoise, schedule: Schedule, energy: Callable[[Array], Array], scale: ArrayLike
+) -> Denoise:
     """Denoiser of p(x_t) exp(scale energy(x_0(x_t))), up to its constant.
 
     x_0 + scale sigma^2 / alpha J^T grad energy(x_0), J = d x_0 / d x_t

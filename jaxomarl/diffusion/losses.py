@@ -53,7 +53,12 @@ def denoising_loss(
 
 def _mean_square(error: Array, t: Array, weight: ArrayLike | None, mask: ArrayLike | None) -> Array:
     if t.shape != error.shape[: t.ndim]:
-        raise refuse("t", f"the leading axes of {error.shape}", t.shape, "One time per sample: t has shape [B].")
+        raise refuse(
+            "t",
+            f"the leading axes of {error.shape}",
+            t.shape,
+            "One time per sample: t has shape [B].",
+        )
     square = jnp.square(error) if mask is None else jnp.square(error) * mask
     each = jnp.sum(square, axis=tuple(range(t.ndim, error.ndim)))
     return jnp.mean(each if weight is None else each * weight)

@@ -42,10 +42,14 @@ def strengths(steps: int, strength: ArrayLike, raw: bool = False) -> Float[Array
 
 
 def _total(steps: int) -> float:
-    return sum(1.0 - k / steps + 0.3 * math.sin(math.pi * (k + 1) / steps) for k in range(steps - 1))
+    return sum(
+        1.0 - k / steps + 0.3 * math.sin(math.pi * (k + 1) / steps) for k in range(steps - 1)
+    )
 
 
-def towards(scores: Callable[[Array], Array], strength: Float[Array, " N"], mask: ArrayLike = 1.0) -> Shift:
+def towards(
+    scores: Callable[[Array], Array], strength: Float[Array, " N"], mask: ArrayLike = 1.0
+) -> Shift:
     """Shift x + lambda_k g / (|g| + 1e-8), g = mask scores(x_0), |g| over all of one sample's entries.
 
     `scores` maps denoised samples [B, ...] to gradients of their log-likelihood, in the coordinates of x; `mask` is 1.0
@@ -61,7 +65,9 @@ def towards(scores: Callable[[Array], Array], strength: Float[Array, " N"], mask
     return shift
 
 
-def of_deterministic(action: Float[Array, "*B A"], played: Float[Array, "*B A"]) -> Float[Array, "*B A"]:
+def of_deterministic(
+    action: Float[Array, "*B A"], played: Float[Array, "*B A"]
+) -> Float[Array, "*B A"]:
     """Gradient in the action of log N(a; mu(o), I), the stand-in for a deterministic policy's density: mu(o) - a.
 
     Its deviation is one in the environment's units of action, whatever the data's.

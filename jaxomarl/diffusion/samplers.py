@@ -53,7 +53,9 @@ def ddpm_step(alpha: Array, sigma: Array, alpha_next: Array, sigma_next: Array) 
     ratio = alpha / alpha_next
     variance = sigma**2 - (ratio * sigma_next) ** 2
     return Step(
-        ratio * (sigma_next / sigma) ** 2, alpha_next * variance / sigma**2, jnp.sqrt(variance) * sigma_next / sigma
+        ratio * (sigma_next / sigma) ** 2,
+        alpha_next * variance / sigma**2,
+        jnp.sqrt(variance) * sigma_next / sigma,
     )
 
 
@@ -126,7 +128,9 @@ def _chain(
     second: bool = False,
 ) -> Sampler:
     if steps < 1:
-        raise refuse("sampler.steps", "a whole number >= 1", steps, "Each step is one call of the denoiser.")
+        raise refuse(
+            "sampler.steps", "a whole number >= 1", steps, "Each step is one call of the denoiser."
+        )
 
     def sample(key: Key[Array, ""], denoise: Denoise, shape: tuple[int, ...]) -> Array:
         alpha, sigma = levels(schedule, steps)

@@ -35,7 +35,9 @@ def vp_discrete(beta_min: float = 0.1, beta_max: float = 10.0) -> Schedule:
     return vp(beta_min, beta_max)
 
 
-def vp_dom2(steps: int, printed: bool = False, beta_min: float = 0.1, beta_max: float = 20.0) -> Schedule:
+def vp_dom2(
+    steps: int, printed: bool = False, beta_min: float = 0.1, beta_max: float = 20.0
+) -> Schedule:
     """DOM2's grid of N = `steps` levels, clean at t = 0.
 
     1 - beta_i = exp(-beta_min / (N + 1) - (beta_max - beta_min) (2 i + 1) / (2 (N + 1)^2)), i = 0..N
@@ -71,13 +73,21 @@ def linear(steps: int, beta_min: float = 1e-4, beta_max: float = 0.02) -> Schedu
     """
     _check_steps("linear.steps", steps)
     if not 0 < beta_min <= beta_max < 1:
-        raise refuse("linear.beta_min, beta_max", "0 < beta_min <= beta_max < 1", (beta_min, beta_max), "1e-4, 0.02.")
+        raise refuse(
+            "linear.beta_min, beta_max",
+            "0 < beta_min <= beta_max < 1",
+            (beta_min, beta_max),
+            "1e-4, 0.02.",
+        )
     betas = np.linspace(beta_min, beta_max, steps)
     left = float(np.prod(1 - betas))
     if left >= 0.01:
         way_out = "Take about 1000 levels (a sampler may use fewer steps), larger betas, vp_discrete() or cosine()."
         raise refuse(
-            f"linear({steps})", "alpha(1)^2 < 0.01, so that sampling may start at noise", round(left, 3), way_out
+            f"linear({steps})",
+            "alpha(1)^2 < 0.01, so that sampling may start at noise",
+            round(left, 3),
+            way_out,
         )
     return _from_betas(betas)
 
@@ -96,7 +106,9 @@ def check_by_levels(name: str, levels: int) -> None:
         BY_LEVELS[name](levels)
     except JaxomarlError as error:
         way = f"Take --cfg.schedule vp or cosine: {error}"
-        raise refuse("--cfg.schedule", f"one that ends at noise after {levels} levels", name, way) from error
+        raise refuse(
+            "--cfg.schedule", f"one that ends at noise after {levels} levels", name, way
+        ) from error
 
 
 # --- variance exploding ---
@@ -110,7 +122,9 @@ def edm(sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> 
     """
     if not (0 <= sigma_min < sigma_max and rho > 0):
         found = (sigma_min, sigma_max, rho)
-        raise refuse("edm", "0 <= sigma_min < sigma_max, rho > 0", found, "The paper's are 0.002, 80, 7.")
+        raise refuse(
+            "edm", "0 <= sigma_min < sigma_max, rho > 0", found, "The paper's are 0.002, 80, 7."
+        )
     low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
     return Schedule(
         alpha=lambda t: jnp.ones_like(t, dtype=float),
@@ -155,7 +169,9 @@ def _tabulated(log_alpha: np.ndarray) -> Schedule:
     last = len(log_alpha) - 1
 
     def read(t):
-        table = jnp.asarray(log_alpha, jnp.float32)  # here, so that a schedule made under jit holds no tracer
+        table = jnp.asarray(
+            log_alpha, jnp.float32
+        )  # here, so that a schedule made under jit holds no tracer
         place = jnp.clip(t * last, 0, last)
         low = jnp.clip(jnp.floor(place).astype(int), 0, last - 1)
         return table[low] + (place - low) * (table[low + 1] - table[low])
@@ -166,7 +182,9 @@ def _tabulated(log_alpha: np.ndarray) -> Schedule:
 def _check_betas(field: str, beta_min: float, beta_max: float) -> None:
     if not 0 <= beta_min < beta_max:
         way_out = "They are rates: 0.1 and 20 in SRPO, OMSD and DOM2, 0.1 and 10 in Diffusion-QL."
-        raise refuse(f"{field}.beta_min, beta_max", "0 <= beta_min < beta_max", (beta_min, beta_max), way_out)
+        raise refuse(
+            f"{field}.beta_min, beta_max", "0 <= beta_min < beta_max", (beta_min, beta_max), way_out
+        )
 
 
 def _check_steps(field: str, steps: int) -> None:

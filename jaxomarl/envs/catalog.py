@@ -59,7 +59,9 @@ def make(name: str) -> Task:
     defaults = parameters(base)
     values = _parse(name, text, defaults)
     changed = {k: values[k] for k in defaults if k in values and values[k] != defaults[k]}
-    canonical = base + (":" + ",".join(f"{k}={_show(v)}" for k, v in changed.items()) if changed else "")
+    canonical = base + (
+        ":" + ",".join(f"{k}={_show(v)}" for k, v in changed.items()) if changed else ""
+    )
     return _build(canonical, base, tuple(changed.items()), TASKS.get(base))
 
 
@@ -91,11 +93,20 @@ def _parse(name: str, text: str, defaults: dict[str, Value]) -> dict[str, Value]
     for item in text.split(",") if text else []:
         field, equals, value = (part.strip() for part in item.partition("="))
         if not equals:
-            raise refuse(f"task {name!r}", "parameter=value, separated by commas", item, _nearest(field, [*defaults]))
+            raise refuse(
+                f"task {name!r}",
+                "parameter=value, separated by commas",
+                item,
+                _nearest(field, [*defaults]),
+            )
         if field not in defaults:
-            raise refuse(f"task {name!r}", "a parameter of this task", field, _nearest(field, [*defaults]))
+            raise refuse(
+                f"task {name!r}", "a parameter of this task", field, _nearest(field, [*defaults])
+            )
         if field in values:
-            raise refuse(f"task {name!r}", "each parameter once", field, "Keep one of the two values.")
+            raise refuse(
+                f"task {name!r}", "each parameter once", field, "Keep one of the two values."
+            )
         values[field] = _read(f"task {name!r}, parameter {field!r}", value, defaults[field])
     return values
 
@@ -117,7 +128,11 @@ def _read(field: str, text: str, default: Value) -> Value:
 def _show(value: Value) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    return str(int(value)) if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else str(value)
+    return (
+        str(int(value))
+        if isinstance(value, float) and value.is_integer() and abs(value) < 1e15
+        else str(value)
+    )
 
 
 def _nearest(name: str, known: list[str]) -> str:

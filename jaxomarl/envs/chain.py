@@ -22,16 +22,27 @@ def chain(length: int = 5, agree: float = 0.5, horizon: int = 20) -> Task:
     if length < 1:
         raise refuse("games/chain, length", "at least 1", length, "The chain needs a state.")
     if horizon < length:
-        raise refuse("games/chain, horizon", f"at least length = {length}", horizon, "Else the end is out of reach.")
+        raise refuse(
+            "games/chain, horizon",
+            f"at least length = {length}",
+            horizon,
+            "Else the end is out of reach.",
+        )
     if not 0 <= agree <= 1:
-        raise refuse("games/chain, agree", "a probability", agree, "It is how often the data's agents agree.")
+        raise refuse(
+            "games/chain, agree", "a probability", agree, "It is how often the data's agents agree."
+        )
     env = _walk(length, horizon)
     about = f"{length} states, on where a_1 a_2 > 0, reward 1 for leaving the last; optimum 1 by always agreeing"
-    return Task("games/chain", env, {"random": _recipe(env, agree)}, "random", optimum=1.0, about=about)
+    return Task(
+        "games/chain", env, {"random": _recipe(env, agree)}, "random", optimum=1.0, about=about
+    )
 
 
 def _walk(length: int, horizon: int) -> Environment:
-    spec = Spec((length,) * 2, (1, 1), length, horizon, dialect=DIALECT, terminates="may", earliest=length)
+    spec = Spec(
+        (length,) * 2, (1, 1), length, horizon, dialect=DIALECT, terminates="may", earliest=length
+    )
 
     def timestep(position: Int[Array, ""], reward: Array, moved: Array) -> TimeStep:
         state = jax.nn.one_hot(position, length, dtype=jnp.float32)
@@ -42,14 +53,19 @@ def _walk(length: int, horizon: int) -> Environment:
             done=(position == length).astype(jnp.float32),
             alive=jnp.ones((2,), jnp.float32),
             available=jnp.ones((2, 1), bool),
-            info={"coordinated": moved.astype(jnp.float32), "solved": (position == length).astype(jnp.float32)},
+            info={
+                "coordinated": moved.astype(jnp.float32),
+                "solved": (position == length).astype(jnp.float32),
+            },
         )
 
     def reset(key: Key[Array, ""]) -> tuple[Int[Array, ""], TimeStep]:
         position = jnp.zeros((), jnp.int32)
         return position, timestep(position, jnp.zeros(()), jnp.zeros(()))
 
-    def step(key: Key[Array, ""], state: Int[Array, ""], action: Float[Array, "2 1"]) -> tuple[Array, TimeStep]:
+    def step(
+        key: Key[Array, ""], state: Int[Array, ""], action: Float[Array, "2 1"]
+    ) -> tuple[Array, TimeStep]:
         moved = action[0, 0] * action[1, 0] > 0
         position = jnp.minimum(state + moved, length)
         return position, timestep(position, (position == length) & (state < length), moved)
@@ -89,7 +105,9 @@ def _recipe(env: Environment, agree: float) -> Recipe:
         t = np.concatenate([np.arange(n + 1) for n in steps])
         left = steps[e] - t
         now = (e, np.minimum(t, horizon - 1))
-        live = (left > 0).astype(np.float32)  # 0 in successor rows, where what `now` reads does not belong
+        live = (left > 0).astype(
+            np.float32
+        )  # 0 in successor rows, where what `now` reads does not belong
         state = (position[e, t][:, None] == np.arange(length)).astype(np.float32)
         return Episodes(
             obs=jnp.asarray(np.repeat(state[:, None], 2, axis=1)),
@@ -122,6 +140,11 @@ def chain_values(length: int, agree: float, gamma: float) -> ChainValues:
     """
     stay = 1 - (1 - agree) * gamma
     if stay <= 0:
-        raise refuse("chain_values.gamma", "less than 1 where agree is 0", gamma, "Discount, or agree sometimes.")
+        raise refuse(
+            "chain_values.gamma",
+            "less than 1 where agree is 0",
+            gamma,
+            "Discount, or agree sometimes.",
+        )
     v = agree / stay * (agree * gamma / stay) ** np.arange(length - 1, -1, -1, dtype=float)
     return ChainValues(v, np.append(gamma * v[1:], 1.0), gamma * v)

@@ -47,7 +47,9 @@ def agent_colour(i: int) -> Colour:
     return AGENTS[i % len(AGENTS)]
 
 
-def scene(discs: Sequence[tuple[Any, ...]], view: float, size: int = 360) -> UInt8[np.ndarray, "P P 3"]:
+def scene(
+    discs: Sequence[tuple[Any, ...]], view: float, size: int = 360
+) -> UInt8[np.ndarray, "P P 3"]:
     """The discs within the square [-view, view] as size x size pixels, y upwards; later ones lie over earlier ones.
 
     A disc is a `Disc`, or a plain tuple in its order. Edges are anti-aliased; what lies outside, or is not finite, is
@@ -63,7 +65,9 @@ def scene(discs: Sequence[tuple[Any, ...]], view: float, size: int = 360) -> UIn
             a = np.array([(view + x) * scale, (view - y) * scale])
             _segment(canvas, a, a, radius * scale, rgb, alpha)
             if any(tail):
-                _segment(canvas, a, a + scale * np.array([tail[0], -tail[1]]), size / 300, INK, alpha)
+                _segment(
+                    canvas, a, a + scale * np.array([tail[0], -tail[1]]), size / 300, INK, alpha
+                )
     return np.rint(canvas).astype(np.uint8)
 
 
@@ -74,7 +78,9 @@ def _frame(canvas: np.ndarray, view: float, scale: float) -> None:
         _segment(canvas, a, b, 0.75, FRAME, 1.0)
 
 
-def _segment(canvas: np.ndarray, a: np.ndarray, b: np.ndarray, radius: float, rgb: Colour, alpha: float) -> None:
+def _segment(
+    canvas: np.ndarray, a: np.ndarray, b: np.ndarray, radius: float, rgb: Colour, alpha: float
+) -> None:
     """Blend in all pixels within `radius` of the segment from `a` to `b`, a disc where they are one point."""
     size = len(canvas)
     low = np.clip(np.floor(np.minimum(a, b) - radius - 1), 0, size).astype(int)

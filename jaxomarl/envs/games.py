@@ -55,11 +55,20 @@ def bandit() -> Task:
     env = stateless((1, 1), rule)
     modes = np.array([[BANDIT_MODE] * 2, [-BANDIT_MODE] * 2])
     mass = np.array([0.5, 0.5])
-    recipes = {name: one_step_recipe(env, _mixture(modes, mass, std)) for name, std in BANDIT_STDS.items()}
+    recipes = {
+        name: one_step_recipe(env, _mixture(modes, mass, std)) for name, std in BANDIT_STDS.items()
+    }
     known = {name: _known(modes, mass, std) for name, std in BANDIT_STDS.items()}
     about = "r = a_1 a_2, data at (0.8, 0.8) and (-0.8, -0.8); optimum 1 at (1, 1) and (-1, -1)"
     return Task(
-        "games/bandit", env, recipes, quality="std0.3", optimum=1.0, about=about, episodes=EPISODES, behaviours=known
+        "games/bandit",
+        env,
+        recipes,
+        quality="std0.3",
+        optimum=1.0,
+        about=about,
+        episodes=EPISODES,
+        behaviours=known,
     )
 
 
@@ -76,9 +85,16 @@ def bandit_eps(kind: str, std: float, mean: float = BANDIT_MODE) -> Eps:
     Raises JaxomarlError for another kind. Source: the two-component Gaussian mixture at +-mean, diffused.
     """
     if kind not in ("marginal", "conditional", "joint"):
-        raise refuse("bandit_eps.kind", '"marginal", "conditional" or "joint"', kind, "Name one of the three models.")
+        raise refuse(
+            "bandit_eps.kind",
+            '"marginal", "conditional" or "joint"',
+            kind,
+            "Name one of the three models.",
+        )
 
-    def eps(x: Array, alpha: Array | float, sigma: Array | float, prefix: Array | float = 0.0) -> Array:
+    def eps(
+        x: Array, alpha: Array | float, sigma: Array | float, prefix: Array | float = 0.0
+    ) -> Array:
         v = alpha**2 * std**2 + sigma**2
         side = jnp.sum(x, axis=-1, keepdims=True) if kind == "joint" else x
         h = mean * prefix / std**2 if kind == "conditional" else 0.0
@@ -111,18 +127,30 @@ def consensus(n: int = 3, modes: int = 2, std: float = 0.0, discrete: bool = Fal
     """
     for field, value in (("n", n), ("modes", modes)):
         if value < 2:
-            raise refuse(f"games/consensus, {field}", "at least 2", value, "One agent or one mode has no one to match.")
+            raise refuse(
+                f"games/consensus, {field}",
+                "at least 2",
+                value,
+                "One agent or one mode has no one to match.",
+            )
     if std < 0 or (discrete and std > 0):
         expected = "0 where actions are discrete" if discrete else "at least 0"
-        raise refuse("games/consensus, std", expected, std, "It is the noise on continuous actions.")
+        raise refuse(
+            "games/consensus, std", expected, std, "It is the noise on continuous actions."
+        )
 
     def rule(action: Float[Array, "N A"]) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         level = consensus_levels(action, modes, discrete)
         agree = jnp.all(level == level[0])
-        info = {"coordinated": agree.astype(jnp.float32), "level": jnp.where(agree, level[0], -1).astype(jnp.float32)}
+        info = {
+            "coordinated": agree.astype(jnp.float32),
+            "level": jnp.where(agree, level[0], -1).astype(jnp.float32),
+        }
         return agree.astype(jnp.float32), info
 
-    def draw_discrete(key: Key[Array, ""], rows: int) -> tuple[Float[Array, "M N A"], Int[Array, " M"]]:
+    def draw_discrete(
+        key: Key[Array, ""], rows: int
+    ) -> tuple[Float[Array, "M N A"], Int[Array, " M"]]:
         mode = jax.random.randint(key, (rows,), 0, modes)
         return jnp.repeat(jax.nn.one_hot(mode, modes)[:, None], n, axis=1), mode
 
@@ -131,7 +159,9 @@ def consensus(n: int = 3, modes: int = 2, std: float = 0.0, discrete: bool = Fal
     mass = np.full(modes, 1 / modes)
     draw = draw_discrete if discrete else _mixture(played, mass, std)
     known = {"default": _known(played, mass, std)} if std > 0 else {}
-    about = f"{n} agents agree on one of {modes} levels; optimum 1 at each of the {modes} agreements"
+    about = (
+        f"{n} agents agree on one of {modes} levels; optimum 1 at each of the {modes} agreements"
+    )
     return Task(
         "games/consensus",
         env,
@@ -148,14 +178,18 @@ def _levels(modes: int) -> np.ndarray:
     return np.linspace(-BANDIT_MODE, BANDIT_MODE, modes)
 
 
-def consensus_levels(action: Float[Array, "*B A"], modes: int, discrete: bool = False) -> Int[Array, "*B"]:
+def consensus_levels(
+    action: Float[Array, "*B A"], modes: int, discrete: bool = False
+) -> Int[Array, "*B"]:
     """Which level each agent's action picks: the nearest one, or the one-hot's index."""
     if discrete:
         return jnp.argmax(action, axis=-1)
     return jnp.argmin(jnp.abs(action - jnp.asarray(_levels(modes), action.dtype)), axis=-1)
 
 
-def joint_distribution(levels: Int[Array, "M N"] | Int[np.ndarray, "M N"], modes: int) -> Float[np.ndarray, "*K"]:
+def joint_distribution(
+    levels: Int[Array, "M N"] | Int[np.ndarray, "M N"], modes: int
+) -> Float[np.ndarray, "*K"]:
     """Frequencies of the joint levels by enumeration: one axis of `modes` entries per agent."""
     index = np.asarray(levels)
     shape = (modes,) * index.shape[1]
@@ -169,7 +203,9 @@ def consensus_distribution(n: int, modes: int, std: float = 0.0) -> Float[np.nda
     edges = np.concatenate([[-np.inf], (levels[1:] + levels[:-1]) / 2, [np.inf]])
     decoded = np.eye(modes)
     if std > 0:
-        below = np.vectorize(lambda z: 0.5 * (1 + math.erf(z / math.sqrt(2))))((edges - levels[:, None]) / std)
+        below = np.vectorize(lambda z: 0.5 * (1 + math.erf(z / math.sqrt(2))))(
+            (edges - levels[:, None]) / std
+        )
         decoded = np.diff(below, axis=1)
     return sum((_outer([row] * n) for row in decoded), np.zeros((modes,) * n)) / modes
 
@@ -222,7 +258,9 @@ def four_gaussians() -> Task:
 
     def rule(action: Float[Array, "2 1"]) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         quadrant = (action[0, 0] >= 0).astype(jnp.int32) + 2 * (action[1, 0] < 0)
-        return jnp.asarray(FOUR_MASS, jnp.float32)[quadrant], {"quadrant": quadrant.astype(jnp.float32)}
+        return jnp.asarray(FOUR_MASS, jnp.float32)[quadrant], {
+            "quadrant": quadrant.astype(jnp.float32)
+        }
 
     env = stateless((1, 1), rule)
     std = math.sqrt(FOUR_VARIANCE)

@@ -17,12 +17,16 @@ def climbing() -> Task:
 
     Source: DoF (Diffusion Factorisation), Q-value reconstruction: a climbing-style matrix.
     """
-    return _matrix_game("climbing", CLIMBING, "8 at (0, 0), -12 where one agent plays it alone, else 0; optimum 8")
+    return _matrix_game(
+        "climbing", CLIMBING, "8 at (0, 0), -12 where one agent plays it alone, else 0; optimum 8"
+    )
 
 
 def additive() -> Task:
     """Payoff (1, 3, 0)[a_1] + (0, 4, 2)[a_2]: an additive value is exact here."""
-    return _matrix_game("additive", ADDITIVE, "(1, 3, 0)[a_1] + (0, 4, 2)[a_2]; optimum 7 at (1, 1)")
+    return _matrix_game(
+        "additive", ADDITIVE, "(1, 3, 0)[a_1] + (0, 4, 2)[a_2]; optimum 7 at (1, 1)"
+    )
 
 
 def best_additive(matrix: Float[np.ndarray, "A1 A2"]) -> Float[np.ndarray, "A1 A2"]:
@@ -37,7 +41,11 @@ def _matrix_game(name: str, matrix: np.ndarray, about: str) -> Task:
         row, column = jnp.argmax(action, axis=-1)
         reward = jnp.asarray(matrix, jnp.float32)[row, column]
         best = (reward == matrix.max()).astype(jnp.float32)
-        return reward, {"optimal": best, "action_1": row.astype(jnp.float32), "action_2": column.astype(jnp.float32)}
+        return reward, {
+            "optimal": best,
+            "action_1": row.astype(jnp.float32),
+            "action_2": column.astype(jnp.float32),
+        }
 
     def uniform(key: Key[Array, ""], rows: int) -> tuple[Float[Array, "M 2 A"], Int[Array, " M"]]:
         index = jax.random.randint(key, (rows, 2), 0, jnp.array(widths))

@@ -35,7 +35,9 @@ def placed(task: Task) -> Placed:
     given = dict(item.split("=", 1) for item in text.split(",") if item)
     hidden = [k for k in ("shift", "speed_min", "hidden") if k in given]
     if hidden:
-        return Placed(None, f"{hidden[0]} is drawn anew in each episode, and a row does not hold it")
+        return Placed(
+            None, f"{hidden[0]} is drawn anew in each episode, and a row does not hold it"
+        )
     own = jax.eval_shape(task.env.reset, jax.random.key(0))[0]
     if not jax.tree.leaves(own):
         return Placed(lambda obs, state: own)
@@ -44,10 +46,14 @@ def placed(task: Task) -> Placed:
     if family == "mamujoco" and "dialect" not in given:
         robot = name.lstrip("0123456789")
         return Placed(functools.partial(simulations, robot, words=hasattr(own.sim, "dtype")))
-    return Placed(None, "its observations and state are not known to hold all that the next step depends on")
+    return Placed(
+        None, "its observations and state are not known to hold all that the next step depends on"
+    )
 
 
-def scenes(scenario: scenarios.Scenario, obs: Float[np.ndarray, "B N O"], state: Float[np.ndarray, "B S"]) -> Scene:
+def scenes(
+    scenario: scenarios.Scenario, obs: Float[np.ndarray, "B N O"], state: Float[np.ndarray, "B S"]
+) -> Scene:
     """Particles where the agents' own columns say they are; landmarks and prey where the first agent sees them."""
     n, marks, rows = scenario.learners, scenario.landmarks, len(obs)
     vel, here = obs[:, :, :2], obs[:, :, 2:4]
@@ -58,11 +64,15 @@ def scenes(scenario: scenarios.Scenario, obs: Float[np.ndarray, "B N O"], state:
         vel = np.concatenate([vel, obs[:, :1, at + 2 : at + 4]], axis=1)
     speed = np.tile(np.asarray(scenario.bodies.speed, np.float32), (rows, 1))
     whole = np.ones((rows, marks), np.float32)
-    scene: Any = Scene(np.concatenate([here, seen], axis=1), vel, speed, whole, np.zeros(rows, np.float32))  # type: ignore[arg-type]
+    scene: Any = Scene(
+        np.concatenate([here, seen], axis=1), vel, speed, whole, np.zeros(rows, np.float32)
+    )  # type: ignore[arg-type]
     return scene
 
 
-def simulations(name: str, obs: Float[np.ndarray, "B N O"], state: Float[np.ndarray, "B S"], words: bool) -> Any:
+def simulations(
+    name: str, obs: Float[np.ndarray, "B N O"], state: Float[np.ndarray, "B S"], words: bool
+) -> Any:
     """Robots in the positions and velocities of `state`, at the start of the track; `words` are engine c's."""
     from jaxomarl.envs.mamujoco.engine_c import simulator
     from jaxomarl.envs.mamujoco.environment import Play
@@ -72,7 +82,9 @@ def simulations(name: str, obs: Float[np.ndarray, "B N O"], state: Float[np.ndar
     nq, nv = robot.model.nq, robot.model.nv
     home = np.asarray(robot.model.qpos0)
     known = nq - robot.skip
-    moved = np.concatenate([np.zeros((rows, robot.skip)), state[:, :known] - home[robot.skip :]], axis=1)
+    moved = np.concatenate(
+        [np.zeros((rows, robot.skip)), state[:, :known] - home[robot.skip :]], axis=1
+    )
     noise = np.concatenate([moved, state[:, known : known + nv]], axis=1)
     zero = np.zeros(rows, np.float32)
     if words:

@@ -44,13 +44,22 @@ def twin_peaks(
 
 
 def _task(
-    name: str, weights: tuple[float, float, float], centre: tuple[float, float], data_std: float, about: str
+    name: str,
+    weights: tuple[float, float, float],
+    centre: tuple[float, float],
+    data_std: float,
+    about: str,
 ) -> Task:
     if data_std < 0:
-        raise refuse(f"games/{name}, data_std", "at least 0", data_std, "It is a standard deviation.")
+        raise refuse(
+            f"games/{name}, data_std", "at least 0", data_std, "It is a standard deviation."
+        )
 
     def rule(action: Float[Array, "2 1"]) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        return polynomial(action[:, 0], *weights), {"action_1": action[0, 0], "action_2": action[1, 0]}
+        return polynomial(action[:, 0], *weights), {
+            "action_1": action[0, 0],
+            "action_2": action[1, 0],
+        }
 
     def uniform(key: Key[Array, ""], rows: int) -> tuple[Float[Array, "M 2 1"], Int[Array, " M"]]:
         action = jax.random.uniform(key, (rows, 2, 1), minval=-1.0, maxval=1.0)
@@ -88,7 +97,12 @@ def twin_peaks_optimum(A: float, B: float, C: float) -> tuple[tuple[float, float
     """
     for field, value in (("A", A), ("B", B)):
         if value < 0:
-            raise refuse(f"games/twin-peaks, {field}", "at least 0", value, "The optimum is known for A, B >= 0.")
+            raise refuse(
+                f"games/twin-peaks, {field}",
+                "at least 0",
+                value,
+                "The optimum is known for A, B >= 0.",
+            )
     slope = abs(C) - 2 * A
     p = 0.0 if slope <= 0 else 1.0 if slope >= 2 * B else slope / (2 * B)
     x = math.sqrt(p)
@@ -117,13 +131,18 @@ def brud_gradient(
 
 
 def ascend(
-    theta: Float[Array, "*B 2"], gradient: Float[Array, "*B 2"], rate: float = 0.1, clip: float = 1.0
+    theta: Float[Array, "*B 2"],
+    gradient: Float[Array, "*B 2"],
+    rate: float = 0.1,
+    clip: float = 1.0,
 ) -> Float[Array, "*B 2"]:
     """One step of CODA's stateless learner: each agent's gradient clipped in norm, the step projected on [-1, 1]."""
     return jnp.clip(theta + rate * jnp.clip(gradient, -clip, clip), -1.0, 1.0)
 
 
-def twin_peaks_brud_fixed_point(A: float, B: float, C: float, mean: Array | float, std: Array | float) -> Array | float:
+def twin_peaks_brud_fixed_point(
+    A: float, B: float, C: float, mean: Array | float, std: Array | float
+) -> Array | float:
     """Where an agent's BRUD gradient vanishes: C m / (2A + 2B (m^2 + s^2)), m and s being the other agent's data.
 
     For the "gaussian" recipe, take m and s from `clamped_moments`; on the uniform one m = 0, so that it is 0.

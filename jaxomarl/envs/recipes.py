@@ -66,12 +66,20 @@ def mixture(env: Environment, parts: Sequence[Part]) -> Recipe:
         laid, steps = [], []
         for part in parts:
             mine = jax.random.fold_in(key, part.number)
-            for episodes, count in _play(env, part.behaviour, mine, max(1, round(rows * part.share))):
-                laid.append(back_to_back(episodes, count, np.full(len(count), part.number, np.int32)))
+            for episodes, count in _play(
+                env, part.behaviour, mine, max(1, round(rows * part.share))
+            ):
+                laid.append(
+                    back_to_back(episodes, count, np.full(len(count), part.number, np.int32))
+                )
                 steps.append(count)
         lengths = np.concatenate(steps)
-        order = np.random.default_rng(np.asarray(jax.random.key_data(key))).permutation(len(lengths))
-        order = order[: 1 + int(np.searchsorted(np.cumsum(lengths[order]), rows))]  # every part was rounded up
+        order = np.random.default_rng(np.asarray(jax.random.key_data(key))).permutation(
+            len(lengths)
+        )
+        order = order[
+            : 1 + int(np.searchsorted(np.cumsum(lengths[order]), rows))
+        ]  # every part was rounded up
         begins = np.cumsum(lengths + 1) - (lengths + 1)
         e, t = _places(lengths[order])
         at = begins[order][e] + t
@@ -85,18 +93,24 @@ def random_play(env: Environment) -> Recipe:
     return mixture(env, [Part(uniform(env), 0, 1.0)])
 
 
-def play_rows(env: Environment, behaviour: Behaviour, key: Key[Array, ""], rows: int) -> list[tuple[Played, Any]]:
+def play_rows(
+    env: Environment, behaviour: Behaviour, key: Key[Array, ""], rows: int
+) -> list[tuple[Played, Any]]:
     """The fewest episodes that hold `rows` transitions, in batches: (episodes, their steps)."""
     return list(_play(env, behaviour, key, rows))
 
 
-def _play(env: Environment, behaviour: Behaviour, key: Key[Array, ""], rows: int) -> Iterator[tuple[Played, Any]]:
+def _play(
+    env: Environment, behaviour: Behaviour, key: Key[Array, ""], rows: int
+) -> Iterator[tuple[Played, Any]]:
     spec, have, batch = env.spec, 0, 0
     row = 4 * (spec.agents * (spec.obs_width + spec.act_width + 1) + spec.state_dim + 1)
     many = min(BATCH, -(-rows // spec.horizon), max(1, BYTES // (row * spec.horizon)))
     while have < rows:
         keys = jax.random.split(jax.random.fold_in(key, batch), many)
-        played: Played = jax.tree.map(np.asarray, _player(env, behaviour.act)(behaviour.params, keys))
+        played: Played = jax.tree.map(
+            np.asarray, _player(env, behaviour.act)(behaviour.params, keys)
+        )
         ended = played.done > 0
         steps = np.where(ended.any(axis=1), 1 + ended.argmax(axis=1), env.spec.horizon)
         keep = min(many, 1 + int(np.searchsorted(np.cumsum(steps), rows - have)))
@@ -118,15 +132,23 @@ def _player(env: Environment, act: Callable) -> Callable[[Any, Key[Array, " E"]]
             state, then = env.step(jax.random.fold_in(k_step, t), state, action)
             return (state, then), (then.obs, then.state, action, then.reward, then.done)
 
-        _, (obs, state, action, reward, done) = jax.lax.scan(step, (state, first), jnp.arange(env.spec.horizon))
+        _, (obs, state, action, reward, done) = jax.lax.scan(
+            step, (state, first), jnp.arange(env.spec.horizon)
+        )
         return Played(
-            jnp.concatenate([first.obs[None], obs]), jnp.concatenate([first.state[None], state]), action, reward, done
+            jnp.concatenate([first.obs[None], obs]),
+            jnp.concatenate([first.state[None], state]),
+            action,
+            reward,
+            done,
         )
 
     return jax.jit(jax.vmap(episode, in_axes=(None, 0)))
 
 
-def back_to_back(played: Played, steps: Int[np.ndarray, " E"], numbers: Int[np.ndarray, " E"]) -> Episodes:
+def back_to_back(
+    played: Played, steps: Int[np.ndarray, " E"], numbers: Int[np.ndarray, " E"]
+) -> Episodes:
     """Rows of the first `steps[e]` transitions of each episode and its successor row."""
     count, full = len(steps), played.done.shape[1]
     e, t = _places(steps)

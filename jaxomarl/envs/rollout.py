@@ -16,7 +16,9 @@ def team_score(spec: Spec, reward: Float[Array, "*B N"]) -> Float[Array, "*B"]:
     return team_reward(spec.team, reward)
 
 
-def episode(env: Environment, act: Act, memory: Memory, reset_key: Key[Array, ""], act_key: Key[Array, ""]) -> dict:
+def episode(
+    env: Environment, act: Act, memory: Memory, reset_key: Key[Array, ""], act_key: Key[Array, ""]
+) -> dict:
     """Play one episode; return its team `return` (undiscounted), `length`, and each info at its last step.
 
     The environment's randomness comes from `reset_key` alone, so all systems meet the same episodes. An info that
@@ -45,7 +47,11 @@ def episode(env: Environment, act: Act, memory: Memory, reset_key: Key[Array, ""
 
 
 def episodes(
-    env: Environment, act: Act, memory: Memory, reset_keys: Key[Array, " E"], act_keys: Key[Array, " E"]
+    env: Environment,
+    act: Act,
+    memory: Memory,
+    reset_keys: Key[Array, " E"],
+    act_keys: Key[Array, " E"],
 ) -> dict[str, Float[Array, " E"]]:
     """Play E episodes, each from its own keys."""
     return jax.vmap(lambda r, a: episode(env, act, memory, r, a))(reset_keys, act_keys)

@@ -10,7 +10,9 @@ from jaxtyping import Array, Float, Int, Key
 from jaxomarl.base import Environment, Episodes, Recipe, Spec, TimeStep, refuse
 
 DIALECT = "games-v1"
-EPISODES = 4  # of an evaluation: the rules draw nothing, so only a policy that draws needs more than one
+EPISODES = (
+    4  # of an evaluation: the rules draw nothing, so only a policy that draws needs more than one
+)
 
 Rule = Callable[[Float[Array, "N A"]], tuple[Float[Array, ""], dict[str, Float[Array, ""]]]]
 """action -> (reward of every agent, info)."""
@@ -42,7 +44,9 @@ def stateless(act_dims: tuple[int, ...], rule: Rule, discrete: bool = False) -> 
         _, info = rule(jnp.zeros((n, spec.act_width), jnp.float32))
         return (), timestep(jnp.zeros(()), 0.0, {name: jnp.zeros(()) for name in info})
 
-    def step(key: Key[Array, ""], state: tuple[()], action: Float[Array, "N A"]) -> tuple[tuple[()], TimeStep]:
+    def step(
+        key: Key[Array, ""], state: tuple[()], action: Float[Array, "N A"]
+    ) -> tuple[tuple[()], TimeStep]:
         reward, info = rule(action if discrete else jnp.clip(action, -1.0, 1.0))
         return (), timestep(reward, 1.0, info)
 
@@ -79,7 +83,12 @@ def one_step_recipe(env: Environment, draw: Draw) -> Recipe:
 def check_rows(rows: int) -> None:
     """Raises JaxomarlError where a recipe is asked for fewer than one row."""
     if rows < 1:
-        raise refuse("rows", "at least 1", rows, "Ask for the number of transitions that the data set shall have.")
+        raise refuse(
+            "rows",
+            "at least 1",
+            rows,
+            "Ask for the number of transitions that the data set shall have.",
+        )
 
 
 def _interleave(x: Float[Array, "M *D"], after: Float[Array, "M *D"]) -> Float[Array, "M2 *D"]:

@@ -63,7 +63,9 @@ def play(params: Params, obs: Float[Array, "N O"]) -> Float[Array, "N A"]:
 
 
 @functools.cache  # the same function each time, so that what was compiled for it is found again
-def acting(spec: Spec, noise: float = NOISE) -> Callable[[Params, Key[Array, ""], Observation], Float[Array, "N A"]]:
+def acting(
+    spec: Spec, noise: float = NOISE
+) -> Callable[[Params, Key[Array, ""], Observation], Float[Array, "N A"]]:
     """How stored behaviours act on a task: with exploration noise of that deviation, inside the box."""
     mask = jnp.asarray(spec.act_mask)
 
@@ -79,7 +81,9 @@ def stored(folder: str, task: str) -> dict[str, list[Params]]:
     """A task's joint behaviours by kind, as float32."""
     from safetensors.numpy import load
 
-    held = load(resources.files("jaxomarl").joinpath("assets", folder, f"{task}.safetensors").read_bytes())
+    held = load(
+        resources.files("jaxomarl").joinpath("assets", folder, f"{task}.safetensors").read_bytes()
+    )
     out: dict[str, list[Params]] = {}
     for name in sorted(held):
         kind, index, leaf = name.split("/")
@@ -97,7 +101,9 @@ def parts(env: Environment, family: Family, task: str, quality: str) -> list[Par
             many = [uniform(env)]
         else:
             many = [Behaviour(act, params) for params in family.teams(task, quality, kind)]
-        out += [Part(one, family.numbers[kind] + k, share / len(many)) for k, one in enumerate(many)]
+        out += [
+            Part(one, family.numbers[kind] + k, share / len(many)) for k, one in enumerate(many)
+        ]
     return out
 
 
@@ -116,7 +122,11 @@ def behaviours(family: Family, task: str) -> Mapping[str, Callable[[], Behaviour
     def later(quality: str) -> Callable[[], Behaviours]:
         return lambda: mixed(family, task, quality)
 
-    return {quality: later(quality) for quality in family.qualities(task) if "random" not in family.mixtures[quality]}
+    return {
+        quality: later(quality)
+        for quality in family.qualities(task)
+        if "random" not in family.mixtures[quality]
+    }
 
 
 def mixed(family: Family, task: str, quality: str) -> Behaviours:
@@ -133,11 +143,15 @@ def mixed(family: Family, task: str, quality: str) -> Behaviours:
     return Behaviours(params, np.array(numbers), np.array(shares), NOISE)
 
 
-def constant(modes: Float[np.ndarray, "K N A"], shares: Float[np.ndarray, " K"], std: float, obs: int) -> Behaviours:
+def constant(
+    modes: Float[np.ndarray, "K N A"], shares: Float[np.ndarray, " K"], std: float, obs: int
+) -> Behaviours:
     """Behaviours of a game without observations that matter: the k-th plays about `modes[k]`, which lie within +-1."""
     count, agents, width = modes.shape
     sizes = (obs, 1, 1, width)
-    params = {f"kernel_{k}": np.zeros((count, agents, *sizes[k : k + 2]), np.float32) for k in range(3)}
+    params = {
+        f"kernel_{k}": np.zeros((count, agents, *sizes[k : k + 2]), np.float32) for k in range(3)
+    }
     params |= {f"bias_{k}": np.zeros((count, agents, 1), np.float32) for k in range(2)}
     params["bias_2"] = np.arctanh(modes).astype(np.float32)
     return Behaviours(params, np.arange(count), np.asarray(shares), std)
@@ -147,5 +161,7 @@ def constant(modes: Float[np.ndarray, "K N A"], shares: Float[np.ndarray, " K"],
 def measured(folder: str) -> dict[str, Any]:
     """What was measured when a family's behaviours were made, by task."""
     return json.loads(
-        resources.files("jaxomarl").joinpath("assets", folder, "references.json").read_text(encoding="utf-8")
+        resources.files("jaxomarl")
+        .joinpath("assets", folder, "references.json")
+        .read_text(encoding="utf-8")
     )

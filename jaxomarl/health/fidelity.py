@@ -37,8 +37,12 @@ class Judged(NamedTuple):
     windows: int
     dropped: float  # share of windows that were not finite
     columns: tuple[np.ndarray, np.ndarray]  # distance of each column that varies: synthetic, floor
-    pairs: tuple[np.ndarray, np.ndarray, np.ndarray]  # correlations: synthetic, two draws of the data
-    steps: dict[str, np.ndarray]  # whose -> error of each replayed row; empty where none can be replayed
+    pairs: tuple[
+        np.ndarray, np.ndarray, np.ndarray
+    ]  # correlations: synthetic, two draws of the data
+    steps: dict[
+        str, np.ndarray
+    ]  # whose -> error of each replayed row; empty where none can be replayed
     reward: tuple[np.ndarray, np.ndarray]  # the synthetic rows', and what the environment pays
 
 
@@ -58,7 +62,10 @@ class Judge:
 
     def __init__(self, task: Task, data: Dataset, model: Generator) -> None:
         self.spec, self.data, self.layout, self.model = task.env.spec, data, data.layout, model
-        self.place, self.few = placed(task), min(model.cfg.augment_microbatch, model.cfg.augment_windows)
+        self.place, self.few = (
+            placed(task),
+            min(model.cfg.augment_microbatch, model.cfg.augment_windows),
+        )
         self.draw = jax.jit(lambda key, trained: model.draw(key, trained, self.few))
         step = lambda state, action, key: task.env.step(key, state, action)[1]
         self.step = jax.jit(jax.vmap(step, in_axes=(0, 0, None)))
@@ -67,9 +74,16 @@ class Judge:
         """All numbers; JaxomarlError where no window came out finite, or the data have no two."""
         model, count = self.model, self.model.cfg.augment_windows
         made, dropped = self.drawn(trained, count, seed)
-        real = [x[..., : model.held.width] for x in real_windows(self.data, count, model.horizon, seed)]
+        real = [
+            x[..., : model.held.width] for x in real_windows(self.data, count, model.horizon, seed)
+        ]
         if not len(made) or not len(real[0]):
-            raise refuse("coda-fidelity", "windows of both kinds", (len(made), len(real[0])), "Take more rows.")
+            raise refuse(
+                "coda-fidelity",
+                "windows of both kinds",
+                (len(made), len(real[0])),
+                "Take more rows.",
+            )
         flat = [x[:, :-1].reshape(-1, x.shape[-1]) for x in (made, *real)]
         some = varying(flat[1])
         gaps = ks(flat[0], flat[1]), ks(flat[2], flat[1])
@@ -78,14 +92,27 @@ class Judge:
             start, stop = model.held.at[block]
             mine = [gap[start:stop][some[start:stop]] for gap in gaps]
             if len(mine[0]):
-                numbers[f"{block}: distance of a column, mean"] = *(float(x.mean()) for x in mine), NONE
+                numbers[f"{block}: distance of a column, mean"] = (
+                    *(float(x.mean()) for x in mine),
+                    NONE,
+                )
                 numbers[f"{block}: the worst column"] = *(float(x.max()) for x in mine), NONE
-        beside = lambda x: np.concatenate([x[:, :-1, some], x[:, 1:, some]], axis=-1).reshape(-1, 2 * some.sum())
+        beside = lambda x: np.concatenate([x[:, :-1, some], x[:, 1:, some]], axis=-1).reshape(
+            -1, 2 * some.sum()
+        )
         first, second, third = (above(correlations(beside(x))) for x in (made, *real))
         far = lambda x: float(np.abs(x - second).mean())
         numbers["correlations: mean difference"] = far(first), far(third), NONE
         columns = gaps[0][some], gaps[1][some]
-        out = Judged(numbers, len(made), dropped, columns, (first, second, third), {}, (np.zeros(0), np.zeros(0)))
+        out = Judged(
+            numbers,
+            len(made),
+            dropped,
+            columns,
+            (first, second, third),
+            {},
+            (np.zeros(0), np.zeros(0)),
+        )
         return self.played(out, made, real[0], seed) if self.place.put else out
 
     def played(self, judged: Judged, made: np.ndarray, real: np.ndarray, seed: int) -> Judged:
@@ -101,29 +128,45 @@ class Judge:
         numbers = dict(judged.numbers)
         both = (("median", 0.5), ("90 % of rows", 0.9))
         for name, q in both if varying(theirs.true).any() else ():
-            numbers[f"next state: error, {name}"] = tuple(float(np.quantile(x, q)) for x in steps.values())
+            numbers[f"next state: error, {name}"] = tuple(
+                float(np.quantile(x, q)) for x in steps.values()
+            )
         for name, q in both:
             numbers[f"reward: error, {name}"] = *(float(np.quantile(x, q)) for x in rewards), NONE
-        numbers["ends: share that are not the environment's"] = float(ours.ends), float(theirs.ends), NONE
+        numbers["ends: share that are not the environment's"] = (
+            float(ours.ends),
+            float(theirs.ends),
+            NONE,
+        )
         return judged._replace(numbers=numbers, steps=steps, reward=(ours.reward, ours.paid))
 
     def replayed(self, windows: Float[np.ndarray, "K T C"], seed: int) -> Replayed:
         """Rows of windows played again, at most ROWS; those after an end of their episode are left out."""
-        known = np.zeros((*windows.shape[:-1], 2), windows.dtype)  # the model's rows end before known and last
+        known = np.zeros(
+            (*windows.shape[:-1], 2), windows.dtype
+        )  # the model's rows end before known and last
         rows = jnp.asarray(np.concatenate([windows, known], axis=-1))
         row = {k: np.asarray(x) for k, x in self.layout.unpack(rows).items()}
         before = np.cumsum(row["done"], axis=1) - row["done"]
         at = np.argwhere(before[:, :-1] == 0)
         w, t = np.random.default_rng(seed).permutation(at)[:ROWS].T
-        now, after = ({k: np.asarray(x[w, i], np.float32) for k, x in row.items()} for i in (t, t + 1))
+        now, after = (
+            {k: np.asarray(x[w, i], np.float32) for k, x in row.items()} for i in (t, t + 1)
+        )
         assert self.place.put is not None
         state = self.place.put(now["obs"], now["state"])
-        then = jax.tree.map(np.asarray, self.step(state, jnp.asarray(now["action"]), jax.random.key(seed)))
+        then = jax.tree.map(
+            np.asarray, self.step(state, jnp.asarray(now["action"]), jax.random.key(seed))
+        )
         true = {"obs": then.obs, "state": then.state}
-        wide = lambda x: np.concatenate([(x["obs"] * self.spec.obs_mask).reshape(len(w), -1), x["state"]], axis=1)
+        wide = lambda x: np.concatenate(
+            [(x["obs"] * self.spec.obs_mask).reshape(len(w), -1), x["state"]], axis=1
+        )
         team = lambda x: np.asarray(team_reward(self.layout.team, x))
         ends = np.asarray(np.abs(now["done"] - then.done).mean())
-        return Replayed(wide(now), wide(after), wide(true), team(now["reward"]), team(then.reward), ends)
+        return Replayed(
+            wide(now), wide(after), wide(true), team(now["reward"]), team(then.reward), ends
+        )
 
     def drawn(self, trained: Trained, count: int, seed: int) -> tuple[np.ndarray, float]:
         """(finite windows [K, H + 1, C] in raw units, share that were not)."""

@@ -6,7 +6,9 @@ from jaxtyping import Array, Float
 
 
 def pick(
-    action: Float[Array, "K *B A"], q: Float[Array, "K *B"], gumbel: Float[Array, "K *B"] | None = None
+    action: Float[Array, "K *B A"],
+    q: Float[Array, "K *B"],
+    gumbel: Float[Array, "K *B"] | None = None,
 ) -> Float[Array, "*B A"]:
     """One of K actions: that of the largest q; with standard Gumbel noise, action k with chance softmax(q)_k.
 
@@ -16,6 +18,8 @@ def pick(
     return jnp.take_along_axis(action, best[None, ..., None], axis=0)[0]
 
 
-def soft_value(q: Float[Array, "K *B"], strength: float | Float[Array, "..."]) -> Float[Array, "*B"]:
+def soft_value(
+    q: Float[Array, "K *B"], strength: float | Float[Array, "..."]
+) -> Float[Array, "*B"]:
     """sum_k softmax_k(strength q) q: the mean of q at strength 0, its maximum at infinity (Chen et al. 2023)."""
     return jnp.sum(jax.nn.softmax(strength * q, axis=0) * q, axis=0)

@@ -29,7 +29,10 @@ def uniform(u: Float[Array, "M *B A"], mask: Float[Array, " A"]) -> Proposals:
 
 
 def around(
-    centre: Float[Array, "*B A"], u: Float[Array, "M *B A"], std: float | Float[Array, ""], mask: Float[Array, " A"]
+    centre: Float[Array, "*B A"],
+    u: Float[Array, "M *B A"],
+    std: float | Float[Array, ""],
+    mask: Float[Array, " A"],
 ) -> Proposals:
     """N(centre, std^2) cut off at the edges of the box, from u in [0, 1); `centre` lies in the box.
 

@@ -21,16 +21,25 @@ class Normal(NamedTuple):
     log_std: Float[Array, "*B A"]
 
 
-def squashed(p: Normal, z: float | Float[Array, "..."], mask: Float[Array, " A"]) -> Float[Array, "..."]:
+def squashed(
+    p: Normal, z: float | Float[Array, "..."], mask: Float[Array, " A"]
+) -> Float[Array, "..."]:
     """A = tanh(m + s z) in the real columns: a draw for standard normal z, the deterministic policy for z = 0."""
     return mask * jnp.tanh(p.mean + jnp.exp(p.log_std) * z)
 
 
-def log_density(p: Normal, action: Float[Array, "*B A"], mask: Float[Array, " A"]) -> Float[Array, "*B"]:
+def log_density(
+    p: Normal, action: Float[Array, "*B A"], mask: Float[Array, " A"]
+) -> Float[Array, "*B"]:
     """Log pi(a) over the real columns."""
     a = jnp.clip(action, -EDGE, EDGE)
     u = jnp.arctanh(a)
-    each = -0.5 * jnp.square((u - p.mean) * jnp.exp(-p.log_std)) - p.log_std - HALF_LOG_TWO_PI - jnp.log1p(-(a**2))
+    each = (
+        -0.5 * jnp.square((u - p.mean) * jnp.exp(-p.log_std))
+        - p.log_std
+        - HALF_LOG_TWO_PI
+        - jnp.log1p(-(a**2))
+    )
     return jnp.sum(mask * each, axis=-1)
 
 

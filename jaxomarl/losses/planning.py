@@ -26,4 +26,6 @@ def planned_returns(
         here = r + g * ahead
         return jnp.where(end, v, jnp.maximum(here, v)), here
 
-    return jax.lax.scan(back, jnp.zeros(reward.shape[1]), (reward, factor, ends, value), reverse=True)[1]
+    return jax.lax.scan(
+        back, jnp.zeros(reward.shape[1]), (reward, factor, ends, value), reverse=True
+    )[1]

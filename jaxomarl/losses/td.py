@@ -25,7 +25,11 @@ def joint_reward(batch: Batch, reward: str) -> Float[Array, " B"]:
 
 def agents_reward(batch: Batch, reward: str) -> Float[Array, "B N"]:
     """The rewards of critics of each agent's own: "own", or the "team"'s for every agent."""
-    return batch.reward if reward == "own" else jnp.broadcast_to(batch.team_reward[:, None], batch.reward.shape)
+    return (
+        batch.reward
+        if reward == "own"
+        else jnp.broadcast_to(batch.team_reward[:, None], batch.reward.shape)
+    )
 
 
 def ensemble_loss(q: Float[Array, "E B"], y: Float[Array, " B"]) -> Float[Array, ""]:

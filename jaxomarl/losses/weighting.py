@@ -17,7 +17,9 @@ def normalised_value(
 
 
 def importance(
-    u: Float[Array, "B *N"], temperature: float | Float[Array, ""], counts: Float[Array, "B *N"] | None = None
+    u: Float[Array, "B *N"],
+    temperature: float | Float[Array, ""],
+    counts: Float[Array, "B *N"] | None = None,
 ) -> Float[Array, "B *N"]:
     """Weights w = n softmax(u / (temperature std u)) over a batch: their mean is one, and n of them count.
 

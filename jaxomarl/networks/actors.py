@@ -46,7 +46,9 @@ def small(params: Params) -> Params:
     return {**params, "out": jax.tree.map(lambda x: 0.01 * x, params["out"])}
 
 
-def played(spec: Spec, out: Float[Array, "N A"], available: Bool[Array, "N A"]) -> Float[Array, "N A"]:
+def played(
+    spec: Spec, out: Float[Array, "N A"], available: Bool[Array, "N A"]
+) -> Float[Array, "N A"]:
     """The action of an output: held in the box; discrete, the likeliest of those that are available, one-hot."""
     mask = jnp.asarray(spec.act_mask)
     if not spec.discrete:

@@ -20,14 +20,18 @@ PLANS = (-3, None, -2)
 """Agents' axes of a plan network's inputs."""
 
 
-def separate(net: Network, agents: int, axes: Sequence[int | None] | None = None, out: int = -2) -> Network:
+def separate(
+    net: Network, agents: int, axes: Sequence[int | None] | None = None, out: int = -2
+) -> Network:
     """N independent copies, whose params lead with N.
 
     `axes` are the agents' axes of the inputs (None: all copies get the same), where they are not -2 throughout.
     """
 
     def apply(params, *inputs):
-        return jax.vmap(net.apply, in_axes=(0, *(axes or [-2] * len(inputs))), out_axes=out)(params, *inputs)
+        return jax.vmap(net.apply, in_axes=(0, *(axes or [-2] * len(inputs))), out_axes=out)(
+            params, *inputs
+        )
 
     return Network(lambda key: jax.vmap(net.init)(jax.random.split(key, agents)), apply)
 
@@ -53,17 +57,24 @@ def shared(make: Callable[[int], Network], inputs: int, agents: int) -> Network:
 def shared_denoiser(make: Callable[[int], Network], width: int, agents: int) -> Network:
     """One network for every row, told whose it is next to its observation: `make(width)` takes ones that wide."""
     net = pooled_denoiser(make(width + agents))
-    return Network(net.init, lambda params, x, t, obs: net.apply(params, x, t, identified(obs, agents)))
+    return Network(
+        net.init, lambda params, x, t, obs: net.apply(params, x, t, identified(obs, agents))
+    )
 
 
 def pooled_denoiser(net: Network) -> Network:
     """One network for every row, which is not told whose it is."""
-    return Network(net.init, lambda params, x, t, obs: net.apply(params, x, t[..., None] if t.ndim else t, obs))
+    return Network(
+        net.init, lambda params, x, t, obs: net.apply(params, x, t[..., None] if t.ndim else t, obs)
+    )
 
 
 def joint_denoiser(net: Network) -> Network:
     """One network of all rows side by side."""
-    return Network(net.init, lambda params, x, t, obs: net.apply(params, flat(x), t, flat(obs)).reshape(x.shape))
+    return Network(
+        net.init,
+        lambda params, x, t, obs: net.apply(params, flat(x), t, flat(obs)).reshape(x.shape),
+    )
 
 
 # --- plans ---

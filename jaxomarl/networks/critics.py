@@ -9,7 +9,9 @@ from jaxtyping import Array
 from jaxomarl.networks.mlp import Network, ensemble, mlp
 
 
-def value(inputs: int, hidden: Sequence[int], activation: Callable[[Array], Array] = nn.relu) -> Network:
+def value(
+    inputs: int, hidden: Sequence[int], activation: Callable[[Array], Array] = nn.relu
+) -> Network:
     """V: [..., C] -> [...]."""
     net = mlp(inputs, hidden, 1, activation)
     return Network(net.init, lambda params, cond: net.apply(params, cond)[..., 0])
@@ -24,4 +26,6 @@ def twin(
 ) -> Network:
     """Q^1, Q^2: ([..., C], [..., D]) -> [E, ...]."""
     net = ensemble(value(inputs + actions, hidden, activation), members)
-    return Network(net.init, lambda params, cond, act: net.apply(params, jnp.concatenate([cond, act], axis=-1)))
+    return Network(
+        net.init, lambda params, cond, act: net.apply(params, jnp.concatenate([cond, act], axis=-1))
+    )

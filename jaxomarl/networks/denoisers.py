@@ -51,7 +51,10 @@ class ResidualMLP(nn.Module):
         time = dense(nn.relu(dense(fourier(t, 16), self.embedding)), self.embedding)
         entry = dense(jnp.concatenate([x, cond], axis=-1), 32)
         h = dense(
-            jnp.concatenate([entry, jnp.broadcast_to(time, (*entry.shape[:-1], self.embedding))], axis=-1), self.width
+            jnp.concatenate(
+                [entry, jnp.broadcast_to(time, (*entry.shape[:-1], self.embedding))], axis=-1
+            ),
+            self.width,
         )
         for _ in range(self.blocks):
             kept = nn.Dropout(self.dropout, deterministic=not train)(h)
@@ -101,9 +104,13 @@ class ResidualUNet(nn.Module):
         return dense(join(h, top), self.out, name="out")
 
 
-def residual_mlp(actions: int, cond: int, width: int, blocks: int, dropout: float, embedding: int) -> Network:
+def residual_mlp(
+    actions: int, cond: int, width: int, blocks: int, dropout: float, embedding: int
+) -> Network:
     """`apply(params, x, t, cond, dropout=key)`; without a key the network is in evaluation mode."""
-    return _dropping(network(ResidualMLP(actions, width, blocks, dropout, embedding), actions, 0, cond))
+    return _dropping(
+        network(ResidualMLP(actions, width, blocks, dropout, embedding), actions, 0, cond)
+    )
 
 
 def residual_unet(actions: int, cond: int, width: int, embedding: int, dropout: float) -> Network:

@@ -26,7 +26,9 @@ def stated(cfg: Any) -> Seen:
     """[..., S] -> [..., S]: z-scores where `cfg.normalise`."""
 
     def see(past, state):
-        return (state - past["stats"].state_mean) / past["stats"].state_std if cfg.normalise else state
+        return (
+            (state - past["stats"].state_mean) / past["stats"].state_std if cfg.normalise else state
+        )
 
     return see
 
@@ -36,7 +38,9 @@ def flat(x: Float[Array, "*B N A"]) -> Float[Array, "*B NA"]:
     return x.reshape(*x.shape[:-2], -1)
 
 
-def conditions(spec: Spec, cfg: Any, past: Past, obs: Array, state: Array) -> Float[Array, "*B N C"]:
+def conditions(
+    spec: Spec, cfg: Any, past: Past, obs: Array, state: Array
+) -> Float[Array, "*B N C"]:
     """c_i of each agent: its observation, or the state for all (`cfg.condition`)."""
     if cfg.condition == "obs":
         return observed(spec, cfg)(past, obs)

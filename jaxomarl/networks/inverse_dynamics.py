@@ -17,9 +17,14 @@ def inverse(spec: Spec, kind: str, width: int, columns: int = 0) -> Network:
     n, o, a, hidden = spec.agents, columns or spec.obs_width, spec.act_width, (width, width)
     if kind == "joint":
         joint = mlp(2 * n * o, hidden, n * a)
-        net = Network(joint.init, lambda params, pair: joint.apply(params, flat(pair)).reshape(*pair.shape[:-1], a))
+        net = Network(
+            joint.init,
+            lambda params, pair: joint.apply(params, flat(pair)).reshape(*pair.shape[:-1], a),
+        )
     elif kind == "shared":
         net = agents.shared(lambda wide: mlp(wide, hidden, a), 2 * o, n)
     else:
         net = agents.separate(mlp(2 * o, hidden, a), n)
-    return Network(net.init, lambda params, obs, then: net.apply(params, jnp.concatenate([obs, then], axis=-1)))
+    return Network(
+        net.init, lambda params, obs, then: net.apply(params, jnp.concatenate([obs, then], axis=-1))
+    )

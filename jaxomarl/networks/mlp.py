@@ -61,7 +61,8 @@ def parameters(key: Key[Array, ""], module: nn.Module, *inputs: Array) -> Params
     ends = list(itertools.accumulate(x.value.size for x in boxes))
     u = jax.random.uniform(key, (ends[-1] if ends else 0,), minval=-1.0, maxval=1.0)
     parts = iter(
-        x.bound * u[end - x.value.size : end].reshape(x.value.shape) for x, end in zip(boxes, ends, strict=True)
+        x.bound * u[end - x.value.size : end].reshape(x.value.shape)
+        for x, end in zip(boxes, ends, strict=True)
     )
     return jax.tree.unflatten(tree, [next(parts) if isinstance(x, Undrawn) else x for x in leaves])
 
@@ -123,7 +124,9 @@ class MLP(nn.Module):
         return dense(x, self.out, name="out")
 
 
-def mlp(inputs: int, hidden: Sequence[int], out: int, activation: Callable[[Array], Array] = nn.relu) -> Network:
+def mlp(
+    inputs: int, hidden: Sequence[int], out: int, activation: Callable[[Array], Array] = nn.relu
+) -> Network:
     """A perceptron as a pair of functions; ReLU unless told otherwise."""
     return network(MLP(tuple(hidden), out, activation), inputs)
 

@@ -28,7 +28,9 @@ class Recurrent(NamedTuple):
     """A policy that is stepped; `width` is its memory's."""
 
     init: Callable[[Key[Array, ""]], Params]
-    step: Callable[..., tuple[Array, Array]]  # (params, hidden [..., H], x [..., I]) -> (hidden, action [..., A])
+    step: Callable[
+        ..., tuple[Array, Array]
+    ]  # (params, hidden [..., H], x [..., I]) -> (hidden, action [..., A])
     width: int
 
     def unrolled(self, params: Params, x: Float[Array, "*B T I"]) -> Float[Array, "*B T A"]:
@@ -46,4 +48,6 @@ def recurrent(inputs: int, width: int, outputs: int) -> Recurrent:
         told: Any = cell.apply({"params": params}, hidden, x)
         return told
 
-    return Recurrent(lambda key: parameters(key, cell, jnp.zeros(width), jnp.zeros(inputs)), step, width)
+    return Recurrent(
+        lambda key: parameters(key, cell, jnp.zeros(width), jnp.zeros(inputs)), step, width
+    )

@@ -49,16 +49,30 @@ def temporal_unet(
         found = (channels, width, multipliers, kernel, blocks)
         raise refuse("temporal_unet", "sizes of at least 1", found, "Raise the smallest.")
     if kernel % 2 == 0:
-        raise refuse("temporal_unet.kernel", "an odd number", kernel, "Rows keep their places only about a middle one.")
+        raise refuse(
+            "temporal_unet.kernel",
+            "an odd number",
+            kernel,
+            "Rows keep their places only about a middle one.",
+        )
     if agents and any((width * m) % HEADS for m in multipliers):
         found = tuple(width * m for m in multipliers)
-        raise refuse("temporal_unet.width", f"multiples of {HEADS} in every level", found, f"Take {HEADS} or 16.")
+        raise refuse(
+            "temporal_unet.width",
+            f"multiples of {HEADS} in every level",
+            found,
+            f"Take {HEADS} or 16.",
+        )
     widths = tuple(width * m for m in multipliers)
-    net = TemporalUNet(channels, cond, width, widths, kernel, groups, agents, pools, blocks, activation)
+    net = TemporalUNet(
+        channels, cond, width, widths, kernel, groups, agents, pools, blocks, activation
+    )
     team = (agents,) if agents else ()
 
     def init(key):
-        return parameters(key, net, jnp.zeros((*team, 1, channels)), jnp.zeros(()), jnp.zeros((*team, cond)))
+        return parameters(
+            key, net, jnp.zeros((*team, 1, channels)), jnp.zeros(()), jnp.zeros((*team, cond))
+        )
 
     def apply(params, x, t, cond=None, drop=None) -> Any:
         return net.apply({"params": params}, x, t, cond, drop)
@@ -109,7 +123,9 @@ class TemporalUNet(nn.Module):
     def told(self, x, t, cond, drop) -> tuple[Array, Array]:
         """What blocks are told [..., 1, E], of time and condition, and the part of it that is time's."""
         lead = x.shape[:-2]
-        time = dense(self.activation(dense(features(spread(t, lead)), 4 * self.embedding)), self.embedding)
+        time = dense(
+            self.activation(dense(features(spread(t, lead)), 4 * self.embedding)), self.embedding
+        )
         if not self.cond:
             return time[..., None, :], time[..., None, :]
         y = dense(self.activation(dense(cond, 4 * self.embedding)), self.embedding)
@@ -152,7 +168,9 @@ class AgentAttention(nn.Module):
         logits = jnp.einsum("...itec,...jtec->...teij", q, k) / math.sqrt(q.shape[-1])
         weights = nn.softmax(logits.astype(jnp.float32)).astype(v.dtype)
         heard = jnp.einsum("...teij,...jtec->...itec", weights, v)
-        return h + self.param("gain", nn.initializers.zeros, ()).astype(h.dtype) * heard.reshape(h.shape)
+        return h + self.param("gain", nn.initializers.zeros, ()).astype(h.dtype) * heard.reshape(
+            h.shape
+        )
 
 
 class Norm(nn.Module):
@@ -164,10 +182,14 @@ class Norm(nn.Module):
     def __call__(self, x: Float[Array, "*B T C"]) -> Float[Array, "*B T C"]:
         """Normalise each sequence by itself."""
         width = x.shape[-1]
-        groups = max(g for g in range(1, self.groups + 1) if width % g == 0 and (g == 1 or width // g >= 4))
+        groups = max(
+            g for g in range(1, self.groups + 1) if width % g == 0 and (g == 1 or width // g >= 4)
+        )
         h = x.reshape(*x.shape[:-1], groups, width // groups).astype(jnp.float32)
         mean = h.mean(axis=(-3, -1), keepdims=True)
-        h = (h - mean) * jnp.reciprocal(jnp.sqrt(jnp.square(h - mean).mean(axis=(-3, -1), keepdims=True) + 1e-5))
+        h = (h - mean) * jnp.reciprocal(
+            jnp.sqrt(jnp.square(h - mean).mean(axis=(-3, -1), keepdims=True) + 1e-5)
+        )
         scale = self.param("scale", nn.initializers.ones, (width,))
         h = h.reshape(x.shape) * scale + self.param("shift", nn.initializers.zeros, (width,))
         return h.astype(x.dtype)

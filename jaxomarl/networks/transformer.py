@@ -11,7 +11,9 @@ from jaxomarl.base import refuse
 from jaxomarl.networks.mlp import Network, dense, hidden, layer_norm, parameters
 
 
-def decision_transformer(obs: int, actions: int, width: int, layers: int, heads: int, steps: int) -> Network:
+def decision_transformer(
+    obs: int, actions: int, width: int, layers: int, heads: int, steps: int
+) -> Network:
     """`apply(params, returns [..., C], obs [..., C, O], action [..., C, A], step, valid [..., C]) -> [..., C, A]`.
 
     Three tokens for each of C rows, in the order return, observation, action, each told the step of the episode (at
@@ -20,12 +22,19 @@ def decision_transformer(obs: int, actions: int, width: int, layers: int, heads:
     Source: Chen et al. 2021 (Decision Transformer), algorithm 1.
     """
     if width % heads:
-        raise refuse("decision_transformer.width", f"a multiple of its {heads} heads", width, "Take a multiple.")
+        raise refuse(
+            "decision_transformer.width",
+            f"a multiple of its {heads} heads",
+            width,
+            "Take a multiple.",
+        )
     net = DecisionTransformer(actions, width, layers, heads, steps)
 
     def init(key):
         rows = jnp.zeros((1,))
-        return parameters(key, net, rows, jnp.zeros((1, obs)), jnp.zeros((1, actions)), rows.astype(int), rows)
+        return parameters(
+            key, net, rows, jnp.zeros((1, obs)), jnp.zeros((1, actions)), rows.astype(int), rows
+        )
 
     return Network(init, lambda params, *inputs: net.apply({"params": params}, *inputs))  # type: ignore
 
@@ -44,7 +53,9 @@ class DecisionTransformer(nn.Module):
         """Returns, step and valid [..., C], obs [..., C, O], action [..., C, A] -> [..., C, A]."""
         when = nn.Embed(self.steps + 1, self.width, name="when")(step)
         tokens = [dense(x, self.width) + when for x in (returns[..., None], obs, action)]
-        h = hidden(jnp.stack(tokens, axis=-2).reshape(*obs.shape[:-2], 3 * obs.shape[-2], self.width))
+        h = hidden(
+            jnp.stack(tokens, axis=-2).reshape(*obs.shape[:-2], 3 * obs.shape[-2], self.width)
+        )
         sees = visible(valid)
         for _ in range(self.layers):
             h = h + self.attended(layer_norm(h.dtype)(h), sees)
@@ -56,7 +67,9 @@ class DecisionTransformer(nn.Module):
         split = lambda x: x.reshape(*x.shape[:-1], self.heads, -1)
         q, k, v = (split(dense(h, self.width)) for _ in range(3))
         logits = jnp.einsum("...ihd,...jhd->...hij", q, k) / math.sqrt(q.shape[-1])
-        weights = jax.nn.softmax(jnp.where(sees[..., None, :, :], logits.astype(jnp.float32), -1e9)).astype(v.dtype)
+        weights = jax.nn.softmax(
+            jnp.where(sees[..., None, :, :], logits.astype(jnp.float32), -1e9)
+        ).astype(v.dtype)
         heard = jnp.einsum("...hij,...jhd->...ihd", weights, v)
         return dense(heard.reshape(h.shape), self.width)
 

@@ -22,53 +22,87 @@ class Reproduction(NamedTuple):
 
 REPRODUCTIONS: dict[str, Reproduction] = {
     "omsd-table1": Reproduction(
-        "omsd.table1", "omsd_table1", "OMSD's Table 1: the bandit, with exact and with learned scores."
+        "omsd.table1",
+        "omsd_table1",
+        "OMSD's Table 1: the bandit, with exact and with learned scores.",
     ),
     "omsd-table2": Reproduction(
-        "omsd.table2", "omsd_table2", "OMSD's Table 2: OMSD, its ablations, IQL and BC on the three particle tasks."
+        "omsd.table2",
+        "omsd_table2",
+        "OMSD's Table 2: OMSD, its ablations, IQL and BC on the three particle tasks.",
     ),
     "omsd-oracle": Reproduction(
-        "omsd.oracle", "omsd_oracle", "How much of OMSD's loss is learning, against exact scores; in no paper."
+        "omsd.oracle",
+        "omsd_oracle",
+        "How much of OMSD's loss is learning, against exact scores; in no paper.",
     ),
     "omsd-scores": Reproduction(
-        "omsd.scores", "omsd_scores", "What OMSD's score models have learned, by diffusion time, agent and prefix."
+        "omsd.scores",
+        "omsd_scores",
+        "What OMSD's score models have learned, by diffusion time, agent and prefix.",
     ),
     "dom2-table1": Reproduction(
-        "dom2.tables", "table1", "DOM2's Table 1: DOM2 and its baselines on the standard particle tasks."
+        "dom2.tables",
+        "table1",
+        "DOM2's Table 1: DOM2 and its baselines on the standard particle tasks.",
     ),
     "dom2-table2": Reproduction(
         "dom2.tables", "table2", "DOM2's Table 2: the same policies with agents of random speeds."
     ),
     "dom2-table3": Reproduction(
-        "dom2.tables", "table3", "DOM2's Table 3: half-cheetah, standard and with two shifts of its physics."
+        "dom2.tables",
+        "table3",
+        "DOM2's Table 3: half-cheetah, standard and with two shifts of its physics.",
     ),
-    "dom2-table4": Reproduction("dom2.tables", "table4", "DOM2's Table 4: every baseline on Predator-Prey."),
+    "dom2-table4": Reproduction(
+        "dom2.tables", "table4", "DOM2's Table 4: every baseline on Predator-Prey."
+    ),
     "dom2-table7": Reproduction(
-        "dom2.six_landmarks", "table7", "DOM2's Table 7: returns of three agents among six landmarks."
+        "dom2.six_landmarks",
+        "table7",
+        "DOM2's Table 7: returns of three agents among six landmarks.",
     ),
     "dom2-table8": Reproduction(
-        "dom2.six_landmarks", "table8", "DOM2's Table 8: good episodes there, and their distinct joint solutions."
+        "dom2.six_landmarks",
+        "table8",
+        "DOM2's Table 8: good episodes there, and their distinct joint solutions.",
     ),
-    "dom2-table9": Reproduction("dom2.tables", "table9", "DOM2's Table 9: DOM2 beside the printed MADiff and DoF."),
-    "dom2-fig5": Reproduction("dom2.figures", "fig5", "DOM2's Figure 5: scores against the size and kind of the data."),
-    "dom2-fig7": Reproduction("dom2.figures", "fig7", "DOM2's Figure 7: returns against eta and the sampler's steps."),
+    "dom2-table9": Reproduction(
+        "dom2.tables", "table9", "DOM2's Table 9: DOM2 beside the printed MADiff and DoF."
+    ),
+    "dom2-fig5": Reproduction(
+        "dom2.figures", "fig5", "DOM2's Figure 5: scores against the size and kind of the data."
+    ),
+    "dom2-fig7": Reproduction(
+        "dom2.figures", "fig7", "DOM2's Figure 7: returns against eta and the sampler's steps."
+    ),
     "dof-games": Reproduction(
-        "dof.games", "dof_games", "DoF's illustrative games: what factorised diffusions can and cannot hold."
+        "dof.games",
+        "dof_games",
+        "DoF's illustrative games: what factorised diffusions can and cannot hold.",
     ),
     "dof-policies": Reproduction(
-        "dof.policies", "dof_policies", "DoF-Policy by factorisation beside other diffusion policies, as DoF compares."
+        "dof.policies",
+        "dof_policies",
+        "DoF-Policy by factorisation beside other diffusion policies, as DoF compares.",
     ),
     "dof-planners": Reproduction(
-        "dof.planners", "dof_planners", "Planners and MADT on spread, beside what MADiff and DoF print."
+        "dof.planners",
+        "dof_planners",
+        "Planners and MADT on spread, beside what MADiff and DoF print.",
     ),
     "dof-fig8": Reproduction(
         "dof.figures", "fig8", "DoF's Figure 8: planners by steps, guidance, history and horizon."
     ),
     "coda-games": Reproduction(
-        "coda.games", "coda_games", "CODA's Figures 1 and 2: paths of four methods on two polynomial games."
+        "coda.games",
+        "coda_games",
+        "CODA's Figures 1 and 2: paths of four methods on two polynomial games.",
     ),
     "coda-steering": Reproduction(
-        "coda.steering", "coda_steering", "CODA's steering curve: likelihood of windows against the policy's pull."
+        "coda.steering",
+        "coda_steering",
+        "CODA's steering curve: likelihood of windows against the policy's pull.",
     ),
     "coda-fidelity": Reproduction(
         "coda.fidelity",

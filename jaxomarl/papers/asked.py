@@ -34,7 +34,9 @@ class Asked:
     overrides: Overrides = dataclasses.field(default_factory=dict)
     source: Path | None = None
     final_episodes: int = 0
-    lock: threading.Lock = dataclasses.field(default_factory=threading.Lock, repr=False, compare=False)
+    lock: threading.Lock = dataclasses.field(
+        default_factory=threading.Lock, repr=False, compare=False
+    )
     """Held while a picture is drawn, by games that are made side by side."""
 
     @functools.cached_property
@@ -65,7 +67,12 @@ class Asked:
         for field in fields:
             value = getattr(self, field)
             if value:
-                raise refuse(FLAGS.get(field, f"--{field}"), f"nothing for {name}", value, f"Leave it out: {because}")
+                raise refuse(
+                    FLAGS.get(field, f"--{field}"),
+                    f"nothing for {name}",
+                    value,
+                    f"Leave it out: {because}",
+                )
 
 
 def one(flag: str, given: Sequence[str], default: str) -> str:

@@ -54,13 +54,19 @@ def train(
 @contextlib.contextmanager
 def opened(asked: Asked, folder: Path, preset: str) -> Iterator[None]:
     """Hold a cell's folder, new or of the same settings; JaxomarlError where it has results of others."""
-    settings = session.asked(preset, asked.overrides, asked.rows, asked.episodes, asked.scale, asked.final_episodes)
+    settings = session.asked(
+        preset, asked.overrides, asked.rows, asked.episodes, asked.scale, asked.final_episodes
+    )
     with session.locked(folder):
-        session.open_folder(folder, settings, resume=(folder / "sweep.json").exists(), overwrite=False)
+        session.open_folder(
+            folder, settings, resume=(folder / "sweep.json").exists(), overwrite=False
+        )
         yield
 
 
-def trained(asked: Asked, groups: Sequence[Group], folder: Path, sources: Sequence[Path] = ()) -> session.Results:
+def trained(
+    asked: Asked, groups: Sequence[Group], folder: Path, sources: Sequence[Path] = ()
+) -> session.Results:
     """Train groups into a folder that is held, or find them trained there.
 
     Finished stages are taken from `sources`, and from the folder of the same name under `--from`.
@@ -68,7 +74,9 @@ def trained(asked: Asked, groups: Sequence[Group], folder: Path, sources: Sequen
     lines = asked.lines
     if asked.source:
         sources = [*sources, asked.source / folder.name]
-    return session.train_groups(groups, folder, sources, report=lines, stopped=asked.stopped, say=lines.say)
+    return session.train_groups(
+        groups, folder, sources, report=lines, stopped=asked.stopped, say=lines.say
+    )
 
 
 def resolve(
@@ -91,8 +99,13 @@ def resolve(
         given = {*asked.overrides}
         if error.field == flag("thresholds") and "thresholds" not in given:
             chosen, note = within_reach(asked, task, quality, preset)
-        elif error.field == flag("augment_horizon") and not {"augment_horizon", "augment_short"} & given:
-            chosen = dataclasses.replace(asked, overrides={**asked.overrides, "augment_short": ["skip"]})
+        elif (
+            error.field == flag("augment_horizon")
+            and not {"augment_horizon", "augment_short"} & given
+        ):
+            chosen = dataclasses.replace(
+                asked, overrides={**asked.overrides, "augment_short": ["skip"]}
+            )
             made = groups(chosen)
             return made, chosen, too_short(made)
         else:
@@ -138,11 +151,14 @@ def table(
     under `out`, so that the same command goes on where it was stopped.
     """
     systems, tasks, data = (
-        mine or its for mine, its in zip((asked.systems, asked.tasks, asked.data), default, strict=True)
+        mine or its
+        for mine, its in zip((asked.systems, asked.tasks, asked.data), default, strict=True)
     )
     made = [train(asked, systems, task, quality, preset)[0] for task in tasks for quality in data]
     records = [record for cell in made for record in cell.records]
-    return beside(asked, made, records, printed, spread, differences, theirs, alone=alone, normalised=True)
+    return beside(
+        asked, made, records, printed, spread, differences, theirs, alone=alone, normalised=True
+    )
 
 
 def means(made: Sequence[Cell]) -> dict[tuple[str, str], float]:
@@ -165,12 +181,16 @@ def beside(
     """Preface and body of a table of cells; arguments as theirs. `normalised`: what is printed counts so."""
     shown = (records, printed, key)
     said = preface(asked, made, differences, theirs)
-    return f"{said}\n{comparison.glance(*shown, normalised)}{comparison.body(*shown, spread, alone)}"
+    return (
+        f"{said}\n{comparison.glance(*shown, normalised)}{comparison.body(*shown, spread, alone)}"
+    )
 
 
 def preface(asked: Asked, cells: Sequence[Cell], differences: Sequence[str], seeds: str) -> str:
     """What has to be known before ours and the published numbers are compared: the paper's `differences`, then ours."""
-    changed = ", ".join(f"{k} = {v[0] if len(v) == 1 else list(v)}" for k, v in asked.overrides.items())
+    changed = ", ".join(
+        f"{k} = {v[0] if len(v) == 1 else list(v)}" for k, v in asked.overrides.items()
+    )
     lines = [
         "Ours and the published scores differ in more than the code:",
         "",

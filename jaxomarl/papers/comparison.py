@@ -22,7 +22,11 @@ def scores(name: str, number: str = "") -> Published:
 
     A spread that is not printed is NaN.
     """
-    text = resources.files("jaxomarl").joinpath("assets", "published", f"{name}.csv").read_text(encoding="utf-8")
+    text = (
+        resources.files("jaxomarl")
+        .joinpath("assets", "published", f"{name}.csv")
+        .read_text(encoding="utf-8")
+    )
     return {
         (r["task"], r["data"], r["system"]): (float(r["mean"]), float(r["spread"] or math.nan))
         for r in csv.DictReader(text.splitlines())
@@ -47,10 +51,13 @@ def body(
         theirs = (printed.get((key(r.task), r.data, name)) for name in called(r))
         out.append(row(r, next(filter(None, theirs), None)))
         if alone and (after is None or (after.task, after.data) != (r.task, r.data)):
-            ours = {name for x in records if (x.task, x.data) == (r.task, r.data) for name in called(x)}
+            ours = {
+                name for x in records if (x.task, x.data) == (r.task, r.data) for name in called(x)
+            }
             theirs = [s for t, d, s in printed if (t, d) == (key(r.task), r.data) and s not in ours]
             out += [
-                (r.task, r.data, s, *[""] * (len(HEAD) - 3), paper(printed[key(r.task), r.data, s])) for s in theirs
+                (r.task, r.data, s, *[""] * (len(HEAD) - 3), paper(printed[key(r.task), r.data, s]))
+                for s in theirs
             ]
     said = "".join(f"\n{line}\n" for line in (*data_means(records), *tables.notes(records)))
     return markdown((*HEAD, f"published ± {spread}"), out) + said
@@ -74,10 +81,20 @@ def glance(
             continue
         held = {(named(r, lacks=False), r.data): r for r in mine}
         own = list(dict.fromkeys(name for name, _ in held))
-        theirs = {s for t, d, s in printed if t == key(task) and d in data} - {n for r in mine for n in called(r)}
-        rows = [(name, *(brief(held.get((name, d)), key(task), printed, normalised) for d in data)) for name in own]
-        rows += [(name, *(_mean(printed.get((key(task), d, name))) for d in data)) for name in sorted(theirs)]
-        known = {r.data: f"{r.data} ({tables.data_mean(r)})" for r in mine if r.data_mean is not None}
+        theirs = {s for t, d, s in printed if t == key(task) and d in data} - {
+            n for r in mine for n in called(r)
+        }
+        rows = [
+            (name, *(brief(held.get((name, d)), key(task), printed, normalised) for d in data))
+            for name in own
+        ]
+        rows += [
+            (name, *(_mean(printed.get((key(task), d, name))) for d in data))
+            for name in sorted(theirs)
+        ]
+        known = {
+            r.data: f"{r.data} ({tables.data_mean(r)})" for r in mine if r.data_mean is not None
+        }
         out.append(markdown((task, *(known.get(d, d) for d in data)), rows))
     said = (
         "Mean return ± std over seeds; in brackets the data's mean return ± standard error above, and below "
@@ -94,7 +111,9 @@ def brief(r: Record | None, task: str, printed: Published, normalised: bool) -> 
     theirs = next(filter(None, (printed.get((task, r.data, name)) for name in called(r))), None)
     known = [f"{r.normalised:.1f}"] if normalised and r.normalised is not None else []
     known += [] if theirs is None else [f"{theirs[0]:.1f}"]
-    return f"{_score(r)}{'*' * (r.converged is False)}" + (f" ({'; '.join(known)})" if known else "")
+    return f"{_score(r)}{'*' * (r.converged is False)}" + (
+        f" ({'; '.join(known)})" if known else ""
+    )
 
 
 def row(r: Record, published: tuple[float, float] | None) -> tuple[str, ...]:
@@ -131,7 +150,9 @@ def named(r: Record, lacks: bool = True) -> str:
     """The system, what was swept, and, with `lacks`, what its numbers lack."""
     name = " ".join(filter(None, (r.system, r.swept)))
     lost = [f"{r.nonfinite} of {r.seeds} diverged"] * (r.nonfinite > 0)
-    lost += [f"{r.unfinished} unfinished"] * (r.unfinished > 0) + ["not converged"] * (r.converged is False)
+    lost += [f"{r.unfinished} unfinished"] * (r.unfinished > 0) + ["not converged"] * (
+        r.converged is False
+    )
     return name + (f" ({', '.join(lost)})" if lost and lacks else "")
 
 

@@ -33,7 +33,12 @@ def point(panel: str, curve: str, x: float, scores: Sequence[np.ndarray]) -> Poi
 
 
 def keep(
-    asked: Asked, points: Sequence[Point], x: str, y: str, named: Mapping[str, Sequence[str]], logarithmic: bool
+    asked: Asked,
+    points: Sequence[Point],
+    x: str,
+    y: str,
+    named: Mapping[str, Sequence[str]],
+    logarithmic: bool,
 ) -> None:
     """Write points.csv and curves.png of a figure."""
     store.write_table(asked.out / "points.csv", points, Point._fields)
@@ -54,9 +59,16 @@ def text(
     for p in points:
         at = named[p.panel][int(p.x)] if p.panel in named else f"{p.x:g}"
         interval = "" if np.isnan(p.low) else f"{p.low:.1f} to {p.high:.1f}"
-        rows.append((p.panel, p.curve, at, "diverged" if np.isnan(p.mean) else f"{p.mean:.1f}", interval))
+        rows.append(
+            (p.panel, p.curve, at, "diverged" if np.isnan(p.mean) else f"{p.mean:.1f}", interval)
+        )
     loose = sorted(
-        {f"{r.task} {r.data} {comparison.named(r)}" for c in made for r in c.records if r.converged is False}
+        {
+            f"{r.task} {r.data} {comparison.named(r)}"
+            for c in made
+            for r in c.records
+            if r.converged is False
+        }
     )
     lines = "\n".join(f"- {line}" for line in loose)
     tail = f"\nNot converged, at one of the points or more:\n\n{lines}\n" if loose else ""

@@ -77,14 +77,22 @@ def played(results: Results, meeting: Meeting) -> Iterator[tuple[Group, list[sto
 def _read(files: Sequence[Path], meeting: Meeting) -> Played:
     held = [store.read_table(file) for file in files]
     shape = (len(files), meeting.starts, meeting.attempts)
-    return {k: np.array([[float(row[k]) for row in rows] for rows in held]).reshape(shape) for k in held[0][0]}
+    return {
+        k: np.array([[float(row[k]) for row in rows] for rows in held]).reshape(shape)
+        for k in held[0][0]
+    }
 
 
 def play(results: Results, group: Group, meeting: Meeting) -> Played:
     """Play a group's finished runs."""
     spec, env, system = group.task.env.spec, meeting.task.env, group.system
     if env.spec != spec:
-        raise refuse(f"task {meeting.task.name}", f"the spec of {group.task.name}: {spec}", env.spec, "Shift that one.")
+        raise refuse(
+            f"task {meeting.task.name}",
+            f"the spec of {group.task.name}: {spec}",
+            env.spec,
+            "Shift that one.",
+        )
     cfgs = [dataclasses.replace(cfg, **dict(meeting.changed)) for cfg in group.cfgs]
     for cfg in cfgs:
         system.check(spec, cfg, None)
@@ -92,7 +100,15 @@ def play(results: Results, group: Group, meeting: Meeting) -> Played:
     (past,) = (p for g, p in results.past if g is group)
     before = {k: v for k, v in past.items() if k != last}
     shown = roll_out(
-        env, system.pipeline, spec, cfgs, group.seeds, past[last], before, meeting.starts, meeting.attempts
+        env,
+        system.pipeline,
+        spec,
+        cfgs,
+        group.seeds,
+        past[last],
+        before,
+        meeting.starts,
+        meeting.attempts,
     )
     shape = (len(group.seeds), meeting.starts, meeting.attempts)
     return {k: v.reshape(shape) for k, v in shown.items()}
@@ -111,13 +127,20 @@ def records(results: Results, meeting: Meeting) -> list[tables.Record]:
     rows, runs = [], []
     for group, mine, found in played(results, meeting):
         last = group.system.pipeline(group.task.env.spec, group.cfgs[0], None)[-1]
-        scale = meeting.task.scale._asdict() if meeting.task.scale and meeting.attempts == 1 else None
+        scale = (
+            meeting.task.scale._asdict() if meeting.task.scale and meeting.attempts == 1 else None
+        )
         for run, values in zip(mine, found["return"].max(axis=2), strict=True):
             info = {**run.info, "task": meeting.name, "normaliser": scale}
             if meeting.name != run.info["task"]:
                 info["data_return"] = None  # of the task that is not shifted
             runs.append(store.Run(run.path, info))
             shown = {"return": np.asarray(values, np.float32)[None]}
-            rows += store.returns_rows(info, info["final_stage"], np.array([last_step(last)]), shown)
+            rows += store.returns_rows(
+                info, info["final_stage"], np.array([last_step(last)]), shown
+            )
     settled = {(r.system, r.data, r.config): r.converged for r in results.records}
-    return [r._replace(converged=settled[r.system, r.data, r.config]) for r in tables.summary([], runs, rows)]
+    return [
+        r._replace(converged=settled[r.system, r.data, r.config])
+        for r in tables.summary([], runs, rows)
+    ]

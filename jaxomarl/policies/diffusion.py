@@ -40,7 +40,11 @@ def noise_network(spec: Spec, width: int) -> Network:
 
 
 def sample(
-    policy: Diffuser, key: Key[Array, ""], params: Params, obs: Float[Array, "*B O"], mask: Float[Array, "*N A"]
+    policy: Diffuser,
+    key: Key[Array, ""],
+    params: Params,
+    obs: Float[Array, "*B O"],
+    mask: Float[Array, "*N A"],
 ) -> Float[Array, "*B A"]:
     """An action in the box for each observation; differentiable through every step of the chain."""
     denoise = clean(policy, params, obs, mask)
@@ -48,14 +52,21 @@ def sample(
     return chain(key, denoise, (*obs.shape[:-1], mask.shape[-1]))
 
 
-def clean(policy: Diffuser, params: Params, obs: Float[Array, "*B O"], mask: Float[Array, "*N A"]) -> Denoise:
+def clean(
+    policy: Diffuser, params: Params, obs: Float[Array, "*B O"], mask: Float[Array, "*N A"]
+) -> Denoise:
     """(x, t) -> (x - sigma eps) / alpha, held in the box: near t = 1 the division by alpha would throw it far out."""
     eps = lambda x, t: policy.net.apply(params, x, t, obs)
     return masked(clipped(from_eps(eps, policy.schedule), -1.0, 1.0), mask)
 
 
 def several(
-    policy: Diffuser, key: Key[Array, ""], params: Params, obs: Float[Array, "*B O"], mask: Array, count: int
+    policy: Diffuser,
+    key: Key[Array, ""],
+    params: Params,
+    obs: Float[Array, "*B O"],
+    mask: Array,
+    count: int,
 ) -> tuple[Float[Array, "K *B O"], Float[Array, "K *B A"]]:
     """Each observation `count` times over, and an action for each."""
     wide = jnp.broadcast_to(obs, (count, *obs.shape))

@@ -25,6 +25,8 @@ def normal(net: Network, params: Params, obs: Float[Array, "*B O"]) -> Normal:
     return Normal(*net.apply(params, obs))
 
 
-def mode(net: Network, params: Params, obs: Float[Array, "*B O"], mask: Float[Array, " A"]) -> Float[Array, "*B A"]:
+def mode(
+    net: Network, params: Params, obs: Float[Array, "*B O"], mask: Float[Array, " A"]
+) -> Float[Array, "*B A"]:
     """The deterministic policy: the tanh of the mean."""
     return squashed(normal(net, params, obs), 0.0, mask)

@@ -35,7 +35,9 @@ class Codes(NamedTuple):
     """What plans are made of in place of observations."""
 
     width: int
-    encode: Callable[[Past, Float[Array, "*B N O"]], Float[Array, "*B N L"]]  # of observations in the planner's units
+    encode: Callable[
+        [Past, Float[Array, "*B N O"]], Float[Array, "*B N L"]
+    ]  # of observations in the planner's units
 
 
 class Planner(NamedTuple):
@@ -70,13 +72,19 @@ class Memory(NamedTuple):
 
 def columns(spec: Spec, model: Planner) -> Float[Array, "N 1 O"]:
     """1.0 on the real columns of a plan's rows."""
-    return jnp.ones((spec.agents, 1, model.codes.width)) if model.codes else jnp.asarray(spec.obs_mask)[:, None]
+    return (
+        jnp.ones((spec.agents, 1, model.codes.width))
+        if model.codes
+        else jnp.asarray(spec.obs_mask)[:, None]
+    )
 
 
 def seen_by(spec: Spec, cfg: Any, model: Planner) -> Callable[[Past, Quantiles, Array], Array]:
     """(finished stages, quantiles, raw observations [..., N, O]) -> rows of plans [..., N, O or L]."""
     see, codes = ranged(cfg.normaliser, spec), model.codes
-    return lambda past, table, obs: codes.encode(past, see(table, obs)) if codes else see(table, obs)
+    return lambda past, table, obs: (
+        codes.encode(past, see(table, obs)) if codes else see(table, obs)
+    )
 
 
 def given(cfg: Any) -> Float[Array, "W 1"]:
@@ -114,11 +122,15 @@ def clean(cfg: Any, predict: Predict, params: Params, tell: Array, mask: Array) 
     return masked(from_eps(out, cosine(cfg.levels)) if cfg.predict == "noise" else out, mask)
 
 
-def denoiser(spec: Spec, cfg: Any, model: Planner, params: Params, y: Float[Array, "*B N"]) -> Denoise:
+def denoiser(
+    spec: Spec, cfg: Any, model: Planner, params: Params, y: Float[Array, "*B N"]
+) -> Denoise:
     """Guided towards returns y, held in [-1, 1]; the pass without the condition is told that there is none."""
     mask = columns(spec, model)
     free = lambda drop: clean(cfg, model.executed, params, told(y, jnp.full(y.shape, drop)), mask)
-    towards = free(1.0) if cfg.returns == "none" else classifier_free(free(0.0), free(1.0), cfg.guidance)
+    towards = (
+        free(1.0) if cfg.returns == "none" else classifier_free(free(0.0), free(1.0), cfg.guidance)
+    )
     return clipped(towards, -1.0, 1.0)
 
 
@@ -157,7 +169,9 @@ def sample(
     rows = jnp.pad(seen, [(0, 0)] * (seen.ndim - 2) + [(0, cfg.horizon), (0, 0)])
     x = chain(key, inpaint(denoise(params, y), rows, known), rows.shape)
     if model.mix is not None:
-        x = mask * jnp.clip(model.mix(params, x, jnp.zeros(()), told(y, jnp.zeros(y.shape))), -1.0, 1.0)
+        x = mask * jnp.clip(
+            model.mix(params, x, jnp.zeros(()), told(y, jnp.zeros(y.shape))), -1.0, 1.0
+        )
     return jnp.where(known > 0, rows, x)
 
 
@@ -192,14 +206,18 @@ def ahead(
     return jax.vmap(own)(jax.random.split(key, n), jnp.arange(n), jnp.eye(n))
 
 
-def actor(spec: Spec, cfg: Any, model: Planner, drawn: Draw | None = None) -> tuple[Callable, Memory]:
+def actor(
+    spec: Spec, cfg: Any, model: Planner, drawn: Draw | None = None
+) -> tuple[Callable, Memory]:
     """(act, its memory) of a state `Plans`; plans are drawn as `sample` does."""
     see = seen_by(spec, cfg, model)
 
     def act(key, state, past, memory, observation: Observation):
         params = state.net.target if cfg.acting == "target" else state.net.params
         obs = observation.obs * spec.obs_mask
-        first = jnp.broadcast_to(obs[:, None], memory.history.shape)  # as windows repeat an episode's first row
+        first = jnp.broadcast_to(
+            obs[:, None], memory.history.shape
+        )  # as windows repeat an episode's first row
         history = jnp.where(memory.step == 0, first, memory.history)
         rows = jnp.concatenate([history, obs[:, None]], axis=1)
         seen = jnp.swapaxes(see(past, state.knots, jnp.swapaxes(rows, 0, 1)), 0, 1)

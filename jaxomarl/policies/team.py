@@ -11,7 +11,13 @@ from jaxomarl.base import Spec
 from jaxomarl.diffusion.factorise import composed, factorisation
 from jaxomarl.diffusion.samplers import ddpm
 from jaxomarl.diffusion.schedules import BY_LEVELS
-from jaxomarl.networks.agents import DENOISER, joint_denoiser, pooled_denoiser, separate, shared_denoiser
+from jaxomarl.networks.agents import (
+    DENOISER,
+    joint_denoiser,
+    pooled_denoiser,
+    separate,
+    shared_denoiser,
+)
 from jaxomarl.networks.denoisers import plain_mlp
 from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import Params
@@ -24,7 +30,9 @@ class Team(NamedTuple):
     init: Callable[[Key[Array, ""]], Params]
     trained: Diffuser  # the noise that is fitted, and sampled in losses
     played: Diffuser  # the noise as the agents act
-    mix: Callable[[Params, Array, Array], Array] | None  # h: (params, x, obs) -> action; None leaves x as it is
+    mix: (
+        Callable[[Params, Array, Array], Array] | None
+    )  # h: (params, x, obs) -> action; None leaves x as it is
     centralised: bool  # acting takes other agents' observations
 
 
@@ -33,7 +41,11 @@ def factorised(spec: Spec, cfg: Any) -> Team:
     n, width, mask = spec.agents, spec.act_width, jnp.asarray(spec.act_mask)
     net = lambda told: plain_mlp(width, told, (cfg.policy_width,) * 3)
     one_for_all = cfg.networks == "shared"
-    parts = shared_denoiser(net, spec.obs_width, n) if one_for_all else separate(net(spec.obs_width), n, DENOISER)
+    parts = (
+        shared_denoiser(net, spec.obs_width, n)
+        if one_for_all
+        else separate(net(spec.obs_width), n, DENOISER)
+    )
     f = factorisation(cfg.noise_mixer, n, width, width + 1 + spec.obs_width)
     h = factorisation(cfg.data_mixer, n, width, spec.obs_width)
 
@@ -45,8 +57,14 @@ def factorised(spec: Spec, cfg: Any) -> Team:
         noise = Network(init, composed(parts.apply, f, mask, executed))
         return Diffuser(noise, BY_LEVELS[cfg.schedule](cfg.levels), ddpm, cfg.levels)
 
-    mix = None if cfg.data_mixer == "concat" else lambda params, x, obs: h.train(params["data"], x, obs)
-    return Team(init, diffuser(False), diffuser(True), mix, not (f.decentralised and h.decentralised))
+    mix = (
+        None
+        if cfg.data_mixer == "concat"
+        else lambda params, x, obs: h.train(params["data"], x, obs)
+    )
+    return Team(
+        init, diffuser(False), diffuser(True), mix, not (f.decentralised and h.decentralised)
+    )
 
 
 def independent(spec: Spec, cfg: Any) -> Team:
@@ -67,14 +85,22 @@ def independent(spec: Spec, cfg: Any) -> Team:
 
 
 def sample_team(
-    team: Team, key: Key[Array, ""], params: Params, obs: Float[Array, "*B N O"], mask: Float[Array, "N A"]
+    team: Team,
+    key: Key[Array, ""],
+    params: Params,
+    obs: Float[Array, "*B N O"],
+    mask: Float[Array, "N A"],
 ) -> Float[Array, "*B N A"]:
     """Joint actions in the box by the noise as it is trained; differentiable through every step."""
     return finished(team, params, sample(team.trained, key, params, obs, mask), obs, mask)
 
 
 def finished(
-    team: Team, params: Params, x: Float[Array, "*B N A"], obs: Float[Array, "*B N O"], mask: Float[Array, "N A"]
+    team: Team,
+    params: Params,
+    x: Float[Array, "*B N A"],
+    obs: Float[Array, "*B N O"],
+    mask: Float[Array, "N A"],
 ) -> Float[Array, "*B N A"]:
     """The actions h(x), held in the box."""
     return x if team.mix is None else mask * jnp.clip(team.mix(params, x, obs), -1.0, 1.0)

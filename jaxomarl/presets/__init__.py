@@ -20,6 +20,14 @@ def find(name: str, task: str, system: str = "") -> Preset:
         raise refuse("--preset", f"one of {', '.join(PRESETS)}", name, nearest(name, PRESETS))
     if name:
         return PRESETS[name]
-    fitting = [p for p in PRESETS.values() if any(fnmatch.fnmatch(task.partition(":")[0], t) for t in p.tasks)]
+    fitting = [
+        p
+        for p in PRESETS.values()
+        if any(fnmatch.fnmatch(task.partition(":")[0], t) for t in p.tasks)
+    ]
     fitting = [p for p in fitting if not system or system in p.systems]
-    return fitting[0] if fitting else Preset("defaults", (), (), {}, about="each system's own defaults")
+    return (
+        fitting[0]
+        if fitting
+        else Preset("defaults", (), (), {}, about="each system's own defaults")
+    )

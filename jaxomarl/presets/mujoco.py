@@ -34,7 +34,12 @@ PENALTY = {q: penalty for q, (_, penalty) in OMAR.items()} | {
     "medium-expert": 1.0,
 }  # as the nearest
 
-CFCQL = {"random": 0.1, "medium-replay": 0.4, "medium": 1.0, "expert": 1.7}  # weight of its term, its authors' code
+CFCQL = {
+    "random": 0.1,
+    "medium-replay": 0.4,
+    "medium": 1.0,
+    "expert": 1.7,
+}  # weight of its term, its authors' code
 
 ROBOTS = {
     "time_limit": "bootstrap", "gamma": 0.99, "temperature": 3.0, "expectile": 0.7, "beta": 0.005,
@@ -42,7 +47,10 @@ ROBOTS = {
     "score_steps": 2_000_000, "score_batch": 512, "score_width": 512,
     "policy_steps": 100_000, "policy_batch": 512, "policy_width": 256,
 }  # fmt: skip
-OMSD_CASES = {(TASK, q): {"temperature": t, "expectile": tau, "beta": beta} for q, (t, tau, beta) in OMSD.items()}
+OMSD_CASES = {
+    (TASK, q): {"temperature": t, "expectile": tau, "beta": beta}
+    for q, (t, tau, beta) in OMSD.items()
+}
 
 MUJOCO = (
     Preset(

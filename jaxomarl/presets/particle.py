@@ -36,7 +36,10 @@ DOM2 = {  # (task, quality): eta and thresholds of its Table 6; equal ones count
     ("mpe/spread", "random-medium"): (500.0, ladder(200, 550, 50)),
     ("mpe/spread", "medium-replay"): (500.0, ladder(0, 100, 10)),
     ("mpe/spread", "medium"): (250.0, ladder(200, 550, 50)),
-    ("mpe/spread", "medium-expert"): (250.0, returns(264.4, 267.3, 333.5, 336.4, 385.3, 385.3, 387.9, 387.9)),
+    ("mpe/spread", "medium-expert"): (
+        250.0,
+        returns(264.4, 267.3, 333.5, 336.4, 385.3, 385.3, 387.9, 387.9),
+    ),
     ("mpe/spread", "expert"): (50.0, ladder(525, 625, 25)),
     ("mpe/tag", "random"): (25.0, ""),
     ("mpe/tag", "random-medium"): (250.0, ladder(100, 300, 50)),
@@ -65,10 +68,15 @@ OMAR = {  # (task, quality): c, the weight of CQL's term, and gradient steps, of
     ("mpe/world", "medium"): (0.1, 0.5, 1000),
     ("mpe/world", "expert"): (0.9, 5.0, 1000),
 }
-NEAREST = {"random-medium": "random", "medium-expert": "medium"}  # sets of DOM2's that OMAR's authors do not have
+NEAREST = {
+    "random-medium": "random",
+    "medium-expert": "medium",
+}  # sets of DOM2's that OMAR's authors do not have
 PENALTY = {at: penalty for at, (_, penalty, _) in OMAR.items()}
 PENALTY |= {
-    (task, q): PENALTY[task, near] for task in ("mpe/spread", "mpe/tag", "mpe/world") for q, near in NEAREST.items()
+    (task, q): PENALTY[task, near]
+    for task in ("mpe/spread", "mpe/tag", "mpe/world")
+    for q, near in NEAREST.items()
 }
 
 CFCQL = {  # task: weight of its term on random, medium-replay, medium and expert data, of its authors' code
@@ -99,9 +107,15 @@ PLANNERS = {
 QUALITIES = ("random", "medium-replay", "medium", "expert")
 
 
-def with_experts(cases: Mapping[tuple[str, str], Mapping[str, object]]) -> dict[tuple[str, str], Mapping[str, object]]:
+def with_experts(
+    cases: Mapping[tuple[str, str], Mapping[str, object]],
+) -> dict[tuple[str, str], Mapping[str, object]]:
     """The cases of a preset, and each task's `expert` again for the qualities of experts that no paper has."""
-    more = {(task, "one-expert"): values for (task, quality), values in cases.items() if quality == "expert"}
+    more = {
+        (task, "one-expert"): values
+        for (task, quality), values in cases.items()
+        if quality == "expert"
+    }
     return {**cases, **more, ("mpe/spread", "expert-modes"): cases["mpe/spread", "expert"]}
 
 
@@ -114,7 +128,12 @@ OMSD = {
 OMSD_CASES = with_experts(
     {at: {"temperature": t, "expectile": tau, "beta": beta} for at, (t, tau, beta) in TABLE.items()}
 )
-PRINTED = {"condition": "state", "weighting": "delta", "beta_convention": "paper", "control_variate": True}
+PRINTED = {
+    "condition": "state",
+    "weighting": "delta",
+    "beta_convention": "paper",
+    "control_variate": True,
+}
 """OMSD's equation 6 and its surrogate as printed; its authors' code has obs, vds, code and False."""
 
 PARTICLE = (

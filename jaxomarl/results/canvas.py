@@ -31,7 +31,9 @@ def grid(panels: int, width: float, height: float, columns: int) -> tuple[Figure
         from matplotlib.figure import Figure
         from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError as error:
-        raise refuse("figures", "matplotlib", "no such package", "pip install jaxomarl[plot]") from error
+        raise refuse(
+            "figures", "matplotlib", "no such package", "pip install jaxomarl[plot]"
+        ) from error
     columns = min(columns, panels)
     rows = -(-panels // columns)
     layout = ConstrainedLayoutEngine(w_pad=0.07, h_pad=0.07)
@@ -47,7 +49,9 @@ def save(figure: Figure, path: str | Path | None, note: str = "") -> Figure:
     """
     if note:
         width, height = figure.get_size_inches()
-        lines = [part for line in note.splitlines() for part in textwrap.wrap(line, int(width / LETTER))]
+        lines = [
+            part for line in note.splitlines() for part in textwrap.wrap(line, int(width / LETTER))
+        ]
         figure.set_size_inches(width, height + LINE * len(lines))
         figure.suptitle("\n".join(lines), fontsize=8, x=0.01, ha="left", color="#555555")
     if path is None:
@@ -66,10 +70,20 @@ def legend(figure: Figure, handles: Sequence[Any], **style: Any) -> None:
     width, height = figure.get_size_inches()
     letters = [len(handle.get_label()) for handle in handles]
     columns = len(handles)  # which matplotlib fills one after the other; in inches, a mark is 0.55
-    while columns > 1 and sum(0.55 + LETTER * max(column) for column in np.array_split(letters, columns)) > width:
+    while (
+        columns > 1
+        and sum(0.55 + LETTER * max(column) for column in np.array_split(letters, columns)) > width
+    ):
         columns -= 1
     figure.set_size_inches(width, height + 0.2 + 0.2 * -(-len(handles) // columns))
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9, **style)
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=columns,
+        frameon=False,
+        fontsize=9,
+        **style,
+    )
 
 
 def quiet(axes: Any) -> None:

@@ -12,8 +12,12 @@ WIDE = 40
 
 def text(card: Card) -> str:
     """The card as some forty lines."""
-    lines = [f"{card['name']}: {card['format']}, rules {' or '.join(card['dialects']) or 'unknown'}"]
-    lines += [f"  evidence: {x}" for x in card["evidence"]] + [f"  repaired: {x}" for x in card["repairs"]]
+    lines = [
+        f"{card['name']}: {card['format']}, rules {' or '.join(card['dialects']) or 'unknown'}"
+    ]
+    lines += [f"  evidence: {x}" for x in card["evidence"]] + [
+        f"  repaired: {x}" for x in card["repairs"]
+    ]
     counts, length = card["counts"], card["counts"]["length"]
     lines += [
         f"  transitions {counts['transitions']:,} in {counts['episodes']:,} episodes of {_spread(length)} steps",
@@ -24,8 +28,14 @@ def text(card: Card) -> str:
         f"  duplicates: {_percent(card['duplicates'])} of the transitions repeat an earlier observation and action",
     ]
     broken = {k: v for k, v in card["not_finite"].items() if v}
-    lines += [f"  NOT FINITE: {', '.join(f'{v} numbers in {k}' for k, v in broken.items())}"] if broken else []
-    return "\n".join([*lines, *_scores(card), *_behaviours(card["behaviours"], card["format"]), *_columns(card)])
+    lines += (
+        [f"  NOT FINITE: {', '.join(f'{v} numbers in {k}' for k, v in broken.items())}"]
+        if broken
+        else []
+    )
+    return "\n".join(
+        [*lines, *_scores(card), *_behaviours(card["behaviours"], card["format"]), *_columns(card)]
+    )
 
 
 def _scores(card: Card) -> list[str]:
@@ -53,14 +63,22 @@ def _scores(card: Card) -> list[str]:
 def _behaviours(found: Mapping[str, Any], source: str) -> list[str]:
     lines = []
     if found["known"]:
-        what = "behaviours" if source == "jaxomarl" else "groups (behaviours, seed folders or vault indices)"
+        what = (
+            "behaviours"
+            if source == "jaxomarl"
+            else "groups (behaviours, seed folders or vault indices)"
+        )
         finite = {b: x for b, x in found["each"].items() if x["return"] is not None}
         each = [f"{b}: {x['return']:.1f} in {x['episodes']:,}" for b, x in finite.items()]
         lines.append(f"  {what} {found['count']}; mean return of each: {'; '.join(each)} episodes")
     guess = found["estimate"]
     if guess:
         least = "no sign of more than one" if guess["count"] == 1 else f"at least {guess['count']}"
-        gain = f", which explain {100 * guess['dispersion']:.0f} % of one policy's error" if guess["count"] > 1 else ""
+        gain = (
+            f", which explain {100 * guess['dispersion']:.0f} % of one policy's error"
+            if guess["count"] > 1
+            else ""
+        )
         lines.append(f"  modes (an estimate, and a lower bound): {least}{gain}")
     elif not found["known"]:
         lines.append("  modes: not estimated, for want of episodes")
@@ -73,7 +91,10 @@ def _columns(card: Card) -> list[str]:
     for kind in ("obs", "action"):
         own = pooled(card["columns"], kind)
         lines.append(f"  {kind:<28} {'min':>9} {'mean':>9} {'max':>9}")
-        lines += [f"    {c['name']:<26} {_cell(c['min'])} {_cell(c['mean'])} {_cell(c['max'])}" for c in own[:WIDE]]
+        lines += [
+            f"    {c['name']:<26} {_cell(c['min'])} {_cell(c['mean'])} {_cell(c['max'])}"
+            for c in own[:WIDE]
+        ]
         lines += [f"    ... and {len(own) - WIDE} more, in the JSON"] if len(own) > WIDE else []
     if any(c["name"].endswith("*") for c in pooled(card["columns"], "obs")):
         lines.append("  * called so by the first agent; the others see another one there")
@@ -93,7 +114,9 @@ def pooled(agents: Sequence[Mapping[str, Any]], kind: str) -> list[dict[str, Any
         whose = f" of {', '.join(map(str, who))}" if len(groups) > 1 else ""
         for k in range(width):
             cells = [agents[i][kind][k] for i in who]
-            have = {key: [c[key] for c in cells if c[key] is not None] for key in ("min", "mean", "max")}
+            have = {
+                key: [c[key] for c in cells if c[key] is not None] for key in ("min", "mean", "max")
+            }
             star = " *" if len({c["name"] for c in cells}) > 1 else ""
             pick = {"min": min, "mean": np.mean, "max": max}
             numbers = {key: float(pick[key](x)) if x else None for key, x in have.items()}
@@ -104,7 +127,10 @@ def pooled(agents: Sequence[Mapping[str, Any]], kind: str) -> list[dict[str, Any
 def _ends(ends: Mapping[str, Any]) -> str:
     parts = [f"terminations {ends['terminations']:,}", f"time-outs {ends['time_outs']:,}"]
     if not ends["distinct"]:
-        parts = [f"ends marked done {ends['terminations']:,} (this format does not tell time-outs)", *parts[1:]]
+        parts = [
+            f"ends marked done {ends['terminations']:,} (this format does not tell time-outs)",
+            *parts[1:],
+        ]
     parts += [f"{ends['stray']:,} done before their episode's end"] if ends["stray"] else []
     return "; ".join([*parts, f"rows with no known successor {ends['unknown_successors']:,}"])
 
@@ -147,12 +173,16 @@ def difference(found: Mapping[str, Any]) -> str:
     lines = ["the same content" if found["same"] else "different"]
     lines += [f"  {name}: {x['a']} and {x['b']}" for name, x in found["shapes"].items()]
     a, b = found["counts"]["a"], found["counts"]["b"]
-    lines += [f"  {k.replace('_', ' ')}: {a[k]:,}" + ("" if a[k] == b[k] else f" and {b[k]:,}") for k in a]
+    lines += [
+        f"  {k.replace('_', ' ')}: {a[k]:,}" + ("" if a[k] == b[k] else f" and {b[k]:,}") for k in a
+    ]
     score = found["return"]
     if score["ks_distance"] is not None:
         same = score["a"] == score["b"] and score["ks_distance"] == 0
         means = f"{score['a']:.3f}" if same else f"{score['a']:.3f} and {score['b']:.3f}"
-        lines.append(f"  mean return: {means}; largest gap of the distributions (KS) {score['ks_distance']:.4f}")
+        lines.append(
+            f"  mean return: {means}; largest gap of the distributions (KS) {score['ks_distance']:.4f}"
+        )
     for c in found["columns"][:8]:
         lines.append(
             f"  {c['column']}: mean {_cell(c['mean_a']).strip()} and {_cell(c['mean_b']).strip()}"
@@ -164,7 +194,9 @@ def difference(found: Mapping[str, Any]) -> str:
     for row in found["rows"][:6]:
         k = next((k for k, (x, y) in enumerate(zip(row["a"], row["b"], strict=True)) if x != y), 0)
         values = f"{row['a'][k]} and {row['b'][k]}" if row["a"] else ""
-        lines.append(f"  row {row['row']}, {row['field']}, column {k}: {values} (one of {row['differ']:,} rows)")
+        lines.append(
+            f"  row {row['row']}, {row['field']}, column {k}: {values} (one of {row['differ']:,} rows)"
+        )
     return "\n".join([*lines, *(f"  beside: {x}" for x in found["beside"])])
 
 

@@ -23,7 +23,12 @@ def picture(path: str | Path, cards: Sequence[Card]) -> canvas.Figure:
     """
     drawn = [card for card in cards if card["return"]["histogram"]]
     if not drawn:
-        raise refuse("cards", "one with returns", f"{len(cards)} without", "Describe a set that has an episode.")
+        raise refuse(
+            "cards",
+            "one with returns",
+            f"{len(cards)} without",
+            "Describe a set that has an episode.",
+        )
     tasks: dict[Any, list[Card]] = {}
     for card in drawn:
         tasks.setdefault(card["task"] or card["name"], []).append(card)
@@ -39,7 +44,9 @@ def picture(path: str | Path, cards: Sequence[Card]) -> canvas.Figure:
 
 
 def _single(path: str | Path, card: Card) -> canvas.Figure:
-    columns = [c for kind in ("obs", "action") for c in pooled(card["columns"], kind)][:MOST_COLUMNS]
+    columns = [c for kind in ("obs", "action") for c in pooled(card["columns"], kind)][
+        :MOST_COLUMNS
+    ]
     figure, (left, middle, right) = canvas.grid(3, 3.7, max(3.4, 0.8 + 0.155 * len(columns)), 3)
     _violins(left, [card])
     _histograms(middle, [card])
@@ -61,11 +68,15 @@ def _violins(panel: Any, cards: Sequence[Card]) -> None:
     for x, card in enumerate(cards):
         score, colour = card["return"], canvas.COLOURS[x % len(canvas.COLOURS)]
         at, density = _density(score["histogram"])
-        panel.fill_betweenx(at, x - 0.4 * density, x + 0.4 * density, color=colour, alpha=0.45, linewidth=0)
+        panel.fill_betweenx(
+            at, x - 0.4 * density, x + 0.4 * density, color=colour, alpha=0.45, linewidth=0
+        )
         q = score["quantiles"]
         panel.plot([x, x], [q["25 %"], q["75 %"]], color=colour, linewidth=5, solid_capstyle="butt")
         panel.plot([x - 0.4, x + 0.4], [score["mean"]] * 2, color="black", linewidth=1.2)
-        panel.plot(x, q["median"], "o", color="white", markeredgecolor="black", markersize=4.5, zorder=3)
+        panel.plot(
+            x, q["median"], "o", color="white", markeredgecolor="black", markersize=4.5, zorder=3
+        )
     panel.set_xticks(range(len(cards)), [_short(card) for card in cards], fontsize=9)
     panel.set_xlim(-0.6, len(cards) - 0.4)
     panel.set_ylabel("episode return", fontsize=9)
@@ -95,8 +106,12 @@ def _normalised(panel: Any, cards: Sequence[Card]) -> None:
 
 def _histograms(panel: Any, cards: Sequence[Card]) -> None:
     """Share of episodes in each bin, of several sets relative to its own largest; triangles at behaviours' means."""
-    width = max(h["edges"][1] - h["edges"][0] for h in (card["return"]["histogram"] for card in cards))
-    several = [card["behaviours"]["each"] if len(card["behaviours"]["each"]) > 1 else {} for card in cards]
+    width = max(
+        h["edges"][1] - h["edges"][0] for h in (card["return"]["histogram"] for card in cards)
+    )
+    several = [
+        card["behaviours"]["each"] if len(card["behaviours"]["each"]) > 1 else {} for card in cards
+    ]
     top = 0.0
     for k, (card, each) in enumerate(zip(cards, several, strict=True)):
         colour = canvas.COLOURS[k % len(canvas.COLOURS)]
@@ -104,14 +119,29 @@ def _histograms(panel: Any, cards: Sequence[Card]) -> None:
         share = counts / counts.max() if len(cards) > 1 else 100.0 * counts / counts.sum()
         top = max(top, share.max())
         panel.stairs(share, edges, color=colour, fill=True, alpha=0.2)
-        panel.stairs(share, edges, color=colour, linewidth=1.2, label=_short(card).replace("\n", ""))
+        panel.stairs(
+            share, edges, color=colour, linewidth=1.2, label=_short(card).replace("\n", "")
+        )
         means = [x["return"] for x in each.values() if x["return"] is not None]
-        panel.plot(means, [-0.05 * (k + 1)] * len(means), "^", color=colour, markersize=5, alpha=0.8, linewidth=0)
+        panel.plot(
+            means,
+            [-0.05 * (k + 1)] * len(means),
+            "^",
+            color=colour,
+            markersize=5,
+            alpha=0.8,
+            linewidth=0,
+        )
     for line in panel.lines:
         line.set_ydata(top * np.asarray(line.get_ydata()))
     low = -0.05 * (len(cards) + 1) * top if any(several) else 0.0
-    panel.set_ylim(low, (1.08 if len(cards) == 1 else 1.08 + 0.13 * len(cards)) * top)  # room for the legend
-    panel.set_xlabel("episode return" + ("\ntriangles: each behaviour's mean" if any(several) else ""), fontsize=9)
+    panel.set_ylim(
+        low, (1.08 if len(cards) == 1 else 1.08 + 0.13 * len(cards)) * top
+    )  # room for the legend
+    panel.set_xlabel(
+        "episode return" + ("\ntriangles: each behaviour's mean" if any(several) else ""),
+        fontsize=9,
+    )
     unit = "% of all" if len(cards) == 1 else "fullest = 1"
     panel.set_ylabel(f"episodes in {width:g} of return, {unit}", fontsize=9)
     panel.tick_params(labelsize=8)
@@ -121,7 +151,9 @@ def _histograms(panel: Any, cards: Sequence[Card]) -> None:
         panel.legend(frameon=False, fontsize=8, loc="upper right", borderpad=0.1)
 
 
-def _merged(histogram: Mapping[str, Sequence[float]], width: float) -> tuple[np.ndarray, np.ndarray]:
+def _merged(
+    histogram: Mapping[str, Sequence[float]], width: float
+) -> tuple[np.ndarray, np.ndarray]:
     """(edges, counts) with wider bins, into which the card's own nest; a set of one return keeps its bin."""
     edges, counts = np.asarray(histogram["edges"]), np.asarray(histogram["counts"], float)
     if len(counts) == 1 or edges[1] - edges[0] > 0.99 * width:
@@ -137,11 +169,20 @@ def _ranges(panel: Any, columns: Sequence[Mapping[str, Any]]) -> None:
         if column["mean"] is None:
             continue
         colour = canvas.COLOURS[1] if column["kind"] == "action" else canvas.COLOURS[0]
-        panel.plot([column["min"], column["max"]], [y, y], color=colour, linewidth=4, alpha=0.4, solid_capstyle="butt")
+        panel.plot(
+            [column["min"], column["max"]],
+            [y, y],
+            color=colour,
+            linewidth=4,
+            alpha=0.4,
+            solid_capstyle="butt",
+        )
         panel.plot(column["mean"], y, "o", color=colour, markersize=4)
     panel.set_yticks(range(len(columns)), [c["name"] for c in columns], fontsize=7)
     panel.set_ylim(len(columns) - 0.4, -0.6)
-    starred = "\n* the first agent's name of it" if any(c["name"].endswith("*") for c in columns) else ""
+    starred = (
+        "\n* the first agent's name of it" if any(c["name"].endswith("*") for c in columns) else ""
+    )
     panel.set_xlabel(f"least, mean and largest value, agents pooled{starred}", fontsize=9)
     panel.tick_params(axis="x", labelsize=8)
     canvas.quiet(panel)

@@ -29,7 +29,13 @@ def clouds(
     for k, (axis, (name, points)) in enumerate(zip(axes, held.items(), strict=True)):
         colour = "#7A7A7A" if name == "data" else COLOURS[0]
         axis.scatter(*points.T, s=2.5, color=colour, alpha=0.35, linewidths=0, rasterized=True)
-        axis.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xticks=(-1, 0, 1), yticks=(-1, 0, 1))
+        axis.set(
+            xlim=(-reach, reach),
+            ylim=(-reach, reach),
+            aspect="equal",
+            xticks=(-1, 0, 1),
+            yticks=(-1, 0, 1),
+        )
         axis.axhline(0, color="0.85", linewidth=0.8, zorder=0)
         axis.axvline(0, color="0.85", linewidth=0.8, zorder=0)
         for x, y in ((-1, 1), (1, 1), (-1, -1), (1, -1)) if shares else ():
@@ -58,7 +64,9 @@ def plans(
     """
     for name, pos in held.items():
         if pos.ndim != 4 or pos.shape[-1] != 2:
-            raise refuse(f"plans of {name}", "paths [E, T, agents, 2]", pos.shape, "Draw agents in a plane.")
+            raise refuse(
+                f"plans of {name}", "paths [E, T, agents, 2]", pos.shape, "Draw agents in a plane."
+            )
     figure, axes = grid(_some(held), 2.3, 2.4, columns)
     from matplotlib.lines import Line2D
 
@@ -79,7 +87,9 @@ def plans(
     return save(figure, path, note)
 
 
-def matrices(path: str | Path, held: Mapping[str, Sequence[np.ndarray]], titles: Sequence[str]) -> Figure:
+def matrices(
+    path: str | Path, held: Mapping[str, Sequence[np.ndarray]], titles: Sequence[str]
+) -> Figure:
     """Draw matrices as coloured tables, a row for each name and a column for each title; one scale per row.
 
     JaxomarlError where there is nothing to draw, or matplotlib is missing.

@@ -38,13 +38,18 @@ def curves(
     """
     if not points:
         raise refuse("points", "one or more", "none", "Train more than nothing.")
-    panels, names = list(dict.fromkeys(p.panel for p in points)), list(dict.fromkeys(p.curve for p in points))
+    panels, names = (
+        list(dict.fromkeys(p.panel for p in points)),
+        list(dict.fromkeys(p.curve for p in points)),
+    )
     figure, axes = grid(len(panels), 4.0, 3.0, 2 if len(panels) == 4 else 3)
     lines = {}
     for axis, panel in zip(axes, panels, strict=True):
         words = (named or {}).get(panel)
         for k, name in enumerate(names):
-            mine = sorted((p for p in points if (p.panel, p.curve) == (panel, name)), key=lambda p: p.x)
+            mine = sorted(
+                (p for p in points if (p.panel, p.curve) == (panel, name)), key=lambda p: p.x
+            )
             if mine:
                 aside = 0.12 * (k - (len(names) - 1) / 2) if words else 0.0
                 line = _curve(axis, mine, COLOURS[k % len(COLOURS)], name, aside, joined=not words)
@@ -65,10 +70,14 @@ def curves(
     return save(figure, path, note)
 
 
-def _curve(axis: Any, mine: Sequence[Point], colour: str, name: str, aside: float, joined: bool) -> Any:
+def _curve(
+    axis: Any, mine: Sequence[Point], colour: str, name: str, aside: float, joined: bool
+) -> Any:
     at, mean = np.array([p.x for p in mine]) + aside, np.array([p.mean for p in mine])
     low, high = np.array([p.low for p in mine]), np.array([p.high for p in mine])
-    (line,) = axis.plot(at, mean, "o-" if joined else "o", color=colour, markersize=4, linewidth=1.6, label=name)
+    (line,) = axis.plot(
+        at, mean, "o-" if joined else "o", color=colour, markersize=4, linewidth=1.6, label=name
+    )
     told = np.isfinite(low)
     if told.any() and joined:
         axis.fill_between(at[told], low[told], high[told], color=colour, alpha=0.15, linewidth=0)
@@ -101,7 +110,11 @@ def counts(
             at = [groups.index(g) + (j - (len(held) - 1) / 2) * width for g in by_group]
             seeds = [np.asarray(values[k]) for values in by_group.values()]
             colour = COLOURS[j % len(COLOURS)]
-            bars.append(axis.bar(at, [x.mean() for x in seeds], 0.9 * width, color=colour, alpha=0.55, label=name))
+            bars.append(
+                axis.bar(
+                    at, [x.mean() for x in seeds], 0.9 * width, color=colour, alpha=0.55, label=name
+                )
+            )
             for where, x in zip(at, seeds, strict=True):
                 spread = np.linspace(-0.25, 0.25, len(x)) * width if len(x) > 1 else np.zeros(1)
                 axis.plot(where + spread, x, "o", color=colour, markersize=3, clip_on=False)
@@ -115,16 +128,28 @@ def counts(
     return save(figure, path, note)
 
 
-def ways(path: str | Path, held: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], note: str = "") -> Figure:
+def ways(
+    path: str | Path, held: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], note: str = ""
+) -> Figure:
     """Draw how agents go from one start: a row for each name, a panel for each attempt.
 
     `held` is name -> (positions [E, T, agents, 2], landmarks [L, 2], solution [E]). Attempts of one solution have one
     background, and those of none (-1) a white one. JaxomarlError where a shape is wrong, or matplotlib is missing.
     """
     for name, (pos, marks, solutions) in held.items():
-        if pos.ndim != 4 or pos.shape[-1] != 2 or marks.shape[1:] != (2,) or solutions.shape != pos.shape[:1]:
+        if (
+            pos.ndim != 4
+            or pos.shape[-1] != 2
+            or marks.shape[1:] != (2,)
+            or solutions.shape != pos.shape[:1]
+        ):
             found = (pos.shape, marks.shape, solutions.shape)
-            raise refuse(f"ways of {name}", "[E, T, agents, 2], [L, 2] and [E]", found, "Draw agents in a plane.")
+            raise refuse(
+                f"ways of {name}",
+                "[E, T, agents, 2], [L, 2] and [E]",
+                found,
+                "Draw agents in a plane.",
+            )
     attempts = max(len(pos) for pos, _, _ in held.values())
     figure, axes = grid(attempts * len(held), 1.7, 1.8, attempts)
     from matplotlib.lines import Line2D

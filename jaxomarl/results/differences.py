@@ -42,7 +42,11 @@ def differences(records: Sequence[Record], final: Iterable[Row]) -> list[Differe
     for group in groups.values():
         leader = max(group, key=lambda record: record.mean)
         first = returns[_cell(leader)]
-        out += [_difference(leader, first, other, returns[_cell(other)]) for other in group if other is not leader]
+        out += [
+            _difference(leader, first, other, returns[_cell(other)])
+            for other in group
+            if other is not leader
+        ]
     return out
 
 
@@ -51,8 +55,13 @@ def markdown(found: Sequence[Difference]) -> str:
     if not found:
         return ""
     head = ("task", "data", "highest mean", "other", "difference [95 %]", "pairs of seeds")
-    rows = [(d.leader.task, d.leader.data, _name(d.leader), _name(d.other), _interval(d), str(d.pairs)) for d in found]
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in (head, *rows)]
+    rows = [
+        (d.leader.task, d.leader.data, _name(d.leader), _name(d.other), _interval(d), str(d.pairs))
+        for d in found
+    ]
+    lines = [
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in (head, *rows)
+    ]
     lines.insert(1, "| " + " | ".join(["---"] * len(head)) + " |")
     said = (
         "How far the highest mean lies above the others, paired by seed and start where both have them. "
@@ -63,7 +72,9 @@ def markdown(found: Sequence[Difference]) -> str:
 
 def _returns(final: Iterable[Row]) -> dict[tuple[str, ...], Scores]:
     """Group the final evaluations' returns by cell and seed; a diverged seed is left out."""
-    held: dict[tuple[str, ...], dict[int, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    held: dict[tuple[str, ...], dict[int, dict[int, float]]] = defaultdict(
+        lambda: defaultdict(dict)
+    )
     for row in final:
         if row.metric == "return":
             cell = (row.system, row.task, row.data, row.config)
@@ -83,7 +94,9 @@ def _difference(leader: Record, x: Scores, other: Record, y: Scores) -> Differen
     if common:
         # a seed's first episodes have the same starts however many were asked for
         episodes = min(len(returns[seed]) for returns in (x, y) for seed in common)
-        first, second = (np.stack([returns[seed][:episodes] for seed in common]) for returns in (x, y))
+        first, second = (
+            np.stack([returns[seed][:episodes] for seed in common]) for returns in (x, y)
+        )
         estimate = intervals.paired_difference(first, second)
     else:
         estimate = intervals.difference(_estimate(list(x.values())), _estimate(list(y.values())))

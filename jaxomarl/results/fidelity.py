@@ -37,14 +37,21 @@ def fidelity(
     axes[0].set_ylim(bottom=0.0)
     _line(axes[1], -1.0, 1.0)
     for values, colour in ((pairs[2], GREY), (pairs[0], SYNTHETIC)):
-        axes[1].plot(pairs[1], values, ".", color=colour, markersize=2.5, alpha=0.4, rasterized=True)
+        axes[1].plot(
+            pairs[1], values, ".", color=colour, markersize=2.5, alpha=0.4, rasterized=True
+        )
     _named(axes[1], "correlations within two rows", "of the data", "of the windows")
     if steps:
         for values, colour in zip(steps.values(), (SYNTHETIC, GREY, COLOURS[0]), strict=True):
             x = np.sort(np.maximum(values, 1e-7))
             axes[2].plot(x, np.arange(1, len(x) + 1) / len(x), color=colour, linewidth=1.6)
         axes[2].set_xscale("log")
-        _named(axes[2], "next state against the environment", "error, in deviations of the data", "share of rows below")
+        _named(
+            axes[2],
+            "next state against the environment",
+            "error, in deviations of the data",
+            "share of rows below",
+        )
         said, true = reward
         low, high = np.quantile(np.concatenate([said, true]), (0.005, 0.995))
         _line(axes[3], low, high)
@@ -70,6 +77,11 @@ def _line(axis: Any, low: float, high: float) -> None:
 def _legend(figure: Figure, steps: Mapping[str, np.ndarray]) -> None:
     from matplotlib.lines import Line2D
 
-    mark = lambda colour, label: Line2D([], [], marker="o", linestyle="", color=colour, markersize=5, label=label)
-    handles = [mark(SYNTHETIC, "synthetic"), mark(GREY, "real rows: what draws of the data differ by")]
+    mark = lambda colour, label: Line2D(
+        [], [], marker="o", linestyle="", color=colour, markersize=5, label=label
+    )
+    handles = [
+        mark(SYNTHETIC, "synthetic"),
+        mark(GREY, "real rows: what draws of the data differ by"),
+    ]
     legend(figure, handles + [mark(COLOURS[0], name) for name in list(steps)[2:]])

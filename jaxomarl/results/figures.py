@@ -44,7 +44,9 @@ def score_fields(
     mesh = None
     for k, (panel, title) in enumerate(zip(axes, ["data", *fields], strict=True)):
         size, opacity = (5, 0.5) if k == 0 else (3, 0.22)
-        panel.scatter(*data.T, s=size, color=SAMPLE, alpha=opacity, linewidths=0, rasterized=True, zorder=1)
+        panel.scatter(
+            *data.T, s=size, color=SAMPLE, alpha=opacity, linewidths=0, rasterized=True, zorder=1
+        )
         if k:
             mesh = _arrows(panel, *fields[title], *colours)
         for line in paths.get(title, ()):
@@ -56,23 +58,41 @@ def score_fields(
         bar = figure.colorbar(mesh, ax=axes, shrink=0.8, aspect=28, pad=0.012, extend="both")
         bar.set_label("magnitude of the direction", fontsize=9)
         bar.ax.tick_params(labelsize=8)
-        bar.ax.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}", minor_locator=NullLocator())
+        bar.ax.yaxis.set(
+            major_locator=LogLocator(subs=(1, 2, 5)),
+            major_formatter="{x:g}",
+            minor_locator=NullLocator(),
+        )
         bar.outline.set_visible(False)
     diverged = not all(np.isfinite(lines).all() for lines in paths.values())
     _field_legend(figure, bool(paths), diverged)
     return save(figure, path)
 
 
-def _check_fields(fields: Mapping[str, tuple[np.ndarray, np.ndarray]], paths: Mapping[str, np.ndarray]) -> None:
+def _check_fields(
+    fields: Mapping[str, tuple[np.ndarray, np.ndarray]], paths: Mapping[str, np.ndarray]
+) -> None:
     for title, (points, directions) in fields.items():
         if points.ndim != 2 or points.shape[1] != 2 or points.shape != directions.shape:
             found = (points.shape, directions.shape)
-            raise refuse(f"fields[{title!r}]", "points and directions, each [G, 2]", found, "Draw two agents.")
+            raise refuse(
+                f"fields[{title!r}]",
+                "points and directions, each [G, 2]",
+                found,
+                "Draw two agents.",
+            )
     for title, lines in paths.items():
         if title not in fields:
-            raise refuse("paths", f"titles of fields, {tuple(fields)}", title, "Name each path as its field.")
+            raise refuse(
+                "paths", f"titles of fields, {tuple(fields)}", title, "Name each path as its field."
+            )
         if lines.ndim != 3 or lines.shape[2] != 2:
-            raise refuse(f"paths[{title!r}]", "[seeds, V, 2]", lines.shape, "Give each seed's mean joint action.")
+            raise refuse(
+                f"paths[{title!r}]",
+                "[seeds, V, 2]",
+                lines.shape,
+                "Give each seed's mean joint action.",
+            )
 
 
 def _magnitudes(fields: Sequence[np.ndarray]) -> tuple[Any, Any]:
@@ -92,9 +112,17 @@ def _arrows(panel: Any, points: np.ndarray, directions: np.ndarray, cmap: Any, n
     drawn = np.isfinite(length) & (length > 0)
     points, length, unit = points[drawn], length[drawn], directions[drawn] / length[drawn, None]
     spacing = 2.0 / max(np.sqrt(len(drawn)) - 1, 1)
-    style = {"pivot": "mid", "width": 0.006, "headwidth": 3.6, "headlength": 3.8, "headaxislength": 3.4}
+    style = {
+        "pivot": "mid",
+        "width": 0.006,
+        "headwidth": 3.6,
+        "headlength": 3.8,
+        "headaxislength": 3.4,
+    }
     scale = {"angles": "xy", "scale_units": "xy", "scale": 1 / (0.8 * spacing)}
-    return panel.quiver(*points.T, *unit.T, length, cmap=cmap, norm=norm, zorder=2, **scale, **style)
+    return panel.quiver(
+        *points.T, *unit.T, length, cmap=cmap, norm=norm, zorder=2, **scale, **style
+    )
 
 
 def _walk(panel: Any, line: np.ndarray, threshold: float) -> None:
@@ -108,12 +136,31 @@ def _walk(panel: Any, line: np.ndarray, threshold: float) -> None:
     colour = COORDINATED if coordinated else ASTRAY
     mark, size = ("o", 5.5) if finite.all() else ("X", 7)
     panel.plot(*line.T, color=colour, linewidth=1.1, alpha=0.85, zorder=3, clip_on=False)
-    panel.plot(*line[0], "o", markersize=4, markerfacecolor="white", markeredgecolor=colour, zorder=4, clip_on=False)
-    panel.plot(*end, mark, markersize=size, color=colour, markeredgecolor="white", mew=0.6, zorder=5, clip_on=False)
+    panel.plot(
+        *line[0],
+        "o",
+        markersize=4,
+        markerfacecolor="white",
+        markeredgecolor=colour,
+        zorder=4,
+        clip_on=False,
+    )
+    panel.plot(
+        *end,
+        mark,
+        markersize=size,
+        color=colour,
+        markeredgecolor="white",
+        mew=0.6,
+        zorder=5,
+        clip_on=False,
+    )
 
 
 def _square(panel: Any, title: str) -> None:
-    panel.set(xlim=(-1.05, 1.05), ylim=(-1.05, 1.05), xticks=(-1, 0, 1), yticks=(-1, 0, 1), aspect="equal")
+    panel.set(
+        xlim=(-1.05, 1.05), ylim=(-1.05, 1.05), xticks=(-1, 0, 1), yticks=(-1, 0, 1), aspect="equal"
+    )
     panel.set_title(textwrap.fill(title, 30), fontsize=10)
     panel.set_xlabel("action of agent 1", fontsize=9, labelpad=1)
     panel.set_ylabel("action of agent 2", fontsize=9, labelpad=-4)
@@ -124,7 +171,15 @@ def _field_legend(figure: Figure, walked: bool, diverged: bool) -> None:
     from matplotlib.lines import Line2D
 
     def dot(colour: str, label: str, face: str | None = None, marker: str = "o") -> Any:
-        return Line2D([], [], marker=marker, linestyle="", color=colour, markerfacecolor=face or colour, label=label)
+        return Line2D(
+            [],
+            [],
+            marker=marker,
+            linestyle="",
+            color=colour,
+            markerfacecolor=face or colour,
+            label=label,
+        )
 
     entries = [dot(SAMPLE, "joint action in the data")]
     if walked:
@@ -161,7 +216,9 @@ def learning_curves(
     """
     panels = _curves(rows, metric, labels or {})
     if not panels:
-        raise refuse("rows", f"rows of the metric {metric!r}", "none", "Name a metric of returns.csv.")
+        raise refuse(
+            "rows", f"rows of the metric {metric!r}", "none", "Name a metric of returns.csv."
+        )
     names = sorted({name for curves in panels.values() for name in curves})
     figure, axes = grid(len(panels), 4.0, 3.0, 3)
     from matplotlib.ticker import EngFormatter  # grid has told a user without matplotlib what to do
@@ -169,9 +226,19 @@ def learning_curves(
     marked = False
     for panel, (title, curves) in zip(axes, sorted(panels.items()), strict=True):
         for name, seeds in sorted(curves.items()):
-            style = {"color": COLOURS[names.index(name) % 7], "linestyle": ("-", "--", ":")[names.index(name) // 7 % 3]}
+            style = {
+                "color": COLOURS[names.index(name) % 7],
+                "linestyle": ("-", "--", ":")[names.index(name) // 7 % 3],
+            }
             steps, means, low, high, whole = _band(seeds)
-            panel.plot(steps, means, marker="o" if len(steps) == 1 else "", linewidth=1.8, label=name, **style)
+            panel.plot(
+                steps,
+                means,
+                marker="o" if len(steps) == 1 else "",
+                linewidth=1.8,
+                label=name,
+                **style,
+            )
             panel.fill_between(steps, low, high, color=style["color"], alpha=0.15, linewidth=0)
             panel.plot(steps[~whole], means[~whole], "x", color=style["color"], markersize=6)
             marked |= not whole.all()
@@ -194,7 +261,9 @@ def _caption(parts: Sequence[str]) -> str:
     return "\n".join(filter(None, parts))
 
 
-def _curves(rows: Iterable[Row], metric: str, labels: Mapping[str, str]) -> dict[tuple[str, str], dict[str, Curve]]:
+def _curves(
+    rows: Iterable[Row], metric: str, labels: Mapping[str, str]
+) -> dict[tuple[str, str], dict[str, Curve]]:
     """(task, data) -> label -> Curve; a label says no more than what tells the curves of its system apart."""
     episodes = defaultdict(list)
     for row in rows:
@@ -204,10 +273,16 @@ def _curves(rows: Iterable[Row], metric: str, labels: Mapping[str, str]) -> dict
     for system, task, data, config, _, stage, _ in episodes:
         configs[system, task, data].add(config)
         stages[system].add(stage)
-    panels: dict[tuple[str, str], dict[str, Curve]] = defaultdict(lambda: defaultdict(lambda: defaultdict(dict)))
+    panels: dict[tuple[str, str], dict[str, Curve]] = defaultdict(
+        lambda: defaultdict(lambda: defaultdict(dict))
+    )
     for (system, task, data, config, seed, stage, step), x in episodes.items():
         several = len(configs[system, task, data]) > 1
-        words = [system, labels.get(config, config[:8] if several else ""), stage if len(stages[system]) > 1 else ""]
+        words = [
+            system,
+            labels.get(config, config[:8] if several else ""),
+            stage if len(stages[system]) > 1 else "",
+        ]
         panels[task, data][" ".join(filter(None, words))][seed][step] = float(np.mean(x))
     return panels
 
@@ -218,7 +293,9 @@ def _band(seeds: Curve) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray,
     columns = [np.array([curve.get(step, np.nan) for curve in seeds.values()]) for step in steps]
     finite = [column[np.isfinite(column)] for column in columns]
     means = [float(statistics.mean(x)) if len(x) else np.nan for x in finite]
-    errors = np.array([float(statistics.std(x)) / len(x) ** 0.5 if len(x) else np.nan for x in finite])
+    errors = np.array(
+        [float(statistics.std(x)) / len(x) ** 0.5 if len(x) else np.nan for x in finite]
+    )
     whole = np.array([len(x) == len(seeds) for x in finite])
     return np.array(steps), np.array(means), means - errors, means + errors, whole
 
@@ -226,10 +303,23 @@ def _band(seeds: Curve) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray,
 def _curve_legend(figure: Figure, axes: Sequence[Any], marked: bool) -> None:
     from matplotlib.lines import Line2D
 
-    entries = {name: line for panel in axes for line, name in zip(*panel.get_legend_handles_labels(), strict=True)}
+    entries = {
+        name: line
+        for panel in axes
+        for line, name in zip(*panel.get_legend_handles_labels(), strict=True)
+    }
     handles = [entries[name] for name in sorted(entries)]
     if marked:
-        handles.append(Line2D([], [], marker="x", linestyle="", color="0.3", label="a seed is missing or not finite"))
+        handles.append(
+            Line2D(
+                [],
+                [],
+                marker="x",
+                linestyle="",
+                color="0.3",
+                label="a seed is missing or not finite",
+            )
+        )
     legend(figure, handles)
 
 
@@ -263,7 +353,12 @@ def _whisker(panel: Any, y: int, record: Record) -> None:
     colour = COLOURS[0]
     if record.iqm_low is not None:
         panel.plot(
-            [record.iqm_low, record.iqm_high], [y, y], color=colour, linewidth=4, alpha=0.35, solid_capstyle="butt"
+            [record.iqm_low, record.iqm_high],
+            [y, y],
+            color=colour,
+            linewidth=4,
+            alpha=0.35,
+            solid_capstyle="butt",
         )
     panel.plot(record.iqm, y, "o", color=colour, markersize=6, markeredgecolor="white", mew=0.8)
 

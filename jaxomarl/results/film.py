@@ -19,14 +19,21 @@ GAP, LINE = 6, 24  # pixels between pictures, and the height of a caption
 PAPER, INK = 255, 40
 
 
-def mosaic(films: Sequence[np.ndarray], captions: Sequence[str] = ()) -> UInt8[np.ndarray, "T H W 3"]:
+def mosaic(
+    films: Sequence[np.ndarray], captions: Sequence[str] = ()
+) -> UInt8[np.ndarray, "T H W 3"]:
     """Films, each [T, h, w, 3], side by side, each below its caption; a shorter one holds its last frame.
 
     Raises JaxomarlError where there is none, where one has no frame or another size of frame, where captions are not
     one per film, and for captions without Pillow.
     """
     if not films or any(len(film) == 0 or film.shape[1:] != films[0].shape[1:] for film in films):
-        raise refuse("films", "one or more, [T, h, w, 3] of one h and w", [f.shape for f in films], "Draw them alike.")
+        raise refuse(
+            "films",
+            "one or more, [T, h, w, 3] of one h and w",
+            [f.shape for f in films],
+            "Draw them alike.",
+        )
     if captions and len(captions) != len(films):
         raise refuse("captions", f"{len(films)}, one per film", len(captions), "Or none.")
     h, w = films[0].shape[1:3]
@@ -66,7 +73,9 @@ def write(path: str | Path, frames: UInt8[np.ndarray, "T h w 3"], fps: float = 1
 def _gif(frames: np.ndarray, fps: float) -> bytes:
     image, content = _pillow()[0], io.BytesIO()
     first, *rest = [image.fromarray(frame) for frame in frames]
-    first.save(content, format="GIF", save_all=True, append_images=rest, duration=1000 / fps, loop=0)
+    first.save(
+        content, format="GIF", save_all=True, append_images=rest, duration=1000 / fps, loop=0
+    )
     return content.getvalue()
 
 
@@ -75,14 +84,20 @@ def _mp4(frames: np.ndarray, fps: float) -> bytes:
     even = np.pad(frames, ((0, 0), (0, h % 2), (0, w % 2), (0, 0)), mode="edge")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "film.mp4"
-        start = _ffmpeg().write_frames(str(path), even.shape[2:0:-1], fps=fps, macro_block_size=2, quality=8)
+        start = _ffmpeg().write_frames(
+            str(path), even.shape[2:0:-1], fps=fps, macro_block_size=2, quality=8
+        )
         try:
             with warnings.catch_warnings(), contextlib.closing(start) as writer:
-                warnings.simplefilter("ignore", RuntimeWarning)  # JAX warns of a fork; this one starts ffmpeg at once
+                warnings.simplefilter(
+                    "ignore", RuntimeWarning
+                )  # JAX warns of a fork; this one starts ffmpeg at once
                 for frame in (None, *even):
                     writer.send(frame)
         except RuntimeError as error:  # no ffmpeg for this system in the package, nor on the path
-            raise refuse("film", "ffmpeg", str(error), "Install ffmpeg, or write a .gif.") from error
+            raise refuse(
+                "film", "ffmpeg", str(error), "Install ffmpeg, or write a .gif."
+            ) from error
         return path.read_bytes()
 
 
@@ -91,7 +106,9 @@ def _caption(text: str, width: int) -> np.ndarray:
     image, draw, font = _pillow()
     picture = image.new("RGB", (width, LINE), (PAPER,) * 3)
     place = draw.Draw(picture)
-    place.text((width / 2, LINE / 2), text, fill=(INK,) * 3, font=font.load_default(13), anchor="mm")
+    place.text(
+        (width / 2, LINE / 2), text, fill=(INK,) * 3, font=font.load_default(13), anchor="mm"
+    )
     return np.asarray(picture)
 
 
@@ -107,5 +124,7 @@ def _ffmpeg() -> Any:
     try:
         import imageio_ffmpeg
     except ImportError as error:
-        raise refuse("film", "imageio-ffmpeg", "no such package", "pip install jaxomarl[plot]") from error
+        raise refuse(
+            "film", "imageio-ffmpeg", "no such package", "pip install jaxomarl[plot]"
+        ) from error
     return imageio_ffmpeg

@@ -186,7 +186,9 @@ def iqm(scores: Num[np.ndarray, "*B R"], level: float = LEVEL, seed: int = 0) ->
     tail = (1.0 - level) / 2.0
     low, high = np.quantile(replicates, [tail, 1.0 - tail], axis=-1)
     factor = WIDER.get(runs, 1.0 + EXCESS / runs)
-    return np.asarray(centre + factor * (low - centre)), np.asarray(centre + factor * (high - centre))
+    return np.asarray(centre + factor * (low - centre)), np.asarray(
+        centre + factor * (high - centre)
+    )
 
 
 EXCESS = 0.8

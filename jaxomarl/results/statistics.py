@@ -47,14 +47,17 @@ def iqm(x: Num[np.ndarray, "*B n"]) -> Float[np.ndarray, "*B"]:
 
 
 def probability_of_improvement(
-    x: Num[np.ndarray, " n"] | Num[np.ndarray, "n tasks"], y: Num[np.ndarray, " m"] | Num[np.ndarray, "m tasks"]
+    x: Num[np.ndarray, " n"] | Num[np.ndarray, "n tasks"],
+    y: Num[np.ndarray, " m"] | Num[np.ndarray, "m tasks"],
 ) -> float:
     """P(X > Y) + P(X = Y) / 2 for a random run of each, averaged over tasks: Mann-Whitney's U / (n m).
 
     Source: Agarwal et al. 2021. nan where a value is not finite. ValueError where x and y differ in tasks.
     """
     if x.shape[1:] != y.shape[1:]:
-        raise ValueError(f"probability_of_improvement: the tasks differ, {x.shape[1:]} and {y.shape[1:]}")
+        raise ValueError(
+            f"probability_of_improvement: the tasks differ, {x.shape[1:]} and {y.shape[1:]}"
+        )
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         return float("nan")
     above, equal = x[:, None] > y[None], x[:, None] == y[None]

@@ -17,7 +17,18 @@ from jaxomarl import documents
 from jaxomarl.base import refuse
 from jaxomarl.paths import user_path
 
-COLUMNS = ("system", "task", "data", "config", "seed", "stage", "step", "metric", "episode", "value")
+COLUMNS = (
+    "system",
+    "task",
+    "data",
+    "config",
+    "seed",
+    "stage",
+    "step",
+    "metric",
+    "episode",
+    "value",
+)
 INFO: dict[str, type] = {
     "system": str, "task": str, "data": str, "config": str, "cfg": dict, "swept": dict, "seed": int, "final_stage": str,
 }  # fmt: skip
@@ -58,7 +69,9 @@ def write_bytes(path: str | Path, content: bytes) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")  # same folder, so that os.replace is atomic
+    part = path.with_name(
+        f".{path.name}.{secrets.token_hex(4)}.part"
+    )  # same folder, so that os.replace is atomic
     try:
         with open(part, "xb") as file:
             file.write(content)
@@ -79,7 +92,9 @@ def write_json(path: str | Path, value: Any) -> None:
 
     TypeError where a value is no data (a function, an object).
     """
-    write_bytes(path, (json.dumps(_plain(value), indent=2, sort_keys=True, allow_nan=False) + "\n").encode())
+    write_bytes(
+        path, (json.dumps(_plain(value), indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
+    )
 
 
 def read_json(path: str | Path, **entries: type) -> dict[str, Any]:
@@ -110,7 +125,12 @@ def write_table(path: str | Path, rows: Iterable[Iterable[Any]], columns: Sequen
     for row in rows:
         cells = [_cell(x) for x in row]
         if len(cells) != len(columns):
-            raise refuse(f"a row of {path}", f"{len(columns)} cells", cells, f"The columns are {tuple(columns)}.")
+            raise refuse(
+                f"a row of {path}",
+                f"{len(columns)} cells",
+                cells,
+                f"The columns are {tuple(columns)}.",
+            )
         writer.writerow(cells)
     write_bytes(path, text.getvalue().encode())
 
@@ -131,14 +151,21 @@ def read_rows(path: str | Path) -> list[Row]:
     """Rows of a metrics.csv or returns.csv; JaxomarlError where a column or a cell is not as `Row` has it."""
     header, rows = _read(path)
     if tuple(header) != COLUMNS:
-        raise refuse(f"the columns of {path}", repr(COLUMNS), tuple(header), "Read other tables with read_table.")
+        raise refuse(
+            f"the columns of {path}",
+            repr(COLUMNS),
+            tuple(header),
+            "Read other tables with read_table.",
+        )
     try:
         return [
             Row(*r[:4], int(r[4]), r[5], int(r[6]), r[7], int(r[8]) if r[8] else "", float(r[9]))  # pyright: ignore
             for r in rows
         ]
     except ValueError as error:
-        raise refuse(str(path), "whole numbers and a value", str(error), "Run the cell again.") from error
+        raise refuse(
+            str(path), "whole numbers and a value", str(error), "Run the cell again."
+        ) from error
 
 
 def _read(path: str | Path) -> tuple[list[str], list[list[str]]]:
@@ -146,10 +173,17 @@ def _read(path: str | Path) -> tuple[list[str], list[list[str]]]:
         try:
             header, *rows = csv.reader(file, strict=True)
         except (csv.Error, ValueError) as error:
-            raise refuse(str(path), "a CSV with a header", str(error), "Run the cell again.") from error
+            raise refuse(
+                str(path), "a CSV with a header", str(error), "Run the cell again."
+            ) from error
     for line, row in enumerate(rows, 2):
         if len(row) != len(header):
-            raise refuse(f"{path}, row {line}", f"{len(header)} cells", row, "The file is torn: run the cell again.")
+            raise refuse(
+                f"{path}, row {line}",
+                f"{len(header)} cells",
+                row,
+                "The file is torn: run the cell again.",
+            )
     return header, rows
 
 
@@ -157,7 +191,10 @@ def _read(path: str | Path) -> tuple[list[str], list[list[str]]]:
 
 
 def metrics_rows(
-    info: Mapping[str, Any], stage: str, steps: Int[np.ndarray, " C"], metrics: Mapping[str, Num[np.ndarray, " C"]]
+    info: Mapping[str, Any],
+    stage: str,
+    steps: Int[np.ndarray, " C"],
+    metrics: Mapping[str, Num[np.ndarray, " C"]],
 ) -> list[Row]:
     """Rows of one run's training metrics, by step, then by name.
 
@@ -186,7 +223,9 @@ def returns_rows(
     JaxomarlError where a metric has not one row per step, or metrics differ in episodes.
     """
     episodes = next(iter(evaluations.values())).shape[-1] if evaluations else 0
-    _check("evaluations", {name: x.shape for name, x in evaluations.items()}, (len(steps), episodes))
+    _check(
+        "evaluations", {name: x.shape for name, x in evaluations.items()}, (len(steps), episodes)
+    )
     cell = _identity(info)
     tables = [(name, evaluations[name].tolist()) for name in sorted(evaluations)]
     return [
@@ -204,7 +243,9 @@ def _identity(info: Mapping[str, Any]) -> tuple[str, str, str, str, int]:
 def _check(field: str, shapes: Mapping[str, tuple[int, ...]], expected: tuple[int, ...]) -> None:
     for name, shape in shapes.items():
         if shape != expected:
-            raise refuse(f"{field}[{name!r}]", f"shape {expected}", shape, "Give one value per step.")
+            raise refuse(
+                f"{field}[{name!r}]", f"shape {expected}", shape, "Give one value per step."
+            )
 
 
 # --- many runs ---
@@ -218,7 +259,12 @@ def find_runs(paths: Iterable[str | Path]) -> list[Run]:
     folders = set()
     for path in map(user_path, paths):
         if not path.exists():
-            raise refuse("path", "a folder of runs", str(path), "Give the --out folder of a sweep, or a run's folder.")
+            raise refuse(
+                "path",
+                "a folder of runs",
+                str(path),
+                "Give the --out folder of a sweep, or a run's folder.",
+            )
         if path.name == "run.json":
             folders.add(path.parent.resolve())
         folders.update(Path(at).resolve() for at, _, files in os.walk(path) if "run.json" in files)

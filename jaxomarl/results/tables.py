@@ -46,13 +46,19 @@ class Record(NamedTuple):
     share: float | None  # mean / data_mean; None where the data's mean is not positive
     share_low: float | None
     share_high: float | None
-    normalised: float | None  # `mean` between the task's random (0) and expert (100) returns; None where it has none
+    normalised: (
+        float | None
+    )  # `mean` between the task's random (0) and expert (100) returns; None where it has none
     normalised_low: float | None
     normalised_high: float | None
     coordinated: float | None  # share of the final episodes; None where the task does not tell
-    converged: bool | None  # False where training's last two evaluations differ by more than two standard errors
+    converged: (
+        bool | None
+    )  # False where training's last two evaluations differ by more than two standard errors
     scale: float  # of the preset's steps and widths; 1 is the paper's size
-    best: float  # mean over the same seeds of each one's best evaluation in training: biased upwards
+    best: (
+        float  # mean over the same seeds of each one's best evaluation in training: biased upwards
+    )
 
 
 Values = dict[tuple[int, str], list[float]]  # (step, metric) -> episodes
@@ -75,13 +81,22 @@ def summary(rows: Iterable[Row], runs: Sequence[Run], final: Iterable[Row] = ())
         key, info = _key(run.info), run.info
         if key in facts:
             way_out = "Report one of them; a config digest must tell swept values apart."
-            raise refuse("runs", "each run once", f"{key} in {folders[key]} and {run.path}", way_out)
+            raise refuse(
+                "runs", "each run once", f"{key} in {folders[key]} and {run.path}", way_out
+            )
         facts[key], folders[key] = info, run.path
-        swept = tuple((k, v if isinstance(v, int | float) else str(v)) for k, v in sorted(info["swept"].items()))
-        cells[(info["task"], info["data"], info["system"], swept, info["config"], info["final_stage"])].append(key)
+        swept = tuple(
+            (k, v if isinstance(v, int | float) else str(v))
+            for k, v in sorted(info["swept"].items())
+        )
+        cells[
+            (info["task"], info["data"], info["system"], swept, info["config"], info["final_stage"])
+        ].append(key)
     training, scores = _by_run(rows, facts), _by_run(final, facts)
     records = [
-        _record(cell, [training[key] for key in keys], [scores[key] for key in keys], facts[keys[0]])
+        _record(
+            cell, [training[key] for key in keys], [scores[key] for key in keys], facts[keys[0]]
+        )
         for cell, keys in sorted(cells.items(), key=_order)
     ]
     return [record for record in records if record]
@@ -93,7 +108,12 @@ def _by_run(rows: Iterable[Row], facts: Mapping[tuple, Mapping[str, Any]]) -> di
     for row in rows:
         key = row[:5]
         if key not in facts:
-            raise refuse("rows", "rows of the given runs", key, "Give load_returns and summary the same runs.")
+            raise refuse(
+                "rows",
+                "rows of the given runs",
+                key,
+                "Give load_returns and summary the same runs.",
+            )
         if row.stage == facts[key]["final_stage"]:
             values[key].setdefault((row.step, row.metric), []).append(row.value)
     return values
@@ -109,7 +129,9 @@ def _order(item: tuple[tuple, Any]) -> tuple:
     return task, data, system, numbers_first, config, stage
 
 
-def _record(cell: tuple, training: list[Values], final: list[Values], info: Mapping[str, Any]) -> Record | None:
+def _record(
+    cell: tuple, training: list[Values], final: list[Values], info: Mapping[str, Any]
+) -> Record | None:
     """The record of a cell from its runs' values and one run's facts; None where nothing was evaluated."""
     task, data, system, swept, config, stage = cell
     fresh = any(final)
@@ -120,7 +142,9 @@ def _record(cell: tuple, training: list[Values], final: list[Values], info: Mapp
     done = [i for i, run in enumerate(runs) if (step, "return") in run]
     with np.errstate(invalid="ignore"):  # inf - inf
         means = {i: float(np.mean(runs[i][step, "return"])) for i in done}
-        curves = [{s: float(np.mean(x)) for (s, m), x in run.items() if m == "return"} for run in training]
+        curves = [
+            {s: float(np.mean(x)) for (s, m), x in run.items() if m == "return"} for run in training
+        ]
     finite = [i for i in done if np.isfinite(means[i])]
     scores = np.array([means[i] for i in finite], np.float64)
     evaluated = [[v for v in curves[i].values() if np.isfinite(v)] for i in finite]
@@ -181,8 +205,12 @@ def _iqm(scores: np.ndarray, estimate: Estimate | None) -> dict[str, Any]:
 
 def _share(estimate: Estimate | None, data: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the fields of the data's mean return, as run.json gives it, and of the score's share of it."""
-    found: dict[str, Any] = dict.fromkeys(("data_mean", "data_se", "share", "share_low", "share_high"))
-    if not data or not all(isinstance(data.get(key), int | float) for key in ("mean", "std", "episodes")):
+    found: dict[str, Any] = dict.fromkeys(
+        ("data_mean", "data_se", "share", "share_low", "share_high")
+    )
+    if not data or not all(
+        isinstance(data.get(key), int | float) for key in ("mean", "std", "episodes")
+    ):
         return found
     error = statistics.standard_error(data["std"], data["episodes"])
     found |= {"data_mean": float(data["mean"]), "data_se": error}
@@ -190,9 +218,16 @@ def _share(estimate: Estimate | None, data: Mapping[str, Any] | None) -> dict[st
         return found
     if error is None:
         return {**found, "share": float(estimate.mean / data["mean"])}
-    known = Estimate(*(np.asarray(x, np.float64) for x in (data["mean"], error**2, data["episodes"] - 1.0)))
+    known = Estimate(
+        *(np.asarray(x, np.float64) for x in (data["mean"], error**2, data["episodes"] - 1.0))
+    )
     low, high = _ends(intervals.share(estimate, known))
-    return {**found, "share": float(estimate.mean / known.mean), "share_low": low, "share_high": high}
+    return {
+        **found,
+        "share": float(estimate.mean / known.mean),
+        "share_low": low,
+        "share_high": high,
+    }
 
 
 def _normalised(estimate: Estimate | None, ends: Mapping[str, float] | None) -> dict[str, Any]:
@@ -224,7 +259,11 @@ def _settled(curves: list[dict[int, float]]) -> bool | None:
     Both are on the same starts. None below two seeds, or where a seed lacks one of the two or is not finite there.
     """
     steps = sorted({step for curve in curves for step in curve})[-2:]
-    if len(curves) < 2 or len(steps) < 2 or any(step not in curve for curve in curves for step in steps):
+    if (
+        len(curves) < 2
+        or len(steps) < 2
+        or any(step not in curve for curve in curves for step in steps)
+    ):
         return None
     before, last = (np.array([curve[step] for curve in curves]) for step in steps)
     if not np.isfinite(before + last).all():
@@ -261,7 +300,9 @@ def html(records: Sequence[Record]) -> str:
     """The records as a table of HTML for a notebook, with the same notes; every text is escaped."""
     header, rows, said = _cells(records)
     head = "".join(f"<th>{escape(name)}</th>" for name in header)
-    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    body = "".join(
+        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows
+    )
     notes = "".join(f"<p>{escape(note)}</p>" for note in said)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}"
 
@@ -327,7 +368,9 @@ def _facts(shared: Mapping[str, str]) -> list[str]:
     return [f"All rows: {', '.join(said)}."] if said else []
 
 
-NOT_CONVERGED = "* not converged: training's last two evaluations differ by more than two standard errors."
+NOT_CONVERGED = (
+    "* not converged: training's last two evaluations differ by more than two standard errors."
+)
 """What the mark at a system's name means."""
 
 
@@ -340,7 +383,9 @@ def coverage(records: Sequence[Record]) -> list[str]:
     if "seeds" in kinds:
         counts = sorted({r.episodes for r in records if r.covers == "seeds"})
         same = " or ".join(map(str, counts))
-        said.append(f"Common starts, the same {same} for every seed and system: intervals cover seeds alone.")
+        said.append(
+            f"Common starts, the same {same} for every seed and system: intervals cover seeds alone."
+        )
     if "episodes" in kinds:
         said.append("One seed: the interval covers its episodes alone.")
     return said
@@ -350,13 +395,17 @@ def notes(records: Sequence[Record]) -> list[str]:
     """Return what has to be known to read the records' numbers: what intervals cover, marks, scale."""
     said = coverage(records)
     if any(np.isfinite(r.best) for r in records):
-        said.append("Best in training: each seed's best evaluation on common starts, biased upwards.")
+        said.append(
+            "Best in training: each seed's best evaluation on common starts, biased upwards."
+        )
     if any(r.converged is False for r in records):
         said.append(NOT_CONVERGED)
     diverged = sum(r.nonfinite for r in records)
     missing = sum(r.unfinished for r in records)
     if diverged:
-        said.append(f"! {diverged} diverged (nan or inf): scores are over the finite seeds of that row only.")
+        said.append(
+            f"! {diverged} diverged (nan or inf): scores are over the finite seeds of that row only."
+        )
     if missing:
         said.append(f"+ {missing} runs have not reached that step and are not counted.")
     return said + [reduced(scale) for scale in sorted({r.scale for r in records} - {1.0})]
@@ -409,7 +458,9 @@ def normalised(r: Record) -> str:
     """Return the normalised score and its interval."""
     if r.normalised is None:
         return ""
-    interval = "" if r.normalised_low is None else f" [{r.normalised_low:.1f}, {r.normalised_high:.1f}]"
+    interval = (
+        "" if r.normalised_low is None else f" [{r.normalised_low:.1f}, {r.normalised_high:.1f}]"
+    )
     return f"{r.normalised:.1f}{interval}"
 
 

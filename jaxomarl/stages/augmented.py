@@ -96,7 +96,9 @@ class Augmented(NamedTuple):
 
     base: State
     rows: Float[Array, "K T W"]  # as `Dataset.rows`
-    order: Int[Array, " KH"]  # window * H + step of each row that a transition may start from, those that count first
+    order: Int[
+        Array, " KH"
+    ]  # window * H + step of each row that a transition may start from, those that count first
     usable: Int[Array, ""]  # how many count
     windows: Int[Array, " K"]  # windows, those that count first
     whole: Int[Array, ""]  # how many count
@@ -107,7 +109,9 @@ class Augmented(NamedTuple):
 Act = Callable[..., Array]
 
 
-def follower(algorithm: Algorithm, key: Key[Array, ""], state: State, past: Past, spec: Spec) -> Act:
+def follower(
+    algorithm: Algorithm, key: Key[Array, ""], state: State, past: Past, spec: Spec
+) -> Act:
     """Obs [B, T, N, O] -> what the policy plays there, [B, T, N, A]: with memory, from an episode's start.
 
     A policy that draws plays one draw for each row, the same in every call.
@@ -132,7 +136,9 @@ def follower(algorithm: Algorithm, key: Key[Array, ""], state: State, past: Past
     return played
 
 
-def augmented(stage: Stage, spec: Spec, cfg: Any, kind: Augmentation, horizon: int, name: str, owner: str) -> Stage:
+def augmented(
+    stage: Stage, spec: Spec, cfg: Any, kind: Augmentation, horizon: int, name: str, owner: str
+) -> Stage:
     """`stage` on real and synthetic rows, from the finished generator `name`; a finished state is the stage's own."""
     own, model = stage.algorithm, Generator(spec, cfg, horizon, kind.conditioned)
     held, size = model.held, cfg.augment_windows
@@ -153,19 +159,25 @@ def augmented(stage: Stage, spec: Spec, cfg: Any, kind: Augmentation, horizon: i
             fake, there = transitions(k_made, state, held, rows, real)
         else:
             way = "Augment a system whose batches are transitions or windows."
-            raise refuse("--augment", "a base that learns from rows of the data", type(real).__name__, way)
+            raise refuse(
+                "--augment", "a base that learns from rows of the data", type(real).__name__, way
+            )
         chosen = (jnp.arange(rows) < jnp.round(cfg.augment_share * rows)) & there
         pick = lambda a, b: jnp.where(chosen.reshape(-1, *(1,) * (a.ndim - 1)), a, b)
         return jax.tree.map(pick, fake, real)
 
-    def update(key: Key[Array, ""], state: Augmented, past: Past, batch: Any) -> tuple[Augmented, dict]:
+    def update(
+        key: Key[Array, ""], state: Augmented, past: Past, batch: Any
+    ) -> tuple[Augmented, dict]:
         base, metrics = own.update(key, state.base, past, batch)
         found = {DROPPED: state.dropped, "synthetic_likelihood": state.likelihood}
         return state._replace(base=base), {**metrics, **found}
 
     def act(key, state, past, memory, observation):
         assert own.act is not None
-        return own.act(key, state.base if isinstance(state, Augmented) else state, past, memory, observation)
+        return own.act(
+            key, state.base if isinstance(state, Augmented) else state, past, memory, observation
+        )
 
     fields = (*DRAWN, *GENERATED, *kind.fields)
     whole = tuple(f.name for f in dataclasses.fields(cfg) if f.name not in CHECKED)
@@ -177,20 +189,36 @@ def augmented(stage: Stage, spec: Spec, cfg: Any, kind: Augmentation, horizon: i
         owner=owner,
         refresh=refreshing(own, spec, cfg, kind, model, name),
         kept=lambda state: stage.kept(state.base),
-        limits=(Limit(DROPPED, cfg.augment_dropped, "synthetic windows", "with numbers that are not finite", LESS),),
+        limits=(
+            Limit(
+                DROPPED,
+                cfg.augment_dropped,
+                "synthetic windows",
+                "with numbers that are not finite",
+                LESS,
+            ),
+        ),
     )
 
 
-def refreshing(own: Algorithm, spec: Spec, cfg: Any, kind: Augmentation, model: Generator, name: str) -> Callable:
+def refreshing(
+    own: Algorithm, spec: Spec, cfg: Any, kind: Augmentation, model: Generator, name: str
+) -> Callable:
     """The stage's `refresh`: all windows anew, `augment_microbatch` of them side by side."""
-    held, size, few = model.held, cfg.augment_windows, min(cfg.augment_microbatch, cfg.augment_windows)
+    held, size, few = (
+        model.held,
+        cfg.augment_windows,
+        min(cfg.augment_microbatch, cfg.augment_windows),
+    )
 
     def refresh(key: Key[Array, ""], state: Augmented, past: Past, data: Dataset) -> Augmented:
         k_play, k_draw = jax.random.split(key)
         played, shift, trained = follower(own, k_play, state.base, past, spec), None, past[name]
         if kind.guided:
             scores = model.scores(trained, played, cfg.augment_coordinates == "chain")
-            shift = towards(scores, strengths(cfg.augment_levels, cfg.augment_lambda, cfg.augment_raw))
+            shift = towards(
+                scores, strengths(cfg.augment_levels, cfg.augment_lambda, cfg.augment_raw)
+            )
 
         def draw(key):
             rows = model.draw(key, trained, few, shift)
@@ -203,7 +231,9 @@ def refreshing(own: Algorithm, spec: Spec, cfg: Any, kind: Augmentation, model: 
     return refresh
 
 
-def counted(state: Augmented, rows: Float[Array, "K T C"], found: Float[Array, " K"], held: Any) -> Augmented:
+def counted(
+    state: Augmented, rows: Float[Array, "K T C"], found: Float[Array, " K"], held: Any
+) -> Augmented:
     """The state with new windows, and which of their rows count: finite ones before an end of their episode."""
     size, steps = rows.shape[0], rows.shape[1] - 1
     good = jnp.all(jnp.isfinite(rows), axis=(1, 2)) & jnp.isfinite(found)
@@ -214,7 +244,9 @@ def counted(state: Augmented, rows: Float[Array, "K T C"], found: Float[Array, "
     known, last = jnp.ones((size, steps + 1, 1)), jnp.zeros((size, steps + 1, 1))
     last = last.at[:, steps - 1].set(1.0)  # what is done after a window is not known
     if steps > 1:
-        usable = usable.at[:, -1].set(usable[:, -1] & (done[:, -1] > 0))  # nor is it, unless nothing is
+        usable = usable.at[:, -1].set(
+            usable[:, -1] & (done[:, -1] > 0)
+        )  # nor is it, unless nothing is
     usable = usable.reshape(-1)
     first = lambda flags: jnp.argsort(~flags, stable=True).astype(jnp.int32)
     whole = good.sum()
@@ -229,7 +261,9 @@ def counted(state: Augmented, rows: Float[Array, "K T C"], found: Float[Array, "
     )
 
 
-def transitions(key: Key[Array, ""], state: Augmented, held: Any, size: int, real: Batch) -> tuple[Batch, Array]:
+def transitions(
+    key: Key[Array, ""], state: Augmented, held: Any, size: int, real: Batch
+) -> tuple[Batch, Array]:
     """`size` synthetic transitions and whether there are any."""
     steps = state.rows.shape[1] - 1
     at = state.order[jax.random.randint(key, (size,), 0, jnp.maximum(state.usable, 1))]
@@ -247,12 +281,16 @@ def transitions(key: Key[Array, ""], state: Augmented, held: Any, size: int, rea
     return made, state.usable > 0
 
 
-def windowed(key: Key[Array, ""], state: Augmented, held: Any, size: int, real: Window) -> tuple[Window, Array]:
+def windowed(
+    key: Key[Array, ""], state: Augmented, held: Any, size: int, real: Window
+) -> tuple[Window, Array]:
     """`size` synthetic windows, as long as the real ones, and whether there are any."""
     length = real.valid.shape[1]
     if length > state.rows.shape[1] or real.extra:
         way = "Leave --cfg.augment-horizon out, or augment a base that prepares no rows of its own."
-        raise refuse("--augment", f"windows of at most {state.rows.shape[1]} plain rows", length, way)
+        raise refuse(
+            "--augment", f"windows of at most {state.rows.shape[1]} plain rows", length, way
+        )
     at = state.windows[jax.random.randint(key, (size,), 0, jnp.maximum(state.whole, 1))]
     row = held.layout.unpack(state.rows[at, :length])
     ends = lambda lag: jnp.cumsum(jnp.pad(row["done"], ((0, 0), (lag, 0)))[:, :length], axis=1) > 0

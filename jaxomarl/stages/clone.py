@@ -73,7 +73,10 @@ def behaviour(
     net: Network,
     loss: Callable[[Key[Array, ""], Params, Seen, Any], Array],
     weigh: Callable[[Past, Batch], Float[Array, "B N"]] | None = None,
-    play: Callable[[Key[Array, ""], Params, Float[Array, " O"], Float[Array, " A"]], Float[Array, " A"]] | None = None,
+    play: Callable[
+        [Key[Array, ""], Params, Float[Array, " O"], Float[Array, " A"]], Float[Array, " A"]
+    ]
+    | None = None,
     lr: optax.ScalarOrSchedule | None = None,
 ) -> Algorithm:
     """One model for each agent, all in one vmapped update down `loss(key, params, seen, weight)`.
@@ -96,7 +99,10 @@ def behaviour(
             value, grads = jax.value_and_grad(lambda params: loss(key, params, seen, w))(one.params)
             return descend(tx, one, grads), value
 
-        keys, seen = jax.random.split(key, spec.agents), Seen(see(past, batch.obs), batch.action * mask, mask)
+        keys, seen = (
+            jax.random.split(key, spec.agents),
+            Seen(see(past, batch.obs), batch.action * mask, mask),
+        )
         w = None if weigh is None else weigh(past, batch)
         axes = Seen(1, 1, 0)  # pyright: ignore[reportArgumentType]
         state, value = jax.vmap(fit, in_axes=(0, 0, axes, 1))(keys, state, seen, w)
@@ -112,7 +118,10 @@ def behaviour(
 
 
 def gaussian(
-    spec: Spec, cfg: Any, weigh: Callable[[Past, Batch], Float[Array, "B N"]] | None = None, acts: bool = True
+    spec: Spec,
+    cfg: Any,
+    weigh: Callable[[Past, Batch], Float[Array, "B N"]] | None = None,
+    acts: bool = True,
 ) -> Algorithm:
     """Gaussian policies of all agents, down -mean w log pi(a | o); `weigh` as in `behaviour`, w = 1 without."""
     net = gaussian_policy.network(spec, cfg)

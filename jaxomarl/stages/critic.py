@@ -94,14 +94,21 @@ class Critic(NamedTuple):
 
     algorithm: Algorithm
     q: Callable[[Past, Array, Array, Array], Float[Array, " B"]]
-    advantage: Callable[[Past, Array, Array, Array], Float[Array, "B *N"]]  # min_k Qbar^k - V, of each own critic
+    advantage: Callable[
+        [Past, Array, Array, Array], Float[Array, "B *N"]
+    ]  # min_k Qbar^k - V, of each own critic
 
 
 def iql(spec: Spec, cfg: Any, own: bool = False) -> Critic:
     """IQL on the joint action (stage `critic`), or on each agent's own (`own`, stage `critic-own`)."""
     n, hidden = spec.agents, (cfg.critic_width,) * 2
     cond, acts = (spec.obs_width, spec.act_width) if own else (spec.state_dim, n * spec.act_width)
-    nets = Nets(twin(cond, acts, hidden), value(cond, hidden), actor(cond, hidden, acts), optax.adam(cfg.critic_lr))
+    nets = Nets(
+        twin(cond, acts, hidden),
+        value(cond, hidden),
+        actor(cond, hidden, acts),
+        optax.adam(cfg.critic_lr),
+    )
     mask = jnp.asarray(spec.act_mask) if own else jnp.asarray(spec.act_mask).reshape(-1)
 
     def init(key: Key[Array, ""], past: Past, data: Dataset) -> CriticState:
@@ -111,32 +118,46 @@ def iql(spec: Spec, cfg: Any, own: bool = False) -> Critic:
     def batch(key: Key[Array, ""], state: State, data: Dataset) -> Batch:
         return sample_transitions(key, data, cfg.critic_batch)
 
-    def update(key: Key[Array, ""], state: CriticState, past: Past, batch: Batch) -> tuple[CriticState, dict]:
+    def update(
+        key: Key[Array, ""], state: CriticState, past: Past, batch: Batch
+    ) -> tuple[CriticState, dict]:
         go_on, action = continues(batch, cfg.time_limit), batch.action * spec.act_mask
         if not own:
             see, reward = stated(cfg), joint_reward(batch, cfg.reward)
-            own_batch = CriticBatch(see(past, batch.state), flat(action), reward, see(past, batch.next_state))
+            own_batch = CriticBatch(
+                see(past, batch.state), flat(action), reward, see(past, batch.next_state)
+            )
             return learn(nets, cfg, state, own_batch, mask, go_on)
         see = observed(spec, cfg)
-        own_batch = CriticBatch(see(past, batch.obs), action, batch.reward, see(past, batch.next_obs))
+        own_batch = CriticBatch(
+            see(past, batch.obs), action, batch.reward, see(past, batch.next_obs)
+        )
         each = lambda state, own_batch, mask: learn(nets, cfg, state, own_batch, mask, go_on)
         state, metrics = jax.vmap(each, in_axes=(0, 1, 0))(state, own_batch, mask)
         return state, jax.tree.map(jnp.mean, metrics)
 
     def q(past: Past, obs: Array, state: Array, action: Array) -> Float[Array, " B"]:
         if not own:
-            return nets.q.apply(past["critic"].q.target, stated(cfg)(past, state), flat(action)).mean(axis=0)
+            return nets.q.apply(
+                past["critic"].q.target, stated(cfg)(past, state), flat(action)
+            ).mean(axis=0)
         params = past["critic-own"].q.target
-        each = jax.vmap(nets.q.apply, in_axes=(0, 1, 1))(params, observed(spec, cfg)(past, obs), action)  # [N, E, B]
+        each = jax.vmap(nets.q.apply, in_axes=(0, 1, 1))(
+            params, observed(spec, cfg)(past, obs), action
+        )  # [N, E, B]
         return each.mean(axis=1).sum(axis=0)
 
     def advantage(past: Past, obs: Array, state: Array, action: Array) -> Float[Array, "B *N"]:
         def one(held, seen, act):
-            return nets.q.apply(held.q.target, seen, act).min(axis=0) - nets.v.apply(held.v.params, seen)
+            return nets.q.apply(held.q.target, seen, act).min(axis=0) - nets.v.apply(
+                held.v.params, seen
+            )
 
         if not own:
             return one(past["critic"], stated(cfg)(past, state), flat(action))
-        return jax.vmap(one, in_axes=(0, 1, 1), out_axes=1)(past["critic-own"], observed(spec, cfg)(past, obs), action)
+        return jax.vmap(one, in_axes=(0, 1, 1), out_axes=1)(
+            past["critic-own"], observed(spec, cfg)(past, obs), action
+        )
 
     return Critic(Algorithm(init, batch, update), q, advantage)
 
@@ -145,7 +166,9 @@ def fresh(nets: Nets, cfg: Any, key: Key[Array, ""]) -> CriticState:
     """One critic before its first step."""
     k_q, k_v, k_pi = jax.random.split(key, 3)
     policy = create(nets.tx, nets.pi.init(k_pi)) if cfg.critic_policy else ()
-    return CriticState(create(nets.tx, nets.q.init(k_q), target=True), create(nets.tx, nets.v.init(k_v)), policy)
+    return CriticState(
+        create(nets.tx, nets.q.init(k_q), target=True), create(nets.tx, nets.v.init(k_v)), policy
+    )
 
 
 def learn(
@@ -176,7 +199,9 @@ def learn(
         w = jnp.minimum(jnp.exp(cfg.temperature * u), 100.0)
 
         def policy_loss(params):
-            return jnp.mean(w * jnp.sum(mask * (nets.pi.apply(params, batch.cond) - batch.action) ** 2, axis=-1))
+            return jnp.mean(
+                w * jnp.sum(mask * (nets.pi.apply(params, batch.cond) - batch.action) ** 2, axis=-1)
+            )
 
         metrics["policy_loss"], grad_pi = jax.value_and_grad(policy_loss)(policy.params)
         policy = descend(nets.tx, policy, grad_pi)

@@ -172,14 +172,18 @@ def networks(spec: Spec, cfg: Any, policy: Network | None = None, **of_critic: A
     plain = actor(spec.obs_width, (cfg.policy_width,) * 2, spec.act_width)
     policy = policy or Network(lambda key: small(plain.init(key)), plain.apply)
     q = twin(spec.obs_width, spec.act_width, (cfg.critic_width,) * 2, **of_critic)
-    return Nets(policy, q, clipped_adam(cfg.policy_lr, cfg.clip), clipped_adam(cfg.critic_lr, cfg.clip))
+    return Nets(
+        policy, q, clipped_adam(cfg.policy_lr, cfg.clip), clipped_adam(cfg.critic_lr, cfg.clip)
+    )
 
 
 def agent_batches(spec: Spec, cfg: Any, past: Past, batch: Batch) -> tuple[AgentBatch, AgentBatch]:
     """A batch as all agents' own, and the axes over which to vmap them."""
     see, mask = observed(spec, cfg), jnp.asarray(spec.act_mask)
     reward, go_on = agents_reward(batch, cfg.reward), continues(batch, cfg.time_limit)
-    every = AgentBatch(see(past, batch.obs), batch.action * mask, reward, see(past, batch.next_obs), go_on, mask)
+    every = AgentBatch(
+        see(past, batch.obs), batch.action * mask, reward, see(past, batch.next_obs), go_on, mask
+    )
     return every, AgentBatch(1, 1, 1, 1, None, 0)  # pyright: ignore[reportArgumentType]
 
 
@@ -188,7 +192,9 @@ def learner(
     cfg: Any,
     nets: Nets,
     step: Callable[..., tuple[Learner, dict[str, Array]]],
-    play: Callable[[Key[Array, ""], Learner, Float[Array, " O"], Float[Array, " A"]], Float[Array, " A"]],
+    play: Callable[
+        [Key[Array, ""], Learner, Float[Array, " O"], Float[Array, " A"]], Float[Array, " A"]
+    ],
     beside: Callable[[Past, Batch], Any] | None = None,
 ) -> Algorithm:
     """Policies and critics of all agents at once; `step`, `play` and `beside` as in `apart`."""
@@ -196,7 +202,9 @@ def learner(
     def fresh(key: Key[Array, ""]) -> Learner:
         k_actor, k_q = jax.random.split(key)
         one = lambda tx, params: create(tx, params, target=True)
-        return Learner(one(nets.tx_actor, nets.actor.init(k_actor)), one(nets.tx_q, nets.q.init(k_q)))
+        return Learner(
+            one(nets.tx_actor, nets.actor.init(k_actor)), one(nets.tx_q, nets.q.init(k_q))
+        )
 
     return apart(spec, cfg, fresh, step, play, beside, cfg.policy_batch)
 
@@ -206,7 +214,10 @@ def apart(
     cfg: Any,
     fresh: Callable[[Key[Array, ""]], State],
     step: Callable[..., tuple[State, dict[str, Array]]],
-    play: Callable[[Key[Array, ""], State, Float[Array, " O"], Float[Array, " A"]], Float[Array, " A"]] | None,
+    play: Callable[
+        [Key[Array, ""], State, Float[Array, " O"], Float[Array, " A"]], Float[Array, " A"]
+    ]
+    | None,
     beside: Callable[[Past, Batch], Any] | None,
     size: int,
 ) -> Algorithm:
@@ -231,13 +242,19 @@ def apart(
 
     def act(key, state, past, memory, observation):
         assert play is not None
-        return jax.vmap(play)(jax.random.split(key, n), state, see(past, observation.obs), mask), memory
+        return jax.vmap(play)(
+            jax.random.split(key, n), state, see(past, observation.obs), mask
+        ), memory
 
     return Algorithm(init, batch, update, act if play else None)
 
 
 def proposals(
-    key: Key[Array, ""], cfg: Any, batch: AgentBatch, std: Any = 1.0, centres: Sequence[Float[Array, "B A"]] = ()
+    key: Key[Array, ""],
+    cfg: Any,
+    batch: AgentBatch,
+    std: Any = 1.0,
+    centres: Sequence[Float[Array, "B A"]] = (),
 ) -> Proposals:
     """Actions of the conservative term: all over the box, and as many around each of `centres`."""
     first, *others = jax.random.uniform(key, (1 + len(centres), cfg.samples, *batch.action.shape))
@@ -246,7 +263,12 @@ def proposals(
 
 
 def critic_step(
-    cfg: Any, nets: Nets, state: Any, batch: AgentBatch, after: Float[Array, "B A"], sampled: Proposals | None = None
+    cfg: Any,
+    nets: Nets,
+    state: Any,
+    batch: AgentBatch,
+    after: Float[Array, "B A"],
+    sampled: Proposals | None = None,
 ) -> tuple[Any, dict[str, Array]]:
     """One step down L_Q of `state.critic`, at next actions `after`; the conservative term is there with `sampled`."""
     ahead = nets.q.apply(state.critic.target, batch.next_obs, after).min(axis=0)
@@ -258,7 +280,9 @@ def critic_step(
         if sampled is None:
             return metrics["q_loss"], metrics
         obs = jnp.broadcast_to(batch.obs, (len(sampled.log_p), *batch.obs.shape))
-        gap = conservative(nets.q.apply(params, obs, sampled.action), sampled.log_p, q).mean(axis=-1)
+        gap = conservative(nets.q.apply(params, obs, sampled.action), sampled.log_p, q).mean(
+            axis=-1
+        )
         return metrics["q_loss"] + cfg.penalty * gap.sum(), {**metrics, "q_gap": gap.mean()}
 
     grads, metrics = jax.grad(loss, has_aux=True)(state.critic.params)
@@ -271,7 +295,9 @@ def cql_step(
     """MA-CQL's step of the critics beside a deterministic policy, from `Deterministic` settings."""
     play = lambda params, obs: batch.mask * nets.actor.apply(params, obs)
     near = batch.obs, batch.next_obs
-    centres = [play(state.actor.params, obs) for obs in near] if cfg.penalty_from == "policy" else []
+    centres = (
+        [play(state.actor.params, obs) for obs in near] if cfg.penalty_from == "policy" else []
+    )
     sampled = proposals(key, cfg, batch, cfg.penalty_std, centres)
     return critic_step(cfg, nets, state, batch, play(state.actor.target, batch.next_obs), sampled)
 
@@ -282,7 +308,10 @@ def policy_step(
     """One step of the policy down `loss(params) -> (value, metrics)`; then both targets follow."""
     (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(state.actor.params)
     moved = descend(nets.tx_actor, state.actor, grads)
-    return Learner(polyak(moved, cfg.polyak), polyak(state.critic, cfg.polyak)), {"policy_loss": value, **metrics}
+    return Learner(polyak(moved, cfg.polyak), polyak(state.critic, cfg.polyak)), {
+        "policy_loss": value,
+        **metrics,
+    }
 
 
 def effort(action: Float[Array, "B A"], mask: Float[Array, " A"]) -> Float[Array, ""]:
@@ -293,7 +322,9 @@ def effort(action: Float[Array, "B A"], mask: Float[Array, " A"]) -> Float[Array
 def check(spec: Spec, cfg: Any, data: Dataset | None, choices: dict[str, tuple[str, ...]]) -> None:
     """Raise JaxomarlError for settings, tasks or data that agents cannot learn on."""
     if spec.discrete:
-        way = "No system here learns from one-hot actions yet; collect the task with continuous ones."
+        way = (
+            "No system here learns from one-hot actions yet; collect the task with continuous ones."
+        )
         raise refuse("--task", "continuous actions", "a discrete task", way)
     check_fields(cfg, choices)
     check_transitions(data)

@@ -79,7 +79,12 @@ def behaviours(data: Dataset) -> Behaviours:
     found = f"{source.task}, {source.quality}" if source else "data from a file"
     here = f"--data {' or '.join(known)} has known ones; " if known else ""
     way = f"{here}--cfg.score-model diffusion learns its scores from any data."
-    raise refuse("--cfg.score-model", "data of Gaussian behaviours that are known, for exact scores", found, way)
+    raise refuse(
+        "--cfg.score-model",
+        "data of Gaussian behaviours that are known, for exact scores",
+        found,
+        way,
+    )
 
 
 def steps(cfg: Any) -> int:
@@ -107,12 +112,18 @@ def scores(
         prior = log_prior(spec, cfg, kind, past, of, obs, state)
         return means, prior + jnp.einsum("bkj,ij->bki", prefix, heard)
 
-    def every(past: Past, x: Array, t: Array, obs: Array, state: Array, action: Array) -> Float[Array, "B N A"]:
+    def every(
+        past: Past, x: Array, t: Array, obs: Array, state: Array, action: Array
+    ) -> Float[Array, "B N A"]:
         means, log_weights = mixture(past, obs, state, action)
         times = jnp.broadcast_to(t[:, None] if t.ndim == 1 else t, x.shape[:2])
-        return mask * noise(x, times, means, log_weights, past[name].std, mask, together=kind == "joint")
+        return mask * noise(
+            x, times, means, log_weights, past[name].std, mask, together=kind == "joint"
+        )
 
-    def agent(past: Past, i: Any, x: Array, t: Array, obs: Array, state: Array, action: Array) -> Float[Array, "B A"]:
+    def agent(
+        past: Past, i: Any, x: Array, t: Array, obs: Array, state: Array, action: Array
+    ) -> Float[Array, "B A"]:
         means, log_weights = mixture(past, obs, state, action)
         own = (x[:, None], t[:, None], means[:, :, i][:, :, None], log_weights[:, :, i][:, :, None])
         return (mask[i] * noise(*own, past[name].std, mask[i]))[:, 0]
@@ -160,7 +171,9 @@ def log_prior(
     return jax.nn.log_softmax(logits, axis=-1).swapaxes(1, 2)
 
 
-def told(spec: Spec, cfg: Any, kind: str, past: Past, obs: Array, state: Array) -> Float[Array, "B models C"]:
+def told(
+    spec: Spec, cfg: Any, kind: str, past: Past, obs: Array, state: Array
+) -> Float[Array, "B models C"]:
     """What the classifiers see: c_i of each agent, or the state for the joint model."""
     if kind == "joint":
         return stated(cfg)(past, state)[:, None]
@@ -197,7 +210,9 @@ def learner(spec: Spec, cfg: Any, kind: str) -> Algorithm:
     def batch(key: Key[Array, ""], state: Exact, data: Dataset) -> tuple[()]:
         return ()
 
-    def update(key: Key[Array, ""], state: Exact, past: Past, batch: tuple[()]) -> tuple[Exact, dict]:
+    def update(
+        key: Key[Array, ""], state: Exact, past: Past, batch: tuple[()]
+    ) -> tuple[Exact, dict]:
         return state, {}
 
     return Algorithm(init, batch, update)
@@ -218,12 +233,16 @@ def held(data: Dataset, posterior: Any) -> Exact:
 def posterior_learner(spec: Spec, cfg: Any, kind: str) -> Algorithm:
     """The classifiers of all agents in one vmapped update, by cross-entropy on the rows' own behaviours."""
     models = 1 if kind == "joint" else spec.agents
-    tx = optax.adamw(annealed(cfg.score_lr, cfg.score_steps, end=1e-5), weight_decay=cfg.score_decay)
+    tx = optax.adamw(
+        annealed(cfg.score_lr, cfg.score_steps, end=1e-5), weight_decay=cfg.score_decay
+    )
     logits = logits_of(spec, cfg, kind)
 
     def init(key: Key[Array, ""], past: Past, data: Dataset) -> Exact:
         net = classifier(spec, cfg, kind, len(behaviours(data).numbers))
-        return held(data, jax.vmap(lambda k: create(tx, net.init(k)))(jax.random.split(key, models)))
+        return held(
+            data, jax.vmap(lambda k: create(tx, net.init(k)))(jax.random.split(key, models))
+        )
 
     def batch(key: Key[Array, ""], state: Exact, data: Dataset) -> Seen:
         start = data.starts[jax.random.randint(key, (cfg.score_batch,), 0, data.starts.shape[0])]

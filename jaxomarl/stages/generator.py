@@ -17,7 +17,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from jaxomarl.base import Algorithm, Dataset, Denoise, Layout, Past, Spec, Window, refuse, team_reward
+from jaxomarl.base import (
+    Algorithm,
+    Dataset,
+    Denoise,
+    Layout,
+    Past,
+    Spec,
+    Window,
+    refuse,
+    team_reward,
+)
 from jaxomarl.config import config, static, traced
 from jaxomarl.data import cdf
 from jaxomarl.data.windows import sample_windows
@@ -103,7 +113,9 @@ def fitted(data: Dataset, held: Columns, normaliser: str = "cdf") -> cdf.Cdf:
 
 def real(spec: Spec, horizon: int, held: Columns) -> Float[Array, "T C"]:
     """1.0 where a window has an entry: all but actions, rewards and done of its last row."""
-    done = (jnp.arange(horizon + 1) == horizon)[:, None] & (jnp.arange(held.width) >= held.at["action"][0])
+    done = (jnp.arange(horizon + 1) == horizon)[:, None] & (
+        jnp.arange(held.width) >= held.at["action"][0]
+    )
     return 1.0 - done.astype(jnp.float32)
 
 
@@ -117,7 +129,10 @@ class Generator:
     """The model of windows of `horizon` steps; `conditioned` on their returns."""
 
     def __init__(self, spec: Spec, cfg: Any, horizon: int, conditioned: bool = False) -> None:
-        for field, known in (("generator_normaliser", NORMALISERS), ("generator_weighting", WEIGHTINGS)):
+        for field, known in (
+            ("generator_normaliser", NORMALISERS),
+            ("generator_weighting", WEIGHTINGS),
+        ):
             if getattr(cfg, field) not in known:
                 name, found = f"--cfg.{field.replace('_', '-')}", getattr(cfg, field)
                 raise refuse(name, f"one of {', '.join(known)}", found, "The first is the default.")
@@ -126,7 +141,12 @@ class Generator:
         self.full = real(spec, horizon, self.held)
         levels = (1, 2) if horizon > 1 else (1,)
         self.net = temporal_unet(
-            self.held.width, int(conditioned), cfg.generator_width, levels, kernel=3, pools=horizon > 1
+            self.held.width,
+            int(conditioned),
+            cfg.generator_width,
+            levels,
+            kernel=3,
+            pools=horizon > 1,
         )
         self.tx = clipped_adam(cfg.generator_lr, clip=1.0)
 
@@ -146,7 +166,9 @@ class Generator:
         """The data's distributions and a fresh network."""
         returns = ()
         if self.conditioned:
-            drawn = sample_windows(jax.random.fold_in(key, 1), data, RETURNS, self.horizon, full=True)
+            drawn = sample_windows(
+                jax.random.fold_in(key, 1), data, RETURNS, self.horizon, full=True
+            )
             returns = jnp.quantile(self.window_return(drawn), jnp.linspace(0.0, 1.0, SHARES))
         return Trained(
             create(self.tx, self.net.init(key), target=True),
@@ -156,20 +178,30 @@ class Generator:
 
     def batch(self, key: Key[Array, ""], state: Trained, data: Dataset) -> Window:
         """Whole windows."""
-        return sample_windows(key, data, self.cfg.generator_batch, self.horizon, full=True)._replace(extra={})
+        return sample_windows(
+            key, data, self.cfg.generator_batch, self.horizon, full=True
+        )._replace(extra={})
 
-    def update(self, key: Key[Array, ""], state: Trained, past: Past, batch: Window) -> tuple[Trained, dict]:
+    def update(
+        self, key: Key[Array, ""], state: Trained, past: Past, batch: Window
+    ) -> tuple[Trained, dict]:
         """One step down L."""
         k_t, k_z, k_drop = jax.random.split(key, 3)
         # a successor row that the data lack is no entry
         mask = self.full * state.columns.varies * batch.valid[..., None]
         x0 = mask * state.columns.forward(packed(batch))
         t, z = edm.KARRAS.draw(k_t, (len(x0),)), jax.random.normal(k_z, x0.shape)
-        weight = edm.weight(edm.KARRAS.schedule.sigma(t)) if self.cfg.generator_weighting == "edm" else None
+        weight = (
+            edm.weight(edm.KARRAS.schedule.sigma(t))
+            if self.cfg.generator_weighting == "edm"
+            else None
+        )
         y = drop = None
         if self.conditioned:
             y = standard(state.returns, self.window_return(batch))[:, None]
-            drop = jax.random.bernoulli(k_drop, self.cfg.augment_drop, (len(x0),)).astype(jnp.float32)
+            drop = jax.random.bernoulli(k_drop, self.cfg.augment_drop, (len(x0),)).astype(
+                jnp.float32
+            )
 
         def loss(params):
             denoise = self.denoiser(params, state, y, drop)
@@ -177,7 +209,9 @@ class Generator:
             return whole * len(x0) / jnp.maximum(mask.sum(), 1.0)
 
         value, grads = jax.value_and_grad(loss)(state.net.params)
-        return state._replace(net=polyak(descend(self.tx, state.net, grads), EMA)), {"denoising_loss": value}
+        return state._replace(net=polyak(descend(self.tx, state.net, grads), EMA)), {
+            "denoising_loss": value
+        }
 
     def window_return(self, window: Window) -> Float[Array, " B"]:
         """Sum of the team's rewards over the window's steps."""
@@ -185,7 +219,9 @@ class Generator:
 
     # --- drawing ---
 
-    def draw(self, key: Key[Array, ""], trained: Trained, count: int, shift: Shift | None = None) -> Array:
+    def draw(
+        self, key: Key[Array, ""], trained: Trained, count: int, shift: Shift | None = None
+    ) -> Array:
         """`count` windows [B, T, C] in raw units; a conditional model's are of high return.
 
         What a window lacks in its last row is zero there, and done is 0 or 1.
@@ -193,13 +229,22 @@ class Generator:
         cfg, params, mask = self.cfg, trained.net.target, self.full * trained.columns.varies
         denoise = self.denoiser(params, trained)
         if self.conditioned:
-            wanted = jnp.interp(cfg.augment_quantile, jnp.linspace(0.0, 1.0, SHARES), trained.returns)
+            wanted = jnp.interp(
+                cfg.augment_quantile, jnp.linspace(0.0, 1.0, SHARES), trained.returns
+            )
             y = standard(trained.returns, wanted)[None]
-            told, untold = (self.denoiser(params, trained, y, jnp.asarray(drop)) for drop in (0.0, 1.0))
+            told, untold = (
+                self.denoiser(params, trained, y, jnp.asarray(drop)) for drop in (0.0, 1.0)
+            )
             denoise = classifier_free(told, untold, 1.0 + cfg.augment_weight)
         churn = edm.Churn(cfg.augment_churn)
         chain = edm.heun(
-            cfg.augment_levels, shift, churn, cfg.augment_order, PLACEMENTS[cfg.augment_placement], mask=mask
+            cfg.augment_levels,
+            shift,
+            churn,
+            cfg.augment_order,
+            PLACEMENTS[cfg.augment_placement],
+            mask=mask,
         )
         values = self.full * trained.columns.inverse(chain(key, denoise, (count, *self.full.shape)))
         done = self.held.at["done"][0]
@@ -217,7 +262,9 @@ class Generator:
         obs, action = (x.reshape(*x.shape[:2], self.spec.agents, -1) for x in blocks)
         return obs, action
 
-    def scores(self, trained: Trained, played: Callable[[Array], Array], chain: bool) -> Callable[[Array], Array]:
+    def scores(
+        self, trained: Trained, played: Callable[[Array], Array], chain: bool
+    ) -> Callable[[Array], Array]:
         """Gradients [B, T, C] of log N(a; mu(o), I) at a denoised x_0, in its action columns; of no other entry.
 
         With `chain`, through the columns' distributions: times d a / d x. Without, the environment's gradient itself,
@@ -226,7 +273,9 @@ class Generator:
         start, stop = self.held.at["action"]
 
         def gradient(x0: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
-            obs, action = (self.part(name, cdf.Cdf.inverse, trained, x0) for name in ("obs", "action"))
+            obs, action = (
+                self.part(name, cdf.Cdf.inverse, trained, x0) for name in ("obs", "action")
+            )
             g = of_deterministic(action, played(obs)) * self.spec.act_mask
             if chain:
                 g = g * self.part("action", cdf.Cdf.slope, trained, x0)

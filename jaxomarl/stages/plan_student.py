@@ -75,15 +75,21 @@ def student(spec: Spec, cfg: Any, model: Planner) -> Algorithm:
             return consistency_loss(f, slow, schedule, x0, t, s, drawn.z, teacher, weight, mask)
 
         found, grads = jax.value_and_grad(loss)(state.net.params)
-        return state._replace(net=polyak(descend(tx, state.net, grads), cfg.polyak)), {"consistency_loss": found}
+        return state._replace(net=polyak(descend(tx, state.net, grads), cfg.polyak)), {
+            "consistency_loss": found
+        }
 
     acting = actor(spec, cfg, model, drawn_by_student(spec, cfg, model))
-    return Algorithm(init, planner_stage(spec, cfg, model).batch, update, *acting, model.centralised)
+    return Algorithm(
+        init, planner_stage(spec, cfg, model).batch, update, *acting, model.centralised
+    )
 
 
 def drawn_by_student(spec: Spec, cfg: Any, model: Planner) -> Draw:
     """A few calls of f, from where the settings start."""
-    chain = consistency(cosine(cfg.levels), cfg.calls, start=cfg.temperature, mask=columns(spec, model))
+    chain = consistency(
+        cosine(cfg.levels), cfg.calls, start=cfg.temperature, mask=columns(spec, model)
+    )
     return Draw(chain, lambda params, y: clipped(ends(spec, cfg, model, params, y), -1.0, 1.0))
 
 

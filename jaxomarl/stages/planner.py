@@ -36,7 +36,18 @@ from jaxomarl.masking import weighted_mean
 from jaxomarl.networks.mlp import Network
 from jaxomarl.networks.temporal import temporal_unet
 from jaxomarl.optim import Params, create, descend, polyak
-from jaxomarl.policies.plans import SAMPLERS, Known, Planner, Plans, actor, clean, columns, known_to, seen_by, told
+from jaxomarl.policies.plans import (
+    SAMPLERS,
+    Known,
+    Planner,
+    Plans,
+    actor,
+    clean,
+    columns,
+    known_to,
+    seen_by,
+    told,
+)
 
 MULTIPLIERS = (1, 4, 8)
 
@@ -130,7 +141,9 @@ def unet(cfg: Any, channels: int, agents: int = 0) -> Network:
         channels, int(cfg.returns != "none"), cfg.policy_width, MULTIPLIERS[: cfg.depth], 2 * cfg.reach + 1,
         agents=agents, blocks=cfg.blocks,
     )  # fmt: skip
-    return Network(net.init, lambda params, x, t, told: net.apply(params, x, t, told[..., :1], told[..., 1]))
+    return Network(
+        net.init, lambda params, x, t, told: net.apply(params, x, t, told[..., :1], told[..., 1])
+    )
 
 
 # --- the update ---
@@ -155,7 +168,9 @@ def planner_stage(spec: Spec, cfg: Any, model: Planner) -> Algorithm:
         y = asked(cfg, batch)
 
         def loss(params):
-            fit, metrics = planning_loss(spec, cfg, model, params["plan"], obs, batch.valid, y, drawn)
+            fit, metrics = planning_loss(
+                spec, cfg, model, params["plan"], obs, batch.valid, y, drawn
+            )
             weight = (batch.valid[:, :-1] * batch.valid[:, 1:])[..., None] * batch.alive[:, :-1]
             out = model.inverse.apply(params["inverse"], obs[:, :-1], obs[:, 1:])
             each = action_error(spec, out, batch.action[:, :-1], batch.available[:, :-1])
@@ -187,13 +202,21 @@ def times_and_noise(key: Key[Array, ""], spec: Spec, cfg: Any, size: int, model:
     t = jax.random.randint(k_t, (size,), 1, cfg.levels + 1) / cfg.levels
     z = jax.random.normal(k_z, (size, n, rows, mask.shape[-1])) * mask
     drop = (jax.random.uniform(k_drop, (size, n)) < cfg.drop).astype(jnp.float32)
-    who = jax.nn.one_hot(jax.random.randint(k_who, (size,), 0, n), n) if model.each else jnp.ones((size, n))
+    who = (
+        jax.nn.one_hot(jax.random.randint(k_who, (size,), 0, n), n)
+        if model.each
+        else jnp.ones((size, n))
+    )
     return Drawn(t, z, drop, known_to(cfg, who))
 
 
 def asked(cfg: Any, batch: Window) -> Float[Array, "B N"]:
     """The returns of a batch from the present on, as shares; 0 where plans are not conditioned on any."""
-    return batch.extra["returns"][:, cfg.history] if cfg.returns != "none" else jnp.zeros(batch.obs.shape[::2])
+    return (
+        batch.extra["returns"][:, cfg.history]
+        if cfg.returns != "none"
+        else jnp.zeros(batch.obs.shape[::2])
+    )
 
 
 def planning_loss(
@@ -259,12 +282,16 @@ def check_target(cfg: Any) -> None:
         return
     if cfg.returns != "togo":
         way = "Take --cfg.returns togo, or --cfg.target-kind constant."
-        raise refuse("--cfg.target-kind", f"constant with returns {cfg.returns}", cfg.target_kind, way)
+        raise refuse(
+            "--cfg.target-kind", f"constant with returns {cfg.returns}", cfg.target_kind, way
+        )
     if cfg.target_kind == "quantile" and not 0.0 <= cfg.target <= 1.0:
         way = "1 asks for the largest return that the data get from each step on."
         raise refuse("--cfg.target", "a quantile from 0 to 1", cfg.target, way)
     if cfg.target_kind == "remaining" and cfg.gamma == 0.0:
-        way = "A return without a future leaves nothing to ask for: take --cfg.target-kind quantile."
+        way = (
+            "A return without a future leaves nothing to ask for: take --cfg.target-kind quantile."
+        )
         raise refuse("--cfg.gamma", "above 0 with --cfg.target-kind remaining", cfg.gamma, way)
 
 
@@ -277,13 +304,17 @@ def check_returns(cfg: Any, data: Dataset | None) -> None:
     """Raise JaxomarlError where guidance is asked for and there are no returns that it could follow."""
     if cfg.returns == "none":
         if cfg.guidance != 1.0:
-            way = "There is no condition to exaggerate: take --cfg.guidance 1, or --cfg.returns togo."
+            way = (
+                "There is no condition to exaggerate: take --cfg.guidance 1, or --cfg.returns togo."
+            )
             raise refuse("--cfg.guidance", "1 without returns", cfg.guidance, way)
         return
     if data is None:
         return
     found = returns(data, cfg.gamma, cfg.returns, cfg.reward)[np.asarray(data.left) > 0]
     if np.ptp(found) == 0:
-        wanted = f"returns that differ, to condition on and to guide by (--cfg.returns {cfg.returns})"
+        wanted = (
+            f"returns that differ, to condition on and to guide by (--cfg.returns {cfg.returns})"
+        )
         way = "Take --cfg.returns none --cfg.guidance 1, or data with rewards."
         raise refuse("--data", wanted, f"{float(found.flat[0]):g} in every transition", way)

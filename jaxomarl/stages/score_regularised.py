@@ -110,13 +110,25 @@ class Config(critic.Config, clone.Config):
     """Whether each agent's Q gradient is divided by its root mean square over action columns."""
 
 
-def check(spec: Spec, cfg: Any, data: Dataset | None, reward: tuple[str, ...] = ("team", "first")) -> None:
+def check(
+    spec: Spec, cfg: Any, data: Dataset | None, reward: tuple[str, ...] = ("team", "first")
+) -> None:
     """Raise JaxomarlError for settings or data that the family cannot train on."""
     if spec.discrete:
-        raise refuse("--task", "continuous actions", "a discrete task", "OMSD follows score fields of real actions.")
+        raise refuse(
+            "--task",
+            "continuous actions",
+            "a discrete task",
+            "OMSD follows score fields of real actions.",
+        )
     check_fields(cfg, {**CHOICES, "reward": reward})
     if float(cfg.t_min) > float(cfg.t_max):
-        raise refuse("--cfg.t-min, --cfg.t-max", "0 < t_min <= t_max <= 1", (cfg.t_min, cfg.t_max), "Widen the range.")
+        raise refuse(
+            "--cfg.t-min, --cfg.t-max",
+            "0 < t_min <= t_max <= 1",
+            (cfg.t_min, cfg.t_max),
+            "Widen the range.",
+        )
     starting_actions(spec, cfg.start)
     check_transitions(data)
     if cfg.score_model in exact_scores.MODELS:
@@ -129,7 +141,9 @@ def check_order(spec: Spec, order: str) -> None:
         agent_order(order, spec.agents)
     except ValueError:
         natural = "-".join(str(i) for i in range(spec.agents))
-        raise refuse("--cfg.order", f"a permutation of {natural}", order, f"For example {natural[::-1]}.") from None
+        raise refuse(
+            "--cfg.order", f"a permutation of {natural}", order, f"For example {natural[::-1]}."
+        ) from None
 
 
 def starting_actions(spec: Spec, start: str) -> float | tuple[float, ...] | None:
@@ -189,7 +203,11 @@ def joint_actor(spec: Spec, cfg: Any) -> Actors:
 def started(key: Key[Array, ""], net: Network, spec: Spec, cfg: Any, out: tuple[int, ...]) -> Any:
     """Parameters whose first actions are chosen (`out`: shape of the last layer's bias)."""
     k_net, k_start = jax.random.split(key)
-    params, chosen, mask = net.init(k_net), starting_actions(spec, cfg.start), jnp.asarray(spec.act_mask)
+    params, chosen, mask = (
+        net.init(k_net),
+        starting_actions(spec, cfg.start),
+        jnp.asarray(spec.act_mask),
+    )
     if chosen is None:
         return params
     if isinstance(chosen, float):
@@ -216,7 +234,9 @@ def internal_beta(cfg: Any) -> float | Float[Array, ""]:
     return cfg.beta * weight(cfg, t).mean()
 
 
-def times_and_noise(key: Key[Array, ""], cfg: Any, shape: tuple[int, ...], mask: Array) -> tuple[Array, Array]:
+def times_and_noise(
+    key: Key[Array, ""], cfg: Any, shape: tuple[int, ...], mask: Array
+) -> tuple[Array, Array]:
     """Times t [B, N] and masked z [B, N, A] for a batch; the only random numbers of a step."""
     k_t, k_z = jax.random.split(key)
     low, high = (DELTA_T, DELTA_T) if cfg.weighting == "delta" else (cfg.t_min, cfg.t_max)
@@ -224,7 +244,9 @@ def times_and_noise(key: Key[Array, ""], cfg: Any, shape: tuple[int, ...], mask:
     return t, mask * jax.random.normal(k_z, shape)
 
 
-def diffused(cfg: Any, a: Float[Array, "*B A"], t: Float[Array, "*B"], z: Float[Array, "*B A"]) -> Float[Array, "*B A"]:
+def diffused(
+    cfg: Any, a: Float[Array, "*B A"], t: Float[Array, "*B"], z: Float[Array, "*B A"]
+) -> Float[Array, "*B A"]:
     """The sample x = alpha(t) a + sigma(t) z; the clean action for the t-free mixture."""
     if cfg.score_model == "mixture":
         return a
@@ -233,7 +255,12 @@ def diffused(cfg: Any, a: Float[Array, "*B A"], t: Float[Array, "*B"], z: Float[
 
 
 def q_gradient(
-    cfg: Any, q: Callable[[Past, Array, Array, Array], Array], past: Past, batch: Batch, action: Array, mask: Array
+    cfg: Any,
+    q: Callable[[Past, Array, Array, Array], Array],
+    past: Past,
+    batch: Batch,
+    action: Array,
+    mask: Array,
 ) -> Float[Array, "B N A"]:
     """The gradient g = dQ/da of every agent at the joint action, from the target twins' mean."""
     g = mask * jax.grad(lambda a: q(past, batch.obs, batch.state, a).sum())(action)
@@ -243,7 +270,11 @@ def q_gradient(
 
 
 def surrogate(
-    cfg: Any, w: Float[Array, "*B"], e: Float[Array, "*B A"], g: Float[Array, "*B A"], a: Float[Array, "*B A"]
+    cfg: Any,
+    w: Float[Array, "*B"],
+    e: Float[Array, "*B A"],
+    g: Float[Array, "*B A"],
+    a: Float[Array, "*B A"],
 ) -> Float[Array, "*B"]:
     """The loss w <e, a> - beta <g, a>: L_i before its mean; gradients flow through `a` alone."""
     e, g = jax.lax.stop_gradient((e, g))

@@ -113,13 +113,17 @@ def scores(spec: Spec, cfg: Any, kind: str) -> Scores:
     def split(x: Float[Array, "B N A"]) -> Float[Array, "B models D"]:
         return x.reshape(len(x), models, -1)
 
-    def every(past: Past, x: Array, t: Array, obs: Array, state: Array, action: Array) -> Float[Array, "B N A"]:
+    def every(
+        past: Past, x: Array, t: Array, obs: Array, state: Array, action: Array
+    ) -> Float[Array, "B N A"]:
         times = jnp.broadcast_to(t[:, None] if t.ndim == 1 else t[:, :models], (len(x), models))
         run = jax.vmap(lambda *own: predict(net, cfg, *own), in_axes=(0, 1, 1, 1, 0), out_axes=1)
         cond = given(past, obs, state, action, level)
         return run(past[name].params, split(x), times, cond, mask).reshape(x.shape)
 
-    def agent(past: Past, i: Any, x: Array, t: Array, obs: Array, state: Array, prefix: Array) -> Float[Array, "B A"]:
+    def agent(
+        past: Past, i: Any, x: Array, t: Array, obs: Array, state: Array, prefix: Array
+    ) -> Float[Array, "B A"]:
         params = jax.tree.map(lambda p: p[i], past[name].params)
         cond = given(past, obs, state, prefix, level)
         return predict(net, cfg, params, x, t, cond[:, i], mask[i])
@@ -135,7 +139,9 @@ def model(spec: Spec, cfg: Any, kind: str) -> Network:
         cond += spec.agents * spec.act_width + (cfg.score_prefix == "noised")
     if cfg.score_model == "mixture":
         return mixture(cond, (cfg.score_width,) * 2, columns, cfg.score_components)
-    return residual_mlp(columns, cond, cfg.score_width, cfg.score_blocks, cfg.score_dropout, cfg.score_embedding)
+    return residual_mlp(
+        columns, cond, cfg.score_width, cfg.score_blocks, cfg.score_dropout, cfg.score_embedding
+    )
 
 
 def conditioned(spec: Spec, cfg: Any, kind: str) -> Callable[..., Float[Array, "B models C"]]:
@@ -144,7 +150,9 @@ def conditioned(spec: Spec, cfg: Any, kind: str) -> Callable[..., Float[Array, "
     `prefix` is [B, N, A] or, where models differ in it, [B, models, N, A]; `level` a number or [B, models].
     """
     if kind != "conditional":
-        return lambda past, obs, state, prefix, level: independent(spec, cfg, kind, past, obs, state)
+        return lambda past, obs, state, prefix, level: independent(
+            spec, cfg, kind, past, obs, state
+        )
     before = jnp.asarray(prefix_mask(agent_order(cfg.order, spec.agents)))[:, :, None]  # [N, N, 1]
 
     def given(past, obs, state, prefix, level):
@@ -159,7 +167,9 @@ def conditioned(spec: Spec, cfg: Any, kind: str) -> Callable[..., Float[Array, "
     return given
 
 
-def independent(spec: Spec, cfg: Any, kind: str, past: Past, obs: Array, state: Array) -> Float[Array, "B models C"]:
+def independent(
+    spec: Spec, cfg: Any, kind: str, past: Past, obs: Array, state: Array
+) -> Float[Array, "B models C"]:
     """What models are conditioned on that know no other agent's action."""
     if kind == "joint":
         return stated(cfg)(past, state)[:, None]
@@ -167,7 +177,11 @@ def independent(spec: Spec, cfg: Any, kind: str, past: Past, obs: Array, state: 
 
 
 def training_prefix(
-    key: Key[Array, ""], cfg: Any, kind: str, action: Float[Array, "B N A"], t: Float[Array, "B models"]
+    key: Key[Array, ""],
+    cfg: Any,
+    kind: str,
+    action: Float[Array, "B N A"],
+    t: Float[Array, "B models"],
 ) -> tuple[Array, Any]:
     """(prefix, level) of data actions by `score_prefix`; each model has noise of its own: [B, N, N, A]."""
     if kind != "conditional" or cfg.score_prefix == "clean":
@@ -182,7 +196,14 @@ def training_prefix(
 
 
 def predict(
-    net: Network, cfg: Any, params: Any, x: Array, t: Array, cond: Array, mask: Array, key: Any = None
+    net: Network,
+    cfg: Any,
+    params: Any,
+    x: Array,
+    t: Array,
+    cond: Array,
+    mask: Array,
+    key: Any = None,
 ) -> Array:
     """One model's eps [B, D], or -score of the mixture; `key` is for dropout, in training alone."""
     if cfg.score_model == "mixture":
@@ -203,12 +224,18 @@ def loss_weight(cfg: Any, t: Float[Array, "*B"]) -> Float[Array, "*B"] | None:
     return edm.weight(noise, SIGMA_DATA) * noise**2
 
 
-def learner(cfg: Any, kind: str, models: int, net: Network, given: Callable, split: Callable, mask: Array) -> Algorithm:
+def learner(
+    cfg: Any, kind: str, models: int, net: Network, given: Callable, split: Callable, mask: Array
+) -> Algorithm:
     """All models' steps as one vmapped update."""
     schedule = vp()
-    tx = optax.adamw(annealed(cfg.score_lr, cfg.score_steps, end=1e-5), weight_decay=cfg.score_decay)
+    tx = optax.adamw(
+        annealed(cfg.score_lr, cfg.score_steps, end=1e-5), weight_decay=cfg.score_decay
+    )
 
-    def fit(one: Net, x0: Array, cond: Array, mask: Array, t: Array, z: Array, key: Any) -> tuple[Net, Array]:
+    def fit(
+        one: Net, x0: Array, cond: Array, mask: Array, t: Array, z: Array, key: Any
+    ) -> tuple[Net, Array]:
         def loss(params):
             if cfg.score_model == "mixture":
                 return -net.apply(params, x0, cond, mask).mean()

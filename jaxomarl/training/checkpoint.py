@@ -26,7 +26,9 @@ def save(folder: Path, step: int, tree: Any) -> None:
     arrays = jax.tree.map(np.asarray, tree)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / f"{step}.sha256", digest(arrays))  # first: a committed checkpoint has its digest
+        _write(
+            folder / f"{step}.sha256", digest(arrays)
+        )  # first: a committed checkpoint has its digest
         ocp.save(str(folder / str(step)), {"tree": arrays}, overwrite=True)
     except OSError:
         raise
@@ -64,7 +66,11 @@ def steps(folder: Path) -> list[int]:
     folder = Path(folder)
     if not folder.is_dir():
         return []
-    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit() and (p / "commit_success.txt").exists())
+    return sorted(
+        int(p.name)
+        for p in folder.iterdir()
+        if p.name.isdigit() and (p / "commit_success.txt").exists()
+    )
 
 
 def restore(folder: Path, like: Any, say: Any = print) -> tuple[int, Any] | None:
@@ -76,7 +82,9 @@ def restore(folder: Path, like: Any, say: Any = print) -> tuple[int, Any] | None
 
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), like)
-    chatter = logging.getLogger("asyncio")  # which prints a traceback for each array of a torn checkpoint
+    chatter = logging.getLogger(
+        "asyncio"
+    )  # which prints a traceback for each array of a torn checkpoint
     for step in reversed(steps(folder)):
         before, chatter.disabled = chatter.disabled, True
         try:
@@ -89,7 +97,9 @@ def restore(folder: Path, like: Any, say: Any = print) -> tuple[int, Any] | None
             return step, tree
         except Exception as error:  # torn files surface as many kinds of error
             reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
-            say(f"checkpoint {Path(folder).name}/{step} cannot be read ({reason}); taking the one before")
+            say(
+                f"checkpoint {Path(folder).name}/{step} cannot be read ({reason}); taking the one before"
+            )
         finally:
             chatter.disabled = before
     return None

@@ -16,7 +16,9 @@ Pipeline = Callable[[Any], tuple[Stage, ...]]
 
 def reset_keys(count: int) -> Key[Array, " E"]:
     """The E episodes that every system, seed and evaluation meets."""
-    return jax.random.split(jax.random.fold_in(jax.random.key(RESETS), zlib.crc32(b"evaluation")), count)
+    return jax.random.split(
+        jax.random.fold_in(jax.random.key(RESETS), zlib.crc32(b"evaluation")), count
+    )
 
 
 def act_keys(seed: int, step: int, count: int) -> Key[Array, " E"]:
@@ -26,7 +28,14 @@ def act_keys(seed: int, step: int, count: int) -> Key[Array, " E"]:
 
 
 def evaluate_one(
-    env: Environment, make: Pipeline, index: int, cfg: Any, state: State, past: Past, act_keys: Array, reset_keys: Array
+    env: Environment,
+    make: Pipeline,
+    index: int,
+    cfg: Any,
+    state: State,
+    past: Past,
+    act_keys: Array,
+    reset_keys: Array,
 ) -> dict[str, Float[Array, " E"]]:
     """Play one run's E episodes: `return`, `length` and the environment's infos. A NaN is passed on, never hidden."""
     algorithm = make(cfg)[index].algorithm

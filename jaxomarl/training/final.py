@@ -135,9 +135,13 @@ def roll_out(
         pause()
         rows = np.minimum(np.arange(first, first + width), count - 1)  # the last piece is filled up
         keys = sharding.place((resets[:, rows], acts[:, rows]), devices, size)
-        shown = _piece(*fixed, *keys, env=env, pipeline=pipeline, spec=spec, how=how, devices=devices)
+        shown = _piece(
+            *fixed, *keys, env=env, pipeline=pipeline, spec=spec, how=how, devices=devices
+        )
         found.append(jax.tree.map(np.asarray, shown))
-    return {k: np.concatenate([x[k] for x in found], axis=1)[: len(seeds), :count] for k in found[0]}
+    return {
+        k: np.concatenate([x[k] for x in found], axis=1)[: len(seeds), :count] for k in found[0]
+    }
 
 
 @functools.partial(jax.jit, static_argnames=("env", "pipeline", "spec", "how", "devices"))
@@ -164,7 +168,9 @@ def _piece(
     return lifted(cfgs, state, past, resets, acts)
 
 
-def _largest(env: Environment, pipeline: Pipeline, spec: Spec, cfg: Any, state: State, past: Past) -> int:
+def _largest(
+    env: Environment, pipeline: Pipeline, spec: Spec, cfg: Any, state: State, past: Past
+) -> int:
     """Numbers in the largest array of one step of one episode, the policy's and the environment's."""
     first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), (state, past))
     key = evaluation.act_keys(0, 0, 1)

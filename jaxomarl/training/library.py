@@ -40,10 +40,14 @@ class Identity(NamedTuple):
             own = {f: float(v) for f, v in traced_fields(cfg).items() if reaches(f)}
             rows.append(json.dumps([seed, own], sort_keys=True))
         name = f"{stage.owner}-{stage.name}" if stage.owner else stage.name
-        shown = {**facts, "every": stage.every}  # when and how often a stage that acts was evaluated
+        shown = {
+            **facts,
+            "every": stage.every,
+        }  # when and how often a stage that acts was evaluated
         acts = shown if stage.algorithm.act else {k: v for k, v in facts.items() if k != "episodes"}
         return Identity(
-            f"{name}-{digest(FORMAT, stage.owner, stage.name, stage.steps, stage.chunk, fixed, acts)}", tuple(rows)
+            f"{name}-{digest(FORMAT, stage.owner, stage.name, stage.steps, stage.chunk, fixed, acts)}",
+            tuple(rows),
         )
 
 
@@ -117,19 +121,31 @@ class Library:
             os.replace(part, folder.path / "DONE")
         self.here.setdefault(identity.kind, []).append(trained)
 
-    def find(self, kind: str, chunks: int, like: Callable[[int], Any], say: Callable[[str], None]) -> list[Trained]:
+    def find(
+        self, kind: str, chunks: int, like: Callable[[int], Any], say: Callable[[str], None]
+    ) -> list[Trained]:
         """Every batch of a kind whose last checkpoint is whole; `like(U)` gives the arrays' shapes for U rows."""
         known = {t.rows for t in self.here.get(kind, [])}
         for done in (d for root in self.roots for d in sorted(root.glob(f"{kind}-*/DONE"))):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                facts = documents.read(done, "It is trained again.", kind=str, rows=list, facts=dict)
+                facts = documents.read(
+                    done, "It is trained again.", kind=str, rows=list, facts=dict
+                )
                 rows = tuple(facts["rows"])
                 if facts["kind"] != kind or rows in known:
                     continue
                 found = checkpoint.restore(done.parent / "checkpoints", like(len(rows)), say)
                 if found and found[0] == chunks:  # an older one is no finished stage
-                    arrays = {k: jax.tree.map(np.asarray, v) for k, v in found[1].items() if k != "state"}
-                    trained = Trained(rows, found[1]["state"], arrays["metrics"], arrays["evaluations"], facts["facts"])
+                    arrays = {
+                        k: jax.tree.map(np.asarray, v) for k, v in found[1].items() if k != "state"
+                    }
+                    trained = Trained(
+                        rows,
+                        found[1]["state"],
+                        arrays["metrics"],
+                        arrays["evaluations"],
+                        facts["facts"],
+                    )
                     self.here.setdefault(kind, []).append(trained)
                     known.add(rows)
         return self.here.get(kind, [])
@@ -146,7 +162,12 @@ def gather(rows: tuple[str, ...], batches: list[Trained]) -> Trained:
         np.concatenate([np.asarray(one) for one in x])[index]
     )  # they may lie on other devices
     state = jax.tree.map(join, *(b.state for b in batches))
-    metrics = {k: np.concatenate([b.metrics[k] for b in batches])[index] for k in batches[0].metrics}
-    evals = {k: np.concatenate([b.evaluations[k] for b in batches])[index] for k in batches[0].evaluations}
+    metrics = {
+        k: np.concatenate([b.metrics[k] for b in batches])[index] for k in batches[0].metrics
+    }
+    evals = {
+        k: np.concatenate([b.evaluations[k] for b in batches])[index]
+        for k in batches[0].evaluations
+    }
     used = [batches[b] for b in sorted({where[r][0] for r in rows})]
     return Trained(rows, state, metrics, evals, {"batches": [b.facts for b in used]})

@@ -30,7 +30,9 @@ class Progress:
     compile_seconds: float
     metrics: dict[str, np.ndarray]  # [R, chunk]
     evaluations: dict[str, np.ndarray]  # [R, E] where this report evaluated, else {}
-    state: Any = None  # R-leading, on the device, and given away with the next chunk: copy what you keep
+    state: Any = (
+        None  # R-leading, on the device, and given away with the next chunk: copy what you keep
+    )
     bad: tuple[str, ...] = ()  # runs whose numbers stopped being finite, named
 
 
@@ -46,7 +48,9 @@ class Job:
     stats: Any
     env: Environment | None = None  # evaluations are played in it; None: no evaluation
     episodes: int = 32
-    facts: dict[str, Any] = field(default_factory=dict)  # names task and data; part of each stage's identity
+    facts: dict[str, Any] = field(
+        default_factory=dict
+    )  # names task and data; part of each stage's identity
     library: Library = field(default_factory=Library)
     report: Callable[[Progress], None] = lambda progress: None
     stopped: Callable[[], bool] = lambda: False
@@ -99,7 +103,9 @@ class Program:
         """State before the first update."""
         return self.job.make(cfg)[self.index].algorithm.init(jax.random.fold_in(key, 0), past, data)  # type: ignore
 
-    def advance(self, state: State, cfg: Any, key: jax.Array, past: Past, chunk: jax.Array, data: Any) -> tuple:
+    def advance(
+        self, state: State, cfg: Any, key: jax.Array, past: Past, chunk: jax.Array, data: Any
+    ) -> tuple:
         """One chunk of updates: (state, metrics [chunk])."""
         stage = self.job.make(cfg)[self.index]
         k_fresh, k_scan = jax.random.split(jax.random.fold_in(key, chunk))
@@ -108,17 +114,23 @@ class Program:
         step = lambda state, k: self.update(state, k, cfg, past, data)
         return jax.lax.scan(step, state, jax.random.split(k_scan, self.chunk))
 
-    def update(self, state: State, key: jax.Array, cfg: Any, past: Past, data: Any) -> tuple[State, dict]:
+    def update(
+        self, state: State, key: jax.Array, cfg: Any, past: Past, data: Any
+    ) -> tuple[State, dict]:
         """One gradient step on a fresh batch."""
         algorithm = self.job.make(cfg)[self.index].algorithm
         k_batch, k_update = jax.random.split(key)
         return algorithm.update(k_update, state, past, algorithm.batch(k_batch, state, data))
 
-    def evaluate(self, cfg: Any, state: State, past: Past, act_keys: jax.Array, reset_keys: jax.Array) -> dict:
+    def evaluate(
+        self, cfg: Any, state: State, past: Past, act_keys: jax.Array, reset_keys: jax.Array
+    ) -> dict:
         """Episodes of one run."""
         job = self.job
         assert job.env is not None
-        return evaluation.evaluate_one(job.env, job.make, self.index, cfg, state, past, act_keys, reset_keys)
+        return evaluation.evaluate_one(
+            job.env, job.make, self.index, cfg, state, past, act_keys, reset_keys
+        )
 
     # --- R runs ---
 
@@ -137,7 +149,11 @@ class Program:
         cfg, key, past, data = self.job.cfgs[0], self.key(0), self.first_past(), self.job.data
         state = jax.eval_shape(self.init, cfg, key, past, data)
         _, metrics = jax.eval_shape(self.update, state, key, cfg, past, data)
-        shown = jax.eval_shape(self.evaluate, cfg, state, past, *self.some_keys()) if self.evaluates else {}
+        shown = (
+            jax.eval_shape(self.evaluate, cfg, state, past, *self.some_keys())
+            if self.evaluates
+            else {}
+        )
         return {"state": state, "metrics": metrics, "evaluations": shown}
 
     def finished(self, runs: int) -> dict[str, Any]:
@@ -150,7 +166,9 @@ class Program:
         struct, float32 = jax.ShapeDtypeStruct, jnp.float32
         marks = (runs, len(self.marks) + 1, self.episodes)
         return {
-            "state": jax.tree.map(lambda x: struct((runs, *x.shape), x.dtype), self.shapes["state"]),
+            "state": jax.tree.map(
+                lambda x: struct((runs, *x.shape), x.dtype), self.shapes["state"]
+            ),
             "metrics": {k: struct((runs, self.chunks), float32) for k in self.shapes["metrics"]},
             "evaluations": {k: struct(marks, float32) for k in self.shapes["evaluations"]},
         }
@@ -163,7 +181,9 @@ class Program:
         """Keys of the shapes that an evaluation takes."""
         return evaluation.act_keys(0, 0, self.episodes), evaluation.reset_keys(self.episodes)
 
-    def compile(self, f: Callable, how: str, shared: int, args: tuple, donate: tuple[int, ...] = ()) -> Callable:
+    def compile(
+        self, f: Callable, how: str, shared: int, args: tuple, donate: tuple[int, ...] = ()
+    ) -> Callable:
         """Lift to R runs, trace once, compile, and count the seconds apart."""
         start = time.perf_counter()
         lifted = sharding.sharded(sharding.over_runs(f, how, shared), self.devices, shared)
@@ -177,4 +197,6 @@ class Program:
         draw = self.stage.algorithm.batch
         batch = jax.eval_shape(draw, self.key(0), self.shapes["state"], self.job.data)
         size = max((x.shape[0] for x in jax.tree.leaves(batch) if x.ndim), default=1)
-        return sharding.mapping(jax.default_backend(), self.shapes["state"], size, bool(self.stage.refresh))
+        return sharding.mapping(
+            jax.default_backend(), self.shapes["state"], size, bool(self.stage.refresh)
+        )

@@ -21,7 +21,9 @@ from jaxomarl.training.program import Job, Program, Progress
 __all__ = ["Interrupted", "Job", "Program", "Progress", "Training", "run"]
 
 
-OVER = "no number of any run was finite in the whole chunk, and further updates would change nothing"
+OVER = (
+    "no number of any run was finite in the whole chunk, and further updates would change nothing"
+)
 
 
 class Interrupted(Exception):  # noqa: N818 (it is no error: the work is saved)
@@ -39,7 +41,9 @@ def run(job: Job) -> Past:
     past: Past = {"stats": jax.tree.map(lambda x: jnp.broadcast_to(x, (runs, *x.shape)), job.stats)}
     for index, stage in enumerate(job.make(job.cfgs[0])):
         program = Program(job, index, past)
-        identity = Identity.of(stage, job.cfgs, job.seeds, {**job.facts, **rounded(), "episodes": program.episodes})
+        identity = Identity.of(
+            stage, job.cfgs, job.seeds, {**job.facts, **rounded(), "episodes": program.episodes}
+        )
         known = job.library.find(identity.kind, program.chunks, program.finished, job.say)
         held = {row for batch in known for row in batch.rows}
         wanted = {row: r for r, row in reversed(list(enumerate(identity.rows))) if row not in held}
@@ -114,7 +118,9 @@ class Training:
             self.state = sharding.place(arrays["state"], program.devices, self.size)
             return done
         blank = lambda tree: jax.tree.map(lambda x: np.full(x.shape, np.nan, np.float32), tree)
-        self.trained = Trained(self.identity.rows, None, blank(like["metrics"]), blank(like["evaluations"]), {})
+        self.trained = Trained(
+            self.identity.rows, None, blank(like["metrics"]), blank(like["evaluations"]), {}
+        )
         args = (self.cfgs, self.keys, self.past, self.data)
         self.state = program.compile(program.init, program.how, 1, args)(*args)
         self.play(0)
@@ -126,8 +132,16 @@ class Training:
         if not program.evaluates:
             return {}
         step = chunk * program.chunk
-        acts = jnp.stack([evaluation.act_keys(job.seeds[r], step, program.episodes) for r in self.chosen])
-        args = (self.cfgs, self.state, self.past, sharding.place(acts, program.devices, self.size), self.resets)
+        acts = jnp.stack(
+            [evaluation.act_keys(job.seeds[r], step, program.episodes) for r in self.chosen]
+        )
+        args = (
+            self.cfgs,
+            self.state,
+            self.past,
+            sharding.place(acts, program.devices, self.size),
+            self.resets,
+        )
         self.played = self.played or program.compile(program.evaluate, program.how, 1, args)
         shown = jax.tree.map(lambda x: np.asarray(x)[: self.runs], self.played(*args))
         mark = 0 if chunk == 0 else 1 + program.marks.index(chunk)
@@ -188,7 +202,10 @@ def check_limits(stage: Stage, metrics: dict[str, np.ndarray]) -> None:
         found = float(metrics[limit.metric].max())
         if found > limit.most:
             raise refuse(
-                limit.field, f"at most {limit.most:.0%} {limit.of}", f"{found:.0%}", f"To go on, {limit.way_out}"
+                limit.field,
+                f"at most {limit.most:.0%} {limit.of}",
+                f"{found:.0%}",
+                f"To go on, {limit.way_out}",
             )
 
 
@@ -196,7 +213,9 @@ def not_finite(metrics: dict[str, np.ndarray], seeds: list[int]) -> tuple[str, .
     """Lines like "seed 7: q_loss" for each run and metric with a number that is not finite."""
     found = []
     for name, values in metrics.items():
-        found += [f"seed {seeds[r]}: {name}" for r in np.flatnonzero(~np.isfinite(values).all(axis=1))]
+        found += [
+            f"seed {seeds[r]}: {name}" for r in np.flatnonzero(~np.isfinite(values).all(axis=1))
+        ]
     return tuple(found)
 
 

@@ -22,7 +22,9 @@ def mapping(platform: str, state: Any, batch: int, replay: bool = False) -> str:
     """
     if platform != "cpu" or replay:
         return "vmap"
-    weights = sum(math.prod(x.shape) for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating))
+    weights = sum(
+        math.prod(x.shape) for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)
+    )
     return "map" if weights * batch > WIDE else "vmap"
 
 
@@ -34,7 +36,9 @@ def over_runs(f: Callable, how: str, shared: int) -> Callable:
         return jax.vmap(f, in_axes=(0,) * own + (None,) * shared)(*args)
 
     def mapped(*args):
-        return jax.lax.map(lambda own: f(*own, *args[len(args) - shared :]), args[: len(args) - shared])
+        return jax.lax.map(
+            lambda own: f(*own, *args[len(args) - shared :]), args[: len(args) - shared]
+        )
 
     return vmapped if how == "vmap" else mapped
 
@@ -53,7 +57,9 @@ def sharded(f: Callable, devices: Mesh, shared: int) -> Callable:
 
     def lifted(*args):
         specs = (runs,) * (len(args) - shared) + (same,) * shared
-        return jax.shard_map(f, mesh=devices, in_specs=specs, out_specs=runs, check_vma=False)(*args)
+        return jax.shard_map(f, mesh=devices, in_specs=specs, out_specs=runs, check_vma=False)(
+            *args
+        )
 
     return lifted
 

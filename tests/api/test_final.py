@@ -25,14 +25,29 @@ from jaxomarl.presets import PRESETS
 from jaxomarl.results import store
 from jaxomarl.training import evaluation, final
 
-SPREAD = ("--task", "mpe/spread", "--data", "random", "--rows", "200", "--episodes", "2", "--seeds", "2")
+SPREAD = (
+    "--task",
+    "mpe/spread",
+    "--data",
+    "random",
+    "--rows",
+    "200",
+    "--episodes",
+    "2",
+    "--seeds",
+    "2",
+)
 SMALL = ("--cfg.policy-steps", "2", "--cfg.policy-width", "8", "--cfg.policy-batch", "8")
 
 
 def run(command, *flags):
     """(exit code, stdout, stderr) of a command in this process."""
     out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
         patch.setenv("JAX_NUM_CPU_DEVICES", "1")  # leave the devices of this process as they are
         code = commands.run(command, list(flags))
     return code, out.getvalue(), err.getvalue()
@@ -42,7 +57,9 @@ def run(command, *flags):
 def out(tmp_path_factory):
     """OUT of a finished run of two seeds with four final episodes; tests that write take a copy."""
     folder = tmp_path_factory.mktemp("final") / "out"
-    code, _, err = run("train", "bc", *SPREAD, *SMALL, "--final-episodes", "4", "--out", str(folder))
+    code, _, err = run(
+        "train", "bc", *SPREAD, *SMALL, "--final-episodes", "4", "--out", str(folder)
+    )
     assert code == 0, err
     return folder
 
@@ -71,7 +88,11 @@ def bits(keys):
 def test_fresh_starts_are_a_seeds_own_and_none_of_training():
     mine, other = final.reset_keys(0, 64), final.reset_keys(1, 64)
     assert len(bits(mine)) == 64
-    seen = bits(evaluation.reset_keys(256)) | bits(evaluation.act_keys(0, 100, 64)) | bits(final.act_keys(0, 64))
+    seen = (
+        bits(evaluation.reset_keys(256))
+        | bits(evaluation.act_keys(0, 100, 64))
+        | bits(final.act_keys(0, 64))
+    )
     assert not bits(mine) & bits(other)
     assert not bits(mine) & seen
     assert not bits(final.act_keys(0, 64)) & bits(evaluation.act_keys(0, 100, 64))
@@ -118,7 +139,9 @@ def rolled(policies, rows, episodes, **more):
     task, system, cfg, tree = policies
     state, past = jax.tree.map(lambda x: x[jnp.array(rows)], tree)
     cfgs = [cfg] * len(rows)
-    return final.roll_out(task.env, system.pipeline, task.env.spec, cfgs, rows, state, past, episodes, **more)
+    return final.roll_out(
+        task.env, system.pipeline, task.env.spec, cfgs, rows, state, past, episodes, **more
+    )
 
 
 def test_pieces_and_neighbours_change_no_bit(policies, monkeypatch):
@@ -168,7 +191,9 @@ def test_final_csv_is_of_the_last_step_and_of_other_starts_than_training(out):
         assert {x.metric for x in rows} == {x.metric for x in curve}
         assert r.info["final_episodes"] == 4
         assert r.info["episodes"] == 2
-        assert not {x.value for x in rows if x.metric == "return"} & {x.value for x in curve if x.metric == "return"}
+        assert not {x.value for x in rows if x.metric == "return"} & {
+            x.value for x in curve if x.metric == "return"
+        }
         assert r.info["data_return"]["episodes"] == 8
         assert set(r.info["data_return"]) == {"mean", "std", "episodes"}
     one, two = finals(out).values()
@@ -187,7 +212,9 @@ def test_two_systems_meet_the_same_starts():
         tree = shapes(system, cfg, system.pipeline(task.env.spec, cfg, None), task.env.spec)
         state, past = jax.tree.map(lambda x: jnp.zeros((2, *x.shape), x.dtype), tree)
         past["stats"] = jax.tree.map(lambda x: jnp.stack([x, x]), identity(task.env.spec))
-        shown = final.roll_out(task.env, system.pipeline, task.env.spec, [cfg] * 2, [0, 1], state, past, 3)
+        shown = final.roll_out(
+            task.env, system.pipeline, task.env.spec, [cfg] * 2, [0, 1], state, past, 3
+        )
         still.append(shown["return"])
     np.testing.assert_array_equal(*still)
     assert not set(still[0][0]) & set(still[0][1])
@@ -216,7 +243,9 @@ def test_resume_plays_nothing_again_and_more_episodes_train_nothing(out, copy, m
 def test_resume_keeps_what_evaluate_added(out, copy):
     evaluate([copy], episodes=5, say=lambda line: None)
     longer = finals(copy)
-    code, text, err = run("train", "bc", *SPREAD, *SMALL, "--out", str(copy), "--resume", "--final-episodes", "4")
+    code, text, err = run(
+        "train", "bc", *SPREAD, *SMALL, "--out", str(copy), "--resume", "--final-episodes", "4"
+    )
     assert code == 0, err
     assert finals(copy) == longer != finals(out)
     assert "made again" not in err + text
@@ -226,7 +255,9 @@ def test_a_lost_or_torn_file_is_made_again_to_the_byte(out, copy):
     first, second = sorted((r.path / store.FINAL for r in store.find_runs([copy])), key=str)
     first.unlink()
     second.write_bytes(second.read_bytes()[:-30])
-    code, _, err = run("train", "bc", *SPREAD, *SMALL, "--out", str(copy), "--resume", "--final-episodes", "4")
+    code, _, err = run(
+        "train", "bc", *SPREAD, *SMALL, "--out", str(copy), "--resume", "--final-episodes", "4"
+    )
     assert code == 0
     assert "torn" in err
     assert finals(copy) == finals(out)
@@ -244,7 +275,9 @@ def test_python_gives_the_final_returns(out):
 
 
 def test_dear_stages_take_fewer_unless_told():
-    (group,) = plan.resolve(["madiff-d"], ["mpe/spread"], ["random"], 1, rows=200, overrides={"episodes": [2]})
+    (group,) = plan.resolve(
+        ["madiff-d"], ["mpe/spread"], ["random"], 1, rows=200, overrides={"episodes": [2]}
+    )
     assert group.final_episodes == 2 * final.FEWER
     assert dataclasses.replace(group, asked_final=100).final_episodes == 100
     assert final.default_episodes(1024, 0) == 1024

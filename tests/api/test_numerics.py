@@ -23,7 +23,14 @@ SETTINGS = {
     "ranks": lambda: jax.numpy_rank_promotion("raise"),
     "bfloat16": lambda: jax.default_matmul_precision("bfloat16"),
 }
-SMALL = {"policy_steps": 4, "chunk": 2, "every": 1, "policy_batch": 8, "policy_width": 8, "rows": 40}
+SMALL = {
+    "policy_steps": 4,
+    "chunk": 2,
+    "every": 1,
+    "policy_batch": 8,
+    "policy_width": 8,
+    "rows": 40,
+}
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +62,9 @@ def test_a_task_that_was_first_made_under_other_settings_is_the_same():
     with jax.enable_x64(True):
         odd = make("games/twin-peaks:A=1,B=4.5,C=5")
     key = jax.random.key(0)
-    assert all(x.dtype != np.float64 for x in jax.tree.leaves(odd.env.reset(key)) if hasattr(x, "dtype"))
+    assert all(
+        x.dtype != np.float64 for x in jax.tree.leaves(odd.env.reset(key)) if hasattr(x, "dtype")
+    )
 
 
 def test_every_pinned_setting_of_this_jax_has_a_context():
@@ -65,15 +74,22 @@ def test_every_pinned_setting_of_this_jax_has_a_context():
                 assert numerics.value(name) == pin
 
 
-@pytest.mark.parametrize("flag", ["--xla_cpu_enable_fast_math=true", "--xla_gpu_enable_fast_min_max"])
+@pytest.mark.parametrize(
+    "flag", ["--xla_cpu_enable_fast_math=true", "--xla_gpu_enable_fast_min_max"]
+)
 def test_fast_math_is_refused(monkeypatch, flag):
     monkeypatch.setenv("XLA_FLAGS", f"--xla_dump_to=/nowhere {flag}")
-    with pytest.raises(JaxomarlError, match=f"XLA_FLAGS: expected exact arithmetic, found '{flag}'. Take it out"):
+    with pytest.raises(
+        JaxomarlError, match=f"XLA_FLAGS: expected exact arithmetic, found '{flag}'. Take it out"
+    ):
         load(make("games/bandit"), rows=40)
 
 
 def test_what_cannot_be_pinned_is_refused():
-    with jax.disable_jit(), pytest.raises(JaxomarlError, match=r"JAX_DISABLE_JIT: expected False.*Unset"):
+    with (
+        jax.disable_jit(),
+        pytest.raises(JaxomarlError, match=r"JAX_DISABLE_JIT: expected False.*Unset"),
+    ):
         trained()
 
 

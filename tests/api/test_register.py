@@ -46,8 +46,12 @@ def own():
 
 
 def test_it_trains_evaluates_and_loads(own, tmp_path):
-    results = jaxomarl.train("mean-action", "own/bandit", seeds=2, rate=[0.1, 0.2], out=tmp_path, **owned.TINY)
-    assert {record.system for record in results.records} == {"mean-action"} and len(results.records) == 2
+    results = jaxomarl.train(
+        "mean-action", "own/bandit", seeds=2, rate=[0.1, 0.2], out=tmp_path, **owned.TINY
+    )
+    assert {record.system for record in results.records} == {"mean-action"} and len(
+        results.records
+    ) == 2
     folder = results.runs[0].path
     assert "own-bandit" in folder.parts
     info = json.loads((folder / "run.json").read_text())
@@ -57,12 +61,16 @@ def test_it_trains_evaluates_and_loads(own, tmp_path):
     assert np.shape(action) == (2, 1)
 
     del REGISTRY["mean-action"]
-    with pytest.raises(JaxomarlError, match=r"^run: expected a system among .*Register it first: import owned$"):
+    with pytest.raises(
+        JaxomarlError, match=r"^run: expected a system among .*Register it first: import owned$"
+    ):
         jaxomarl.load(folder)
 
 
 def test_our_own_rows_say_nothing_of_imports(tmp_path):
-    jaxomarl.train("bc", "games/bandit", out=tmp_path, rows=40, episodes=2, final_episodes=3, scale=0.003)
+    jaxomarl.train(
+        "bc", "games/bandit", out=tmp_path, rows=40, episodes=2, final_episodes=3, scale=0.003
+    )
     assert "imports" not in json.loads(next(tmp_path.rglob("run.json")).read_text())
     assert "imports" not in json.loads((tmp_path / "sweep.json").read_text())
 
@@ -73,20 +81,26 @@ def test_it_is_augmented_and_has_parameters(own):
     assert catalog.parameters("own/bandit") == {"scale": 1.0}
     task = catalog.make("own/bandit:scale=2")
     assert task.name == "own/bandit:scale=2" and catalog.make("own/bandit:scale=2.0") is task
-    assert register.modules("mean-action+coda", "own/bandit:scale=2", "bc", "games/bandit") == ["owned"]
+    assert register.modules("mean-action+coda", "own/bandit:scale=2", "bc", "games/bandit") == [
+        "owned"
+    ]
 
 
 def test_the_same_again_changes_nothing_and_another_takes_its_place_where_asked(own):
     jaxomarl.register_system("mean-action", owned.MEAN)
     jaxomarl.register_task("own/bandit", owned.quiet_bandit)
     other = owned.MEAN._replace(prepare=lambda spec, cfg, data: data)
-    with pytest.raises(JaxomarlError, match=r"^system: expected a name that is not taken.*replace=True"):
+    with pytest.raises(
+        JaxomarlError, match=r"^system: expected a name that is not taken.*replace=True"
+    ):
         jaxomarl.register_system("mean-action", other)
     jaxomarl.register_system("mean-action", other, replace=True)
     assert REGISTRY["mean-action"] is other
 
     before = catalog.make("own/bandit")
-    jaxomarl.register_task("own/bandit", lambda: owned.quiet_bandit()._replace(rows=7), replace=True)
+    jaxomarl.register_task(
+        "own/bandit", lambda: owned.quiet_bandit()._replace(rows=7), replace=True
+    )
     assert catalog.make("own/bandit") is not before and catalog.make("own/bandit").rows == 7
 
 
@@ -101,7 +115,19 @@ def file(tmp_path, monkeypatch):
 
 
 SWEEP = [
-    *("--systems", "mean-action", "bc", "--tasks", "own/bandit", "--seeds", "1", "--rows", "40", "--episodes", "2"),
+    *(
+        "--systems",
+        "mean-action",
+        "bc",
+        "--tasks",
+        "own/bandit",
+        "--seeds",
+        "1",
+        "--rows",
+        "40",
+        "--episodes",
+        "2",
+    ),
     *("--final-episodes", "3", "--scale", "0.003", "--cfg.drawn-rows", "8"),
 ]
 
@@ -125,7 +151,18 @@ def test_a_file_is_imported_for_a_sweep_and_for_what_reads_it(file, capsys):
 
 
 def test_a_sweep_that_is_extended_keeps_what_it_imported(file, capsys):
-    small = ["--tasks", "games/bandit", "--rows", "40", "--episodes", "2", "--final-episodes", "3", "--seeds", "1"]
+    small = [
+        "--tasks",
+        "games/bandit",
+        "--rows",
+        "40",
+        "--episodes",
+        "2",
+        "--final-episodes",
+        "3",
+        "--seeds",
+        "1",
+    ]
     small += ["--scale", "0.003", "--out", "out"]
     assert commands.run("sweep", ["--import", file, "--systems", "mean-action", *small]) == 0
     assert commands.run("sweep", ["--systems", "bc", *small, "--resume"]) == 0
@@ -143,7 +180,15 @@ def test_devices_and_numbers_are_ours_before_a_module_starts_jax(file, monkeypat
 
 
 def test_a_module_of_the_present_folder(file, capsys):
-    flags = ["mean-action", "--import=own_rows", "--rows", "40", "--cfg.drawn-rows", "8", "--dry-run"]
+    flags = [
+        "mean-action",
+        "--import=own_rows",
+        "--rows",
+        "40",
+        "--cfg.drawn-rows",
+        "8",
+        "--dry-run",
+    ]
     assert commands.run("train", flags) == 0
     assert register.MODULES["mean-action"] == "own_rows"
 
@@ -160,7 +205,11 @@ def test_its_fields_are_flags_only_where_it_is_imported(capsys):
         ("nowhere.py", None, "--import: expected a .py file that is there, found 'nowhere.py'"),
         ("broken.py", "x = 1\ny = 1 / 0", "ZeroDivisionError: division by zero"),
         ("broken.py", "x = 1\ny = 1 / 0", "broken.py, line 2"),
-        ("taken.py", "import jaxomarl, owned\njaxomarl.register_system('bc', owned.MEAN)", "a name that is not taken"),
+        (
+            "taken.py",
+            "import jaxomarl, owned\njaxomarl.register_system('bc', owned.MEAN)",
+            "a name that is not taken",
+        ),
     ],
 )
 def test_what_cannot_be_imported(name, text, said, tmp_path, monkeypatch, capsys):
@@ -214,17 +263,45 @@ STAGE = owned.pipeline(catalog.make("games/bandit").env.spec, owned.Config())[0]
         ("../up", owned.MEAN, "system: expected a name that can be a folder's"),
         ("", owned.MEAN, "system: expected a name that can be a folder's"),
         ("own", owned.Config, "system own: expected a jaxomarl.base.System"),
-        ("own", System(owned.Config, None, owned.prepare, owned.pipeline), "system own, check: expected a function"),
-        ("own", owned.MEAN._replace(Config=dict), "system own, Config: expected a class declared by"),
-        ("own", owned.MEAN._replace(Config=Undeclared), "system own, Config: expected a class declared by"),
-        ("own", owned.MEAN._replace(Config=Listed), "system own, Config.sizes: expected bool, int, float or str"),
-        ("own", owned.MEAN._replace(Config=Typed), "system own, Config.chunk: expected the type int"),
+        (
+            "own",
+            System(owned.Config, None, owned.prepare, owned.pipeline),
+            "system own, check: expected a function",
+        ),
+        (
+            "own",
+            owned.MEAN._replace(Config=dict),
+            "system own, Config: expected a class declared by",
+        ),
+        (
+            "own",
+            owned.MEAN._replace(Config=Undeclared),
+            "system own, Config: expected a class declared by",
+        ),
+        (
+            "own",
+            owned.MEAN._replace(Config=Listed),
+            "system own, Config.sizes: expected bool, int, float or str",
+        ),
+        (
+            "own",
+            owned.MEAN._replace(Config=Typed),
+            "system own, Config.chunk: expected the type int",
+        ),
         ("own", staged(), "system own, pipeline: expected a tuple of stages"),
         ("own", staged("stage"), "system own, pipeline: expected a tuple of stages"),
         ("own", staged(STAGE, STAGE), "system own, stage mean: expected each stage's name once"),
         ("own", staged(STAGE._replace(chunk=60)), "system own, stage mean: expected whole chunks"),
-        ("own", staged(STAGE._replace(name="a/b")), "system own, stage a/b: expected a name that can be a folder's"),
-        ("own", staged(STAGE._replace(fields=("lr",))), "system own, stage mean, fields: expected fields of the"),
+        (
+            "own",
+            staged(STAGE._replace(name="a/b")),
+            "system own, stage a/b: expected a name that can be a folder's",
+        ),
+        (
+            "own",
+            staged(STAGE._replace(fields=("lr",))),
+            "system own, stage mean, fields: expected fields of the",
+        ),
     ],
 )
 def test_a_system_that_is_refused(name, system, said):
@@ -264,8 +341,16 @@ def stepped(**change):
         ("own/x", lambda: BANDIT.env, "task own/x: expected a jaxomarl.base.Task"),
         ("own/x", lambda: BANDIT._replace(rows=0), "task own/x, rows: expected at least 1"),
         ("own/x", lambda: BANDIT._replace(quality="best"), "task own/x, quality: expected one of"),
-        ("own/x", lambda: BANDIT._replace(recipes={"a/b": print}), "task own/x, recipes: expected a name that can"),
-        ("own/x", stepped(obs=np.ones((2, 3), np.float32)), "task own/x, reset, obs: expected shape (2, 1)"),
+        (
+            "own/x",
+            lambda: BANDIT._replace(recipes={"a/b": print}),
+            "task own/x, recipes: expected a name that can",
+        ),
+        (
+            "own/x",
+            stepped(obs=np.ones((2, 3), np.float32)),
+            "task own/x, reset, obs: expected shape (2, 1)",
+        ),
         ("own/x", stepped(info={}), "task own/x, step, info: expected the keys []"),
     ],
 )

@@ -20,7 +20,9 @@ TINY = {"rows": 40, "episodes": 2, "final_episodes": 3, "scale": 0.003}
 def trained(tmp_path_factory):
     """Two seeds of a clone at two rates, and their folder."""
     out = tmp_path_factory.mktemp("trained") / "out"
-    results = jaxomarl.train("bc", "games/bandit", seeds="4:6", policy_lr=[1e-3, 1e-2], out=out, progress=False, **TINY)
+    results = jaxomarl.train(
+        "bc", "games/bandit", seeds="4:6", policy_lr=[1e-3, 1e-2], out=out, progress=False, **TINY
+    )
     return results, out
 
 
@@ -71,7 +73,9 @@ def test_a_line_is_rewritten_on_a_terminal_and_in_a_notebook(monkeypatch):
 def test_a_notebook_is_noticed(monkeypatch):
     assert not progress.in_notebook()
     shell = type("ZMQInteractiveShell", (), {})()
-    monkeypatch.setitem(sys.modules, "IPython", type("IPython", (), {"get_ipython": staticmethod(lambda: shell)}))
+    monkeypatch.setitem(
+        sys.modules, "IPython", type("IPython", (), {"get_ipython": staticmethod(lambda: shell)})
+    )
     assert progress.in_notebook()
     assert progress.Lines().stream is sys.stdout
 
@@ -81,7 +85,10 @@ def test_a_notebook_is_noticed(monkeypatch):
 
 def test_its_representation_is_short(trained):
     results, out = trained
-    assert repr(results) == f"<Results of 4 runs: bc on games/bandit/std0.3, in {out}; .table shows the scores>"
+    assert (
+        repr(results)
+        == f"<Results of 4 runs: bc on games/bandit/std0.3, in {out}; .table shows the scores>"
+    )
     shown = results._repr_html_()
     assert shown.startswith("<table>") and shown.count("<tr>") == 3 and "policy_lr=0.001" in shown
     assert all(cell in results.table for cell in ("bc", "policy_lr=0.01"))
@@ -91,7 +98,12 @@ def test_html_is_escaped(trained):
     (first, *_), _ = trained[0].records, trained[1]
     odd = first._replace(task="<b>&", swept="<script>")
     shown = Results(None, [odd], [], [], [], [])._repr_html_()
-    assert "<script>" not in shown and "<b>" not in shown and "&lt;script&gt;" in shown and "&lt;b&gt;&amp;" in shown
+    assert (
+        "<script>" not in shown
+        and "<b>" not in shown
+        and "&lt;script&gt;" in shown
+        and "&lt;b&gt;&amp;" in shown
+    )
     assert Results(None, [], [], [], [], [])._repr_html_().startswith("<table>")
 
 
@@ -110,8 +122,14 @@ def test_a_policy_without_a_folder_is_the_one_in_the_folder(trained):
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({"seed": 4}, "policy: expected what names one run, found '2 of: seed=4 system=bc policy_lr=0.001; seed=4"),
-        ({"seed": 7}, "policy: expected what names a run, found '0 of: seed=4 system=bc policy_lr=0.001; seed=5"),
+        (
+            {"seed": 4},
+            "policy: expected what names one run, found '2 of: seed=4 system=bc policy_lr=0.001; seed=4",
+        ),
+        (
+            {"seed": 7},
+            "policy: expected what names a run, found '0 of: seed=4 system=bc policy_lr=0.001; seed=5",
+        ),
         ({"seed": 4, "system": "iql"}, "policy: expected what names a run"),
         ({"seed": 4, "policy_lr": 0.5}, "policy: expected what names a run"),
         ({"seed": 4, "nonsense": 1}, "policy: expected what names a run"),
@@ -137,9 +155,14 @@ def test_a_figure_is_drawn_and_written_only_where_asked(trained, kind, tmp_path,
 
 
 def test_figures_that_are_not_there(trained):
-    with pytest.raises(JaxomarlError, match=r"^kind: expected one of returns, intervals, directions, found 'return'"):
+    with pytest.raises(
+        JaxomarlError,
+        match=r"^kind: expected one of returns, intervals, directions, found 'return'",
+    ):
         trained[0].figure("return")
-    with pytest.raises(JaxomarlError, match=r"^kind: expected score models on a game.*bc on games/bandit"):
+    with pytest.raises(
+        JaxomarlError, match=r"^kind: expected score models on a game.*bc on games/bandit"
+    ):
         trained[0].figure("directions")
 
 

@@ -39,13 +39,17 @@ def bare(text: str) -> list[str]:
 
 def test_every_field_has_a_sentence_and_says_what_it_takes():
     fields = {(name, field.name): field for name in SYSTEMS for field in described(name)}
-    assert [at for at, field in fields.items() if not field.sentence.rstrip().endswith((".", ")"))] == []
+    assert [
+        at for at, field in fields.items() if not field.sentence.rstrip().endswith((".", ")"))
+    ] == []
     assert {field.sentence for field in fields.values() if CLIPPED.match(field.sentence)} == set()
     unlisted = {at[1] for at, field in fields.items() if field.kind is str and not field.choices}
     assert unlisted == {"order", "start", "thresholds"}, "texts that are no choice"
 
 
-@pytest.mark.parametrize("command", [*commands.COMMANDS, *(f"data {name}" for name in DATA), "reproduce"])
+@pytest.mark.parametrize(
+    "command", [*commands.COMMANDS, *(f"data {name}" for name in DATA), "reproduce"]
+)
 def test_every_help_line_has_text(monkeypatch, capsys, command):
     text = shown(monkeypatch, capsys, command)
     assert bare(text) == []
@@ -58,7 +62,11 @@ def test_every_system_has_its_own_fields_in_the_help_of_train(monkeypatch, capsy
     for name in ("omsd", "dom2", "matd3", "dof-t", "bc+coda"):
         text = shown(monkeypatch, capsys, f"train {name}")
         assert bare(text) == [] and "(default: )" not in text
-        flags = [line.split()[0].removeprefix("--cfg.") for line in lines(text) if line.startswith("--cfg.")]
+        flags = [
+            line.split()[0].removeprefix("--cfg.")
+            for line in lines(text)
+            if line.startswith("--cfg.")
+        ]
         assert flags == [field.name.replace("_", "-") for field in described(name)]
 
 
@@ -69,7 +77,10 @@ def test_a_line_without_text_is_seen():
         "│      (default: 3; takes a number) │",
     ):
         assert bare(line), line
-    for line in ("│ --seeds STR   16 for (default) seeds. (default: 16) │", "│        Of it. (default: 3) │"):
+    for line in (
+        "│ --seeds STR   16 for (default) seeds. (default: 16) │",
+        "│        Of it. (default: 3) │",
+    ):
         assert not bare(line), line
 
 

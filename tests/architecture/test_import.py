@@ -14,16 +14,24 @@ HEAVY = ("mujoco", "jaxmarl", "orbax", "distrax", "torch", "tensorflow", "matplo
 
 def run(text: str, **env: str) -> str:
     """What a fresh Python prints, started in the repository with nothing in its environment but `env`."""
-    kept = {name: os.environ[name] for name in ("PATH", "JAX_PLATFORMS", "LD_LIBRARY_PATH") if name in os.environ}
+    kept = {
+        name: os.environ[name]
+        for name in ("PATH", "JAX_PLATFORMS", "LD_LIBRARY_PATH")
+        if name in os.environ
+    }
     command = [sys.executable, "-B", "-c", text]
-    done = subprocess.run(command, cwd=ROOT, env=kept | env, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        command, cwd=ROOT, env=kept | env, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def loaded(text: str) -> set[str]:
     """Those of the heavy packages that `text` makes Python load."""
-    print_modules = "import sys, json; print(json.dumps([name.split('.')[0] for name in sys.modules]))"
+    print_modules = (
+        "import sys, json; print(json.dumps([name.split('.')[0] for name in sys.modules]))"
+    )
     return set(json.loads(run(f"{text}\n{print_modules}").splitlines()[-1])) & set(HEAVY)
 
 
@@ -39,7 +47,10 @@ def test_import_needs_no_home(home):
 
 
 def test_import_writes_nothing(tmp_path):
-    folders = {name: str(tmp_path / name) for name in ("HOME", "JAXOMARL_CACHE", "XDG_CACHE_HOME", "TMPDIR")}
+    folders = {
+        name: str(tmp_path / name)
+        for name in ("HOME", "JAXOMARL_CACHE", "XDG_CACHE_HOME", "TMPDIR")
+    }
     for folder in folders.values():
         Path(folder).mkdir()
     run("import jaxomarl, jaxomarl.base, jaxomarl.config", **folders)

@@ -60,30 +60,69 @@ PLANTED = {
     "upward, from": ("jaxomarl/losses/td.py", "from jaxomarl.stages.critic import X"),
     "upward, a name of the package": ("jaxomarl/losses/td.py", "from jaxomarl import cli"),
     "upward, relative": ("jaxomarl/losses/td.py", "from ..stages import critic"),
-    "upward, in a function": ("jaxomarl/base.py", "def f():\n    from jaxomarl.data import dataset"),
-    "upward, by importlib": ("jaxomarl/base.py", 'import importlib\nimportlib.import_module("jaxomarl.data.dataset")'),
+    "upward, in a function": (
+        "jaxomarl/base.py",
+        "def f():\n    from jaxomarl.data import dataset",
+    ),
+    "upward, by importlib": (
+        "jaxomarl/base.py",
+        'import importlib\nimportlib.import_module("jaxomarl.data.dataset")',
+    ),
     "upward, for types": (
         "jaxomarl/base.py",
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import jaxomarl.cli",
     ),
     "upward, papers": ("jaxomarl/api/__init__.py", "import jaxomarl.papers"),
     "upward, the command line": ("jaxomarl/papers/cells.py", "from jaxomarl.cli import main"),
-    "upward, from what a program calls": ("jaxomarl/api/__init__.py", "from jaxomarl.cli import main"),
+    "upward, from what a program calls": (
+        "jaxomarl/api/__init__.py",
+        "from jaxomarl.cli import main",
+    ),
     "upward, the face": ("jaxomarl/cli/__init__.py", "import jaxomarl"),
     "upward, out of the package": ("jaxomarl/cli/__init__.py", "import experiments.sweep"),
     "sideways": ("jaxomarl/data/dataset.py", "from jaxomarl.envs import rollout"),
     "sideways, level 3": ("jaxomarl/training/runner.py", "from jaxomarl import results"),
-    "a policy that knows its stage": ("jaxomarl/policies/plans.py", "from jaxomarl.stages import planner"),
+    "a policy that knows its stage": (
+        "jaxomarl/policies/plans.py",
+        "from jaxomarl.stages import planner",
+    ),
     "a stage that knows its measure": ("jaxomarl/stages/critic.py", "import jaxomarl.health"),
-    "sideways, a preset that knows the systems": ("jaxomarl/presets/__init__.py", "import jaxomarl.algorithms"),
-    "a preset that knows what a program calls": ("jaxomarl/presets/__init__.py", "import jaxomarl.api"),
-    "a command that knows a paper": ("jaxomarl/cli/commands.py", "from jaxomarl.papers import cells"),
-    "a benchmark that knows a paper": ("benchmarks/whole.py", "from jaxomarl.papers.cells import X"),
-    "an algorithm that imports another": ("jaxomarl/algorithms/iql.py", "from jaxomarl.algorithms.bc import X"),
-    "an algorithm that imports the registry": ("jaxomarl/algorithms/iql.py", "from . import REGISTRY"),
-    "training that knows a task": ("jaxomarl/training/runner.py", "from jaxomarl.envs import games"),
-    "training that knows the data": ("jaxomarl/training/runner.py", "from jaxomarl.data.dataset import X"),
-    "results that know the data": ("jaxomarl/results/store.py", "from jaxomarl.data import dataset"),
+    "sideways, a preset that knows the systems": (
+        "jaxomarl/presets/__init__.py",
+        "import jaxomarl.algorithms",
+    ),
+    "a preset that knows what a program calls": (
+        "jaxomarl/presets/__init__.py",
+        "import jaxomarl.api",
+    ),
+    "a command that knows a paper": (
+        "jaxomarl/cli/commands.py",
+        "from jaxomarl.papers import cells",
+    ),
+    "a benchmark that knows a paper": (
+        "benchmarks/whole.py",
+        "from jaxomarl.papers.cells import X",
+    ),
+    "an algorithm that imports another": (
+        "jaxomarl/algorithms/iql.py",
+        "from jaxomarl.algorithms.bc import X",
+    ),
+    "an algorithm that imports the registry": (
+        "jaxomarl/algorithms/iql.py",
+        "from . import REGISTRY",
+    ),
+    "training that knows a task": (
+        "jaxomarl/training/runner.py",
+        "from jaxomarl.envs import games",
+    ),
+    "training that knows the data": (
+        "jaxomarl/training/runner.py",
+        "from jaxomarl.data.dataset import X",
+    ),
+    "results that know the data": (
+        "jaxomarl/results/store.py",
+        "from jaxomarl.data import dataset",
+    ),
     "a face that is not lazy": ("jaxomarl/__init__.py", "from jaxomarl.cli import main"),
     "a module without a level": ("jaxomarl/extra.py", "x = 1"),
     "tests": ("jaxomarl/base.py", "from tests import conftest"),
@@ -132,7 +171,10 @@ def imports(module: str, path: Path, known: dict[str, Path]) -> Iterator[tuple[s
         for name in _names(node, package):
             while name not in known and "." in name and name.rpartition(".")[0] in known:
                 name = name.rpartition(".")[0]
-            if name.split(".")[0] in ("jaxomarl", "experiments", "benchmarks", "tests") and name != module:
+            if (
+                name.split(".")[0] in ("jaxomarl", "experiments", "benchmarks", "tests")
+                and name != module
+            ):
                 yield name, id(node) in eager
 
 
@@ -145,7 +187,9 @@ def _names(node: ast.AST, package: str) -> list[str]:
         source = ".".join(base + ([node.module] if node.module else []))
         return [f"{source}.{alias.name}" for alias in node.names]
     if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
-        called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        called = (
+            node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        )
         name = node.args[0].value
         if called in ("import_module", "__import__") and isinstance(name, str):
             return [package + name if name.startswith(".") else name]
@@ -172,7 +216,9 @@ def wrong(source: str, target: str, eager: bool) -> str | None:
     if a == b:
         inside = a != "jaxomarl.algorithms" or source == a
         return None if inside else "leads from an algorithm to another, or to the registry"
-    if a in ONLY and not any(target == allowed or target.startswith(f"{allowed}.") for allowed in ONLY[a]):
+    if a in ONLY and not any(
+        target == allowed or target.startswith(f"{allowed}.") for allowed in ONLY[a]
+    ):
         return f"is none of those that {a} may have"
     if source != BY_NAME.get(b, source) and LEVEL[b] < LEVEL[a]:
         return f"is for {BY_NAME[b]} alone"
@@ -222,11 +268,47 @@ def violations(root: Path) -> list[str]:
 def plant(root: Path, files: dict[str, str]) -> None:
     """A small house of empty modules, and `files` in it."""
     names = [
-        *("base", "config", "presets/__init__", "results/__init__", "results/store", "losses/__init__", "api/__init__"),
-        *("papers/__init__", "papers/cells", "papers/dof/__init__", "cli/__init__", "cli/commands", "cli/reproduce"),
-        *("losses/td", "losses/expectile", "data/__init__", "data/dataset", "envs/__init__", "envs/rollout"),
-        *("envs/games", "stages/__init__", "stages/critic", "algorithms/__init__", "algorithms/bc", "algorithms/iql"),
-        *("training/__init__", "training/runner", "__init__", "policies/__init__", "policies/plans", "health/__init__"),
+        *(
+            "base",
+            "config",
+            "presets/__init__",
+            "results/__init__",
+            "results/store",
+            "losses/__init__",
+            "api/__init__",
+        ),
+        *(
+            "papers/__init__",
+            "papers/cells",
+            "papers/dof/__init__",
+            "cli/__init__",
+            "cli/commands",
+            "cli/reproduce",
+        ),
+        *(
+            "losses/td",
+            "losses/expectile",
+            "data/__init__",
+            "data/dataset",
+            "envs/__init__",
+            "envs/rollout",
+        ),
+        *(
+            "envs/games",
+            "stages/__init__",
+            "stages/critic",
+            "algorithms/__init__",
+            "algorithms/bc",
+            "algorithms/iql",
+        ),
+        *(
+            "training/__init__",
+            "training/runner",
+            "__init__",
+            "policies/__init__",
+            "policies/plans",
+            "health/__init__",
+        ),
     ]
     for file in [*(f"jaxomarl/{name}.py" for name in names), "experiments/sweep.py", *files]:
         (root / file).parent.mkdir(parents=True, exist_ok=True)
@@ -264,5 +346,10 @@ def test_a_planted_cycle_is_caught(tmp_path):
         "jaxomarl/losses/bc.py": "from .td import X",
     }
     plant(tmp_path, files)
-    path = ["jaxomarl.losses.bc", "jaxomarl.losses.td", "jaxomarl.losses.expectile", "jaxomarl.losses.bc"]
+    path = [
+        "jaxomarl.losses.bc",
+        "jaxomarl.losses.td",
+        "jaxomarl.losses.expectile",
+        "jaxomarl.losses.bc",
+    ]
     assert violations(tmp_path) == ["cycle: " + " -> ".join(path)]

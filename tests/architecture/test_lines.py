@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "jaxomarl"
-ALGORITHMS = sorted(path for path in (PACKAGE / "algorithms").glob("*.py") if path.name != "__init__.py")
+ALGORITHMS = sorted(
+    path for path in (PACKAGE / "algorithms").glob("*.py") if path.name != "__init__.py"
+)
 NUMBERED = re.compile(r"^ {4}(\d+)(?:-(\d+))? {2,}\S")
 NAMED = re.compile(r"\b([a-z_]+/[a-z_]+\.py)\b")
 COMMENT = re.compile(r"\blines? (\d[\d, and-]*)")
@@ -57,8 +59,14 @@ def violations(text: str) -> list[str]:
     """Lines that are done nowhere, and comments about lines that there are not."""
     lines, done = box(text), set(commented(text))
     known = {number for numbers in lines for number in numbers}
-    lost = [numbers[0] for numbers, line in lines.items() if not done.issuperset(numbers) and not elsewhere(line)]
-    return [f"line {n} is done nowhere" for n in lost] + [f"there is no line {n}" for n in sorted(done - known)]
+    lost = [
+        numbers[0]
+        for numbers, line in lines.items()
+        if not done.issuperset(numbers) and not elsewhere(line)
+    ]
+    return [f"line {n} is done nowhere" for n in lost] + [
+        f"there is no line {n}" for n in sorted(done - known)
+    ]
 
 
 @pytest.mark.parametrize("path", ALGORITHMS, ids=lambda path: path.stem)
@@ -85,9 +93,18 @@ y = 2  # line 4
 PLANTED = {
     "a line without a comment": (PLAIN.replace("  # line 4", ""), "line 4 is done nowhere"),
     "half of a line": (PLAIN.replace("lines 2 and 3", "line 2"), "line 2 is done nowhere"),
-    "a comment in a text": (PLAIN.replace("y = 2  # line 4", 'y = "# line 4"'), "line 4 is done nowhere"),
-    "a file that is not there": (PLAIN.replace("critic.py", "critics.py"), "line 1 is done nowhere"),
-    "a file of another algorithm": (PLAIN.replace("stages/critic", "algorithms/iql"), "line 1 is done nowhere"),
+    "a comment in a text": (
+        PLAIN.replace("y = 2  # line 4", 'y = "# line 4"'),
+        "line 4 is done nowhere",
+    ),
+    "a file that is not there": (
+        PLAIN.replace("critic.py", "critics.py"),
+        "line 1 is done nowhere",
+    ),
+    "a file of another algorithm": (
+        PLAIN.replace("stages/critic", "algorithms/iql"),
+        "line 1 is done nowhere",
+    ),
     "a comment about no line": (PLAIN.replace("# line 4", "# lines 4-5"), "there is no line 5"),
 }
 

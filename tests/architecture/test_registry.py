@@ -40,8 +40,13 @@ def test_the_registry_holds_systems():
 
 
 def test_every_system_has_a_file_and_every_file_a_system():
-    assert {name: path for name, path in files().items() if path.parent != FOLDER or not path.is_file()} == {}
-    others = {FOLDER / "__init__.py", FOLDER / "coda.py"}  # CODA is a table of augmentations of any system
+    assert {
+        name: path for name, path in files().items() if path.parent != FOLDER or not path.is_file()
+    } == {}
+    others = {
+        FOLDER / "__init__.py",
+        FOLDER / "coda.py",
+    }  # CODA is a table of augmentations of any system
     assert set(FOLDER.glob("*.py")) - others == set(files().values())
 
 

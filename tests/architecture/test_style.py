@@ -9,7 +9,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("jaxomarl", "experiments", "benchmarks")
 FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
-ALGORITHMS = sorted(path for path in (ROOT / "jaxomarl/algorithms").glob("*.py") if path.name != "__init__.py")
+ALGORITHMS = sorted(
+    path for path in (ROOT / "jaxomarl/algorithms").glob("*.py") if path.name != "__init__.py"
+)
 PARTS = ("**Paper**", "**Pseudo-code**", "**Differs**", "**Checked**")
 FUNCTION_LINES, ALGORITHM_LINES = 60, 260
 
@@ -55,7 +57,9 @@ def banned(tree: ast.Module) -> Iterator[tuple[int, str]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for a in node.names:
-                alias[a.asname or a.name.split(".")[0]] = a.name if a.asname else a.name.split(".")[0]
+                alias[a.asname or a.name.split(".")[0]] = (
+                    a.name if a.asname else a.name.split(".")[0]
+                )
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             alias |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
     for node in ast.walk(tree):
@@ -68,9 +72,17 @@ def banned(tree: ast.Module) -> Iterator[tuple[int, str]]:
             head, _, rest = ast.unparse(node).partition(".")
             names = [f"{alias.get(head, head)}.{rest}".rstrip(".")]
         elif isinstance(node, ast.keyword) and node.arg == "allow_pickle":
-            names = [] if isinstance(node.value, ast.Constant) and not node.value.value else ["allow_pickle"]
+            names = (
+                []
+                if isinstance(node.value, ast.Constant) and not node.value.value
+                else ["allow_pickle"]
+            )
         for name in names:
-            if name in BANNED or (name.split(".")[0] in BANNED and "." in name) or name == "allow_pickle":
+            if (
+                name in BANNED
+                or (name.split(".")[0] in BANNED and "." in name)
+                or name == "allow_pickle"
+            ):
                 yield getattr(node, "lineno", 0), name if name in BANNED else name.split(".")[0]
 
 
@@ -117,7 +129,9 @@ def test_there_are_files_to_check():
 
 
 def test_no_banned_names():
-    assert [f"{path}:{line}: {name}" for path, tree, _ in parsed() for line, name in banned(tree)] == []
+    assert [
+        f"{path}:{line}: {name}" for path, tree, _ in parsed() for line, name in banned(tree)
+    ] == []
 
 
 @pytest.mark.parametrize("text", PLANTED)
@@ -132,7 +146,9 @@ def test_what_only_looks_banned_is_not_found():
 def test_no_file_is_a_drawer():
     files = [*FILES, *(ROOT / "tests").rglob("*.py")]
     drawers = {"utils", "util", "helpers", "helper", "common", "misc"}
-    assert [str(path) for path in files if drawers & set(path.relative_to(ROOT).with_suffix("").parts)] == []
+    assert [
+        str(path) for path in files if drawers & set(path.relative_to(ROOT).with_suffix("").parts)
+    ] == []
 
 
 def test_nothing_is_left_undone():
@@ -141,7 +157,9 @@ def test_nothing_is_left_undone():
 
 
 def test_files_are_utf_8_whatever_the_locale():
-    assert [f"{path}:{line}" for path, tree, _ in parsed() for line in in_the_terminals_encoding(tree)] == []
+    assert [
+        f"{path}:{line}" for path, tree, _ in parsed() for line in in_the_terminals_encoding(tree)
+    ] == []
     planted = "a.read_text()\nb.write_text(x)\nopen(p)\nopen(p, 'rb')\nopen(p, encoding='utf-8')\ntorch.open(p)"
     assert list(in_the_terminals_encoding(ast.parse(planted))) == [1, 2, 3]
 
@@ -152,13 +170,15 @@ def test_public_names_have_docstrings():
 
 
 def test_functions_are_short():
-    assert [f"{path}: {long}" for path, tree, _ in parsed() for long in long_functions(tree, FUNCTION_LINES)] == []
+    assert [
+        f"{path}: {long}"
+        for path, tree, _ in parsed()
+        for long in long_functions(tree, FUNCTION_LINES)
+    ] == []
 
 
 def test_docstrings_and_lengths_are_seen():
-    text = (
-        "class A:\n    'doc'\n    def f(self):\n        x = 1\n        return x\n    def _g(self): ...\ndef h(): ...\n"
-    )
+    text = "class A:\n    'doc'\n    def f(self):\n        x = 1\n        return x\n    def _g(self): ...\ndef h(): ...\n"
     assert list(lacking_docstrings(ast.parse(text))) == ["A.f", "h"]
     assert list(long_functions(ast.parse(text), 2)) == ["f: 3 lines"]
 
@@ -168,9 +188,15 @@ def test_an_algorithm_is_a_papers_box(path):
     text = path.read_text(encoding="utf-8")
     docstring = ast.get_docstring(ast.parse(text)) or ""
     at = [docstring.find(part) for part in PARTS]
-    assert -1 not in at and at == sorted(at), f"the docstring's parts are {', '.join(PARTS)}, in this order"
+    assert -1 not in at and at == sorted(at), (
+        f"the docstring's parts are {', '.join(PARTS)}, in this order"
+    )
     ends = [*at[1:], len(docstring)]
-    bare = [p for p, a, b in zip(PARTS, at, ends, strict=True) if not docstring[a + len(p) : b].strip(" .:\n")]
+    bare = [
+        p
+        for p, a, b in zip(PARTS, at, ends, strict=True)
+        if not docstring[a + len(p) : b].strip(" .:\n")
+    ]
     assert not bare, f"nothing under {bare}"
     assert len(text.splitlines()) <= ALGORITHM_LINES
 
@@ -184,8 +210,15 @@ def makes_an_algorithm(tree: ast.Module) -> bool:
 
 
 def test_a_file_of_stages_trains():
-    files = {path: tree for path, tree, _ in parsed() if path.startswith("jaxomarl/stages/") and tree.body}
-    assert len(files) > 5 and [path for path, tree in files.items() if not makes_an_algorithm(tree)] == []
+    files = {
+        path: tree
+        for path, tree, _ in parsed()
+        if path.startswith("jaxomarl/stages/") and tree.body
+    }
+    assert (
+        len(files) > 5
+        and [path for path, tree in files.items() if not makes_an_algorithm(tree)] == []
+    )
     assert not makes_an_algorithm(ast.parse("def clean(x): return x._replace(obs=Algorithm)"))
 
 
@@ -194,16 +227,24 @@ def untyped_settings(tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
             for arg in node.args.args:
-                if arg.arg == "cfg" and (arg.annotation is None or ast.unparse(arg.annotation) == "Any"):
+                if arg.arg == "cfg" and (
+                    arg.annotation is None or ast.unparse(arg.annotation) == "Any"
+                ):
                     yield node.name
 
 
 def test_algorithms_take_their_own_settings():
     found = [
-        f"{path.stem}.{name}" for path in ALGORITHMS for name in untyped_settings(ast.parse(path.read_text("utf-8")))
+        f"{path.stem}.{name}"
+        for path in ALGORITHMS
+        for name in untyped_settings(ast.parse(path.read_text("utf-8")))
     ]
     assert found == ["coda.pipeline"]  # whose settings are any base's and its own
-    assert list(untyped_settings(ast.parse("def f(cfg: Any): ...\ndef g(cfg): ...\ndef h(cfg: Config): ..."))) == [
+    assert list(
+        untyped_settings(
+            ast.parse("def f(cfg: Any): ...\ndef g(cfg): ...\ndef h(cfg: Config): ...")
+        )
+    ) == [
         "f",
         "g",
     ]

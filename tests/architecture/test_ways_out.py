@@ -31,7 +31,10 @@ def has_words(node, home, tree, seen=frozenset()):
     if isinstance(node, ast.Constant):
         return isinstance(node.value, str) and bool(node.value.strip(" ."))
     if isinstance(node, ast.JoinedStr):
-        parts = [getattr(part, "value", part) if isinstance(part, ast.FormattedValue) else part for part in node.values]
+        parts = [
+            getattr(part, "value", part) if isinstance(part, ast.FormattedValue) else part
+            for part in node.values
+        ]
         return any(has_words(part, home, tree, seen) for part in parts)
     if isinstance(node, ast.IfExp):
         return has_words(node.body, home, tree, seen) and has_words(node.orelse, home, tree, seen)
@@ -39,7 +42,9 @@ def has_words(node, home, tree, seen=frozenset()):
         return has_words(node.left, home, tree, seen) or has_words(node.right, home, tree, seen)
     if isinstance(node, ast.Name):
         given = [] if node.id in seen else values_of(node.id, home) or values_of(node.id, tree)
-        return bool(given) and all(has_words(value, home, tree, seen | {node.id}) for value in given)
+        return bool(given) and all(
+            has_words(value, home, tree, seen | {node.id}) for value in given
+        )
     if isinstance(node, ast.Call):
         return called_has_words(node, tree)
     return False
@@ -66,17 +71,27 @@ def values_of(name, home):
                 elif isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
                     pairs = zip(target.elts, node.value.elts, strict=True)
                     found += [value for to, value in pairs if getattr(to, "id", "") == name]
-        elif isinstance(node, ast.For) and isinstance(node.target, ast.Tuple) and isinstance(node.iter, ast.Tuple):
+        elif (
+            isinstance(node, ast.For)
+            and isinstance(node.target, ast.Tuple)
+            and isinstance(node.iter, ast.Tuple)
+        ):
             at = [getattr(to, "id", "") for to in node.target.elts]
             if name in at:
-                found += [row.elts[at.index(name)] for row in node.iter.elts if isinstance(row, ast.Tuple)]
+                found += [
+                    row.elts[at.index(name)] for row in node.iter.elts if isinstance(row, ast.Tuple)
+                ]
     return found
 
 
 def without_a_way_out(text):
     tree = ast.parse(text)
     calls = refusals(tree)
-    return [call.lineno for call, home in calls if len(call.args) != 4 or not has_words(call.args[3], home, tree)]
+    return [
+        call.lineno
+        for call, home in calls
+        if len(call.args) != 4 or not has_words(call.args[3], home, tree)
+    ]
 
 
 def test_every_refusal_ends_with_a_way_out():
@@ -96,11 +111,14 @@ def documents_without_a_way_out(text):
         (call, home)
         for home in homes
         for call in ast.walk(home)
-        if isinstance(call, ast.Call) and getattr(getattr(call.func, "value", None), "id", "") == "documents"
+        if isinstance(call, ast.Call)
+        and getattr(getattr(call.func, "value", None), "id", "") == "documents"
     ]
-    return [call.lineno for call, home in found if not has_words(call.args[WAY[call.func.attr]], home, tree)], len(
-        found
-    )
+    return [
+        call.lineno
+        for call, home in found
+        if not has_words(call.args[WAY[call.func.attr]], home, tree)
+    ], len(found)
 
 
 def test_every_document_is_read_with_a_way_out():

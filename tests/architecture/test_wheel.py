@@ -13,7 +13,9 @@ ROOT = Path(__file__).parents[2]
 Run = Callable[[Sequence[str], Path], subprocess.CompletedProcess[str]]
 
 
-def python(*args: str, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def python(
+    *args: str, cwd: Path, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """This environment's Python; what went wrong is shown."""
     command = [sys.executable, *args]
     done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=600)
@@ -25,7 +27,9 @@ def python(*args: str, cwd: Path, env: dict[str, str] | None = None) -> subproce
 def wheel(tmp_path_factory) -> Path:
     """The wheel of this checkout, built with what is installed."""
     folder = tmp_path_factory.mktemp("wheel")
-    python("-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT), cwd=folder)
+    python(
+        "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT), cwd=folder
+    )
     (built,) = folder.glob("*.whl")
     return built
 
@@ -45,7 +49,9 @@ def installed_wheel(target: Path) -> Run:
 
     def run(args: Sequence[str], cwd: Path) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, str(target / "bin" / "jaxomarl"), *args]
-        return subprocess.run(command, cwd=cwd, env=wheel_env(target), capture_output=True, text=True, timeout=900)
+        return subprocess.run(
+            command, cwd=cwd, env=wheel_env(target), capture_output=True, text=True, timeout=900
+        )
 
     return run
 
@@ -57,7 +63,9 @@ def wheel_env(target: Path) -> dict[str, str]:
 
 def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
-    files = {path for path in (ROOT / "jaxomarl").rglob("*") if path.is_file() and path.suffix != ".pyc"}
+    files = {
+        path for path in (ROOT / "jaxomarl").rglob("*") if path.is_file() and path.suffix != ".pyc"
+    }
     package = {path.relative_to(ROOT).as_posix() for path in files}
     info = f"{'-'.join(wheel.name.split('-')[:2])}.dist-info"
     assert {name for name in names if not name.startswith(f"{info}/")} == package
@@ -67,7 +75,9 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
 
 def test_the_wheels_code_is_what_runs(target, tmp_path):
     env = wheel_env(target)
-    where = python("-c", "import jaxomarl; print(jaxomarl.__file__)", cwd=tmp_path, env=env).stdout.strip()
+    where = python(
+        "-c", "import jaxomarl; print(jaxomarl.__file__)", cwd=tmp_path, env=env
+    ).stdout.strip()
     assert Path(where) == target / "jaxomarl" / "__init__.py"
 
 
@@ -75,7 +85,10 @@ def test_the_command_runs_from_any_folder(installed_wheel, target, tmp_path):
     done = installed_wheel(["--help"], tmp_path)
     assert done.returncode == 0, done.stderr
     assert "sweep" in done.stdout
-    assert python("-m", "jaxomarl", "--help", cwd=tmp_path, env=wheel_env(target)).stdout == done.stdout
+    assert (
+        python("-m", "jaxomarl", "--help", cwd=tmp_path, env=wheel_env(target)).stdout
+        == done.stdout
+    )
     assert list(tmp_path.iterdir()) == []
 
 

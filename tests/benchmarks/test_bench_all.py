@@ -11,7 +11,9 @@ from jaxomarl.base import JaxomarlError
 
 def test_an_import_is_timed_in_a_fresh_process_and_loads_nothing_heavy():
     (line,) = whole.imports(whole.Flags(repeats=1))
-    assert line["loaded"] == [] and 0 < line["seconds_low"] <= line["seconds"] <= line["seconds_high"]
+    assert (
+        line["loaded"] == [] and 0 < line["seconds_low"] <= line["seconds"] <= line["seconds_high"]
+    )
     assert "import" in whole.table([line])
 
 
@@ -27,10 +29,20 @@ def test_flags_of_whole_runs_that_mean_nothing_are_refused(flags):
 
 
 def test_what_was_measured_is_written_with_its_command_and_the_targets(tmp_path):
-    line = {"benchmark": "whole", "part": "import", "seconds": 1.0, "seconds_low": 1.0, "seconds_high": 1.0}
+    line = {
+        "benchmark": "whole",
+        "part": "import",
+        "seconds": 1.0,
+        "seconds_low": 1.0,
+        "seconds_high": 1.0,
+    }
     (tmp_path / "whole.jsonl").write_text(json.dumps({**line, "machine": "two cores", "load": 0.0}))
     text = everything.written(everything.CPU, tmp_path, card=False)
-    assert "two cores" in text and "`python -m benchmarks.whole`" in text and "| import of jaxomarl, s |" in text
+    assert (
+        "two cores" in text
+        and "`python -m benchmarks.whole`" in text
+        and "| import of jaxomarl, s |" in text
+    )
 
 
 def test_a_part_that_there_is_not_is_refused(tmp_path, capsys):

@@ -8,7 +8,15 @@ import pytest
 from benchmarks import compare
 from jaxomarl.base import JaxomarlError
 
-BASE = {"benchmark": "updates", "size": "game", "stage": "critic", "runs": 1, "load": 1.0, "machine": "m", "samples": 3}
+BASE = {
+    "benchmark": "updates",
+    "size": "game",
+    "stage": "critic",
+    "runs": 1,
+    "load": 1.0,
+    "machine": "m",
+    "samples": 3,
+}
 
 
 def update(rate: float, spread: float = 0.0, **more) -> dict:
@@ -21,7 +29,11 @@ def update(rate: float, spread: float = 0.0, **more) -> dict:
 
 def test_a_rate_that_falls_is_slower_and_one_that_rises_is_not():
     old, new = [update(100.0), update(50.0, runs=4)], [update(80.0), update(60.0, runs=4)]
-    rows = {dict(what)["runs"]: (b / a, bad) for what, m, a, b, bad in compare.compared(old, new, 1.1) if m[0] == "u"}
+    rows = {
+        dict(what)["runs"]: (b / a, bad)
+        for what, m, a, b, bad in compare.compared(old, new, 1.1)
+        if m[0] == "u"
+    }
     assert rows == {1: (pytest.approx(1.25), True), 4: (pytest.approx(50 / 60), False)}
 
 
@@ -31,7 +43,13 @@ def test_what_the_spread_explains_is_not_flagged():
 
 
 def test_costs_are_seconds_too_and_compiling_is_shown_and_not_flagged():
-    whole = {"benchmark": "whole", "part": "import", "seconds": 1.0, "seconds_low": 0.9, "seconds_high": 1.2}
+    whole = {
+        "benchmark": "whole",
+        "part": "import",
+        "seconds": 1.0,
+        "seconds_low": 0.9,
+        "seconds_high": 1.2,
+    }
     slow = {**whole, "seconds": 1.5, "seconds_low": 1.4}
     ((_, measure, a, b, bad),) = compare.compared([whole], [slow], 1.1)
     assert (measure, a, b, bad) == ("seconds", 1.0, 1.5, True)
@@ -40,7 +58,13 @@ def test_costs_are_seconds_too_and_compiling_is_shown_and_not_flagged():
 
 
 def test_microseconds_are_costs_and_counts_are_not():
-    line = {"benchmark": "batch", "rows": 5, "batch_microseconds": 2.0, "batch_microseconds_low": 1.5, "ratio": 0.1}
+    line = {
+        "benchmark": "batch",
+        "rows": 5,
+        "batch_microseconds": 2.0,
+        "batch_microseconds_low": 1.5,
+        "ratio": 0.1,
+    }
     assert compare.costs(line) == {"batch_microseconds": (2.0, 1.5)}
 
 
@@ -64,14 +88,32 @@ def test_the_exit_code_says_whether_something_got_slower(tmp_path, capsys):
 
 def test_a_commit_that_there_is_not_is_named():
     with pytest.raises(JaxomarlError, match="commits"):
-        list(compare.both(compare.Flags(old="no-such-commit", new="HEAD", run="whole --quick --parts import")))
+        list(
+            compare.both(
+                compare.Flags(old="no-such-commit", new="HEAD", run="whole --quick --parts import")
+            )
+        )
 
 
 @pytest.mark.long
 def test_two_commits_are_measured_by_turns(root, tmp_path, capsys):
-    flags = ["HEAD", "HEAD", "--run", "whole --quick --parts import", "--turns", "2", "--keep", str(tmp_path)]
+    flags = [
+        "HEAD",
+        "HEAD",
+        "--run",
+        "whole --quick --parts import",
+        "--turns",
+        "2",
+        "--keep",
+        str(tmp_path),
+    ]
     assert compare.main([*flags, "--slower", "50"]) == 0
     assert len((tmp_path / "old.jsonl").read_text().splitlines()) == 2
     assert "import" in capsys.readouterr().out
-    listed = subprocess.run(["git", "-C", str(root), "worktree", "list"], capture_output=True, text=True).stdout
-    assert len(listed.splitlines()) == len({line.split()[0] for line in listed.splitlines()}) and "/old " not in listed
+    listed = subprocess.run(
+        ["git", "-C", str(root), "worktree", "list"], capture_output=True, text=True
+    ).stdout
+    assert (
+        len(listed.splitlines()) == len({line.split()[0] for line in listed.splitlines()})
+        and "/old " not in listed
+    )

@@ -40,7 +40,9 @@ def lines(tmp_path_factory) -> list[dict]:
     with pytest.MonkeyPatch.context() as patch:
         for peer in ("jaxmarl", "mpe2"):
             patch.setitem(sys.modules, peer, None)
-        patch.setattr(jax.config, "update", lambda *_: None)  # the compilation cache stays on for other tests
+        patch.setattr(
+            jax.config, "update", lambda *_: None
+        )  # the compilation cache stays on for other tests
         assert environments.main(["--quick", "--out", str(out)]) == 0
     return [json.loads(line) for line in out.read_text().splitlines()]
 
@@ -53,23 +55,34 @@ def kind(lines, name):
 def test_a_line_has_its_fields_and_positive_numbers(lines, name):
     (line,) = kind(lines, name)
     assert {k for k, v in line.items() if isinstance(v, float)} == NUMBERS[name] | {"load"}
-    assert {k for k, v in line.items() if type(v) is int} == COUNTS[name]  # a setting of JAX's is True
+    assert {k for k, v in line.items() if type(v) is int} == COUNTS[
+        name
+    ]  # a setting of JAX's is True
     assert all(line[k] > 0 and math.isfinite(line[k]) for k in NUMBERS[name] | COUNTS[name])
     assert line["machine"]
 
 
 def test_the_numbers_of_a_line_agree(lines):
     (steps,), (best,), (data,), (batch,) = (kind(lines, name) for name in NUMBERS)
-    assert steps["steps_per_second_low"] <= steps["steps_per_second"] <= steps["steps_per_second_high"]
+    assert (
+        steps["steps_per_second_low"] <= steps["steps_per_second"] <= steps["steps_per_second_high"]
+    )
     assert {k: best[k] for k in RATES} == {k: steps[k] for k in RATES}
-    assert data["rollout_seconds"] < data["seconds"] and data["transitions"] == environments.QUICK["rows"]
-    assert batch["ratio"] == pytest.approx(batch["batch_microseconds"] / batch["update_microseconds"])
+    assert (
+        data["rollout_seconds"] < data["seconds"]
+        and data["transitions"] == environments.QUICK["rows"]
+    )
+    assert batch["ratio"] == pytest.approx(
+        batch["batch_microseconds"] / batch["update_microseconds"]
+    )
 
 
 def test_a_peer_that_is_missing_is_told_with_the_reason(lines):
     told = {line["who"]: line["skipped"] for line in lines if "skipped" in line}
     assert set(told) == {"jaxmarl", "mpe2"}
-    assert "pip install" in told["jaxmarl"] and told["mpe2"].endswith("pip install -c constraints.txt mpe2")
+    assert "pip install" in told["jaxmarl"] and told["mpe2"].endswith(
+        "pip install -c constraints.txt mpe2"
+    )
     (best,) = kind(lines, "best")
     assert best["over_jaxmarl"] is None and best["over_mpe2"] is None
     assert "skipped: " in environments.table(lines)
@@ -77,7 +90,9 @@ def test_a_peer_that_is_missing_is_told_with_the_reason(lines):
 
 def test_the_tables_have_a_row_for_each_line(lines):
     tables = environments.table(lines).split("\n\n")
-    assert sum(len(one.splitlines()) - 2 for one in tables) == len(lines) and len(tables) == len(NUMBERS)
+    assert sum(len(one.splitlines()) - 2 for one in tables) == len(lines) and len(tables) == len(
+        NUMBERS
+    )
     assert all(len({row.count(" | ") for row in one.splitlines()}) == 1 for one in tables)
 
 
@@ -112,14 +127,20 @@ def test_peers_get_our_actions():
     action = np.array([[0.5, -0.25], [-1.0, 0.0], [0.0, 1.0]])
     given = environments.five(np, action)
     assert given.shape == (3, 5) and given.min() == 0.0 and given.max() == 1.0
-    np.testing.assert_array_equal(np.stack([given[:, 2] - given[:, 1], given[:, 4] - given[:, 3]], axis=1), action)
+    np.testing.assert_array_equal(
+        np.stack([given[:, 2] - given[:, 1], given[:, 4] - given[:, 3]], axis=1), action
+    )
 
 
 @pytest.mark.long
 def test_jaxmarl_plays_an_episode():
     play = environments.jaxmarl()
     obs, reward, done = jax.eval_shape(play, jax.random.key(0))
-    assert {x.shape for x in jax.tree.leaves(obs)} == {(25, 18)} and len(reward) == 3 and "__all__" in done
+    assert (
+        {x.shape for x in jax.tree.leaves(obs)} == {(25, 18)}
+        and len(reward) == 3
+        and "__all__" in done
+    )
     environments.checked(environments.Cell({}, lambda: play(jax.random.key(0)), work=25))
 
 
@@ -131,7 +152,8 @@ def test_mpe2_plays_an_episode():
 
 
 @pytest.mark.parametrize(
-    "flags", [{"parts": ("all",)}, {"tasks": ("games/bandit",)}, {"tasks": ("mpe/sprea",)}, {"sizes": (0,)}]
+    "flags",
+    [{"parts": ("all",)}, {"tasks": ("games/bandit",)}, {"tasks": ("mpe/sprea",)}, {"sizes": (0,)}],
 )
 def test_flags_that_mean_nothing_are_refused(flags):
     with pytest.raises(JaxomarlError):

@@ -16,7 +16,9 @@ def test_rows_are_of_the_longest_kernels_and_of_the_rest():
 
 
 def test_kernels_of_one_kind_lose_their_numbers():
-    assert kernels.kind("loop_add_fusion.12") == kernels.kind("loop_add_fusion_3") == "loop_add_fusion"
+    assert (
+        kernels.kind("loop_add_fusion.12") == kernels.kind("loop_add_fusion_3") == "loop_add_fusion"
+    )
     assert kernels.kind("sm90_gemm_64x256x32") == "sm90_gemm_64x256x32"
 
 

@@ -18,11 +18,24 @@ from jaxomarl.algorithms import dom2, omsd
 from jaxomarl.base import JaxomarlError, Spec
 from jaxomarl.optim import Net
 
-TOY = Spec(obs_dims=(3, 2), act_dims=(2, 1), state_dim=4, horizon=5)  # two unlike agents, so that columns are padded
-SMALL = {f"{part}_{what}": n for part in ("critic", "score", "policy") for what, n in (("width", 8), ("batch", 4))}
+TOY = Spec(
+    obs_dims=(3, 2), act_dims=(2, 1), state_dim=4, horizon=5
+)  # two unlike agents, so that columns are padded
+SMALL = {
+    f"{part}_{what}": n
+    for part in ("critic", "score", "policy")
+    for what, n in (("width", 8), ("batch", 4))
+}
 OMSD = omsd.Config(**SMALL, score_blocks=1, score_embedding=8, chunk=2, normalise=True, beta=1.0)
 DOM2 = dom2.Config(
-    critic_width=8, policy_width=8, embedding=8, policy_batch=4, chunk=2, levels=2, samples=3, dropout=0.3
+    critic_width=8,
+    policy_width=8,
+    embedding=8,
+    policy_batch=4,
+    chunk=2,
+    levels=2,
+    samples=3,
+    dropout=0.3,
 )
 QUICK = peers.Flags(compile=False, seconds=0.0)
 NO_TORCH = "the twins are PyTorch's: pip install -e '.[bench]'"
@@ -40,7 +53,9 @@ def of(stage: str, *earlier: SimpleNamespace) -> SimpleNamespace:
     size, (make, draws) = toy(stage), peers.needs_torch()[1][stage]
     past = size.past | {x.stage: x.guide.first for x in earlier}  # what updates.untrained makes
     guide = twins_check.Guide(size, peers.STAGES[stage][1], past, draws)
-    new = lambda **changed: make(TOY, dataclasses.replace(size.cfg, **changed), size.data, past["stats"])
+    new = lambda **changed: make(
+        TOY, dataclasses.replace(size.cfg, **changed), size.data, past["stats"]
+    )
     return SimpleNamespace(stage=stage, size=size, past=past, guide=guide, new=new)
 
 
@@ -64,13 +79,28 @@ def dom2_policy() -> SimpleNamespace:
     return of("dom2")
 
 
-LONG = pytest.param("dom2_policy", marks=pytest.mark.long)  # its networks take half a minute to compile
+LONG = pytest.param(
+    "dom2_policy", marks=pytest.mark.long
+)  # its networks take half a minute to compile
 ALL = ["critic", "scores", "policy", LONG]
 WRONG = {
-    "critic": {"gamma": 0.9, "expectile": 0.8, "critic_polyak": 0.01, "critic_lr": 3.1e-4, "reward": "first"},
+    "critic": {
+        "gamma": 0.9,
+        "expectile": 0.8,
+        "critic_polyak": 0.01,
+        "critic_lr": 3.1e-4,
+        "reward": "first",
+    },
     "scores": {"score_lr": 3.1e-4, "score_decay": 0.1, "score_steps": 10, "normalise": False},
     "policy": {"beta": 1.01, "policy_lr": 3.1e-4, "weighting": "score", "policy_steps": 10},
-    "dom2_policy": {"gamma": 0.9, "eta": 3.0, "clip": 1.0, "penalty": 1.1, "polyak": 0.02, "reward": "team"},
+    "dom2_policy": {
+        "gamma": 0.9,
+        "eta": 3.0,
+        "clip": 1.0,
+        "penalty": 1.1,
+        "polyak": 0.02,
+        "reward": "team",
+    },
 }
 CASES = [
     pytest.param(name, {field: value}, marks=[pytest.mark.long] if name == "dom2_policy" else [])
@@ -170,10 +200,16 @@ def test_a_measured_stage_has_a_line_for_each_program(critic, monkeypatch):
     assert [(x["program"], x["runs"]) for x in lines] == [("eager", 1), ("ours", 2), ("ours", 64)]
     eager, ours, skipped = lines
     assert eager["difference"] < twins_check.LOSS and "--max-gib" in skipped["skipped"]
-    assert ours["eager_ratio"] == pytest.approx(2 * eager["seconds_per_update"] / ours["seconds_per_update"])
+    assert ours["eager_ratio"] == pytest.approx(
+        2 * eager["seconds_per_update"] / ours["seconds_per_update"]
+    )
     assert all(x["samples"] >= updates.ROUNDS and x["threads"] >= 1 for x in (eager, ours))
     rows = peers.table(lines).splitlines()
-    assert len(rows) == 4 and len({row.count("|") for row in rows}) == 1 and "skipped: needs about" in rows[3]
+    assert (
+        len(rows) == 4
+        and len({row.count("|") for row in rows}) == 1
+        and "skipped: needs about" in rows[3]
+    )
 
 
 def test_a_row_has_ours_beside_both_twins():
@@ -199,19 +235,27 @@ def test_the_distance_of_arrays_is_relative_to_how_far_they_moved():
     before = np.ones(100, np.float32)
     ours = before + np.float32(0.01)
     assert twins_check.distance(ours.copy(), ours, before) == 0.0
-    assert twins_check.distance(np.nextafter(ours, np.float32(2)), ours, before) == 0.0  # what an update may round
-    assert twins_check.distance(before + np.float32(0.011), ours, before) == pytest.approx(0.1, rel=0.01)
+    assert (
+        twins_check.distance(np.nextafter(ours, np.float32(2)), ours, before) == 0.0
+    )  # what an update may round
+    assert twins_check.distance(before + np.float32(0.011), ours, before) == pytest.approx(
+        0.1, rel=0.01
+    )
     assert twins_check.distance(ours, before, before) > 1e6  # ours did not move at all
 
 
 def test_without_pytorch_there_is_one_clear_line(monkeypatch, capsys):
-    monkeypatch.setattr(peers.tyro, "cli", lambda *of, **more: peers.Flags())  # which looks for it too
+    monkeypatch.setattr(
+        peers.tyro, "cli", lambda *of, **more: peers.Flags()
+    )  # which looks for it too
     monkeypatch.setitem(sys.modules, "torch", None)
     assert peers.main([]) == 2
     assert "error:" in (said := capsys.readouterr().err) and "pip install -e '.[bench]'" in said
 
 
-@pytest.mark.parametrize("flags", [{"stages": ("scores",)}, {"runs": (0,)}, {"runs": ()}, {"wide_runs": (-1,)}])
+@pytest.mark.parametrize(
+    "flags", [{"stages": ("scores",)}, {"runs": (0,)}, {"runs": ()}, {"wide_runs": (-1,)}]
+)
 def test_flags_that_mean_nothing_are_refused(flags):
     with pytest.raises(JaxomarlError, match="--"):
         peers.check(peers.Flags(**flags))

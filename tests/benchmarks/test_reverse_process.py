@@ -5,7 +5,9 @@ import pytest
 from benchmarks import reverse_process
 from jaxomarl.base import JaxomarlError
 
-TINY = dict(f=("wconcat",), agents=(2,), ddpm=4, ddim=2, columns=2, known=2, width=4, batch=2, seconds=0.01)
+TINY = dict(
+    f=("wconcat",), agents=(2,), ddpm=4, ddim=2, columns=2, known=2, width=4, batch=2, seconds=0.01
+)
 
 
 def test_chains_are_timed_whole_or_multiplied():
@@ -28,7 +30,9 @@ def test_the_command_prints_json_lines_and_a_table(capsys, tmp_path):
     argv = ["--toy", "--f", "atten", "--samplers", "consistency", "--out", str(tmp_path / "lines")]
     assert reverse_process.main(argv) == 0
     lines = [json.loads(line) for line in (tmp_path / "lines").read_text().splitlines()]
-    assert [(x["agents"], x["f"]) for x in lines] == [(2, "atten"), (4, "atten")] and not lines[0]["alone"]
+    assert [(x["agents"], x["f"]) for x in lines] == [(2, "atten"), (4, "atten")] and not lines[0][
+        "alone"
+    ]
     assert "| atten | no | 4 | consistency | 1 |" in capsys.readouterr().err
 
 

@@ -16,7 +16,10 @@ def line(**more) -> dict:
 
 def rows(lines, on) -> dict[str, str]:
     """Target -> what is said of it."""
-    return {r.split(" | ")[0]: r.split(" | ")[-1].strip(" |") for r in targets.table(lines, on).splitlines()[2:]}
+    return {
+        r.split(" | ")[0]: r.split(" | ")[-1].strip(" |")
+        for r in targets.table(lines, on).splitlines()[2:]
+    }
 
 
 def test_nothing_is_met_that_was_not_measured():
@@ -29,10 +32,18 @@ def test_bounds_are_held_from_their_own_side():
     said = rows([line(runs=16, ratio=1.2), {"part": "import", "seconds": 1.0}], "cpu")
     assert said["| OMSD's stages, MPE size: cost of R = 16 over 16 single runs"] == "not met"
     assert said["| import of jaxomarl, s"] == "met"
-    peers = [{"benchmark": "peers", "size": "game", "runs": 16, "eager_ratio": x} for x in (20.0, 9.0)]
+    peers = [
+        {"benchmark": "peers", "size": "game", "runs": 16, "eager_ratio": x} for x in (20.0, 9.0)
+    ]
     assert said != rows(peers, "cpu")
-    assert rows(peers, "cpu")["| OMSD's stages, game size, R = 16: times 16 eager PyTorch runs"] == "not met"
-    assert rows(peers[:1], "cpu")["| OMSD's stages, game size, R = 16: times 16 eager PyTorch runs"] == "met"
+    assert (
+        rows(peers, "cpu")["| OMSD's stages, game size, R = 16: times 16 eager PyTorch runs"]
+        == "not met"
+    )
+    assert (
+        rows(peers[:1], "cpu")["| OMSD's stages, game size, R = 16: times 16 eager PyTorch runs"]
+        == "met"
+    )
 
 
 def test_hours_are_multiplied_from_seconds_of_all_stages():
@@ -51,7 +62,13 @@ def test_half_the_bits_are_a_row_of_their_own():
 
 
 def test_the_optimiser_stands_apart_from_the_share_of_the_products():
-    x = line(stage="scores-conditional", runs=16, seconds_per_update=3.0, flop_per_update=1e9, state_mib=1e9 / 2**20)
+    x = line(
+        stage="scores-conditional",
+        runs=16,
+        seconds_per_update=3.0,
+        flop_per_update=1e9,
+        state_mib=1e9 / 2**20,
+    )
     x |= {"ceiling_gflop_per_second": 16.0, "ceiling_gb_per_second": 32.0}
     # products alone take 1 s at the ceiling, and moving the state 1 s of the 3
     assert targets.apart(None)([x]) == pytest.approx(1 / 2)
@@ -67,9 +84,18 @@ def test_growth_is_against_the_straight_line():
 
 
 def test_physics_counts_the_steps_within_a_step():
-    robot = {"benchmark": "robots", "task": "2halfcheetah", "engine": "mjx", "steps_per_second": 3e5, "frame_skip": 5}
+    robot = {
+        "benchmark": "robots",
+        "task": "2halfcheetah",
+        "engine": "mjx",
+        "steps_per_second": 3e5,
+        "frame_skip": 5,
+    }
     robot["iterations"] = 100
-    others = {**robot, "engine": "c", "steps_per_second": 9e9}, {**robot, "iterations": 4, "steps_per_second": 8e9}
+    others = (
+        {**robot, "engine": "c", "steps_per_second": 9e9},
+        {**robot, "iterations": 4, "steps_per_second": 8e9},
+    )
     assert targets.physics(100)([robot, *others]) == 1.5e6
     assert rows([robot], "card")["| half-cheetah on MJX: physics steps/s"] == "met"
 
@@ -80,5 +106,7 @@ def test_pictures_are_made_of_what_was_timed(tmp_path):
     assert seeds(lines) == {"mpe omsd critic, n = 3": [(1, 1.0), (4, 0.5)]}
     assert agents(lines)["mpe omsd policy, R = 1"] == [(2, 1.0), (4, 2.0)]
     made = pictures(lines, tmp_path)
-    assert [p.name for p in made] == ["bench-seeds.png", "bench-agents.png"] and all(p.stat().st_size for p in made)
+    assert [p.name for p in made] == ["bench-seeds.png", "bench-agents.png"] and all(
+        p.stat().st_size for p in made
+    )
     assert pictures(lines[:1], tmp_path) == []

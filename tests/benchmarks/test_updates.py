@@ -13,7 +13,11 @@ from jaxomarl.algorithms.omsd import Config
 from jaxomarl.base import JaxomarlError, Spec
 
 TOY = Spec(obs_dims=(3, 2), act_dims=(2, 1), state_dim=4, horizon=5)
-SMALL = {f"{part}_{what}": n for part in ("critic", "score", "policy") for what, n in (("width", 8), ("batch", 4))}
+SMALL = {
+    f"{part}_{what}": n
+    for part in ("critic", "score", "policy")
+    for what, n in (("width", 8), ("batch", 4))
+}
 NUMBERS = {
     "updates_per_second", "updates_per_second_low", "updates_per_second_high", "seconds_per_update", "ratio",
     "ratio_of_best", "flop_per_update", "gflop_per_second", "compile_seconds", "program_gib", "peak_gib",
@@ -40,19 +44,30 @@ def lines(toy) -> list[dict]:
 
 def test_a_line_has_its_fields_and_positive_numbers(lines):
     for line in map(json.loads, map(json.dumps, lines)):
-        assert (line["benchmark"], line["size"], line["system"], line["stage"]) == ("updates", "toy", "omsd", "critic")
+        assert (line["benchmark"], line["size"], line["system"], line["stage"]) == (
+            "updates",
+            "toy",
+            "omsd",
+            "critic",
+        )
         assert line["mapping"] in ("vmap", "map")
         assert {k for k, v in line.items() if isinstance(v, float)} == NUMBERS
         assert {k for k, v in line.items() if isinstance(v, int)} == COUNTS
         assert all(line[k] > 0 and math.isfinite(line[k]) for k in NUMBERS | COUNTS)
-        assert line["updates_per_second_low"] <= line["updates_per_second"] <= line["updates_per_second_high"]
+        assert (
+            line["updates_per_second_low"]
+            <= line["updates_per_second"]
+            <= line["updates_per_second_high"]
+        )
         assert line["samples"] >= updates.ROUNDS
 
 
 def test_the_numbers_of_a_line_agree(lines):
     one, two = lines
     assert (one["runs"], two["runs"]) == (1, 2) and one["ratio"] == 1.0
-    assert two["ratio"] == pytest.approx(two["seconds_per_update"] / (2 * one["seconds_per_update"]))
+    assert two["ratio"] == pytest.approx(
+        two["seconds_per_update"] / (2 * one["seconds_per_update"])
+    )
     assert one["flop_per_update"] == two["flop_per_update"]
     for line in lines:
         assert line["updates_per_second"] == pytest.approx(1 / line["seconds_per_update"])
@@ -89,7 +104,10 @@ def test_a_ratio_is_of_medians_and_takes_the_number_of_runs(toy):
     for cell in cells:
         cell.held = lambda: 0
     line = cells[1].line(cells[0], work=None)
-    assert line["ratio"] == statistics.median(cells[1].seconds) / (4 * 2.0) and line["ratio_of_best"] == 1.0
+    assert (
+        line["ratio"] == statistics.median(cells[1].seconds) / (4 * 2.0)
+        and line["ratio_of_best"] == 1.0
+    )
     assert line["gflop_per_second"] is None and cells[1].line(None, work=None)["ratio"] is None
     assert line["floor_share"] is None
 
@@ -113,7 +131,9 @@ def test_operations_count_every_turn_of_a_scan():
         return jax.lax.scan(lambda c, _: (jax.jit(jnp.matmul)(c, x), None), x, None, length=5)[0]
 
     traced = jax.make_jaxpr(turns)(m)
-    assert work.counted(traced) + work.repeated(traced.jaxpr) == pytest.approx(5 * 2 * 16**3, rel=0.01)
+    assert work.counted(traced) + work.repeated(traced.jaxpr) == pytest.approx(
+        5 * 2 * 16**3, rel=0.01
+    )
 
 
 def test_the_sizes_are_the_papers():
@@ -150,7 +170,9 @@ def test_a_cell_that_would_try_ones_patience_is_skipped(toy, monkeypatch):
 
     monkeypatch.setattr(updates.Cell, "start", start)
     monkeypatch.setattr(updates.Cell, "sample", lambda self: 1.0)
-    monkeypatch.setattr(updates, "ceiling", lambda devices, dtype: work.Ceiling(devices, 1e12, 1e11))
+    monkeypatch.setattr(
+        updates, "ceiling", lambda devices, dtype: work.Ceiling(devices, 1e12, 1e11)
+    )
     one, many = updates.measure(toy, 0, (1, 16), seconds=0, patience=20.0)
     assert "skipped" not in one and "about 48 s" in many["skipped"]
 

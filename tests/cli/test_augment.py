@@ -38,7 +38,9 @@ def settings(*systems):
 
 def swept(out, *systems):
     """(exit code, how often each stage was traced) of a sweep of augmented systems over two pulls."""
-    flags = [x for k, v in settings(*systems).items() for x in (f"--cfg.{k.replace('_', '-')}", str(v))]
+    flags = [
+        x for k, v in settings(*systems).items() for x in (f"--cfg.{k.replace('_', '-')}", str(v))
+    ]
     flags += [
         "--cfg.augment-lambda",
         *map(str, PULLS),
@@ -80,13 +82,18 @@ def swept(out, *systems):
 
 def likelihoods(run):
     """Of the rows after each refresh."""
-    rows = [r for r in store.read_rows(run.path / "metrics.csv") if r.metric == "synthetic_likelihood"]
+    rows = [
+        r for r in store.read_rows(run.path / "metrics.csv") if r.metric == "synthetic_likelihood"
+    ]
     return np.array([r.value for r in sorted(rows, key=lambda r: r.step)])
 
 
 def follows(out, systems):
     """Check the runs of a sweep: every base's rows are likelier under its policy where they are pulled to it."""
-    found = {(r.info["system"], r.info["seed"], r.info["swept"]["augment_lambda"]): r for r in store.find_runs([out])}
+    found = {
+        (r.info["system"], r.info["seed"], r.info["swept"]["augment_lambda"]): r
+        for r in store.find_runs([out])
+    }
     assert set(found) == {(s, k, p) for s in systems for k in range(2) for p in PULLS}
     for system in systems:
         for seed in range(2):
@@ -142,7 +149,9 @@ def test_resuming_is_bitwise(sweep, tmp_path):
     session.train_groups(groups(), tmp_path, [], report, say=str)
     assert chunks == ["policy"] * (CFG["policy_steps"] // CHUNK)
     for name in ("metrics.csv", "returns.csv", "policy.safetensors"):
-        ours, whole = (sorted(folder.rglob(f"bc+coda-*/*/{name}")) for folder in (tmp_path, sweep[0]))
+        ours, whole = (
+            sorted(folder.rglob(f"bc+coda-*/*/{name}")) for folder in (tmp_path, sweep[0])
+        )
         assert [p.read_bytes() for p in ours] == [p.read_bytes() for p in whole] and len(ours) == 4
 
 
@@ -156,10 +165,16 @@ def test_the_policy_is_loaded_without_its_rows(sweep):
 
 def test_a_finished_generator_is_judged_without_training_it_again(sweep, tmp_path):
     given = {k: [v] for k, v in settings("bc+coda").items()}
-    asked = Asked([0, 1], 1.0, tmp_path, lambda: False, ("bc+coda",), (TASK,), (), 0, 300, given, sweep[0])
+    asked = Asked(
+        [0, 1], 1.0, tmp_path, lambda: False, ("bc+coda",), (TASK,), (), 0, 300, given, sweep[0]
+    )
     text = REPRODUCTIONS["coda-fidelity"].load()(asked)
     assert not list(tmp_path.rglob("executed")) and "64 windows, 0.0% dropped" in text
-    rows = {cells[1].strip(): cells[2:-1] for line in text.splitlines() if len(cells := line.split("|")) == 6}
+    rows = {
+        cells[1].strip(): cells[2:-1]
+        for line in text.splitlines()
+        if len(cells := line.split("|")) == 6
+    }
     ours, floor, still = (x.strip() for x in rows["reward: error, median"])
     assert float(ours.split(" ± ")[0]) > 0.01 and float(floor.split(" ± ")[0]) < 1e-5 and not still
     assert not [name for name in rows if name.startswith("obs")], "a game's observation is constant"
@@ -177,7 +192,9 @@ def test_a_finished_generator_is_judged_without_training_it_again(sweep, tmp_pat
 )
 def test_what_cannot_be_judged_is_refused(tmp_path, more, word):
     with pytest.raises(JaxomarlError, match=word):
-        REPRODUCTIONS["coda-fidelity"].load()(Asked([0], 1.0, tmp_path, lambda: False, **{"tasks": (TASK,), **more}))
+        REPRODUCTIONS["coda-fidelity"].load()(
+            Asked([0], 1.0, tmp_path, lambda: False, **{"tasks": (TASK,), **more})
+        )
 
 
 def test_too_many_dropped_rows_stop_the_run():
@@ -218,6 +235,13 @@ def test_four_bases_and_the_other_augmentations(tmp_path):
     follows(tmp_path / "four", systems)
     for kind in ("synther", "eaq"):
         done = train(
-            "bc", TASK, seeds=2, augment=kind, rows=300, episodes=2, final_episodes=2, **settings(f"bc+{kind}")
+            "bc",
+            TASK,
+            seeds=2,
+            augment=kind,
+            rows=300,
+            episodes=2,
+            final_episodes=2,
+            **settings(f"bc+{kind}"),
         )
         assert done.records[0].system == f"bc+{kind}" and np.isfinite(done.records[0].mean)

@@ -63,7 +63,9 @@ def taken(monkeypatch, tmp_path):
 
 
 def contents(folder):
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()
+    }
 
 
 # --- names ---
@@ -108,7 +110,8 @@ def test_seeds_beyond_reason_are_refused_before_memory_is_taken(text):
 
 
 @pytest.mark.parametrize(
-    ("text", "seeds"), [("3", [0, 1, 2]), ("4:6", [4, 5]), ("3,5", [3, 5]), ("7,", [7]), ("0:1", [0])]
+    ("text", "seeds"),
+    [("3", [0, 1, 2]), ("4:6", [4, 5]), ("3,5", [3, 5]), ("7,", [7]), ("0:1", [0])],
 )
 def test_seeds_that_mean_something(text, seeds):
     assert parse_seeds(text) == seeds
@@ -216,7 +219,9 @@ def test_the_folder_of_another_config(refused, taken, tmp_path):
     before = contents(tmp_path / "out")
     for more in ((), ("--resume",)):
         text = refused("sweep", *taken, "--cfg.critic-width", "16", *more)
-        assert all(word in text for word in ("--out", "--resume", "--overwrite", "critic_width", "16")), text
+        assert all(
+            word in text for word in ("--out", "--resume", "--overwrite", "critic_width", "16")
+        ), text
     assert contents(tmp_path / "out") == before
 
 
@@ -245,13 +250,17 @@ def test_a_foreign_folder_is_left_untouched(refused, tmp_path, flag):
 
 def test_a_file_as_out(refused, tmp_path):
     (tmp_path / "file").write_text("kept")
-    assert "--out: expected a folder" in refused("train", "omsd", "--out", str(tmp_path / "file"), *SMALL)
+    assert "--out: expected a folder" in refused(
+        "train", "omsd", "--out", str(tmp_path / "file"), *SMALL
+    )
     assert (tmp_path / "file").read_text() == "kept"
 
 
 @pytest.mark.parametrize("name", ["nowhere", "."])
 def test_from_a_folder_that_is_none(refused, tmp_path, name):
-    text = refused("train", "omsd", "--from", str(tmp_path / name), "--out", str(tmp_path / "new"), *SMALL)
+    text = refused(
+        "train", "omsd", "--from", str(tmp_path / name), "--out", str(tmp_path / "new"), *SMALL
+    )
     assert "--from: expected the --out folder of another command" in text
     assert not (tmp_path / "new").exists()
 
@@ -274,7 +283,9 @@ def test_a_refused_command_leaves_no_folder_behind(refused, tmp_path):
 def test_a_process_ends_with_exit_code_2(tmp_path, module, flags, named):
     env = os.environ | {"PYTHONPATH": str(ROOT), "JAXOMARL_CACHE": str(tmp_path / "cache")}
     command = [sys.executable, "-m", module, *flags]
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 2
     assert named in done.stderr
     assert "Traceback" not in done.stderr

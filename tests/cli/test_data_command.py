@@ -17,7 +17,10 @@ SMALL = ("--rows", "250")
 def folder(tmp_path_factory):
     """A small set of mpe/spread in our own folder."""
     out = tmp_path_factory.mktemp("card") / "ours"
-    assert commands.run("collect", ["mpe/spread", "--quality", "random", *SMALL, "--out", str(out)]) == 0
+    assert (
+        commands.run("collect", ["mpe/spread", "--quality", "random", *SMALL, "--out", str(out)])
+        == 0
+    )
     return out
 
 
@@ -52,12 +55,20 @@ def said(capfd):
 
 def test_a_recipe_and_a_folder_have_the_same_card(said, folder):
     text = said(0, "describe", "mpe/spread/random", *SMALL)
-    for words in ("250 in 10 episodes of 25 steps", "agents 3", "landmark 2 dy", "time-outs 10", "OMAR's data"):
+    for words in (
+        "250 in 10 episodes of 25 steps",
+        "agents 3",
+        "landmark 2 dy",
+        "time-outs 10",
+        "OMAR's data",
+    ):
         assert words in text
     (ours,) = json.loads(said(0, "describe", folder, "--json"))
     (made,) = json.loads(said(0, "describe", "mpe/spread/random", *SMALL, "--json"))
     beside = ("name", "evidence")
-    assert {k: v for k, v in ours.items() if k not in beside} == {k: v for k, v in made.items() if k not in beside}
+    assert {k: v for k, v in ours.items() if k not in beside} == {
+        k: v for k, v in made.items() if k not in beside
+    }
     held = read_json(folder / "manifest.json")
     assert made["return"]["mean"] == pytest.approx(held["return"]["mean"])
     assert made["return"]["normalised"] == pytest.approx(held["normalised"])
@@ -67,19 +78,44 @@ def test_several_cards_are_written_and_drawn(said, folder, omar, tmp_path):
     from PIL import Image
 
     out = tmp_path / "cards"
-    text = said(0, "describe", "mpe/spread/medium", folder, omar, *SMALL, "--task", "mpe/spread", "--out", out)
+    text = said(
+        0,
+        "describe",
+        "mpe/spread/medium",
+        folder,
+        omar,
+        *SMALL,
+        "--task",
+        "mpe/spread",
+        "--out",
+        out,
+    )
     assert (out / "card.txt").read_text() == text
     made = json.loads((out / "card.json").read_text())
-    assert [c["quality"] for c in made] == ["medium", "random", "random"] and made[2]["format"] == "omar"
+    assert [c["quality"] for c in made] == ["medium", "random", "random"] and made[2][
+        "format"
+    ] == "omar"
     assert (
-        made[0]["behaviours"]["count"] == 4 and sum(x["episodes"] for x in made[0]["behaviours"]["each"].values()) == 10
+        made[0]["behaviours"]["count"] == 4
+        and sum(x["episodes"] for x in made[0]["behaviours"]["each"].values()) == 10
     )
     assert made[1]["return"]["mean"] == pytest.approx(made[2]["return"]["mean"], abs=1e-3)
     assert made[2]["dialects"][0] == "mpe-omar" and made[2]["evidence"]
     with Image.open(out / "card.png") as image:
         assert image.size[0] > 800
     first = (out / "card.png").read_bytes()
-    said(0, "describe", "mpe/spread/medium", folder, omar, *SMALL, "--task", "mpe/spread", "--out", out)
+    said(
+        0,
+        "describe",
+        "mpe/spread/medium",
+        folder,
+        omar,
+        *SMALL,
+        "--task",
+        "mpe/spread",
+        "--out",
+        out,
+    )
     assert (out / "card.png").read_bytes() == first  # the same card, the same bytes
 
 
@@ -100,7 +136,9 @@ def test_text_and_json_come_without_matplotlib(said, folder, tmp_path, monkeypat
 
 def test_what_fits_is_said_with_its_repairs(said, folder, omar):
     for path in (folder, omar):
-        assert "fits mpe/spread: 250 transitions in 10 episodes" in said(0, "validate", path, "--task", "mpe/spread")
+        assert "fits mpe/spread: 250 transitions in 10 episodes" in said(
+            0, "validate", path, "--task", "mpe/spread"
+        )
     assert "nothing had to be repaired" in said(0, "validate", folder, "--task", "mpe/spread")
 
 
@@ -117,7 +155,9 @@ def test_rounded_actions_are_repaired_and_others_refused(said, omar, tmp_path):
     action[3, 0] = 1.5
     np.save(file, action)
     assert "1.5" in said(2, "validate", tmp_path / "near", "--task", "mpe/spread")
-    assert "beyond it 0.0667 %" in said(0, "describe", tmp_path / "near")  # 1 of 1500 numbers: a card refuses nothing
+    assert "beyond it 0.0667 %" in said(
+        0, "describe", tmp_path / "near"
+    )  # 1 of 1500 numbers: a card refuses nothing
 
 
 def test_another_task_is_refused(said, folder, omar):
@@ -146,7 +186,12 @@ def test_a_recipe_is_the_folder_that_was_collected_from_it(said, folder):
 
 def test_two_qualities_differ(said, folder):
     text = said(1, "diff", folder, "mpe/spread/medium", *SMALL)
-    assert text.startswith("different") and "standard errors" in text and "KS" in text and "row 0" in text
+    assert (
+        text.startswith("different")
+        and "standard errors" in text
+        and "KS" in text
+        and "row 0" in text
+    )
     found = json.loads(said(1, "diff", folder, "mpe/spread/medium", *SMALL, "--json"))
     assert not found["same"] and 0.0 < found["return"]["ks_distance"] <= 1.0
 
@@ -162,7 +207,10 @@ def test_two_qualities_differ(said, folder):
         (("describe", "./nothing"), ("PATH|RECIPE", "./nothing")),
         (("describe",), ("PATH|RECIPE", "at least one")),
         (("describe", "mpe/spread/random", "--rows", "-1"), ("--rows",)),
-        (("describe", "mpe/spread/random", "--out", "/dev/null/x"), ("--out", "a folder to write in")),
+        (
+            ("describe", "mpe/spread/random", "--out", "/dev/null/x"),
+            ("--out", "a folder to write in"),
+        ),
         (("describe", "mpe/spread/random", "--roes", "5"), ("--rows",)),
         (("descrbe", "mpe/spread/random"), ("describe",)),
         (("validate", "nowhere", "--task", "mpe/spread"), ("PATH", "nowhere")),
@@ -174,7 +222,10 @@ def test_two_qualities_differ(said, folder):
         (("convert", "FOLDER", "FOLDER", "--to", "omar"), ("DST", "a new folder")),
         (("convert", "OMAR", "NEW", "--to", "jaxomarl"), ("--task",)),
         (("convert", "FOLDER", "/dev/null/x", "--to", "jaxomarl"), ("DST",)),
-        (("convert", "FOLDER", "NEW", "--to", "omar", "--rows", "9"), ("--rows", "nothing beside a path")),
+        (
+            ("convert", "FOLDER", "NEW", "--to", "omar", "--rows", "9"),
+            ("--rows", "nothing beside a path"),
+        ),
         (("diff", "FOLDER", "nowhere"), ("PATH|RECIPE", "nowhere")),
     ],
 )

@@ -24,7 +24,11 @@ def planned(name, task, data, **fields):
     """The text of a dry run; a width and a batch that are small make nothing quicker, as nothing is trained."""
     system = plan.find_system(name)
     dataset, manifest = ONLINE if system.online else data[task]
-    small = {f: v for f, v in {"policy_batch": 8, "horizon": 3, "history": 0}.items() if f in plan.fields(name)}
+    small = {
+        f: v
+        for f, v in {"policy_batch": 8, "horizon": 3, "history": 0}.items()
+        if f in plan.fields(name)
+    }
     cfgs = plan.configs(name, {**small, **fields}, {})
     groups = plan.groups(name, make(task), manifest["quality"], dataset, manifest, cfgs, [0, 1])
     return dry_run.plan_text(groups, Path("out"))
@@ -37,7 +41,9 @@ def test_every_system_says_what_it_would_train(name, data):
     for task in ("games/bandit", "games/climbing", "mpe/tag"):
         try:
             assert f"{name} on {task}/" in planned(name, task, data)
-        except JaxomarlError as error:  # as in training: a discrete task, a game of one step for a planner
+        except (
+            JaxomarlError
+        ) as error:  # as in training: a discrete task, a game of one step for a planner
             assert str(error).startswith("--")
 
 

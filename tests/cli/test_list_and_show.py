@@ -26,7 +26,10 @@ def said(capsys, *words):
 
 def test_list_alone_says_what_can_be_listed(capsys):
     text = said(capsys, "list")
-    assert all(f"jaxomarl list {name}" in text for name in ("systems", "tasks", "data", "presets", "tables"))
+    assert all(
+        f"jaxomarl list {name}" in text
+        for name in ("systems", "tasks", "data", "presets", "tables")
+    )
     assert "jaxomarl show SYSTEM" in text
 
 
@@ -52,14 +55,23 @@ def test_every_quality_of_the_package_is_described():
     texts = [qualities.behaviours(task, quality) for task in tasks for quality in task.recipes]
     assert "the task's own recipe" not in texts
     task = catalog.make("mpe/spread")
-    assert qualities.behaviours(task._replace(name="own/spread"), "expert-modes") == "4 stored behaviours"
-    assert qualities.behaviours(task._replace(name="own/spread", behaviours={}), "mine") == "the task's own recipe"
+    assert (
+        qualities.behaviours(task._replace(name="own/spread"), "expert-modes")
+        == "4 stored behaviours"
+    )
+    assert (
+        qualities.behaviours(task._replace(name="own/spread", behaviours={}), "mine")
+        == "the task's own recipe"
+    )
 
 
 def test_systems_are_told_apart():
     found = {name: boxes.box(name) for name in REGISTRY}
     assert len({box.sentence for box in found.values()}) == len(found)
-    assert all(box.sentence.endswith(".") and box.cited and box.code and box.paper for box in found.values())
+    assert all(
+        box.sentence.endswith(".") and box.cited and box.code and box.paper
+        for box in found.values()
+    )
     assert set(boxes.SENTENCES) <= set(REGISTRY)
     kinds = {name: boxes.kind(name) for name in REGISTRY}
     assert kinds["matd3"] == "online, decentralised" and kinds["brpo-jal"] == "offline, centralised"
@@ -97,7 +109,9 @@ def test_a_page_has_the_paper_the_stages_and_every_field(monkeypatch, name):
 
 
 def test_a_field_has_its_value_on_the_task_and_from_where(capsys):
-    page = " ".join(said(capsys, "show", "omsd", "--task", "mpe/spread", "--data", "expert").split())
+    page = " ".join(
+        said(capsys, "show", "omsd", "--task", "mpe/spread", "--data", "expert").split()
+    )
     preset = find("", "mpe/spread", "omsd")
     beta = preset.at("mpe/spread", "expert")["beta"]
     assert f"Values under preset particle: {preset.about}." in page
@@ -111,7 +125,9 @@ def test_a_field_has_its_value_on_the_task_and_from_where(capsys):
 
 def test_a_page_is_of_the_first_task_with_a_preset():
     assert (show.usual("omsd"), show.usual("dof-t")) == ("games/bandit", "mpe/spread")
-    assert show.usual("maddpg-bc").startswith("mamujoco/") and show.usual("nobody") == "games/bandit"
+    assert (
+        show.usual("maddpg-bc").startswith("mamujoco/") and show.usual("nobody") == "games/bandit"
+    )
 
 
 @pytest.mark.parametrize(
@@ -162,7 +178,10 @@ def test_help_of_several_systems_says_whose_a_field_and_a_default_are(monkeypatc
     with pytest.raises(SystemExit):
         commands.run("sweep", ["--systems", "omsd", "omar", "--help"])
     text = capsys.readouterr().out
-    assert "Weight of the Q gradient; larger is weaker regularisation. Of omsd alone. (default: 0.005;" in text
+    assert (
+        "Weight of the Q gradient; larger is weaker regularisation. Of omsd alone. (default: 0.005;"
+        in text
+    )
     assert "(default: omsd 512, omar 1024; takes a positive whole number)" in text
     assert "--cfg.eta" not in text
 

@@ -53,15 +53,32 @@ SHELL = {
 
 
 def start(tmp_path, *flags, env, **pipes):
-    home = {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path), "JAXOMARL_CACHE": "", "JAX_NUM_CPU_DEVICES": "1"}
+    home = {
+        "PYTHONPATH": str(ROOT),
+        "HOME": str(tmp_path),
+        "JAXOMARL_CACHE": "",
+        "JAX_NUM_CPU_DEVICES": "1",
+    }
     command = [sys.executable, "-c", COMMANDS, str(tmp_path / "out"), *flags]
     return subprocess.Popen(command, cwd=tmp_path, env=os.environ | home | env, **pipes)
 
 
 def test_an_ascii_terminal_and_a_shell_full_of_settings(tmp_path):
     """One process for both, since each takes seconds to import JAX: nothing fails, and the bits are the plain ones."""
-    env = SHELL | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
-    process = start(tmp_path, "--data", json.dumps(DATA), env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    env = SHELL | {
+        "LC_ALL": "C",
+        "PYTHONUTF8": "0",
+        "PYTHONCOERCECLOCALE": "0",
+        "PYTHONIOENCODING": "ascii",
+    }
+    process = start(
+        tmp_path,
+        "--data",
+        json.dumps(DATA),
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     out, err = (text.decode("ascii") for text in process.communicate(timeout=300))
     assert json.loads((tmp_path / "out.codes").read_text()) == [0, 0, 0], err
     assert "+-" in out, "the table's interval or spread is shown in other characters"

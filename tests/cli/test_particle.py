@@ -16,20 +16,45 @@ from jaxomarl.presets import PRESETS, find
 from jaxomarl.presets.particle import TABLE
 from jaxomarl.results.store import read_json
 
-QUICK = ("--cfg.chunk", "2", "--cfg.every", "1", "--cfg.policy-steps", "4", "--cfg.policy-width", "8")
+QUICK = (
+    "--cfg.chunk",
+    "2",
+    "--cfg.every",
+    "1",
+    "--cfg.policy-steps",
+    "4",
+    "--cfg.policy-width",
+    "8",
+)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     out = tmp_path_factory.mktemp("collected") / "data"
-    assert commands.run("collect", ["mpe/tag", "--quality", "random", "--rows", "500", "--out", str(out)]) == 0
+    assert (
+        commands.run(
+            "collect", ["mpe/tag", "--quality", "random", "--rows", "500", "--out", str(out)]
+        )
+        == 0
+    )
     return out
 
 
 @pytest.fixture(scope="module")
 def trained(folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("trained") / "runs"
-    flags = ["bc", "--task", "mpe/tag", "--data", str(folder), "--seeds", "2", "--out", str(out), *QUICK]
+    flags = [
+        "bc",
+        "--task",
+        "mpe/tag",
+        "--data",
+        str(folder),
+        "--seeds",
+        "2",
+        "--out",
+        str(out),
+        *QUICK,
+    ]
     flags += ["--final-episodes", "4"]
     assert commands.run("train", flags) == 0
     return out
@@ -37,7 +62,11 @@ def trained(folder, tmp_path_factory):
 
 def test_collect_writes_a_set_and_does_not_write_over_it(folder, capsys):
     manifest = read_json(folder / "manifest.json")
-    assert manifest["transitions"] == 500 and manifest["episodes"] == 20 and manifest["task"] == "mpe/tag"
+    assert (
+        manifest["transitions"] == 500
+        and manifest["episodes"] == 20
+        and manifest["task"] == "mpe/tag"
+    )
     again = ["mpe/tag", "--quality", "random", "--rows", "500", "--out", str(folder)]
     assert commands.run("collect", again) == 2
     assert "--overwrite" in capsys.readouterr().err
@@ -65,7 +94,17 @@ def test_a_run_is_filmed(trained, tmp_path, capsys):
 
 
 def test_the_table_sets_ours_beside_the_published(tmp_path, capsys):
-    flags = ["omsd-table2", "--systems", "bc", "--tasks", "mpe/spread", "--data", "random", "--seeds", "2"]
+    flags = [
+        "omsd-table2",
+        "--systems",
+        "bc",
+        "--tasks",
+        "mpe/spread",
+        "--data",
+        "random",
+        "--seeds",
+        "2",
+    ]
     flags += [
         "--rows",
         "500",
@@ -83,7 +122,12 @@ def test_the_table_sets_ours_beside_the_published(tmp_path, capsys):
     text = (tmp_path / "t" / "omsd-table2.md").read_text()
     assert text in capsys.readouterr().out
     assert "-0.5 ± 3.2" in text  # Table 2's BC on random Cooperative Navigation
-    assert "Scale 0.5" in text and "policy_steps = 4" in text and "own behaviours" in text and "prey" in text
+    assert (
+        "Scale 0.5" in text
+        and "policy_steps = 4" in text
+        and "own behaviours" in text
+        and "prey" in text
+    )
     summary = (tmp_path / "t" / "mpe-spread-random" / "summary.md").read_text()
     assert "Scale 0.5" in summary and "normalised" in summary
 
@@ -95,7 +139,11 @@ def test_published_scores_are_the_papers(shared):
         rows = {(r["task"], r["dataset"], r["system"]): r for r in csv.DictReader(file)}
     held = table2.published()
     assert len(held) == 81
-    tasks = {"mpe/spread": "MPE: Cooperative Navigation", "mpe/tag": "MPE: Predator Prey", "mpe/world": "MPE: World"}
+    tasks = {
+        "mpe/spread": "MPE: Cooperative Navigation",
+        "mpe/tag": "MPE: Predator Prey",
+        "mpe/world": "MPE: World",
+    }
     for task, name in tasks.items():
         for data in ("Expert", "Medium", "Random"):
             mean, spread = held[task, data.lower(), "omsd"]
@@ -111,7 +159,11 @@ def test_the_presets_have_the_tables_values_by_task_and_data():
     assert given["time_limit"] == "terminal" and given["critic_steps"] == 500_000
     assert find("", "mpe/tag", "matd3").name == "online"
     robot = find("", "mamujoco/3hopper", "omsd").at("mamujoco/3hopper", "expert")
-    assert (robot["critic_steps"], robot["policy_steps"], robot["time_limit"]) == (2_000_000, 100_000, "bootstrap")
+    assert (robot["critic_steps"], robot["policy_steps"], robot["time_limit"]) == (
+        2_000_000,
+        100_000,
+        "bootstrap",
+    )
     assert find("", "games/bandit", "omsd").name == "mode-seeking"
     ((cfg, _),) = plan.configs("omsd", PRESETS["particle"].at("mpe/tag", "random"), {})
     assert (cfg.beta, cfg.expectile) == (0.5, 0.7)
@@ -119,8 +171,21 @@ def test_the_presets_have_the_tables_values_by_task_and_data():
 
 def test_gamma_is_what_each_papers_code_trains_with():
     """0.95 where OMAR's code leaves its default, robots too; 0.99 where the code or the paper has it."""
-    omars = ("dom2-particle", "omar-particle", "cfcql-particle", "dom2-halfcheetah", "omar-halfcheetah")
-    others = ("dof-particle", "dof-halfcheetah", "particle", "mujoco", "planner-particle", "planner-mujoco")
+    omars = (
+        "dom2-particle",
+        "omar-particle",
+        "cfcql-particle",
+        "dom2-halfcheetah",
+        "omar-halfcheetah",
+    )
+    others = (
+        "dof-particle",
+        "dof-halfcheetah",
+        "particle",
+        "mujoco",
+        "planner-particle",
+        "planner-mujoco",
+    )
     assert {PRESETS[name].cfg["gamma"] for name in (*omars, "cfcql-halfcheetah")} == {0.95}
     assert {PRESETS[name].cfg["gamma"] for name in (*others, "diffusion-halfcheetah")} == {0.99}
     assert {REGISTRY[name].Config().gamma for name in ("dof-p", "ind-diffusion")} == {0.99}
@@ -128,13 +193,21 @@ def test_gamma_is_what_each_papers_code_trains_with():
 
 @pytest.mark.parametrize(
     ("task", "data", "name", "codes"),
-    [("mpe/tag", "random", "paper", "particle"), ("mamujoco/2halfcheetah", "random", "paper-mujoco", "mujoco")],
+    [
+        ("mpe/tag", "random", "paper", "particle"),
+        ("mamujoco/2halfcheetah", "random", "paper-mujoco", "mujoco"),
+    ],
 )
 def test_the_paper_preset_pairs_what_the_paper_prints(task, data, name, codes):
     """State, delta weights and the control variate together; all else is what the preset of its code has."""
     ((cfg, _),) = plan.configs("omsd", PRESETS[name].at(task, data), {})
     ((other, _),) = plan.configs("omsd", PRESETS[codes].at(task, data), {})
-    printed = {"condition": "state", "weighting": "delta", "beta_convention": "paper", "control_variate": True}
+    printed = {
+        "condition": "state",
+        "weighting": "delta",
+        "beta_convention": "paper",
+        "control_variate": True,
+    }
     assert dataclasses.asdict(cfg) == dataclasses.asdict(other) | printed
     assert (other.condition, other.weighting, other.control_variate) == ("obs", "vds", False)
     assert find("", task, "omsd").name == codes
@@ -144,22 +217,40 @@ def test_scale_shrinks_steps_and_widths_together_and_leaves_what_was_given():
     given = PRESETS["particle"].at("mpe/spread", "medium")
     ((cfg, _),) = plan.configs("omsd", given, {"policy_steps": [5000]}, scale=0.008)
     assert (cfg.critic_steps, cfg.score_steps, cfg.policy_steps) == (4000, 16_000, 5000)
-    assert (cfg.critic_width, cfg.score_width, cfg.policy_width) == (48, 104, 48)  # a fifth, in eights
+    assert (cfg.critic_width, cfg.score_width, cfg.policy_width) == (
+        48,
+        104,
+        48,
+    )  # a fifth, in eights
     assert cfg.critic_batch == 512
     ((cfg, _),) = plan.configs("omsd", given, {"chunk": [10]}, scale=0.0001)
     assert (cfg.critic_steps, cfg.policy_steps) == (50, 10)
 
 
 def test_an_override_goes_to_the_systems_that_have_it():
-    groups = plan.resolve(["bc", "iql"], ["games/bandit"], seeds=1, rows=50, overrides={"temperature": [1.0, 2.0]})
+    groups = plan.resolve(
+        ["bc", "iql"], ["games/bandit"], seeds=1, rows=50, overrides={"temperature": [1.0, 2.0]}
+    )
     assert [(g.name, len(g.cfgs)) for g in groups] == [("bc", 1), ("iql", 2)]
     with pytest.raises(JaxomarlError, match="beta"):
         plan.resolve(["bc", "iql"], ["games/bandit"], seeds=1, rows=50, overrides={"beta": [1.0]})
 
 
 def test_an_online_system_trains_without_data(tmp_path):
-    small = dict(policy_steps=4, chunk=2, every=1, width=8, envs=2, collect=25, capacity=100, batch=8, warmup=10)
-    results = jaxomarl.train("matd3", "mpe/spread", seeds=2, out=tmp_path / "m", episodes=2, final_episodes=2, **small)
+    small = dict(
+        policy_steps=4,
+        chunk=2,
+        every=1,
+        width=8,
+        envs=2,
+        collect=25,
+        capacity=100,
+        batch=8,
+        warmup=10,
+    )
+    results = jaxomarl.train(
+        "matd3", "mpe/spread", seeds=2, out=tmp_path / "m", episodes=2, final_episodes=2, **small
+    )
     (values,) = results.returns.values()
     assert values.shape == (2, 2) and np.isfinite(values).all()
     info = read_json(results.runs[0].path / "run.json")

@@ -23,7 +23,11 @@ def numbers(kind):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_real_number_says_its_range(name):
-    lacking = [f.name for f in numbers(CONFIGS[name]) if type(f.default) is float and "within" not in f.metadata]
+    lacking = [
+        f.name
+        for f in numbers(CONFIGS[name])
+        if type(f.default) is float and "within" not in f.metadata
+    ]
     assert lacking == []
 
 
@@ -82,7 +86,11 @@ def test_every_system_checks_its_fields(name):
     for field in numbers(system.Config):
         if "within" in field.metadata and field.metadata["within"].low >= 0:
             with pytest.raises(JaxomarlError, match=flag(field.name)):
-                system.check(spec, dataclasses.replace(system.Config(), **{field.name: type(field.default)(-1)}), None)
+                system.check(
+                    spec,
+                    dataclasses.replace(system.Config(), **{field.name: type(field.default)(-1)}),
+                    None,
+                )
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -91,11 +99,15 @@ def test_a_presets_values_lie_in_their_ranges(name):
     for system in preset.systems:
         known = {f.name for f in dataclasses.fields(CONFIGS[system])}
         for case in ({}, *preset.cases.values()):
-            given = {field: value for field, value in {**preset.cfg, **case}.items() if field in known}
+            given = {
+                field: value for field, value in {**preset.cfg, **case}.items() if field in known
+            }
             check_fields(CONFIGS[system](**given), {})
 
 
-@pytest.mark.parametrize("flags", [("--cfg.gamma", "1.5"), ("--cfg.policy-lr", "0"), ("--cfg.policy-steps", "0")])
+@pytest.mark.parametrize(
+    "flags", [("--cfg.gamma", "1.5"), ("--cfg.policy-lr", "0"), ("--cfg.policy-steps", "0")]
+)
 def test_a_dry_run_refuses_what_training_refuses(flags, capfd):
     assert commands.run("train", ["omsd", "--rows", "40", "--dry-run", *flags]) == 2
     said = capfd.readouterr()

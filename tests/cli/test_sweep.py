@@ -22,8 +22,19 @@ SYSTEMS = ("omsd", "brpo-ctde")
 SEEDS, EPISODES, FINAL, STEPS, CHUNK, EVERY = 2, 3, 5, 20, 5, 2
 EVALUATIONS = [0, 10, 20]
 CFG = {
-    **{f"{stage}_{k}": v for stage in ("critic", "score", "policy") for k, v in (("steps", STEPS), ("batch", 8))},
-    **{"critic_width": 8, "score_width": 8, "policy_width": 8, "score_embedding": 8, "chunk": CHUNK, "every": EVERY},
+    **{
+        f"{stage}_{k}": v
+        for stage in ("critic", "score", "policy")
+        for k, v in (("steps", STEPS), ("batch", 8))
+    },
+    **{
+        "critic_width": 8,
+        "score_width": 8,
+        "policy_width": 8,
+        "score_embedding": 8,
+        "chunk": CHUNK,
+        "every": EVERY,
+    },
 }
 SMALL = (
     *("--rows", "200", "--episodes", str(EPISODES), "--final-episodes", str(FINAL)),
@@ -58,7 +69,10 @@ def copy(out, tmp_path):
 
 def runs(folder):
     """Run folders by (system, seed, swept values)."""
-    found = {(r.info["system"], r.info["seed"], *r.info["swept"].values()): r for r in store.find_runs([folder])}
+    found = {
+        (r.info["system"], r.info["seed"], *r.info["swept"].values()): r
+        for r in store.find_runs([folder])
+    }
     assert len(found) == len(store.find_runs([folder]))
     return found
 
@@ -66,7 +80,11 @@ def runs(folder):
 def numbers(folder):
     """What must not change: tables and policies, by name."""
     kept = ("metrics.csv", "returns.csv", "final.csv", "policy.safetensors")
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.name in kept}
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes()
+        for p in folder.rglob("*")
+        if p.name in kept
+    }
 
 
 def journals(folder):
@@ -86,12 +104,24 @@ def trained(folder):
 
 
 def test_the_files(out):
-    assert {p.name for p in out.iterdir()} >= {"sweep.json", "stages", "games-bandit", "summary.md", "summary.csv"}
+    assert {p.name for p in out.iterdir()} >= {
+        "sweep.json",
+        "stages",
+        "games-bandit",
+        "summary.md",
+        "summary.csv",
+    }
     found = runs(out)
     assert set(found) == {(s, k) for s in SYSTEMS for k in range(SEEDS)}
     for run in found.values():
         names = {p.name for p in run.path.iterdir()}
-        assert names == {"run.json", "metrics.csv", "returns.csv", "final.csv", "policy.safetensors"}
+        assert names == {
+            "run.json",
+            "metrics.csv",
+            "returns.csv",
+            "final.csv",
+            "policy.safetensors",
+        }
         assert (run.path.parent / "DONE").exists()
     assert not [p for p in out.rglob("*") if p.name.endswith(".part")]
     assert not [p for p in out.rglob("*") if p.suffix in (".pkl", ".pickle", ".npy", ".pt")]
@@ -102,7 +132,10 @@ def test_the_tables_of_a_run(out):
     for (system, seed), run in runs(out).items():
         for name in ("metrics.csv", "returns.csv", "final.csv"):
             assert (run.path / name).read_text().splitlines()[0] == columns
-        metrics, returns = store.read_rows(run.path / "metrics.csv"), store.read_rows(run.path / "returns.csv")
+        metrics, returns = (
+            store.read_rows(run.path / "metrics.csv"),
+            store.read_rows(run.path / "returns.csv"),
+        )
         assert {r.system for r in metrics + returns} == {system}
         assert {r.seed for r in metrics + returns} == {seed}
         assert {r.config for r in metrics + returns} == {run.info["config"]}
@@ -112,8 +145,15 @@ def test_the_tables_of_a_run(out):
         for stage in stages:  # one row per chunk
             names = {r.metric for r in metrics if r.stage == stage}
             for name in names:
-                assert [r.step for r in metrics if (r.stage, r.metric) == (stage, name)] == [5, 10, 15, 20]
-        scores = [(r.step, r.episode) for r in returns if (r.stage, r.metric) == (stages[-1], "return")]
+                assert [r.step for r in metrics if (r.stage, r.metric) == (stage, name)] == [
+                    5,
+                    10,
+                    15,
+                    20,
+                ]
+        scores = [
+            (r.step, r.episode) for r in returns if (r.stage, r.metric) == (stages[-1], "return")
+        ]
         assert scores == [(step, e) for step in EVALUATIONS for e in range(EPISODES)]
         assert {r.episode for r in metrics} == {""}
         assert np.isfinite([r.value for r in metrics + returns]).all()
@@ -122,7 +162,12 @@ def test_the_tables_of_a_run(out):
 def test_run_json(out):
     for (system, seed), run in runs(out).items():
         info = run.info
-        assert (info["system"], info["task"], info["data"], info["seed"]) == (system, "games/bandit", "std0.3", seed)
+        assert (info["system"], info["task"], info["data"], info["seed"]) == (
+            system,
+            "games/bandit",
+            "std0.3",
+            seed,
+        )
         assert {k: info["cfg"][k] for k in CFG} == CFG
         assert info["cfg"]["weighting"] == "score"  # the preset's
         assert len(info["data_sha256"]) == 64
@@ -139,14 +184,17 @@ def test_run_json(out):
             assert facts["updates"] == STEPS
             assert facts["seconds"] >= 0
             assert facts["compile_seconds"] > 0
-        assert info["seconds"] == pytest.approx(sum(f["seconds"] for f in info["stages"].values()), abs=1e-2)
+        assert info["seconds"] == pytest.approx(
+            sum(f["seconds"] for f in info["stages"].values()), abs=1e-2
+        )
         assert info["compile_seconds"] > 0
 
 
 def test_systems_share_a_stage(out):
     names = [kind for kind, _ in trained(out)]
     assert sorted(names) == sorted(
-        SEEDS * ["critic", "scores-conditional", "omsd-policy", "scores-marginal", "brpo-ctde-policy"]
+        SEEDS
+        * ["critic", "scores-conditional", "omsd-policy", "scores-marginal", "brpo-ctde-policy"]
     )
     first, second = (runs(out)[s, 0].info["stages"]["critic"] for s in SYSTEMS)
     assert first == second
@@ -162,7 +210,13 @@ def test_the_summary(out):
     for system in SYSTEMS:
         assert (rows[system]["seeds"], rows[system]["step"]) == (str(SEEDS), str(STEPS))
         final = [
-            np.mean([r.value for r in store.read_rows(x.path / "final.csv") if (r.metric, r.step) == ("return", STEPS)])
+            np.mean(
+                [
+                    r.value
+                    for r in store.read_rows(x.path / "final.csv")
+                    if (r.metric, r.step) == ("return", STEPS)
+                ]
+            )
             for (name, _), x in runs(out).items()
             if name == system
         ]
@@ -183,7 +237,9 @@ def test_the_pictures(out):
 
 
 def test_resume_of_a_finished_sweep_reprints_and_executes_nothing(out, copy):
-    code, text = run("sweep", "--systems", *SYSTEMS, "--seeds", str(SEEDS), "--out", str(copy), "--resume")
+    code, text = run(
+        "sweep", "--systems", *SYSTEMS, "--seeds", str(SEEDS), "--out", str(copy), "--resume"
+    )
     assert code == 0
     assert text.replace(str(copy), str(out)) == (out.parent / "stdout").read_text()
     assert journals(copy) == journals(out)
@@ -199,7 +255,9 @@ def test_more_seeds_train_only_the_new_ones(out, copy):
     assert new_rows(out, copy) == [
         (kind, k) for kind in ("critic", "omsd-policy", "scores-conditional") for k in (2, 3)
     ]
-    assert [(r["system"], r["seeds"]) for r in store.read_table(copy / "summary.csv")] == [("omsd", "4")]
+    assert [(r["system"], r["seeds"]) for r in store.read_table(copy / "summary.csv")] == [
+        ("omsd", "4")
+    ]
 
 
 def test_another_beta_trains_only_its_policies(out, copy):
@@ -210,7 +268,9 @@ def test_another_beta_trains_only_its_policies(out, copy):
     assert "beta=2.0" in text
     assert_kept(out, copy)
     assert new_rows(out, copy) == [("omsd-policy", 0), ("omsd-policy", 1)]
-    records = {(r["system"], r["swept"]): r["seeds"] for r in store.read_table(copy / "summary.csv")}
+    records = {
+        (r["system"], r["swept"]): r["seeds"] for r in store.read_table(copy / "summary.csv")
+    }
     assert records == {("omsd", "beta=1.29"): "2", ("omsd", "beta=2.0"): "2"}
 
 
@@ -224,7 +284,9 @@ def assert_kept(out, copy):
 
 def new_rows(out, copy):
     """(stage, seed) of what was trained since."""
-    return sorted((kind, json.loads(row)[0]) for kind, row in trained(copy) if (kind, row) not in trained(out))
+    return sorted(
+        (kind, json.loads(row)[0]) for kind, row in trained(copy) if (kind, row) not in trained(out)
+    )
 
 
 DEVICES = """
@@ -256,13 +318,21 @@ def test_seeds_are_added_where_stages_lie_over_several_devices(tmp_path):
     done = python("-c", script, *SMALL, "--out", str(tmp_path / "out"))
     assert done.returncode == 0, done.stderr
     assert {k[:2] for k in runs(tmp_path / "out")} == {("omsd", k) for k in range(5)}
-    assert sorted(json.loads(row)[0] for kind, row in trained(tmp_path / "out") if kind == "critic") == list(range(5))
+    assert sorted(
+        json.loads(row)[0] for kind, row in trained(tmp_path / "out") if kind == "critic"
+    ) == list(range(5))
 
 
 def python(*args):
     """A process of its own, with two devices."""
-    env = os.environ | {"PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": "2", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    return subprocess.run([sys.executable, *args], env=env, capture_output=True, text=True, timeout=600)
+    env = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "JAX_NUM_CPU_DEVICES": "2",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    }
+    return subprocess.run(
+        [sys.executable, *args], env=env, capture_output=True, text=True, timeout=600
+    )
 
 
 def test_from_reuses_finished_stages(out, tmp_path):
@@ -300,7 +370,13 @@ def test_the_default_out(out, tmp_path, monkeypatch):
 
 def test_python_gives_the_numbers_of_the_command_line(out):
     results = jaxomarl.train(
-        "omsd", "games/bandit", seeds=SEEDS, rows=200, episodes=EPISODES, final_episodes=FINAL, **CFG
+        "omsd",
+        "games/bandit",
+        seeds=SEEDS,
+        rows=200,
+        episodes=EPISODES,
+        final_episodes=FINAL,
+        **CFG,
     )
     assert results.out is None
     assert results.returns["omsd"].shape == (SEEDS, FINAL)
@@ -325,7 +401,11 @@ def test_a_loaded_policy_acts_as_recorded(out, system):
         run = runs(out)[system, seed]
         policy = jaxomarl.load(run.path)
         action = policy.act(np.ones((policy.spec.agents, policy.spec.obs_width)))
-        rows = [r for r in store.read_rows(run.path / "returns.csv") if (r.step, r.episode) == (STEPS, 0)]
+        rows = [
+            r
+            for r in store.read_rows(run.path / "returns.csv")
+            if (r.step, r.episode) == (STEPS, 0)
+        ]
         recorded = [r.value for i in (1, 2) for r in rows if r.metric == f"action_{i}"]
         np.testing.assert_allclose(np.asarray(action)[:, 0], recorded, atol=1e-6)
 
@@ -335,7 +415,9 @@ def test_load_refuses_what_is_no_policy(out, copy, tmp_path):
     with pytest.raises(JaxomarlError, match=r"obs: expected shape \(2, \d\)"):
         jaxomarl.load(run).act(np.zeros((3, 7)))
     for folder in (tmp_path, tmp_path / "nowhere", copy):
-        with pytest.raises(JaxomarlError, match=r"expected the folder of a finished run, found .no run.json"):
+        with pytest.raises(
+            JaxomarlError, match=r"expected the folder of a finished run, found .no run.json"
+        ):
             jaxomarl.load(folder)
     policy = run / "policy.safetensors"
     whole = policy.read_bytes()

@@ -51,7 +51,10 @@ def test_flags_are_refused_in_the_form_of_values(monkeypatch, command, flags, sa
 
 
 def test_an_unknown_command_is_answered_with_the_nearest():
-    with pytest.raises(JaxomarlError, match=r"^command: expected one of list, .*found 'sweeep'\. Did you mean sweep "):
+    with pytest.raises(
+        JaxomarlError,
+        match=r"^command: expected one of list, .*found 'sweeep'\. Did you mean sweep ",
+    ):
         parse("", ["sweeep"])
 
 
@@ -63,7 +66,10 @@ def test_an_unknown_command_is_answered_with_the_nearest():
     [
         ("--cfg.critic-lr: expected a", "critic_lr=: expected a"),
         ("Take --cfg.guidance 1, or --cfg.returns togo.", 'Take guidance=1, or returns="togo".'),
-        ("--resume goes on, --overwrite starts again.", "resume=True goes on, overwrite=True starts again."),
+        (
+            "--resume goes on, --overwrite starts again.",
+            "resume=True goes on, overwrite=True starts again.",
+        ),
         ("a system of --systems", "a system of system="),
         ("a minus -- and a-b --", "a minus -- and a-b --"),
     ],
@@ -75,13 +81,34 @@ def test_flags_in_the_words_of_python(flags, words):
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda: jaxomarl.train("omsd", "games/bandit", rows=40, beta=-1.0), "beta=: expected a number of at least 0"),
-        (lambda: jaxomarl.train("bc", "games/bandit", rows=40, betta=1.0), "betta=: expected a field of bc"),
-        (lambda: jaxomarl.train("bc", "games/bandit", seeds=0), "seeds=: expected at least one seed"),
-        (lambda: jaxomarl.train("bc", "games/bandit", policy_lr=[]), "policy_lr=: expected at least one value"),
-        (lambda: jaxomarl.train("bc", "games/bandit", rows=10**11), "rows=: expected a whole number from 1 to 1,0"),
-        (lambda: jaxomarl.train("bc", "games/bandit", episodes=10**11), "episodes=: expected a whole number from 1"),
-        (lambda: jaxomarl.train("bc", "games/bandit", final_episodes=-1), "final_episodes=: expected a whole number"),
+        (
+            lambda: jaxomarl.train("omsd", "games/bandit", rows=40, beta=-1.0),
+            "beta=: expected a number of at least 0",
+        ),
+        (
+            lambda: jaxomarl.train("bc", "games/bandit", rows=40, betta=1.0),
+            "betta=: expected a field of bc",
+        ),
+        (
+            lambda: jaxomarl.train("bc", "games/bandit", seeds=0),
+            "seeds=: expected at least one seed",
+        ),
+        (
+            lambda: jaxomarl.train("bc", "games/bandit", policy_lr=[]),
+            "policy_lr=: expected at least one value",
+        ),
+        (
+            lambda: jaxomarl.train("bc", "games/bandit", rows=10**11),
+            "rows=: expected a whole number from 1 to 1,0",
+        ),
+        (
+            lambda: jaxomarl.train("bc", "games/bandit", episodes=10**11),
+            "episodes=: expected a whole number from 1",
+        ),
+        (
+            lambda: jaxomarl.train("bc", "games/bandit", final_episodes=-1),
+            "final_episodes=: expected a whole number",
+        ),
         (lambda: jaxomarl.train("bc", "games/bandit", resume=True), "out: expected the folder"),
         (lambda: jaxomarl.load("/nowhere"), "run: expected the folder of a finished run"),
     ],
@@ -104,7 +131,11 @@ def test_a_platform_that_is_not_there(monkeypatch, capfd):
     monkeypatch.setattr(jax, "device_count", absent)
     monkeypatch.setattr(runtime, "platforms", lambda: ["cpu"])
     said = "JAX_PLATFORMS: expected a platform that is there: cpu, found 'cpu'. Name one of these"
-    for command, flags in (("train", ["bc"]), ("data", ["describe", "games/bandit"]), ("collect", ["games/bandit"])):
+    for command, flags in (
+        ("train", ["bc"]),
+        ("data", ["describe", "games/bandit"]),
+        ("collect", ["games/bandit"]),
+    ):
         assert commands.run(command, flags) == 2
         assert said in capfd.readouterr().err
     with pytest.raises(JaxomarlError, match="JAX_PLATFORMS: expected a platform"):
@@ -160,7 +191,10 @@ def test_a_tilde_is_the_home_folder(monkeypatch, tmp_path):
 
 
 def test_the_commit_is_of_the_packages_own_repository(tmp_path):
-    package, git = tmp_path / "package", lambda *words: subprocess.run(["git", "-C", tmp_path, *words], check=True)
+    package, git = (
+        tmp_path / "package",
+        lambda *words: subprocess.run(["git", "-C", tmp_path, *words], check=True),
+    )
     package.mkdir()
     (package / "base.py").write_text("x = 1\n")
     source = provenance.source.__wrapped__

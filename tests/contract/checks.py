@@ -27,8 +27,13 @@ def row(tree: Any, r: int) -> Any:
 
 def named(tree: Any) -> dict[str, np.ndarray]:
     """Every array of a tree by its path; typed keys as their data."""
-    raw = lambda x: jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x
-    return {jax.tree_util.keystr(k): np.asarray(raw(x)) for k, x in jax.tree_util.tree_leaves_with_path(tree)}
+    raw = lambda x: (
+        jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+    )
+    return {
+        jax.tree_util.keystr(k): np.asarray(raw(x))
+        for k, x in jax.tree_util.tree_leaves_with_path(tree)
+    }
 
 
 def same(found: Any, wanted: Any, what: str, rtol: float = 0.0) -> None:
@@ -40,7 +45,9 @@ def same(found: Any, wanted: Any, what: str, rtol: float = 0.0) -> None:
     assert found.keys() == wanted.keys(), f"{what}: other arrays"
     for name, x in found.items():
         y = wanted[name]
-        assert (x.shape, x.dtype) == (y.shape, y.dtype), f"{what}{name}: {x.shape} {x.dtype} is not {y.shape} {y.dtype}"
+        assert (x.shape, x.dtype) == (y.shape, y.dtype), (
+            f"{what}{name}: {x.shape} {x.dtype} is not {y.shape} {y.dtype}"
+        )
         scale = rtol * np.max(np.abs(y), initial=1.0, where=np.isfinite(y)) if rtol else 0.0
         close = np.isclose(x, y, rtol=rtol, atol=scale, equal_nan=True)
         assert close.all(), f"{what}{name}: {x[~close][:3]} is not {y[~close][:3]}"
@@ -58,13 +65,21 @@ def init_holds_arrays_only(trial: Trial) -> None:
     for index, stage in enumerate(trial.stages):
         state = trial.traced[index]["init"].out
         again = jax.eval_shape(
-            lambda key, past, index=index: trial.make(trial.cfg)[index].algorithm.init(key, past, trial.data),
+            lambda key, past, index=index: trial.make(trial.cfg)[index].algorithm.init(
+                key, past, trial.data
+            ),
             jax.random.key(0),
             trial.past_shapes(index),
         )
         found, other = jax.tree.structure(state), jax.tree.structure(again)
-        assert found == other, f"{stage.name}: two states have two structures (a function in one?): {found} and {other}"
-        weak = [jax.tree_util.keystr(k) for k, x in jax.tree_util.tree_leaves_with_path(state) if x.weak_type]
+        assert found == other, (
+            f"{stage.name}: two states have two structures (a function in one?): {found} and {other}"
+        )
+        weak = [
+            jax.tree_util.keystr(k)
+            for k, x in jax.tree_util.tree_leaves_with_path(state)
+            if x.weak_type
+        ]
         assert not weak, f"{stage.name}: {weak} are Python numbers; make them arrays with a dtype"
 
 
@@ -92,9 +107,13 @@ def half_the_bits_stay_inside(trial: Trial) -> None:
         with jax.default_matmul_precision("bfloat16"):
             halved = trial.trace(index, trial.cfg)
         assert "bf16" not in t["update"].text, f"{stage.name}: bfloat16 where nobody asked for it"
-        assert "bf16" in halved["update"].text, f"{stage.name}: its networks are not made of `dense`"
+        assert "bf16" in halved["update"].text, (
+            f"{stage.name}: its networks are not made of `dense`"
+        )
         for name, program in halved.items():
-            assert facts(program.out) == facts(t[name].out), f"{stage.name}: {name} gives other types in bfloat16"
+            assert facts(program.out) == facts(t[name].out), (
+                f"{stage.name}: {name} gives other types in bfloat16"
+            )
 
 
 def declared_fields_are_true(trial: Trial) -> None:
@@ -102,22 +121,34 @@ def declared_fields_are_true(trial: Trial) -> None:
     known = {f.name for f in dataclasses.fields(trial.cfg)}
     for index, stage in enumerate(trial.stages):
         fields, programs = trial.fields(stage), trial.traced[index]
-        assert fields <= known, f"{stage.name}: declares {fields - known}, which the config does not have"
+        assert fields <= known, (
+            f"{stage.name}: declares {fields - known}, which the config does not have"
+        )
         read = set().union(*(t.reads for t in programs.values()))
         reached = {f for f in known if f"['cfg'].{f}" in read}
         assert reached <= fields, f"{stage.name}: {reached - fields} reach it and are not declared"
         for before in trial.stages[:index]:
             if any(name.startswith(f"['past']['{before.name}']") for name in read):
                 missing = trial.fields(before) - fields
-                assert not missing, f"{stage.name} reads {before.name} and does not declare its {missing}"
-        changed = trial.changed_but(fields | {f for f in known - fields if is_length(trial, index, f)})
+                assert not missing, (
+                    f"{stage.name} reads {before.name} and does not declare its {missing}"
+                )
+        changed = trial.changed_but(
+            fields | {f for f in known - fields if is_length(trial, index, f)}
+        )
         if trial.data is not None:
             prepared = trial.prepared(changed)
-            assert content_hash(prepared) == content_hash(trial.data), f"{stage.name}: other data for undeclared fields"
+            assert content_hash(prepared) == content_hash(trial.data), (
+                f"{stage.name}: other data for undeclared fields"
+            )
         other = trial.make(changed)[index]
-        assert lengths(other) == lengths(stage), f"{stage.name}: undeclared fields change its lengths"
+        assert lengths(other) == lengths(stage), (
+            f"{stage.name}: undeclared fields change its lengths"
+        )
         for name, t in trial.trace(index, changed).items():
-            assert t.text == programs[name].text, f"{stage.name}: undeclared static fields change {name}: {changed}"
+            assert t.text == programs[name].text, (
+                f"{stage.name}: undeclared static fields change {name}: {changed}"
+            )
 
 
 def identity(trial: Trial, stage: Stage, cfg: Any) -> Identity:
@@ -130,7 +161,9 @@ def is_length(trial: Trial, index: int, field: str) -> bool:
     if type(getattr(trial.cfg, field)) is not int:
         return False
     changed, stages = trial.with_another(field)
-    return identity(trial, stages[index], changed) != identity(trial, trial.stages[index], trial.cfg)
+    return identity(trial, stages[index], changed) != identity(
+        trial, trial.stages[index], trial.cfg
+    )
 
 
 def lengths(stage: Stage) -> tuple[int, ...]:
@@ -160,7 +193,9 @@ def shared_stages_agree(trials: list[Trial]) -> None:
         for stage, programs in zip(trial.stages, trial.traced, strict=True):
             if stage.owner:
                 continue
-            other, fields, wanted = first.setdefault(stage.name, (trial, trial.fields(stage), programs))
+            other, fields, wanted = first.setdefault(
+                stage.name, (trial, trial.fields(stage), programs)
+            )
             who = f"{stage.name} of {trial.name} and {other.name}"
             assert trial.fields(stage) == fields, f"{who}: other fields"
             for name, t in programs.items():
@@ -182,7 +217,9 @@ def traced_once(trial: Trial) -> None:
     for outcome in (trial.base, alone(trial)):
         assert outcome.traces
         for name, count in outcome.traces.items():
-            assert count <= 2, f"{name}: update was traced {count} times for {len(outcome.past['stats'][0])} runs"
+            assert count <= 2, (
+                f"{name}: update was traced {count} times for {len(outcome.past['stats'][0])} runs"
+            )
 
 
 @functools.cache
@@ -196,7 +233,9 @@ def same_when_alone(trial: Trial) -> None:
     for name, trained in alone(trial).trained.items():
         beside = trial.base.trained[name]
         assert beside.facts.get("runs", len(SEEDS)) == len(SEEDS)
-        same(row(histories(trained), 0), row(histories(beside), MOVED), f"{trial.name} {name}", CLOSE)
+        same(
+            row(histories(trained), 0), row(histories(beside), MOVED), f"{trial.name} {name}", CLOSE
+        )
 
 
 def same_beside_others(trial: Trial) -> None:
@@ -212,7 +251,9 @@ def padded_observations_do_not_count(trial: Trial) -> None:
     junk_does_not_count(trial, "obs")
     for stage in (s for s in trial.stages if s.algorithm.act):
         play, seen = trial.player(stage), observations(trial)
-        assert (play(seen + 3.0 * (1 - trial.spec.obs_mask)) == play(seen)).all(), f"{stage.name}: actions change"
+        assert (play(seen + 3.0 * (1 - trial.spec.obs_mask)) == play(seen)).all(), (
+            f"{stage.name}: actions change"
+        )
 
 
 def padded_actions_do_not_count(trial: Trial) -> None:
@@ -233,7 +274,9 @@ def junk_does_not_count(trial: Trial, block: str) -> None:
 def actions_are_padded_with_zeros(trial: Trial) -> None:
     for stage in (s for s in trial.stages if s.algorithm.act):
         action = trial.player(stage)(observations(trial))
-        assert action.any() and not (action * (1 - trial.spec.act_mask)).any(), f"{stage.name}: padded columns"
+        assert action.any() and not (action * (1 - trial.spec.act_mask)).any(), (
+            f"{stage.name}: padded columns"
+        )
 
 
 def observations(trial: Trial) -> np.ndarray:
@@ -255,9 +298,13 @@ def acts_on_what_it_declares(trial: Trial) -> None:
             differs = (play(other) != action).any(axis=(0, 2))
             heard += [(i, j) for i in np.flatnonzero(differs) if i != j]
         if stage.algorithm.centralised:
-            assert heard, f"{stage.name}: declares itself centralised, and acts on own observations alone"
+            assert heard, (
+                f"{stage.name}: declares itself centralised, and acts on own observations alone"
+            )
         else:
-            assert not heard, f"{stage.name}: agents act on others' observations, (who, whose): {heard}"
+            assert not heard, (
+                f"{stage.name}: agents act on others' observations, (who, whose): {heard}"
+            )
 
 
 def past_is_never_changed(trial: Trial) -> None:
@@ -277,16 +324,28 @@ def parameters_move(trial: Trial) -> None:
             for leaf, x in start.items():
                 pulled = np.abs(gradient.get(leaf, np.ones_like(x))) > 1e-6
                 still = pulled & (x == end[leaf])
-                assert not still.any(), f"{stage.name}{leaf}: {still.sum()} parameters have a gradient and do not move"
-            assert any((x != end[leaf]).any() for leaf, x in start.items()), f"{stage.name}: no parameter moves"
+                assert not still.any(), (
+                    f"{stage.name}{leaf}: {still.sum()} parameters have a gradient and do not move"
+                )
+            assert any((x != end[leaf]).any() for leaf, x in start.items()), (
+                f"{stage.name}: no parameter moves"
+            )
             follower, followed = named(before.target), named(after.target)
             for leaf, x in follower.items():
                 moved = (start[leaf] != end[leaf]).any()
-                assert not moved or (x != followed[leaf]).any(), f"{stage.name}{leaf}: the target does not follow"
+                assert not moved or (x != followed[leaf]).any(), (
+                    f"{stage.name}{leaf}: the target does not follow"
+                )
     if trial.own_rates:
         name = trial.stages[-1].name
-        for before, after in zip(networks(trial.first_states[name]), networks(trial.base.past[name]), strict=True):
-            same(row(after.params, LEARNING_NOTHING), row(before.params, LEARNING_NOTHING), f"{name} at rate 0")
+        for before, after in zip(
+            networks(trial.first_states[name]), networks(trial.base.past[name]), strict=True
+        ):
+            same(
+                row(after.params, LEARNING_NOTHING),
+                row(before.params, LEARNING_NOTHING),
+                f"{name} at rate 0",
+            )
 
 
 def networks(state: Any) -> list[Net]:
@@ -314,8 +373,14 @@ def resumes_exactly(trial: Trial, index: int, after: int, folder: Path) -> None:
     assert stopped, "the run was not stopped"
     found = trial.run(trial.cfgs, SEEDS, library())
     chunks = {p.step // stage.chunk for p in found.progress if p.stage == stage.name}
-    assert chunks == set(range(after + 1, stage.steps // stage.chunk + 1)), f"{stage.name}: the wrong chunks: {chunks}"
-    same(histories(found.trained[stage.name]), histories(trial.base.trained[stage.name]), f"{trial.name} {stage.name}")
+    assert chunks == set(range(after + 1, stage.steps // stage.chunk + 1)), (
+        f"{stage.name}: the wrong chunks: {chunks}"
+    )
+    same(
+        histories(found.trained[stage.name]),
+        histories(trial.base.trained[stage.name]),
+        f"{trial.name} {stage.name}",
+    )
 
 
 def nan_stays_in_its_run(trial: Trial) -> None:
@@ -328,9 +393,13 @@ def nan_stays_in_its_run(trial: Trial) -> None:
             wanted = row(histories(trial.base.trained[name]), r)
             same(row(histories(trained), r), wanted, f"{trial.name} {name}, run {r}")
     last = found.past[trial.stages[-1].name]
-    assert any(np.isnan(x[MOVED]).any() for x in named(last).values()), "the NaN did not arrive: nothing was tested"
+    assert any(np.isnan(x[MOVED]).any() for x in named(last).values()), (
+        "the NaN did not arrive: nothing was tested"
+    )
     bad = [p.bad for p in found.progress if p.stage == trial.stages[-1].name]
-    assert bad and all(b and all(line.startswith(f"seed {SEEDS[MOVED]}: ") for line in b) for b in bad), bad
+    assert bad and all(
+        b and all(line.startswith(f"seed {SEEDS[MOVED]}: ") for line in b) for b in bad
+    ), bad
 
 
 def shared_stages_are_trained_once(trial: Trial) -> Any:
@@ -343,12 +412,16 @@ def shared_stages_are_trained_once(trial: Trial) -> Any:
     for stage in trial.stages:
         runs = len(SEEDS) * (2 if stage is trial.stages[-1] else 1)
         (batch,) = library.here[identity(trial, stage, trial.cfg).kind]
-        assert (len(batch.rows), batch.facts["runs"]) == (runs, runs), f"{stage.name}: {batch.facts}"
+        assert (len(batch.rows), batch.facts["runs"]) == (runs, runs), (
+            f"{stage.name}: {batch.facts}"
+        )
         assert batch.facts["updates_executed"] == stage.steps, f"{stage.name}: {batch.facts}"
     for v, cfg in enumerate(values):
         one = trial.run([cfg] * len(SEEDS), SEEDS, Library(), env=False)
         for stage in trial.stages:
-            mine = jax.tree.map(lambda x, v=v: x[v * len(SEEDS) : (v + 1) * len(SEEDS)], both.past[stage.name])
+            mine = jax.tree.map(
+                lambda x, v=v: x[v * len(SEEDS) : (v + 1) * len(SEEDS)], both.past[stage.name]
+            )
             same(one.past[stage.name], mine, f"{trial.name} {stage.name}, {field} {v}", CLOSE)
     return both
 

@@ -61,7 +61,11 @@ def check(spec, cfg, data):
 
 def pipeline(spec, cfg, env=None):
     fields = ("chunk", "steps", "batch", "width", "lr")
-    return (Stage("cloning", cloning(spec, cfg), cfg.steps, cfg.chunk, cfg.every, fields, owner="cloning"),)
+    return (
+        Stage(
+            "cloning", cloning(spec, cfg), cfg.steps, cfg.chunk, cfg.every, fields, owner="cloning"
+        ),
+    )
 
 
 CLONING = System(Config, check, lambda spec, cfg, data: data, pipeline)

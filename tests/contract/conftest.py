@@ -38,7 +38,9 @@ def devices(request, tmp_path_factory):
         "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parents[1])]),
     }
     with open(out / "log", "w") as log:
-        child = subprocess.Popen([sys.executable, HERE / "on_devices.py", out], env=env, stdout=log, stderr=log)
+        child = subprocess.Popen(
+            [sys.executable, HERE / "on_devices.py", out], env=env, stdout=log, stderr=log
+        )
     yield child, out
     child.kill()
     child.wait()

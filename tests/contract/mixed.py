@@ -9,7 +9,11 @@ import numpy as np
 from jaxomarl.base import Dataset, Environment, Episodes, Spec, Task, TimeStep
 
 SPEC = Spec((3, 2, 3), (2, 1, 1), state_dim=4, horizon=3, dialect="contract-v1")
-PUSH = np.random.default_rng(0).normal(size=(SPEC.agents, SPEC.act_width, SPEC.state_dim)).astype(np.float32)
+PUSH = (
+    np.random.default_rng(0)
+    .normal(size=(SPEC.agents, SPEC.act_width, SPEC.state_dim))
+    .astype(np.float32)
+)
 FAR = 1.2  # the episode ends where the last coordinate is beyond
 
 
@@ -48,7 +52,10 @@ def recipe(key, rows: int) -> Episodes:
     parts, count = [], 0
     for e in range(rows):
         k_reset, k_act, k_step = jax.random.split(jax.random.fold_in(key, e), 3)
-        actions = jax.random.uniform(k_act, (SPEC.horizon, *SPEC.act_mask.shape), minval=-1) * SPEC.act_mask
+        actions = (
+            jax.random.uniform(k_act, (SPEC.horizon, *SPEC.act_mask.shape), minval=-1)
+            * SPEC.act_mask
+        )
         times = rolled(k_reset, k_step, actions)
         ends = np.flatnonzero(times.done[1:] > 0)
         length = int(ends[0]) + 1 if ends.size else SPEC.horizon
@@ -84,7 +91,9 @@ def one_episode(times, actions, length: int) -> Episodes:
     )
 
 
-TASK = Task("contract/mixed", Environment(SPEC, reset, step), {"uniform": recipe}, "uniform", episodes=3)
+TASK = Task(
+    "contract/mixed", Environment(SPEC, reset, step), {"uniform": recipe}, "uniform", episodes=3
+)
 
 
 def junk(data: Dataset, block: str) -> Dataset:
@@ -93,5 +102,7 @@ def junk(data: Dataset, block: str) -> Dataset:
     parts = jax.tree.map(np.asarray, data.layout.unpack(data.rows))
     drawn = np.random.default_rng(1).normal(size=parts[block].shape)
     parts[block] = parts[block] + (1 - mask) * drawn
-    rows = np.concatenate([parts[k].reshape(len(data.rows), -1) for k in data.layout.blocks], axis=1)
+    rows = np.concatenate(
+        [parts[k].reshape(len(data.rows), -1) for k in data.layout.blocks], axis=1
+    )
     return dataclasses.replace(data, rows=jnp.asarray(rows, jnp.float32))

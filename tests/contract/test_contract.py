@@ -17,7 +17,11 @@ In the order of the names: `madiff-d`'s twice, `brpo-ind`'s twice, and those of 
 
 
 def unless_alike(name: str, *more: int) -> object:
-    return pytest.param(name, *more, marks=pytest.mark.long) if name in ALIKE else pytest.param(name, *more)
+    return (
+        pytest.param(name, *more, marks=pytest.mark.long)
+        if name in ALIKE
+        else pytest.param(name, *more)
+    )
 
 
 def distinct_stages() -> list[tuple[str, int]]:
@@ -39,7 +43,9 @@ def test_by_tracing(trials, name, check):
     check(trials[name])
 
 
-@pytest.mark.parametrize("check", by_name((checks.init_holds_arrays_only, checks.update_keeps_types)))
+@pytest.mark.parametrize(
+    "check", by_name((checks.init_holds_arrays_only, checks.update_keeps_types))
+)
 @pytest.mark.parametrize("name", FIRST_THEN_LONG)
 def test_on_a_game(games, name, check):
     check(games[name])

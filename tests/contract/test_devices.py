@@ -20,7 +20,12 @@ def swept(trials):
 def test_any_number_of_runs(laid_out, runs):
     trial = Trial("cloning", CLONING)
     one = trial.run(copies(trial, runs), tuple(range(runs)), Library(), env=False)
-    checks.same(laid_out[0][f"cloning-{runs}"], checks.named(one.past["cloning"]), f"{runs} runs", checks.CLOSE)
+    checks.same(
+        laid_out[0][f"cloning-{runs}"],
+        checks.named(one.past["cloning"]),
+        f"{runs} runs",
+        checks.CLOSE,
+    )
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -31,5 +36,7 @@ def test_a_sweep_of_eight_runs(laid_out, swept, stage):
 def test_states_stay_on_the_runs_axis(laid_out):
     layouts = laid_out[1]
     assert all(kept for _, _, kept in layouts), layouts
-    sizes = {name: {size for stage, size, _ in layouts if stage == name} for name in ("cloning", *STAGES)}
+    sizes = {
+        name: {size for stage, size, _ in layouts if stage == name} for name in ("cloning", *STAGES)
+    }
     assert sizes == {"cloning": {3, 8}, "critic": {4}, "scores-conditional": {4}, "policy": {8}}

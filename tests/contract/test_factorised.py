@@ -37,7 +37,10 @@ def untrained(name: str, changed: dict) -> Trial:
 @pytest.mark.parametrize("change", CHANGES)
 def test_who_hears_whom_is_what_is_declared(change):
     name, changed, centralised = CHANGES[change]
-    if changed.get("noise_mixer", "concat") not in ALONE or changed.get("data_mixer", "concat") not in ALONE:
+    if (
+        changed.get("noise_mixer", "concat") not in ALONE
+        or changed.get("data_mixer", "concat") not in ALONE
+    ):
         changed = {**changed, "execution": "central"}
     trial = untrained(name, changed)
     assert trial.stages[0].algorithm.centralised == centralised

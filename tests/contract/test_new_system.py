@@ -58,22 +58,38 @@ def test_one_row_is_enough(registered, tmp_path):
 
 def test_a_stage_ends_where_every_run_has_diverged(registered, tmp_path):
     trial = registered()
-    cfgs = [trial.with_traced(lambda k, v: math.nan)] * len(SEEDS)  # the first update's loss is a number yet
+    cfgs = [trial.with_traced(lambda k, v: math.nan)] * len(
+        SEEDS
+    )  # the first update's loss is a number yet
     found, again = (trial.run(cfgs, SEEDS, Library(tmp_path)) for _ in range(2))
     (stage,) = trial.stages
-    assert stage.steps == 3 * stage.chunk and [p.step for p in found.progress] == [stage.chunk, 2 * stage.chunk]
+    assert stage.steps == 3 * stage.chunk and [p.step for p in found.progress] == [
+        stage.chunk,
+        2 * stage.chunk,
+    ]
     trained = found.trained[stage.name]
     assert trained.facts["updates_executed"] == 2 * stage.chunk < trained.facts["updates"]
     assert np.isfinite(trained.evaluations["return"][:, 0]).all()
     assert np.isnan(trained.evaluations["return"][:, -1]).all()
     assert not again.progress, "it is finished: nothing is to be trained again"
-    checks.same(checks.histories(again.trained[stage.name]), checks.histories(trained), "read again")
+    checks.same(
+        checks.histories(again.trained[stage.name]), checks.histories(trained), "read again"
+    )
 
 
 def test_it_trains_end_to_end(registered, tmp_path):
     registered()
     out = tmp_path / "run"
-    asked = {"out": out, "seeds": 2, "rows": 40, "episodes": 2, "steps": 4, "chunk": 2, "width": 8, "batch": 8}
+    asked = {
+        "out": out,
+        "seeds": 2,
+        "rows": 40,
+        "episodes": 2,
+        "steps": 4,
+        "chunk": 2,
+        "width": 8,
+        "batch": 8,
+    }
     asked["final_episodes"] = 3
     with quick_compilation():
         results = jaxomarl.train("scratch", "games/bandit", **asked)
@@ -92,7 +108,11 @@ STEPPED = "        return Cloned(descend(tx, state.actor, grads)), "
 WRONG = {
     "a function in the state": (
         checks.init_holds_arrays_only,
-        (*STATE, INIT, "        return Cloned(create(tx, net.init(key)), jax.tree_util.Partial(lambda: 0))"),
+        (
+            *STATE,
+            INIT,
+            "        return Cloned(create(tx, net.init(key)), jax.tree_util.Partial(lambda: 0))",
+        ),
     ),
     "a Python number in the state": (
         checks.init_holds_arrays_only,
@@ -108,9 +128,15 @@ WRONG = {
             "        return Cloned(descend(tx, state.actor, grads), state.extra + 1.0), ",
         ),
     ),
-    "a metric for each agent": (checks.update_keeps_types, (LOSS, '{"loss": value + jnp.zeros(spec.agents)}')),
+    "a metric for each agent": (
+        checks.update_keeps_types,
+        (LOSS, '{"loss": value + jnp.zeros(spec.agents)}'),
+    ),
     "an undeclared traced field": (checks.declared_fields_are_true, (', "lr")', ")")),
-    "an undeclared static field": (checks.declared_fields_are_true, (', "width", "lr")', ', "lr")')),
+    "an undeclared static field": (
+        checks.declared_fields_are_true,
+        (', "width", "lr")', ', "lr")'),
+    ),
     "a field that does not exist": (checks.declared_fields_are_true, ('"lr")', '"lr", "rate")')),
     "a loss that is not finite": (checks.finite, (LOSS, '{"loss": value / 0}')),
     "junk in padded actions": (
@@ -146,7 +172,10 @@ WRONG = {
     ),
     "centralised without need": (
         checks.acts_on_what_it_declares,
-        ("Algorithm(init, batch, update, act)", "Algorithm(init, batch, update, act, centralised=True)"),
+        (
+            "Algorithm(init, batch, update, act)",
+            "Algorithm(init, batch, update, act, centralised=True)",
+        ),
     ),
     "a layer that is not updated": (
         checks.parameters_move,
@@ -206,7 +235,9 @@ def test_streams_by_place_are_caught(trial):
 def test_a_lost_chunk_is_caught(trial, tmp_path):
     assert trial.base
     restore = Folder.restore
-    with mock.patch.object(Folder, "restore", lambda *args: (found := restore(*args)) and (found[0] + 1, found[1])):
+    with mock.patch.object(
+        Folder, "restore", lambda *args: (found := restore(*args)) and (found[0] + 1, found[1])
+    ):
         caught(checks.resumes_exactly, trial, 0, 1, tmp_path / "a")
     with mock.patch.object(Folder, "restore", lambda *args: None):
         caught(checks.resumes_exactly, trial, 0, 1, tmp_path / "b")
@@ -236,7 +267,9 @@ def test_retracing_is_caught(trial):
 
 def test_a_forgotten_field_is_caught(trial):
     of = Identity.of
-    with mock.patch.object(Identity, "of", lambda stage, *rest: of(stage._replace(fields=("lr",)), *rest)):
+    with mock.patch.object(
+        Identity, "of", lambda stage, *rest: of(stage._replace(fields=("lr",)), *rest)
+    ):
         caught(checks.identity_follows_fields, trial)
 
 
@@ -244,7 +277,9 @@ def test_shared_stages_that_differ_are_caught(registered):
     shared = (', owner="cloning"', "")
     one = registered(*shared)
     checks.shared_stages_agree([one, registered(*shared)])
-    caught(checks.shared_stages_agree, [one, registered(*shared, "jnp.mean(mask *", "jnp.sum(mask *")])
+    caught(
+        checks.shared_stages_agree, [one, registered(*shared, "jnp.mean(mask *", "jnp.sum(mask *")]
+    )
 
 
 @pytest.mark.long
@@ -254,5 +289,8 @@ def test_training_a_shared_stage_twice_is_caught(trials):
     def by_everything(stage, *rest):
         return of(stage._replace(fields=None), *rest)
 
-    with mock.patch.object(Identity, "of", by_everything), pytest.raises(AssertionError, match="critic"):
+    with (
+        mock.patch.object(Identity, "of", by_everything),
+        pytest.raises(AssertionError, match="critic"),
+    ):
         checks.shared_stages_are_trained_once(trials["omsd"])

@@ -36,7 +36,10 @@ OTHERS = {"order": ("2-1-0", "1-0"), "start": ("uniform:0.5",), "thresholds": ("
 """Another value of text fields whose refusal does not list the choices."""
 SEEDS = (0, 1, 2, 3)
 ROWS = 40
-MOVED, LEARNING_NOTHING = 1, 2  # rows of the base run: every traced field changed; the last stage's own rates zero
+MOVED, LEARNING_NOTHING = (
+    1,
+    2,
+)  # rows of the base run: every traced field changed; the last stage's own rates zero
 
 
 def tiny(config: type, horizon: int) -> Any:
@@ -65,7 +68,14 @@ class Kept:
 
         def compile_once(self, f, how, shared, args, donate=()):
             leaves, tree = jax.tree.flatten(args)
-            of = (self.stage.owner, self.stage.name, self.job.spec, self.job.system.pipeline_of, f.__name__, how)
+            of = (
+                self.stage.owner,
+                self.stage.name,
+                self.job.spec,
+                self.job.system.pipeline_of,
+                f.__name__,
+                how,
+            )
             key = (*of, tree, tuple((x.shape, x.dtype) for x in leaves), self.devices)
             if key not in Kept.compiled:
                 Kept.compiled[key] = original(self, f, how, shared, args, donate)
@@ -86,7 +96,9 @@ QUICK = {
 
 def quick_compilation() -> Any:
     original = jax.stages.Lowered.compile
-    return mock.patch.object(jax.stages.Lowered, "compile", lambda self: original(self, compiler_options=QUICK))
+    return mock.patch.object(
+        jax.stages.Lowered, "compile", lambda self: original(self, compiler_options=QUICK)
+    )
 
 
 DATA: dict[str, Any] = {}
@@ -114,19 +126,28 @@ class Traced:
 
     def __init__(self, f: Callable[[dict], Any], given: dict[str, Any]) -> None:
         self.closed, self.out = jax.make_jaxpr(f, return_shape=True)(given)
-        self.names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_flatten_with_path(given)[0]]
+        self.names = [
+            jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_flatten_with_path(given)[0]
+        ]
 
     @cached_property
     def live(self) -> tuple[Any, list[bool]]:
         """The equations that outputs depend on, and which constants and inputs they read."""
         jaxpr = self.closed.jaxpr
         debug, inputs = jaxpr.debug_info.with_unknown_names(), [*jaxpr.constvars, *jaxpr.invars]
-        return dce_jaxpr(jaxpr.replace(constvars=[], invars=inputs, debug_info=debug), [True] * len(jaxpr.outvars))
+        return dce_jaxpr(
+            jaxpr.replace(constvars=[], invars=inputs, debug_info=debug),
+            [True] * len(jaxpr.outvars),
+        )
 
     @cached_property
     def reads(self) -> set[str]:
         """Names of the inputs that outputs depend on."""
-        return {n for n, used in zip(self.names, self.live[1][len(self.closed.consts) :], strict=True) if used}
+        return {
+            n
+            for n, used in zip(self.names, self.live[1][len(self.closed.consts) :], strict=True)
+            if used
+        }
 
     @cached_property
     def text(self) -> str:
@@ -157,10 +178,16 @@ class Trial:
 
     def fields(self, stage: Stage) -> set[str]:
         """The config fields that the stage declares."""
-        return {f.name for f in dataclasses.fields(self.cfg)} if stage.fields is None else set(stage.fields)
+        return (
+            {f.name for f in dataclasses.fields(self.cfg)}
+            if stage.fields is None
+            else set(stage.fields)
+        )
 
     def with_traced(self, change: Callable[[str, float], float]) -> Any:
-        return dataclasses.replace(self.cfg, **{k: change(k, v) for k, v in traced_fields(self.cfg).items()})
+        return dataclasses.replace(
+            self.cfg, **{k: change(k, v) for k, v in traced_fields(self.cfg).items()}
+        )
 
     @cached_property
     def own_rates(self) -> list[str]:
@@ -173,7 +200,12 @@ class Trial:
         """Of the base run: as it is; every traced field changed; nothing learned in the last stage; changed again."""
         nothing = 5e-324  # positive for the check, and zero in float32
         still = dataclasses.replace(self.cfg, **dict.fromkeys(self.own_rates, nothing))
-        found = [self.cfg, self.with_traced(lambda k, v: 0.75 * v), still, self.with_traced(lambda k, v: 0.9 * v)]
+        found = [
+            self.cfg,
+            self.with_traced(lambda k, v: 0.75 * v),
+            still,
+            self.with_traced(lambda k, v: 0.9 * v),
+        ]
         for cfg in found:
             self.system.check(self.spec, cfg, self.data)
         return found
@@ -242,7 +274,11 @@ class Trial:
         out, system = {}, self.counting(Counter())
         job = runner.Job(system, self.spec, self.cfgs, list(SEEDS), self.data, self.stats)
         for index, stage in enumerate(self.stages):
-            past = {k: v for k, v in self.base.past.items() if k in ["stats", *(s.name for s in self.stages[:index])]}
+            past = {
+                k: v
+                for k, v in self.base.past.items()
+                if k in ["stats", *(s.name for s in self.stages[:index])]
+            }
             program = runner.Program(job, index, past)
             args = (*program.rows([*range(len(SEEDS))]), self.data)
             with Kept.programs():
@@ -253,7 +289,9 @@ class Trial:
     def swept(self) -> tuple[str, list[Any]]:
         """A field that reaches the last stage alone, and the config with two values of it."""
         before = set().union(*(self.fields(s) for s in self.stages[:-1]))
-        field = next(f for f in traced_fields(self.cfg) if f in self.fields(self.stages[-1]) - before)
+        field = next(
+            f for f in traced_fields(self.cfg) if f in self.fields(self.stages[-1]) - before
+        )
         value = getattr(self.cfg, field)
         return field, [dataclasses.replace(self.cfg, **{field: k * value}) for k in (1.0, 3.0)]
 
@@ -266,18 +304,34 @@ class Trial:
     def trace(self, index: int, cfg: Any) -> dict[str, Traced]:
         """The programs of a stage's functions for a config."""
         stage, make = self.stages[index], lambda x: self.make(x["cfg"])[index]
-        given = {"cfg": cfg, "key": jax.random.key(0), "past": self.past_shapes(index), "data": self.data}
-        out = {"init": Traced(lambda x: make(x).algorithm.init(x["key"], x["past"], x["data"]), given)}
+        given = {
+            "cfg": cfg,
+            "key": jax.random.key(0),
+            "past": self.past_shapes(index),
+            "data": self.data,
+        }
+        out = {
+            "init": Traced(lambda x: make(x).algorithm.init(x["key"], x["past"], x["data"]), given)
+        }
         given["state"] = out["init"].out
         if stage.refresh:
-            out["refresh"] = Traced(lambda x: make(x).refresh(x["key"], x["state"], x["past"], x["data"]), given)
-        out["batch"] = Traced(lambda x: make(x).algorithm.batch(x["key"], x["state"], x["data"]), given)
+            out["refresh"] = Traced(
+                lambda x: make(x).refresh(x["key"], x["state"], x["past"], x["data"]), given
+            )
+        out["batch"] = Traced(
+            lambda x: make(x).algorithm.batch(x["key"], x["state"], x["data"]), given
+        )
         given["batch"] = out["batch"].out
-        out["update"] = Traced(lambda x: make(x).algorithm.update(x["key"], x["state"], x["past"], x["batch"]), given)
+        out["update"] = Traced(
+            lambda x: make(x).algorithm.update(x["key"], x["state"], x["past"], x["batch"]), given
+        )
         if stage.algorithm.act:
             given |= {"memory": stage.algorithm.memory, "seen": self.seen}
             out["act"] = Traced(
-                lambda x: make(x).algorithm.act(x["key"], x["state"], x["past"], x["memory"], x["seen"]), given
+                lambda x: make(x).algorithm.act(
+                    x["key"], x["state"], x["past"], x["memory"], x["seen"]
+                ),
+                given,
             )
         return out
 
@@ -292,7 +346,9 @@ class Trial:
         return out
 
     def past_shapes(self, index: int) -> dict[str, Any]:
-        return {"stats": self.stats} | {s.name: x for s, x in zip(self.stages[:index], self._shapes, strict=False)}
+        return {"stats": self.stats} | {
+            s.name: x for s, x in zip(self.stages[:index], self._shapes, strict=False)
+        }
 
     @property
     def seen(self) -> Observation:
@@ -303,17 +359,27 @@ class Trial:
     def player(self, stage: Stage) -> Callable[[np.ndarray], np.ndarray]:
         """obs [T, N, O] -> actions [T, N, A] of the base run's first policy, its memory carried along."""
         row = lambda tree: jax.tree.map(lambda x: x[0], tree)
-        state, past, algorithm = row(self.base.past[stage.name]), row(self.base.past), stage.algorithm
+        state, past, algorithm = (
+            row(self.base.past[stage.name]),
+            row(self.base.past),
+            stage.algorithm,
+        )
 
         @jax.jit
         def play(state, past, obs):
             def step(memory, now):
                 t, seen = now
-                action, memory = algorithm.act(jax.random.fold_in(jax.random.key(7), t), state, past, memory, seen)
+                action, memory = algorithm.act(
+                    jax.random.fold_in(jax.random.key(7), t), state, past, memory, seen
+                )
                 return memory, action
 
-            available = jnp.broadcast_to(self.spec.act_mask > 0, (len(obs), *self.spec.act_mask.shape))
-            return jax.lax.scan(step, algorithm.memory, (jnp.arange(len(obs)), Observation(obs, available)))[1]
+            available = jnp.broadcast_to(
+                self.spec.act_mask > 0, (len(obs), *self.spec.act_mask.shape)
+            )
+            return jax.lax.scan(
+                step, algorithm.memory, (jnp.arange(len(obs)), Observation(obs, available))
+            )[1]
 
         return lambda obs: np.asarray(play(state, past, jnp.asarray(obs)))
 
@@ -327,7 +393,9 @@ class Trial:
             if candidate == value:
                 continue
             with contextlib.suppress(JaxomarlError):
-                self.system.check(self.spec, dataclasses.replace(self.cfg, **{field: candidate}), self.data)
+                self.system.check(
+                    self.spec, dataclasses.replace(self.cfg, **{field: candidate}), self.data
+                )
                 return candidate
         return None
 
@@ -338,7 +406,9 @@ class Trial:
         if value is None:
             return None
         changed = dataclasses.replace(self.cfg, **{field: value})
-        whole = type(value) is int  # of steps or chunks; else the stages' names and lengths are as they were
+        whole = (
+            type(value) is int
+        )  # of steps or chunks; else the stages' names and lengths are as they were
         return changed, self.make(changed) if whole else self.stages
 
     def candidates(self, field: str, value: Any) -> list[Any]:
@@ -355,7 +425,9 @@ class Trial:
             self.system.check(self.spec, dataclasses.replace(self.cfg, **{field: "?"}), self.data)
         except JaxomarlError as error:
             listed = re.search(r"expected (?:one of )?(.*?), found", str(error))
-            assert listed, f"{field}: the refusal does not list choices; give another value in trial.OTHERS"
+            assert listed, (
+                f"{field}: the refusal does not list choices; give another value in trial.OTHERS"
+            )
             return re.split(r", | or ", listed[1])
         raise AssertionError(f"{field}: check() takes any text; give another value in trial.OTHERS")
 
@@ -374,5 +446,7 @@ class Counting(System):
         return self
 
 
-LIBRARIES: dict[str, Library] = {k: Library() for k in ("base", "alone", "turned", "obs", "action", "nan")}
+LIBRARIES: dict[str, Library] = {
+    k: Library() for k in ("base", "alone", "turned", "obs", "action", "nan")
+}
 """What the trials of one session share, as the systems of one command do."""

@@ -49,7 +49,15 @@ def rows(lengths, obs_dims=(18, 18, 18), act_dims=(2, 2, 2), died=(), shared=Fal
         after.append(then)
     action = [rng.uniform(-1, 1, (total, w)).astype(np.float32) for w in act_dims]
     reward = rng.normal(size=(total, 1 if shared else n)).astype(np.float32)
-    return Rows(list(lengths), obs, after, action, np.repeat(reward, n, axis=1) if shared else reward, ended, dead)
+    return Rows(
+        list(lengths),
+        obs,
+        after,
+        action,
+        np.repeat(reward, n, axis=1) if shared else reward,
+        ended,
+        dead,
+    )
 
 
 def omar(folder, *seeds, flags="zero", states=False):
@@ -57,7 +65,9 @@ def omar(folder, *seeds, flags="zero", states=False):
     for k, r in enumerate(seeds):
         part = Path(folder) / f"seed_{k}_data"
         part.mkdir(parents=True)
-        dones = {"zero": np.zeros(len(r.ended)), "ended": r.ended, "died": r.died}[flags].astype(np.float64)
+        dones = {"zero": np.zeros(len(r.ended)), "ended": r.ended, "died": r.died}[flags].astype(
+            np.float64
+        )
         for i in range(len(r.obs)):
             files = {
                 "obs": r.obs[i],
@@ -78,8 +88,15 @@ def madiff(folder, r, ids=True):
     folder.mkdir(parents=True)
     obs, n = r.stack("obs"), len(r.obs)
     if ids:
-        obs = np.concatenate([np.broadcast_to(np.eye(n, dtype=np.float32), (len(obs), n, n)), obs], axis=2)
-    files = {"obs": obs, "actions": r.stack("action"), "rewards": r.reward, "path_lengths": np.array(r.lengths)}
+        obs = np.concatenate(
+            [np.broadcast_to(np.eye(n, dtype=np.float32), (len(obs), n, n)), obs], axis=2
+        )
+    files = {
+        "obs": obs,
+        "actions": r.stack("action"),
+        "rewards": r.reward,
+        "path_lengths": np.array(r.lengths),
+    }
     files["discounts"] = np.repeat(1.0 - r.ended[:, None], n, axis=1).astype(np.float32)
     for name, array in files.items():
         np.save(folder / f"{name}.npy", array)
@@ -96,8 +113,12 @@ def vault(folder, tree):
     folder, tree = Path(folder), jax.tree.map(jnp.asarray, tree)
     steps = tree["observations"].shape[1]
     with contextlib.redirect_stdout(io.StringIO()):
-        made = Vault(folder.parent.name, tree, rel_dir=str(folder.parent.parent), vault_uid=folder.name)
-        state = TrajectoryBufferState(experience=tree, current_index=jnp.array(0), is_full=jnp.array(True))
+        made = Vault(
+            folder.parent.name, tree, rel_dir=str(folder.parent.parent), vault_uid=folder.name
+        )
+        state = TrajectoryBufferState(
+            experience=tree, current_index=jnp.array(0), is_full=jnp.array(True)
+        )
         made.write(state, source_interval=(0, steps))
     return folder
 
@@ -113,7 +134,9 @@ def leaves(*seeds, flags="ended"):
         "actions": lead(lambda r: r.stack("action")),
         "rewards": lead(lambda r: r.reward),
         "terminals": lead(lambda r: wide(r.ended if flags == "ended" else r.died)),
-        "truncations": lead(lambda r: wide(np.zeros_like(r.ended) if flags == "ended" else r.ended & ~r.died)),
+        "truncations": lead(
+            lambda r: wide(np.zeros_like(r.ended) if flags == "ended" else r.ended & ~r.died)
+        ),
         "infos": {"state": lead(lambda r: r.state)},
     }
 
@@ -124,7 +147,9 @@ def read_vault(folder):
 
     folder = Path(folder)
     with contextlib.redirect_stdout(io.StringIO()):
-        held = Vault(folder.parent.name, rel_dir=str(folder.parent.parent), vault_uid=folder.name).read()
+        held = Vault(
+            folder.parent.name, rel_dir=str(folder.parent.parent), vault_uid=folder.name
+        ).read()
     return {k: {j: np.asarray(x) for j, x in v.items()} if isinstance(v, dict) else np.asarray(v)
             for k, v in held.experience.items()}  # fmt: skip
 
@@ -135,7 +160,10 @@ def omiga(path, r, junk=7.0):
     extend = lambda x, then: np.insert(x, ends + 1, then, axis=0)
     with h5py.File(path, "w") as file:
         file["o"] = extend(r.stack("obs"), r.stack("after")[ends])
-        file["s"] = extend(r.state[:, None].repeat(len(r.obs), 1), r.next_state[ends][:, None].repeat(len(r.obs), 1))
+        file["s"] = extend(
+            r.state[:, None].repeat(len(r.obs), 1),
+            r.next_state[ends][:, None].repeat(len(r.obs), 1),
+        )
         file["a"] = extend(r.stack("action"), junk)
         file["r"] = extend(r.reward[:, :1], junk)
         file["d"] = extend(np.zeros((len(r.ended), 1)), 1.0)
@@ -161,7 +189,10 @@ def pymarl(path, r, choices, successor=True, room=2):
         b, seen = a + length, length + int(successor)
         f["obs"][e, :length], f["state"][e, :length] = r.stack("obs")[a:b], r.state[a:b]
         if successor:
-            f["obs"][e, length], f["state"][e, length] = r.stack("after")[b - 1], r.next_state[b - 1]
+            f["obs"][e, length], f["state"][e, length] = (
+                r.stack("after")[b - 1],
+                r.next_state[b - 1],
+            )
         f["actions"][e, :length] = r.stack("action")[a:b]
         f["avail_actions"][e, :seen] = 1
         f["reward"][e, :length, 0], f["terminated"][e, :length, 0] = r.reward[a:b, 0], r.died[a:b]
@@ -188,7 +219,10 @@ def minari(folder, r, known=1, dialects=()):
         buffers.append(
             EpisodeBuffer(
                 id=e,
-                observations={m: np.vstack([r.obs[i][a:b], r.after[i][b - 1 : b]]) for i, m in enumerate(names)},
+                observations={
+                    m: np.vstack([r.obs[i][a:b], r.after[i][b - 1 : b]])
+                    for i, m in enumerate(names)
+                },
                 actions={m: r.action[i][a:b] for i, m in enumerate(names)},
                 rewards=list(r.reward[a:b].mean(axis=1)),
                 terminations=list(flags & died),
@@ -210,7 +244,12 @@ def minari(folder, r, known=1, dialects=()):
     )  # fmt: skip
     file = Path(folder) / "data" / "metadata.json"
     said = json.loads(file.read_text())
-    said["jaxomarl"] = {"layout": 1, "choices": [None] * n, "dialects": list(dialects), "distinct": True}
+    said["jaxomarl"] = {
+        "layout": 1,
+        "choices": [None] * n,
+        "dialects": list(dialects),
+        "distinct": True,
+    }
     file.write_text(json.dumps(said))
     return Path(folder)
 
@@ -239,7 +278,9 @@ def same(raw, r, known=True, behaviour=None):
     ends = np.cumsum(np.array(r.lengths) + 1) - 1
     now = np.setdiff1d(np.arange(len(raw.step)), ends)
     assert len(raw.step) == len(r.ended) + len(r.lengths)
-    np.testing.assert_array_equal(raw.left, np.concatenate([np.arange(n, -1, -1) for n in r.lengths]))
+    np.testing.assert_array_equal(
+        raw.left, np.concatenate([np.arange(n, -1, -1) for n in r.lengths])
+    )
     np.testing.assert_array_equal(raw.step, np.concatenate([np.arange(n + 1) for n in r.lengths]))
     assert raw.agents == len(r.obs)
     for i in range(raw.agents):
@@ -252,8 +293,12 @@ def same(raw, r, known=True, behaviour=None):
     np.testing.assert_array_equal(raw.known[now], np.where(r.ended, float(known), 1.0))
     if raw.state is not None:
         np.testing.assert_array_equal(raw.state[now], r.state)
-        np.testing.assert_array_equal(raw.state[ends], (r.next_state if known else r.state)[r.ended])
-    np.testing.assert_array_equal(raw.behaviour, np.zeros(len(raw.step)) if behaviour is None else behaviour)
+        np.testing.assert_array_equal(
+            raw.state[ends], (r.next_state if known else r.state)[r.ended]
+        )
+    np.testing.assert_array_equal(
+        raw.behaviour, np.zeros(len(raw.step)) if behaviour is None else behaviour
+    )
 
 
 def climbing():

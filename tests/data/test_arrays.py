@@ -44,10 +44,18 @@ def test_rows_are_what_was_given():
         steps = LENGTHS[e]
         for i, (wide, broad) in enumerate(zip(SPEC.obs_dims, SPEC.act_dims, strict=True)):
             obs, action = given[e]["obs"][i], given[e]["action"][i]
-            np.testing.assert_array_equal(held["obs"][first : first + steps + 1, i, :wide], obs.astype(np.float32))
-            np.testing.assert_array_equal(held["action"][first : first + steps, i, :broad], action.astype(np.float32))
-        np.testing.assert_array_equal(held["reward"][first : first + steps], given[e]["reward"].astype(np.float32))
-        np.testing.assert_array_equal(held["state"][first : first + steps + 1], given[e]["state"].astype(np.float32))
+            np.testing.assert_array_equal(
+                held["obs"][first : first + steps + 1, i, :wide], obs.astype(np.float32)
+            )
+            np.testing.assert_array_equal(
+                held["action"][first : first + steps, i, :broad], action.astype(np.float32)
+            )
+        np.testing.assert_array_equal(
+            held["reward"][first : first + steps], given[e]["reward"].astype(np.float32)
+        )
+        np.testing.assert_array_equal(
+            held["state"][first : first + steps + 1], given[e]["state"].astype(np.float32)
+        )
     assert np.flatnonzero(held["done"]).tolist() == [8, 13] and held["known"].all()
     assert made.manifest["quality"] == "arrays" and made.manifest["episodes"] == 3
     assert "12 transitions in 3 episodes" in repr(made)
@@ -61,19 +69,29 @@ def test_a_recipes_set_taken_apart_is_the_same_again():
     for first in starts:
         rows = slice(first, first + int(data.left[first]) + 1)
         part = {name: held[name][rows] for name in ("obs", "action", "reward", "state")}
-        given.append({**part, "action": part["action"][:-1], "reward": part["reward"][:-1], "done": True})
+        given.append(
+            {**part, "action": part["action"][:-1], "reward": part["reward"][:-1], "done": True}
+        )
     made = from_arrays(given, "mpe/spread", name="mine")
     np.testing.assert_array_equal(made.data.rows, data.rows)
-    assert made.manifest["quality"] == "mine" and made.manifest["origin"]["time_outs"] == len(starts)
+    assert made.manifest["quality"] == "mine" and made.manifest["origin"]["time_outs"] == len(
+        starts
+    )
     assert any("time-outs: done = 0" in line for line in made.repairs)
 
 
 def test_one_array_for_all_agents_and_a_common_reward():
     given = episodes()
     for one in given:
-        one["obs"] = np.stack([np.pad(x, ((0, 0), (0, 3 - x.shape[1]))) for x in one["obs"]], axis=1)
-        one["action"] = np.stack([np.pad(x, ((0, 0), (0, 2 - x.shape[1]))) for x in one["action"]], axis=1)
-    assert content_hash(from_arrays(given, SPEC).data) == content_hash(from_arrays(episodes(), SPEC).data)
+        one["obs"] = np.stack(
+            [np.pad(x, ((0, 0), (0, 3 - x.shape[1]))) for x in one["obs"]], axis=1
+        )
+        one["action"] = np.stack(
+            [np.pad(x, ((0, 0), (0, 2 - x.shape[1]))) for x in one["action"]], axis=1
+        )
+    assert content_hash(from_arrays(given, SPEC).data) == content_hash(
+        from_arrays(episodes(), SPEC).data
+    )
     for one in given:
         one["reward"] = one["reward"][:, 0]
     reward = np.asarray(from_arrays(given, SPEC).data.reward)
@@ -108,7 +126,8 @@ def test_flags_by_step_and_discrete_actions():
     given[0]["available"][1, 0, 2] = 0
     refused(lambda: from_arrays(given, spec), "data, action", "row 1 (episode 0, step 1)")
     refused(
-        lambda: from_arrays([{**given[0], "action": np.full((3, 2), 2)}], spec), "data, episode 0, action of agent 1"
+        lambda: from_arrays([{**given[0], "action": np.full((3, 2), 2)}], spec),
+        "data, episode 0, action of agent 1",
     )
 
 
@@ -133,19 +152,40 @@ def with_change(e, **change):
         (with_change(1, reward=["a"] * 3), ["data, episode 1, reward", "an array of real numbers"]),
         (with_change(1, reward=[[1, 2], [3]]), ["data, episode 1, reward", "an array of numbers"]),
         (with_change(2, obs=[np.zeros((5, 3))]), ["data, episode 2, obs", "2 agents", "1"]),
-        (with_change(2, obs=[np.zeros((5, 3)), np.zeros((4, 2))]), ["data, episode 2, obs of agent 1", "5 rows"]),
-        (with_change(2, obs=[np.zeros((7, 3)), np.zeros((7, 2))]), ["data, episode 2, obs", "4 or 5 rows", "7"]),
-        (with_change(2, obs=[np.zeros((5, 4)), np.zeros((5, 2))]), ["data, episode 2, obs of agent 0", "3 columns"]),
+        (
+            with_change(2, obs=[np.zeros((5, 3)), np.zeros((4, 2))]),
+            ["data, episode 2, obs of agent 1", "5 rows"],
+        ),
+        (
+            with_change(2, obs=[np.zeros((7, 3)), np.zeros((7, 2))]),
+            ["data, episode 2, obs", "4 or 5 rows", "7"],
+        ),
+        (
+            with_change(2, obs=[np.zeros((5, 4)), np.zeros((5, 2))]),
+            ["data, episode 2, obs of agent 0", "3 columns"],
+        ),
         (with_change(2, obs=np.zeros((5, 6))), ["data, episode 2, obs", "3 axes", "(5, 6)"]),
         (with_change(2, obs=np.zeros((5, 3, 3))), ["data, episode 2, obs", "2 agents", "3"]),
         (with_change(1, state=np.zeros((3, 4))), ["data, episode 1, state", "4 rows"]),
-        (with_change(1, terminated=np.array([1, 0, 1])), ["data, episode 1, terminated", "the last step only"]),
+        (
+            with_change(1, terminated=np.array([1, 0, 1])),
+            ["data, episode 1, terminated", "the last step only"],
+        ),
         (with_change(1, terminated=0.5), ["data, episode 1, terminated", "zeros and ones"]),
         (with_change(1, terminated=np.ones(2)), ["data, episode 1, terminated", "3 rows"]),
-        (with_change(0, action=[np.zeros((0, 2)), np.zeros((0, 1))]), ["data, episode 0, action", "at least one step"]),
+        (
+            with_change(0, action=[np.zeros((0, 2)), np.zeros((0, 1))]),
+            ["data, episode 0, action", "at least one step"],
+        ),
         # by the checks of `fit`
-        (with_change(1, reward=np.full((3, 2), np.nan)), ["data, reward of agent 0", "episode 1, step 0"]),
-        (with_change(1, action=[np.full((3, 2), 2.0), np.zeros((3, 1))]), ["action of agent 0", "episode 1, step 0"]),
+        (
+            with_change(1, reward=np.full((3, 2), np.nan)),
+            ["data, reward of agent 0", "episode 1, step 0"],
+        ),
+        (
+            with_change(1, action=[np.full((3, 2), 2.0), np.zeros((3, 1))]),
+            ["action of agent 0", "episode 1, step 0"],
+        ),
         (with_change(1, terminated=False), ["data, episodes", "3 steps", "episode 1, step 2"]),
         ([*episodes(), episode(6)], ["data, episode length", "at most 5 steps"]),
     ],
@@ -155,15 +195,24 @@ def test_what_does_not_fit_is_named(given, words):
 
 
 def test_names_and_widths():
-    refused(lambda: from_arrays(episodes(), SPEC, name="a/b"), "name: expected a name that can be a folder's")
+    refused(
+        lambda: from_arrays(episodes(), SPEC, name="a/b"),
+        "name: expected a name that can be a folder's",
+    )
     wide = Spec((4, 2), (2, 1), state_dim=4, horizon=5)
-    refused(lambda: from_arrays(episodes(), wide), "data, obs widths of the agents", "(4, 2)", "(3, 2)")
+    refused(
+        lambda: from_arrays(episodes(), wide), "data, obs widths of the agents", "(4, 2)", "(3, 2)"
+    )
 
 
 def test_what_is_missing_names_arrays_and_no_path():
-    text = refused(lambda: from_arrays(episodes(state=None), SPEC), "data, state width", "jaxomarl.from_arrays")
+    text = refused(
+        lambda: from_arrays(episodes(state=None), SPEC), "data, state width", "jaxomarl.from_arrays"
+    )
     assert "PATH" not in text
-    text = refused(lambda: from_arrays(with_change(1, terminated=False), SPEC), "data, episodes", "from_arrays")
+    text = refused(
+        lambda: from_arrays(with_change(1, terminated=False), SPEC), "data, episodes", "from_arrays"
+    )
     assert "PATH" not in text
 
 
@@ -180,7 +229,10 @@ def bandit_episodes(count=40):
     actions = rng.uniform(-1, 1, size=(count, 1, 2, 1))
     one = np.ones((2, 2, 1))
     made = {"obs": one, "state": np.ones((2, 1)), "terminated": True}
-    return [{**made, "action": action, "reward": action[:, 0, 0] * action[:, 1, 0]} for action in actions]
+    return [
+        {**made, "action": action, "reward": action[:, 0, 0] * action[:, 1, 0]}
+        for action in actions
+    ]
 
 
 def test_training_takes_them(tmp_path):
@@ -193,5 +245,11 @@ def test_training_takes_them(tmp_path):
     again = jaxomarl.train("bc", "games/bandit", data=str(tmp_path / "set"), **settings)
     np.testing.assert_array_equal(again.returns["bc"], results.returns["bc"])
 
-    refused(lambda: jaxomarl.train("bc", "games/bandit", data=made, rows=3), "rows=: expected nothing beside")
-    refused(lambda: jaxomarl.train("bc", "games/consensus:n=4", data=made), "data: expected a set made for the spec of")
+    refused(
+        lambda: jaxomarl.train("bc", "games/bandit", data=made, rows=3),
+        "rows=: expected nothing beside",
+    )
+    refused(
+        lambda: jaxomarl.train("bc", "games/consensus:n=4", data=made),
+        "data: expected a set made for the spec of",
+    )

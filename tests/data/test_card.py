@@ -21,11 +21,21 @@ def raw(lengths, policy=None, widths=(5, 5), seed=0, **changes):
     now = (left > 0).astype(np.float32)
     obs = tuple(rng.standard_normal((len(step), w)).astype(np.float32) for w in widths)
     policy = policy or (lambda i, e, o: np.tanh(o[:, :2]))
-    action = tuple((policy(i, episode, o) * now[:, None]).astype(np.float32) for i, o in enumerate(obs))
+    action = tuple(
+        (policy(i, episode, o) * now[:, None]).astype(np.float32) for i, o in enumerate(obs)
+    )
     reward = rng.standard_normal((len(step), len(widths))).astype(np.float32) * now[:, None]
     zeros = np.zeros(len(step), np.float32)
     held = Raw(
-        "jaxomarl", obs, action, reward, zeros, step, left, np.ones(len(step), np.float32), zeros.astype(np.int32)
+        "jaxomarl",
+        obs,
+        action,
+        reward,
+        zeros,
+        step,
+        left,
+        np.ones(len(step), np.float32),
+        zeros.astype(np.int32),
     )
     return held._replace(**changes)
 
@@ -36,11 +46,25 @@ def raw(lengths, policy=None, widths=(5, 5), seed=0, **changes):
 def test_counts_ends_and_returns_are_those_of_the_rows():
     r = raw([3, 5, 4])
     done, known = r.done.copy(), r.known.copy()
-    done[2], done[5], known[8] = 1.0, 1.0, 0.0  # the first episode's last transition, one within the second, its last
+    done[2], done[5], known[8] = (
+        1.0,
+        1.0,
+        0.0,
+    )  # the first episode's last transition, one within the second, its last
     c = card.describe(r._replace(done=done, known=known), "x")
-    assert c["counts"]["transitions"] == 12 and c["counts"]["rows"] == 15 and c["counts"]["episodes"] == 3
+    assert (
+        c["counts"]["transitions"] == 12
+        and c["counts"]["rows"] == 15
+        and c["counts"]["episodes"] == 3
+    )
     assert c["counts"]["length"] == {"min": 3, "median": 4, "max": 5}
-    ends = {"terminations": 1, "time_outs": 2, "stray": 1, "distinct": True, "unknown_successors": 1}
+    ends = {
+        "terminations": 1,
+        "time_outs": 2,
+        "stray": 1,
+        "distinct": True,
+        "unknown_successors": 1,
+    }
     assert c["ends"] == ends
     sums = [r.reward[a:b].mean(axis=1).sum() for a, b in ((0, 4), (4, 10), (10, 15))]
     assert c["return"]["mean"] == pytest.approx(np.mean(sums), rel=1e-5)
@@ -50,10 +74,17 @@ def test_counts_ends_and_returns_are_those_of_the_rows():
 
 def test_actions_at_and_beyond_the_bound_are_counted():
     r = raw([4, 4])
-    action = tuple(np.where(r.left[:, None] > 0, np.float32(0.5), 0).repeat(2, axis=1) for _ in range(2))
+    action = tuple(
+        np.where(r.left[:, None] > 0, np.float32(0.5), 0).repeat(2, axis=1) for _ in range(2)
+    )
     action[0][0], action[1][2] = (1.0, -1.5), (-1.0, 0.999)
     found = card.describe(r._replace(action=action), "x")["actions"]
-    assert found == {"min": -1.5, "max": 1.0, "saturated": 3 / 32, "beyond": 1 / 32}  # successor rows do not count
+    assert found == {
+        "min": -1.5,
+        "max": 1.0,
+        "saturated": 3 / 32,
+        "beyond": 1 / 32,
+    }  # successor rows do not count
 
 
 def test_discrete_actions_are_shares():
@@ -80,7 +111,9 @@ def test_values_that_are_not_finite_are_counted_and_the_card_is_json():
     column = c["columns"][0]["obs"][0]
     assert column["mean"] == pytest.approx(held.mean(), abs=1e-6) and column["max"] == held.max()
     json.dumps(c, allow_nan=False)
-    assert c["return"]["mean"] == pytest.approx(reward[5:].mean(axis=1).sum(), abs=1e-5)  # of the other episode
+    assert c["return"]["mean"] == pytest.approx(
+        reward[5:].mean(axis=1).sum(), abs=1e-5
+    )  # of the other episode
 
 
 def test_the_task_names_columns_team_and_references():
@@ -98,7 +131,11 @@ def test_the_task_names_columns_team_and_references():
     assert c["return"]["mean"] == pytest.approx(first.mean())
     assert c["return"]["normalised"] == pytest.approx(task.scale.normalise(first.mean()))
     foreign = card.describe(r._replace(dialects=("mpe-omar",)), "x", task)["return"]
-    assert foreign["normalised"] is None and "mpe-omar" in foreign["note"] and "mpe-own-prey" in foreign["note"]
+    assert (
+        foreign["normalised"] is None
+        and "mpe-omar" in foreign["note"]
+        and "mpe-own-prey" in foreign["note"]
+    )
 
 
 @pytest.mark.parametrize("name", ["mpe/spread", "mpe/tag", "mpe/world", "mpe/six"])
@@ -134,7 +171,8 @@ def test_policies_that_differ_are_told_apart_and_one_is_one():
     def policy(count):
         noise = np.random.default_rng(2)
         return lambda i, e, o: (
-            np.tanh(np.einsum("mo,moa->ma", o, maps[e % count, i])) + 0.1 * noise.normal(size=(len(o), 2))
+            np.tanh(np.einsum("mo,moa->ma", o, maps[e % count, i]))
+            + 0.1 * noise.normal(size=(len(o), 2))
         )
 
     found = {count: modes.estimate(raw([15] * 300, policy(count))) for count in (1, 3)}
@@ -156,7 +194,10 @@ def test_known_behaviours_are_listed_with_their_returns():
     found = card.describe(r._replace(behaviour=behaviour), "x")["behaviours"]
     returns = r.reward.mean(axis=1).reshape(6, 5).sum(axis=1)
     assert found["known"] and found["count"] == 2 and found["estimate"] is None
-    assert found["each"]["9"] == {"episodes": 2, "return": pytest.approx(returns[[1, 4]].mean(), abs=1e-6)}
+    assert found["each"]["9"] == {
+        "episodes": 2,
+        "return": pytest.approx(returns[[1, 4]].mean(), abs=1e-6),
+    }
 
 
 # --- comparisons ---
@@ -167,7 +208,9 @@ def test_a_set_is_the_same_as_itself_with_another_name():
     found = compare(r, r._replace(format="omar", behaviour=r.behaviour + 1))
     assert found["same"] and not found["rows"] and not found["columns"]
     assert found["return"]["ks_distance"] == 0.0
-    assert any("format" in x for x in found["beside"]) and any("behaviours" in x for x in found["beside"])
+    assert any("format" in x for x in found["beside"]) and any(
+        "behaviours" in x for x in found["beside"]
+    )
 
 
 def test_one_number_is_found():
@@ -192,7 +235,10 @@ def test_ends_and_shapes_count():
     assert (found["counts"]["a"]["terminations"], found["counts"]["b"]["terminations"]) == (0, 1)
     assert "reward" in compare(r, raw([4, 5]))["shapes"]
     assert compare(r, raw([4, 6], widths=(5,)))["shapes"]["agents"] == {"a": 2, "b": 1}
-    assert compare(r, raw([4, 6], widths=(5, 6)))["shapes"]["obs of agent 1"] == {"a": [12, 5], "b": [12, 6]}
+    assert compare(r, raw([4, 6], widths=(5, 6)))["shapes"]["obs of agent 1"] == {
+        "a": [12, 5],
+        "b": [12, 6],
+    }
 
 
 def test_shifted_returns_are_far_in_distribution():

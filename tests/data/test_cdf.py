@@ -29,7 +29,9 @@ def held(data):
 def test_there_and_back(data, held):
     """D.8 (7): to 1e-4 of a column's range, atoms and constants included."""
     back = held.inverse(held.forward(jnp.asarray(data)))
-    assert np.all(np.abs(back - data).max(axis=0) <= 1e-4 * np.maximum(np.abs(data).max(axis=0), 1.0))
+    assert np.all(
+        np.abs(back - data).max(axis=0) <= 1e-4 * np.maximum(np.abs(data).max(axis=0), 1.0)
+    )
     assert np.array_equal(np.asarray(back)[:, CONSTANT], data[:, CONSTANT])
     for atom in (-1.0, 1.0):
         assert np.allclose(np.asarray(back)[data[:, SATURATED] == atom, SATURATED], atom, atol=1e-6)
@@ -64,7 +66,9 @@ def test_constants_are_zero_and_come_back(held):
 
 def test_what_is_out_of_range_is_its_end(data, held):
     far = jnp.full((1, 5), 1e6)
-    np.testing.assert_allclose(held.forward(far)[0], held.forward(jnp.asarray(data)).max(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(
+        held.forward(far)[0], held.forward(jnp.asarray(data)).max(axis=0), rtol=1e-6
+    )
     for sign, end in ((1, data.max(axis=0)), (-1, data.min(axis=0))):
         assert np.array_equal(np.asarray(held.inverse(sign * jnp.full((1, 5), 50.0)))[0], end)
 
@@ -85,7 +89,9 @@ def test_slopes(held):
 def test_few_rows(held):
     """Two rows are their own knots; one is a constant."""
     two = cdf.fit(jnp.array([[1.0], [3.0]]))
-    np.testing.assert_allclose(two.inverse(two.forward(jnp.array([[1.0], [2.0], [3.0]])))[:, 0], [1, 2, 3], rtol=1e-6)
+    np.testing.assert_allclose(
+        two.inverse(two.forward(jnp.array([[1.0], [2.0], [3.0]])))[:, 0], [1, 2, 3], rtol=1e-6
+    )
     assert np.asarray(cdf.fit(jnp.array([[5.0]])).varies).tolist() == [0]
 
 

@@ -33,7 +33,9 @@ def episodes(lengths, spec=SPEC, terminal=(), seed=0):
     return Episodes(
         obs=jnp.asarray(obs, jnp.float32),
         state=jnp.asarray(state, jnp.float32),
-        action=jnp.asarray(rng.uniform(-1, 1, (rows, n, spec.act_width)) * spec.act_mask * live, jnp.float32),
+        action=jnp.asarray(
+            rng.uniform(-1, 1, (rows, n, spec.act_width)) * spec.act_mask * live, jnp.float32
+        ),
         reward=jnp.asarray(rng.standard_normal((rows, n)) * live[..., 0], jnp.float32),
         done=jnp.asarray(done, jnp.float32),
         step=jnp.asarray(step, jnp.int32),
@@ -71,7 +73,9 @@ def test_numbers_that_are_not_are_refused_by_name(name, bad):
     e = episodes([2, 1])
     found = np.array(getattr(e, name))
     found.reshape(len(found), -1)[[1, 3], 0] = bad
-    with pytest.raises(JaxomarlError, match=rf"data\.{name}: expected finite numbers, found '2 that are not'"):
+    with pytest.raises(
+        JaxomarlError, match=rf"data\.{name}: expected finite numbers, found '2 that are not'"
+    ):
         pack(e._replace(**{name: jnp.asarray(found)}), SPEC)
 
 
@@ -103,11 +107,17 @@ def test_a_transition_is_a_row_and_its_stored_successor():
         ("known", data.known, 0), ("last", data.last, 0), ("next_obs", e.obs, 1), ("next_state", e.state, 1),
         ("next_action", e.action, 1),
     ):  # fmt: skip
-        np.testing.assert_array_equal(getattr(b, name), np.asarray(source)[at + shift], err_msg=name)
+        np.testing.assert_array_equal(
+            getattr(b, name), np.asarray(source)[at + shift], err_msg=name
+        )
     np.testing.assert_array_equal(b.last, np.isin(at, (2, 4, 7)))
     np.testing.assert_array_equal(b.done, at == 2)
     np.testing.assert_array_equal(b.known, ~np.isin(at, (4, 7)))
-    for name, shape in (("alive", (400, 2)), ("available", (400, 2, 2)), ("next_available", (400, 2, 2))):
+    for name, shape in (
+        ("alive", (400, 2)),
+        ("available", (400, 2, 2)),
+        ("next_available", (400, 2, 2)),
+    ):
         np.testing.assert_array_equal(getattr(b, name), np.ones(shape))
 
 
@@ -125,7 +135,9 @@ def test_no_transition_crosses_an_episode(lengths, draw):
     assert np.all(left[at] > 0)
     np.testing.assert_array_equal(step[at + 1], step[at] + 1)
     np.testing.assert_array_equal(b.last, left[at] == 1)
-    np.testing.assert_array_equal(b.done, (left[at] == 1) & np.isin(np.asarray(b.state[:, 1]), terminal))
+    np.testing.assert_array_equal(
+        b.done, (left[at] == 1) & np.isin(np.asarray(b.state[:, 1]), terminal)
+    )
 
 
 def test_starts_are_a_multiset():
@@ -156,7 +168,9 @@ def test_the_teams_reward():
         spec = dataclasses.replace(SPEC, team=team)
         b = sample_transitions(jax.random.key(0), pack(episodes(lengths, spec), spec), 50)
         np.testing.assert_allclose(
-            b.team_reward, b.reward[:, 0] if team == "first" else (b.reward[:, 0] + b.reward[:, 1]) / 2, rtol=1e-6
+            b.team_reward,
+            b.reward[:, 0] if team == "first" else (b.reward[:, 0] + b.reward[:, 1]) / 2,
+            rtol=1e-6,
         )
         rewards.append(b.team_reward)
     assert np.abs(rewards[0] - rewards[1]).min() > 1e-3
@@ -167,7 +181,9 @@ def test_what_prepare_adds_is_drawn_with_its_row():
     available = jnp.arange(6 * 2 * 2, dtype=jnp.float32).reshape(6, 2, 2)
     alive = jnp.arange(12, dtype=jnp.float32).reshape(6, 2)
     b = sample_transitions(
-        jax.random.key(0), dataclasses.replace(data, extra={"available": available, "alive": alive}), 30
+        jax.random.key(0),
+        dataclasses.replace(data, extra={"available": available, "alive": alive}),
+        30,
     )
     at = row_of(b)
     np.testing.assert_array_equal(b.alive, np.asarray(alive)[at])
@@ -206,12 +222,19 @@ def test_the_manifest_counts():
     returns = [reward[a : a + left[a]].sum() for a in first]
     assert told["transitions"] == (left > 0).sum() >= 50
     assert told["episodes"] == len(first) == (left == 0).sum()
-    want = {"mean": np.mean(returns), "std": np.std(returns), "min": np.min(returns), "max": np.max(returns)}
+    want = {
+        "mean": np.mean(returns),
+        "std": np.std(returns),
+        "min": np.min(returns),
+        "max": np.max(returns),
+    }
     assert told["return"] == pytest.approx(want)
     assert told["origin"] == {"recipe": "random", "rows": 50, "seed": 0}
 
 
-@pytest.mark.parametrize(("quality", "rows", "said"), [("randon", 5, "Did you mean random"), ("random", -1, "--rows")])
+@pytest.mark.parametrize(
+    ("quality", "rows", "said"), [("randon", 5, "Did you mean random"), ("random", -1, "--rows")]
+)
 def test_an_unknown_recipe_is_refused(quality, rows, said):
     with pytest.raises(JaxomarlError, match=said):
         load(catalog.make("games/chain"), quality, rows)

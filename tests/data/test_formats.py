@@ -67,14 +67,18 @@ def test_a_set_of_the_formats_own_library_is_read_exactly(name, written, shared_
 def cloned(spec, data):
     """Parameters of a clone after 200 steps; a discrete set's one-hot actions are regressed like any others."""
     cfg = bc.Config(policy_steps=200, policy_batch=16, policy_width=8, chunk=200)
-    past = runner.run(runner.Job(bc.BC, spec, [cfg], [0], data, statistics(data), say=lambda text: None))
+    past = runner.run(
+        runner.Job(bc.BC, spec, [cfg], [0], data, statistics(data), say=lambda text: None)
+    )
     return [np.asarray(x) for x in jax.tree.leaves(past["policy"].actor.params)]
 
 
 def bitwise_equal(policies):
     for other in policies[1:]:
         assert all(np.array_equal(a, b) for a, b in zip(policies[0], other, strict=True))
-    assert all(np.isfinite(x).all() for x in policies[0]) and any(np.abs(x).sum() > 0 for x in policies[0])
+    assert all(np.isfinite(x).all() for x in policies[0]) and any(
+        np.abs(x).sum() > 0 for x in policies[0]
+    )
 
 
 @pytest.mark.parametrize("group", [KEEPS, LOSES], ids=lambda g: "-".join(g))
@@ -93,23 +97,35 @@ def test_equal_rows_give_equal_content_and_bitwise_equal_policies(group, written
 
 
 def test_omiga_s_dummy_row_is_a_successor_and_its_reward_counts_for_nothing(tmp_path):
-    r = foreign.rows([1000, 400, 1000], obs_dims=(23,) * 6, act_dims=(1,) * 6, died=[1], shared=True)
-    raw = formats.read(foreign.omiga(tmp_path / "HalfCheetah-v2-6x1-medium-replay.hdf5", r, junk=1e6))
+    r = foreign.rows(
+        [1000, 400, 1000], obs_dims=(23,) * 6, act_dims=(1,) * 6, died=[1], shared=True
+    )
+    raw = formats.read(
+        foreign.omiga(tmp_path / "HalfCheetah-v2-6x1-medium-replay.hdf5", r, junk=1e6)
+    )
     assert len(raw.step) == 1001 + 401 + 1001
     same(raw._replace(state=None), r)
-    assert raw.done.sum() == 3 and not raw.distinct, "d marks time limits too: fit tells them by the horizon"
+    assert raw.done.sum() == 3 and not raw.distinct, (
+        "d marks time limits too: fit tells them by the horizon"
+    )
     assert raw.dialects == ("mamujoco-omiga",) and raw.quality == "medium-replay"
     np.testing.assert_array_equal(raw.state[1000], r.next_state[999])
     with foreign.h5py.File(tmp_path / "HalfCheetah-v2-6x1-medium-replay.hdf5", "a") as file:
         file["s"][5, 3, 0] += 1
     again = formats.read(tmp_path / "HalfCheetah-v2-6x1-medium-replay.hdf5")
     np.testing.assert_array_equal(again.state, raw.state)
-    assert any("the first agent's is kept" in x for x in again.repairs) and len(again.repairs) > len(raw.repairs)
+    assert any("the first agent's is kept" in x for x in again.repairs) and len(
+        again.repairs
+    ) > len(raw.repairs)
 
 
-def test_a_vault_that_leads_with_seeds_is_read_whole_and_the_seed_is_the_behaviour(tmp_path, spread):
+def test_a_vault_that_leads_with_seeds_is_read_whole_and_the_seed_is_the_behaviour(
+    tmp_path, spread
+):
     seeds = [foreign.rows([25, 25], seed=k) for k in range(3)]
-    raw = formats.read(foreign.vault(tmp_path / "simple_spread.vlt" / "Medium-Replay", foreign.leaves(*seeds)))
+    raw = formats.read(
+        foreign.vault(tmp_path / "simple_spread.vlt" / "Medium-Replay", foreign.leaves(*seeds))
+    )
     for k, r in enumerate(seeds):
         mine = raw.behaviour == k
         part = raw._replace(
@@ -129,7 +145,9 @@ def test_a_vault_without_an_end_at_its_end_and_with_truncations_of_its_own(tmp_p
     raw = formats.read(foreign.vault(tmp_path / "v.vlt" / "x", tree))
     assert raw.distinct
     same(raw, r, known=False)
-    falls = spread._replace(env=spread.env._replace(spec=foreign.replaced(spread.env.spec, terminates="may")))
+    falls = spread._replace(
+        env=spread.env._replace(spec=foreign.replaced(spread.env.spec, terminates="may"))
+    )
     data, manifest = fit(raw, falls)
     assert np.flatnonzero(np.asarray(data.done)).tolist() == [24]
     assert [manifest["origin"][k] for k in ("terminations", "time_outs", "cut")] == [1, 1, 1]
@@ -156,12 +174,16 @@ def test_a_vault_of_version_0_1_has_bracketed_names(tmp_path, shared_rows):
 @pytest.mark.parametrize("kind", ["omar", "vault", "predators only"])
 def test_the_prey_is_a_fourth_agent_of_the_files_and_none_of_the_task(kind, tmp_path):
     spec = catalog.make("mpe/tag")
-    task = spec._replace(env=spec.env._replace(spec=foreign.replaced(spec.env.spec, dialect="mpe-omar")))
+    task = spec._replace(
+        env=spec.env._replace(spec=foreign.replaced(spec.env.spec, dialect="mpe-omar"))
+    )
     dims = (16, 16, 16) if kind == "predators only" else (16, 16, 16, 14)
     r = foreign.rows([25, 25], dims, (2,) * len(dims))
     if kind == "vault":
         padded = [np.pad(x, ((0, 0), (0, 16 - x.shape[1]))) for x in r.obs]
-        raw = formats.read(foreign.vault(tmp_path / "t.vlt" / "Expert", foreign.leaves(r._replace(obs=padded))))
+        raw = formats.read(
+            foreign.vault(tmp_path / "t.vlt" / "Expert", foreign.leaves(r._replace(obs=padded)))
+        )
         assert raw.state is not None and raw.state.shape[1] == 64
     else:
         raw = formats.read(foreign.omar(tmp_path, r))
@@ -184,12 +206,18 @@ def test_the_particle_tasks_dones_are_not_relied_on(flags, tmp_path, spread):
     same(raw, r)
     data, manifest = fit(raw, spread)
     assert not np.asarray(data.done).any()
-    wanted = "dones are all zero" if flags == "zero" else "4 ends at the time limit of 25 steps are time-outs"
+    wanted = (
+        "dones are all zero"
+        if flags == "zero"
+        else "4 ends at the time limit of 25 steps are time-outs"
+    )
     assert any(wanted in x for x in manifest["origin"]["repairs"])
 
 
 def test_the_folder_of_all_seeds_and_one_seed_alone(tmp_path, spread):
-    seeds = [foreign.rows([25] * (k + 1), seed=k) for k in range(3)]  # the second in float64, as OMAR's buffers are
+    seeds = [
+        foreign.rows([25] * (k + 1), seed=k) for k in range(3)
+    ]  # the second in float64, as OMAR's buffers are
     path = foreign.omar(tmp_path / "simple_spread" / "random", *seeds)
     raw = formats.read(path)
     assert np.bincount(raw.behaviour).tolist() == [26, 52, 78] and raw.quality == "random"
@@ -202,11 +230,17 @@ def test_the_cheetah_s_states_and_its_time_limit(tmp_path):
     r = foreign.rows([1000, 1000], (6, 6), (3, 3), shared=True)
     raw = formats.read(foreign.omar(tmp_path, r, flags="ended", states=True))
     same(raw, r)
-    assert raw.state is not None and raw.state.shape == (2002, 12) and raw.dialects == ("mamujoco-omar",)
+    assert (
+        raw.state is not None
+        and raw.state.shape == (2002, 12)
+        and raw.dialects == ("mamujoco-omar",)
+    )
 
 
 def test_madiff_s_id_is_taken_off_only_where_it_is_one(tmp_path, shared_rows):
-    with_id, without = (foreign.madiff(tmp_path / str(ids), shared_rows, ids) for ids in (True, False))
+    with_id, without = (
+        foreign.madiff(tmp_path / str(ids), shared_rows, ids) for ids in (True, False)
+    )
     a, b = formats.read(with_id), formats.read(without)
     for raw in (a, b):
         same(raw, shared_rows, known=False)
@@ -247,7 +281,9 @@ def test_a_discrete_set_is_the_same_data_from_a_buffer_and_from_a_vault(tmp_path
         file["state"] = state
     from_buffer, manifest = sets.load(task, str(path))
     assert content_hash(from_vault) == content_hash(from_buffer) == manifest["sha256"]
-    np.testing.assert_array_equal(np.asarray(from_buffer.done)[::2], 1.0)  # a game of one step ends by its rules
+    np.testing.assert_array_equal(
+        np.asarray(from_buffer.done)[::2], 1.0
+    )  # a game of one step ends by its rules
     batches = [sample_transitions(jax.random.key(0), data, 8) for data in (from_vault, from_buffer)]
     for a, b in zip(*map(jax.tree.leaves, batches), strict=True):
         np.testing.assert_array_equal(a, b)

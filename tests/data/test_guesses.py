@@ -63,7 +63,9 @@ SIZES = [
 
 @pytest.mark.parametrize(("obs", "act", "lengths", "state", "dialects"), SIZES)
 def test_a_guess_agrees_with_all_that_is_known(obs, act, lengths, state, dialects, tmp_path):
-    raw = formats.read(foreign.omar(tmp_path / "set", foreign.rows(lengths, obs, act), flags="ended"))
+    raw = formats.read(
+        foreign.omar(tmp_path / "set", foreign.rows(lengths, obs, act), flags="ended")
+    )
     if state:
         made = np.random.default_rng(0).normal(size=(len(raw.step), state)).astype(np.float32)
         raw = raw._replace(state=made)
@@ -91,8 +93,15 @@ def test_a_guess_outranks_no_mismatch_and_names_the_task_that_fits(tmp_path, spr
     cheetah = foreign.ruled(ant, obs_dims=(12, 12), act_dims=(3, 3), state_dim=17)._replace(
         name="mamujoco/2halfcheetah"
     )
-    raw = formats.read(foreign.omar(tmp_path / "b", foreign.rows([1000], (6, 6), (3, 3)), flags="ended"))
-    refused(lambda: fit(raw, cheetah), "(12, 12)", "(6, 6)", "looks like --task mamujoco/2halfcheetah:dialect=omar")
+    raw = formats.read(
+        foreign.omar(tmp_path / "b", foreign.rows([1000], (6, 6), (3, 3)), flags="ended")
+    )
+    refused(
+        lambda: fit(raw, cheetah),
+        "(12, 12)",
+        "(6, 6)",
+        "looks like --task mamujoco/2halfcheetah:dialect=omar",
+    )
     raw = formats.read(foreign.omar(tmp_path / "c", foreign.rows([25])))
     refused(lambda: fit(raw, cheetah), "data, agents", "expected 2", "looks like --task mpe/spread")
 
@@ -129,7 +138,9 @@ def test_a_leaf_for_each_agent_is_read(agents, tmp_path):
     tree = one_each(foreign.leaves(r, flags="died"), [f"agent_{i}" for i in range(agents)])
     raw = formats.read(write_vault(tmp_path / "v", tree))
     same(raw, r, known=False)  # agent_10 comes after agent_2
-    assert any("a leaf for each agent, in the order agent_0, agent_1, agent_2" in x for x in raw.evidence)
+    assert any(
+        "a leaf for each agent, in the order agent_0, agent_1, agent_2" in x for x in raw.evidence
+    )
     np.testing.assert_array_equal(raw.done[raw.left == 1], [0, 1])
 
 
@@ -149,14 +160,21 @@ def test_leaves_of_agents_keep_their_own_widths(tmp_path):
     same(raw, r, known=False)
     fewer = {**tree, "rewards": {a: tree["rewards"][a] for a in names[:3]}}
     refused(
-        lambda: formats.read(write_vault(tmp_path / "w", fewer)), "rewards", "actions.agent_0", "rewards.adversary_2"
+        lambda: formats.read(write_vault(tmp_path / "w", fewer)),
+        "rewards",
+        "actions.agent_0",
+        "rewards.adversary_2",
     )
 
 
 def test_a_refusal_lists_the_leaves_that_are_there(tmp_path):
     tree = one_each(foreign.leaves(foreign.rows([5])), ["a", "b", "c"])
     other = {"obs": tree["observations"], **{k: v for k, v in tree.items() if k != "observations"}}
-    text = refused(lambda: formats.read(write_vault(tmp_path / "v", other)), "observations", "a leaf of this name")
+    text = refused(
+        lambda: formats.read(write_vault(tmp_path / "v", other)),
+        "observations",
+        "a leaf of this name",
+    )
     for name in ("obs.a", "obs.b", "actions.a", "rewards.c", "terminals.b", "infos.state"):
         assert f"'{name}'" in text
 
@@ -227,11 +245,18 @@ def test_empty_episodes_of_the_other_formats(tmp_path, spread):
     for file in (one / "seed_1_data").iterdir():
         np.save(file, np.load(file)[:0])
     raw = formats.read(one)
-    assert len(raw.step) == 52 and any("1 empty folders, without a row, are left out: seed_1" in x for x in raw.repairs)
+    assert len(raw.step) == 52 and any(
+        "1 empty folders, without a row, are left out: seed_1" in x for x in raw.repairs
+    )
     formats.write(tmp_path / "a-v0", raw, "minari")
     with h5py.File(tmp_path / "a-v0" / "data" / "main_data.hdf5", "a") as file:
         file.copy("episode_1", "episode_2")
-        for place in ("rewards", "terminations", "truncations", *(f"actions/agent_{i}" for i in range(3))):
+        for place in (
+            "rewards",
+            "terminations",
+            "truncations",
+            *(f"actions/agent_{i}" for i in range(3)),
+        ):
             x = file[f"episode_2/{place}"][()]
             del file[f"episode_2/{place}"]
             file[f"episode_2/{place}"] = x[:0]
@@ -252,14 +277,23 @@ def test_empty_episodes_of_the_other_formats(tmp_path, spread):
 def test_hdf5_behind_a_user_s_block_is_read_alike(name, block, tmp_path):
     r = foreign.rows([3, 5], (4, 4), (1, 1), shared=True)
     if name == "minari":
-        formats.write(tmp_path / "a-v0", formats.read(foreign.omar(tmp_path / "o", r, flags="ended")), "minari")
+        formats.write(
+            tmp_path / "a-v0",
+            formats.read(foreign.omar(tmp_path / "o", r, flags="ended")),
+            "minari",
+        )
         path, file = tmp_path / "a-v0", tmp_path / "a-v0" / "data" / "main_data.hdf5"
     elif name == "omiga":
         path = file = foreign.omiga(tmp_path / "x.hdf5", r)
     else:
-        path = file = foreign.pymarl(tmp_path / "x.h5", r._replace(action=[np.ones((8, 1), int)] * 2), 3)
+        path = file = foreign.pymarl(
+            tmp_path / "x.h5", r._replace(action=[np.ones((8, 1), int)] * 2), 3
+        )
     plain = formats.read(path)
-    with h5py.File(file) as source, h5py.File(tmp_path / "moved", "w", userblock_size=block) as made:
+    with (
+        h5py.File(file) as source,
+        h5py.File(tmp_path / "moved", "w", userblock_size=block) as made,
+    ):
         for key in source:
             source.copy(key, made)
     file.write_bytes((tmp_path / "moved").read_bytes())
@@ -287,7 +321,13 @@ def test_the_card_shows_the_mean_with_its_standard_error(tmp_path, spread):
         f"{found['mean']:.2f} ± {found['error']:.2f} (standard error of 4 episodes; they deviate by {found['std']:.2f})"
         in text
     )
-    alone = card.describe(formats.read(foreign.omar(tmp_path / "p", foreign.rows([LENGTH]))), "x", spread)
-    assert alone["return"]["error"] is None and "no standard error of 1 episode" in card_text.text(alone)
+    alone = card.describe(
+        formats.read(foreign.omar(tmp_path / "p", foreign.rows([LENGTH]))), "x", spread
+    )
+    assert alone["return"]["error"] is None and "no standard error of 1 episode" in card_text.text(
+        alone
+    )
     manifest = fit(raw, spread)[1]
-    assert manifest["return"]["std"] / np.sqrt(manifest["episodes"] - 1) == pytest.approx(found["error"], rel=1e-4)
+    assert manifest["return"]["std"] / np.sqrt(manifest["episodes"] - 1) == pytest.approx(
+        found["error"], rel=1e-4
+    )

@@ -76,7 +76,9 @@ def test_a_traced_field_is_one_program_and_a_static_one_another():
 
 
 def test_a_field_that_is_no_float_must_say_so():
-    with pytest.raises(TypeError, match=r"Bad.steps is traced, so it must be a float; else declare it static\(\)"):
+    with pytest.raises(
+        TypeError, match=r"Bad.steps is traced, so it must be a float; else declare it static\(\)"
+    ):
 
         @config
         class Bad:
@@ -113,7 +115,16 @@ def test_stack_lays_traced_fields_along_runs_and_refuses_other_programs():
 def test_digests_name_values():
     """Twelve hex digits, of the value and not of the order of its keys; pinned, as checkpoints are found by them."""
     assert digest({"a": 1, "b": [2.5, "x"]}) == digest({"b": [2.5, "x"], "a": 1}) == "03c06acc42d5"
-    values = [{"a": 1}, {"a": 2}, {"a": "1"}, {"b": 1}, [{"a": 1}], {"a": 1.5}, {"a": None}, {"a": True}]
+    values = [
+        {"a": 1},
+        {"a": 2},
+        {"a": "1"},
+        {"b": 1},
+        [{"a": 1}],
+        {"a": 1.5},
+        {"a": None},
+        {"a": True},
+    ]
     assert len({digest(v) for v in values}) == len(values)
     assert digest("a", "b") != digest("ab")
 
@@ -132,18 +143,24 @@ def test_polyak_moves_the_target_alone():
     np.testing.assert_array_equal(after.params["w"], net.params["w"])
     for _ in range(99):
         after = polyak(after, 0.005)
-    np.testing.assert_allclose(after.target["w"], [0.5 + 0.5 * 0.995**100, 3 - 0.995**100], rtol=1e-5)
+    np.testing.assert_allclose(
+        after.target["w"], [0.5 + 0.5 * 0.995**100, 3 - 0.995**100], rtol=1e-5
+    )
     assert create(optax.sgd(1.0), {"w": jnp.ones(1)}).target == ()
 
 
 def test_the_cosines_ends():
     rate = annealed(0.3, 200, end=0.01)
-    np.testing.assert_allclose([rate(0), rate(100), rate(200), rate(900)], [0.3, 0.155, 0.01, 0.01], rtol=1e-6)
+    np.testing.assert_allclose(
+        [rate(0), rate(100), rate(200), rate(900)], [0.3, 0.155, 0.01, 0.01], rtol=1e-6
+    )
     np.testing.assert_allclose(rate(50), 0.01 + 0.29 * 0.5 * (1 + 0.5**0.5), rtol=1e-6)
     theirs = optax.cosine_decay_schedule(0.3, 200)
     for k in (0, 1, 77, 199, 200, 300):
         np.testing.assert_allclose(annealed(0.3, 200)(k), theirs(k), rtol=1e-5, atol=1e-8)
-    np.testing.assert_allclose(jax.jit(lambda lr: annealed(lr, 10)(5))(0.4), 0.2, rtol=1e-6)  # a traced rate
+    np.testing.assert_allclose(
+        jax.jit(lambda lr: annealed(lr, 10)(5))(0.4), 0.2, rtol=1e-6
+    )  # a traced rate
 
 
 def test_annealed_descent_takes_its_first_step_at_the_full_rate_and_rests_at_the_end():
@@ -164,9 +181,13 @@ def test_vmapped_networks_train_as_if_alone():
     assert {x.shape[0] for x in jax.tree.leaves(many)} == {3}
     slope = lambda p, k: {"w": p["w"] ** 3 + k}
     for _ in range(3):
-        many = jax.vmap(lambda net, k: polyak(descend(tx, net, slope(net.params, k)), 0.5))(many, jnp.arange(3.0))
+        many = jax.vmap(lambda net, k: polyak(descend(tx, net, slope(net.params, k)), 0.5))(
+            many, jnp.arange(3.0)
+        )
     for k in range(3):
         alone = create(tx, {"w": params["w"][k]}, target=True)
         for _ in range(3):
             alone = polyak(descend(tx, alone, slope(alone.params, float(k))), 0.5)
-        jax.tree.map(lambda x, y, k=k: np.testing.assert_allclose(x[k], y, rtol=1e-6, atol=1e-7), many, alone)
+        jax.tree.map(
+            lambda x, y, k=k: np.testing.assert_allclose(x[k], y, rtol=1e-6, atol=1e-7), many, alone
+        )

@@ -27,7 +27,9 @@ def best(told):
     return "expert" if "expert" in told else "good"
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.long] * ("ant" in n)) for n in sorted(TOLD)])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.long] * ("ant" in n)) for n in sorted(TOLD)]
+)
 def test_shipped_behaviours_play_as_their_references_say(name):
     """One behaviour of each kind, fresh episodes with the noise of the data: within four standard errors."""
     env, told = catalog.make(f"mamujoco/{name}").env, TOLD[name]
@@ -44,7 +46,9 @@ def test_shipped_behaviours_play_as_their_references_say(name):
 def test_kinds_are_ordered_by_what_they_reach(name):
     told, held = TOLD[name], stored.stored(WALKERS.folder, name)
     kinds = [k for k in KINDS if k in told]
-    assert {"random", "poor", "medium", "good"} <= set(kinds) and kinds == sorted(kinds, key=told.__getitem__)
+    assert {"random", "poor", "medium", "good"} <= set(kinds) and kinds == sorted(
+        kinds, key=told.__getitem__
+    )
     assert set(held) == set(kinds) - {"random"}
     for kind in kinds[1:]:
         assert len(told[f"{kind}_behaviours"]) == len(held[kind]) == len(told["medium_behaviours"])
@@ -56,7 +60,9 @@ def test_a_robot_without_an_expert_has_no_quality_of_that_name(name):
     assert ("expert" in TOLD[name]) == ("expert" in task.recipes) == (task.scale is not None)
     assert {"good", "medium", "poor", "random", "medium-replay", "replay"} <= set(task.recipes)
     mixtures = (WALKERS if "expert" in TOLD[name] else SHORT).mixtures
-    assert set(task.recipes) == set(mixtures) and all(set(kinds) <= set(TOLD[name]) for kinds in mixtures.values())
+    assert set(task.recipes) == set(mixtures) and all(
+        set(kinds) <= set(TOLD[name]) for kinds in mixtures.values()
+    )
     assert all(sum(kinds.values()) == pytest.approx(1.0) for kinds in mixtures.values())
 
 
@@ -83,4 +89,6 @@ def test_other_rules_have_random_data_only():
 
 
 def test_what_ships_is_small(root):
-    assert sum(p.stat().st_size for p in (root / "jaxomarl" / "assets" / "mamujoco").iterdir()) < 12e6
+    assert (
+        sum(p.stat().st_size for p in (root / "jaxomarl" / "assets" / "mamujoco").iterdir()) < 12e6
+    )

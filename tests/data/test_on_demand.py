@@ -46,7 +46,9 @@ def test_shares_are_the_papers_and_every_row_knows_its_behaviour(spread, quality
         np.testing.assert_allclose(each, kinds[kind] / many, atol=25 / ROWS)  # whole episodes
         counts[kind] = sum(each)
     assert sum(counts.values()) == 1.0
-    assert manifest["behaviours"] == sum(1 if k == "random" else len(stored.stored("mpe", "spread")[k]) for k in kinds)
+    assert manifest["behaviours"] == sum(
+        1 if k == "random" else len(stored.stored("mpe", "spread")[k]) for k in kinds
+    )
 
 
 def test_an_episode_has_one_behaviour_and_behaviours_are_interleaved(mixed):
@@ -68,7 +70,9 @@ def test_the_same_arguments_give_the_same_content_here_and_in_another_process(mi
         "from jaxomarl.data.catalog import load; from jaxomarl.envs.catalog import make;"
         f"print(load(make('mpe/spread'), 'medium-expert', {ROWS})[1]['sha256'])"
     )
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    told = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
     assert told.split()[-1] == manifest["sha256"]
 
 
@@ -96,12 +100,21 @@ def test_shipped_behaviours_play_as_their_references_say(name):
     assert told["dialect"] == env.spec.dialect
     team = lambda reward: reward[..., 0] if env.spec.team == "first" else reward.mean(axis=-1)
     for kind in ("expert", "medium"):
-        for params, row in zip(stored.stored("mpe", name)[kind], told[f"{kind}_behaviours"], strict=True):
-            played = play_rows(env, Behaviour(stored.acting(env.spec), params), jax.random.key(77), 1000 * 25)
+        for params, row in zip(
+            stored.stored("mpe", name)[kind], told[f"{kind}_behaviours"], strict=True
+        ):
+            played = play_rows(
+                env, Behaviour(stored.acting(env.spec), params), jax.random.key(77), 1000 * 25
+            )
             returns = np.concatenate([team(p.reward).sum(axis=1) for p, _ in played])
             assert len(returns) == 1000
-            assert abs(returns.mean() - row["data"]) < 4 * row["data_std"] * (1 / 1000 + 1 / 10_000) ** 0.5
-            assert abs(row["greedy"] - row["greedy_float32"]) < 0.01 * told["expert"]  # storing as float16
+            assert (
+                abs(returns.mean() - row["data"])
+                < 4 * row["data_std"] * (1 / 1000 + 1 / 10_000) ** 0.5
+            )
+            assert (
+                abs(row["greedy"] - row["greedy_float32"]) < 0.01 * told["expert"]
+            )  # storing as float16
         assert len(told[f"{kind}_behaviours"]) >= 3
 
 
@@ -111,11 +124,16 @@ def test_a_renumbered_team_acts_as_the_first_one_where_its_agents_stand(order):
 
     def seen(where, speed):
         others = [[where[j] - where[i] for j in range(3) if j != i] for i in range(3)]
-        rows = [np.concatenate([speed[i], where[i], *(marks - where[i]), *others[i], np.zeros(4)]) for i in range(3)]
+        rows = [
+            np.concatenate([speed[i], where[i], *(marks - where[i]), *others[i], np.zeros(4)])
+            for i in range(3)
+        ]
         return jnp.asarray(np.stack(rows), jnp.float32)
 
     params, back = stored.stored("mpe", "spread")["expert"][0], np.argsort(order)
-    first = stored.play(params, seen(where[back], speed[back]))  # agent order[i] stands where agent i does
+    first = stored.play(
+        params, seen(where[back], speed[back])
+    )  # agent order[i] stands where agent i does
     again = stored.play(renumbered(params, order), seen(where, speed))
     np.testing.assert_allclose(again, np.asarray(first)[list(order)], atol=1e-5)
 
@@ -124,7 +142,10 @@ def test_experts_of_spread_share_the_landmarks_out_in_two_ways():
     """At the same observations, experts of one numbering act nearly alike, and the two numberings apart."""
     episodes = catalog.make("mpe/spread").recipes["expert"](jax.random.key(5), 4000)
     acted = np.stack(
-        [jax.vmap(lambda o, p=p: stored.play(p, o))(episodes.obs) for p in stored.stored("mpe", "spread")["expert"]]
+        [
+            jax.vmap(lambda o, p=p: stored.play(p, o))(episodes.obs)
+            for p in stored.stored("mpe", "spread")["expert"]
+        ]
     )
     apart = np.abs(acted[:, None] - acted[None]).mean(axis=(2, 3, 4))
     same = [apart[0, 1], apart[2, 3]]
@@ -153,20 +174,31 @@ def test_experts_of_spread_play_one_strategy_under_several_numberings():
 def test_expert_modes_undoes_the_numbering_and_leaves_expert_as_it_was(spread):
     """Four teams, of which two are stored renumbered; `expert` has the stored ones and its own numbers."""
     stored_ones = stored.stored("mpe", "spread")["expert"]
-    trained, experts = (stored.parts(spread.env, PARTICLES, "spread", q) for q in ("expert-modes", "expert"))
+    trained, experts = (
+        stored.parts(spread.env, PARTICLES, "spread", q) for q in ("expert-modes", "expert")
+    )
     assert [(p.number, p.share) for p in trained] == [(151 + k, 0.25) for k in range(4)]
     assert [(p.number, p.share) for p in experts] == [(101 + k, 0.25) for k in range(4)]
     same = lambda a, b: all(np.array_equal(a[name], b[name]) for name in b)
     assert all(same(p.behaviour.params, one) for p, one in zip(experts, stored_ones, strict=True))
-    assert [same(p.behaviour.params, one) for p, one in zip(trained, stored_ones, strict=True)] == [1, 0, 0, 1]
-    again = [renumbered(p.behaviour.params, RENUMBERED.get(k, (0, 1, 2))) for k, p in enumerate(trained)]
+    assert [same(p.behaviour.params, one) for p, one in zip(trained, stored_ones, strict=True)] == [
+        1,
+        0,
+        0,
+        1,
+    ]
+    again = [
+        renumbered(p.behaviour.params, RENUMBERED.get(k, (0, 1, 2))) for k, p in enumerate(trained)
+    ]
     assert all(same(params, one) for params, one in zip(again, stored_ones, strict=True))
 
 
 def test_only_spread_has_expert_modes():
     with pytest.raises(JaxomarlError, match="expert-modes"):
         load(catalog.make("mpe/tag"), "expert-modes", 50)
-    assert [name for name in NAMES if "expert-modes" in catalog.make(f"mpe/{name}").recipes] == ["spread"]
+    assert [name for name in NAMES if "expert-modes" in catalog.make(f"mpe/{name}").recipes] == [
+        "spread"
+    ]
     preset = PRESETS["particle"]
     assert preset.at("mpe/spread", "expert-modes") == preset.at("mpe/spread", "expert")
 

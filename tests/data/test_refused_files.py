@@ -53,7 +53,10 @@ def test_contradictory_files_of_omar(omar, tmp_path):
     refused(lambda: formats.read(path), "next_obs, row 4", "the next row's obs")
     one = foreign.omar(tmp_path / "torn", foreign.rows([5, 5, 5]))
     for i in range(3):
-        spoil(one / f"seed_0_data/next_obs_{i}.npy", lambda x: np.where(np.arange(15)[:, None] == 6, 9.0, x))
+        spoil(
+            one / f"seed_0_data/next_obs_{i}.npy",
+            lambda x: np.where(np.arange(15)[:, None] == 6, 9.0, x),
+        )
     refused(lambda: formats.read(one), "next_obs, row 6", "an episode of 5 rows", "found 2")
 
 
@@ -80,15 +83,30 @@ def header(text, body=b"\0" * 16, version=b"\1\0"):
 
 NPY = {
     "no npy": (b"PK\3\4" + b"\0" * 50, "a .npy file"),
-    "cut in the header": (header("{'descr': '<f4', 'fortran_order': False, 'shape': (4,), }")[:40], "a header of"),
-    "truncated": (header("{'descr': '<f4', 'fortran_order': False, 'shape': (4,), }", b"\0" * 15), "truncated"),
-    "more than the header says": (header("{'descr': '<f4', 'fortran_order': False, 'shape': (3,), }"), "12 bytes"),
+    "cut in the header": (
+        header("{'descr': '<f4', 'fortran_order': False, 'shape': (4,), }")[:40],
+        "a header of",
+    ),
+    "truncated": (
+        header("{'descr': '<f4', 'fortran_order': False, 'shape': (4,), }", b"\0" * 15),
+        "truncated",
+    ),
+    "more than the header says": (
+        header("{'descr': '<f4', 'fortran_order': False, 'shape': (3,), }"),
+        "12 bytes",
+    ),
     "more memory than there is": (
         header("{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000, 100000), }"),
         "800000000000000 bytes",
     ),
-    "objects": (header("{'descr': '|O', 'fortran_order': False, 'shape': (2,), }"), "Python objects"),
-    "fields": (header("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (2,), }"), "an array with fields"),
+    "objects": (
+        header("{'descr': '|O', 'fortran_order': False, 'shape': (2,), }"),
+        "Python objects",
+    ),
+    "fields": (
+        header("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (2,), }"),
+        "an array with fields",
+    ),
     "texts": (header("{'descr': '<U4', 'fortran_order': False, 'shape': (1,), }"), "'<U4'"),
     "a program": (header("__import__('os').system('true')"), "dtype, order and shape"),
     "a version to come": (
@@ -133,10 +151,18 @@ def replace(path, name, make):
 
 
 HDF5 = {
-    "external link": (lambda f, n, x: f.__setitem__(n, h5py.ExternalLink("other.hdf5", "/x")), "ExternalLink"),
-    "soft link": (lambda f, n, x: (f.__setitem__("y", x), f.__setitem__(n, h5py.SoftLink("/y"))), "SoftLink"),
+    "external link": (
+        lambda f, n, x: f.__setitem__(n, h5py.ExternalLink("other.hdf5", "/x")),
+        "ExternalLink",
+    ),
+    "soft link": (
+        lambda f, n, x: (f.__setitem__("y", x), f.__setitem__(n, h5py.SoftLink("/y"))),
+        "SoftLink",
+    ),
     "external storage": (
-        lambda f, n, x: f.create_dataset(n, x.shape, x.dtype, external=[("/etc/hostname", 0, h5py.h5f.UNLIMITED)]),
+        lambda f, n, x: f.create_dataset(
+            n, x.shape, x.dtype, external=[("/etc/hostname", 0, h5py.h5f.UNLIMITED)]
+        ),
         "external or virtual storage",
     ),
     "virtual": (
@@ -147,11 +173,26 @@ HDF5 = {
         lambda f, n, x: f.create_dataset(n, x.shape, h5py.vlen_dtype(np.float32)),
         "numbers of at most 8 bytes",
     ),
-    "texts": (lambda f, n, x: f.create_dataset(n, x.shape, h5py.string_dtype()), "numbers of at most 8 bytes"),
-    "fields": (lambda f, n, x: f.create_dataset(n, x.shape, [("a", "f4")]), "numbers of at most 8 bytes"),
-    "half-written": (lambda f, n, x: f.create_dataset(n, x.shape, "f4", chunks=True), "half-written"),
-    "a bomb": (lambda f, n, x: f.create_dataset(n, (1 << 40, *x.shape[1:]), "f4", chunks=True), "at most 0 bytes"),
-    "a filter": (lambda f, n, x: f.create_dataset(n, data=x, chunks=True, scaleoffset=4), "filters"),
+    "texts": (
+        lambda f, n, x: f.create_dataset(n, x.shape, h5py.string_dtype()),
+        "numbers of at most 8 bytes",
+    ),
+    "fields": (
+        lambda f, n, x: f.create_dataset(n, x.shape, [("a", "f4")]),
+        "numbers of at most 8 bytes",
+    ),
+    "half-written": (
+        lambda f, n, x: f.create_dataset(n, x.shape, "f4", chunks=True),
+        "half-written",
+    ),
+    "a bomb": (
+        lambda f, n, x: f.create_dataset(n, (1 << 40, *x.shape[1:]), "f4", chunks=True),
+        "at most 0 bytes",
+    ),
+    "a filter": (
+        lambda f, n, x: f.create_dataset(n, data=x, chunks=True, scaleoffset=4),
+        "filters",
+    ),
     "a group": (lambda f, n, x: f.create_group(n), "an array"),
     "axes": (lambda f, n, x: f.create_dataset(n, data=x[0]), "3 axes"),
     "ragged": (lambda f, n, x: f.create_dataset(n, data=x[1:]), "10 rows"),
@@ -196,7 +237,9 @@ def test_a_buffer_that_contradicts_itself(tmp_path):
             file[name][index] = value
         return lambda: formats.read(path)
 
-    refused(spoiled("terminated", (1, 2), 1), "terminated, episode 1, step 2", "0 inside an episode")
+    refused(
+        spoiled("terminated", (1, 2), 1), "terminated, episode 1, step 2", "0 inside an episode"
+    )
     refused(spoiled("filled", (0, 6), 1), "filled", "ones and then zeros")
     refused(spoiled("actions", (0, 1), 3), "actions", "whole numbers from 0 to 2", "found 3")
     refused(spoiled("terminated", (0, 0), 7), "terminated", "zeros and ones")

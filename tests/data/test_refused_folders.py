@@ -35,7 +35,9 @@ def spoil(file, change):
 
 @pytest.fixture(scope="module")
 def vault(tmp_path_factory):
-    return foreign.vault(tmp_path_factory.mktemp("v") / "x.vlt" / "Good", foreign.leaves(foreign.rows([5, 4])))
+    return foreign.vault(
+        tmp_path_factory.mktemp("v") / "x.vlt" / "Good", foreign.leaves(foreign.rows([5, 4]))
+    )
 
 
 def copy_of(folder, to):
@@ -47,13 +49,21 @@ def copy_of(folder, to):
 def test_a_vault_whose_agents_end_apart(tmp_path):
     tree = foreign.leaves(foreign.rows([5, 4]))
     tree["terminals"][0, 2, 1] = 1
-    refused(lambda: formats.read(foreign.vault(tmp_path / "x.vlt" / "a", tree)), "terminals, B 0, row 2", "one flag")
+    refused(
+        lambda: formats.read(foreign.vault(tmp_path / "x.vlt" / "a", tree)),
+        "terminals, B 0, row 2",
+        "one flag",
+    )
 
 
 def test_a_vault_without_a_leaf(tmp_path):
     tree = foreign.leaves(foreign.rows([5, 4]))
     del tree["rewards"]
-    refused(lambda: formats.read(foreign.vault(tmp_path / "x.vlt" / "a", tree)), "rewards", "a leaf of this name")
+    refused(
+        lambda: formats.read(foreign.vault(tmp_path / "x.vlt" / "a", tree)),
+        "rewards",
+        "a leaf of this name",
+    )
 
 
 def test_a_vault_that_is_half_there(vault, tmp_path):
@@ -70,9 +80,17 @@ def test_a_vault_that_is_half_there(vault, tmp_path):
 def test_a_vault_that_claims_more_than_it_holds(vault, tmp_path):
     import tensorstore
 
-    for index, word in ((10**12 % (2**31), "bytes for"), (0, "at least one step"), (400_000, "missing")):
+    for index, word in (
+        (10**12 % (2**31), "bytes for"),
+        (0, "at least one step"),
+        (400_000, "missing"),
+    ):
         path = copy_of(vault, tmp_path / str(index))
-        base = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{path}/"}, "path": "vault_index"}
+        base = {
+            "driver": "ocdbt",
+            "base": {"driver": "file", "path": f"{path}/"},
+            "path": "vault_index",
+        }
         store = tensorstore.open({"driver": "zarr", "kvstore": base}).result()
         store.write(np.array([index], np.int32)).result()
         refused(lambda path=path: formats.read(path), word)
@@ -86,7 +104,9 @@ def test_a_vault_with_a_link_out_of_it(vault, tmp_path):
 
 def test_madiff_s_files_that_contradict_another(tmp_path):
     def spoiled(name, change):
-        path = foreign.madiff(tmp_path / f"{name}{change.__code__.co_firstlineno}", foreign.rows([5, 4]))
+        path = foreign.madiff(
+            tmp_path / f"{name}{change.__code__.co_firstlineno}", foreign.rows([5, 4])
+        )
         spoil(path / f"{name}.npy", change)
         return lambda: formats.read(path)
 
@@ -121,7 +141,9 @@ def test_a_path_of_no_format_lists_what_was_looked_for(tmp_path, spread):
     for name in ("obs_0", "acs_0"):
         (tmp_path / "simple_spread" / "expert" / "seed_0_data" / f"{name}.npy").touch()
     words = [f"\n  {name}: " for name in formats.FORMATS]
-    text = refused(lambda: formats.read(tmp_path / "simple_spread"), *words, "our own folder", "Did you mean")
+    text = refused(
+        lambda: formats.read(tmp_path / "simple_spread"), *words, "our own folder", "Did you mean"
+    )
     assert str(tmp_path / "simple_spread" / "expert") in text
     refused(lambda: formats.read(tmp_path / "nowhere"), "nothing there")
     refused(lambda: sets.load(spread, str(tmp_path / "simple_spread")), "one of these")
@@ -133,8 +155,15 @@ def test_writing_is_refused_where_something_is_or_nothing_can_be(good, tmp_path)
     (tmp_path / "full" / "mine").touch()
     for name, row in formats.FORMATS.items():
         if row.write:
-            refused(lambda name=name: formats.write(tmp_path / "full", good, name), "a new or an empty folder")
+            refused(
+                lambda name=name: formats.write(tmp_path / "full", good, name),
+                "a new or an empty folder",
+            )
         else:
-            refused(lambda name=name: formats.write(tmp_path / "new", good, name), "omar", "It can only be read.")
+            refused(
+                lambda name=name: formats.write(tmp_path / "new", good, name),
+                "omar",
+                "It can only be read.",
+            )
     refused(lambda: formats.write(tmp_path / "new", good, "csv"), "vault, minari, omar", "'csv'")
     assert [p.name for p in tmp_path.iterdir()] == ["full"]

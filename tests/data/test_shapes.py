@@ -29,7 +29,9 @@ def told(get):
         text = str(error)
         said = re.fullmatch(r"(?s)(.+): expected (.+), found (.+?)\. (\S.+)", text)
         assert said and said[4].strip().endswith((".", "?")), text
-        numbers = lambda x: " ".join(re.findall(r"[0-9]+|\b[A-Z]\b", x))  # letters stand for any width
+        numbers = lambda x: " ".join(
+            re.findall(r"[0-9]+|\b[A-Z]\b", x)
+        )  # letters stand for any width
         expected, found = said[2], said[3].strip("'\"")
         assert expected != found and not expected.startswith(f"{found} "), text
         if numbers(expected) and "axes" not in expected:
@@ -42,9 +44,13 @@ def told(get):
 def sound(raw):
     """What every reader gives: arrays of one length, N rewards a row."""
     rows = len(raw.step)
-    assert {len(x) for x in (*raw.obs, *raw.action, raw.reward, raw.done, raw.left, raw.known)} == {rows}
+    assert {len(x) for x in (*raw.obs, *raw.action, raw.reward, raw.done, raw.left, raw.known)} == {
+        rows
+    }
     assert raw.reward.shape == (rows, raw.agents) and len(raw.action) == raw.agents
-    assert all(x.ndim == 2 for x in (*raw.obs, *raw.action)) and (raw.state is None or raw.state.ndim == 2)
+    assert all(x.ndim == 2 for x in (*raw.obs, *raw.action)) and (
+        raw.state is None or raw.state.ndim == 2
+    )
 
 
 def replaced(file, name, change):
@@ -60,7 +66,9 @@ def test_omiga(name, change, tmp_path):
     with h5py.File(path, "a") as file:
         replaced(file, name, CHANGES[change])
     said = told(lambda: formats.read(path))
-    assert (said == READ) == ((change == "fewer axes" and name in ("s", "r", "d")) or (change, name) in OMIGA), said
+    assert (said == READ) == (
+        (change == "fewer axes" and name in ("s", "r", "d")) or (change, name) in OMIGA
+    ), said
 
 
 OMIGA = {("wider", "o"), ("wider", "s"), ("wider", "a")}
@@ -68,7 +76,9 @@ OMIGA = {("wider", "o"), ("wider", "s"), ("wider", "a")}
 
 
 @pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("name", ["obs", "state", "actions", "avail_actions", "reward", "terminated", "filled"])
+@pytest.mark.parametrize(
+    "name", ["obs", "state", "actions", "avail_actions", "reward", "terminated", "filled"]
+)
 def test_pymarl(name, change, tmp_path):
     r = foreign.rows([3, 5], (4, 4, 4), (1, 1, 1), shared=True)
     path = foreign.pymarl(tmp_path / "x.h5", r._replace(action=[np.ones((8, 1), int)] * 3), 3)
@@ -76,13 +86,17 @@ def test_pymarl(name, change, tmp_path):
         replaced(file, name, CHANGES[change])
     said = told(lambda: formats.read(path))
     flat = change == "fewer axes" and name in ("actions", "reward", "terminated", "filled")
-    assert (said == READ) == (flat or (change == "wider" and name in ("obs", "state", "avail_actions"))), said
+    assert (said == READ) == (
+        flat or (change == "wider" and name in ("obs", "state", "avail_actions"))
+    ), said
     if (name, change) == ("reward", "wider"):
         assert "(E, 7, 1) or (E, 7, 3)" in said and "(2, 7, 2)" in said
 
 
 @pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("name", ["obs", "actions", "rewards", "discounts", "path_lengths", "states", "legals"])
+@pytest.mark.parametrize(
+    "name", ["obs", "actions", "rewards", "discounts", "path_lengths", "states", "legals"]
+)
 def test_madiff(name, change, tmp_path):
     r = foreign.rows([5, 4])
     path = foreign.madiff(tmp_path / "x", r, ids=False)
@@ -103,7 +117,9 @@ def test_madiff(name, change, tmp_path):
 
 
 @pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("name", ["obs_1", "acs_1", "rews_1", "next_obs_1", "dones_1", "states_0", "next_states_0"])
+@pytest.mark.parametrize(
+    "name", ["obs_1", "acs_1", "rews_1", "next_obs_1", "dones_1", "states_0", "next_states_0"]
+)
 def test_omar(name, change, tmp_path):
     path = foreign.omar(tmp_path / "x", foreign.rows([5, 4]), flags="ended", states=True)
     file = path / "seed_0_data" / f"{name}.npy"
@@ -118,10 +134,16 @@ def test_omar(name, change, tmp_path):
 
 @pytest.fixture(scope="module")
 def minari(tmp_path_factory):
-    raw = formats.read(foreign.omar(tmp_path_factory.mktemp("m") / "o", foreign.rows([5, 4]), flags="ended"))
+    raw = formats.read(
+        foreign.omar(tmp_path_factory.mktemp("m") / "o", foreign.rows([5, 4]), flags="ended")
+    )
     path = tmp_path_factory.mktemp("m") / "a-v0"
     available = np.ones((len(raw.step), 3, 2), np.float32)
-    formats.write(path, raw._replace(state=np.ones((len(raw.step), 7), np.float32), available=available), "minari")
+    formats.write(
+        path,
+        raw._replace(state=np.ones((len(raw.step), 7), np.float32), available=available),
+        "minari",
+    )
     return path
 
 
@@ -142,10 +164,20 @@ def test_minari(name, change, minari, tmp_path):
             return
         replaced(file, f"episode_1/{name}", CHANGES[change])
     said = told(lambda: formats.read(path))
-    assert (said == READ) == (change == "more axes" and name in ("terminations", "truncations")), said
+    assert (said == READ) == (change == "more axes" and name in ("terminations", "truncations")), (
+        said
+    )
 
 
-LEAVES = ["observations", "actions", "rewards", "terminals", "truncations", "infos.state", "infos.legals"]
+LEAVES = [
+    "observations",
+    "actions",
+    "rewards",
+    "terminals",
+    "truncations",
+    "infos.state",
+    "infos.legals",
+]
 
 
 @pytest.fixture(scope="module")
@@ -162,12 +194,18 @@ def test_vault(name, change, leaves, tmp_path):
     for key, array in leaves.items():
         x = changed(array) if key == name else array
         vault_writer._put(
-            tmp_path, f"{key}.", x, (1, 10**13 if change != "one step less" else x.shape[1], *x.shape[2:])
+            tmp_path,
+            f"{key}.",
+            x,
+            (1, 10**13 if change != "one step less" else x.shape[1], *x.shape[2:]),
         )
     vault_writer._put(tmp_path, "vault_index", np.array([12], np.int32), (1,))
     (tmp_path / "metadata.json").write_text(json.dumps({"version": 1.2}))
     said = told(lambda: formats.read(tmp_path))
-    teams = name in ("rewards", "terminals", "truncations") and change in ("fewer axes", "more axes")
+    teams = name in ("rewards", "terminals", "truncations") and change in (
+        "fewer axes",
+        "more axes",
+    )
     wide = change == "wider" and name in ("observations", "actions", "infos.state", "infos.legals")
     if (name, change) == ("actions", "fewer axes"):
         assert "whole numbers" in said or said == READ

@@ -91,7 +91,11 @@ def old(tree, data, keys=None, magic=torchfile.MAGIC, protocol=1001, tail=b""):
         tree,
         list(data) if keys is None else keys,
     )
-    return b"".join(map(pickled, head)) + b"".join(struct.pack("<q", n) + b for n, b in data.values()) + tail
+    return (
+        b"".join(map(pickled, head))
+        + b"".join(struct.pack("<q", n) + b for n, b in data.values())
+        + tail
+    )
 
 
 def write(tmp_path, raw):
@@ -124,21 +128,34 @@ SIX = np.arange(6, dtype=np.float32)
 def test_a_real_checkpoint(path):
     tree = load(path)
     assert tree["init_dict"] == {
-        **{"gamma": 0.95, "alg_types": ["MADDPG", "DDPG"], "hidden_dim": 64, "discrete_action": False},
+        **{
+            "gamma": 0.95,
+            "alg_types": ["MADDPG", "DDPG"],
+            "hidden_dim": 64,
+            "discrete_action": False,
+        },
     }
     (agent,) = tree["agent_params"]
     group = agent["policy_optimizer"]["param_groups"][0]
-    assert group["lr"] == 0.01 and group["betas"] == (0.9, 0.999) and group["params"] == [0, 1, 2, 3]
+    assert (
+        group["lr"] == 0.01 and group["betas"] == (0.9, 0.999) and group["params"] == [0, 1, 2, 3]
+    )
     found = tensors(tree)
     assert len(found) == 20 and {str(x.dtype) for x in found.values()} == {"float32", "int64"}
     policy = {k.removeprefix("agent_params.0.policy."): v for k, v in found.items()}
     np.testing.assert_array_equal(policy["fc.weight"], np.array([[0.5, 1.5]], np.float32))
     np.testing.assert_array_equal(policy["norm.bias"], np.array([3.49], np.float32))
     np.testing.assert_array_equal(policy["norm.running_mean"], np.array([0.35], np.float32))
-    assert policy["norm.num_batches_tracked"].shape == () and policy["norm.num_batches_tracked"] == 1
+    assert (
+        policy["norm.num_batches_tracked"].shape == () and policy["norm.num_batches_tracked"] == 1
+    )
     assert found["agent_params.0.policy_optimizer.state.3.step"] == 1.0
     np.testing.assert_array_equal(tree["view"], np.arange(6).reshape(2, 3).T[1:])
-    assert tree["view"].flags.c_contiguous and tree["view"].flags.owndata and tree["view"].flags.writeable
+    assert (
+        tree["view"].flags.c_contiguous
+        and tree["view"].flags.owndata
+        and tree["view"].flags.writeable
+    )
 
 
 def test_the_two_formats_hold_the_same():
@@ -155,7 +172,11 @@ def test_plain_values(tmp_path, form):
         3: ("é", (), [], {}),
         "n": {"big": 2**40, "size": call(name("torch", "Size"), (2, 3))},
     }
-    expected = {"a": [1, -2.5, None, True], 3: ("é", (), [], {}), "n": {"big": 2**40, "size": (2, 3)}}
+    expected = {
+        "a": [1, -2.5, None, True],
+        3: ("é", (), [], {}),
+        "n": {"big": 2**40, "size": (2, 3)},
+    }
     assert load(write(tmp_path, both(form, tree, {}))) == expected
 
 
@@ -173,19 +194,37 @@ def test_strides_and_shared_storages(tmp_path, form):
     }
     found = load(write(tmp_path, both(form, tree, {"7": SIX})))
     whole = SIX.reshape(2, 3)
-    expected = {"whole": whole, "turned": whole.T, "part": whole[:, 1:], "spread": np.full((2, 1), 4.0)}
+    expected = {
+        "whole": whole,
+        "turned": whole.T,
+        "part": whole[:, 1:],
+        "spread": np.full((2, 1), 4.0),
+    }
     expected |= {"scalar": SIX[5], "empty": np.zeros((0, 3)), "parameter": whole}
     assert list(found) == list(expected)
     for key, value in expected.items():
-        np.testing.assert_array_equal(found[key], value, strict=key not in ("spread", "scalar", "empty"))
+        np.testing.assert_array_equal(
+            found[key], value, strict=key not in ("spread", "scalar", "empty")
+        )
         assert found[key].dtype == np.float32 and found[key].shape == value.shape
     found["whole"][:] = 9.0
     np.testing.assert_array_equal(found["turned"], whole.T)
 
 
 KINDS = [
-    *(("Float", np.float32), ("Double", np.float64), ("Half", np.float16), ("BFloat16", jnp.bfloat16)),
-    *(("Long", np.int64), ("Int", np.int32), ("Short", np.int16), ("Char", np.int8), ("Byte", np.uint8)),
+    *(
+        ("Float", np.float32),
+        ("Double", np.float64),
+        ("Half", np.float16),
+        ("BFloat16", jnp.bfloat16),
+    ),
+    *(
+        ("Long", np.int64),
+        ("Int", np.int32),
+        ("Short", np.int16),
+        ("Char", np.int8),
+        ("Byte", np.uint8),
+    ),
     ("Bool", np.bool_),
 ]
 
@@ -203,13 +242,20 @@ def test_types_and_byte_orders(tmp_path, kind, dtype, order):
 
 
 def test_a_bool_is_one_or_zero(tmp_path):
-    found = load(write(tmp_path, archive(tensor(storage("0", "BoolStorage", 2), 0, (2,), (1,)), {"0": b"\x02\x00"})))
+    found = load(
+        write(
+            tmp_path,
+            archive(tensor(storage("0", "BoolStorage", 2), 0, (2,), (1,)), {"0": b"\x02\x00"}),
+        )
+    )
     assert found.tobytes() == b"\x01\x00"
 
 
 def test_a_legacy_view(tmp_path):
     where = storage(view=[("1", 2, 3)])
-    assert load(write(tmp_path, both("legacy", tensor(where, 1, (2,), (1,)), {"0": SIX}))).tolist() == [3.0, 4.0]
+    assert load(
+        write(tmp_path, both("legacy", tensor(where, 1, (2,), (1,)), {"0": SIX}))
+    ).tolist() == [3.0, 4.0]
     for view in (("1", 4, 3), ("1", -1, 2), ("1", 7, 0), ("1", 0), (1, 2, 3), "view"):
         where = storage(view=[view])
         refused(tmp_path, both("legacy", tensor(where, 0, (1,), (1,)), {"0": SIX}), "view")
@@ -231,12 +277,20 @@ def eras(where):
         "1.1": call(REBUILD, *parts, True, HOOKS),
         "2.0, no metadata": call(REBUILD, *parts, True, HOOKS, None),
         "2.0, empty metadata": call(REBUILD, *parts, True, HOOKS, {}),
-        "a parameter, hooks None": call(name("torch._utils", "_rebuild_parameter"), data, True, None),
+        "a parameter, hooks None": call(
+            name("torch._utils", "_rebuild_parameter"), data, True, None
+        ),
         "a parameter with attributes": call(with_state, data, True, HOOKS, {"note": "mine"}),
         "attributes, 1.7": call(
-            name("torch.tensor", "_rebuild_from_type"), REBUILD, parameter, (*parts, True, HOOKS), {"note": 1}
+            name("torch.tensor", "_rebuild_from_type"),
+            REBUILD,
+            parameter,
+            (*parts, True, HOOKS),
+            {"note": 1},
         ),
-        "attributes": call(typed, REBUILD, name("torch", "Tensor"), (*parts, True, HOOKS), {"note": "mine"}),
+        "attributes": call(
+            typed, REBUILD, name("torch", "Tensor"), (*parts, True, HOOKS), {"note": "mine"}
+        ),
         "attributes of a parameter": call(
             typed, name("torch._utils", "_rebuild_parameter"), parameter, (data, True, HOOKS), None
         ),
@@ -286,7 +340,9 @@ def test_a_prey_of_torch_0_4_is_the_prey(tmp_path):
         (tmp_path / f"{era}.pt").write_bytes(raw)
         made[era] = prey.load(tmp_path / f"{era}.pt", "tag", 14)
     assert made["0.4"][1] == made["1.1"][1] and made["0.4"][1].startswith("mpe-prey-")
-    for old, new, own in zip(made["0.4"][0].kernels, made["1.1"][0].kernels, prey.own("tag").kernels, strict=True):
+    for old, new, own in zip(
+        made["0.4"][0].kernels, made["1.1"][0].kernels, prey.own("tag").kernels, strict=True
+    ):
         np.testing.assert_array_equal(old, new)
         np.testing.assert_array_equal(old, own)
 
@@ -294,18 +350,38 @@ def test_a_prey_of_torch_0_4_is_the_prey(tmp_path):
 def test_hooks_that_are_anything_else_are_refused(tmp_path):
     where = storage()
     for hooks in (True, 3, "hooks", [], ()):
-        refused(tmp_path, both("zip", call(REBUILD, where, 0, (2, 3), (3, 1), False, hooks), {"0": SIX}), "a call that")
+        refused(
+            tmp_path,
+            both("zip", call(REBUILD, where, 0, (2, 3), (3, 1), False, hooks), {"0": SIX}),
+            "a call that",
+        )
     run = name("os", "system")
     typed = name("torch._tensor", "_rebuild_from_type_v2")
-    refused(tmp_path, both("zip", call(typed, run, name("torch", "Tensor"), ("true",), None), {}), "os system")
-    refused(tmp_path, both("zip", call(typed, ORDERED, name("torch", "Tensor"), (), None), {}), "a call that")
-    refused(tmp_path, both("zip", call(typed, REBUILD, ORDERED, (where, 0, (1,), (1,), False, None), None), {}), "call")
+    refused(
+        tmp_path,
+        both("zip", call(typed, run, name("torch", "Tensor"), ("true",), None), {}),
+        "os system",
+    )
+    refused(
+        tmp_path,
+        both("zip", call(typed, ORDERED, name("torch", "Tensor"), (), None), {}),
+        "a call that",
+    )
+    refused(
+        tmp_path,
+        both("zip", call(typed, REBUILD, ORDERED, (where, 0, (1,), (1,), False, None), None), {}),
+        "call",
+    )
 
 
 def test_names_of_tensors():
     a, b = np.zeros(2), np.ones(3)
     tree = {"agents": [{"w": a, "lr": 0.1}, (b, None)], 3: {"x": a}, "t": "text"}
-    assert {k: v.shape for k, v in tensors(tree).items()} == {"agents.0.w": (2,), "agents.1.0": (3,), "3.x": (2,)}
+    assert {k: v.shape for k, v in tensors(tree).items()} == {
+        "agents.0.w": (2,),
+        "agents.1.0": (3,),
+        "3.x": (2,),
+    }
     assert list(tensors(a)) == [""] and tensors({"a": 1}) == {}
     with pytest.raises(JaxomarlError, match=r"a\.b"):
         tensors({"a.b": a, "a": {"b": b}})
@@ -340,7 +416,9 @@ def attacks(command):
         "REDUCE of a storage class": call(name("torch", "FloatStorage"), command),
         "REDUCE with wrong arguments": call(ORDERED, [("a", 1)]),
         "REDUCE without a tuple": Code(ORDERED + emit([]) + b"R"),
-        "REDUCE of a parameter": call(name("torch._utils", "_rebuild_parameter"), command, True, HOOKS),
+        "REDUCE of a parameter": call(
+            name("torch._utils", "_rebuild_parameter"), command, True, HOOKS
+        ),
         "REDUCE of a size": call(name("torch", "Size"), command),
         "REDUCE of a tensor": call(REBUILD, command, 0, (1,), (1,), False, HOOKS),
         "REDUCE of few": call(REBUILD, storage()),
@@ -376,9 +454,15 @@ def test_nothing_is_run(tmp_path, attack, form):
 
 
 def test_an_error_names_the_file_the_opcode_and_the_global(tmp_path):
-    refused(tmp_path, archive(call(name("os", "system"), "true"), {}), "GLOBAL at byte 2: .*found 'os system'")
     refused(
-        tmp_path, archive(Code(emit("posix") + emit("system") + b"\x93"), {}), "STACK_GLOBAL at byte .*posix system"
+        tmp_path,
+        archive(call(name("os", "system"), "true"), {}),
+        "GLOBAL at byte 2: .*found 'os system'",
+    )
+    refused(
+        tmp_path,
+        archive(Code(emit("posix") + emit("system") + b"\x93"), {}),
+        "STACK_GLOBAL at byte .*posix system",
     )
     refused(tmp_path, archive(Code(b"(ios\nsystem\n"), {}), "INST at byte 3: .*os system")
 
@@ -460,7 +544,11 @@ def test_a_wrong_program_is_refused(tmp_path, program, form):
 def test_limits(tmp_path, monkeypatch):
     path = write(tmp_path, both("zip", [tensor(storage())] * 3, {"0": SIX}))
     assert len(load(path)) == 3
-    for limit, least, match in (("LIMIT", 71, "bytes"), ("STEPS", 5, "opcodes"), ("DEPTH", 0, "levels|containers")):
+    for limit, least, match in (
+        ("LIMIT", 71, "bytes"),
+        ("STEPS", 5, "opcodes"),
+        ("DEPTH", 0, "levels|containers"),
+    ):
         with monkeypatch.context() as patch, pytest.raises(JaxomarlError, match=match):
             patch.setattr(torchfile, limit, least)
             load(path)
@@ -481,7 +569,9 @@ def test_a_zip_of_another_shape_is_refused(tmp_path):
     refused(tmp_path, archive(tree, data, top="a/b"), "data.pkl")
     refused(
         tmp_path,
-        archive(tree, data, **{"../other/data.pkl": b"N."}).replace(b"archive/../o", b"archiver-.-o"),
+        archive(tree, data, **{"../other/data.pkl": b"N."}).replace(
+            b"archive/../o", b"archiver-.-o"
+        ),
         "found 2",
     )
     refused(tmp_path, good.replace(b"archive/data/0", b"archive/data/1"), "none")

@@ -59,13 +59,24 @@ def test_a_window_is_its_episode_with_the_ends_repeated(data, horizon, history):
         for w in range(history + horizon + 1):
             at = step - history + w
             row = min(max(at, 0), length)
-            assert drawn.state[b, w, 0] == drawn.obs[b, w, 0, 1] == drawn.extra["id"][b, w] == name(episode, row)
+            assert (
+                drawn.state[b, w, 0]
+                == drawn.obs[b, w, 0, 1]
+                == drawn.extra["id"][b, w]
+                == name(episode, row)
+            )
             assert drawn.valid[b, w] == (0 <= at <= length)
             acted = 0 <= at < length
             assert (drawn.action[b, w, :, 0] == (0.5 * acted, -0.5 * acted)).all()
-            assert (drawn.reward[b, w] == (1.0 * acted, 2.0 * acted)).all() and drawn.team_reward[b, w] == 1.5 * acted
-            assert drawn.last[b, w] == (at == length - 1) and drawn.done[b, w] == (at == length - 1 and episode == 2)
-    assert presents == {(e, t) for e, n in enumerate(LENGTHS) for t in range(n)}, "not every start is drawn"
+            assert (drawn.reward[b, w] == (1.0 * acted, 2.0 * acted)).all() and drawn.team_reward[
+                b, w
+            ] == 1.5 * acted
+            assert drawn.last[b, w] == (at == length - 1) and drawn.done[b, w] == (
+                at == length - 1 and episode == 2
+            )
+    assert presents == {(e, t) for e, n in enumerate(LENGTHS) for t in range(n)}, (
+        "not every start is drawn"
+    )
     assert drawn.alive.all() and drawn.available.all()
 
 
@@ -73,7 +84,12 @@ def test_a_window_is_its_episode_with_the_ends_repeated(data, horizon, history):
 def test_full_windows_are_all_there_and_uniform(data, horizon, history):
     drawn = draw(jax.random.key(1), data, 4000, horizon, history, True)
     assert np.asarray(drawn.valid).all() and np.asarray(drawn.team_reward[:, :-1] > 0).all()
-    fits = [name(e, t) for e, n in enumerate(LENGTHS) for t in range(n) if t >= history and n - t >= horizon]
+    fits = [
+        name(e, t)
+        for e, n in enumerate(LENGTHS)
+        for t in range(n)
+        if t >= history and n - t >= horizon
+    ]
     found, count = np.unique(np.asarray(drawn.state[:, history, 0]), return_counts=True)
     assert list(found) == fits
     assert np.abs(count / 4000 - 1 / len(fits)).max() < 0.04
@@ -83,10 +99,14 @@ def test_a_missing_successor_is_not_valid(data):
     last = np.asarray(data.left) == 1
     whole = data.layout.unpack(data.rows)
     parts = {**whole, "known": jnp.where(last, 0.0, 1.0)}
-    rows = jnp.concatenate([parts[k].reshape(len(data.rows), -1) for k in data.layout.blocks], axis=1)
+    rows = jnp.concatenate(
+        [parts[k].reshape(len(data.rows), -1) for k in data.layout.blocks], axis=1
+    )
     drawn = draw(jax.random.key(0), dataclasses.replace(data, rows=rows), 64, 2)
     full = draw(jax.random.key(0), data, 64, 2)
-    successor = np.pad(np.asarray(full.last)[:, :-1] > 0, [(0, 0), (1, 0)])  # the row after a last one
+    successor = np.pad(
+        np.asarray(full.last)[:, :-1] > 0, [(0, 0), (1, 0)]
+    )  # the row after a last one
     assert successor.any()
     assert (np.asarray(drawn.valid) == np.asarray(full.valid) * ~successor).all()
 
@@ -103,7 +123,9 @@ def test_too_long_windows_are_refused_with_the_episodes_lengths(data):
     check_windows(data, 3, 3)
     check_windows(data, 2, least=8)
     for wrong in ((7, 0), (4, 3)):
-        with pytest.raises(JaxomarlError, match=r"1 to 6 steps \(median 2\).*found '0 windows'.*at most 6"):
+        with pytest.raises(
+            JaxomarlError, match=r"1 to 6 steps \(median 2\).*found '0 windows'.*at most 6"
+        ):
             check_windows(data, *wrong)
     with pytest.raises(JaxomarlError, match=r"at least 9 windows"):
         check_windows(data, 2, least=9)
@@ -117,12 +139,16 @@ def test_returns_to_go_are_discounted_sums_to_the_episodes_end(data, gamma):
     np.testing.assert_allclose(togo, wanted[:, None] * [1.0, 2.0])
     whole = np.array([sum(gamma**k for k in range(n)) for n in step + left])
     np.testing.assert_allclose(returns(data, gamma, "episode"), whole[:, None] * [1.0, 2.0])
-    np.testing.assert_allclose(returns(data, gamma, "togo", "team"), 1.5 * wanted[:, None] * [1.0, 1.0])
+    np.testing.assert_allclose(
+        returns(data, gamma, "togo", "team"), 1.5 * wanted[:, None] * [1.0, 1.0]
+    )
 
 
 def test_conditions_are_shares_of_a_scale_or_of_the_datas_range(data):
     togo = returns(data, 1.0)
-    np.testing.assert_allclose(conditioned(data, 1.0, "togo", "own", 4.0).extra["returns"], togo / 4.0)
+    np.testing.assert_allclose(
+        conditioned(data, 1.0, "togo", "own", 4.0).extra["returns"], togo / 4.0
+    )
     share = np.asarray(conditioned(data, 1.0, "togo", "own", 0.0).extra["returns"])
     started = share[np.asarray(data.left) > 0]
     assert (started.min(), started.max()) == (0.0, 1.0)

@@ -32,7 +32,9 @@ def test_flashbax_reads_the_vault_that_we_write(tmp_path):
     r = foreign.rows([4, 3], (5, 3), (2, 1), died=[0])
     raw = formats.read(foreign.omar(tmp_path / "from", r, flags="ended"))
     formats.write(
-        tmp_path / "v.vlt" / "Good", raw._replace(behaviour=np.repeat([3, 1], [5, 4]).astype(np.int32)), "vault"
+        tmp_path / "v.vlt" / "Good",
+        raw._replace(behaviour=np.repeat([3, 1], [5, 4]).astype(np.int32)),
+        "vault",
     )
     held = foreign.read_vault(tmp_path / "v.vlt" / "Good")
     np.testing.assert_array_equal(held["observations"][0, :, 0], r.obs[0])
@@ -53,7 +55,9 @@ def test_the_minari_library_reads_the_set_that_we_write(tmp_path):
     formats.write(tmp_path / "games" / "ours-v0", raw, "minari")
     first, second = foreign.read_minari(tmp_path / "games" / "ours-v0")
     for i, m in enumerate(("agent_0", "agent_1")):
-        np.testing.assert_array_equal(second.observations[m], np.vstack([r.obs[i][4:], r.after[i][-1:]]))
+        np.testing.assert_array_equal(
+            second.observations[m], np.vstack([r.obs[i][4:], r.after[i][-1:]])
+        )
         np.testing.assert_array_equal(first.actions[m], r.action[i][:4])
     np.testing.assert_allclose(first.rewards, r.reward[:4].mean(axis=1), rtol=1e-6)
     assert first.terminations.tolist() == [False] * 3 + [True] and not second.terminations.any()
@@ -71,7 +75,9 @@ def test_discrete_sets_go_round(name, tmp_path, played):
     back = formats.read(tmp_path / "out" / "a-v0")
     assert back.discrete and back.distinct
     for field in ("action", "available", "state", "done", "left", "reward"):
-        for a, b in zip(jax.tree.leaves(getattr(raw, field)), jax.tree.leaves(getattr(back, field)), strict=True):
+        for a, b in zip(
+            jax.tree.leaves(getattr(raw, field)), jax.tree.leaves(getattr(back, field)), strict=True
+        ):
             np.testing.assert_array_equal(a, b)
     with pytest.raises(JaxomarlError, match="continuous"):
         formats.write(tmp_path / "no", raw, "omar")

@@ -24,7 +24,9 @@ def two_modes(x, t):
 
 def drawn(key, rows):
     k_side, k_noise = jax.random.split(key)
-    return MODE * jax.random.rademacher(k_side, (rows, 1)) + STD * jax.random.normal(k_noise, (rows, 2))
+    return MODE * jax.random.rademacher(k_side, (rows, 1)) + STD * jax.random.normal(
+        k_noise, (rows, 2)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +51,9 @@ def trained():
             def loss(params):
                 x0, z = drawn(k_rows, BATCH), jax.random.normal(k_noise, (BATCH, 2))
                 weight = 1 / (EDM.sigma(t) - EDM.sigma(s))
-                return consistency_loss(f(params), f(params), EDM, x0, t, s, z, teacher, weight, huber=HUBER)
+                return consistency_loss(
+                    f(params), f(params), EDM, x0, t, s, z, teacher, weight, huber=HUBER
+                )
 
             updates, opt = tx.update(jax.grad(loss)(params), opt, params)
             return (optax.apply_updates(params, updates), opt), None
@@ -69,7 +73,9 @@ def distance(x, y):
 
 
 def sampled(f, steps, rows=20_000, seed=1):
-    return np.asarray(jax.jit(lambda key: consistency(EDM, steps)(key, f, (rows, 2)))(jax.random.key(seed)))
+    return np.asarray(
+        jax.jit(lambda key: consistency(EDM, steps)(key, f, (rows, 2)))(jax.random.key(seed))
+    )
 
 
 # --- the boundary ---
@@ -94,12 +100,17 @@ def test_the_coefficients_are_the_papers():
     """sigma_d = 0.5, epsilon = 0.002; F = 1 and F = 0 tell c_skip and c_out apart."""
     t = jnp.array([0.1, 0.5, 1.0])
     sigma = np.asarray(schedules.edm().sigma(t), np.float64)
-    x, f = jnp.full((3, 1), 0.7), lambda F: consistent(lambda x, t: jnp.full_like(x, F), schedules.edm())
+    x, f = (
+        jnp.full((3, 1), 0.7),
+        lambda F: consistent(lambda x, t: jnp.full_like(x, F), schedules.edm()),
+    )
     skip = 0.25 / ((sigma - 0.002) ** 2 + 0.25)
     out = 0.5 * (sigma - 0.002) / np.sqrt(0.25 + sigma**2)
     np.testing.assert_allclose(f(0.0)(x, t)[:, 0], 0.7 * skip, rtol=2e-5)
     np.testing.assert_allclose((f(1.0)(x, t) - f(0.0)(x, t))[:, 0], out, rtol=2e-5)
-    assert float(least(schedules.edm())) == pytest.approx(0.002) and float(least(schedules.vp())) == 0
+    assert (
+        float(least(schedules.edm())) == pytest.approx(0.002) and float(least(schedules.vp())) == 0
+    )
 
 
 def test_the_network_sees_inputs_of_unit_size():
@@ -147,10 +158,15 @@ def test_the_exact_function_has_no_loss_under_distillation(schedule):
 def test_the_exact_one_step_samples_are_the_data():
     ends, _ = path(EDM)
     x = jax.jit(lambda key: consistency(EDM, 1)(key, ends, (20_000,)))(jax.random.key(6))
-    assert float(x.std()) == pytest.approx(0.3, abs=0.006)  # and sigma_max = 5 hides all but a hundredth of the mean
+    assert float(x.std()) == pytest.approx(
+        0.3, abs=0.006
+    )  # and sigma_max = 5 hides all but a hundredth of the mean
     assert float(x.mean()) == pytest.approx(0.5 * (1 - 0.3 / np.hypot(0.3, 5)), abs=0.01)
     several = jax.jit(lambda key: consistency(EDM, 3)(key, ends, (20_000,)))(jax.random.key(7))
-    assert (float(several.mean()), float(several.std())) == (pytest.approx(0.5, abs=0.01), pytest.approx(0.3, abs=6e-3))
+    assert (float(several.mean()), float(several.std())) == (
+        pytest.approx(0.5, abs=0.01),
+        pytest.approx(0.3, abs=6e-3),
+    )
 
 
 def test_the_pair_of_training_shares_its_noise_and_that_of_distillation_its_path():
@@ -158,7 +174,9 @@ def test_the_pair_of_training_shares_its_noise_and_that_of_distillation_its_path
     x0, z = jnp.array([[0.3, -0.2]]), jnp.array([[1.0, 0.5]])
     t, s = jnp.array([0.8]), jnp.array([0.6])
     high, low = float(EDM.sigma(t)[0]), float(EDM.sigma(s)[0])
-    loss = lambda **more: float(consistency_loss(lambda x, t: x, lambda x, t: 2 * x, EDM, x0, t, s, z, **more))
+    loss = lambda **more: float(
+        consistency_loss(lambda x, t: x, lambda x, t: 2 * x, EDM, x0, t, s, z, **more)
+    )
     x = np.asarray(x0 + high * z)
     assert loss() == pytest.approx(((x - 2 * np.asarray(x0 + low * z)) ** 2).sum(), rel=1e-5)
     taught = 0.1 + low / high * (x - 0.1)
@@ -173,7 +191,9 @@ def test_the_pair_of_training_shares_its_noise_and_that_of_distillation_its_path
 
 def test_no_gradient_reaches_the_target():
     x0, z, t = jnp.ones((4, 1)), jnp.ones((4, 1)), jnp.full((4,), 0.5)
-    loss = lambda a, b: consistency_loss(lambda x, t: a * x, lambda x, t: b * x, EDM, x0, t, t - 0.1, z)
+    loss = lambda a, b: consistency_loss(
+        lambda x, t: a * x, lambda x, t: b * x, EDM, x0, t, t - 0.1, z
+    )
     of_f, of_target = jax.grad(loss, argnums=(0, 1))(1.0, 1.0)
     assert of_f != 0 and of_target == 0
 
@@ -181,7 +201,9 @@ def test_no_gradient_reaches_the_target():
 # --- trained ---
 
 
-@pytest.mark.parametrize(("kind", "one", "two"), [("distilled", 0.06, 0.04), ("trained", 0.12, 0.09)])
+@pytest.mark.parametrize(
+    ("kind", "one", "two"), [("distilled", 0.06, 0.04), ("trained", 0.12, 0.09)]
+)
 def test_one_step_samples_match_the_data(trained, kind, one, two):
     """Wasserstein-1 to the data of std 0.81 per agent, both modes kept, and the agents agree."""
     data = drawn(jax.random.key(8), 20_000)
@@ -189,20 +211,28 @@ def test_one_step_samples_match_the_data(trained, kind, one, two):
         x = sampled(trained[kind], steps)
         assert distance(x, data) < bound
         assert np.mean(x[:, 0] > 0) == pytest.approx(0.5, abs=0.06)
-        assert np.mean(x[:, 0] * x[:, 1] < 0) < 0.04 / steps  # one half where agents are sampled on their own
+        assert (
+            np.mean(x[:, 0] * x[:, 1] < 0) < 0.04 / steps
+        )  # one half where agents are sampled on their own
 
 
 def test_a_denoiser_is_no_consistency_function(trained):
     """One call of E[x_0 | x_1] says the mean of the modes: what a consistency sampler makes of a DDPM's network."""
     data = drawn(jax.random.key(9), 20_000)
-    assert distance(sampled(two_modes, 1), data) > 0.5 > 5 * distance(sampled(trained["distilled"], 1), data)
+    assert (
+        distance(sampled(two_modes, 1), data)
+        > 0.5
+        > 5 * distance(sampled(trained["distilled"], 1), data)
+    )
 
 
 def test_a_path_keeps_its_end(trained):
     """f is nearly constant along the probability flow, and near the end that ddim finds from the same noise."""
     key, rows = jax.random.key(10), 2000
     ends = np.asarray(jax.jit(lambda k: samplers.ddim(EDM, 200)(k, two_modes, (rows, 2)))(key))
-    first = jnp.hypot(EDM.alpha(1.0), EDM.sigma(1.0)) * jax.random.normal(jax.random.split(key)[0], (rows, 2))
+    first = jnp.hypot(EDM.alpha(1.0), EDM.sigma(1.0)) * jax.random.normal(
+        jax.random.split(key)[0], (rows, 2)
+    )
     said = np.asarray(trained["distilled"](first, jnp.ones(rows)))
     sure = np.abs(np.asarray(first).sum(axis=1)) > 1.0  # away from the line where paths part
     assert np.abs(said - ends)[sure].mean() < 0.1 and np.mean((said * ends > 0)[sure]) > 0.99
@@ -215,13 +245,22 @@ def test_later_calls_see_fresh_noise_of_their_levels():
     """x_t = alpha (x_0 + sqrt(kappa^2 - e^2) z), so that f = x / alpha of the last level shows its variance."""
     for schedule in (EDM, schedules.vp()):
         calls = []
-        f = lambda x, t, calls=calls: calls.append((float(t), np.asarray(x))) or jnp.full_like(x, 0.3)
+        f = lambda x, t, calls=calls: (
+            calls.append((float(t), np.asarray(x))) or jnp.full_like(x, 0.3)
+        )
         with jax.disable_jit():
             consistency(schedule, 3)(jax.random.key(11), f, (4000,))
         assert [t for t, _ in calls] == pytest.approx([1.0, 2 / 3, 1 / 3])
         for (t, x), mean in zip(calls, (0.0, 0.3, 0.3), strict=True):
-            alpha, sigma = float(schedule.alpha(jnp.float32(t))), float(schedule.sigma(jnp.float32(t)))
-            wanted = np.hypot(alpha, sigma) if t == 1 else np.sqrt(sigma**2 - (alpha * float(least(schedule))) ** 2)
+            alpha, sigma = (
+                float(schedule.alpha(jnp.float32(t))),
+                float(schedule.sigma(jnp.float32(t))),
+            )
+            wanted = (
+                np.hypot(alpha, sigma)
+                if t == 1
+                else np.sqrt(sigma**2 - (alpha * float(least(schedule))) ** 2)
+            )
             assert x.std() == pytest.approx(wanted, rel=0.04)
             assert x.mean() == pytest.approx(alpha * mean, abs=4 * wanted / np.sqrt(4000))
 

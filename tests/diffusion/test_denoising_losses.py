@@ -26,7 +26,9 @@ def by_hand(target, weight, mask):
                 alpha, sigma = float(VP.alpha(T[b])), float(VP.sigma(T[b]))
                 x = alpha * float(X0[b, n, a]) + sigma * float(Z[b, n, a])
                 guess = 0.3 * x - float(T[b]) + 0.1
-                total += float(mask[n, a]) * float(weight[b]) * (guess - float(target[b, n, a])) ** 2
+                total += (
+                    float(mask[n, a]) * float(weight[b]) * (guess - float(target[b, n, a])) ** 2
+                )
     return total / 2
 
 
@@ -48,7 +50,9 @@ def test_noise_in_padded_columns_is_never_seen():
 
     for loss in (losses.eps_loss, losses.denoising_loss):
         clean = loss(mixing, VP, x0, T, Z * MASK, mask=MASK)
-        assert float(loss(mixing, VP, x0, T, Z + 5 * (1 - MASK), mask=MASK)) == pytest.approx(float(clean), rel=1e-6)
+        assert float(loss(mixing, VP, x0, T, Z + 5 * (1 - MASK), mask=MASK)) == pytest.approx(
+            float(clean), rel=1e-6
+        )
         assert float(loss(mixing, VP, x0, T, Z)) != pytest.approx(float(clean), rel=1e-2)
 
 

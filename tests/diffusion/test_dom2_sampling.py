@@ -39,7 +39,9 @@ def of(eps):
 
 
 def drawn(cfg, net, params=(), draws=DRAWS, mask=ONE, seed=0):
-    run = lambda params: dom2.sample(cfg, net, jax.random.key(seed), params, jnp.zeros((draws, 1)), mask)
+    run = lambda params: dom2.sample(
+        cfg, net, jax.random.key(seed), params, jnp.zeros((draws, 1)), mask
+    )
     return np.asarray(jax.jit(run)(params), np.float64)
 
 
@@ -60,7 +62,10 @@ def test_exact_noise_gives_known_means_and_narrow_deviations(form, steps, mean, 
     a, b, c, d = alpha[1:], alpha[:-1], sigma[1:], sigma[:-1]
     factor = np.prod((b * a * S**2 + d * c) / (a**2 * S**2 + c**2))
     exact_mean, exact_std = M - alpha[-1] * M * factor, factor
-    assert (exact_mean, exact_std) == (pytest.approx(mean, abs=1.1e-3), pytest.approx(std, abs=1.1e-3))
+    assert (exact_mean, exact_std) == (
+        pytest.approx(mean, abs=1.1e-3),
+        pytest.approx(std, abs=1.1e-3),
+    )
 
     def eps(params, x, t):
         al, si = told(t, steps, alpha), told(t, steps, sigma)
@@ -81,10 +86,14 @@ def test_the_chain_and_its_gradient_are_those_written_apart(form, clip):
     steps, draws = 4, 6
     alpha, sigma = grid(steps, form)
     p = 0.05 * np.random.default_rng(0).standard_normal(steps + 1)
-    target = np.linspace(-0.9, 0.9, draws)[:, None] * (1.6 if clip else 1.0)  # beyond the box, where it is clipped
+    target = np.linspace(-0.9, 0.9, draws)[:, None] * (
+        1.6 if clip else 1.0
+    )  # beyond the box, where it is clipped
 
     def eps(p, x, t):
-        return (x - told(t, steps, alpha) * (target + 0.3 * x)) / told(t, steps, sigma) + told(t, steps, p)
+        return (x - told(t, steps, alpha) * (target + 0.3 * x)) / told(t, steps, sigma) + told(
+            t, steps, p
+        )
 
     def by_hand(p, z):
         x = z
@@ -92,29 +101,42 @@ def test_the_chain_and_its_gradient_are_those_written_apart(form, clip):
             e = (x - alpha[k] * (target + 0.3 * x)) / sigma[k] + p[k]
             if clip:
                 e = (x - alpha[k] * np.clip((x - sigma[k] * e) / alpha[k], -1, 1)) / sigma[k]
-            x = alpha[k - 1] / alpha[k] * x - (alpha[k - 1] * sigma[k] / alpha[k] - sigma[k - 1]) * e
+            x = (
+                alpha[k - 1] / alpha[k] * x
+                - (alpha[k - 1] * sigma[k] / alpha[k] - sigma[k - 1]) * e
+            )
         return np.clip(x, -1, 1)
 
     cfg = config(steps, form, clip_denoised=clip)
     (_, al), (_, si) = grid(1, form)
     z = drawn(config(1, form), of(lambda _, x, t: (x - al * 0.1 * x) / si), (), draws)
-    z = z / 0.1  # with one step a_0 = (z - sigma e) / alpha, here z / 10: the first noise of this key
+    z = (
+        z / 0.1
+    )  # with one step a_0 = (z - sigma e) / alpha, here z / 10: the first noise of this key
     assert np.ptp(z) > 1
     found = drawn(cfg, of(eps), jnp.asarray(p, jnp.float32), draws)
     np.testing.assert_allclose(found, by_hand(p, z), atol=2e-3)
-    run = lambda p: dom2.sample(cfg, of(eps), jax.random.key(0), p, jnp.zeros((draws, 1)), ONE).sum()
+    run = lambda p: dom2.sample(
+        cfg, of(eps), jax.random.key(0), p, jnp.zeros((draws, 1)), ONE
+    ).sum()
     slope = np.asarray(jax.grad(run)(jnp.asarray(p, jnp.float32)))
     nudge = 1e-6 * np.eye(steps + 1)
     want = [(by_hand(p + e, z).sum() - by_hand(p - e, z).sum()) / 2e-6 for e in nudge]
     np.testing.assert_allclose(slope, want, rtol=0.01, atol=5e-3)
-    reached = slope[1:-1] if clip else slope[1:]  # a clip may hold all estimates of the noisiest level at an edge
+    reached = (
+        slope[1:-1] if clip else slope[1:]
+    )  # a clip may hold all estimates of the noisiest level at an edge
     assert slope[0] == 0 and np.all(np.abs(reached) > 0.02), "a level without gradient"
 
 
 def of_two_modes(x, alpha, sigma, mode=0.6, spread=0.05):
     """The exact noise of half N(mode, spread^2) and half N(-mode, spread^2)."""
     variance = alpha**2 * spread**2 + sigma**2
-    tilt = np.tanh(alpha * mode * x / variance) if isinstance(x, np.ndarray) else jnp.tanh(alpha * mode * x / variance)
+    tilt = (
+        np.tanh(alpha * mode * x / variance)
+        if isinstance(x, np.ndarray)
+        else jnp.tanh(alpha * mode * x / variance)
+    )
     return sigma * (x - alpha * mode * tilt) / variance
 
 
@@ -157,7 +179,9 @@ def test_padded_columns_are_zero_and_the_rest_does_not_see_them():
     both = drawn(cfg, of(eps), (), 50, jnp.array([1.0, 0.0]))
     assert np.all(both[:, 1] == 0) and np.all(both[:, 0] != 0)
     deaf = of(lambda _, x, t: jnp.concatenate([0.4 * x[:, :1] + 0.2, x[:, 1:]], axis=-1))
-    np.testing.assert_allclose(both[:, 0], drawn(cfg, deaf, (), 50, jnp.array([1.0, 0.0]))[:, 0], atol=1e-5)
+    np.testing.assert_allclose(
+        both[:, 0], drawn(cfg, deaf, (), 50, jnp.array([1.0, 0.0]))[:, 0], atol=1e-5
+    )
 
 
 def test_both_schedules_are_a_field():

@@ -33,7 +33,9 @@ def spread(steps, order=2, churn=None, count=40_000):
 def test_karras_levels():
     """Row 2: 80, 57.59, 40.79, .., 0.0075, 0.002, and clean."""
     found = np.asarray(K.levels(18))
-    np.testing.assert_allclose(found[[0, 1, 2, 16, 17, 18]], [80, 57.586, 40.786, 0.0075, 0.002, 0], rtol=6e-3)
+    np.testing.assert_allclose(
+        found[[0, 1, 2, 16, 17, 18]], [80, 57.586, 40.786, 0.0075, 0.002, 0], rtol=6e-3
+    )
     assert len(found) == 19 and np.all(np.diff(found) < 0)
     np.testing.assert_allclose(K.time(found[:-1]), 1 - np.arange(18) / 17, atol=1e-5)
     assert np.asarray(K.levels(1)).tolist() == [pytest.approx(80.0), 0.0]
@@ -62,7 +64,9 @@ def test_preconditioning_is_that_of_the_paper():
     want = (s / size) ** 2 * x + wide * s / size * (x / size) ** 2
     np.testing.assert_allclose(found, want, rtol=1e-4)
     np.testing.assert_allclose(heard[0], np.log(sigma) / 4, rtol=1e-4)
-    np.testing.assert_allclose(edm.preconditioned(net, s)(jnp.asarray(x[:1]), t[0]), want[:1], rtol=1e-4)
+    np.testing.assert_allclose(
+        edm.preconditioned(net, s)(jnp.asarray(x[:1]), t[0]), want[:1], rtol=1e-4
+    )
 
 
 def test_the_weight_makes_all_levels_count_alike():
@@ -76,7 +80,9 @@ def test_the_weight_makes_all_levels_count_alike():
     def loss(sigma, weighted):
         t = jnp.full(20_000, K.time(sigma))
         return float(
-            denoising_loss(silent, K.schedule, x0, t, z, edm.weight(K.schedule.sigma(t)) if weighted else None)
+            denoising_loss(
+                silent, K.schedule, x0, t, z, edm.weight(K.schedule.sigma(t)) if weighted else None
+            )
         )
 
     np.testing.assert_allclose([loss(s, True) for s in (0.05, 1.0, 20.0)], 1.0, rtol=0.03)
@@ -89,7 +95,9 @@ def test_training_times_are_those_of_the_log_normal():
     assert sigma.min() >= 0.00199 and sigma.max() <= 80.1
 
 
-@pytest.mark.parametrize(("steps", "order", "want"), [(18, 2, 0.735), (40, 2, 0.706), (18, 1, 0.598), (40, 1, 0.653)])
+@pytest.mark.parametrize(
+    ("steps", "order", "want"), [(18, 2, 0.735), (40, 2, 0.706), (18, 1, 0.598), (40, 1, 0.653)]
+)
 def test_samples_of_a_gaussian(steps, order, want):
     """D.8 (3) and row 7: too wide by Heun, too narrow by Euler, and nearer with more steps."""
     found = spread(steps, order)

@@ -8,14 +8,24 @@ import numpy as np
 import pytest
 
 from jaxomarl.base import JaxomarlError
-from jaxomarl.diffusion.factorise import ALONE, DATA, NOISE, attention_weights, composed, factorisation
+from jaxomarl.diffusion.factorise import (
+    ALONE,
+    DATA,
+    NOISE,
+    attention_weights,
+    composed,
+    factorisation,
+)
 
 N, D, C, B = 3, 2, 2, 4
 MASK = jnp.array([[1.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
 # Programs of a few hundred numbers run for milliseconds: compiling them is all they cost.
 jit = partial(
     jax.jit,
-    compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True},
+    compiler_options={
+        "xla_backend_optimization_level": 0,
+        "xla_llvm_disable_expensive_passes": True,
+    },
 )
 
 
@@ -32,7 +42,9 @@ def given(kind, features=D + 1 + C, seed=0):
 
 
 def inputs(seed=1):
-    draw = lambda k, width: np.random.default_rng(seed + k).standard_normal((B, N, width)).astype(np.float32)
+    draw = lambda k, width: (
+        np.random.default_rng(seed + k).standard_normal((B, N, width)).astype(np.float32)
+    )
     return draw(0, D) * np.asarray(MASK), np.linspace(0.1, 1.0, B, dtype=np.float32), draw(1, C)
 
 
@@ -40,7 +52,11 @@ def noise_of(kind, executed=False):
     """(params of f, x, t, y) -> the team's noise."""
     f, params = given(kind)
     slopes = jnp.arange(1.0, N + 1)[:, None]
-    eps = jit(lambda p, x, t, y: composed(parts, f, MASK, executed)({"parts": slopes, "noise": p}, x, t, y))
+    eps = jit(
+        lambda p, x, t, y: composed(parts, f, MASK, executed)(
+            {"parts": slopes, "noise": p}, x, t, y
+        )
+    )
     return f, params, eps
 
 
@@ -98,11 +114,16 @@ def test_attention_by_hand():
     w = np.asarray(attention_weights(params, jnp.asarray(values), jnp.asarray(features)))
     np.testing.assert_allclose(w.sum(axis=-1), 1.0, rtol=1e-6)
     seen = np.concatenate([values, features], axis=-1)
-    q, k = (np.asarray(seen @ params[m]["kernel"] + params[m]["names"]).reshape(N, 4, 8) for m in ("query", "key"))
+    q, k = (
+        np.asarray(seen @ params[m]["kernel"] + params[m]["names"]).reshape(N, 4, 8)
+        for m in ("query", "key")
+    )
     logits = np.stack([q[:, h] @ k[:, h].T for h in range(4)]) / np.sqrt(8)
     want = (np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)).mean(axis=0)
     np.testing.assert_allclose(w, want, rtol=1e-4)
-    np.testing.assert_allclose(f.train(params, jnp.asarray(values), jnp.asarray(features)), want @ values, rtol=1e-4)
+    np.testing.assert_allclose(
+        f.train(params, jnp.asarray(values), jnp.asarray(features)), want @ values, rtol=1e-4
+    )
 
 
 def test_an_agent_alone_knows_its_own_weight_but_for_the_others_keys():
@@ -115,14 +136,18 @@ def test_an_agent_alone_knows_its_own_weight_but_for_the_others_keys():
     only = jnp.zeros((N, 1)).at[1].set(1.0)
     alone = values * only, features * only
     weight = attention_weights(params, *alone)[:, 1, 1]
-    np.testing.assert_allclose(f.execute(params, *alone)[:, 1], weight[:, None] * values[:, 1], rtol=1e-5)
+    np.testing.assert_allclose(
+        f.execute(params, *alone)[:, 1], weight[:, None] * values[:, 1], rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_monotone_mixer_rises_with_every_value(seed):
     f, params = given("qmix", features=C, seed=seed)
     x, _, y = inputs(seed)
-    slope = jit(jax.vmap(jax.jacobian(lambda x, y: f.train(params, x, y)), in_axes=(0, 0)))(x, y)  # [B, N, D, N, D]
+    slope = jit(jax.vmap(jax.jacobian(lambda x, y: f.train(params, x, y)), in_axes=(0, 0)))(
+        x, y
+    )  # [B, N, D, N, D]
     by_column = np.asarray(jnp.einsum("bidjd->bidj", slope))
     assert by_column.min() >= 0 and (by_column > 1e-4).mean() > 0.9
 
@@ -132,7 +157,9 @@ def test_padded_values_are_not_mixed():
     f, params = given("atten")
     loud = lambda own, x, t, y: parts(jnp.ones((N, 1)), x, t, y) + own
     x, t, y = map(jnp.asarray, inputs())
-    eps = lambda junk: composed(loud, f, MASK)({"parts": junk * (1 - MASK), "noise": params}, x, t, y)
+    eps = lambda junk: composed(loud, f, MASK)(
+        {"parts": junk * (1 - MASK), "noise": params}, x, t, y
+    )
     np.testing.assert_array_equal(eps(5.0), eps(0.0))
 
 

@@ -37,7 +37,9 @@ def test_clipped_holds_bounds_and_the_sampler_s_noise_follows():
     alpha, sigma, alpha1, sigma1 = 0.6, 0.8, 0.8, 0.6
     step = samplers.ddim_step(*jnp.array([alpha, sigma, alpha1, sigma1]))
     x, c = 2.0, 1.0
-    assert float(step.x * x + step.x0 * c) == pytest.approx(alpha1 * c + sigma1 * (x - alpha * c) / sigma, rel=1e-5)
+    assert float(step.x * x + step.x0 * c) == pytest.approx(
+        alpha1 * c + sigma1 * (x - alpha * c) / sigma, rel=1e-5
+    )
 
 
 def test_classifier_free_ends_and_extrapolation():
@@ -76,7 +78,9 @@ def test_a_linear_energy_tilts_a_gaussian_exactly(schedule):
 @pytest.mark.parametrize("sampler", [samplers.ddpm, samplers.ddim])
 def test_a_linear_energy_moves_the_sampled_mean(sampler):
     m, s, scale, slope, B = 0.5, 0.4, 2.0, -1.5, 4000
-    run = lambda denoise: jax.jit(lambda key: sampler(VP, 100)(key, denoise, (B,)))(jax.random.key(1))
+    run = lambda denoise: jax.jit(lambda key: sampler(VP, 100)(key, denoise, (B,)))(
+        jax.random.key(1)
+    )
     plain = run(gaussian(m, s))
     moved = run(guidance.guided(gaussian(m, s), VP, lambda x0: slope * x0, scale)) - plain
     # the same noise: all samples move by the same; the slope of the chain in the mean is 1 up to alpha(1)
@@ -97,13 +101,17 @@ def test_guidance_adds_the_gradient_of_the_energy_at_the_prediction():
 
 def test_no_guidance_where_the_scale_or_the_slope_is_zero():
     denoise = gaussian(0.5, 0.4)
-    np.testing.assert_array_equal(guidance.guided(denoise, VP, lambda x0: x0.sum(-1), 0.0)(X, T), denoise(X, T))
+    np.testing.assert_array_equal(
+        guidance.guided(denoise, VP, lambda x0: x0.sum(-1), 0.0)(X, T), denoise(X, T)
+    )
     flat = guidance.guided(denoise, VP, lambda x0: -jnp.square(x0 - denoise(X, T)), 5.0)(X, T)
     np.testing.assert_array_equal(flat, denoise(X, T))
 
 
 def test_guidance_composes_under_jit_and_vmap():
-    tilted = guidance.clipped(guidance.guided(gaussian(0.5, 0.4), VP, lambda x0: x0.sum(-1), 1.0), -1, 1)
+    tilted = guidance.clipped(
+        guidance.guided(gaussian(0.5, 0.4), VP, lambda x0: x0.sum(-1), 1.0), -1, 1
+    )
     np.testing.assert_allclose(jax.jit(jax.vmap(tilted))(X, T), tilted(X, T), rtol=1e-5)
 
 
@@ -128,5 +136,7 @@ def test_inpainted_samples_end_at_what_is_known_and_follow_it(sampler):
     """The second entry's denoiser is a point mass at twice the first, as it is shown."""
     twice = lambda x, t: jnp.stack([x[..., 0], 2 * x[..., 0]], -1)
     known = jnp.array([0.3, 0.0])
-    found = sampler(VP, 5)(jax.random.key(3), guidance.inpaint(twice, known, np.array([1.0, 0.0])), (6, 2))
+    found = sampler(VP, 5)(
+        jax.random.key(3), guidance.inpaint(twice, known, np.array([1.0, 0.0])), (6, 2)
+    )
     np.testing.assert_allclose(found, np.tile([0.3, 0.6], (6, 1)), rtol=1e-6)

@@ -30,7 +30,9 @@ def test_noised_is_the_forward_process_sample_by_sample(schedule):
     for b in range(3):
         expected = schedule.alpha(T[b]) * X0[b] + schedule.sigma(T[b]) * Z[b]
         np.testing.assert_allclose(x[b], expected, rtol=1e-6)
-        np.testing.assert_allclose(parameterise.noised(schedule, X0[b], T[b], Z[b]), expected, rtol=1e-6)
+        np.testing.assert_allclose(
+            parameterise.noised(schedule, X0[b], T[b], Z[b]), expected, rtol=1e-6
+        )
 
 
 def test_every_form_of_the_true_prediction_agrees(schedule):
@@ -38,7 +40,9 @@ def test_every_form_of_the_true_prediction_agrees(schedule):
     alpha, sigma = column(schedule.alpha(T)), column(schedule.sigma(T))
     score = jax.grad(lambda x: norm.logpdf(x, alpha * X0, sigma).sum())(x)
     velocity = alpha * Z - sigma * X0
-    close = lambda found, expected: np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-5)
+    close = lambda found, expected: np.testing.assert_allclose(
+        found, expected, rtol=2e-4, atol=2e-5
+    )
     close(parameterise.x0_from_eps(schedule, x, T, Z), X0)
     close(parameterise.eps_from_x0(schedule, x, T, X0), Z)
     close(parameterise.score_from_eps(schedule, x, T, Z), score)
@@ -53,9 +57,17 @@ def test_conversions_undo_each_other_for_any_prediction(schedule):
     x, guess = X0, Z  # no relation between them
     close = lambda found: np.testing.assert_allclose(found, guess, rtol=2e-4, atol=2e-5)
     close(parameterise.x0_from_eps(schedule, x, T, parameterise.eps_from_x0(schedule, x, T, guess)))
-    close(parameterise.x0_from_score(schedule, x, T, parameterise.score_from_x0(schedule, x, T, guess)))
+    close(
+        parameterise.x0_from_score(
+            schedule, x, T, parameterise.score_from_x0(schedule, x, T, guess)
+        )
+    )
     close(parameterise.x0_from_v(schedule, x, T, parameterise.v_from_x0(schedule, x, T, guess)))
-    close(parameterise.eps_from_score(schedule, x, T, parameterise.score_from_eps(schedule, x, T, guess)))
+    close(
+        parameterise.eps_from_score(
+            schedule, x, T, parameterise.score_from_eps(schedule, x, T, guess)
+        )
+    )
 
 
 def test_velocity_is_the_derivative_along_the_angle():

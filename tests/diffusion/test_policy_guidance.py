@@ -8,14 +8,25 @@ import numpy as np
 import pytest
 
 from jaxomarl.diffusion import edm
-from jaxomarl.diffusion.policy_guidance import likelihood, of_deterministic, profile, strengths, towards
+from jaxomarl.diffusion.policy_guidance import (
+    likelihood,
+    of_deterministic,
+    profile,
+    strengths,
+    towards,
+)
 
 K = edm.KARRAS
 MEAN, STD, MU = 0.5, 0.7, -1.0
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 jit = partial(jax.jit, compiler_options=QUICK)
-OLDER = jax.__version__.startswith("0.10.")  # newer jaxlib has the newer fusions alone, and no option
-AS_TRAINED = {**QUICK, **({"xla_cpu_use_fusion_emitters": True} if OLDER else {})}  # bits depend on what is fused
+OLDER = jax.__version__.startswith(
+    "0.10."
+)  # newer jaxlib has the newer fusions alone, and no option
+AS_TRAINED = {
+    **QUICK,
+    **({"xla_cpu_use_fusion_emitters": True} if OLDER else {}),
+}  # bits depend on what is fused
 
 
 def gaussian(x, t):
@@ -42,7 +53,9 @@ def test_the_sum_of_the_paper_s_lambda_grows_with_the_steps():
         found = np.asarray(strengths(steps, 0.5, raw=True))
         np.testing.assert_allclose(found.sum(), 0.5 * want, rtol=2e-4)
         assert found[-1] == 0 and found[0] > 0.5 and np.all(found[:-1] > 0)
-    np.testing.assert_allclose(profile(4), [1 + 0.3 * 2**-0.5, 0.75 + 0.3, 0.5 + 0.3 * 2**-0.5, 0], rtol=1e-5)
+    np.testing.assert_allclose(
+        profile(4), [1 + 0.3 * 2**-0.5, 0.75 + 0.3, 0.5 + 0.3 * 2**-0.5, 0], rtol=1e-5
+    )
 
 
 def test_strength_does_not_depend_on_the_steps():
@@ -66,7 +79,9 @@ def test_the_pull_has_length_one_over_a_whole_trajectory():
     x = jnp.zeros_like(g)
     moved = np.asarray(towards(lambda x0: g, jnp.array([0.7]))(jnp.asarray(0), x, x))
     np.testing.assert_allclose(np.sqrt(np.square(moved).sum(axis=(1, 2, 3))), 0.7, rtol=1e-5)
-    np.testing.assert_allclose(moved / np.asarray(g), np.broadcast_to((moved / g)[:, :1, :1, :1], g.shape), rtol=1e-4)
+    np.testing.assert_allclose(
+        moved / np.asarray(g), np.broadcast_to((moved / g)[:, :1, :1, :1], g.shape), rtol=1e-4
+    )
 
 
 def test_no_gradient_moves_nothing():
@@ -74,14 +89,18 @@ def test_no_gradient_moves_nothing():
     x = jnp.ones((2, 3, 4))
     still = towards(lambda x0: of_deterministic(x0, x0), jnp.array([5.0]))(jnp.asarray(0), x, x)
     assert np.array_equal(np.asarray(still), np.asarray(x))
-    assert np.isfinite(np.asarray(towards(lambda x0: 1e-30 * x0, jnp.array([5.0]))(jnp.asarray(0), x, x))).all()
+    assert np.isfinite(
+        np.asarray(towards(lambda x0: 1e-30 * x0, jnp.array([5.0]))(jnp.asarray(0), x, x))
+    ).all()
 
 
 def test_only_what_the_mask_names_moves():
     """D.8 (5)."""
     mask = jnp.array([0.0, 1.0, 1.0])
     x = jnp.zeros((4, 2, 3))
-    moved = np.asarray(towards(lambda x0: jnp.ones_like(x0), jnp.array([1.0]), mask)(jnp.asarray(0), x, x))
+    moved = np.asarray(
+        towards(lambda x0: jnp.ones_like(x0), jnp.array([1.0]), mask)(jnp.asarray(0), x, x)
+    )
     assert np.all(moved[..., 0] == 0) and np.all(moved[..., 1:] > 0)
     np.testing.assert_allclose(moved[..., 1:], 0.5, rtol=1e-5)
 
@@ -90,7 +109,9 @@ def test_nothing_is_differentiated_through_the_pull():
     """D.8 (9): neither the policy nor the denoised sample."""
 
     def end(mu, x0):
-        return towards(lambda x0: of_deterministic(x0, mu), jnp.array([1.0]))(jnp.asarray(0), jnp.ones(2), x0).sum()
+        return towards(lambda x0: of_deterministic(x0, mu), jnp.array([1.0]))(
+            jnp.asarray(0), jnp.ones(2), x0
+        ).sum()
 
     x0 = jnp.array([[0.3, 2.0]])
     to_policy, to_sample = jax.grad(end, argnums=(0, 1))(jnp.array([[0.1, -0.4]]), x0)
@@ -112,8 +133,13 @@ def test_the_stand_in_density():
 def test_without_strength_it_is_the_unguided_chain():
     """D.8 (1): to the last bit, with churn too, wherever the pull is placed."""
     for placement in edm.PLACEMENTS:
-        chains = [edm.heun(5, s, edm.Churn(), placement=placement) for s in (pull(strengths(5, 0.0)), None)]
-        draw = lambda c: jax.jit(lambda k: c(k, gaussian, (50, 2)), compiler_options=AS_TRAINED)(jax.random.key(3))
+        chains = [
+            edm.heun(5, s, edm.Churn(), placement=placement)
+            for s in (pull(strengths(5, 0.0)), None)
+        ]
+        draw = lambda c: jax.jit(lambda k: c(k, gaussian, (50, 2)), compiler_options=AS_TRAINED)(
+            jax.random.key(3)
+        )
         one, other = (np.asarray(draw(c)) for c in chains)
         assert np.array_equal(one, other)
 
@@ -125,7 +151,9 @@ def test_it_leans_to_the_policy_and_collapses_on_it():
     assert abs(found[-1, 0] - MU) < 0.1 and found[-1, 1] < 0.25 < 0.5 < found[1, 1]
 
 
-@pytest.mark.parametrize(("lam", "want"), [(0.01, (0.39, 0.70)), (0.1, (-0.54, 0.51)), (0.6, (-1.0, 0.008))])
+@pytest.mark.parametrize(
+    ("lam", "want"), [(0.01, (0.39, 0.70)), (0.1, (-0.54, 0.51)), (0.6, (-1.0, 0.008))]
+)
 def test_the_normalised_pull_of_the_measurements(lam, want):
     """D.3, 128 levels with churn; without churn the same pull goes further, since no fresh noise undoes it."""
     found = moments(128, pull(strengths(128, lam)), churn=edm.Churn())
@@ -133,12 +161,15 @@ def test_the_normalised_pull_of_the_measurements(lam, want):
 
 
 @pytest.mark.parametrize(
-    ("placement", "want"), [("denoised", -0.550), ("before-churn", -0.515), ("before-churn-denoised", -0.528)]
+    ("placement", "want"),
+    [("denoised", -0.550), ("before-churn", -0.515), ("before-churn-denoised", -0.528)],
 )
 def test_the_additive_pull_of_the_measurements(placement, want):
     """D.3: unnormalised, lambda 0.1 at 128 levels with churn; where the pull is placed hardly counts."""
     lam = strengths(128, 0.1, raw=True)
-    found, _ = moments(128, lambda k, x, x0: x + lam[k] * (MU - x0), churn=edm.Churn(), placement=placement)
+    found, _ = moments(
+        128, lambda k, x, x0: x + lam[k] * (MU - x0), churn=edm.Churn(), placement=placement
+    )
     assert found == pytest.approx(want, abs=0.02)
 
 

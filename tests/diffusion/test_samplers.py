@@ -112,7 +112,11 @@ def test_ddpm_gaussian_oracle_of_a_hundred_steps():
     ],
 )
 def test_few_deterministic_steps_are_too_narrow(form, steps, mean, std):
-    schedule = schedules.vp() if form == "continuous" else schedules.vp_dom2(steps, printed=form == "printed")
+    schedule = (
+        schedules.vp()
+        if form == "continuous"
+        else schedules.vp_dom2(steps, printed=form == "printed")
+    )
     exact = ddim_law(schedule, steps)
     assert exact == (pytest.approx(mean, abs=1.1e-3), pytest.approx(std, abs=1.1e-3))
     sample = samplers.dpm_solver(schedule, steps)
@@ -131,7 +135,9 @@ def test_a_point_mass_is_reached_exactly(name):
 def test_start_scales_the_first_noise_only(name):
     schedule, steps = schedules.vp(), 3
     mean, std = law(name)(schedule, steps)
-    run = lambda start: drawn(SAMPLERS[name](schedule, steps, start), 4, gaussian(schedule), (4000,))
+    run = lambda start: drawn(
+        SAMPLERS[name](schedule, steps, start), 4, gaussian(schedule), (4000,)
+    )
     zero, one, two = run(0.0), run(1.0), run(2.0)
     np.testing.assert_allclose(two - one, one - zero, rtol=1e-4, atol=1e-6)  # linear in it
     if name == "ddpm":
@@ -153,7 +159,9 @@ def test_ddim_step_is_dom2_corrected():
     step = samplers.ddim_step(alpha, sigma, alpha1, sigma1)
     found = step.x * x + step.x0 * (x - sigma * e) / alpha
     assert float(found) == pytest.approx(2.644202, abs=1e-6)
-    assert float(alpha1 / alpha * x - (alpha1 * sigma / alpha - sigma1) * e) == pytest.approx(2.644202, abs=1e-6)
+    assert float(alpha1 / alpha * x - (alpha1 * sigma / alpha - sigma1) * e) == pytest.approx(
+        2.644202, abs=1e-6
+    )
     assert float(step.z) == 0
 
 
@@ -182,13 +190,17 @@ def test_ddpm_step_is_the_posterior_of_ho():
 
 @pytest.mark.parametrize("rule", [samplers.ddim_step, samplers.ddpm_step])
 def test_the_last_step_gives_the_prediction_itself(rule):
-    step = rule(jnp.float32(0.99), jnp.sqrt(jnp.float32(1 - 0.99**2)), jnp.float32(1), jnp.float32(0))
+    step = rule(
+        jnp.float32(0.99), jnp.sqrt(jnp.float32(1 - 0.99**2)), jnp.float32(1), jnp.float32(0)
+    )
     assert tuple(float(c) for c in step) == (0.0, 1.0, 0.0)
 
 
 def test_the_denoiser_is_told_the_times_of_its_levels():
     """Averaging nothing: a denoiser that returns t ends at the last time, 1 / K, and x counts the others."""
-    found = samplers.ddim(schedules.vp(), 4)(jax.random.key(0), lambda x, t: jnp.full_like(x, t), (2,))
+    found = samplers.ddim(schedules.vp(), 4)(
+        jax.random.key(0), lambda x, t: jnp.full_like(x, t), (2,)
+    )
     np.testing.assert_allclose(found, [0.25, 0.25])
     seen = []
 
@@ -218,11 +230,17 @@ def test_padded_columns_are_zero_through_the_whole_chain(name):
 
     run = lambda mask, denoise: drawn(SAMPLERS[name](schedule, 6, mask=mask), 6, denoise, (8, 2, 3))
     x = run(mask, watched(guidance.masked(network, mask)))
-    assert np.all(np.isfinite(x)) and np.all(x * (1 - mask) == 0) and np.all((x != 0) == (mask != 0))
-    assert np.all(np.isnan(run(None, watched(guidance.masked(network, mask)))))  # the watch sees unmasked noise
+    assert (
+        np.all(np.isfinite(x)) and np.all(x * (1 - mask) == 0) and np.all((x != 0) == (mask != 0))
+    )
+    assert np.all(
+        np.isnan(run(None, watched(guidance.masked(network, mask))))
+    )  # the watch sees unmasked noise
     assert np.all(np.isnan(run(mask, watched(network))))  # and an unmasked network
     free = run(None, guidance.masked(network, mask))
-    np.testing.assert_allclose(free * mask, x, rtol=1e-5, atol=1e-6)  # real columns are what they would be
+    np.testing.assert_allclose(
+        free * mask, x, rtol=1e-5, atol=1e-6
+    )  # real columns are what they would be
 
 
 # --- gradients ---
@@ -236,7 +254,9 @@ def test_gradients_flow_through_every_step(name):
     sample = SAMPLERS[name](schedule, steps)
     slope = jax.jit(jax.grad(lambda m: sample(key, gaussian(schedule, m), (50,)).mean()))(0.5)
     assert float(slope) == pytest.approx(law(name)(schedule, steps, m=1.0)[0], rel=1e-4)
-    of_start = jax.jit(lambda start: SAMPLERS[name](schedule, steps, start)(key, gaussian(schedule), (50,)))
+    of_start = jax.jit(
+        lambda start: SAMPLERS[name](schedule, steps, start)(key, gaussian(schedule), (50,))
+    )
     tangent = jax.jvp(of_start, (jnp.float32(1),), (jnp.float32(1),))[1]
     np.testing.assert_allclose(tangent, of_start(1.0) - of_start(0.0), rtol=1e-3, atol=1e-6)
 
@@ -254,11 +274,17 @@ def test_a_shift_reaches_the_next_level_as_it_is(name):
     plain = run(None)
     moved = lambda shift: np.asarray(run(shift) - plain)
     ratio = alpha[1] / alpha[2]
-    np.testing.assert_allclose(moved(lambda k, x, x0: x + jnp.where(k == 0, d, 0.0)), c * d * ratio, rtol=1e-4)
+    np.testing.assert_allclose(
+        moved(lambda k, x, x0: x + jnp.where(k == 0, d, 0.0)), c * d * ratio, rtol=1e-4
+    )
     # it is given x_0 = b of the first step, where x = 0
-    np.testing.assert_allclose(moved(lambda k, x, x0: x + jnp.where(k == 0, x0, 0.0)), c * b * ratio, rtol=1e-4)
+    np.testing.assert_allclose(
+        moved(lambda k, x, x0: x + jnp.where(k == 0, x0, 0.0)), c * b * ratio, rtol=1e-4
+    )
     # in the last step nothing projects it
-    np.testing.assert_allclose(moved(lambda k, x, x0: x + jnp.where(k == 1, d, 0.0)), d / alpha[1], rtol=1e-4)
+    np.testing.assert_allclose(
+        moved(lambda k, x, x0: x + jnp.where(k == 1, d, 0.0)), d / alpha[1], rtol=1e-4
+    )
     np.testing.assert_array_equal(moved(lambda k, x, x0: x), 0)
 
 
@@ -272,7 +298,9 @@ def test_a_shifted_deterministic_step_is_coda_s_euler_step():
         high, low = sigma[3 - k], sigma[2 - k]
         d = (x - (0.2 + 0.5 * x)) / high
         x = x + g / (k + 1) + (low - high) * d
-    found = samplers.ddim(edm, 3, 0.0, shift=lambda k, x, x0: x + g / (k + 1))(jax.random.key(9), denoise, ())
+    found = samplers.ddim(edm, 3, 0.0, shift=lambda k, x, x0: x + g / (k + 1))(
+        jax.random.key(9), denoise, ()
+    )
     assert float(found) == pytest.approx(x, rel=1e-5)
 
 
@@ -296,7 +324,10 @@ def test_no_steps_are_refused(name):
 def test_the_first_order_solver_is_ddim_with_all_its_arguments():
     vp, mask = schedules.vp(), jnp.array([1.0, 1.0, 0.0])
     given = dict(start=0.5, mask=mask, shift=lambda k, x, x0: x + 0.1 * k)
-    one, other = (drawn(f(vp, 4, **given), 10, gaussian(vp), (5, 3)) for f in (samplers.ddim, samplers.dpm_solver))
+    one, other = (
+        drawn(f(vp, 4, **given), 10, gaussian(vp), (5, 3))
+        for f in (samplers.ddim, samplers.dpm_solver)
+    )
     np.testing.assert_array_equal(one, other)
 
 
@@ -336,14 +367,21 @@ def second_law(schedule, steps):
 @pytest.mark.parametrize(("name", "steps"), [("vp", 20), ("cosine", 20), ("edm", 40)])
 def test_the_second_order_is_the_multistep_rule(name, steps):
     schedule = SCHEDULES[name][0]
-    np.testing.assert_allclose(affine(second, schedule, steps), second_law(schedule, steps), rtol=2e-3, atol=2e-4)
-    assert abs(second_law(schedule, steps)[1] - affine(samplers.ddim, schedule, steps)[1]) > 5e-3  # not the first's
+    np.testing.assert_allclose(
+        affine(second, schedule, steps), second_law(schedule, steps), rtol=2e-3, atol=2e-4
+    )
+    assert (
+        abs(second_law(schedule, steps)[1] - affine(samplers.ddim, schedule, steps)[1]) > 5e-3
+    )  # not the first's
 
 
 def test_the_error_falls_with_the_square_of_the_steps():
     """The std of N(M, S^2) under the exact score: halving the steps' size halves or quarters the error."""
     edm, counts = schedules.edm(), (40, 80, 160)
-    first, two = (np.array([abs(affine(f, edm, k)[1] - S) for k in counts]) for f in (samplers.dpm_solver, second))
+    first, two = (
+        np.array([abs(affine(f, edm, k)[1] - S) for k in counts])
+        for f in (samplers.dpm_solver, second)
+    )
     np.testing.assert_allclose(np.log2(first[:-1] / first[1:]), 1.0, atol=0.05)
     np.testing.assert_allclose(np.log2(two[:-1] / two[1:]), 2.0, atol=0.15)
     assert (two < first / 5).all()
@@ -359,7 +397,9 @@ def test_without_a_step_between_the_ends_both_orders_are_one(steps):
 def test_the_second_order_keeps_points_bounds_and_padding():
     vp, mask = schedules.vp(), np.array([1.0, 1.0, 0.0], np.float32)
     point = jnp.array([0.3, -0.8, 0.0])
-    found = drawn(second(vp, 6, mask=mask), 13, lambda x, t: jnp.broadcast_to(point, x.shape), (5, 3))
+    found = drawn(
+        second(vp, 6, mask=mask), 13, lambda x, t: jnp.broadcast_to(point, x.shape), (5, 3)
+    )
     np.testing.assert_array_equal(found, np.tile(point, (5, 1)))
     wild = guidance.masked(guidance.clipped(lambda x, t: 3.0 * x + 0.1, -1.0, 1.0), mask)
     x = drawn(second(vp, 6, mask=mask), 14, wild, (200, 3))

@@ -45,7 +45,9 @@ def test_vp_has_the_values_of_srpo(t, alpha, sigma):
 
 def test_vp_ratio_and_expectations_over_its_times():
     vp = schedules.vp()
-    assert float(vp.alpha(jnp.float32(0.02)) / vp.sigma(jnp.float32(0.02))) == pytest.approx(12.912, abs=5e-4)
+    assert float(vp.alpha(jnp.float32(0.02)) / vp.sigma(jnp.float32(0.02))) == pytest.approx(
+        12.912, abs=5e-4
+    )
     t = 0.02 + 0.96 * (jnp.arange(20000) + 0.5) / 20000  # midpoints of U(.02, .98)
     alpha, sigma = (np.asarray(f(t), np.float64) for f in vp)
     found = [np.mean(sigma**2), np.mean(alpha * sigma), np.mean(alpha / sigma)]
@@ -55,7 +57,9 @@ def test_vp_ratio_and_expectations_over_its_times():
 def test_sigma_keeps_its_digits_near_clean_data():
     t = 1e-5
     exact = np.sqrt(-np.expm1(-0.5 * t * t * 19.9 - t * 0.1))
-    assert float(schedules.vp().sigma(jnp.float32(t))) == pytest.approx(exact, rel=1e-5)  # sqrt(1 - alpha^2): 20 % off
+    assert float(schedules.vp().sigma(jnp.float32(t))) == pytest.approx(
+        exact, rel=1e-5
+    )  # sqrt(1 - alpha^2): 20 % off
 
 
 @pytest.mark.parametrize("name", PRESERVING)
@@ -97,8 +101,16 @@ def test_linear_is_the_product_of_its_betas_and_refuses_few_levels():
     [
         (5, True, [0.4292, 0.2469, 0.1421, 0.0817, 0.0470]),
         (5, False, [0.5658, 0.2812, 0.1060, 0.0303, 0.0066]),
-        (10, True, [0.7743, 0.6569, 0.5573, 0.4728, 0.4011, 0.3402, 0.2886, 0.2449, 0.2077, 0.1762]),
-        (10, False, [0.8407, 0.6813, 0.5086, 0.3497, 0.2215, 0.1292, 0.0694, 0.0344, 0.0157, 0.0066]),
+        (
+            10,
+            True,
+            [0.7743, 0.6569, 0.5573, 0.4728, 0.4011, 0.3402, 0.2886, 0.2449, 0.2077, 0.1762],
+        ),
+        (
+            10,
+            False,
+            [0.8407, 0.6813, 0.5086, 0.3497, 0.2215, 0.1292, 0.0694, 0.0344, 0.0157, 0.0066],
+        ),
     ],
 )
 def test_dom2_has_its_printed_levels(steps, printed, alpha):
@@ -124,8 +136,12 @@ def test_levels_run_from_noise_to_clean_data():
     vp = schedules.vp()
     np.testing.assert_allclose(schedules.times(4), [1.0, 0.75, 0.5, 0.25])
     alpha, sigma = schedules.levels(vp, 4)
-    np.testing.assert_allclose(alpha, [0.006572, vp.alpha(0.75), 0.281183, 0.723657, 1.0], atol=1e-6)
-    np.testing.assert_allclose(sigma, [0.999978, vp.sigma(0.75), 0.959654, 0.690160, 0.0], atol=1e-6)
+    np.testing.assert_allclose(
+        alpha, [0.006572, vp.alpha(0.75), 0.281183, 0.723657, 1.0], atol=1e-6
+    )
+    np.testing.assert_allclose(
+        sigma, [0.999978, vp.sigma(0.75), 0.959654, 0.690160, 0.0], atol=1e-6
+    )
     assert alpha[-1] == 1 and sigma[-1] == 0
     exploding = schedules.levels(schedules.edm(), 4)
     assert exploding[1][-1] == 0 and float(exploding[1][0]) == pytest.approx(80, rel=1e-6)
@@ -142,7 +158,9 @@ def test_a_table_made_under_jit_can_be_read_outside():
     inside = f(jnp.float32(0.35))
     assert float(made[0].alpha(jnp.float32(0.35))) == pytest.approx(float(inside), rel=1e-6)
     between = schedules.cosine(10).alpha(jnp.array([0.3, 0.4]))
-    assert float(inside) == pytest.approx(float(jnp.sqrt(between[0] * between[1])), rel=1e-5)  # log alpha is linear
+    assert float(inside) == pytest.approx(
+        float(jnp.sqrt(between[0] * between[1])), rel=1e-5
+    )  # log alpha is linear
 
 
 @pytest.mark.parametrize(

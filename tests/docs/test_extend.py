@@ -14,9 +14,13 @@ from jaxomarl.cli import commands
 from jaxomarl.envs import catalog
 
 PAGE = Path(__file__).parents[2] / "docs" / "extend.md"
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+BLOCKS = re.findall(
+    r"^```(\w+)\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+)
 OWN = "".join(text for kind, text in BLOCKS if kind == "python" and text.startswith("# own.py"))
-PROGRAM = "".join(text for kind, text in BLOCKS if kind == "python" and not text.startswith("# own.py"))
+PROGRAM = "".join(
+    text for kind, text in BLOCKS if kind == "python" and not text.startswith("# own.py")
+)
 COMMANDS = [line for kind, text in BLOCKS if kind == "bash" for line in text.splitlines()]
 
 
@@ -51,4 +55,6 @@ def test_the_program_runs(capsys):
     made = runpy.run_path("program.py")
     assert made["data"].manifest["episodes"] == 3 and np.shape(made["action"]) == (2, 1)
     assert made["figure"].axes
-    assert "policy_lr | policy_lr=: expected a positive number, found -1.0." in capsys.readouterr().out
+    assert (
+        "policy_lr | policy_lr=: expected a positive number, found -1.0." in capsys.readouterr().out
+    )

@@ -16,14 +16,18 @@ def cover(frame, rgb=BLACK):
     return ((paper - frame) / (paper - np.array(rgb, float)))[..., 0]
 
 
-@pytest.mark.parametrize(("x", "y", "radius"), [(0.0, 0.0, 0.4), (0.313, -0.521, 0.15), (-0.9, 0.7, 0.06)])
+@pytest.mark.parametrize(
+    ("x", "y", "radius"), [(0.0, 0.0, 0.4), (0.313, -0.521, 0.15), (-0.9, 0.7, 0.06)]
+)
 def test_a_disc_has_its_area_and_its_place(x, y, radius):
     share = cover(draw.scene([Disc(x, y, radius, BLACK)], view=1.5, size=200))
     pixel = 3.0 / 200
     assert share.sum() * pixel**2 == pytest.approx(np.pi * radius**2, rel=0.02)
     centre = (np.arange(200) + 0.5) * pixel - 1.5
     assert (share.sum(axis=0) @ centre) / share.sum() == pytest.approx(x, abs=0.1 * pixel)
-    assert (share.sum(axis=1) @ -centre) / share.sum() == pytest.approx(y, abs=0.1 * pixel)  # y upwards
+    assert (share.sum(axis=1) @ -centre) / share.sum() == pytest.approx(
+        y, abs=0.1 * pixel
+    )  # y upwards
     assert ((share > 0.1) & (share < 0.9)).any()  # a soft edge
 
 
@@ -38,12 +42,19 @@ def test_alpha_blends_and_later_discs_lie_over_earlier_ones():
 def test_what_is_outside_is_cut_off():
     inside = cover(draw.scene([Disc(1.5, 0.2, 0.3, BLACK)], view=1.5, size=200))
     assert inside.sum() * 0.015**2 == pytest.approx(np.pi * 0.3**2 / 2, rel=0.03)
-    far = [Disc(9.0, 0.0, 0.3, BLACK), Disc(0.0, -2.0, 0.3, BLACK), Disc(float("nan"), 0.0, 1.0, BLACK)]
+    far = [
+        Disc(9.0, 0.0, 0.3, BLACK),
+        Disc(0.0, -2.0, 0.3, BLACK),
+        Disc(float("nan"), 0.0, 1.0, BLACK),
+    ]
     np.testing.assert_array_equal(draw.scene(far, view=1.5, size=200), EMPTY)
 
 
 def test_a_tail_points_where_it_goes():
-    dark = draw.scene([Disc(0, 0, 0.01, draw.INK, 1.0, (0.5, 0.5))], view=1.5, size=200).sum(axis=2) < 400
+    dark = (
+        draw.scene([Disc(0, 0, 0.01, draw.INK, 1.0, (0.5, 0.5))], view=1.5, size=200).sum(axis=2)
+        < 400
+    )
     rows, columns = np.nonzero(dark)
     assert columns.max() == pytest.approx(100 + 33, abs=2) and columns.min() >= 97
     assert rows.min() == pytest.approx(100 - 33, abs=2) and rows.max() <= 102  # upwards

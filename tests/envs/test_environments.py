@@ -22,7 +22,9 @@ ROWS = 40
 def recipe(name, quality):
     """A row of the tests of recipes; MuJoCo's episodes take a second each, so its mixtures wait for the long run."""
     slow = (
-        name.startswith("mamujoco/") and quality != "random" and (name, quality) != ("mamujoco/2halfcheetah", "medium")
+        name.startswith("mamujoco/")
+        and quality != "random"
+        and (name, quality) != ("mamujoco/2halfcheetah", "medium")
     )
     return pytest.param(name, quality, marks=[pytest.mark.long] if slow else [])
 
@@ -34,7 +36,9 @@ def random_actions(key, spec, steps):
     shape = (steps, spec.agents, spec.act_width)
     if spec.discrete:
         logits = jnp.where(spec.act_mask > 0, 0.0, -jnp.inf)
-        return jax.nn.one_hot(jax.random.categorical(key, jnp.broadcast_to(logits, shape)), spec.act_width)
+        return jax.nn.one_hot(
+            jax.random.categorical(key, jnp.broadcast_to(logits, shape)), spec.act_width
+        )
     return jax.random.uniform(key, shape, minval=-1.2, maxval=1.2) * spec.act_mask
 
 
@@ -68,7 +72,9 @@ def test_same_key_same_episode_and_alone_equals_among_many(name):
     keys = jax.random.split(jax.random.key(3), 3)
     first, again = single(keys[1]), single(keys[1])
     jax.tree.map(np.testing.assert_array_equal, first, again)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b[1], rtol=1e-5, atol=1e-6), first, many(keys))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b[1], rtol=1e-5, atol=1e-6), first, many(keys)
+    )
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -82,7 +88,9 @@ def test_time_steps_are_as_the_spec_says(name):
     assert t.reward.shape == t.alive.shape == (steps, n)
     assert t.available.shape == (steps, n, spec.act_width)
     assert t.available.dtype == bool
-    assert {x.dtype for x in [t.obs, t.state, t.reward, t.done, t.alive, *t.info.values()]} == {jnp.dtype("float32")}
+    assert {x.dtype for x in [t.obs, t.state, t.reward, t.done, t.alive, *t.info.values()]} == {
+        jnp.dtype("float32")
+    }
     assert all(x.shape == (steps,) for x in t.info.values())
     assert spec.dialect
     assert task.quality in task.recipes
@@ -162,14 +170,18 @@ def test_recipe_is_the_same_bits_each_time(name, quality):
     assert np.any(data(name, quality).action[:ROWS] != data(name, quality, seed=1).action[:ROWS])
 
 
-@pytest.mark.parametrize(("name", "quality"), [r for r in RECIPES if catalog.make(r.values[0]).env.spec.horizon == 1])
+@pytest.mark.parametrize(
+    ("name", "quality"), [r for r in RECIPES if catalog.make(r.values[0]).env.spec.horizon == 1]
+)
 def test_recipe_rewards_are_the_environments(name, quality):
     env, e = catalog.make(name).env, data(name, quality)
     now = e.left > 0
     keys = jax.random.split(jax.random.key(9), now.sum())
     state, first = jax.vmap(env.reset)(keys)
     _, after = jax.vmap(env.step)(keys, state, jnp.asarray(e.action[now]))
-    np.testing.assert_allclose(after.reward, e.reward[now], rtol=1e-5, atol=1e-6)  # the recipe is compiled as one
+    np.testing.assert_allclose(
+        after.reward, e.reward[now], rtol=1e-5, atol=1e-6
+    )  # the recipe is compiled as one
     np.testing.assert_array_equal(after.done, e.done[now])
     np.testing.assert_array_equal(first.obs, e.obs[now])
     np.testing.assert_array_equal(after.obs, e.obs[~now])

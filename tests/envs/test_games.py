@@ -57,7 +57,8 @@ def test_optimum_is_attained_and_not_exceeded(name, best):
 
 
 @pytest.mark.parametrize(
-    ("action", "together"), [((0.4, 0.31), 1), ((-0.9, -0.4), 1), ((0.9, 0.3), 0), ((0.9, -0.9), 0), ((0.0, 0.0), 0)]
+    ("action", "together"),
+    [((0.4, 0.31), 1), ((-0.9, -0.4), 1), ((0.9, 0.3), 0), ((0.9, -0.9), 0), ((0.0, 0.0), 0)],
 )
 def test_bandit_reward_and_info(action, together):
     t = play("games/bandit", pair(*action))
@@ -66,7 +67,9 @@ def test_bandit_reward_and_info(action, together):
     np.testing.assert_allclose([t.info["action_1"], t.info["action_2"]], action)
 
 
-@pytest.mark.parametrize(("quality", "std"), [("std0.1", 0.1), ("std0.3", 0.3), ("sqrt0.3", 0.3**0.5)])
+@pytest.mark.parametrize(
+    ("quality", "std"), [("std0.1", 0.1), ("std0.3", 0.3), ("sqrt0.3", 0.3**0.5)]
+)
 def test_bandit_data(quality, std):
     rows = 20_000
     action, behaviour = first_rows("games/bandit", quality, rows)
@@ -87,7 +90,9 @@ def test_bandit_eps_is_the_score_of_the_diffused_mixture(kind, std):
     log_mass = -((prefix - modes) ** 2) / (2 * std**2) if kind == "conditional" else jnp.zeros(2)
 
     def log_density(x):
-        return jax.nn.logsumexp(log_mass - jnp.sum((x - alpha * modes[:, None]) ** 2, axis=-1) / (2 * v))
+        return jax.nn.logsumexp(
+            log_mass - jnp.sum((x - alpha * modes[:, None]) ** 2, axis=-1) / (2 * v)
+        )
 
     x = jnp.array([[0.3, -0.1], [-1.0, 0.6]]) if kind == "joint" else jnp.array([[0.3], [-1.0]])
     want = -sigma * jax.vmap(jax.grad(log_density))(x)
@@ -97,8 +102,12 @@ def test_bandit_eps_is_the_score_of_the_diffused_mixture(kind, std):
 
 def test_bandit_joint_score_is_not_the_marginals_and_an_unknown_kind_is_refused():
     x = jnp.array([0.8, -0.8])
-    joint, marginal = (games.bandit_eps(kind, 0.1)(x, 0.997, 0.077) for kind in ("joint", "marginal"))
-    np.testing.assert_allclose(marginal, 0.0, atol=0.02)  # anti-coordination looks right to each alone
+    joint, marginal = (
+        games.bandit_eps(kind, 0.1)(x, 0.997, 0.077) for kind in ("joint", "marginal")
+    )
+    np.testing.assert_allclose(
+        marginal, 0.0, atol=0.02
+    )  # anti-coordination looks right to each alone
     assert float(jnp.abs(joint).min()) > 3.0  # and wrong to the pair
     with pytest.raises(JaxomarlError, match="kind"):
         games.bandit_eps("jal", 0.1)
@@ -108,7 +117,9 @@ def test_bandit_joint_score_is_not_the_marginals_and_an_unknown_kind_is_refused(
 def test_bandit_own_critic(std):
     other = np.linspace(-4, 4, 4001)
     for a in (-0.7, 0.02, 0.5):
-        density = sum(np.exp(-((a - m) ** 2 + (other - m) ** 2) / (2 * std**2)) for m in (0.8, -0.8))
+        density = sum(
+            np.exp(-((a - m) ** 2 + (other - m) ** 2) / (2 * std**2)) for m in (0.8, -0.8)
+        )
         want = a * (other * density).sum() / density.sum()
         np.testing.assert_allclose(games.bandit_own_value(jnp.float32(a), std), want, rtol=1e-4)
         slope = jax.grad(lambda x: games.bandit_own_value(x, std))(a)
@@ -130,7 +141,9 @@ def test_consensus_decodes_to_the_nearest_level():
 
 def test_consensus_data_without_noise_always_agree():
     action, behaviour = first_rows("games/consensus:n=4,modes=3", "default", 600)
-    np.testing.assert_allclose(action, np.repeat(np.array([-0.8, 0, 0.8])[behaviour][:, None], 4, axis=1), atol=1e-7)
+    np.testing.assert_allclose(
+        action, np.repeat(np.array([-0.8, 0, 0.8])[behaviour][:, None], 4, axis=1), atol=1e-7
+    )
     assert np.all(np.bincount(behaviour, minlength=3) > 150)
 
 
@@ -150,29 +163,42 @@ def test_four_gaussians_data():
     quadrant = (action[:, 0] >= 0) + 2 * (action[:, 1] < 0)
     assert (quadrant == behaviour).mean() > 0.998
     noise = action[behaviour == 0] - [-0.75, 0.75]
-    np.testing.assert_allclose(noise.std(axis=0), polynomial.clamped_moments(0.75, 0.05**0.5)[1], rtol=0.03)
+    np.testing.assert_allclose(
+        noise.std(axis=0), polynomial.clamped_moments(0.75, 0.05**0.5)[1], rtol=0.03
+    )
 
 
 # --- polynomial and matrix games ---
 
 
-@pytest.mark.parametrize("weights", [(1, 4, 5), (0, 0, 1), (1, 0.5, 4), (1, 4, 1), (1, 4, -5), (0.5, 0, 3), (0, 2, 0)])
+@pytest.mark.parametrize(
+    "weights", [(1, 4, 5), (0, 0, 1), (1, 0.5, 4), (1, 4, 1), (1, 4, -5), (0.5, 0, 3), (0, 2, 0)]
+)
 def test_twin_peaks_optimum_is_that_of_a_fine_grid(weights):
     grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, 401)] * 2), axis=-1)
     values = np.asarray(polynomial.polynomial(jnp.asarray(grid, jnp.float32), *map(float, weights)))
     where, best = polynomial.twin_peaks_optimum(*map(float, weights))
     np.testing.assert_allclose(best, values.max(), atol=1e-4)
-    np.testing.assert_allclose(polynomial.polynomial(jnp.array(where), *map(float, weights)), best, atol=1e-6)
+    np.testing.assert_allclose(
+        polynomial.polynomial(jnp.array(where), *map(float, weights)), best, atol=1e-6
+    )
 
 
-@pytest.mark.parametrize(("mean", "std"), [(0.2, 0.3), (-0.64, 0.1), (0.6, 0.3), (0.2, 0.5), (0.8, 0.0), (1.5, 0.0)])
+@pytest.mark.parametrize(
+    ("mean", "std"), [(0.2, 0.3), (-0.64, 0.1), (0.6, 0.3), (0.2, 0.5), (0.8, 0.0), (1.5, 0.0)]
+)
 def test_clamped_moments_are_those_of_clamped_draws(mean, std):
     x = np.clip(mean + std * np.random.default_rng(0).standard_normal(200_000), -1, 1)
-    np.testing.assert_allclose(polynomial.clamped_moments(mean, std), (x.mean(), x.std()), atol=0.003)
+    np.testing.assert_allclose(
+        polynomial.clamped_moments(mean, std), (x.mean(), x.std()), atol=0.003
+    )
 
 
 def test_polynomial_data():
-    for name, centre, std in (("games/multiplication", (-0.64, 0.65), 0.1), ("games/twin-peaks", (0.2, 0.2), 0.3)):
+    for name, centre, std in (
+        ("games/multiplication", (-0.64, 0.65), 0.1),
+        ("games/twin-peaks", (0.2, 0.2), 0.3),
+    ):
         action, _ = first_rows(name, "gaussian", 20_000)
         want = np.array([polynomial.clamped_moments(m, std) for m in centre])
         np.testing.assert_allclose(action.mean(axis=0), want[:, 0], atol=0.01)
@@ -253,7 +279,9 @@ def test_chain_values_are_the_datas(agree):
     length, gamma = 4, 0.9
     values = chain.chain_values(length, agree, gamma)
     # the Bellman equation
-    np.testing.assert_allclose(values.v, agree * values.q_agree + (1 - agree) * values.q_disagree, rtol=1e-12)
+    np.testing.assert_allclose(
+        values.v, agree * values.q_agree + (1 - agree) * values.q_disagree, rtol=1e-12
+    )
     # a long horizon leaves nothing to bootstrap: mean discounted return of the data
     task = catalog.make(f"games/chain:length={length},agree={agree},horizon=60")
     e = jax.tree.map(np.asarray, task.recipes["random"](KEY, 8000))

@@ -65,10 +65,14 @@ def ours(name):
             return state, (state.inner, then)
 
         _, (inner, rest) = jax.lax.scan(body, state, (step_keys, actions))
-        return jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), (state.inner, first), (inner, rest))
+        return jax.tree.map(
+            lambda a, b: jnp.concatenate([a[None], b]), (state.inner, first), (inner, rest)
+        )
 
     reset, step = keys(env.spec)
-    return jax.tree.map(np.asarray, jax.jit(jax.vmap(play))(reset, step, jnp.asarray(drawn(env.spec))))
+    return jax.tree.map(
+        np.asarray, jax.jit(jax.vmap(play))(reset, step, jnp.asarray(drawn(env.spec)))
+    )
 
 
 @functools.cache
@@ -105,7 +109,9 @@ def test_equals_calling_jaxmarl_directly(name):
                 np.testing.assert_allclose(real, obs[a], rtol=1e-5, atol=1e-5)
                 if reward is not None:
                     np.testing.assert_allclose(t.reward[e, k, i], reward[a], rtol=1e-5, atol=1e-4)
-            np.testing.assert_allclose(t.state[e, k], np.concatenate([obs[a] for a in agents]), rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(
+                t.state[e, k], np.concatenate([obs[a] for a in agents]), rtol=1e-5, atol=1e-5
+            )
     assert np.abs(t.reward[:, 1:]).sum() > 0
 
 
@@ -116,10 +122,16 @@ def test_mpe_lasts_25_steps_and_times_out(name):
     assert spec.discrete != name.endswith("continuous=true")
     assert spec.horizon == 25 and spec.team == "mean"
     assert spec.dialect == f"jaxmarl-0.2.0-{name.partition(':')[0]}"
-    assert not t.done.any() and t.alive.all() and t.available.sum() == EPISODES * 26 * sum(spec.act_dims)
+    assert (
+        not t.done.any()
+        and t.alive.all()
+        and t.available.sum() == EPISODES * 26 * sum(spec.act_dims)
+    )
     np.testing.assert_array_equal(inner.step, [np.arange(26)] * EPISODES)
     # the last observation follows the one before: x' = x + 0.1 v, which no reset one does
-    np.testing.assert_allclose(inner.p_pos[:, -1], inner.p_pos[:, -2] + 0.1 * inner.p_vel[:, -2], atol=1e-5)
+    np.testing.assert_allclose(
+        inner.p_pos[:, -1], inner.p_pos[:, -2] + 0.1 * inner.p_vel[:, -2], atol=1e-5
+    )
     assert not any(rows[25][2]["__all__"] for rows in told)  # JaxMARL says done on the 26th call
 
 
@@ -127,7 +139,9 @@ def test_mpe_lasts_25_steps_and_times_out(name):
 def test_padding_is_zero_and_unavailable(name):
     spec, (_, t) = make(name).env.spec, ours(name)
     assert not np.any(t.obs * (1 - spec.obs_mask))
-    np.testing.assert_array_equal(t.available, np.broadcast_to(spec.act_mask > 0, t.available.shape))
+    np.testing.assert_array_equal(
+        t.available, np.broadcast_to(spec.act_mask > 0, t.available.shape)
+    )
 
 
 def test_alone_equals_among_many():
@@ -144,7 +158,9 @@ def test_the_riddle_terminates_before_its_limit_and_times_out_at_it():
     assert make("switch_riddle").env.spec.horizon == 6
     for e, rows in enumerate(told):
         over = [bool(dones["__all__"]) for _, _, dones in rows[1:]]
-        np.testing.assert_array_equal(t.done[e, 1:], [*over[:-1], False])  # JaxMARL always says done on the last
+        np.testing.assert_array_equal(
+            t.done[e, 1:], [*over[:-1], False]
+        )  # JaxMARL always says done on the last
     # the state of the end is kept; a reset one would have taken no step
     at = np.argwhere(t.done)[0]
     assert inner.step[tuple(at)] == at[1] > 0 and inner.has_been[tuple(at)].any()
@@ -186,7 +202,11 @@ class Toy:
         return SimpleNamespace(n={"a": 2, "b": 3}[agent])
 
     def get_obs(self, t):
-        return {"a": jnp.full(1, t), "b": jnp.full((2, 2), t, jnp.int8), "world_state": jnp.arange(7) + t}
+        return {
+            "a": jnp.full(1, t),
+            "b": jnp.full((2, 2), t, jnp.int8),
+            "world_state": jnp.arange(7) + t,
+        }
 
     def reset(self, key):
         return self.get_obs(0), {"t": 0, "sum": jnp.zeros((), jnp.int32)}
@@ -200,7 +220,10 @@ class Toy:
         return self.get_obs(t), {"t": t, "sum": state["sum"] + 0.5}, reward, dones, info
 
     def get_avail_actions(self, state):
-        return {"a": jnp.array([1, 0]), "b": jnp.array([True, True, True]).at[1].set(state["t"] < 1)}
+        return {
+            "a": jnp.array([1, 0]),
+            "b": jnp.array([True, True, True]).at[1].set(state["t"] < 1),
+        }
 
 
 def test_the_rules_on_a_toy():
@@ -249,7 +272,9 @@ def test_random_play_takes_available_actions_for_a_fixed_length():
 def test_what_cannot_be_traced_is_refused():
     toy = Toy()
     toy.get_obs = lambda t: {"a": jnp.zeros(1)}
-    with pytest.raises(JaxomarlError, match=r"jaxmarl/toy: expected rules that JAX can trace.*KeyError"):
+    with pytest.raises(
+        JaxomarlError, match=r"jaxmarl/toy: expected rules that JAX can trace.*KeyError"
+    ):
         adapt(toy, "toy", horizon=3)
 
 
@@ -304,5 +329,7 @@ def test_mpe_is_drawn_and_other_games_are_not():
     frame = env.render(state)
     assert frame.shape == (360, 360, 3) and frame.dtype == np.uint8
     place = np.asarray(state.inner.p_pos)
-    moved = env.render(state._replace(inner=state.inner.replace(p_pos=jnp.asarray(place).at[0].set(9.0))))
+    moved = env.render(
+        state._replace(inner=state.inner.replace(p_pos=jnp.asarray(place).at[0].set(9.0)))
+    )
     assert (moved != frame).any()  # an agent has left the picture

@@ -20,7 +20,13 @@ from jaxomarl.envs.mamujoco.robots import ROBOTS, quiet
 from jaxomarl.envs.rollout import episodes
 
 GYM = {"halfcheetah": "HalfCheetah", "ant": "Ant", "hopper": "Hopper", "walker2d": "Walker2d"}
-FIVE = [("halfcheetah", "2x3"), ("halfcheetah", "6x1"), ("ant", "2x4"), ("ant", "4x2"), ("hopper", "3x1")]
+FIVE = [
+    ("halfcheetah", "2x3"),
+    ("halfcheetah", "6x1"),
+    ("ant", "2x4"),
+    ("ant", "4x2"),
+    ("hopper", "3x1"),
+]
 ROTATING = [("ant", "2x4d"), ("walker2d", "2x3"), ("walker2d", WHOLE), ("ant", WHOLE)]
 SHORT = 60
 LONG = {("halfcheetah", "2x3", 1): 1000, ("ant", "2x4", 1): 1000, ("hopper", "3x1", 1): 1000}
@@ -36,7 +42,9 @@ def reference(robot, partition, obsk):
     mamujoco = pytest.importorskip("gymnasium_robotics").mamujoco_v1
     with warnings.catch_warnings(), quiet():
         warnings.simplefilter("ignore")
-        return mamujoco.parallel_env(GYM[robot], None if partition == WHOLE else partition, agent_obsk=obsk)
+        return mamujoco.parallel_env(
+            GYM[robot], None if partition == WHOLE else partition, agent_obsk=obsk
+        )
 
 
 def started(env, seed):
@@ -50,7 +58,11 @@ def started(env, seed):
 @pytest.mark.parametrize(("robot", "partition"), FIVE + ROTATING)
 def test_episodes_are_those_of_gymnasium_robotics(robot, partition, obsk):
     """Observations, state, reward and termination in float64, along a random episode."""
-    theirs, laid, sim = reference(robot, partition, obsk), layout(ROBOTS[robot], partition, obsk=obsk), simulator(robot)
+    theirs, laid, sim = (
+        reference(robot, partition, obsk),
+        layout(ROBOTS[robot], partition, obsk=obsk),
+        simulator(robot),
+    )
     base = theirs.single_agent_env.unwrapped
     agents = theirs.possible_agents
     assert laid.obs_dims == tuple(theirs.observation_space(a).shape[0] for a in agents)
@@ -126,20 +138,26 @@ def numbered(robot, partition, dialect, obsk=1):
     full = [100 + np.arange(model.nq), 200 + np.arange(model.nv)]
     full += [300 + np.arange(model.nv)] if ROBOTS[robot].clipped[0] else []
     full += [1000 + np.repeat(np.arange(model.nbody), 6)] if ROBOTS[robot].contacts else []
-    return layout(ROBOTS[robot], partition, dialect, obsk).observe(np.concatenate(full).astype(float), np)
+    return layout(ROBOTS[robot], partition, dialect, obsk).observe(
+        np.concatenate(full).astype(float), np
+    )
 
 
 def test_old_observations_by_hand():
     """The tables of specs, section 4.4."""
     obs, state = numbered("halfcheetah", "2x3", "omar")
-    np.testing.assert_array_equal(obs, [[105, 205, 104, 204, 103, 203], [108, 208, 107, 207, 106, 206]])
+    np.testing.assert_array_equal(
+        obs, [[105, 205, 104, 204, 103, 203], [108, 208, 107, 207, 106, 206]]
+    )
     np.testing.assert_array_equal(state, [*range(101, 109), *range(200, 209)])
     obs, _ = numbered("halfcheetah", "2x3", "ogmarl")
     root = [200, 202, 201, 100, 102, 101]
     np.testing.assert_array_equal(obs[0], [105, 205, 104, 204, 103, 203, 106, *root])
     np.testing.assert_array_equal(obs[1], [108, 208, 107, 207, 106, 206, 103, *root])
     obs, state = numbered("ant", "4x2", "ogmarl")
-    np.testing.assert_array_equal(obs[2], [112, 211, *[0] * 18, 111, 210, *[0] * 6, 107, 109, 113, 200, 100])
+    np.testing.assert_array_equal(
+        obs[2], [112, 211, *[0] * 18, 111, 210, *[0] * 6, 107, 109, 113, 200, 100]
+    )
     np.testing.assert_array_equal(state, [*range(102, 115), *range(200, 214), *[0] * 84])
     obs, state = numbered("hopper", "3x1", "omiga")
     raw = np.array([*range(101, 106), *range(300, 306), 0, 1, 0])
@@ -171,9 +189,14 @@ def test_old_rules_pay_the_terminating_step_and_not_for_contacts():
     none = np.zeros((1, 0))
     for robot, at, value in (("hopper", 3, 1.0), ("ant", 3, 1.5)):
         body = ROBOTS[robot]
-        rows, still = simulator(robot).start(np.zeros((1, body.model.nq + body.model.nv))), np.zeros((1, body.model.nu))
+        rows, still = (
+            simulator(robot).start(np.zeros((1, body.model.nq + body.model.nv))),
+            np.zeros((1, body.model.nu)),
+        )
         rows[0, at] = value
-        new, old = (engine_c.Simulator(body, rule).advance(rows, still, none) for rule in (False, True))
+        new, old = (
+            engine_c.Simulator(body, rule).advance(rows, still, none) for rule in (False, True)
+        )
         assert new.ended[0]
         assert old.ended[0]
         assert old.reward[0] - new.reward[0] == pytest.approx(1.0, abs=1e-9)
@@ -199,7 +222,9 @@ def test_bits_do_not_depend_on_threads_nor_on_company(robot):
     def run(threads, which):
         moving, rewards = rows[which], []
         for control in controls:
-            moved = simulator(robot, threads).advance(moving, control[which], np.zeros((len(moving), 0)))
+            moved = simulator(robot, threads).advance(
+                moving, control[which], np.zeros((len(moving), 0))
+            )
             moving = moved.rows
             rewards.append(moved.reward)
         return moving, moved.full, np.array(rewards)
@@ -254,7 +279,9 @@ def test_a_policy_that_diverged_has_no_score():
     env = env._replace(spec=dataclasses.replace(env.spec, horizon=3))
     act = lambda key, bad, seen: (jnp.where(bad > 0, jnp.nan, jnp.full((2, 3), 0.5)), bad)
     keys = jax.random.split(jax.random.key(0), 2)
-    sound, lost = (jax.jit(lambda bad: episodes(env, act, bad, keys, keys))(jnp.float32(bad)) for bad in (0, 1))
+    sound, lost = (
+        jax.jit(lambda bad: episodes(env, act, bad, keys, keys))(jnp.float32(bad)) for bad in (0, 1)
+    )
     assert np.isfinite(sound["return"]).all() and np.isnan(lost["return"]).all()
     np.testing.assert_array_equal(lost["nonfinite"], 1.0)
 
@@ -263,7 +290,9 @@ def test_a_policy_that_diverged_has_no_score():
 def test_reset_noise_is_gymnasiums(name):
     env, robot = catalog.make(f"mamujoco/{name}").env, ROBOTS[{"2halfcheetah": "halfcheetah", "2ant": "ant",
                                                                "3hopper": "hopper"}.get(name, name)]  # fmt: skip
-    drawn = np.asarray(jax.vmap(lambda k: noise(k, robot))(jax.random.split(jax.random.key(0), 4000)))
+    drawn = np.asarray(
+        jax.vmap(lambda k: noise(k, robot))(jax.random.split(jax.random.key(0), 4000))
+    )
     qpos, qvel = drawn[:, : robot.model.nq], drawn[:, robot.model.nq :]
     assert np.abs(qpos).max() <= robot.qpos_noise
     assert qpos.std() == pytest.approx(robot.qpos_noise / np.sqrt(3), rel=0.02)
@@ -279,7 +308,9 @@ def test_reset_noise_is_gymnasiums(name):
 
 def test_shifts_are_drawn_from_their_intervals():
     for shift, intervals in shifts.SHIFTS.items():
-        drawn = np.asarray(jax.vmap(lambda k, s=shift: shifts.draw(k, s))(jax.random.split(jax.random.key(1), 500)))
+        drawn = np.asarray(
+            jax.vmap(lambda k, s=shift: shifts.draw(k, s))(jax.random.split(jax.random.key(1), 500))
+        )
         if intervals is None:
             assert drawn.shape == (500, 0)
             continue
@@ -323,7 +354,9 @@ def test_shifts_change_what_they_say_and_nothing_else():
 def test_a_shift_is_drawn_once_per_episode():
     env = catalog.make("mamujoco/2halfcheetah:shift=extreme").env
     play, _ = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(0), 6))
-    then, _ = jax.jit(jax.vmap(env.step))(jax.random.split(jax.random.key(1), 6), play, jnp.ones((6, 2, 3)))
+    then, _ = jax.jit(jax.vmap(env.step))(
+        jax.random.split(jax.random.key(1), 6), play, jnp.ones((6, 2, 3))
+    )
     assert len(np.unique(play.ratios, axis=0)) == 6
     np.testing.assert_array_equal(then.ratios, play.ratios)
 

@@ -27,7 +27,9 @@ def both(robot, ratios=None):
     """(c's step, mjx's) from the states after eight random ones; the last two are over and given a bad action."""
     body, rng = ROBOTS[robot], np.random.default_rng(0)
     sim, none = engine_c.simulator(robot, False), np.zeros((STATES, 0))
-    rows = sim.start(rng.uniform(-body.qpos_noise, body.qpos_noise, (STATES, body.model.nq + body.model.nv)))
+    rows = sim.start(
+        rng.uniform(-body.qpos_noise, body.qpos_noise, (STATES, body.model.nq + body.model.nv))
+    )
     for _ in range(8):
         rows = sim.advance(rows, rng.uniform(-1, 1, (STATES, body.model.nu)), none).rows
     control = rng.uniform(-1, 1, (STATES, body.model.nu)).astype(np.float32)

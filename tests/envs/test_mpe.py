@@ -39,8 +39,16 @@ def omar(shared):
     found = {}
     for name in NAMES[1:]:
         held = np.load(shared / "prey" / f"prey_simple_{name}.npz")
-        norm = dict(zip(preys.NORM, (held[k] for k in ("bn_gamma", "bn_beta", "bn_mean", "bn_var")), strict=True))
-        layers = {f"{name}.{k}": held[f"{name}_{k}"] for name in preys.LAYERS for k in ("weight", "bias")}
+        norm = dict(
+            zip(
+                preys.NORM,
+                (held[k] for k in ("bn_gamma", "bn_beta", "bn_mean", "bn_var")),
+                strict=True,
+            )
+        )
+        layers = {
+            f"{name}.{k}": held[f"{name}_{k}"] for name in preys.LAYERS for k in ("weight", "bias")
+        }
         found[name] = preys.fold({**norm, **layers}, len(held["bn_mean"]), name)
     return found
 
@@ -56,7 +64,13 @@ def scenes(recorded, dtype, at):
 
 def stepper(s):
     def step(pos, vel, action):
-        scene = Scene(pos, vel, jnp.asarray(s.bodies.speed, pos.dtype), jnp.ones(s.landmarks), jnp.zeros((), pos.dtype))
+        scene = Scene(
+            pos,
+            vel,
+            jnp.asarray(s.bodies.speed, pos.dtype),
+            jnp.ones(s.landmarks),
+            jnp.zeros((), pos.dtype),
+        )
         scene = advance(s, scene, action)
         return scene.pos, scene.vel, s.reward(scene), s.observe(scene), s.prey_sees(scene)
 
@@ -103,7 +117,9 @@ def test_recorded_episodes_from_their_starts_alone(golden, name):
 
             return jax.lax.scan(body, (pos, vel), actions)[1]
 
-        pos, reward = jax.jit(jax.vmap(episode))(recorded["pos"][:, 0], recorded["vel"][:, 0], recorded["action"])
+        pos, reward = jax.jit(jax.vmap(episode))(
+            recorded["pos"][:, 0], recorded["vel"][:, 0], recorded["action"]
+        )
     np.testing.assert_allclose(pos, recorded["pos"][:, 1:], atol=1e-9)
     np.testing.assert_allclose(reward.sum(axis=1)[:, 0], RETURNS[name], atol=6e-4)
 
@@ -121,7 +137,9 @@ def test_the_environment_takes_the_recorded_steps_with_the_prey_inside(golden, o
 
     action = recorded["action"].reshape(-1, s.bodies.agents, 2)[:, :3].astype(np.float32)
     then = jax.jit(jax.vmap(step))(pos, vel, action)
-    np.testing.assert_allclose(then.reward, recorded["reward"].reshape(-1, s.bodies.agents)[:, :3], atol=1e-4)
+    np.testing.assert_allclose(
+        then.reward, recorded["reward"].reshape(-1, s.bodies.agents)[:, :3], atol=1e-4
+    )
     for i in range(3):
         want = recorded[f"obs_{i}"][:, 1:].reshape(len(pos), -1)
         np.testing.assert_allclose(then.obs[:, i], want, atol=1e-4)
@@ -153,9 +171,17 @@ def test_omars_prey_is_known_and_another_is_not(omar, tmp_path):
     for name in NAMES[1:]:
         assert preys.fingerprint(omar[name]) == preys.OMAR[name]
         width = scenario(name).prey_width
-        arrays = {"in_fn.weight": np.ones(width, np.float32), "in_fn.bias": np.zeros(width, np.float32)}
-        arrays |= {"in_fn.running_mean": np.zeros(width, np.float32), "in_fn.running_var": np.ones(width, np.float32)}
-        for layer, kernel, bias in zip(preys.LAYERS, omar[name].kernels, omar[name].biases, strict=True):
+        arrays = {
+            "in_fn.weight": np.ones(width, np.float32),
+            "in_fn.bias": np.zeros(width, np.float32),
+        }
+        arrays |= {
+            "in_fn.running_mean": np.zeros(width, np.float32),
+            "in_fn.running_var": np.ones(width, np.float32),
+        }
+        for layer, kernel, bias in zip(
+            preys.LAYERS, omar[name].kernels, omar[name].biases, strict=True
+        ):
             arrays |= {f"{layer}.weight": np.ascontiguousarray(kernel.T), f"{layer}.bias": bias}
         path = tmp_path / f"{name}.safetensors"
         save_file(arrays, path)
@@ -185,7 +211,11 @@ def test_the_own_prey_is_near_enough_to_omars(name):
     assert train_prey.apart(scores, name) < train_prey.TOLERANCE
 
 
-PUBLISHED = {"spread": (160.08, 60.6), "tag": (-4.06, 10.9), "world": (-6.75, 5.8)}  # mean and std of 20,000 episodes
+PUBLISHED = {
+    "spread": (160.08, 60.6),
+    "tag": (-4.06, 10.9),
+    "world": (-6.75, 5.8),
+}  # mean and std of 20,000 episodes
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -238,7 +268,10 @@ def test_hidden_landmarks_are_neither_seen_nor_paid():
     ring = np.asarray(scene.pos)[0, 3:]
     shown, hidden = int(np.flatnonzero(seen[0])[0]), int(np.flatnonzero(1 - seen[0])[0])
     one = jax.tree.map(lambda x: x[0], scene)
-    near = [float(s.reward(one._replace(pos=one.pos.at[:3].set(at(ring[k]))))[0]) for k in (shown, hidden)]
+    near = [
+        float(s.reward(one._replace(pos=one.pos.at[:3].set(at(ring[k]))))[0])
+        for k in (shown, hidden)
+    ]
     assert near[0] > 10.0 > near[1] + 5.0
 
 
@@ -250,10 +283,14 @@ def test_the_six_landmarks_lie_on_the_unit_circle_and_agents_start_in_the_middle
     np.testing.assert_allclose(pos[:, 3:], want, atol=1e-6)
     radius = np.linalg.norm(pos[:, :3], axis=-1)
     assert radius.max() <= 0.1
-    np.testing.assert_allclose((radius**2).mean(), 0.005, rtol=0.1)  # uniform in the disc: r^2 is uniform in [0, 0.01]
+    np.testing.assert_allclose(
+        (radius**2).mean(), 0.005, rtol=0.1
+    )  # uniform in the disc: r^2 is uniform in [0, 0.01]
 
 
-@pytest.mark.parametrize("name, says", [("mpe/spread:speed_min=1.5", "speed_min"), ("mpe/six:hidden=6", "hidden")])
+@pytest.mark.parametrize(
+    "name, says", [("mpe/spread:speed_min=1.5", "speed_min"), ("mpe/six:hidden=6", "hidden")]
+)
 def test_shifts_out_of_range_are_refused(name, says):
     with pytest.raises(JaxomarlError, match=says):
         catalog.make(name)
@@ -262,15 +299,25 @@ def test_shifts_out_of_range_are_refused(name, says):
 def test_nothing_clips_actions():
     env = catalog.make("mpe/spread").env
     scene, _ = env.reset(jax.random.key(0))
-    one, seven = (env.step(jax.random.key(0), scene, a * jnp.ones((3, 2)))[0].vel for a in (1.0, 7.0))
+    one, seven = (
+        env.step(jax.random.key(0), scene, a * jnp.ones((3, 2)))[0].vel for a in (1.0, 7.0)
+    )
     np.testing.assert_allclose(seven - one, 3.0, atol=1e-5)  # 0.1 s x gain 5 x 6
 
 
 def test_bodies_on_one_spot_give_numbers():
     s = scenario("tag")
-    scene = Scene(jnp.zeros((6, 2)), jnp.zeros((4, 2)), jnp.asarray(s.bodies.speed), jnp.ones(2), jnp.zeros(()))
+    scene = Scene(
+        jnp.zeros((6, 2)),
+        jnp.zeros((4, 2)),
+        jnp.asarray(s.bodies.speed),
+        jnp.ones(2),
+        jnp.zeros(()),
+    )
     scene = advance(s, scene, jnp.zeros((4, 2)))
-    assert np.isfinite(np.asarray(scene.pos)).all() and np.isfinite(np.asarray(s.reward(scene))).all()
+    assert (
+        np.isfinite(np.asarray(scene.pos)).all() and np.isfinite(np.asarray(s.reward(scene))).all()
+    )
 
 
 @pytest.mark.parametrize("name", ["mpe/spread", "mpe/tag", "mpe/world", "mpe/six:hidden=2"])

@@ -34,11 +34,25 @@ class Sweeps:
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         }
 
-    def start(self, out: Path, *flags: str, systems: tuple[str, ...] = ("omsd",), **more) -> subprocess.Popen[str]:
+    def start(
+        self, out: Path, *flags: str, systems: tuple[str, ...] = ("omsd",), **more
+    ) -> subprocess.Popen[str]:
         """A sweep in its own process."""
-        command = [sys.executable, "-m", "experiments.sweep", "--systems", *systems, "--out", str(out), *SMALL, *flags]
+        command = [
+            sys.executable,
+            "-m",
+            "experiments.sweep",
+            "--systems",
+            *systems,
+            "--out",
+            str(out),
+            *SMALL,
+            *flags,
+        ]
         pipe = subprocess.PIPE
-        return subprocess.Popen(command, cwd=out.parent, env=self.env, stdout=pipe, stderr=pipe, text=True, **more)
+        return subprocess.Popen(
+            command, cwd=out.parent, env=self.env, stdout=pipe, stderr=pipe, text=True, **more
+        )
 
     def run(self, out: Path, *flags: str, **more) -> tuple[int, str]:
         """(exit code, stderr) of a whole sweep."""
@@ -47,7 +61,9 @@ class Sweeps:
         return process.returncode, text
 
     @staticmethod
-    def wait(process: subprocess.Popen[str], happens: Callable[[], bool], seconds: float = 300.0) -> None:
+    def wait(
+        process: subprocess.Popen[str], happens: Callable[[], bool], seconds: float = 300.0
+    ) -> None:
         """Poll until something happens; the process must still be alive then."""
         end = time.monotonic() + seconds
         while not happens():
@@ -59,7 +75,9 @@ class Sweeps:
     def numbers(out: Path) -> dict[str, bytes]:
         """Tables and final policies by name: what must be the same to the bit."""
         kept = ("metrics.csv", "returns.csv", "summary.csv", "policy.safetensors")
-        return {p.relative_to(out).as_posix(): p.read_bytes() for p in out.rglob("*") if p.name in kept}
+        return {
+            p.relative_to(out).as_posix(): p.read_bytes() for p in out.rglob("*") if p.name in kept
+        }
 
     @staticmethod
     def journals(out: Path) -> dict[str, list[str]]:
@@ -72,12 +90,18 @@ class Sweeps:
         return {p.parent.name for p in out.glob("stages/*/DONE")}
 
 
-@pytest.fixture(scope="session", params=[1, pytest.param(2, marks=pytest.mark.long)], ids=lambda n: f"{n}-devices")
+@pytest.fixture(
+    scope="session",
+    params=[1, pytest.param(2, marks=pytest.mark.long)],
+    ids=lambda n: f"{n}-devices",
+)
 def sweeps(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Sweeps:
     """How the tests of this folder start their sweeps; with two devices, a sweep's two seeds lie on one each."""
     stub = tmp_path_factory.mktemp("stub")
     (stub / "matplotlib").mkdir()
-    (stub / "matplotlib" / "__init__.py").write_text('raise ModuleNotFoundError("hidden", name="matplotlib")\n')
+    (stub / "matplotlib" / "__init__.py").write_text(
+        'raise ModuleNotFoundError("hidden", name="matplotlib")\n'
+    )
     return Sweeps(stub, request.param)
 
 

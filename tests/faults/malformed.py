@@ -41,9 +41,11 @@ def make(folder):
 
 def home(folder, name):
     """Where `make` puts a format's set."""
-    return {"omiga": folder / "omiga.hdf5", "pymarl": folder / "pymarl.h5", "vault": folder / "some.vlt/vault"}.get(
-        name, folder / name
-    )
+    return {
+        "omiga": folder / "omiga.hdf5",
+        "pymarl": folder / "pymarl.h5",
+        "vault": folder / "some.vlt/vault",
+    }.get(name, folder / name)
 
 
 def damage(path, rng):
@@ -53,7 +55,9 @@ def damage(path, rng):
         return "nothing left"
     file = rng.choice(files)
     raw = bytearray(file.read_bytes())
-    kind = rng.choice(["flip", "flip", "flip", "cut", "fill", "grow", "digits", "digits", "swap", "gone"])
+    kind = rng.choice(
+        ["flip", "flip", "flip", "cut", "fill", "grow", "digits", "digits", "swap", "gone"]
+    )
     if not raw:
         kind = "gone"
     if kind == "flip":
@@ -72,7 +76,9 @@ def damage(path, rng):
         found = list(re.finditer(rb"\d+", bytes(raw[:4096])))
         if found:
             one = rng.choice(found)
-            new = rng.choice([b"0", b"-1", b"9" * len(one[0]), b"99999999999999999999", b"1e9", b"True", b"[]"])
+            new = rng.choice(
+                [b"0", b"-1", b"9" * len(one[0]), b"99999999999999999999", b"1e9", b"True", b"[]"]
+            )
             raw[one.start() : one.end()] = new
     elif kind == "swap":
         raw = bytearray(rng.choice(files).read_bytes())
@@ -87,7 +93,9 @@ def sound(raw):
     """A read that no error ended has all that `Raw` promises."""
     rows, n = len(raw.step), raw.agents
     assert rows and n == len(raw.action)
-    assert all(x.dtype == np.float32 and x.ndim == 2 and len(x) == rows for x in (*raw.obs, *raw.action))
+    assert all(
+        x.dtype == np.float32 and x.ndim == 2 and len(x) == rows for x in (*raw.obs, *raw.action)
+    )
     assert raw.reward.shape == (rows, n) and raw.reward.dtype == np.float32
     for name in ("done", "step", "left", "known", "behaviour"):
         assert getattr(raw, name).shape == (rows,), name
@@ -124,19 +132,33 @@ def main(folder, seed, count, *only):
 
     folder, rng = Path(folder), random.Random(seed)
     for name in SHARES:
-        sound(formats.read(home(folder, name)))  # and everything that is loaded lazily is there before the limit
+        sound(
+            formats.read(home(folder, name))
+        )  # and everything that is loaded lazily is there before the limit
     limit()
-    names = [name for name, share in SHARES.items() for _ in range(share) if not only or name in only]
+    names = [
+        name for name, share in SHARES.items() for _ in range(share) if not only or name in only
+    ]
     for k in range(count):
         name = names[k % len(names)]
         good, path = home(folder, name), folder / f"damaged-{seed}"
         shutil.rmtree(path, ignore_errors=True)
         path.unlink(missing_ok=True)
         shutil.copytree(good, path) if good.is_dir() else shutil.copy(good, path)
-        print(k, name, *(damage(path, rng) for _ in range(rng.choice([1, 1, 1, 3]))), sep=", ", flush=True)
+        print(
+            k,
+            name,
+            *(damage(path, rng) for _ in range(rng.choice([1, 1, 1, 3]))),
+            sep=", ",
+            flush=True,
+        )
         read = formats.FORMATS[name].read if rng.random() < 0.5 else formats.read
         began = time.perf_counter()
-        print(watched(lambda read=read, path=path: read(path)), f"{time.perf_counter() - began:.3f}", flush=True)
+        print(
+            watched(lambda read=read, path=path: read(path)),
+            f"{time.perf_counter() - began:.3f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -23,7 +23,9 @@ from jaxomarl.training import checkpoint
 
 def trees(count):
     rng = np.random.default_rng(0)
-    return [{"w": rng.random((4, 64, 64)).astype(np.float32), "n": np.int32(k)} for k in range(count)]
+    return [
+        {"w": rng.random((4, 64, 64)).astype(np.float32), "n": np.int32(k)} for k in range(count)
+    ]
 
 
 @pytest.fixture
@@ -62,7 +64,12 @@ def test_an_untouched_checkpoint_is_taken_and_one_of_an_older_version_too(folder
 
 def test_the_digest_sees_names_types_shapes_and_values():
     one = {"a": np.zeros((2, 3), np.float32)}
-    others = [{"b": one["a"]}, {"a": one["a"].astype(np.int32)}, {"a": one["a"].reshape(3, 2)}, {"a": one["a"] - 0.0}]
+    others = [
+        {"b": one["a"]},
+        {"a": one["a"].astype(np.int32)},
+        {"a": one["a"].reshape(3, 2)},
+        {"a": one["a"] - 0.0},
+    ]
     assert len({checkpoint.digest(tree) for tree in (one, *others[:3])}) == 4
     assert checkpoint.digest({"a": np.full((2, 3), -0.0, np.float32)}) != checkpoint.digest(one)
     assert checkpoint.digest(others[3]) == checkpoint.digest(one)
@@ -98,15 +105,21 @@ def written(folder, bandit, sealed=True, **changed):
 
 def test_a_set_is_read_with_and_without_a_seal(tmp_path, bandit):
     for sealed in (True, False):
-        data, said = files.load(written(tmp_path / str(sealed), bandit, sealed), make("games/bandit").env.spec)
+        data, said = files.load(
+            written(tmp_path / str(sealed), bandit, sealed), make("games/bandit").env.spec
+        )
         assert len(data.starts) == 16 and files.SEAL not in said
         assert said["sha256"] == bandit[1]["sha256"]
 
 
-@pytest.mark.parametrize("quality", ["../../../escaped", "/absolute", "", ".", "..", "a/b", "a\\b", "a\nb", "x" * 101])
+@pytest.mark.parametrize(
+    "quality", ["../../../escaped", "/absolute", "", ".", "..", "a/b", "a\\b", "a\nb", "x" * 101]
+)
 def test_a_quality_that_is_no_folder_name_is_refused(tmp_path, bandit, quality):
     with pytest.raises(JaxomarlError, match=r"quality.*Collect it again"):
-        files.load(written(tmp_path / "set", bandit, quality=quality), make("games/bandit").env.spec)
+        files.load(
+            written(tmp_path / "set", bandit, quality=quality), make("games/bandit").env.spec
+        )
 
 
 @pytest.mark.parametrize(
@@ -116,7 +129,9 @@ def test_a_quality_that_is_no_folder_name_is_refused(tmp_path, bandit, quality):
 )  # fmt: skip
 def test_entries_of_another_type_are_named(tmp_path, bandit, changed):
     with pytest.raises(JaxomarlError, match=next(iter(changed))) as refused:
-        files.load(written(tmp_path / "set", bandit, False, **changed), make("games/bandit").env.spec)
+        files.load(
+            written(tmp_path / "set", bandit, False, **changed), make("games/bandit").env.spec
+        )
     assert len(str(refused.value)) < 600
 
 
@@ -167,7 +182,9 @@ def test_a_small_torch_file_takes_no_gigabyte(tmp_path):
     )
     if sys.platform != "linux":
         pytest.skip("/proc is Linux's")
-    done = subprocess.run([sys.executable, "-c", code, tmp_path / "x.pt"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "x.pt"], capture_output=True, text=True, check=False
+    )
     assert done.stdout.strip() == "refused", done.stderr[-500:]
 
 
@@ -182,7 +199,9 @@ def run(tmp_path):
     folder = next(r.path for r in store.find_runs([tmp_path / "held"]) if r.info["system"] == "bc")
     found = policy.load(folder)
     first = lambda tree: jax.tree.map(lambda x: x[None], tree)
-    policy.save_policies([folder], found.algorithm, first(found.state), first(found.past), found.spec)
+    policy.save_policies(
+        [folder], found.algorithm, first(found.state), first(found.past), found.spec
+    )
     return folder
 
 
@@ -196,7 +215,15 @@ def test_a_flipped_bit_of_a_policy_is_refused(run):
 
 @pytest.mark.parametrize(
     ("entry", "value"),
-    [("spec", None), ("spec", {}), ("spec", "x"), ("cfg", {"no_such": 1}), ("cfg", []), ("system", 3), ("seed", "0")],
+    [
+        ("spec", None),
+        ("spec", {}),
+        ("spec", "x"),
+        ("cfg", {"no_such": 1}),
+        ("cfg", []),
+        ("system", 3),
+        ("seed", "0"),
+    ],
 )
 def test_a_run_whose_json_is_of_another_kind_is_refused(run, entry, value):
     info = store.read_json(run / "run.json")
@@ -207,7 +234,13 @@ def test_a_run_whose_json_is_of_another_kind_is_refused(run, entry, value):
 
 @pytest.mark.parametrize(
     ("fact", "value"),
-    [("horizon", "1"), ("obs_dims", [1 << 40, 1]), ("act_dims", [1.5, 1]), ("discrete", 0), ("unknown", 1)],
+    [
+        ("horizon", "1"),
+        ("obs_dims", [1 << 40, 1]),
+        ("act_dims", [1.5, 1]),
+        ("discrete", 0),
+        ("unknown", 1),
+    ],
 )
 def test_a_fact_of_a_task_of_another_type_is_named(run, fact, value):
     info = store.read_json(run / "run.json")

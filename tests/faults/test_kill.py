@@ -23,10 +23,17 @@ def test_a_sweep_killed_at_three_points_gives_the_same_numbers(sweeps, whole, tm
     killed, done = Counter(), {}
 
     def begun(kind):
-        return [c for name, chunks in sweeps.journals(out).items() if name.startswith(f"{kind}-") for c in chunks]
+        return [
+            c
+            for name, chunks in sweeps.journals(out).items()
+            if name.startswith(f"{kind}-")
+            for c in chunks
+        ]
 
     def saving():
-        parts = [p for p in out.glob("stages/*/checkpoints/*") if not (p / "commit_success.txt").exists()]
+        parts = [
+            p for p in out.glob("stages/*/checkpoints/*") if not (p / "commit_success.txt").exists()
+        ]
         return any(p.is_dir() and p.parent.parent.name not in sweeps.finished(out) for p in parts)
 
     points = [
@@ -53,13 +60,19 @@ def test_a_sweep_killed_at_three_points_gives_the_same_numbers(sweeps, whole, tm
         assert len(chunks) <= sweeps.chunks + sweeps.every * killed[name]
         if name in done:
             assert chunks == done[name]
-    executed = {name.rpartition("-")[0]: len(chunks) * sweeps.chunk for name, chunks in journals.items()}
+    executed = {
+        name.rpartition("-")[0]: len(chunks) * sweeps.chunk for name, chunks in journals.items()
+    }
     for path in out.rglob("run.json"):
         info = json.loads(path.read_text())
         for name, facts in info["stages"].items():
             kind = f"{info['system']}-policy" if name == "policy" else name
-            assert [n for k, n in executed.items() if k.rpartition("-")[0] == kind] == [facts["updates_executed"]]
-        assert info["updates_executed"] == sum(f["updates_executed"] for f in info["stages"].values())
+            assert [n for k, n in executed.items() if k.rpartition("-")[0] == kind] == [
+                facts["updates_executed"]
+            ]
+        assert info["updates_executed"] == sum(
+            f["updates_executed"] for f in info["stages"].values()
+        )
 
 
 def test_ctrl_c_and_sigterm_leave_a_sweep_that_goes_on(sweeps, whole, tmp_path):
@@ -76,18 +89,26 @@ def test_ctrl_c_and_sigterm_leave_a_sweep_that_goes_on(sweeps, whole, tmp_path):
 
     again = command(text, sweeps)
     assert "--resume" in again
-    process = subprocess.Popen(again, cwd=tmp_path, env=sweeps.env, stderr=subprocess.PIPE, text=True)
-    sweeps.wait(process, lambda: any(name.startswith("omsd-policy") for name in sweeps.journals(out)))
+    process = subprocess.Popen(
+        again, cwd=tmp_path, env=sweeps.env, stderr=subprocess.PIPE, text=True
+    )
+    sweeps.wait(
+        process, lambda: any(name.startswith("omsd-policy") for name in sweeps.journals(out))
+    )
     before = sweeps.journals(out)
     process.send_signal(signal.SIGTERM)
     text = process.communicate(timeout=300)[1]
     assert process.returncode == 75, text
     assert "Traceback" not in text
     policy = next(name for name in before if name.startswith("omsd-policy"))
-    assert len(sweeps.journals(out)[policy]) <= len(before[policy]) + 2  # the chunk it met, and one that may have begun
+    assert (
+        len(sweeps.journals(out)[policy]) <= len(before[policy]) + 2
+    )  # the chunk it met, and one that may have begun
 
     assert command(text, sweeps) == again
-    done = subprocess.run(again, cwd=tmp_path, env=sweeps.env, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        again, cwd=tmp_path, env=sweeps.env, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     mine, all_of_it = sweeps.numbers(out), sweeps.numbers(whole)
     del mine["summary.csv"]

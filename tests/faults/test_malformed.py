@@ -73,8 +73,13 @@ for name, way in ways.items():
 
 def test_the_watch_would_see_it(root):
     """A read that crashes, stalls, takes too much memory, raises another error or gives nonsense does not pass."""
-    env = os.environ | {"PYTHONPATH": f"{root}{os.pathsep}{Path(malformed.__file__).parent}", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run([sys.executable, "-c", WATCHED], env=env, capture_output=True, text=True, timeout=120)
+    env = os.environ | {
+        "PYTHONPATH": f"{root}{os.pathsep}{Path(malformed.__file__).parent}",
+        "JAX_PLATFORMS": "cpu",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHED], env=env, capture_output=True, text=True, timeout=120
+    )
     assert done.stdout.splitlines() == [
         "crash -11", "stall -14", "MemoryError", "memory 1", "KeyError", "another error 1",
         "AttributeError", "an unsound read 1", "refused", "refused 0",
@@ -136,7 +141,9 @@ def hostile(folder, canary):
             elif kind == "soft link":
                 file["o"] = h5py.SoftLink("/s")
             elif kind == "external storage":
-                file.create_dataset("o", (4, 2, 3), "f4", external=[(str(secret), 0, h5py.h5f.UNLIMITED)])
+                file.create_dataset(
+                    "o", (4, 2, 3), "f4", external=[(str(secret), 0, h5py.h5f.UNLIMITED)]
+                )
             elif kind == "virtual":
                 layout = h5py.VirtualLayout((4, 2, 3), "f4")
                 layout[...] = h5py.VirtualSource(str(secret), "x", (4, 2, 3))
@@ -165,7 +172,9 @@ def test_a_vault_cannot_name_a_file_outside_of_its_folder(tmp_path):
         vault.mkdir(parents=True), outside.mkdir()
         base = {"driver": "file", "path": f"{vault}/"}
         config = {"compression": None, "max_inline_value_bytes": 0}
-        store = tensorstore.KvStore.open({"driver": "ocdbt", "base": base, "config": config}).result()
+        store = tensorstore.KvStore.open(
+            {"driver": "ocdbt", "base": base, "config": config}
+        ).result()
         store.write("x/.zarray", b"{}").result()  # one write makes one data file
         (vault / "metadata.json").write_text('{"version": 1.2}')
         manifest, folder = vault / "manifest.ocdbt", (vault / "d" if not climbs else outside)
@@ -192,5 +201,7 @@ def test_malicious_files_run_nothing_and_read_nothing_else(tmp_path):
     with pytest.raises(JaxomarlError):
         torchfile.load(tmp_path / "x.pt")
     assert not canary.exists() and len(seen) == 14
-    np.load(io.BytesIO(npy_bytes(canary)), allow_pickle=True)  # the corpus does bite where it is let
+    np.load(
+        io.BytesIO(npy_bytes(canary)), allow_pickle=True
+    )  # the corpus does bite where it is let
     assert canary.exists()

@@ -38,7 +38,11 @@ def no_pictures(monkeypatch):
 def run(out, *flags):
     """(exit code, stderr) of a sweep in this process."""
     said = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stderr(said),
+        contextlib.redirect_stdout(said),
+    ):
         patch.setenv("JAX_NUM_CPU_DEVICES", "1")  # leave the devices of this process as they are
         code = commands.run("train", ["omsd", "--out", str(out), *SMALL, *flags])
     return code, said.getvalue()
@@ -82,7 +86,11 @@ def unfinish(out, *names):
     """As if the process had been killed before these stages were finished."""
     for name in names:
         (stage(out, name) / "DONE").unlink()
-    for path in (*out.rglob("policy.safetensors"), *out.rglob("metrics.csv"), *out.rglob("returns.csv")):
+    for path in (
+        *out.rglob("policy.safetensors"),
+        *out.rglob("metrics.csv"),
+        *out.rglob("returns.csv"),
+    ):
         path.unlink()
 
 
@@ -130,7 +138,9 @@ def test_a_finished_stage_is_never_taken_from_an_older_checkpoint(done, copy, na
     assert "cannot be read" in text
     assert numbers(copy) == numbers(done)
     assert executed(copy, name) == ["1", "2", "3", "4", "3", "4"]
-    assert [executed(copy, other) for other in STAGES if other != name] == [["1", "2", "3", "4"]] * 2
+    assert [executed(copy, other) for other in STAGES if other != name] == [
+        ["1", "2", "3", "4"]
+    ] * 2
 
 
 def test_a_stage_without_any_readable_checkpoint_is_trained_again(done, copy):
@@ -159,14 +169,18 @@ def test_a_torn_done_file_is_none(done, copy, content):
     code, text = run(copy, "--resume")
     assert code == 0, text
     assert executed(copy, "critic") == ["1", "2", "3", "4"]  # the last checkpoint holds it whole
-    assert json.loads(path.read_text()) | {"facts": 0} == json.loads((stage(done, "critic") / "DONE").read_text()) | {
-        "facts": 0
-    }
+    assert json.loads(path.read_text()) | {"facts": 0} == json.loads(
+        (stage(done, "critic") / "DONE").read_text()
+    ) | {"facts": 0}
     assert numbers(copy) == numbers(done)
 
 
 def test_torn_tables_are_written_again(done, copy):
-    for path in (*copy.rglob("metrics.csv"), copy / "summary.csv", *copy.rglob("policy.safetensors")):
+    for path in (
+        *copy.rglob("metrics.csv"),
+        copy / "summary.csv",
+        *copy.rglob("policy.safetensors"),
+    ):
         truncate(path)
     code, text = run(copy, "--resume")
     assert code == 0, text

@@ -21,7 +21,9 @@ def some(seed, *shape):
 def filled(net, seed=0):
     """Parameters of the shapes that the network asks for, drawn by numpy."""
     rng = np.random.default_rng(seed)
-    fill = lambda x: jnp.asarray(rng.standard_normal(x.shape) / max(1, x.shape[0]) ** 0.5, jnp.float32)
+    fill = lambda x: jnp.asarray(
+        rng.standard_normal(x.shape) / max(1, x.shape[0]) ** 0.5, jnp.float32
+    )
     return jax.tree.map(fill, jax.eval_shape(net.init, jax.random.key(0)))
 
 
@@ -40,7 +42,9 @@ def pick(tree, k):
 
 
 def dense(params, name, x):
-    return x @ np.asarray(params[name]["kernel"], np.float64) + np.asarray(params[name]["bias"], np.float64)
+    return x @ np.asarray(params[name]["kernel"], np.float64) + np.asarray(
+        params[name]["bias"], np.float64
+    )
 
 
 def perceptron(params, x):
@@ -80,8 +84,12 @@ def test_layers_start_as_pytorchs_do():
         for part in ("kernel", "bias"):
             x, bound = np.asarray(params[name][part]).reshape(-1), fan**-0.5
             assert np.abs(x).max() <= bound
-            assert np.abs(x).max() > bound * (1 - 20 / x.size)  # missed with probability e^-20 (kernels) or so
-            error = 4 * (4 / 45 / x.size) ** 0.5 * bound**2  # the variance of u^2, u ~ U(+-1), is 4/45
+            assert np.abs(x).max() > bound * (
+                1 - 20 / x.size
+            )  # missed with probability e^-20 (kernels) or so
+            error = (
+                4 * (4 / 45 / x.size) ** 0.5 * bound**2
+            )  # the variance of u^2, u ~ U(+-1), is 4/45
             assert abs(np.mean(x**2) - bound**2 / 3) < error
             assert abs(x.mean()) < 4 * bound / (3 * x.size) ** 0.5
             assert len(np.unique(x)) > 0.99 * x.size
@@ -105,7 +113,9 @@ def test_separate_networks_are_a_loop_over_agents():
     got = run(net, p, x)
     assert got.shape == (7, 3, 2)
     for i in range(3):
-        np.testing.assert_allclose(got[:, i], np.tanh(perceptron(pick(p, i), x[:, i])), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(
+            got[:, i], np.tanh(perceptron(pick(p, i), x[:, i])), rtol=1e-4, atol=1e-6
+        )
     np.testing.assert_allclose(run(net, p, x[0]), got[0], rtol=1e-5)  # no batch
     np.testing.assert_allclose(run(net, p, x[None]), got[None], rtol=1e-5)  # two batch axes
     other = run(net, p, x.at[:, 1].add(1.0))
@@ -115,7 +125,9 @@ def test_separate_networks_are_a_loop_over_agents():
 
 def test_separate_networks_take_several_inputs():
     one = mlp(5, (6, 5), 2)
-    net = separate(Network(one.init, lambda p, x, y: one.apply(p, jnp.concatenate([x, y], axis=-1))), 3)
+    net = separate(
+        Network(one.init, lambda p, x, y: one.apply(p, jnp.concatenate([x, y], axis=-1))), 3
+    )
     p, x, y = filled(net), some(1, 7, 3, 2), some(2, 7, 3, 3)
     got = run(net, p, x, y)
     for i in range(3):
@@ -149,7 +161,9 @@ def test_a_chosen_start_is_played_everywhere():
     for name in ("Dense_0", "Dense_1"):
         jax.tree.map(np.testing.assert_array_equal, at[name], p[name])  # the rest is kept
     slope = jax.grad(lambda p: net.apply(p, x).sum())(at)
-    assert all(np.all(np.abs(np.asarray(b)) > 1e-3) for b in jax.tree.leaves(slope["out"]["bias"]))  # even at the edge
+    assert all(
+        np.all(np.abs(np.asarray(b)) > 1e-3) for b in jax.tree.leaves(slope["out"]["bias"])
+    )  # even at the edge
     drawn = uniform_start(jax.random.key(0), 0.3, (50, 20))
     assert np.abs(drawn).max() <= 0.3
     np.testing.assert_allclose(np.mean(drawn**2), 0.03, atol=4 * 0.09 * (4 / 45 / 1000) ** 0.5)
@@ -163,7 +177,9 @@ def test_fourier_features():
     got = fourier(t, 16)
     assert got.shape == (4, 32)
     angle = 2 * np.pi * np.asarray(t, np.float64)[:, None] * FREQUENCIES[:16].astype(np.float64)
-    np.testing.assert_allclose(got, np.concatenate([np.sin(angle), np.cos(angle)], axis=1), atol=1e-4)
+    np.testing.assert_allclose(
+        got, np.concatenate([np.sin(angle), np.cos(angle)], axis=1), atol=1e-4
+    )
     np.testing.assert_array_equal(got[0], [0] * 16 + [1] * 16)
     assert len(FREQUENCIES) == 32
     assert abs(FREQUENCIES.mean()) < 4 * 30 / 32**0.5
@@ -178,7 +194,11 @@ def test_widths_of_the_noise_network():
         "Dense_4": (512, 2048), "Dense_5": (2048, 512), "Dense_6": (512, 2048), "Dense_7": (2048, 512), "out": (512, 2),
     }  # fmt: skip
     shapes = jax.eval_shape(net.init, jax.random.key(0))
-    norms = {name: {k: x.shape for k, x in layer.items()} for name, layer in shapes.items() if "scale" in layer}
+    norms = {
+        name: {k: x.shape for k, x in layer.items()}
+        for name, layer in shapes.items()
+        if "scale" in layer
+    }
     assert norms == {f"LayerNorm_{k}": {"scale": (512,), "bias": (512,)} for k in (0, 1)}
     assert len(shapes) == 11  # and no frequencies among the parameters
 
@@ -204,14 +224,23 @@ def residual(p, x, t, cond, blocks):
     """The network of A.4 without dropout, in float64."""
     x, t, cond = (np.asarray(a, np.float64) for a in (x, t, cond))
     angle = 2 * np.pi * t[:, None] * FREQUENCIES[:16].astype(np.float64)
-    time = dense(p, "Dense_1", np.maximum(dense(p, "Dense_0", np.concatenate([np.sin(angle), np.cos(angle)], 1)), 0))
-    h = dense(p, "Dense_3", np.concatenate([dense(p, "Dense_2", np.concatenate([x, cond], 1)), time], 1))
+    time = dense(
+        p,
+        "Dense_1",
+        np.maximum(dense(p, "Dense_0", np.concatenate([np.sin(angle), np.cos(angle)], 1)), 0),
+    )
+    h = dense(
+        p, "Dense_3", np.concatenate([dense(p, "Dense_2", np.concatenate([x, cond], 1)), time], 1)
+    )
     for k in range(blocks):
         norm = p[f"LayerNorm_{k}"]
         centred = h - h.mean(axis=1, keepdims=True)
         unit = centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + 1e-5)
         inner = np.maximum(
-            dense(p, f"Dense_{4 + 2 * k}", unit * np.asarray(norm["scale"]) + np.asarray(norm["bias"])), 0
+            dense(
+                p, f"Dense_{4 + 2 * k}", unit * np.asarray(norm["scale"]) + np.asarray(norm["bias"])
+            ),
+            0,
         )
         h = h + dense(p, f"Dense_{5 + 2 * k}", inner)
     return dense(p, "out", np.maximum(h, 0))
@@ -221,7 +250,9 @@ def residual(p, x, t, cond, blocks):
 def test_the_noise_network_written_out(blocks):
     net = residual_mlp(2, 3, 12, blocks, 0.1, 8)
     p, x, cond, t = filled(net), some(1, 6, 2), some(2, 6, 3), jnp.linspace(0.02, 0.98, 6)
-    np.testing.assert_allclose(run(net, p, x, t, cond), residual(p, x, t, cond, blocks), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(
+        run(net, p, x, t, cond), residual(p, x, t, cond, blocks), rtol=1e-3, atol=1e-3
+    )
     alone = run(net, p, x[0], t[0], cond[0])
     np.testing.assert_allclose(alone, run(net, p, x, t, cond)[0], rtol=1e-4, atol=1e-5)
 
@@ -236,7 +267,9 @@ def test_dropout_acts_with_a_key_alone():
     np.testing.assert_array_equal(one, again)
     for x in (one - other, one - evaluated):
         assert np.all(np.abs(x).max(axis=1) > 1e-3)  # every sample has units of its own dropped
-    np.testing.assert_allclose(plain.apply(p, noisy, t, cond, jax.random.key(0)), evaluated, atol=1e-6)
+    np.testing.assert_allclose(
+        plain.apply(p, noisy, t, cond, jax.random.key(0)), evaluated, atol=1e-6
+    )
 
 
 # --- mixture density ---
@@ -248,7 +281,9 @@ def test_the_mixture_integrates_to_one_and_leaves_padding_out():
     p, cond = filled(net), some(1, 3)
     grid = jnp.linspace(-20, 20, 401)
     points = jnp.stack(jnp.meshgrid(grid, grid), axis=-1).reshape(-1, 2)
-    density = jax.jit(lambda x, mask: jnp.exp(net.apply(p, x, jnp.broadcast_to(cond, (len(x), 3)), mask)))
+    density = jax.jit(
+        lambda x, mask: jnp.exp(net.apply(p, x, jnp.broadcast_to(cond, (len(x), 3)), mask))
+    )
     np.testing.assert_allclose(density(points, jnp.ones(2)).sum() * 0.1**2, 1.0, rtol=1e-3)
     narrow = jnp.array([1.0, 0.0])
     line = jnp.stack([grid, 0 * grid], axis=-1)
@@ -266,4 +301,6 @@ def test_the_mixture_written_out():
     mass = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     u = (np.asarray(x, np.float64)[:, None] - mean) / std
     parts = mass * np.prod(np.exp(-0.5 * u**2) / std / np.sqrt(2 * np.pi), axis=-1)
-    np.testing.assert_allclose(run(net, p, x, cond, jnp.ones(2)), np.log(parts.sum(axis=1)), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        run(net, p, x, cond, jnp.ones(2)), np.log(parts.sum(axis=1)), rtol=1e-4, atol=1e-4
+    )

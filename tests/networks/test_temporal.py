@@ -9,7 +9,14 @@ from jaxomarl.base import JaxomarlError
 from jaxomarl.networks.temporal import Norm, doubled, halved, temporal_unet, unfolded
 
 AGENTS, CHANNELS = 3, 2
-SMALL = {"channels": CHANNELS, "cond": 1, "width": 8, "multipliers": (1, 2), "kernel": 3, "blocks": 1}
+SMALL = {
+    "channels": CHANNELS,
+    "cond": 1,
+    "width": 8,
+    "multipliers": (1, 2),
+    "kernel": 3,
+    "blocks": 1,
+}
 
 
 @pytest.fixture(scope="module")
@@ -17,13 +24,18 @@ def team():
     """A network with attention, its parameters at the start and with gains of 1, and the same without attention."""
     with_them, alone = temporal_unet(**SMALL, agents=AGENTS), temporal_unet(**SMALL)
     params = jax.jit(with_them.init)(jax.random.key(0))
-    loud = jax.tree_util.tree_map_with_path(lambda k, x: jnp.ones(()) if "gain" in str(k) else x, params)
+    loud = jax.tree_util.tree_map_with_path(
+        lambda k, x: jnp.ones(()) if "gain" in str(k) else x, params
+    )
     return jax.jit(with_them.apply), jax.jit(alone.apply), params, loud
 
 
 def given(rows=5, batch=4):
     k_x, k_y = jax.random.split(jax.random.key(rows))
-    x, y = jax.random.normal(k_x, (batch, AGENTS, rows, CHANNELS)), jax.random.normal(k_y, (batch, AGENTS, 1))
+    x, y = (
+        jax.random.normal(k_x, (batch, AGENTS, rows, CHANNELS)),
+        jax.random.normal(k_y, (batch, AGENTS, 1)),
+    )
     return x, jnp.linspace(0.1, 1.0, batch), y
 
 
@@ -36,7 +48,9 @@ def without_attention(params):
 def test_unfold_and_matmul_is_a_convolution(kernel, rows):
     x = jax.random.normal(jax.random.key(0), (4, rows, 3))
     weight = jax.random.normal(jax.random.key(1), (kernel, 3, 6))
-    wanted = jax.lax.conv_general_dilated(x, weight, (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC"))
+    wanted = jax.lax.conv_general_dilated(
+        x, weight, (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC")
+    )
     np.testing.assert_allclose(unfolded(x, kernel) @ weight.reshape(-1, 6), wanted, atol=1e-5)
 
 
@@ -50,7 +64,9 @@ def test_halving_and_doubling():
 def test_groups_are_normalised_over_time():
     x = 3.0 + 2.0 * jax.random.normal(jax.random.key(0), (2, 6, 16))
     out = Norm(8).apply({"params": {"scale": jnp.ones(16), "shift": jnp.zeros(16)}}, x)
-    groups = np.asarray(out).reshape(2, 6, 4, 4)  # four channels each: no more than four groups of sixteen
+    groups = np.asarray(out).reshape(
+        2, 6, 4, 4
+    )  # four channels each: no more than four groups of sixteen
     np.testing.assert_allclose(groups.mean(axis=(1, 3)), 0.0, atol=1e-5)
     np.testing.assert_allclose(groups.std(axis=(1, 3)), 1.0, atol=1e-3)
 
@@ -85,7 +101,9 @@ def test_a_dropped_condition_is_not_heard_and_a_kept_one_is(team):
 def test_the_time_is_heard(team):
     _, alone, params, _ = team
     x, t, y = given()
-    moved = np.abs(alone(without_attention(params), x, t, y) - alone(without_attention(params), x, t * 0.5, y))
+    moved = np.abs(
+        alone(without_attention(params), x, t, y) - alone(without_attention(params), x, t * 0.5, y)
+    )
     assert (moved.max(axis=(1, 2, 3)) > 1e-3).all()
 
 

@@ -21,13 +21,17 @@ def asked(out, **more):
 @pytest.mark.long
 def test_windows_are_likelier_where_a_policy_pulls(tmp_path):
     text = REPRODUCTIONS["coda-steering"].load()(asked(tmp_path, data=("random",), overrides=TINY))
-    table = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")][2:]
+    table = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")][
+        2:
+    ]
     lines = {cells[0]: cells for cells in table}
     assert set(lines) == {"untrained", "expert"} and "32 windows of 3 steps" in text
     for cells in lines.values():
         mean = np.array([float(c.split(" ±")[0]) for c in cells[1:-1]])
         assert mean.shape == (len(steering.LAMBDAS),) and mean[0] < 0
-        assert mean.max() > 0.7 * mean[0] and float(cells[-1]) == steering.LAMBDAS[mean.argmax()] > 0
+        assert (
+            mean.max() > 0.7 * mean[0] and float(cells[-1]) == steering.LAMBDAS[mean.argmax()] > 0
+        )
     assert (tmp_path / "steering.png").stat().st_size > 10_000
 
 

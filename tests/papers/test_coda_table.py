@@ -14,15 +14,27 @@ from jaxomarl.results.tables import Record
 
 
 def test_published_numbers_are_the_papers(shared):
-    names = {"MADDPG+BC": "maddpg-bc", "MADDPG+BC+Diffusion": "maddpg-bc+synther", "CODA": "maddpg-bc+coda"}
+    names = {
+        "MADDPG+BC": "maddpg-bc",
+        "MADDPG+BC+Diffusion": "maddpg-bc+synther",
+        "CODA": "maddpg-bc+coda",
+    }
     tasks = {"MAMuJoCo: 2HalfCheetah": "mamujoco/2halfcheetah", "MAMuJoCo: 4Ant": "mamujoco/4ant"}
     with open(shared / "published" / "coda_table1.csv") as file:
         wanted = {
-            (tasks[r["task"]], r["dataset"].lower(), names[r["system"]]): (float(r["mean"]), float(r["spread"]))
+            (tasks[r["task"]], r["dataset"].lower(), names[r["system"]]): (
+                float(r["mean"]),
+                float(r["spread"]),
+            )
             for r in csv.DictReader(file)
         }
     assert len(wanted) == 15 and table1.published() == wanted
-    ours = {(task, q, s) for task, all_of in table1.PRINTED.items() for q in all_of for s in table1.SYSTEMS}
+    ours = {
+        (task, q, s)
+        for task, all_of in table1.PRINTED.items()
+        for q in all_of
+        for s in table1.SYSTEMS
+    }
     assert ours == set(wanted) and REPRODUCTIONS["coda-table1"].load() is table1.coda_table1
 
 
@@ -43,7 +55,10 @@ def record(system, quality, mean):
 @pytest.mark.parametrize(
     ("records", "words"),
     [
-        ([record("maddpg-bc", "good", 3990.0), record("maddpg-bc", "good", 4000.0)], r"^The scale counts: .*80%\.$"),
+        (
+            [record("maddpg-bc", "good", 3990.0), record("maddpg-bc", "good", 4000.0)],
+            r"^The scale counts: .*80%\.$",
+        ),
         ([record("maddpg-bc", "good", 3990.0)], "The scale does not count"),
         ([record("maddpg-bc+coda", "good", 5000.0)], "not known"),
         ([record("maddpg-bc", "poor", 5000.0)], "not known"),
@@ -63,7 +78,9 @@ def test_a_cell_is_trained_and_set_beside_the_published(tmp_path, cache, monkeyp
     }  # fmt: skip
     task, systems = "games/twin-peaks", ("maddpg-bc", "maddpg-bc+coda")
     monkeypatch.setattr(table1, "published", lambda: {(task, "uniform", systems[1]): (7.0, 0.5)})
-    asked = Asked([0], 1.0, tmp_path, lambda: False, systems, (task,), ("uniform",), 2, 100, fields, None, 2)
+    asked = Asked(
+        [0], 1.0, tmp_path, lambda: False, systems, (task,), ("uniform",), 2, 100, fields, None, 2
+    )
     text = table1.coda_table1(asked)
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| games")]
     assert [row[2] for row in rows] == list(systems)
@@ -71,4 +88,6 @@ def test_a_cell_is_trained_and_set_beside_the_published(tmp_path, cache, monkeyp
     before = {path: path.read_text() for path in tmp_path.rglob("executed")}
     assert len(before) == 3, "a generator and two policies"
     assert table1.coda_table1(asked) == text
-    assert {path: path.read_text() for path in tmp_path.rglob("executed")} == before, "nothing is trained again"
+    assert {path: path.read_text() for path in tmp_path.rglob("executed")} == before, (
+        "nothing is trained again"
+    )

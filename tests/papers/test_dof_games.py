@@ -20,7 +20,10 @@ def trained():
     """{kind: samples [B, 2]} of the two-mode data, one seed."""
     laws = [np.stack([v]).astype(np.float32) for v in dof_games.agreement(2)]
     y = jnp.zeros((4000, 2, 0))
-    told = {k: models.made(models.model(k, 2), dof_games.draw, laws, y, [0], 600) for k in ("joint", "concat")}
+    told = {
+        k: models.made(models.model(k, 2), dof_games.draw, laws, y, [0], 600)
+        for k in ("joint", "concat")
+    }
     return {k: made.x[0, 0, :, :, 0] for k, made in told.items()}
 
 
@@ -42,9 +45,9 @@ def test_a_factorised_model_is_a_product_and_a_joint_one_is_not(trained):
 def test_what_agents_apart_are_shown_has_the_marginals_and_no_correlation():
     """Rows for "separate" and for "pooled" of the four Gaussians: the product, and four equal quadrants."""
     four = (games.FOUR_MODES, games.FOUR_MASS, games.FOUR_VARIANCE**0.5)
-    rows = lambda kind: np.asarray(models.model(kind, 2).rows(jax.random.key(0), dof_games.draw, 40_000, four)[0])[
-        ..., 0
-    ]
+    rows = lambda kind: np.asarray(
+        models.model(kind, 2).rows(jax.random.key(0), dof_games.draw, 40_000, four)[0]
+    )[..., 0]
     truth = games.four_gaussians_joint()
     found = lambda kind: dof_games._quadrants(rows(kind))
     assert games.total_variation(found("concat"), truth) < 0.01
@@ -62,7 +65,9 @@ def test_the_additive_optimum_of_the_climbing_game():
     assert payoffs.rmse(best, climbing) == pytest.approx(7.11, abs=5e-3)
     off = best - climbing  # orthogonal to every additive matrix
     np.testing.assert_allclose([off.sum(axis=0), off.sum(axis=1)], 0.0, atol=1e-9)
-    assert payoffs.rmse(payoffs.additive(payoffs.GAMES["additive"]), payoffs.GAMES["additive"]) < 1e-9
+    assert (
+        payoffs.rmse(payoffs.additive(payoffs.GAMES["additive"]), payoffs.GAMES["additive"]) < 1e-9
+    )
 
 
 @pytest.mark.parametrize(("other", "agreeing"), [(0.0, 1.0), (0.5, 1.0)])
@@ -72,10 +77,18 @@ def test_the_teams_of_the_data_cover_all_landmarks(other, agreeing):
     _, score, touches, covered = jax.jit(jax.vmap(covering.walk, (0, None)))(
         x.reshape(200, covering.AGENTS, -1, 2), place
     )
-    assert float(covered.mean()) == agreeing and float(touches.max()) == 0.0 and float(score.min()) > 400
+    assert (
+        float(covered.mean()) == agreeing
+        and float(touches.max()) == 0.0
+        and float(score.min()) > 400
+    )
     ways = np.sign(np.asarray(x[:, 0, -2]))  # the first agent goes left or right
     assert abs(ways.mean()) < 0.25 if other else abs(ways.mean()) == 1.0
-    mixed = np.where(np.arange(3)[None, :, None] == 0, x[ways > 0][:20], x[ways < 0][:20]) if other else None
+    mixed = (
+        np.where(np.arange(3)[None, :, None] == 0, x[ways > 0][:20], x[ways < 0][:20])
+        if other
+        else None
+    )
     if mixed is not None:  # one agent of another team: two go to one landmark
         covered = jax.vmap(covering.walk, (0, None))(mixed.reshape(20, 3, -1, 2), place)[3]
         assert not covered.any()
@@ -84,7 +97,11 @@ def test_the_teams_of_the_data_cover_all_landmarks(other, agreeing):
 def test_the_circle_is_measured_as_it_is_drawn():
     x = np.asarray(circle.draw(jax.random.key(0), 20_000)[0])[..., 0]
     covered, upper, near = circle.measured(x)
-    assert (covered, upper, near) == (1.0, pytest.approx(0.5, abs=0.02), pytest.approx(20 / 360, abs=0.01))
+    assert (covered, upper, near) == (
+        1.0,
+        pytest.approx(0.5, abs=0.02),
+        pytest.approx(20 / 360, abs=0.01),
+    )
     points = circle.plane(x)
     assert np.mean(points[:, 1] > 0) == pytest.approx(upper, abs=1e-3)
     assert np.linalg.norm(points, axis=1).std() == pytest.approx(0.05, rel=0.05)

@@ -17,9 +17,20 @@ def test_published_scores_are_those_of_the_sources(shared):
     import csv
 
     with open(shared / "published" / "madiff_readme.csv") as file:
-        rows = [r for r in csv.DictReader(file) if r["task"] == "MPE: Spread" and r["system"].startswith("MADiff")]
-    names = {"Expert": "expert", "Md-Replay": "medium-replay", "Medium": "medium", "Random": "random"}
-    wanted = {("mpe/spread", names[r["dataset"]], r["system"].lower()): float(r["mean"]) for r in rows}
+        rows = [
+            r
+            for r in csv.DictReader(file)
+            if r["task"] == "MPE: Spread" and r["system"].startswith("MADiff")
+        ]
+    names = {
+        "Expert": "expert",
+        "Md-Replay": "medium-replay",
+        "Medium": "medium",
+        "Random": "random",
+    }
+    wanted = {
+        ("mpe/spread", names[r["dataset"]], r["system"].lower()): float(r["mean"]) for r in rows
+    }
     found = planners.published()
     assert len(wanted) == 8 and {k: found[k][0] for k in wanted} == wanted
     assert math.isnan(found["mpe/spread", "expert", "madiff-c"][1])
@@ -38,11 +49,30 @@ def test_a_cell_is_trained_and_set_beside_the_published(tmp_path, cache):
         "context": [2],
     }  # fmt: skip
     text = planners.dof_planners(
-        Asked([0], 1.0, tmp_path, lambda: False, ("madiff-c", "madt"), (), ("random",), 2, 200, fields, None, 2)
+        Asked(
+            [0],
+            1.0,
+            tmp_path,
+            lambda: False,
+            ("madiff-c", "madt"),
+            (),
+            ("random",),
+            2,
+            200,
+            fields,
+            None,
+            2,
+        )
     )
-    rows = {line.split(" | ")[2].split()[0]: line for line in text.splitlines() if line.startswith("| mpe/spread")}
+    rows = {
+        line.split(" | ")[2].split()[0]: line
+        for line in text.splitlines()
+        if line.startswith("| mpe/spread")
+    }
     assert set(rows) == {"madiff-c", "madt", "madiff-d", "dof-p"}
-    assert rows["madiff-c"].rstrip(" |").endswith("4.3") and rows["dof-p"].rstrip(" |").endswith("34.5 ± 5.4")
+    assert rows["madiff-c"].rstrip(" |").endswith("4.3") and rows["dof-p"].rstrip(" |").endswith(
+        "34.5 ± 5.4"
+    )
     assert "nan" not in text and "does not" not in rows["madt"]
 
 
@@ -56,24 +86,44 @@ SMALL = {
 
 def small(out, **given):
     return Asked(
-        [0, 1], 1.0, out, lambda: False, episodes=2, rows=200, **{"overrides": SMALL, "final_episodes": 2, **given}
+        [0, 1],
+        1.0,
+        out,
+        lambda: False,
+        episodes=2,
+        rows=200,
+        **{"overrides": SMALL, "final_episodes": 2, **given},
     )
 
 
 @pytest.mark.long
 def test_a_planner_is_trained_once_and_played_by_each_setting(tmp_path, cache, monkeypatch):
     monkeypatch.setattr(figures, "SAMPLERS", ("ddim",))
-    kept = {"guidance": ("weight", (9.0,)), "calls": ("steps", (1, 2)), "replan": ("followed", (1, 2, 4))}
+    kept = {
+        "guidance": ("weight", (9.0,)),
+        "calls": ("steps", (1, 2)),
+        "replan": ("followed", (1, 2, 4)),
+    }
     monkeypatch.setattr(figures, "ACTING", kept)
-    monkeypatch.setattr(figures, "TRAINED", {"history": ("history", (0, 2, 30)), "horizon": ("ahead", (3, 9))})
-    ask = small(tmp_path, data=("random",), overrides={**SMALL, "guidance": [1.2, 5.0], "horizon": [3, 2]})
+    monkeypatch.setattr(
+        figures, "TRAINED", {"history": ("history", (0, 2, 30)), "horizon": ("ahead", (3, 9))}
+    )
+    ask = small(
+        tmp_path, data=("random",), overrides={**SMALL, "guidance": [1.2, 5.0], "horizon": [3, 2]}
+    )
     text = figures.fig8(ask)
-    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| mpe/spread")]
+    rows = [
+        line.strip("| ").split(" | ")
+        for line in text.splitlines()
+        if line.startswith("| mpe/spread")
+    ]
     at = {(panel.partition(": ")[2], x): float(mean) for panel, _, x, mean, *_ in rows}
     own = [("steps", "2"), ("weight", "1.2"), ("followed", "1"), ("history", "0"), ("ahead", "3")]
     others = [("steps", "1"), ("weight", "5"), ("followed", "2"), ("history", "2"), ("ahead", "2")]
     assert set(at) == set(own + others)
-    assert len({at[x] for x in own}) == 1  # by what it was trained with it plays its last evaluation again
+    assert (
+        len({at[x] for x in own}) == 1
+    )  # by what it was trained with it plays its last evaluation again
     assert len({at[x] for x in [own[0], *others]}) == 6
     assert (tmp_path / "curves.png").exists() and (tmp_path / "points.csv").exists()
     made = ["mpe-spread-random", "mpe-spread-random-history-2", "mpe-spread-random-horizon-2"]
@@ -88,7 +138,10 @@ def test_settings_that_act_alone_are_told_apart_and_kept_within_what_was_trained
     files = {Meeting(task, 2, 1, tuple(changed.items())).file for *_, changed in held}
     assert len(files) == len(held) and Meeting(task, 2).file not in files
     cfg = REGISTRY["dof-t"].Config(horizon=2, levels=5)
-    assert [x for panel, _, x, c in held if figures.fits(cfg, c) and "followed" in panel] == [1.0, 2.0]
+    assert [x for panel, _, x, c in held if figures.fits(cfg, c) and "followed" in panel] == [
+        1.0,
+        2.0,
+    ]
     assert not figures.fits(cfg, {"calls": 6}) and figures.fits(cfg, {"calls": 5})
 
 

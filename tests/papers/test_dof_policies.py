@@ -17,14 +17,25 @@ def asked(monkeypatch):
 
 
 def test_dof_policy_is_swept_over_its_mixers_and_may_act_centrally(asked, tmp_path):
-    REPRODUCTIONS["dof-policies"].load()(Asked([0], 1.0, tmp_path, lambda: False, overrides={"chunk": [5]}))
+    REPRODUCTIONS["dof-policies"].load()(
+        Asked([0], 1.0, tmp_path, lambda: False, overrides={"chunk": [5]})
+    )
     ((given, default, printed, *_),) = asked
-    assert given.overrides == {"chunk": [5], "noise_mixer": ["concat", "wconcat", "atten"], "execution": ["central"]}
+    assert given.overrides == {
+        "chunk": [5],
+        "noise_mixer": ["concat", "wconcat", "atten"],
+        "execution": ["central"],
+    }
     assert default[0] == ("bc", "dof-p", "ind-diffusion", "dom2", "omsd")
     assert printed["mpe/spread", "expert", "dof-p"] == (126.3, 3.1)
-    assert printed["mpe/spread", "medium", "omsd"] == table2.published()["mpe/spread", "medium", "omsd"]
+    assert (
+        printed["mpe/spread", "medium", "omsd"]
+        == table2.published()["mpe/spread", "medium", "omsd"]
+    )
 
 
 def test_a_mixer_that_was_asked_for_is_the_only_one(asked, tmp_path):
-    policies.dof_policies(Asked([0], 1.0, tmp_path, lambda: False, overrides={"noise_mixer": ["wconcat"]}))
+    policies.dof_policies(
+        Asked([0], 1.0, tmp_path, lambda: False, overrides={"noise_mixer": ["wconcat"]})
+    )
     assert asked[0][0].overrides == {"noise_mixer": ["wconcat"]}

@@ -26,7 +26,13 @@ FLAGS += [x for k, v in QUICK.items() for x in (f"--cfg.{k.replace('_', '-')}", 
 
 def asked(out, **given):
     return Asked(
-        [0, 1], 1.0, out, lambda: False, rows=500, episodes=4, **{"overrides": QUICK, "final_episodes": 40, **given}
+        [0, 1],
+        1.0,
+        out,
+        lambda: False,
+        rows=500,
+        episodes=4,
+        **{"overrides": QUICK, "final_episodes": 40, **given},
     )
 
 
@@ -61,7 +67,11 @@ def test_slower_agents_get_other_returns_and_no_normalised_score(tag):
     (record,) = tables.meetings(results, "mpe/tag", ["speed_min=0.4"])
     assert record.task == "mpe/tag:speed_min=0.4" and record.normalised is None
     assert record.converged == cell.records[0].converged
-    assert record.seeds == 2 and record.episodes == 40 and record.mean != pytest.approx(cell.records[0].mean, abs=1e-3)
+    assert (
+        record.seeds == 2
+        and record.episodes == 40
+        and record.mean != pytest.approx(cell.records[0].mean, abs=1e-3)
+    )
 
 
 def test_what_was_played_is_read_and_not_played_again(tag, monkeypatch):
@@ -109,9 +119,13 @@ def test_attempts_share_their_start_and_differ_in_the_policys_draws_alone(six):
     ((group, past),) = results.past
     meeting = Meeting(make("mpe/six:hidden=3"), 4, 10)  # Table 7's, which is read
     noisy = dataclasses.replace(results, out=None, past=[(drawing(group), past)])
-    (still, moved) = [found["return"] for r in (results, noisy) for _, _, found in shifted.played(r, meeting)]
+    (still, moved) = [
+        found["return"] for r in (results, noisy) for _, _, found in shifted.played(r, meeting)
+    ]
     assert still.shape == moved.shape == (2, 4, 10)
-    assert np.ptp(still, axis=2).max() < 1e-3 < np.ptp(still[:, :, 0], axis=1).min()  # it draws nothing
+    assert (
+        np.ptp(still, axis=2).max() < 1e-3 < np.ptp(still[:, :, 0], axis=1).min()
+    )  # it draws nothing
     assert np.ptp(moved, axis=2).min() > 1e-3
     (best,) = shifted.records(noisy, meeting)
     assert best.mean == pytest.approx(moved.max(axis=2).mean(), rel=1e-5)
@@ -123,7 +137,9 @@ def scene(*agents, hidden=()):
     marks = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     pos = np.concatenate([[marks[a] + 0.1 if isinstance(a, int) else a for a in agents], marks])
     seen = np.array([float(k not in hidden) for k in range(6)])
-    return Scene(jnp.asarray(pos), jnp.zeros((3, 2)), jnp.full(3, jnp.inf), jnp.asarray(seen), jnp.zeros(()))
+    return Scene(
+        jnp.asarray(pos), jnp.zeros((3, 2)), jnp.full(3, jnp.inf), jnp.asarray(seen), jnp.zeros(())
+    )
 
 
 def test_a_solution_is_who_is_where():
@@ -148,7 +164,11 @@ def test_the_six_landmarks_tables_and_pictures(six, capsys):
     lines = [line for line in text.splitlines() if line.startswith("| mpe/six")]
     names = ["mpe/six", "mpe/six:hidden=3", "mpe/six:hidden=3 best of 10"]
     assert [line.split(" | ")[0][2:] for line in lines if "| bc" in line] == names
-    assert [line for line in lines if "| dom2 |" in line and "283.7 ± 53.0" in line and "best of 10" in line]
+    assert [
+        line
+        for line in lines
+        if "| dom2 |" in line and "283.7 ± 53.0" in line and "best of 10" in line
+    ]
     assert "policy_steps = 4" in text
     flags = ["dom2-table8", "--systems", "bc", "--data", "random", *FLAGS, "--out", str(six)]
     assert commands.run("reproduce", flags) == 0  # on the runs of Table 7
@@ -162,20 +182,39 @@ def test_the_six_landmarks_tables_and_pictures(six, capsys):
 
 def test_figure_5_is_a_table_points_and_a_picture(tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "FRACTIONS", (0.5, 1.0))
-    flags = ["--systems", "bc", "--tasks", "mpe/tag", "--data", "random", *FLAGS, "--out", str(tmp_path)]
+    flags = [
+        "--systems",
+        "bc",
+        "--tasks",
+        "mpe/tag",
+        "--data",
+        "random",
+        *FLAGS,
+        "--out",
+        str(tmp_path),
+    ]
     assert commands.run("reproduce", ["dom2-fig5", *flags]) == 0
     with open(tmp_path / "points.csv") as file:
         points = list(csv.DictReader(file))
     assert [(p["panel"], float(p["x"])) for p in points[:2]] == [("mpe/tag", 0.5), ("mpe/tag", 1.0)]
     assert points[2]["mean"] == points[1]["mean"]  # all the data, one kind, one task
-    assert "250 transitions" in (tmp_path / "dom2-fig5.md").read_text() and (tmp_path / "curves.png").exists()
+    assert (
+        "250 transitions" in (tmp_path / "dom2-fig5.md").read_text()
+        and (tmp_path / "curves.png").exists()
+    )
 
 
 def test_figure_7_sweeps_a_field_after_another(tmp_path, monkeypatch):
-    monkeypatch.setattr(figures, "SWEEPS", {"policy_lr": (0.001, 0.01)})  # BC's, which compiles sooner
-    ask = dataclasses.replace(asked(tmp_path, tasks=("mpe/tag",), systems=("bc",), data=("random",)), seeds=[0])
+    monkeypatch.setattr(
+        figures, "SWEEPS", {"policy_lr": (0.001, 0.01)}
+    )  # BC's, which compiles sooner
+    ask = dataclasses.replace(
+        asked(tmp_path, tasks=("mpe/tag",), systems=("bc",), data=("random",)), seeds=[0]
+    )
     lines = [x.split(" | ") for x in figures.fig7(ask).splitlines() if x.startswith("| mpe/tag")]
-    assert [x[:3] for x in lines] == [["| mpe/tag: policy_lr", "bc random", v] for v in ("0.001", "0.01")]
+    assert [x[:3] for x in lines] == [
+        ["| mpe/tag: policy_lr", "bc random", v] for v in ("0.001", "0.01")
+    ]
     assert lines[0][3] != lines[1][3]
     with pytest.raises(JaxomarlError, match="what is swept"):
         figures.fig7(dataclasses.replace(ask, overrides={"policy_lr": [0.1]}))
@@ -186,7 +225,9 @@ def test_a_swept_row_meets_the_printed_row_of_its_name(tag):
     (record,) = tag[0].records
     ours = [record._replace(system="edp", swept=f"sampler={k}") for k in ("dpm", "ddpm")] + [record]
     text = comparison.body(ours, tables.published(4), tables.printed_task, "std", alone=True)
-    lines = [[x.strip() for x in line.split("|")[1:-1]] for line in text.splitlines()[2:] if "|" in line]
+    lines = [
+        [x.strip() for x in line.split("|")[1:-1]] for line in text.splitlines()[2:] if "|" in line
+    ]
     (dpm, ddpm, bc), theirs = lines[:3], [line[2] for line in lines[3:]]
     assert (dpm[-1], ddpm[-1], bc[-1]) == ("64.3 ± 14.3", "8.8 ± 8.5", "")
     wanted = {"brac", "iql-ind", "diffusion-ql", "omac", "omiga", "cfcql", "madiff", "dof", "dom2"}
@@ -200,8 +241,13 @@ def test_a_glance_has_a_column_for_each_data_set(tag):
     (record,) = tag[0].records
     one = record._replace(data="medium", system="td3-bc", mean=7.25, std=1.0, converged=False)
     one = one._replace(data_mean=10.0, data_se=0.125)
-    two = record._replace(data="expert", system="bc", mean=20.0, std=None, converged=None, data_mean=None)
-    printed = {("mpe/tag", "medium", "td3-bc"): (70.0, 1.0), ("mpe/tag", "expert", "madiff"): (9.0, 1.0)}
+    two = record._replace(
+        data="expert", system="bc", mean=20.0, std=None, converged=None, data_mean=None
+    )
+    printed = {
+        ("mpe/tag", "medium", "td3-bc"): (70.0, 1.0),
+        ("mpe/tag", "expert", "madiff"): (9.0, 1.0),
+    }
     shown = (printed, tables.printed_task)
     lines = comparison.glance([one, two], *shown).splitlines()
     assert lines[2:] == [
@@ -214,7 +260,10 @@ def test_a_glance_has_a_column_for_each_data_set(tag):
     ]
     assert comparison.glance([one], *shown) == ""
     scored = comparison.glance([one._replace(normalised=3.0), two], *shown, normalised=True)
-    assert "| td3-bc | 7.2 ± 1.0* (3.0; 70.0) |" in scored and "the normalised score; the printed one" in scored
+    assert (
+        "| td3-bc | 7.2 ± 1.0* (3.0; 70.0) |" in scored
+        and "the normalised score; the printed one" in scored
+    )
 
 
 def test_thresholds_out_of_reach_are_left_out_and_said(tmp_path):
@@ -233,7 +282,8 @@ def test_thresholds_out_of_reach_are_left_out_and_said(tmp_path):
 def test_published_numbers_are_the_papers(shared):
     tasks = {"MPE shifted speed: World": "mpe/world:speed_min=0.5", "MPE: World": "mpe/world"}
     tasks |= {
-        f"MAMuJoCo 2-agent: HalfCheetah-{x} Env.": f"mamujoco/2halfcheetah:shift={x.lower()}" for x in ("Extreme",)
+        f"MAMuJoCo 2-agent: HalfCheetah-{x} Env.": f"mamujoco/2halfcheetah:shift={x.lower()}"
+        for x in ("Extreme",)
     }
     tasks |= {"3-Agent 6-Landmark: Shifted Environment K = 10": "mpe/six:hidden=3 best of 10"}
     tasks |= {"3-Agent 6-Landmark standard env": "mpe/six"}
@@ -243,7 +293,11 @@ def test_published_numbers_are_the_papers(shared):
         held = tables.published(k)
         with open(shared / "published" / f"dom2_table{k}.csv") as file:
             for r in csv.DictReader(file):
-                at = tasks.get(r["task"]), r["dataset"].lower().replace(" ", "-"), names.get(r["system"])
+                at = (
+                    tasks.get(r["task"]),
+                    r["dataset"].lower().replace(" ", "-"),
+                    names.get(r["system"]),
+                )
                 if all(at) and at[1] != "average":
                     assert held[at] == (float(r["mean"]), float(r["spread"]))
                     seen += 1

@@ -19,7 +19,9 @@ CFG = {w: REGISTRY["omsd"].Config(weighting=w) for w in ("vds", "score")}
 def resting(means, weighting, shares=(0.5, 0.5), std=0.1):
     shares = jnp.log(jnp.array(shares))
     return np.asarray(
-        jax.jit(rest_points.rest, static_argnums=3)(jnp.array(means), shares, jnp.array(std), CFG[weighting])
+        jax.jit(rest_points.rest, static_argnums=3)(
+            jnp.array(means), shares, jnp.array(std), CFG[weighting]
+        )
     )
 
 
@@ -39,9 +41,13 @@ def test_on_the_bandit_the_second_agent_follows_the_first():
     """Shares that are not equal break the tie: agent 1 leans to the larger mode, and agent 2 is told of it."""
     known = make("games/bandit").behaviours["std0.1"]()._replace(shares=np.array([0.9, 0.1]))
     obs = jnp.ones((2, 2, 1))
-    (first, second), _ = np.asarray(rest_points.actions(known, Way("conditional", CFG["vds"]), obs))[..., 0]
+    (first, second), _ = np.asarray(
+        rest_points.actions(known, Way("conditional", CFG["vds"]), obs)
+    )[..., 0]
     alone = np.asarray(rest_points.actions(known, Way("marginal", CFG["vds"]), obs))[0, :, 0]
-    assert alone[0] == pytest.approx(first, abs=1e-5) and alone[1] == pytest.approx(alone[0], abs=1e-5)
+    assert alone[0] == pytest.approx(first, abs=1e-5) and alone[1] == pytest.approx(
+        alone[0], abs=1e-5
+    )
     assert second == pytest.approx(0.8, abs=5e-3) and 0.4 < first < 0.79
 
 
@@ -50,11 +56,15 @@ RESTS = {"conditional": 426.0, "marginal": 361.0}
 """Mean returns on `expert-modes` of a script written apart, 150 episodes; rest points under vds."""
 
 
-@pytest.mark.parametrize("name", [*REFERENCE, *(pytest.param(name, marks=pytest.mark.long) for name in RESTS)])
+@pytest.mark.parametrize(
+    "name", [*REFERENCE, *(pytest.param(name, marks=pytest.mark.long) for name in RESTS)]
+)
 def test_teams_play_what_an_independent_script_measured(name):
     task, episodes = make("mpe/spread"), 100
     way = Way(name, CFG["vds"] if name in RESTS else None)
-    returns = np.asarray(rest_points.play(task.env, task.behaviours["expert-modes"](), way, episodes, 5))
+    returns = np.asarray(
+        rest_points.play(task.env, task.behaviours["expert-modes"](), way, episodes, 5)
+    )
     error = returns.std() * (1 / episodes + 1 / 150) ** 0.5
     assert abs(returns.mean() - (REFERENCE | RESTS)[name]) < 3.5 * error
 
@@ -87,11 +97,21 @@ def test_the_table_is_made_and_goes_on_with_what_it_holds(tmp_path, monkeypatch)
     tiny = {"critic_steps": [1], "score_steps": [2], "policy_steps": [2], "chunk": [1], "every": [1],
             "policy_width": [8], "score_width": [8], "critic_width": [8],
             "weighting": ["score"], "score_model": ["exact", "diffusion"]}  # fmt: skip
-    wanted = asked(tmp_path, data=("one-expert",), systems=("omsd",), rows=50, episodes=2, overrides=tiny)
+    wanted = asked(
+        tmp_path, data=("one-expert",), systems=("omsd",), rows=50, episodes=2, overrides=tiny
+    )
     table = oracle.omsd_oracle(wanted)
-    row = next(line for line in table.splitlines() if line.startswith("| one-expert | score | omsd |"))
+    row = next(
+        line for line in table.splitlines() if line.startswith("| one-expert | score | omsd |")
+    )
     cells = [c.strip() for c in row.strip("|").split("|")]
-    assert float(cells[3]) and float(cells[4]) and not cells[5] and float(cells[6]) and cells[7].endswith("%")
+    assert (
+        float(cells[3])
+        and float(cells[4])
+        and not cells[5]
+        and float(cells[6])
+        and cells[7].endswith("%")
+    )
     monkeypatch.setattr(rest_points, "play", None)  # nothing is played again
     monkeypatch.setattr(rest_points, "actions", None)
     assert oracle.omsd_oracle(wanted) == table

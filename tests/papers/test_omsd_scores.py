@@ -19,7 +19,9 @@ MODE, STD, LATE = 0.8, 0.1, scores.TIMES.index(0.98)
 def exact():
     """A group of one run on the bandit, its finished score stages by kind, and held-out rows."""
     overrides = {"score_model": ["exact"]}
-    (group,) = plan.resolve(["omsd"], ["games/bandit"], ["std0.1"], 1, overrides=overrides, rows=2000)
+    (group,) = plan.resolve(
+        ["omsd"], ["games/bandit"], ["std0.1"], 1, overrides=overrides, rows=2000
+    )
     held, _ = load(make("games/bandit"), "std0.1", 2000, seed=1)
     past = {"stats": statistics(group.data)}
     for kind in ("conditional", "marginal"):
@@ -51,4 +53,6 @@ def test_the_second_agent_follows_its_prefix_right_or_wrong(exact):
 def test_a_constants_error_is_the_datas_deviation(exact):
     _, _, held = exact
     (row,) = scores.constant(held)
-    assert float(row[2]) == pytest.approx(np.asarray(held.action[held.starts]).std(axis=0).mean(), abs=2e-3)
+    assert float(row[2]) == pytest.approx(
+        np.asarray(held.action[held.starts]).std(axis=0).mean(), abs=2e-3
+    )

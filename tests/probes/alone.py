@@ -11,7 +11,9 @@ from jaxomarl.data.dataset import pack
 from jaxomarl.data.stats import identity
 from jaxomarl.optim import first_moments
 
-SPEC = Spec((2, 1), (2, 1), state_dim=1, horizon=1)  # the second agent is padded in what it sees and does
+SPEC = Spec(
+    (2, 1), (2, 1), state_dim=1, horizon=1
+)  # the second agent is padded in what it sees and does
 PAST = {"stats": identity(SPEC)}
 MODE = 0.6
 # Programs of a few hundred numbers run for milliseconds: compiling them is all they cost.
@@ -22,10 +24,18 @@ jit = partial(jax.jit, compiler_options=QUICK)
 def bandit(action, reward, team="mean") -> Dataset:
     """One-step episodes of `action` [L, N, A] and `reward` [L, N], each with its successor row."""
     rows = len(action)
-    pair = lambda x: np.stack([x, np.zeros_like(x)], axis=1).reshape(2 * rows, *x.shape[1:]).astype(np.float32)
+    pair = lambda x: (
+        np.stack([x, np.zeros_like(x)], axis=1).reshape(2 * rows, *x.shape[1:]).astype(np.float32)
+    )
     obs = np.ones((rows, 2, 2)) * SPEC.obs_mask
     step = np.tile(np.array([0, 1], np.int32), rows)
-    blocks = (pair(obs), pair(np.ones((rows, 1))), pair(action * SPEC.act_mask), pair(reward), pair(np.ones(rows)))
+    blocks = (
+        pair(obs),
+        pair(np.ones((rows, 1))),
+        pair(action * SPEC.act_mask),
+        pair(reward),
+        pair(np.ones(rows)),
+    )
     return pack(Episodes(*map(jnp.asarray, (*blocks, step, 1 - step, 0 * step))), SPEC)
 
 
@@ -51,7 +61,8 @@ def batch_of(size=16, seed=0) -> Batch:
         team_reward=reward.mean(axis=1),
         next_obs=draw(size, 2, 2) * SPEC.obs_mask,
         next_state=draw(size, 1),
-        next_action=np.tanh(np.random.default_rng(seed + 99).standard_normal((size, 2, 2))) * SPEC.act_mask,
+        next_action=np.tanh(np.random.default_rng(seed + 99).standard_normal((size, 2, 2)))
+        * SPEC.act_mask,
         done=coins(),
         last=coins(),
         known=ones[:, 0, 0],
@@ -70,7 +81,9 @@ def trained(algorithm, data, steps, seed=3, past=PAST):
         return algorithm.update(k_update, state, past, algorithm.batch(k_batch, state, data))[0], ()
 
     k_init, k_steps = jax.random.split(jax.random.key(seed))
-    return jax.lax.scan(step, algorithm.init(k_init, past, data), jax.random.split(k_steps, steps))[0]
+    return jax.lax.scan(step, algorithm.init(k_init, past, data), jax.random.split(k_steps, steps))[
+        0
+    ]
 
 
 def played(algorithm, state, draws, past=PAST):
@@ -87,14 +100,21 @@ def filled(algorithm, seed=11, past=PAST):
     def fill(path, x):
         if ".opt" in jax.tree_util.keystr(path):
             return np.zeros(x.shape, x.dtype)
-        return (rng.standard_normal(x.shape) / (x.shape[-2] if x.ndim > 1 else 1) ** 0.5).astype(x.dtype)
+        return (rng.standard_normal(x.shape) / (x.shape[-2] if x.ndim > 1 else 1) ** 0.5).astype(
+            x.dtype
+        )
 
-    return jax.tree_util.tree_map_with_path(fill, jax.eval_shape(algorithm.init, jax.random.key(0), past, two_modes(2)))
+    return jax.tree_util.tree_map_with_path(
+        fill, jax.eval_shape(algorithm.init, jax.random.key(0), past, two_modes(2))
+    )
 
 
 def far(one, other):
     """The largest difference between two trees."""
-    return max(float(np.abs(np.asarray(x) - y).max()) for x, y in zip(*map(jax.tree.leaves, (one, other)), strict=True))
+    return max(
+        float(np.abs(np.asarray(x) - y).max())
+        for x, y in zip(*map(jax.tree.leaves, (one, other)), strict=True)
+    )
 
 
 def layers(params, x, activation=lambda x: np.maximum(x, 0)):

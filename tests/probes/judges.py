@@ -16,7 +16,9 @@ def given(module, value, members=2):
     original = module.networks
 
     def fixed(*args, **kwargs):
-        q = lambda params, obs, action: jnp.broadcast_to(value(action), (members, *action.shape[:-1]))
+        q = lambda params, obs, action: jnp.broadcast_to(
+            value(action), (members, *action.shape[:-1])
+        )
         return original(*args, **kwargs)._replace(q=Network(lambda key: jnp.zeros(1), q))
 
     return mock.patch.object(module, "networks", fixed)
@@ -40,7 +42,9 @@ def near_x(module):
 
 def modes(x):
     """Shares of an agent's first column near the good mode and near the bad one."""
-    return np.mean(np.abs(x - MODE) < MODE / 2, axis=0), np.mean(np.abs(x + MODE) < MODE / 2, axis=0)
+    return np.mean(np.abs(x - MODE) < MODE / 2, axis=0), np.mean(
+        np.abs(x + MODE) < MODE / 2, axis=0
+    )
 
 
 def difference(one, other):

@@ -35,7 +35,9 @@ def second(std):
     try:
         return {row["beta"]: row for row in table1.second_table(lambda *_: None, (f"std{std}",))}
     finally:
-        jax.config.update("jax_disable_most_optimizations", os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1")
+        jax.config.update(
+            "jax_disable_most_optimizations", os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1"
+        )
 
 
 STDS = [0.1, pytest.param(0.3, marks=pytest.mark.long)]
@@ -45,7 +47,9 @@ STDS = [0.1, pytest.param(0.3, marks=pytest.mark.long)]
 @pytest.mark.parametrize("beta", [0.02, 0.1, 0.3])
 def test_end_points_of_the_released_weighting(std, beta):
     for name, printed in zip(SYSTEMS, SECOND[std, beta], strict=True):
-        np.testing.assert_allclose(second(std)[beta][name], printed, atol=0.05, err_msg=f"{name} at {std, beta}")
+        np.testing.assert_allclose(
+            second(std)[beta][name], printed, atol=0.05, err_msg=f"{name} at {std, beta}"
+        )
 
 
 @pytest.mark.parametrize("std", STDS)
@@ -70,7 +74,11 @@ FIRST = {  # system: (std, beta): reward's mean and std, end from (0.5, -0.48) w
         (0.1, 1): (0.13, 0.69, (0.66, -0.66)),
         (0.3, 0.1): (0.03, 0.65, None),
     },
-    "omsd": {(0.1, 0): (0.64, 0, (0.80, 0.80)), (0.1, 1): (0.96, 0, None), (0.3, 0.1): (0.81, 0, (0.90, 0.90))},
+    "omsd": {
+        (0.1, 0): (0.64, 0, (0.80, 0.80)),
+        (0.1, 1): (0.96, 0, None),
+        (0.3, 0.1): (0.81, 0, (0.90, 0.90)),
+    },
     "brpo-jal": {(0.1, 0): (0.64, 0, None), (0.1, 1): (0.95, 0, None), (0.3, 0.1): (0.80, 0, None)},
 }
 SPEC = Spec((1, 1), (1, 1), state_dim=1, horizon=1)
@@ -86,11 +94,33 @@ def starts():
 def flow(name, std, betas):
     """Ends [betas, STARTS, 2] of plain descent from `starts()`."""
     obs, state, line, wide = (jnp.ones((BATCH, *s)) for s in ((2, 1), (1,), (), (2, 1)))
-    batch = Batch(obs, state, wide, wide[..., 0], line, obs, state, wide, line, line, line, wide[..., 0], wide, wide)
+    batch = Batch(
+        obs,
+        state,
+        wide,
+        wide[..., 0],
+        line,
+        obs,
+        state,
+        wide,
+        line,
+        line,
+        line,
+        wide[..., 0],
+        wide,
+        wide,
+    )
 
     def one(beta, start, key):
-        options = {"weighting": "score", "t_min": 0.02, "t_max": 0.02, "beta_convention": "normalised"}
-        cfg = table1.paper_code(name, 0.0, policy_lr=RATE, policy_steps=STEPS, policy_batch=BATCH, **options)
+        options = {
+            "weighting": "score",
+            "t_min": 0.02,
+            "t_max": 0.02,
+            "beta_convention": "normalised",
+        }
+        cfg = table1.paper_code(
+            name, 0.0, policy_lr=RATE, policy_steps=STEPS, policy_batch=BATCH, **options
+        )
         cfg = dataclasses.replace(cfg, beta=beta)
         (stage,) = table1.exact_system(name, std).pipeline(SPEC, cfg, None)
         joint = name == "brpo-jal"
@@ -140,7 +170,9 @@ def test_rewards_of_the_mode_seeking_weighting(name, row):
 def test_without_a_critic_starts_decide(name):
     """Beta 0: independent agents go to the modes on their own sides; OMSD's second agent goes to the first's side."""
     side = np.sign(np.asarray(starts()))
-    clear = np.abs(np.asarray(starts())).min(axis=1) > 0.1  # sampled gradients may carry others across
+    clear = (
+        np.abs(np.asarray(starts())).min(axis=1) > 0.1
+    )  # sampled gradients may carry others across
     assert clear.sum() > 20
     want = side[:, :1].repeat(2, axis=1) if name == "omsd" else side
     np.testing.assert_allclose(ends_of(name, 0.1, 0)[clear], 0.8 * want[clear], atol=0.03)
@@ -153,4 +185,6 @@ def test_joint_agents_go_where_the_sum_of_the_start_points():
     clear = np.abs(total) > 0.15
     assert clear.sum() > 20
     ends = ends_of("brpo-jal", 0.1, 0)
-    np.testing.assert_allclose(ends[clear], 0.8 * np.sign(total[clear])[:, None].repeat(2, axis=1), atol=0.03)
+    np.testing.assert_allclose(
+        ends[clear], 0.8 * np.sign(total[clear])[:, None].repeat(2, axis=1), atol=0.03
+    )

@@ -19,13 +19,19 @@ from jaxomarl.envs.games import BANDIT_MODE
 from jaxomarl.stages import critic
 from jaxomarl.training.library import Identity
 
-SPEC = Spec((3, 2), (2, 1), state_dim=4, horizon=1)  # the second agent is padded in what it sees and does
+SPEC = Spec(
+    (3, 2), (2, 1), state_dim=4, horizon=1
+)  # the second agent is padded in what it sees and does
 SIZE = 16
 # Plain descent at rate 1: the parameters move by the gradient.
 GRADIENT = {"policy_width": 8, "policy_lr": 1.0, "policy_optimiser": "sgd", "policy_anneal": False}
 # Programs of a few hundred numbers run for milliseconds: compiling them is all they cost.
 jit = partial(
-    jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    jax.jit,
+    compiler_options={
+        "xla_backend_optimization_level": 0,
+        "xla_llvm_disable_expensive_passes": True,
+    },
 )
 
 
@@ -62,14 +68,26 @@ def episodes_of(obs, action, state, reward):
     rows = len(obs)
     pair = lambda x: np.stack([x, np.zeros_like(x)], axis=1).reshape(2 * rows, *x.shape[1:])
     done, step = np.ones(rows, np.float32), np.tile(np.array([0, 1], np.int32), rows)
-    blocks = (pair(obs), pair(state), pair(action), pair(reward), pair(done), step, 1 - step, 0 * step)
+    blocks = (
+        pair(obs),
+        pair(state),
+        pair(action),
+        pair(reward),
+        pair(done),
+        step,
+        1 - step,
+        0 * step,
+    )
     return Episodes(*map(jnp.asarray, blocks))
 
 
 @functools.cache
 def unread():
     """A data set for the starts that read none."""
-    return pack(episodes_of(*(np.zeros((1, *shape), np.float32) for shape in ((2, 3), (2, 2), (4,), (2,)))), SPEC)
+    return pack(
+        episodes_of(*(np.zeros((1, *shape), np.float32) for shape in ((2, 3), (2, 2), (4,), (2,)))),
+        SPEC,
+    )
 
 
 def filled(init, seed=11):
@@ -79,17 +97,25 @@ def filled(init, seed=11):
     def fill(path, x):
         if ".opt" in jax.tree_util.keystr(path):
             return np.zeros(x.shape, x.dtype)
-        return (rng.standard_normal(x.shape) / (x.shape[-2] if x.ndim > 1 else 1) ** 0.5).astype(x.dtype)
+        return (rng.standard_normal(x.shape) / (x.shape[-2] if x.ndim > 1 else 1) ** 0.5).astype(
+            x.dtype
+        )
 
-    return jax.tree_util.tree_map_with_path(fill, jax.eval_shape(init, jax.random.key(0), {}, unread()))
+    return jax.tree_util.tree_map_with_path(
+        fill, jax.eval_shape(init, jax.random.key(0), {}, unread())
+    )
 
 
 def moved(after, before):
-    return jax.tree.map(lambda x, y: np.asarray(y) - np.asarray(x), after.actor.params, before.actor.params)
+    return jax.tree.map(
+        lambda x, y: np.asarray(y) - np.asarray(x), after.actor.params, before.actor.params
+    )
 
 
 def far(one, other):
-    return max(float(np.abs(x - y).max()) for x, y in zip(*map(jax.tree.leaves, (one, other)), strict=True))
+    return max(
+        float(np.abs(x - y).max()) for x, y in zip(*map(jax.tree.leaves, (one, other)), strict=True)
+    )
 
 
 def layers(params, x):
@@ -111,7 +137,10 @@ def gradient_by_hand(params, obs, action, w):
         back = np.zeros_like(out)
         back[:, :real] = 2 * w[:, None] * (played - action[:, i, :real]) * (1 - played**2) / len(w)
         for name, x in zip(("out", "Dense_1", "Dense_0"), inputs[::-1], strict=True):
-            grads[name]["kernel"][i, : x.shape[-1]], grads[name]["bias"][i] = x.T @ back, back.sum(axis=0)
+            grads[name]["kernel"][i, : x.shape[-1]], grads[name]["bias"][i] = (
+                x.T @ back,
+                back.sum(axis=0),
+            )
             back = (back @ own[name]["kernel"].T) * (x > 0)
     return grads
 
@@ -132,7 +161,9 @@ def fit(algorithm, state, past, data, steps):
 
 def fitted(algorithm, past, data, steps):
     """`fit` from parameters drawn by numpy, compiled."""
-    return jit(lambda state, data: fit(algorithm, state, past, data, steps))(filled(algorithm.init), data)
+    return jit(lambda state, data: fit(algorithm, state, past, data, steps))(
+        filled(algorithm.init), data
+    )
 
 
 def played(algorithm, spec, past={}):  # noqa: B006 (it is read)
@@ -151,7 +182,12 @@ def test_bc_steps_down_the_squared_error():
     before = filled(learner.init)
     after, metrics = jit(learner.update)(jax.random.key(0), before, {}, b)
     found = moved(after, before)
-    agree(found, gradient_by_hand(before.actor.params, np.asarray(b.obs), np.asarray(b.action), np.ones(SIZE)))
+    agree(
+        found,
+        gradient_by_hand(
+            before.actor.params, np.asarray(b.obs), np.asarray(b.action), np.ones(SIZE)
+        ),
+    )
     assert far(found, jax.tree.map(np.zeros_like, found)) > 0.1
     np.testing.assert_array_equal(found["Dense_0"]["kernel"][1, 2], 0.0)
     np.testing.assert_array_equal(found["out"]["kernel"][1, :, 1], 0.0)
@@ -161,7 +197,9 @@ def test_bc_steps_down_the_squared_error():
     for i, real in enumerate(SPEC.act_dims):
         x = np.asarray(b.obs)[:, i] * SPEC.obs_mask[i]
         out = layers(jax.tree.map(lambda x, i=i: x[i], before.actor.params), x)[1]
-        squares += np.mean(np.sum((np.tanh(out) - b.action[:, i])[:, :real] ** 2, axis=1)) / SPEC.agents
+        squares += (
+            np.mean(np.sum((np.tanh(out) - b.action[:, i])[:, :real] ** 2, axis=1)) / SPEC.agents
+        )
     np.testing.assert_allclose(metrics["policy_loss"], squares, rtol=1e-5)
 
 
@@ -177,7 +215,9 @@ def test_bc_plays_the_mean_of_two_modes():
     state = fitted(learner, {}, data, cfg.policy_steps)
     action = np.asarray(played(learner, spec)(state, jnp.ones((1, 2, 1))))[0, :, 0]
     actions = np.asarray(data.action)[np.asarray(data.starts), :, 0]
-    assert np.all(np.abs(actions) > 0.3) and np.all(np.abs(actions.mean(axis=0)) < 0.1), "the data have two modes"
+    assert np.all(np.abs(actions) > 0.3) and np.all(np.abs(actions.mean(axis=0)) < 0.1), (
+        "the data have two modes"
+    )
     np.testing.assert_allclose(action, actions.mean(axis=0), atol=BANDIT_MODE / 8)
 
 
@@ -192,7 +232,9 @@ def test_bc_recovers_a_linear_policy_in_raw_units():
 
     obs, action = draw(1, 2000)
     data = pack(episodes_of(obs, action, some(2, 2000, 4), np.zeros((2000, 2), np.float32)), SPEC)
-    cfg = bc.Config(policy_width=32, policy_batch=128, policy_lr=0.01, policy_steps=600, normalise=True)
+    cfg = bc.Config(
+        policy_width=32, policy_batch=128, policy_lr=0.01, policy_steps=600, normalise=True
+    )
     learner, past = bc.policy(SPEC, cfg), {"stats": statistics(data)}
     state = fitted(learner, past, data, cfg.policy_steps)
     fresh, want = draw(9, 200)
@@ -244,7 +286,9 @@ def test_iql_weighs_by_advantage_up_to_100(weighted, temperature):
     with np.errstate(over="ignore"):
         w = np.minimum(np.exp(temperature * u), 100.0)
     at_cap = np.mean(w >= 100.0)
-    assert (at_cap > 0) == (temperature > 1.5) and at_cap < 1 and np.ptp(u) > 1, "not the case that it should be"
+    assert (at_cap > 0) == (temperature > 1.5) and at_cap < 1 and np.ptp(u) > 1, (
+        "not the case that it should be"
+    )
     np.testing.assert_allclose(metrics["weight"], w.mean(), rtol=1e-4)
     np.testing.assert_allclose(metrics["capped"], at_cap)
     scale = max(1.0, w.max())  # the comparison is for gradients of order one
@@ -266,7 +310,9 @@ def test_iql_at_temperature_zero_is_bc_step_for_step():
     cfg = iql.Config(**shared, critic_width=8)
     joint, past = judged(cfg)
     clone, ours = bc.policy(SPEC, bc.Config(**shared)), iql.policy(SPEC, cfg, joint)
-    draws = jit(lambda key: [algorithm.batch(key, None, unread()) for algorithm in (clone, ours)])(jax.random.key(1))
+    draws = jit(lambda key: [algorithm.batch(key, None, unread()) for algorithm in (clone, ours)])(
+        jax.random.key(1)
+    )
     jax.tree.map(np.testing.assert_array_equal, *draws)
     batches = jax.tree.map(lambda *x: np.stack(x), *(batch_of(10 * k) for k in range(3)))
     first = filled(clone.init)
@@ -314,7 +360,13 @@ def extracted():
     def actions(temperature, past):
         learner = iql.policy(spec, dataclasses.replace(cfg, temperature=temperature), joint)
         state = fit(learner, start, past, data, cfg.policy_steps)
-        return learner.act(jax.random.key(0), state, past, (), Observation(jnp.ones((2, 1)), jnp.ones((2, 1), bool)))[0]
+        return learner.act(
+            jax.random.key(0),
+            state,
+            past,
+            (),
+            Observation(jnp.ones((2, 1)), jnp.ones((2, 1), bool)),
+        )[0]
 
     pair = BANDIT_MODE * np.array([1.0, -1.0], np.float32)[:, None, None] * ones[:2]
     ones = jax.tree.map(jnp.asarray, ones)
@@ -323,7 +375,9 @@ def extracted():
 
 
 def test_the_critic_knows_the_better_mode(extracted):
-    np.testing.assert_allclose(extracted[1], [1.0, 0.0], atol=0.1)  # r is all there is: the episode ends
+    np.testing.assert_allclose(
+        extracted[1], [1.0, 0.0], atol=0.1
+    )  # r is all there is: the episode ends
 
 
 def test_temperature_turns_the_mean_into_the_better_mode(extracted):
@@ -349,17 +403,31 @@ def pipelines(**changed):
 
 def test_iql_and_omsd_share_their_critic():
     """Same name, fields, owner and lengths, and the same identity, whatever the rest of the settings."""
-    for settings in ({}, {"critic_width": 32, "critic_steps": 2000, "expectile": 0.9, "temperature": 1.0, "every": 3}):
+    for settings in (
+        {},
+        {
+            "critic_width": 32,
+            "critic_steps": 2000,
+            "expectile": 0.9,
+            "temperature": 1.0,
+            "every": 3,
+        },
+    ):
         cfgs, ((ours, *_), (theirs, *_)) = pipelines(**settings)
         assert ours._replace(algorithm=None, refresh=None, kept=None) == theirs._replace(
             algorithm=None, refresh=None, kept=None
         )
         assert (ours.name, ours.fields, ours.owner) == ("critic", critic.FIELDS, "")
         cfgs[0] = dataclasses.replace(cfgs[0], policy_lr=1.0, policy_width=2, execution="joint")
-        identities = [Identity.of(s, [c], [0], {}) for s, c in zip((ours, theirs), cfgs, strict=True)]
+        identities = [
+            Identity.of(s, [c], [0], {}) for s, c in zip((ours, theirs), cfgs, strict=True)
+        ]
         assert identities[0] == identities[1]
         for change in ({"expectile": 0.6}, {"critic_batch": 4}):
-            assert Identity.of(ours, [dataclasses.replace(cfgs[0], **change)], [0], {}) != identities[1]
+            assert (
+                Identity.of(ours, [dataclasses.replace(cfgs[0], **change)], [0], {})
+                != identities[1]
+            )
     assert [pipeline[-1].owner for pipeline in pipelines()[1]] == ["iql", "omsd"]
 
 

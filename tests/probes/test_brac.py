@@ -7,7 +7,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from alone import MODE, PAST, QUICK, SPEC, batch_of, far, filled, jit, layers, played, trained, two_modes
+from alone import (
+    MODE,
+    PAST,
+    QUICK,
+    SPEC,
+    batch_of,
+    far,
+    filled,
+    jit,
+    layers,
+    played,
+    trained,
+    two_modes,
+)
 from judges import given, likes_the_good_mode
 
 from jaxomarl.algorithms import brac
@@ -19,7 +32,9 @@ CFG = brac.Config(
     policy_batch=64, clone_batch=64, policy_width=16, critic_width=16, policy_lr=0.01, clone_lr=0.01, critic_lr=0.01,
     polyak=0.05, clip=10.0,
 )  # fmt: skip
-STEP = dataclasses.replace(CFG, policy_width=8, critic_width=8, clip=1e6, polyak=0.2, gamma=0.9, alpha=0.7)
+STEP = dataclasses.replace(
+    CFG, policy_width=8, critic_width=8, clip=1e6, polyak=0.2, gamma=0.9, alpha=0.7
+)
 KEY, ONE = jax.random.key(1), jnp.ones(1)
 
 
@@ -38,14 +53,18 @@ def test_the_divergence_by_hand():
     assert divergence(p, p, ONE) == 0
 
 
-@pytest.mark.parametrize(("p", "q"), [((0.3, 0.4), (-0.2, 0.5)), ((-0.9, 0.3), (0.1, 0.6)), ((0.0, 0.2), (0.0, 0.7))])
+@pytest.mark.parametrize(
+    ("p", "q"), [((0.3, 0.4), (-0.2, 0.5)), ((-0.9, 0.3), (0.1, 0.6)), ((0.0, 0.2), (0.0, 0.7))]
+)
 def test_it_is_that_of_the_actions_themselves(p, q):
     """By the integral of p log p/q over the box, of the densities of tanh(u), each of which holds a mass of one."""
     p, q = normal(*p), normal(*q)
     a = jnp.linspace(-EDGE, EDGE, 40_001)[:, None]
     log_p, log_q = (np.asarray(log_density(x, a, ONE), float) for x in (p, q))
     grid = np.asarray(a[:, 0], float)
-    np.testing.assert_allclose([np.trapezoid(np.exp(x), grid) for x in (log_p, log_q)], 1.0, atol=2e-3)
+    np.testing.assert_allclose(
+        [np.trapezoid(np.exp(x), grid) for x in (log_p, log_q)], 1.0, atol=2e-3
+    )
     found = np.trapezoid(np.exp(log_p) * (log_p - log_q), grid)
     np.testing.assert_allclose(divergence(p, q, ONE), found, rtol=5e-3)
 
@@ -84,7 +103,9 @@ def update(state, past):
 
     both = jit(step)
     free = dataclasses.replace(STEP, value_penalty=False)
-    return lambda penalty, **changed: both(*(dataclasses.replace(c, **changed) for c in (STEP, free)))[penalty]
+    return lambda penalty, **changed: both(
+        *(dataclasses.replace(c, **changed) for c in (STEP, free))
+    )[penalty]
 
 
 def by_hand(state, past, b, penalty):
@@ -110,14 +131,18 @@ def by_hand(state, past, b, penalty):
 
         def twins(params, obs, action):
             taken = np.concatenate([obs, action], axis=-1)
-            return np.stack([layers(jax.tree.map(lambda x, k=k: x[k], params), taken)[:, 0] for k in (0, 1)])
+            return np.stack(
+                [layers(jax.tree.map(lambda x, k=k: x[k], params), taken)[:, 0] for k in (0, 1)]
+            )
 
         obs, then = np.asarray(b.obs[:, i]), np.asarray(b.next_obs[:, i])
         actor, critic = one(state.actor), one(state.critic)
         ahead = twins(critic.target, then, drawn(k_after, actor.target, then)).min(axis=0)
         ahead = ahead - (STEP.alpha * kl(actor.target, then) if penalty else 0.0)
         y = np.asarray(b.reward[:, i]) + STEP.gamma * (1 - np.asarray(b.done)) * ahead
-        q_loss = np.sum(np.mean((twins(critic.params, obs, np.asarray(b.action[:, i])) - y) ** 2, axis=1))
+        q_loss = np.sum(
+            np.mean((twins(critic.params, obs, np.asarray(b.action[:, i])) - y) ** 2, axis=1)
+        )
         q = twins(critic.params, obs, drawn(k_play, actor.params, obs)).min(axis=0)
         held = kl(actor.params, obs)
         out.append((q_loss, np.mean(STEP.alpha * held - q), held.mean()))
@@ -148,9 +173,14 @@ def learned():
     data = two_modes()
 
     # XLA's older fusions without optimisations make the first step at the large alpha nan; training has the newer ones.
-    older = jax.__version__.startswith("0.10.")  # newer jaxlib has the newer fusions alone, and no option
+    older = jax.__version__.startswith(
+        "0.10."
+    )  # newer jaxlib has the newer fusions alone, and no option
 
-    @partial(jax.jit, compiler_options={**QUICK, **({"xla_cpu_use_fusion_emitters": True} if older else {})})
+    @partial(
+        jax.jit,
+        compiler_options={**QUICK, **({"xla_cpu_use_fusion_emitters": True} if older else {})},
+    )
     def learn(alphas):
         clone = trained(brac.behaviour(SPEC, CFG), data, 250)
         past = {**PAST, "behaviour": clone}
@@ -181,7 +211,9 @@ def test_padding_is_zero(learned):
     assert not learned[..., 1, 1].any()
 
 
-@pytest.mark.parametrize("changed", [{"reward": "shared"}, {"policy_batch": 401}, {"clone_steps": 150}])
+@pytest.mark.parametrize(
+    "changed", [{"reward": "shared"}, {"policy_batch": 401}, {"clone_steps": 150}]
+)
 def test_bad_settings_are_refused(changed):
     brac.check(SPEC, CFG, two_modes())
     with pytest.raises(JaxomarlError, match=f"--cfg.{next(iter(changed)).replace('_', '-')}"):

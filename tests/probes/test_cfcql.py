@@ -6,7 +6,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from alone import MODE, PAST, SPEC, bandit, batch_of, far, filled, gradient, jit, played, trained, two_modes
+from alone import (
+    MODE,
+    PAST,
+    SPEC,
+    bandit,
+    batch_of,
+    far,
+    filled,
+    gradient,
+    jit,
+    played,
+    trained,
+    two_modes,
+)
 from judges import largest
 from scipy.special import logsumexp
 
@@ -50,7 +63,9 @@ def test_for_a_sum_of_values_it_is_the_mean_of_each_agents_own_term(agents):
     found = cfcql.penalty(lambda a: own(a).sum(axis=-1)[None], action, sampled, "each")[0]
     terms = []
     for i in range(agents):
-        q = (i + 1) * np.sin(2 * np.asarray(sampled.action[i])).sum(axis=-1) - np.asarray(sampled.log_p[i])
+        q = (i + 1) * np.sin(2 * np.asarray(sampled.action[i])).sum(axis=-1) - np.asarray(
+            sampled.log_p[i]
+        )
         data = (i + 1) * np.sin(2 * np.asarray(action[:, i])).sum(axis=-1)
         terms.append(logsumexp(q, axis=0) - np.log(SAMPLES) - data)
     np.testing.assert_allclose(found, np.mean(terms, axis=0), rtol=1e-4)
@@ -73,7 +88,11 @@ def test_a_constant_value_is_told_of_one_agents_box_and_jointly_of_all():
 @pytest.fixture(scope="module")
 def update():
     """(state, batch, changed traced fields) -> (state, metrics)."""
-    step = jit(lambda cfg, state, batch: cfcql.policy(SPEC, cfg).update(jax.random.key(1), state, PAST, batch))
+    step = jit(
+        lambda cfg, state, batch: cfcql.policy(SPEC, cfg).update(
+            jax.random.key(1), state, PAST, batch
+        )
+    )
     return lambda state, b, **changed: step(dataclasses.replace(STEP, **changed), state, b)
 
 
@@ -98,7 +117,11 @@ def test_beside_current_policies_the_datas_actions_do_not_count(state):
     cfg = dataclasses.replace(STEP, others="current", critic_lr=0.0)
     step = jit(lambda b: cfcql.policy(SPEC, cfg).update(jax.random.key(1), state, PAST, b)[0].actor)
     b = batch_of()
-    assert far(gradient(step(b._replace(action=-b.action))), gradient(step(b))) == 0 < largest(gradient(step(b)))
+    assert (
+        far(gradient(step(b._replace(action=-b.action))), gradient(step(b)))
+        == 0
+        < largest(gradient(step(b)))
+    )
 
 
 def test_the_target_is_the_target_policies(update, state):
@@ -111,7 +134,9 @@ def test_the_target_is_the_target_policies(update, state):
 
 def test_policies_and_targets_wait(state):
     cfg = dataclasses.replace(STEP, policy_delay=2)
-    step = jit(lambda state: cfcql.policy(SPEC, cfg).update(jax.random.key(1), state, PAST, batch_of())[0])
+    step = jit(
+        lambda state: cfcql.policy(SPEC, cfg).update(jax.random.key(1), state, PAST, batch_of())[0]
+    )
     one = step(state)
     assert far(one.actor, state.actor) == 0 and far(one.critic.target, state.critic.target) == 0
     assert far(one.critic.params, state.critic.params) > 1e-4
@@ -131,13 +156,22 @@ def test_the_team_finds_the_pair_of_modes_that_pays():
     paid = (action[:, :, 0] > 0).all(axis=1).astype(np.float32)
     data = bandit(action, np.stack([paid, paid], axis=1))
     algorithm = cfcql.policy(SPEC, CFG)
-    actions = np.asarray(jit(lambda data: played(algorithm, trained(algorithm, data, 400), 1)[0])(data))
+    actions = np.asarray(
+        jit(lambda data: played(algorithm, trained(algorithm, data, 400), 1)[0])(data)
+    )
     assert np.all(actions[SPEC.act_mask > 0] > MODE / 3), actions
     assert actions[1, 1] == 0
 
 
 @pytest.mark.parametrize(
-    "changed", [{"resample": "some"}, {"others": "past"}, {"reward": "own"}, {"policy_delay": 0}, {"samples": 0}]
+    "changed",
+    [
+        {"resample": "some"},
+        {"others": "past"},
+        {"reward": "own"},
+        {"policy_delay": 0},
+        {"samples": 0},
+    ],
 )
 def test_bad_settings_are_refused(changed):
     data = two_modes()

@@ -25,7 +25,9 @@ def test_total_variation_of_independent_fits(n, modes, printed):
     np.testing.assert_allclose(enumerated, games.cms_total_variation(n, modes), rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["games/consensus:n=3,modes=3", "games/consensus:n=3,modes=3,discrete=true"])
+@pytest.mark.parametrize(
+    "name", ["games/consensus:n=3,modes=3", "games/consensus:n=3,modes=3,discrete=true"]
+)
 def test_total_variation_of_the_recipes_data(name):
     task = catalog.make(name)
     e = task.recipes["default"](jax.random.key(0), 4000)
@@ -33,14 +35,18 @@ def test_total_variation_of_the_recipes_data(name):
     joint = games.joint_distribution(levels, 3)
     np.testing.assert_allclose(joint, games.consensus_distribution(3, 3), atol=0.03)
     product = games.product_of_marginals(joint)
-    np.testing.assert_allclose(games.total_variation(joint, product), games.cms_total_variation(3, 3), atol=0.005)
+    np.testing.assert_allclose(
+        games.total_variation(joint, product), games.cms_total_variation(3, 3), atol=0.005
+    )
 
 
 def test_noise_that_crosses_levels_blurs_the_modes():
     task = catalog.make("games/consensus:n=2,std=0.6")
     e = task.recipes["default"](jax.random.key(1), 20_000)
     exact = games.consensus_distribution(2, 2, std=0.6)
-    np.testing.assert_allclose(games.joint_distribution(games.consensus_levels(e.action[::2], 2), 2), exact, atol=0.015)
+    np.testing.assert_allclose(
+        games.joint_distribution(games.consensus_levels(e.action[::2], 2), 2), exact, atol=0.015
+    )
     np.testing.assert_allclose(exact.sum(), 1.0, rtol=1e-12)
     blurred = games.total_variation(exact, games.product_of_marginals(exact))
     assert 0.1 < blurred < games.cms_total_variation(2, 2)
@@ -53,7 +59,10 @@ def test_the_best_product_is_near_one_mode_and_better_than_it(n):
     p = np.linspace(0, 1, 201 if n == 2 else 61)
     grids = np.meshgrid(*[p] * n, indexing="ij")
     corners = itertools.product((0, 1), repeat=n)
-    products = [np.prod([g if bit else 1 - g for g, bit in zip(grids, c, strict=True)], axis=0) for c in corners]
+    products = [
+        np.prod([g if bit else 1 - g for g, bit in zip(grids, c, strict=True)], axis=0)
+        for c in corners
+    ]
     tv = sum(np.abs(a - b) for a, b in zip(joint, products, strict=True)) / 2
     best = 0.5 - (1 - 0.5 ** (1 / n)) ** n  # 0.4142, 0.4912, ... -> 1 - 1/K as n grows
     np.testing.assert_allclose(tv[(0,) * n], 0.5, rtol=1e-12)
@@ -88,7 +97,11 @@ def test_joint_conditional_and_marginal_scores_of_a_correlated_gaussian():
     np.testing.assert_allclose(first + dropped, joint[0], rtol=1e-5)
 
 
-WEIGHTS = {"vds": lambda alpha, sigma: sigma**2, "stable": lambda alpha, sigma: 1.0 + 0 * alpha, "score": jnp.divide}
+WEIGHTS = {
+    "vds": lambda alpha, sigma: sigma**2,
+    "stable": lambda alpha, sigma: 1.0 + 0 * alpha,
+    "score": jnp.divide,
+}
 STDS = (0.1, 0.3, 0.3**0.5)
 
 
@@ -106,7 +119,9 @@ def times(low, high):
 def stiffness(std, low, high, weight):
     t, w_t = times(low, high)
     alpha, sigma = vp(t)
-    return float(w_t @ (WEIGHTS[weight](alpha, sigma) * sigma * alpha / (alpha**2 * std**2 + sigma**2)))
+    return float(
+        w_t @ (WEIGHTS[weight](alpha, sigma) * sigma * alpha / (alpha**2 * std**2 + sigma**2))
+    )
 
 
 def regulariser(a, std, low, high, weight):
@@ -114,7 +129,9 @@ def regulariser(a, std, low, high, weight):
     t, w_t = times(low, high)
     z, w_z = np.polynomial.hermite_e.hermegauss(96)
     alpha, sigma = (s[:, None] for s in vp(t))
-    eps = games.bandit_eps("marginal", std)(alpha * a[:, None, None] + sigma * jnp.asarray(z), alpha, sigma)
+    eps = games.bandit_eps("marginal", std)(
+        alpha * a[:, None, None] + sigma * jnp.asarray(z), alpha, sigma
+    )
     weighed = eps * WEIGHTS[weight](alpha, sigma)
     return jnp.einsum("atz,t,z->a", weighed, w_t, jnp.asarray(w_z / w_z.sum()))
 
@@ -125,7 +142,9 @@ def rest_point(std, low, high, weight):
     g = np.asarray(jax.jit(regulariser, static_argnums=(1, 2, 3, 4))(a, std, low, high, weight))
     up = np.flatnonzero((g[:-1] < 0) & (g[1:] >= 0))
     assert len(up) <= 1
-    return float(a[up[0]] - g[up[0]] * (a[1] - a[0]) / (g[up[0] + 1] - g[up[0]])) if len(up) else 0.0
+    return (
+        float(a[up[0]] - g[up[0]] * (a[1] - a[0]) / (g[up[0] + 1] - g[up[0]])) if len(up) else 0.0
+    )
 
 
 # Printed to the cell of a grid of 0.0025 that holds the root (its lower end, rounded), so each is up to 0.003 below.
@@ -152,7 +171,9 @@ def test_rest_points_of_the_marginal_regulariser(low, high, weight):
         if printed == 0:
             assert root == 0.0
             continue
-        cell = 0.0025 * np.floor(root / 0.0025 - 1e-3)  # a root on a grid point belongs to the cell below it
+        cell = 0.0025 * np.floor(
+            root / 0.0025 - 1e-3
+        )  # a root on a grid point belongs to the cell below it
         assert abs(cell - printed) <= 0.0005 + 1e-9, (std, root)
 
 
@@ -203,7 +224,9 @@ def test_online_ascent_of_multiplication():
 def test_brud_on_multiplication_is_constant_and_slides_to_a_bad_corner():
     mean = jnp.array([-0.64, 0.65])
     for theta in ((0.0, 0.0), (0.9, -0.3), (-0.64, 0.65)):
-        np.testing.assert_allclose(polynomial.brud_gradient(jnp.array(theta), mean, 0.1, 0.0, 0.0, 1.0), mean[::-1])
+        np.testing.assert_allclose(
+            polynomial.brud_gradient(jnp.array(theta), mean, 0.1, 0.0, 0.0, 1.0), mean[::-1]
+        )
     theta = mean
     for _ in range(60):
         theta = polynomial.ascend(theta, mean[::-1])
@@ -211,7 +234,8 @@ def test_brud_on_multiplication_is_constant_and_slides_to_a_bad_corner():
 
 
 @pytest.mark.parametrize(
-    ("mean", "std", "printed"), [(0.6124, 0.0, 0.6124), (0.6124, 0.3, 0.5353), (0.2, 0.5, 0.2315), (0.0, 0.4, 0.0)]
+    ("mean", "std", "printed"),
+    [(0.6124, 0.0, 0.6124), (0.6124, 0.3, 0.5353), (0.2, 0.5, 0.2315), (0.0, 0.4, 0.0)],
 )
 def test_twin_peaks_brud_fixed_point(mean, std, printed):
     point = polynomial.twin_peaks_brud_fixed_point(1.0, 4.0, 5.0, mean, std)
@@ -230,8 +254,12 @@ def test_twin_peaks_numbers():
     def reward(a):
         return polynomial.polynomial(a, 1.0, 4.0, 5.0)
 
-    np.testing.assert_allclose([reward(jnp.ones(2)), reward(jnp.full(2, 0.5))], [-1.0, 0.5], rtol=1e-6)
-    np.testing.assert_allclose(jnp.linalg.eigvalsh(jax.hessian(reward)(jnp.zeros(2))), [-7, 3], rtol=1e-5)
+    np.testing.assert_allclose(
+        [reward(jnp.ones(2)), reward(jnp.full(2, 0.5))], [-1.0, 0.5], rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        jnp.linalg.eigvalsh(jax.hessian(reward)(jnp.zeros(2))), [-7, 3], rtol=1e-5
+    )
     (end,) = ascent((0.3, 0.1), (100,), (1.0, 4.0, 5.0))
     np.testing.assert_allclose(end, 0.6124, atol=1e-4)
 
@@ -242,7 +270,9 @@ def test_twin_peaks_numbers():
 def test_best_additive_fit_of_climbing():
     fit = matrix.best_additive(matrix.CLIMBING)
     assert round(float(np.sqrt(np.mean((fit - matrix.CLIMBING) ** 2))), 2) == 7.11
-    design = np.concatenate([np.kron(np.eye(3), np.ones((3, 1))), np.kron(np.ones((3, 1)), np.eye(3))], axis=1)
+    design = np.concatenate(
+        [np.kron(np.eye(3), np.ones((3, 1))), np.kron(np.ones((3, 1)), np.eye(3))], axis=1
+    )
     solved = design @ np.linalg.lstsq(design, matrix.CLIMBING.reshape(-1), rcond=None)[0]
     np.testing.assert_allclose(fit.reshape(-1), solved, atol=1e-9)
     assert fit.argmax() != 0  # it sends the team away from the optimum

@@ -19,10 +19,19 @@ from jaxomarl.papers.coda import games
 from jaxomarl.stages import augmented as stage_of
 from jaxomarl.stages.generator import Generator, Trained, columns, fitted
 
-SPEC = Spec((2, 1), (2, 1), state_dim=1, horizon=4)  # the second agent is padded in what it sees and does
+SPEC = Spec(
+    (2, 1), (2, 1), state_dim=1, horizon=4
+)  # the second agent is padded in what it sees and does
 PAST = {"stats": identity(SPEC)}
 STEPS, EPISODES = 4, 150
-BASE = {"policy_width": 8, "critic_width": 8, "policy_batch": 32, "policy_steps": 8, "chunk": 4, "every": 1}
+BASE = {
+    "policy_width": 8,
+    "critic_width": 8,
+    "policy_batch": 32,
+    "policy_steps": 8,
+    "chunk": 4,
+    "every": 1,
+}
 SMALL = {
     "generator_width": 16, "generator_batch": 64, "generator_steps": 1200, "generator_lr": 3e-3,
     "augment_windows": 256, "augment_horizon": 3,
@@ -37,7 +46,10 @@ def make_data(seed=0):
     """Four steps of a walk: actions 0.4 +- 0.2 with a common part, o' = o + a / 2, reward the sum of actions."""
     rng = np.random.default_rng(seed)
     common = 0.15 * rng.standard_normal((EPISODES, STEPS, 1, 1))
-    action = np.clip(0.4 + common + 0.1 * rng.standard_normal((EPISODES, STEPS, 2, 2)), -1, 1) * SPEC.act_mask
+    action = (
+        np.clip(0.4 + common + 0.1 * rng.standard_normal((EPISODES, STEPS, 2, 2)), -1, 1)
+        * SPEC.act_mask
+    )
     walked = np.concatenate([np.zeros((EPISODES, 1, 2, 2)), np.cumsum(action, axis=1) / 2], axis=1)
     obs = walked + 0.3 * rng.standard_normal((EPISODES, 1, 2, 2)) * SPEC.obs_mask
     after = lambda x: np.concatenate([x, np.zeros((EPISODES, 1, *x.shape[2:]))], axis=1)
@@ -64,7 +76,9 @@ def made(data):
 
         def step(state, key):
             k_batch, k_update = jax.random.split(key)
-            return generator.algorithm.update(k_update, state, PAST, generator.algorithm.batch(k_batch, state, data))
+            return generator.algorithm.update(
+                k_update, state, PAST, generator.algorithm.batch(k_batch, state, data)
+            )
 
         first = generator.algorithm.init(jax.random.key(0), PAST, data)
         keys = jax.random.split(jax.random.key(1), CFG.generator_steps)
@@ -72,7 +86,9 @@ def made(data):
         past = {**PAST, "generator": trained}
         before = policy.algorithm.init(jax.random.key(2), past, data)
         refresh = lambda cfg: SYSTEM.pipeline(SPEC, cfg, None)[1].refresh
-        each = lambda lam: refresh(dataclasses.replace(CFG, augment_lambda=lam))(jax.random.key(3), before, past, data)
+        each = lambda lam: refresh(dataclasses.replace(CFG, augment_lambda=lam))(
+            jax.random.key(3), before, past, data
+        )
         return trained, metrics["denoising_loss"], jax.vmap(each)(lambdas), before
 
     return run(data, jnp.asarray(LAMBDAS))
@@ -111,7 +127,10 @@ def test_what_a_window_does_not_have_is_zero(made):
     assert np.all(np.asarray(rows["obs"]) * (1 - SPEC.obs_mask) == 0)
     assert np.all(np.asarray(rows["action"]) * (1 - SPEC.act_mask) == 0)
     assert set(np.unique(np.asarray(rows["done"]))) <= {0.0, 1.0}
-    assert np.all(np.asarray(rows["known"]) == 1) and np.abs(np.asarray(rows["obs"])[:, -1]).max() > 0.1
+    assert (
+        np.all(np.asarray(rows["known"]) == 1)
+        and np.abs(np.asarray(rows["obs"])[:, -1]).max() > 0.1
+    )
 
 
 def test_successor_rows_are_no_actions(data):
@@ -120,7 +139,9 @@ def test_successor_rows_are_no_actions(data):
     found = fitted(data, held).part(*held.at["action"])
     real = np.asarray(data.action)[np.asarray(data.left) > 0].reshape(-1, 4)
     np.testing.assert_allclose(found.value[0, 0], real[:, 0].min(), rtol=1e-6)
-    np.testing.assert_allclose(found.inverse(jnp.zeros((1, 4)))[0], np.median(real, axis=0), atol=0.02)
+    np.testing.assert_allclose(
+        found.inverse(jnp.zeros((1, 4)))[0], np.median(real, axis=0), atol=0.02
+    )
 
 
 # --- the pull ---
@@ -140,7 +161,9 @@ def scores(data):
     x0 = jax.random.normal(jax.random.key(5), (6, 4, model.held.width))
 
     def of(played, chain=True):
-        return np.asarray(model.scores(trained, lambda obs: jnp.broadcast_to(played, obs.shape), chain)(x0))
+        return np.asarray(
+            model.scores(trained, lambda obs: jnp.broadcast_to(played, obs.shape), chain)(x0)
+        )
 
     return of
 
@@ -155,7 +178,9 @@ def test_only_actions_are_pulled_each_by_its_own_agent_s_policy(scores):
     rest = np.delete(one, range(first, last), axis=-1)
     assert np.all(rest == 0) and np.all(one[:, -1] == 0) and np.all(one[..., last - 1] == 0)
     changed = np.abs(one - other)[:, :-1, first:last].max(axis=(0, 1))
-    assert np.all(changed[:2] == 0) and changed[2] > 0 and np.all(one[:, :-1, first : last - 1] != 0)
+    assert (
+        np.all(changed[:2] == 0) and changed[2] > 0 and np.all(one[:, :-1, first : last - 1] != 0)
+    )
 
 
 def test_the_literal_gradient_differs_by_positive_factors(scores):
@@ -168,7 +193,9 @@ def test_the_base_is_left_as_it_was(made):
     """Line 9 makes rows and nothing else; a finished stage is the base's own state."""
     _, _, states, before = made
     for x, y in zip(*map(jax.tree.leaves, (at(states, 2).base, before.base)), strict=True):
-        assert np.array_equal(jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x, y)
+        assert np.array_equal(
+            jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x, y
+        )
     policy = SYSTEM.pipeline(SPEC, CFG, None)[1]
     assert policy.kept(before) is before.base
     assert policy.owner == "td3-bc+coda" and policy.name == "policy"
@@ -220,7 +247,9 @@ def test_rows_after_an_end_do_not_count():
 def test_transitions_are_neighbouring_rows(data):
     state, held = windows_of(done=[(2, 2)])
     real = td3_bc.policy(SPEC, CFG).batch(jax.random.key(0), None, data)
-    found, there = stage_of.transitions(jax.random.key(1), state, held, 64, jax.tree.map(lambda x: x[:1], real))
+    found, there = stage_of.transitions(
+        jax.random.key(1), state, held, 64, jax.tree.map(lambda x: x[:1], real)
+    )
     assert bool(there)
     np.testing.assert_allclose(found.next_obs[:, 0, 0] - found.obs[:, 0, 0], 0.1, atol=1e-5)
     np.testing.assert_allclose(found.state[:, 0], found.obs[:, 0, 0])
@@ -233,12 +262,16 @@ def test_windows_stop_at_an_end(data):
     state, held = windows_of(done=[(0, 1)])
     real = sample_windows(jax.random.key(0), data, 32, 3)._replace(extra={})
     found, _ = stage_of.windowed(jax.random.key(1), state, held, 32, real)
-    assert isinstance(found, Window) and jax.tree.map(jnp.shape, found) == jax.tree.map(jnp.shape, real)
+    assert isinstance(found, Window) and jax.tree.map(jnp.shape, found) == jax.tree.map(
+        jnp.shape, real
+    )
     ended = np.asarray(found.obs[:, 0, 0, 0]) == 0.0
     assert 0 < ended.sum() < 32
     assert np.asarray(found.valid)[ended].tolist() == [[1, 1, 1, 0]] * ended.sum()
     assert np.asarray(found.valid)[~ended].min() == 1
-    assert np.all(np.asarray(found.action)[ended][:, 2:] == 0) and np.all(np.asarray(found.reward)[:, -1] == 0)
+    assert np.all(np.asarray(found.action)[ended][:, 2:] == 0) and np.all(
+        np.asarray(found.reward)[:, -1] == 0
+    )
     assert np.all(np.asarray(found.reward)[~ended][:, 1:3] > 0)
 
 
@@ -246,9 +279,9 @@ def test_the_share_of_a_batch_that_is_synthetic(made, data):
     """At 0 the batch is the base's, to the last bit, as before the first refresh; at 1 none of it is."""
     state, before = at(made[2], 1), made[3]
     draw = jit(
-        lambda share, state: SYSTEM.pipeline(SPEC, dataclasses.replace(CFG, augment_share=share), None)[
-            1
-        ].algorithm.batch(jax.random.key(7), state, data)
+        lambda share, state: SYSTEM.pipeline(
+            SPEC, dataclasses.replace(CFG, augment_share=share), None
+        )[1].algorithm.batch(jax.random.key(7), state, data)
     )
     base = td3_bc.policy(SPEC, CFG).batch(jax.random.key(7), state.base, data)
     same = lambda a, b: np.all(np.asarray(a.obs) == np.asarray(b.obs), axis=(1, 2))
@@ -258,7 +291,10 @@ def test_the_share_of_a_batch_that_is_synthetic(made, data):
     assert same(draw(1.0, before), base).all()
     assert not same(draw(1.0, state), base).any()
     assert same(draw(0.25, state), base).tolist() == [False] * 8 + [True] * 24
-    held = {tuple(x) for x in np.asarray(state.rows).reshape(-1, state.rows.shape[-1])[:, :4].round(5).tolist()}
+    held = {
+        tuple(x)
+        for x in np.asarray(state.rows).reshape(-1, state.rows.shape[-1])[:, :4].round(5).tolist()
+    }
     drawn = np.asarray(draw(1.0, state).obs).reshape(-1, 4).round(5)
     assert all(tuple(x) in held for x in drawn.tolist())
 
@@ -267,7 +303,9 @@ def test_the_dropped_share_and_the_likelihood_are_metrics(made, data):
     _, policy = SYSTEM.pipeline(SPEC, CFG, None)
     state = at(made[2], 1)._replace(dropped=jnp.asarray(0.125))
     batch = td3_bc.policy(SPEC, CFG).batch(jax.random.key(0), state.base, data)
-    after, metrics = jit(lambda s, b: policy.algorithm.update(jax.random.key(1), s, PAST, b))(state, batch)
+    after, metrics = jit(lambda s, b: policy.algorithm.update(jax.random.key(1), s, PAST, b))(
+        state, batch
+    )
     assert float(metrics["synthetic_dropped"]) == 0.125
     assert float(metrics["synthetic_likelihood"]) == float(state.likelihood)
     assert np.array_equal(after.rows, state.rows)
@@ -309,10 +347,14 @@ def test_short_episodes_are_refused_or_skipped(data):
     left = np.where(cut, 2 - step, np.where((episode < 5) & (step >= 2), 0, np.asarray(data.left)))
     some = dataclasses.replace(data, left=jnp.asarray(left, jnp.int32))
     assert (coda.shorter(some, 3), coda.shorter(some, 2), coda.shorter(data, 4)) == (5, 0, 0)
-    with pytest.raises(JaxomarlError, match=r"--cfg.augment-short skip leaves out 5 of 150 .*horizon 2 makes"):
+    with pytest.raises(
+        JaxomarlError, match=r"--cfg.augment-short skip leaves out 5 of 150 .*horizon 2 makes"
+    ):
         SYSTEM.check(SPEC, CFG, some)
     SYSTEM.check(SPEC, dataclasses.replace(CFG, augment_short="skip"), some)
-    assert all("augment_short" not in stage.fields for stage in SYSTEM.pipeline(SPEC, CFG, None)), "it reaches none"
+    assert all("augment_short" not in stage.fields for stage in SYSTEM.pipeline(SPEC, CFG, None)), (
+        "it reaches none"
+    )
     with pytest.raises(JaxomarlError, match="refuse, skip"):
         SYSTEM.check(SPEC, dataclasses.replace(CFG, augment_short="drop"), some)
 
@@ -327,7 +369,8 @@ def test_a_pull_beyond_contraction_is_warned_of(data, caplog):
 
 def test_a_base_without_a_policy_is_refused(data):
     mute = lambda spec, cfg, env: tuple(
-        s._replace(algorithm=s.algorithm._replace(act=None)) for s in td3_bc.pipeline(spec, cfg, env)
+        s._replace(algorithm=s.algorithm._replace(act=None))
+        for s in td3_bc.pipeline(spec, cfg, env)
     )
     system = coda.augmentation(td3_bc.TD3_BC._replace(pipeline=mute), "mute", "coda")
     with pytest.raises(JaxomarlError, match="a policy to follow"):
@@ -348,7 +391,9 @@ def test_learning_from_data_has_the_gradient_of_its_moments():
             np.testing.assert_allclose(found, want, rtol=1e-3, atol=1e-5)
     constant = brud_gradient(theta, batch.mean(axis=0), batch.std(axis=0), 0.0, 0.0, 1.0)
     np.testing.assert_allclose(constant, batch.mean(axis=0)[::-1], rtol=1e-5)
-    assert twin_peaks_brud_fixed_point(1.0, 4.0, 5.0, 0.6124, 0.3) == pytest.approx(0.5353, abs=1e-4)
+    assert twin_peaks_brud_fixed_point(1.0, 4.0, 5.0, 0.6124, 0.3) == pytest.approx(
+        0.5353, abs=1e-4
+    )
 
 
 def test_rows_of_the_present_policy_make_it_online_ascent(monkeypatch):

@@ -19,7 +19,14 @@ SEARCHES = {
     "softmax": omar.Config(search="softmax", iterations=3, candidates=10),
     "elites": omar.Config(search="elites", iterations=2, candidates=20, elites=5),
 }
-SMALL = {"policy_width": 8, "critic_width": 8, "samples": 4, "candidates": 6, "iterations": 2, "elites": 3}
+SMALL = {
+    "policy_width": 8,
+    "critic_width": 8,
+    "samples": 4,
+    "candidates": 6,
+    "iterations": 2,
+    "elites": 3,
+}
 KEY = jax.random.key(1)
 
 # --- MA-CQL ---
@@ -41,7 +48,9 @@ def test_unseen_actions_fall_below_seen_ones():
     gaps = np.zeros((2, 2, 2))
     for p, i, k in np.ndindex(2, 2, 2):
         one = jax.tree.map(lambda x, p=p, i=i, k=k: x[p, i, k], held)
-        q = lambda a, one=one, i=i: layers(one, np.append(SPEC.obs_mask[i], a * SPEC.act_mask[i]))[0]
+        q = lambda a, one=one, i=i: layers(one, np.append(SPEC.obs_mask[i], a * SPEC.act_mask[i]))[
+            0
+        ]
         unseen = [q(np.full(2, a)) for a in (-0.9, -0.5, 0.0)]
         gaps[p, i, k] = q(np.full(2, 0.5)) - max(unseen)
     assert np.all(gaps[1] > 0.3), gaps
@@ -68,10 +77,14 @@ def test_proposals_stand_where_they_should():
     for k, obs in ((1, case.obs), (2, case.next_obs)):
         mine = np.tanh(layers(state.actor.params, np.asarray(obs)))[:, 0]
         group = action[200 * k : 200 * (k + 1), :, 0]
-        assert np.all(np.abs(group.mean(axis=0) - mine) < 0.1) and np.all(np.abs(group - mine) < 0.6)
+        assert np.all(np.abs(group.mean(axis=0) - mine) < 0.1) and np.all(
+            np.abs(group - mine) < 0.6
+        )
         z = (group - mine) / 0.1
         unbounded = -0.5 * z**2 - np.log(0.1 * np.sqrt(2 * np.pi))
-        extra = log_p[200 * k : 200 * (k + 1)] - unbounded  # what lies beyond the box is shared out within
+        extra = (
+            log_p[200 * k : 200 * (k + 1)] - unbounded
+        )  # what lies beyond the box is shared out within
         assert np.all(extra > -1e-3) and np.all(np.ptp(extra, axis=0) < 1e-2)
     np.testing.assert_allclose(log_p[:200], -np.log(2), rtol=1e-6)
     assert np.ptp(action[:200, :, 0]) > 1.8
@@ -81,7 +94,11 @@ def test_proposals_stand_where_they_should():
 
 
 def quadratic(peak):
-    return lambda a: -np.sum((a - peak) ** 2, axis=-1) if isinstance(a, np.ndarray) else -jnp.sum((a - peak) ** 2, -1)
+    return lambda a: (
+        -np.sum((a - peak) ** 2, axis=-1)
+        if isinstance(a, np.ndarray)
+        else -jnp.sum((a - peak) ** 2, -1)
+    )
 
 
 def by_hand(cfg, value, a, z):
@@ -134,7 +151,9 @@ def test_the_search_leaves_padded_columns_alone(kind):
 
 def two_hills(obs, action):
     """A low hill at -0.6 where the policy starts, a high one at 0.6, and a flat valley between: [E, ...]."""
-    hill = lambda centre, height: height * jnp.exp(-jnp.sum((action[..., :1] - centre) ** 2, axis=-1) / 0.02)
+    hill = lambda centre, height: (
+        height * jnp.exp(-jnp.sum((action[..., :1] - centre) ** 2, axis=-1) / 0.02)
+    )
     q = hill(-0.6, 1.0) + hill(0.6, 2.0)
     return jnp.stack([q, q])
 
@@ -142,7 +161,9 @@ def two_hills(obs, action):
 @pytest.mark.parametrize("kind", SEARCHES)
 def test_it_escapes_the_local_optimum_where_the_gradient_does_not(kind):
     """The critic is fixed. At c = 0 the policy stays on the hill it starts on; with the search it takes the higher."""
-    cfg = dataclasses.replace(SEARCHES[kind], policy_width=8, policy_batch=16, samples=2, policy_lr=0.03)
+    cfg = dataclasses.replace(
+        SEARCHES[kind], policy_width=8, policy_batch=16, samples=2, policy_lr=0.03
+    )
     original = decentralised.networks
 
     def fixed(*args, **kwargs):
@@ -179,7 +200,9 @@ def test_without_the_search_it_is_cql_step_for_step():
         return state
 
     one, other = two_steps(ours), two_steps(theirs)
-    assert far((one.actor.params, one.critic.params), (other.actor.params, other.critic.params)) < 1e-5
+    assert (
+        far((one.actor.params, one.critic.params), (other.actor.params, other.critic.params)) < 1e-5
+    )
     assert far(one.actor.params, start.actor.params) > 1e-3
 
 

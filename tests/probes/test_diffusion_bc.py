@@ -10,7 +10,9 @@ from judges import modes
 from jaxomarl.algorithms import bc, diffusion_bc
 from jaxomarl.base import JaxomarlError
 
-CFG = diffusion_bc.Config(policy_batch=128, policy_width=32, policy_lr=1e-2, policy_steps=1000, levels=30)
+CFG = diffusion_bc.Config(
+    policy_batch=128, policy_width=32, policy_lr=1e-2, policy_steps=1000, levels=30
+)
 
 
 def uneven(share=0.75, rows=400, spread=0.05):
@@ -23,7 +25,11 @@ def uneven(share=0.75, rows=400, spread=0.05):
 @pytest.fixture(scope="module")
 def actions():
     algorithm = diffusion_bc.policy(SPEC, CFG)
-    return np.asarray(jit(lambda data: played(algorithm, trained(algorithm, data, CFG.policy_steps), 400))(uneven()))
+    return np.asarray(
+        jit(lambda data: played(algorithm, trained(algorithm, data, CFG.policy_steps), 400))(
+            uneven()
+        )
+    )
 
 
 def test_both_modes_are_kept_in_their_shares(actions):
@@ -43,7 +49,9 @@ def test_agents_draw_apart_and_padded_columns_stay_zero(actions):
 def test_a_regression_plays_what_nobody_does():
     cfg = bc.Config(policy_batch=64, policy_width=16, policy_lr=1e-2, policy_steps=300)
     algorithm = bc.policy(SPEC, cfg)
-    drawn = np.asarray(jit(lambda data: played(algorithm, trained(algorithm, data, 300), 2))(uneven(0.5)))
+    drawn = np.asarray(
+        jit(lambda data: played(algorithm, trained(algorithm, data, 300), 2))(uneven(0.5))
+    )
     assert np.abs(drawn[..., 0]).max() < 0.2, drawn
 
 

@@ -14,7 +14,14 @@ from jaxomarl.base import JaxomarlError
 from jaxomarl.losses.candidates import pick, soft_value
 
 LEARN = diffusion_ql.Config(
-    policy_batch=64, policy_width=16, policy_lr=1e-2, critic_width=8, polyak=0.05, clip=10.0, levels=8, candidates=1
+    policy_batch=64,
+    policy_width=16,
+    policy_lr=1e-2,
+    critic_width=8,
+    polyak=0.05,
+    clip=10.0,
+    levels=8,
+    candidates=1,
 )
 STEP = dataclasses.replace(LEARN, policy_width=8, levels=2, clip=1e6, polyak=0.2)
 
@@ -34,7 +41,9 @@ def update():
 
     def stepped(cfg, state):
         with near_x(diffusion_ql):
-            return diffusion_ql.policy(SPEC, cfg).update(jax.random.key(1), state, PAST, batch_of())[0]
+            return diffusion_ql.policy(SPEC, cfg).update(
+                jax.random.key(1), state, PAST, batch_of()
+            )[0]
 
     step = jit(stepped)
     return lambda state, **changed: step(dataclasses.replace(STEP, **changed), state)
@@ -53,7 +62,9 @@ def push(update, state, eta=2.0):
 def test_the_gradient_of_q_reaches_the_policy(update, state):
     one = push(update, state)
     assert largest(one) > 1e-3
-    assert far(push(update, state, eta=4.0), jax.tree.map(lambda g: 2 * g, one)) < 1e-3 * largest(one)
+    assert far(push(update, state, eta=4.0), jax.tree.map(lambda g: 2 * g, one)) < 1e-3 * largest(
+        one
+    )
     assert far(push(update, judged(state, scale=3.0)), one) < 1e-3 * largest(one)
     assert largest(push(update, judged(state, shift=50.0))) > 1e-6, "values of one sign"
 
@@ -65,15 +76,20 @@ def test_one_head_drives_and_the_other_divides(update, state):
         out = state.critic.params["out"]
         factor = jnp.where(jnp.arange(2) == head, 3.0, 1.0)
         out = jax.tree.map(lambda x: x * factor.reshape(1, 2, *(1,) * (x.ndim - 2)), out)
-        return state._replace(critic=state.critic._replace(params={**state.critic.params, "out": out}))
+        return state._replace(
+            critic=state.critic._replace(params={**state.critic.params, "out": out})
+        )
 
     one = push(update, state)
     ratio = lambda tree, i: (
-        np.vdot(tree["out"]["kernel"][i], one["out"]["kernel"][i]) / np.sum(one["out"]["kernel"][i] ** 2)
+        np.vdot(tree["out"]["kernel"][i], one["out"]["kernel"][i])
+        / np.sum(one["out"]["kernel"][i] ** 2)
     )
     first, second = push(update, scaled(0)), push(update, scaled(1))
     for i in range(2):
-        np.testing.assert_allclose(sorted([ratio(first, i), ratio(second, i)]), [1 / 3, 3], rtol=1e-2)
+        np.testing.assert_allclose(
+            sorted([ratio(first, i), ratio(second, i)]), [1 / 3, 3], rtol=1e-2
+        )
 
 
 def test_next_actions_are_the_target_policys_and_targets_follow(update, state):
@@ -84,13 +100,21 @@ def test_picking_is_a_draw_from_the_softmax():
     q = jnp.array([0.0, 1.0, 2.0])
     action = jnp.arange(3.0)[:, None]
     assert pick(action, q) == 2
-    drawn = jax.vmap(lambda g: pick(action, q, g)[0])(jax.random.gumbel(jax.random.key(0), (20_000, 3)))
-    np.testing.assert_allclose(np.bincount(np.asarray(drawn).astype(int)) / 20_000, jax.nn.softmax(q), atol=0.01)
+    drawn = jax.vmap(lambda g: pick(action, q, g)[0])(
+        jax.random.gumbel(jax.random.key(0), (20_000, 3))
+    )
+    np.testing.assert_allclose(
+        np.bincount(np.asarray(drawn).astype(int)) / 20_000, jax.nn.softmax(q), atol=0.01
+    )
     np.testing.assert_allclose([soft_value(q, 0.0), soft_value(q, 100.0)], [1.0, 2.0], rtol=1e-6)
-    np.testing.assert_allclose(soft_value(q, 1.0), np.sum(np.exp([0, 1, 2]) * [0, 1, 2]) / np.sum(np.exp([0, 1, 2])))
+    np.testing.assert_allclose(
+        soft_value(q, 1.0), np.sum(np.exp([0, 1, 2]) * [0, 1, 2]) / np.sum(np.exp([0, 1, 2]))
+    )
 
 
-@pytest.mark.parametrize("changed", [{"levels": 0}, {"candidates": 0}, {"policy_batch": 401}, {"reward": "shared"}])
+@pytest.mark.parametrize(
+    "changed", [{"levels": 0}, {"candidates": 0}, {"policy_batch": 401}, {"reward": "shared"}]
+)
 def test_bad_settings_are_refused(changed):
     data = two_modes()
     diffusion_ql.check(SPEC, LEARN, data)

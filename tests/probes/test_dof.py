@@ -23,7 +23,15 @@ from jaxomarl.policies import team as team_of
 from jaxomarl.policies.diffusion import Diffuser, sample, several
 from jaxomarl.policies.team import Team, factorised, finished, independent, times_and_noise
 
-LEARN = dof.Config(policy_batch=64, policy_width=16, policy_lr=1e-2, critic_width=8, polyak=0.05, clip=10.0, levels=8)
+LEARN = dof.Config(
+    policy_batch=64,
+    policy_width=16,
+    policy_lr=1e-2,
+    critic_width=8,
+    polyak=0.05,
+    clip=10.0,
+    levels=8,
+)
 STEP = dataclasses.replace(LEARN, policy_width=8, levels=2, clip=1e6, polyak=0.2)
 FIT = dof.Config(policy_width=24, noise_mixer="concat", data_mixer="concat")
 IND = dof.IndependentConfig(policy_width=24, model="separate")
@@ -37,7 +45,11 @@ def policy(spec, cfg):
 
 def fit(key, team, data, obs, steps, batch, lr):
     """The team's parameters after `steps` of Adam on drawn rows of `data`; the rate falls to zero by a cosine."""
-    tx, mask, levels = optax.adam(annealed(lr, steps)), jnp.ones(data.shape[1:]), team.trained.levels
+    tx, mask, levels = (
+        optax.adam(annealed(lr, steps)),
+        jnp.ones(data.shape[1:]),
+        team.trained.levels,
+    )
     k_init, k_steps = jax.random.split(key)
 
     def step(net, key):
@@ -47,7 +59,9 @@ def fit(key, team, data, obs, steps, batch, lr):
         loss = lambda params: dof.fitting_loss(team, params, data[rows], obs[rows], mask, t, z)[0]
         return descend(tx, net, jax.grad(loss)(net.params)), None
 
-    return jax.lax.scan(step, create(tx, team.init(k_init)), jax.random.split(k_steps, steps))[0].params
+    return jax.lax.scan(step, create(tx, team.init(k_init)), jax.random.split(k_steps, steps))[
+        0
+    ].params
 
 
 def draw(key, team, params, obs, columns):
@@ -138,7 +152,9 @@ def state(config):
         "noise": {"k": np.array([[0.9], [1.1]], np.float32)},
         "data": {"k": np.array([[1.1], [0.8]], np.float32)},
     }
-    actor = found.actor._replace(params=found.actor.params | weights, target=found.actor.target | weights)
+    actor = found.actor._replace(
+        params=found.actor.params | weights, target=found.actor.target | weights
+    )
     return found._replace(actor=actor)
 
 
@@ -159,7 +175,9 @@ def test_the_gradient_of_q_reaches_networks_and_weights_of_both_mixers(update, s
 def test_the_divisor_is_the_values_size_and_constant(update, state):
     """alpha E|Q| = eta: what Q says, 3 Q says, and a divisor with a gradient would cancel values of one sign."""
     one = push(update, state)
-    assert far(push(update, state, eta=4.0), jax.tree.map(lambda g: 2 * g, one)) < 1e-3 * largest(one)
+    assert far(push(update, state, eta=4.0), jax.tree.map(lambda g: 2 * g, one)) < 1e-3 * largest(
+        one
+    )
     assert far(push(update, judged(state, scale=3.0)), one) < 1e-3 * largest(one)
     raised, higher = (push(update, judged(state, shift=c)) for c in (50.0, 100.0))
     assert largest(raised) > 1e-4, "values of one sign"
@@ -173,11 +191,18 @@ def test_next_actions_are_the_target_policys_and_targets_follow(update, state):
 # --- acting ---
 
 
-@pytest.mark.parametrize(("mixer", "execution"), [("concat", "decentralised"), ("atten", "central")])
+@pytest.mark.parametrize(
+    ("mixer", "execution"), [("concat", "decentralised"), ("atten", "central")]
+)
 def test_the_best_of_m_is_the_most_valued_candidate(mixer, execution):
     """Each agent's own best; of a joint draw, the best as a whole."""
-    cfg = dataclasses.replace(STEP, critic="own", noise_mixer=mixer, data_mixer="concat", execution=execution)
-    seen, mask = Observation(jnp.asarray(SPEC.obs_mask), jnp.asarray(SPEC.act_mask > 0)), jnp.asarray(SPEC.act_mask)
+    cfg = dataclasses.replace(
+        STEP, critic="own", noise_mixer=mixer, data_mixer="concat", execution=execution
+    )
+    seen, mask = (
+        Observation(jnp.asarray(SPEC.obs_mask), jnp.asarray(SPEC.act_mask > 0)),
+        jnp.asarray(SPEC.act_mask),
+    )
     key, team = jax.random.key(0), factorised(SPEC, cfg)
 
     @partial(jit, static_argnums=0)
@@ -191,7 +216,11 @@ def test_the_best_of_m_is_the_most_valued_candidate(mixer, execution):
         state = filled(policy(SPEC, cfg))
     action, drawn = play(16, state)
     assert team.centralised == (mixer == "atten")
-    best = jnp.argmax(drawn[..., 0].mean(axis=1)) if team.centralised else jnp.argmax(drawn[..., 0], axis=0)
+    best = (
+        jnp.argmax(drawn[..., 0].mean(axis=1))
+        if team.centralised
+        else jnp.argmax(drawn[..., 0], axis=0)
+    )
     np.testing.assert_allclose(action, drawn[best, jnp.arange(2)], atol=1e-6)
     assert len(np.unique(np.asarray(drawn[:, 0, 0]))) > 4
     action, drawn = play(1, state)
@@ -204,9 +233,18 @@ def test_the_best_of_m_is_the_most_valued_candidate(mixer, execution):
 def oracle(eps, levels, k=None):
     """A team whose agents have exact noise, and with `k` a weighted h."""
     schedule = vp_discrete()
-    diffuser = Diffuser(Network(lambda key: (), lambda params, x, t, obs: eps(schedule, x, t)), schedule, ddpm, levels)
+    diffuser = Diffuser(
+        Network(lambda key: (), lambda params, x, t, obs: eps(schedule, x, t)),
+        schedule,
+        ddpm,
+        levels,
+    )
     return Team(
-        lambda key: {"k": jnp.ones(())}, diffuser, diffuser, k and (lambda params, x, obs: params["k"] * x), False
+        lambda key: {"k": jnp.ones(())},
+        diffuser,
+        diffuser,
+        k and (lambda params, x, obs: params["k"] * x),
+        False,
     )
 
 
@@ -220,9 +258,13 @@ def test_weights_of_h_rest_at_one_under_exact_noise_and_would_not_by_samples_of_
     def measure(key):
         k_noise, k_draw = jax.random.split(key)
         t, z = times_and_noise(k_noise, 10, ones, len(data))
-        slope = jax.grad(lambda k: dof.fitting_loss(team, {"k": k}, data, obs, ones, t, z)[1]["mixer_loss"])
+        slope = jax.grad(
+            lambda k: dof.fitting_loss(team, {"k": k}, data, obs, ones, t, z)[1]["mixer_loss"]
+        )
         free = draw(k_draw, team, {"k": jnp.ones(())}, obs, 1)
-        return 1.0 - slope(1.0) / (slope(2.0) - slope(1.0)), jnp.mean(free * data) / jnp.mean(free**2)
+        return 1.0 - slope(1.0) / (slope(2.0) - slope(1.0)), jnp.mean(free * data) / jnp.mean(
+            free**2
+        )
 
     paired, unpaired = measure(jax.random.key(1))
     assert abs(paired - 1.0) < 0.01 and abs(unpaired) < 0.06, (paired, unpaired)
@@ -236,7 +278,9 @@ def test_gaussian_data_have_the_chains_law(levels, std):
         alpha, sigma = at(schedule, t, x)
         return sigma * (x - alpha * 0.5) / (alpha**2 * 0.04 + sigma**2)
 
-    x = jit(lambda key: draw(key, oracle(eps, levels), (), jnp.zeros((5000, 2, 1)), 1))(jax.random.key(0))
+    x = jit(lambda key: draw(key, oracle(eps, levels), (), jnp.zeros((5000, 2, 1)), 1))(
+        jax.random.key(0)
+    )
     np.testing.assert_allclose([x.mean(), x.std()], [0.5, std], atol=0.004)
 
 
@@ -245,7 +289,10 @@ def test_gaussian_data_have_the_chains_law(levels, std):
 
 def params_of(team, seed=0):
     """Parameters drawn by numpy: compiling `init` takes longer than all that is done with them."""
-    draw, shapes = np.random.default_rng(seed).standard_normal, jax.eval_shape(team.init, jax.random.key(0))
+    draw, shapes = (
+        np.random.default_rng(seed).standard_normal,
+        jax.eval_shape(team.init, jax.random.key(0)),
+    )
     return jax.tree.map(lambda x: (0.5 * draw(x.shape)).astype(np.float32), shapes)
 
 
@@ -270,7 +317,9 @@ def test_concat_learns_what_its_agents_learn_apart():
         one = slice(i, i + 1)
         own = jax.tree.map(lambda p, one=one: p[one], params)
         apart = gradient(single, own, x[:, one], obs[:, one], t, z[:, one])
-        assert far(jax.tree.map(lambda g, one=one: 2 * g[one], together), apart) < 1e-4 * largest(apart)
+        assert far(jax.tree.map(lambda g, one=one: 2 * g[one], together), apart) < 1e-4 * largest(
+            apart
+        )
 
 
 STEPS, ROWS, DRAWS = 400, 2000, 2000
@@ -280,7 +329,9 @@ STEPS, ROWS, DRAWS = 400, 2000, 2000
 def data():
     """Joint actions of agents that agree on one of two modes, and of the four Gaussians."""
     two, four = games.consensus(n=2, std=0.1), games.four_gaussians()
-    return jnp.stack([task.recipes["default"](jax.random.key(0), ROWS).action[::2] for task in (two, four)])
+    return jnp.stack(
+        [task.recipes["default"](jax.random.key(0), ROWS).action[::2] for task in (two, four)]
+    )
 
 
 def learned(team, data, steps=STEPS, agents=1):
@@ -291,7 +342,9 @@ def learned(team, data, steps=STEPS, agents=1):
     def learn(key, data):
         def one(key, part):
             params = fit(key, team, part, jnp.ones_like(part), steps, batch=64, lr=5e-3)
-            return draw(jax.random.fold_in(key, 1), team, params, jnp.ones((DRAWS, *part.shape[1:])), 1)
+            return draw(
+                jax.random.fold_in(key, 1), team, params, jnp.ones((DRAWS, *part.shape[1:])), 1
+            )
 
         if agents == 1:
             return one(key, data)
@@ -306,7 +359,9 @@ def drawn(data):
     """Samples [2, DRAWS, 2, 1] of the two data sets by the name of the model."""
     one = Spec((1,), (1,), state_dim=1, horizon=1)
     return {
-        "factorised": learned(factorised(PAIR, dataclasses.replace(FIT, noise_mixer="wconcat")), data),
+        "factorised": learned(
+            factorised(PAIR, dataclasses.replace(FIT, noise_mixer="wconcat")), data
+        ),
         "apart": learned(independent(one, IND), data, agents=2),
         "joint": learned(independent(PAIR, dataclasses.replace(IND, model="joint")), data),
     }
@@ -333,11 +388,19 @@ def test_a_factorised_model_of_two_modes_is_half_wrong_and_a_joint_one_is_not(dr
 @pytest.mark.parametrize("n", [3, 4])
 def test_the_more_agents_the_more_a_product_misses(n):
     """1 - 2^(1 - n) again, of the package's default, and within 0.1 a joint model that fits."""
-    spec, exact = Spec((1,) * n, (1,) * n, state_dim=1, horizon=1), games.consensus_distribution(n, 2)
-    data = games.consensus(n=n, std=0.1).recipes["default"](jax.random.key(0), ROWS).action[None, ::2]
+    spec, exact = (
+        Spec((1,) * n, (1,) * n, state_dim=1, horizon=1),
+        games.consensus_distribution(n, 2),
+    )
+    data = (
+        games.consensus(n=n, std=0.1).recipes["default"](jax.random.key(0), ROWS).action[None, ::2]
+    )
     product = factorised(spec, dof.Config(policy_width=32))
     whole = independent(spec, dof.IndependentConfig(policy_width=48, model="joint"))
-    far_off, near = (games.total_variation(exact, joint_of(learned(team, data, 2000)[0])) for team in (product, whole))
+    far_off, near = (
+        games.total_variation(exact, joint_of(learned(team, data, 2000)[0]))
+        for team in (product, whole)
+    )
     assert abs(far_off - games.cms_total_variation(n, 2)) < 0.04 and near < 0.1, (far_off, near)
 
 
@@ -371,9 +434,13 @@ def test_pooled_agents_are_one_agent():
         return far(eps(params, x[:, ::-1], t, obs[:, ::-1])[:, ::-1], eps(params, x, t, obs)) < 1e-5
 
     ind = dof.IndependentConfig(policy_width=8)
-    models = {kind: dataclasses.replace(ind, model=kind) for kind in ("pooled", "separate", "joint")}
+    models = {
+        kind: dataclasses.replace(ind, model=kind) for kind in ("pooled", "separate", "joint")
+    }
     found = {kind: swaps(independent(PAIR, cfg)) for kind, cfg in models.items()}
-    found["shared"] = swaps(factorised(PAIR, dataclasses.replace(FIT, policy_width=8, networks="shared")))
+    found["shared"] = swaps(
+        factorised(PAIR, dataclasses.replace(FIT, policy_width=8, networks="shared"))
+    )
     assert found == {"pooled": True, "separate": False, "joint": False, "shared": False}
 
 
@@ -386,7 +453,8 @@ def test_mixers_that_need_others_are_refused_to_decentralised_agents(field, kind
     cfg = dataclasses.replace(LEARN, **{field: kind})
     allowed = "concat, wconcat, dec-atten" if field == "noise_mixer" else "concat, wconcat"
     with pytest.raises(
-        JaxomarlError, match=f"--cfg.{field.replace('_', '-')}: expected one of {allowed} for .*central"
+        JaxomarlError,
+        match=f"--cfg.{field.replace('_', '-')}: expected one of {allowed} for .*central",
     ):
         check(SPEC, cfg, two_modes())
     check(SPEC, dataclasses.replace(cfg, execution="central"), two_modes())
@@ -408,7 +476,11 @@ def test_bad_settings_are_refused(changed):
 
 def test_a_schedule_is_taken_where_it_ends_at_noise_and_actions_are_continuous():
     check(SPEC, dataclasses.replace(LEARN, schedule="linear", levels=1000), two_modes())
-    check(SPEC, dataclasses.replace(LEARN, schedule="cosine", critic="own", candidates=8, reward="own"), two_modes())
+    check(
+        SPEC,
+        dataclasses.replace(LEARN, schedule="cosine", critic="own", candidates=8, reward="own"),
+        two_modes(),
+    )
     with pytest.raises(JaxomarlError, match=r"after 10 levels, found .linear.*0\.904"):
         check(SPEC, dataclasses.replace(LEARN, schedule="linear", levels=10), two_modes())
     for variant in (dof.DOF_P, dof.IND_DIFFUSION):

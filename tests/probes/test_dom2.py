@@ -8,7 +8,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from alone import MODE, PAST, SPEC, bandit, batch_of, far, filled, gradient, jit, judged, played, trained, two_modes
+from alone import (
+    MODE,
+    PAST,
+    SPEC,
+    bandit,
+    batch_of,
+    far,
+    filled,
+    gradient,
+    jit,
+    judged,
+    played,
+    trained,
+    two_modes,
+)
 
 from jaxomarl.algorithms import dom2
 from jaxomarl.base import Episodes, JaxomarlError, Spec
@@ -37,7 +51,9 @@ def actions():
     data, original = two_modes(), dom2.networks
 
     def fixed(*args, **kwargs):
-        value = lambda params, obs, action: jnp.broadcast_to(1 - (action[..., 0] - MODE) ** 2, (2, *action.shape[:-1]))
+        value = lambda params, obs, action: jnp.broadcast_to(
+            1 - (action[..., 0] - MODE) ** 2, (2, *action.shape[:-1])
+        )
         return original(*args, **kwargs)._replace(q=Network(lambda key: jnp.zeros(1), value))
 
     @jit
@@ -52,7 +68,9 @@ def actions():
 
 def modes(x):
     """Shares of an agent's first column near the good mode and near the bad one."""
-    return np.mean(np.abs(x - MODE) < MODE / 2, axis=0), np.mean(np.abs(x + MODE) < MODE / 2, axis=0)
+    return np.mean(np.abs(x - MODE) < MODE / 2, axis=0), np.mean(
+        np.abs(x + MODE) < MODE / 2, axis=0
+    )
 
 
 def test_without_value_it_is_a_clone_with_both_modes(actions):
@@ -110,7 +128,9 @@ def push(update, state, eta=2.0, **critic):
 
 def close(one, other, tolerance=1e-3):
     """Equal to this share of the largest number, which is not zero."""
-    assert far(one, other) < tolerance * far(other, jax.tree.map(np.zeros_like, other)), far(one, other)
+    assert far(one, other) < tolerance * far(other, jax.tree.map(np.zeros_like, other)), far(
+        one, other
+    )
 
 
 def test_the_scale_of_q_does_not_matter(update, state):
@@ -123,7 +143,10 @@ def test_the_scale_of_q_does_not_matter(update, state):
 
 def test_negative_values_do_not_turn_the_objective_over(update, state):
     """A signed mean would: Q - 50 and Q + 50 have the same gradient and nearly the same mean |Q|."""
-    low, high = push(update, state, scale=10.0, shift=-50.0), push(update, state, scale=10.0, shift=50.0)
+    low, high = (
+        push(update, state, scale=10.0, shift=-50.0),
+        push(update, state, scale=10.0, shift=50.0),
+    )
     dot = sum(np.vdot(x, y) for x, y in zip(*map(jax.tree.leaves, (low, high)), strict=True))
     norms = [np.sqrt(sum(np.vdot(x, x) for x in jax.tree.leaves(g))) for g in (low, high)]
     assert dot > 0.9 * norms[0] * norms[1] > 0
@@ -156,7 +179,9 @@ def test_next_actions_are_the_target_policys(update, state):
 def test_targets_follow_both_networks(update, state):
     after = update(state)[0]
     for before, net in zip(state, after, strict=True):
-        want = jax.tree.map(lambda p, t: STEP.polyak * p + (1 - STEP.polyak) * t, net.params, before.target)
+        want = jax.tree.map(
+            lambda p, t: STEP.polyak * p + (1 - STEP.polyak) * t, net.params, before.target
+        )
         assert far(net.target, want) < 1e-6
 
 
@@ -177,14 +202,22 @@ def test_the_noise_network_has_the_papers_sizes():
     linear = lambda i, o: (i + 1) * o
     block = lambda i, o: 2 * linear(i, o) + linear(128, o) + linear(o, o)
     sizes = [(2, 512), (512, 256), (256, 128), (128, 128), (256, 256), (512, 512)]
-    want = linear(5, 32) + linear(64, 128) + linear(128, 128) + sum(block(*s) for s in sizes) + linear(1024, 2)
+    want = (
+        linear(5, 32)
+        + linear(64, 128)
+        + linear(128, 128)
+        + sum(block(*s) for s in sizes)
+        + linear(1024, 2)
+    )
     assert sum(x.size for x in jax.tree.leaves(shapes)) == want
     small = residual_unet(2, 5, 8, 8, 0.5)
     rng = np.random.default_rng(0)
     drawn = lambda x: jnp.asarray(0.3 * rng.standard_normal(x.shape), x.dtype)
     params = jax.tree.map(drawn, jax.eval_shape(small.init, jax.random.key(0)))
     x, cond = jnp.ones((3, 2)), jnp.ones((3, 5))
-    run = jit(lambda t, key: (small.apply(params, x, t, cond), small.apply(params, x, t, cond, key)))
+    run = jit(
+        lambda t, key: (small.apply(params, x, t, cond), small.apply(params, x, t, cond, key))
+    )
     still, dropped = run(jnp.full(3, 0.2), jax.random.key(1))
     again, other = run(jnp.full(3, 0.2), jax.random.key(2))
     np.testing.assert_array_equal(still, again)
@@ -205,9 +238,21 @@ def episodes(rewards, team="mean", pays_at_the_end=0.0):
         wide = lambda *shape, n=length: np.zeros((n + 1, *shape), np.float32)
         left = np.arange(length, -1, -1, dtype=np.int32)
         parts.append(
-            (wide(2, 2), wide(1), wide(2, 2), np.concatenate([r, tail]), wide(), length - left, left, 0 * left)
+            (
+                wide(2, 2),
+                wide(1),
+                wide(2, 2),
+                np.concatenate([r, tail]),
+                wide(),
+                length - left,
+                left,
+                0 * left,
+            )
         )
-    return pack(Episodes(*(jnp.asarray(np.concatenate(blocks)) for blocks in zip(*parts, strict=True))), spec)
+    return pack(
+        Episodes(*(jnp.asarray(np.concatenate(blocks)) for blocks in zip(*parts, strict=True))),
+        spec,
+    )
 
 
 def test_a_trajectory_counts_once_more_for_each_threshold():

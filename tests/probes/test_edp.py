@@ -18,7 +18,14 @@ from jaxomarl.networks.mlp import Network
 from jaxomarl.policies.diffusion import Diffuser, sample
 
 LEARN = edp.Config(
-    policy_batch=64, policy_width=16, policy_lr=1e-2, critic_width=8, polyak=0.05, clip=10.0, levels=8, candidates=1
+    policy_batch=64,
+    policy_width=16,
+    policy_lr=1e-2,
+    critic_width=8,
+    polyak=0.05,
+    clip=10.0,
+    levels=8,
+    candidates=1,
 )
 STEP = dataclasses.replace(LEARN, policy_width=8, levels=2, clip=1e6)
 MASK = jnp.ones(1)
@@ -67,12 +74,16 @@ def test_as_t_goes_to_zero_the_one_step_action_has_the_samplers_law():
     for t in (0.2, 0.6):
         alpha, sigma = at(vp(), t, a)
         found = one_step(policy, t, jax.random.key(1), std=s)[1]
-        np.testing.assert_allclose(found.std(), alpha * s**2 / np.sqrt(alpha**2 * s**2 + sigma**2), atol=0.01)
+        np.testing.assert_allclose(
+            found.std(), alpha * s**2 / np.sqrt(alpha**2 * s**2 + sigma**2), atol=0.01
+        )
 
 
 def test_a_late_one_step_action_stays_in_the_box():
     """Without the clip a wrong noise at t = 1 would be thrown 1 / alpha = 152 times as far."""
-    policy = Diffuser(Network(lambda key: (), lambda params, x, t, obs: 0.0 * x), vp(), dpm_solver, 2)
+    policy = Diffuser(
+        Network(lambda key: (), lambda params, x, t, obs: 0.0 * x), vp(), dpm_solver, 2
+    )
     assert np.abs(one_step(policy, 1.0, jax.random.key(0))[1]).max() == 1.0
 
 
@@ -98,7 +109,9 @@ def push(update, state, eta=2.0, **changed):
 def test_the_gradient_of_q_reaches_the_policy_by_one_call(update, state):
     one = push(update, state)
     assert largest(one) > 1e-3
-    assert alone.far(push(update, state, eta=4.0), jax.tree.map(lambda g: 2 * g, one)) < 1e-3 * largest(one)
+    assert alone.far(
+        push(update, state, eta=4.0), jax.tree.map(lambda g: 2 * g, one)
+    ) < 1e-3 * largest(one)
     tripled = push(update, alone.judged(state, scale=3.0))
     assert alone.far(tripled, one) < 1e-3 * largest(one)
 
@@ -119,7 +132,9 @@ def test_without_value_it_clones_and_with_value_it_takes_the_better_mode():
     assert np.all(actions[..., 1, 1] == 0) and np.all(np.abs(actions) <= 1)
 
 
-@pytest.mark.parametrize("changed", [{"levels": 0}, {"sampler": "euler"}, {"t_max": 0.0}, {"t_max": 1.5}])
+@pytest.mark.parametrize(
+    "changed", [{"levels": 0}, {"sampler": "euler"}, {"t_max": 0.0}, {"t_max": 1.5}]
+)
 def test_bad_settings_are_refused(changed):
     data = two_modes()
     edp.check(SPEC, LEARN, data)

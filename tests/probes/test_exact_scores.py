@@ -73,7 +73,10 @@ def test_the_noise_prediction_is_the_gradient_of_the_log_density(three, kind):
     x, action = (some(seed, BATCH, 3, 2) * SPEC.act_mask for seed in (3, 4))
     t = jnp.linspace(0.05, 0.9, BATCH)
     every = jax.jit(model.every)(past, x, t, obs, state, action)
-    one = jax.jit(jax.vmap(jax.grad(log_density, argnums=3), (None, None, None, 0, 0, 0, 0)), static_argnums=(1, 2))
+    one = jax.jit(
+        jax.vmap(jax.grad(log_density, argnums=3), (None, None, None, 0, 0, 0, 0)),
+        static_argnums=(1, 2),
+    )
     for i in range(3):
         want = -vp().sigma(t)[:, None] * one(three, kind, i, x, t, obs, action)[:, i]
         np.testing.assert_allclose(every[:, i], want, rtol=2e-4, atol=2e-5)
@@ -85,15 +88,22 @@ def test_the_noise_prediction_is_the_gradient_of_the_log_density(three, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_on_the_bandit_it_is_the_bandits_own_formula(kind):
-    spec, data = catalog.make("games/bandit").env.spec, load(catalog.make("games/bandit"), "std0.1", 8)[0]
+    spec, data = (
+        catalog.make("games/bandit").env.spec,
+        load(catalog.make("games/bandit"), "std0.1", 8)[0],
+    )
     model = scores.scores(spec, omsd.Config(score_model="exact"), kind)
     past = {f"scores-{kind}": model.algorithm.init(jax.random.key(0), {}, data)}
     x, action = jnp.clip(0.5 * some(5, BATCH, 2, 1), -1, 1), jnp.clip(some(6, BATCH, 2, 1), -1, 1)
     t, ones = jnp.linspace(0.02, 0.9, BATCH), jnp.ones((BATCH, 2, 1))
     alpha, sigma = (f(t)[:, None] for f in vp())
     found = model.every(past, x, t, ones, jnp.ones((BATCH, 1)), action)[..., 0]
-    heard = jnp.stack([jnp.zeros(BATCH), action[:, 0, 0]], axis=1)  # agent 1 is conditioned on nobody
-    np.testing.assert_allclose(found, bandit_eps(kind, 0.1)(x[..., 0], alpha, sigma, heard), rtol=1e-3, atol=1e-4)
+    heard = jnp.stack(
+        [jnp.zeros(BATCH), action[:, 0, 0]], axis=1
+    )  # agent 1 is conditioned on nobody
+    np.testing.assert_allclose(
+        found, bandit_eps(kind, 0.1)(x[..., 0], alpha, sigma, heard), rtol=1e-3, atol=1e-4
+    )
 
 
 KNOWN = [("games/bandit", "std0.3"), ("games/four-gaussians", "default"), ("games/consensus:std=0.2", "default"),
@@ -109,11 +119,15 @@ def test_rows_lie_about_what_their_own_behaviour_plays(name, quality):
     assert np.isin(np.asarray(data.behaviour)[rows], known.numbers).all()
     counts = np.bincount(which, minlength=len(known.shares)) / len(rows)
     np.testing.assert_allclose(counts, known.shares, atol=0.03)
-    means = np.asarray(exact_scores.team_means(jax.tree.map(jnp.asarray, known.params), data.obs[rows]))
+    means = np.asarray(
+        exact_scores.team_means(jax.tree.map(jnp.asarray, known.params), data.obs[rows])
+    )
     played = np.asarray(data.action)[rows]
     mean = means[np.arange(len(rows)), which]
     away = np.sign(mean) * (played - mean)  # clipping to [-1, 1] is felt above the middle alone
-    np.testing.assert_allclose(np.quantile(away, [0.5, 0.159]), [0.0, -known.std], atol=0.06 * known.std)
+    np.testing.assert_allclose(
+        np.quantile(away, [0.5, 0.159]), [0.0, -known.std], atol=0.06 * known.std
+    )
 
 
 def test_data_of_unknown_behaviours_are_refused_with_the_way_out(tmp_path):
@@ -122,14 +136,18 @@ def test_data_of_unknown_behaviours_are_refused_with_the_way_out(tmp_path):
     data, manifest = load(task, "std0.1", 20)
     REGISTRY["omsd"].check(task.env.spec, cfg, data)
     files.save(tmp_path / "kept", data, manifest)
-    REGISTRY["omsd"].check(task.env.spec, cfg, load(task, str(tmp_path / "kept"))[0])  # the manifest names its recipe
+    REGISTRY["omsd"].check(
+        task.env.spec, cfg, load(task, str(tmp_path / "kept"))[0]
+    )  # the manifest names its recipe
     with pytest.raises(JaxomarlError, match="score-model diffusion"):
         REGISTRY["omsd"].check(task.env.spec, cfg, dataclasses.replace(data, source=None))
     for name, quality in (("games/twin-peaks", ""), ("games/consensus", "")):
         other = catalog.make(name)
         with pytest.raises(JaxomarlError, match=r"--cfg.score-model.*known"):
             REGISTRY["brpo-ctde"].check(
-                other.env.spec, brpo.OwnConfig(score_model="exact", reward="team"), load(other, quality, 20)[0]
+                other.env.spec,
+                brpo.OwnConfig(score_model="exact", reward="team"),
+                load(other, quality, 20)[0],
             )
     assert "random" not in catalog.make("mpe/spread").behaviours
 
@@ -141,14 +159,18 @@ def test_a_posterior_learns_which_behaviour_an_observation_tells_of():
     seen = jnp.where(data.behaviour == 0, 1.0, -1.0)[:, None, None] * jnp.ones((1, 2, 1))
     data = dataclasses.replace(data, rows=data.rows.at[:, :2].set(seen[..., 0]))
     assert np.array_equal(data.obs, seen)
-    cfg = omsd.Config(score_model="exact-posterior", score_width=8, score_batch=64, score_steps=400, score_lr=0.05)
+    cfg = omsd.Config(
+        score_model="exact-posterior", score_width=8, score_batch=64, score_steps=400, score_lr=0.05
+    )
     model, past = scores.scores(task.env.spec, cfg, "marginal"), {"stats": statistics(data)}
 
     def step(state, key):
         return model.algorithm.update(key, state, past, model.algorithm.batch(key, state, data))
 
     keys = jax.random.split(jax.random.key(0), 400)
-    state, metrics = jax.jit(lambda s: jax.lax.scan(step, s, keys))(model.algorithm.init(keys[0], past, data))
+    state, metrics = jax.jit(lambda s: jax.lax.scan(step, s, keys))(
+        model.algorithm.init(keys[0], past, data)
+    )
     assert metrics["posterior_accuracy"][-1] == 1.0 and metrics["posterior_loss"][-1] < 0.05
     obs, t = jnp.array([[[1.0], [1.0]], [[-1.0], [-1.0]]]), jnp.array([0.9, 0.9])
     x = jnp.zeros((2, 2, 1))
@@ -161,7 +183,9 @@ def test_a_posterior_learns_which_behaviour_an_observation_tells_of():
 @pytest.mark.parametrize("name", ["omsd", pytest.param("brpo-jal", marks=pytest.mark.long)])
 def test_a_system_trains_with_exact_scores(name, tmp_path):
     """The whole pipeline; the stage of the scores learns nothing and so has one update."""
-    small: dict[str, Any] = dict(critic_steps=1, chunk=1, critic_width=8, critic_batch=2, policy_width=8)
+    small: dict[str, Any] = dict(
+        critic_steps=1, chunk=1, critic_width=8, critic_batch=2, policy_width=8
+    )
     results = jaxomarl.train(
         name, "games/bandit", "std0.1", seeds=1, rows=50, out=tmp_path / "out", score_model="exact", beta=0.0,
         policy_steps=2, policy_batch=64, **small,

@@ -47,8 +47,16 @@ def test_errors_are_in_deviations_of_columns_that_vary():
 def test_two_draws_of_the_data_are_whole_windows_that_share_no_start():
     rows = np.arange(40.0, dtype=np.float32)
     step, zero = np.tile(np.arange(8, dtype=np.int32), 5), np.zeros(40, np.int32)
-    blocks = (rows[:, None, None], rows[:, None], 0 * rows[:, None, None], 0 * rows[:, None], 0 * rows)
-    data = pack(Episodes(*map(jnp.asarray, (*blocks, step, 7 - step, zero))), Spec((1,), (1,), 1, horizon=7))
+    blocks = (
+        rows[:, None, None],
+        rows[:, None],
+        0 * rows[:, None, None],
+        0 * rows[:, None],
+        0 * rows,
+    )
+    data = pack(
+        Episodes(*map(jnp.asarray, (*blocks, step, 7 - step, zero))), Spec((1,), (1,), 1, horizon=7)
+    )
     one, two = real_windows(data, 50, 5, seed=0)
     starts = [windows[:, 0, 0].astype(int) for windows in (one, two)]
     assert len(one) == len(two) == 7 and not set(starts[0]) & set(starts[1])
@@ -123,7 +131,11 @@ def test_a_wrong_reward_action_or_end_is_seen(game):
     at = judge.model.held.at
     wrong = lambda block, change: (
         windows.copy().astype(np.float32)
-        + change * (np.isin(np.arange(windows.shape[-1]), np.arange(*at[block])) & (np.arange(2) == 0)[:, None])
+        + change
+        * (
+            np.isin(np.arange(windows.shape[-1]), np.arange(*at[block]))
+            & (np.arange(2) == 0)[:, None]
+        )
     )
     off = judge.replayed(wrong("reward", 0.3), 0)
     np.testing.assert_allclose(off.reward - off.paid, 0.3, atol=1e-5)
@@ -137,13 +149,17 @@ def test_an_untrained_model_is_told_from_the_data(game):
     found = judge.judged(trained, 0)
     ours, floor, _ = found.numbers["reward: error, median"]
     assert floor < 1e-5 < 0.05 < ours and found.windows == 16 and found.dropped == 0
-    assert not [k for k in found.numbers if k.startswith(("obs", "state", "next state"))], "they are constant"
+    assert not [k for k in found.numbers if k.startswith(("obs", "state", "next state"))], (
+        "they are constant"
+    )
     assert len(found.columns[0]) == 4  # two actions, two rewards
 
 
 def test_a_model_of_broken_windows_alone_is_refused(game):
     judge, _, trained = game
-    broken = trained._replace(net=trained.net._replace(target=jax.tree.map(lambda x: x * jnp.nan, trained.net.target)))
+    broken = trained._replace(
+        net=trained.net._replace(target=jax.tree.map(lambda x: x * jnp.nan, trained.net.target))
+    )
     with pytest.raises(JaxomarlError, match="windows of both kinds"):
         judge.judged(broken, 0)
 

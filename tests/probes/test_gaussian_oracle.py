@@ -17,7 +17,11 @@ from jaxomarl.stages.clone import Policies, policy_optimiser
 SPEC = Spec((1, 1), (1, 1), state_dim=1, horizon=1)
 STD, K = 0.3, 0.8
 Q = np.array([-0.6, 0.1])  # where the critic -k/2 |a - q|^2 is best
-FIRST, SLOPE, OFFSET = 0.5, 0.6, -0.2  # agent 1's data have mean FIRST, agent 2's have SLOPE a_1 + OFFSET
+FIRST, SLOPE, OFFSET = (
+    0.5,
+    0.6,
+    -0.2,
+)  # agent 1's data have mean FIRST, agent 2's have SLOPE a_1 + OFFSET
 KAPPA = {"vds": 0.2076, "stable": 0.5198, "score": 1.1112, "delta": 10.417}  # A.9(5), std 0.3
 E_W = {"vds": 0.73329, "stable": 1.0, "score": 0.94466, "delta": 12.912}  # A.2
 BATCH, STEPS, SEEDS = 64, 600, 24
@@ -52,7 +56,22 @@ def q(past, obs, state, action):
 @pytest.fixture(scope="module")
 def batch():
     obs, state, line, wide = (jnp.ones((BATCH, *s)) for s in ((2, 1), (1,), (), (2, 1)))
-    return Batch(obs, state, wide, wide[..., 0], line, obs, state, wide, line, line, line, wide[..., 0], wide, wide)
+    return Batch(
+        obs,
+        state,
+        wide,
+        wide[..., 0],
+        line,
+        obs,
+        state,
+        wide,
+        line,
+        line,
+        line,
+        wide[..., 0],
+        wide,
+        wide,
+    )
 
 
 @jit
@@ -74,7 +93,9 @@ def ends(cfg, keys, batch):
 
 def where(weighting, beta, batch, **options):
     """Mean end and its standard error [2]."""
-    cfg = dataclasses.replace(CFG, weighting=weighting, policy_lr=RATE[weighting], beta=beta, **options)
+    cfg = dataclasses.replace(
+        CFG, weighting=weighting, policy_lr=RATE[weighting], beta=beta, **options
+    )
     a = np.asarray(ends(cfg, jax.random.split(jax.random.key(0), SEEDS), batch))
     return a.mean(axis=0), a.std(axis=0, ddof=1) / SEEDS**0.5
 
@@ -96,7 +117,9 @@ def test_fixed_points(weighting, batch):
         beta = share * KAPPA[weighting] / K
         mean, error = where(weighting, beta, batch)
         want = rest(weighting, beta)
-        np.testing.assert_array_less(np.abs(mean - want), 4 * error + 4e-4, err_msg=f"{weighting}, {share}")
+        np.testing.assert_array_less(
+            np.abs(mean - want), 4 * error + 4e-4, err_msg=f"{weighting}, {share}"
+        )
         np.testing.assert_array_less(error, 0.01)  # so that the line above says something
     np.testing.assert_allclose(rest(weighting, 0.0), [0.5, 0.1])
 
@@ -118,7 +141,12 @@ def test_mean_weights(weighting, printed):
     cfg = dataclasses.replace(CFG, weighting=weighting, beta=1.0, beta_convention="normalised")
     assert abs(float(score_regularised.internal_beta(cfg)) - printed) < 5.1e-5 * max(1, printed)
     for convention in ("code", "paper"):
-        assert score_regularised.internal_beta(dataclasses.replace(cfg, beta=0.7, beta_convention=convention)) == 0.7
+        assert (
+            score_regularised.internal_beta(
+                dataclasses.replace(cfg, beta=0.7, beta_convention=convention)
+            )
+            == 0.7
+        )
 
 
 def test_the_papers_objective_rests_where_the_codes_does(batch):

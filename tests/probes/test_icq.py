@@ -7,7 +7,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from alone import MODE, PAST, SPEC, bandit, batch_of, filled, gradient, jit, layers, played, trained, two_modes
+from alone import (
+    MODE,
+    PAST,
+    SPEC,
+    bandit,
+    batch_of,
+    filled,
+    gradient,
+    jit,
+    layers,
+    played,
+    trained,
+    two_modes,
+)
 
 from jaxomarl.algorithms import icq
 from jaxomarl.base import Episodes, JaxomarlError
@@ -19,7 +32,9 @@ CFG = icq.Config(
     policy_batch=64, critic_batch=64, policy_width=16, critic_width=16, policy_lr=0.01, critic_lr=0.01, polyak=0.05,
     temperature=0.3, clip=10.0,
 )  # fmt: skip
-STEP = dataclasses.replace(CFG, critic_width=8, clip=1e6, polyak=0.2, gamma=0.9, target_temperature=0.7)
+STEP = dataclasses.replace(
+    CFG, critic_width=8, clip=1e6, polyak=0.2, gamma=0.9, target_temperature=0.7
+)
 
 
 def learned(cfg, data, steps=250):
@@ -66,7 +81,10 @@ def test_no_action_off_the_data_is_ever_valued():
         seen = jnp.abs(action[..., :1] - held).min(axis=-1) < 1e-6
         return jnp.where(seen, action[..., 0], 1e6)
 
-    fixed = Network(lambda key: jnp.zeros(1), lambda params, obs, a: jnp.broadcast_to(value(a), (2, *a.shape[:-1])))
+    fixed = Network(
+        lambda key: jnp.zeros(1),
+        lambda params, obs, a: jnp.broadcast_to(value(a), (2, *a.shape[:-1])),
+    )
     original = icq.networks
     with mock.patch.object(icq, "networks", lambda *args: original(*args)._replace(q=fixed)):
         actions = np.asarray(jit(lambda data: learned(CFG, data))(base))
@@ -84,7 +102,9 @@ def state():
 @pytest.fixture(scope="module")
 def update():
     """(state, batch, changed traced fields) -> (state, metrics)."""
-    step = jit(lambda cfg, state, b: icq.values(SPEC, cfg).update(jax.random.key(1), state, PAST, b))
+    step = jit(
+        lambda cfg, state, b: icq.values(SPEC, cfg).update(jax.random.key(1), state, PAST, b)
+    )
     return lambda state, b, **changed: step(dataclasses.replace(STEP, **changed), state, b)
 
 
@@ -96,7 +116,9 @@ def by_hand(state, b, sarsa=False):
 
         def twins(params, obs, action):
             given = np.concatenate([obs, action], axis=-1)
-            return np.stack([layers(jax.tree.map(lambda x, k=k: x[k], params), given)[:, 0] for k in (0, 1)])
+            return np.stack(
+                [layers(jax.tree.map(lambda x, k=k: x[k], params), given)[:, 0] for k in (0, 1)]
+            )
 
         obs, action = np.asarray(b.obs[:, i]), np.asarray(b.action[:, i])
         ahead = twins(one(state.critic.target), b.next_obs[:, i], b.next_action[:, i]).min(axis=0)
@@ -134,7 +156,9 @@ def test_padded_columns_of_the_next_action_do_not_count(update, state):
 def test_targets_follow(update, state):
     after = update(state, batch_of())[0]
     want = jax.tree.map(lambda p, t: 0.2 * p + 0.8 * t, after.critic.params, state.critic.target)
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), after.critic.target, want)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), after.critic.target, want
+    )
     assert max(np.abs(g).max() for g in jax.tree.leaves(gradient(after.v))) > 1e-3
 
 
@@ -190,7 +214,9 @@ def test_data_without_any_next_action_are_refused():
     icq.check(SPEC, small, bandit(np.ones((4, 2, 2)), np.ones((4, 2))))
 
 
-@pytest.mark.parametrize("changed", [{"reward": "shared"}, {"policy_batch": 401}, {"critic_steps": 150}])
+@pytest.mark.parametrize(
+    "changed", [{"reward": "shared"}, {"policy_batch": 401}, {"critic_steps": 150}]
+)
 def test_bad_settings_are_refused(changed):
     icq.check(SPEC, CFG, two_modes())
     with pytest.raises(JaxomarlError, match=f"--cfg.{next(iter(changed)).replace('_', '-')}"):

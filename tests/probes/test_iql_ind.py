@@ -13,7 +13,13 @@ from jaxomarl.base import JaxomarlError, Observation
 from jaxomarl.stages import critic
 
 CFG = iql_ind.Config(
-    policy_batch=64, policy_width=16, policy_lr=0.01, critic_width=8, critic_batch=64, critic_lr=0.01, clip=1e6
+    policy_batch=64,
+    policy_width=16,
+    policy_lr=0.01,
+    critic_width=8,
+    critic_batch=64,
+    critic_lr=0.01,
+    clip=1e6,
 )
 SEEN = Observation(jnp.asarray(SPEC.obs_mask), jnp.asarray(SPEC.act_mask > 0))
 
@@ -28,7 +34,10 @@ def past():
     own = critic.iql(SPEC, CFG, own=True).algorithm
     held = drawn(jax.eval_shape(own.init, jax.random.key(0), PAST, two_modes(2)))
     out = held.v.params["out"]
-    lower = {**held.v.params, "out": {**out, "bias": out["bias"] - 1.0}}  # else no advantage is positive
+    lower = {
+        **held.v.params,
+        "out": {**out, "bias": out["bias"] - 1.0},
+    }  # else no advantage is positive
     return {**PAST, "critic-own": held._replace(v=held.v._replace(params=lower))}
 
 
@@ -37,7 +46,10 @@ def weights_by_hand(past, b, temperature):
     for i in range(2):
         one = lambda tree, i=i: jax.tree.map(lambda x: np.asarray(x)[i], tree)
         given = np.concatenate([b.obs[:, i], b.action[:, i]], axis=-1)
-        q = [layers(jax.tree.map(lambda p, k=k: p[k], one(held.q.target)), given)[:, 0] for k in range(2)]
+        q = [
+            layers(jax.tree.map(lambda p, k=k: p[k], one(held.q.target)), given)[:, 0]
+            for k in range(2)
+        ]
         v = layers(one(held.v.params), np.asarray(b.obs[:, i]))[:, 0]
         out.append(np.minimum(np.exp(temperature * (np.minimum(*q) - v)), 100.0))
     return np.stack(out, axis=1)
@@ -58,7 +70,9 @@ def test_each_agent_is_weighed_by_its_own_advantage_up_to_100(past, temperature)
         params = jax.tree.map(lambda x, i=i: np.asarray(x)[i], state.params)
         a = np.tanh(layers(params, np.asarray(b.obs[:, i])))
         slope = w[:, i, None] * 2 * SPEC.act_mask[i] * (a - b.action[:, i]) * (1 - a**2)
-        np.testing.assert_allclose(gradient(after)["out"]["bias"][i], slope.mean(axis=0), rtol=2e-3, atol=1e-5)
+        np.testing.assert_allclose(
+            gradient(after)["out"]["bias"][i], slope.mean(axis=0), rtol=2e-3, atol=1e-5
+        )
 
 
 def test_an_agent_is_not_copied_for_the_others_luck():
@@ -89,7 +103,9 @@ def test_an_agent_is_not_copied_for_the_others_luck():
     np.testing.assert_allclose(actions[1], [-MODE / 2, 0.0], atol=0.1)
 
 
-@pytest.mark.parametrize("changed", [{"reward": "team"}, {"policy_batch": 401}, {"critic_steps": 1500}])
+@pytest.mark.parametrize(
+    "changed", [{"reward": "team"}, {"policy_batch": 401}, {"critic_steps": 1500}]
+)
 def test_bad_settings_are_refused(changed):
     data = two_modes()
     iql_ind.check(SPEC, CFG, data)

@@ -11,7 +11,9 @@ from alone import MODE, PAST, SPEC, far, filled, gradient, jit, trained, two_mod
 from jaxomarl.algorithms import maddpg
 from jaxomarl.base import JaxomarlError, Observation, Spec, Window
 
-STEP = maddpg.Config(policy_width=8, critic_width=8, horizon=3, gamma=0.9, polyak=0.2, action_penalty=0.01)
+STEP = maddpg.Config(
+    policy_width=8, critic_width=8, horizon=3, gamma=0.9, polyak=0.2, action_penalty=0.01
+)
 SIZE, WIDE = 6, 4
 KEY = jax.random.key(1)
 
@@ -59,7 +61,11 @@ def update():
         still = {k: changed.pop(k) for k in list(changed) if isinstance(changed[k], str)}
         step = lambda cfg, state, batch: maddpg.policy(SPEC, cfg).update(KEY, state, PAST, batch)
         step = held.setdefault(str(still), jit(step))
-        return step(dataclasses.replace(STEP, **still, **changed), state, window() if batch is None else batch)
+        return step(
+            dataclasses.replace(STEP, **still, **changed),
+            state,
+            window() if batch is None else batch,
+        )
 
     return run
 
@@ -111,10 +117,17 @@ def by_hand(state, others="data", weights=(2.5, 1.0)):
     """(critic's loss, policy's loss, its clone) of the two lines, from the state's own parameters."""
     b = window()
     seen = np.asarray(b.state)
-    ahead = judged(state.critic.target, seen[:, 1:], both(unrolled(state.actor.target, b.obs)[:, 1:])).min(axis=0)
-    y = np.asarray(b.team_reward)[:, :-1, None] + 0.9 * (1 - np.asarray(b.done)[:, :-1, None]) * ahead
+    ahead = judged(
+        state.critic.target, seen[:, 1:], both(unrolled(state.actor.target, b.obs)[:, 1:])
+    ).min(axis=0)
+    y = (
+        np.asarray(b.team_reward)[:, :-1, None]
+        + 0.9 * (1 - np.asarray(b.done)[:, :-1, None]) * ahead
+    )
     done = np.asarray(b.action)[:, :-1]
-    q_loss = sum(mean((judged(state.critic.params, seen[:, :-1], both(done))[k] - y) ** 2) for k in (0, 1))
+    q_loss = sum(
+        mean((judged(state.critic.params, seen[:, :-1], both(done))[k] - y) ** 2) for k in (0, 1)
+    )
     a = unrolled(state.actor.params, b.obs)[:, :-1]
     joint = both(done if others == "data" else a).copy()
     for i in range(2):
@@ -130,14 +143,18 @@ def by_hand(state, others="data", weights=(2.5, 1.0)):
 def test_losses_are_those_written_apart(update, state, others):
     metrics = update(state, others=others, critic_lr=0.0)[1]
     want = by_hand(state, others)
-    np.testing.assert_allclose([metrics[k] for k in ("q_loss", "policy_loss", "clone_loss")], want, rtol=2e-4)
+    np.testing.assert_allclose(
+        [metrics[k] for k in ("q_loss", "policy_loss", "clone_loss")], want, rtol=2e-4
+    )
 
 
 def test_both_readings_of_the_coefficient(update, state):
     """Trap 11: alpha times the value, or times the clone; at 1 they are the same, at 0 the first is a clone."""
     for alpha, on, weights in ((0.5, "value", (0.5, 1.0)), (0.5, "clone", (1.0, 0.5))):
         metrics = update(state, alpha=alpha, coefficient_on=on, critic_lr=0.0)[1]
-        np.testing.assert_allclose(metrics["policy_loss"], by_hand(state, weights=weights)[1], rtol=2e-4)
+        np.testing.assert_allclose(
+            metrics["policy_loss"], by_hand(state, weights=weights)[1], rtol=2e-4
+        )
     one, other = (update(state, alpha=1.0, coefficient_on=on)[0].actor for on in ("value", "clone"))
     assert far(one, other) < 1e-6
 
@@ -151,7 +168,10 @@ def shifted(state, by):
 def test_the_gradient_lives_where_all_values_share_a_sign(update, state):
     """Trap 10: without the stop-gradient the value's part would be constant there."""
     for by in (100.0, -100.0):
-        moved = [gradient(update(shifted(state, by), alpha=a, critic_lr=0.0)[0].actor) for a in (250.0, 0.0)]
+        moved = [
+            gradient(update(shifted(state, by), alpha=a, critic_lr=0.0)[0].actor)
+            for a in (250.0, 0.0)
+        ]
         assert np.sign(update(shifted(state, by), critic_lr=0.0)[1]["q_played"]) == np.sign(by)
         assert far(*moved) > 1e-3
 
@@ -164,9 +184,13 @@ def test_the_cut_transition_meets_its_own_successor(update, state):
     for other, reaches in ((beyond, False), (successor, True)):
         found = far(update(state, b)[0], update(state, other)[0])
         assert (found > 1e-5) == reaches, found
-    ended = b._replace(state=b.state.at[0, 2].set(9.0))  # after a termination nothing is worth anything
+    ended = b._replace(
+        state=b.state.at[0, 2].set(9.0)
+    )  # after a termination nothing is worth anything
     assert far(update(state, b)[0], update(state, ended)[0]) == 0
-    unknown = b._replace(valid=b.valid.at[1, 1].set(0.0))  # the data lack the cut one's successor: it does not count
+    unknown = b._replace(
+        valid=b.valid.at[1, 1].set(0.0)
+    )  # the data lack the cut one's successor: it does not count
     assert float(maddpg.counts(unknown)[1].sum()) == 0 and float(maddpg.counts(b)[1].sum()) == 2
     cut = update(state, time_limit="terminal")[1]["q_loss"]
     assert abs(cut - update(state)[1]["q_loss"]) > 1e-5
@@ -186,7 +210,9 @@ def test_acting_step_by_step_is_the_unrolled_policy(state):
 
     @jit
     def play(obs):
-        step = lambda memory, o: algorithm.act(KEY, state, PAST, memory, Observation(o, SPEC.act_mask > 0))[::-1]
+        step = lambda memory, o: algorithm.act(
+            KEY, state, PAST, memory, Observation(o, SPEC.act_mask > 0)
+        )[::-1]
         return jax.lax.scan(step, algorithm.memory, obs)[1]
 
     found = np.asarray(play(obs))
@@ -194,7 +220,10 @@ def test_acting_step_by_step_is_the_unrolled_policy(state):
     other = obs.copy()
     other[0, 1, 0] += 1.0
     changed = np.asarray(play(other))
-    assert np.array_equal(changed[:, 0], found[:, 0]) and np.abs(changed[2, 1] - found[2, 1]).max() > 1e-6
+    assert (
+        np.array_equal(changed[:, 0], found[:, 0])
+        and np.abs(changed[2, 1] - found[2, 1]).max() > 1e-6
+    )
     assert np.all(found * (1 - SPEC.act_mask) == 0)
 
 
@@ -202,7 +231,13 @@ def test_it_leaves_the_mean_of_two_modes_for_the_better():
     """At alpha = 0 it clones the mean of the modes; else it goes to the one that pays."""
     data = two_modes()
     cfg = maddpg.Config(
-        policy_width=16, critic_width=16, policy_batch=64, horizon=1, policy_lr=5e-3, critic_lr=5e-3, reward="own"
+        policy_width=16,
+        critic_width=16,
+        policy_batch=64,
+        horizon=1,
+        policy_lr=5e-3,
+        critic_lr=5e-3,
+        reward="own",
     )
 
     @jit

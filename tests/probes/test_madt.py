@@ -15,7 +15,14 @@ from jaxomarl.envs.rollout import episodes
 
 SPEC = Spec((2, 2), (1, 1), state_dim=1, horizon=4, dialect="dial-v1")
 CFG = madt.Config(
-    context=3, layers=1, heads=2, policy_width=16, policy_batch=64, policy_lr=5e-3, reward="own", clip=10.0
+    context=3,
+    layers=1,
+    heads=2,
+    policy_width=16,
+    policy_batch=64,
+    policy_lr=5e-3,
+    reward="own",
+    clip=10.0,
 )
 UPDATES = 300
 
@@ -23,7 +30,9 @@ UPDATES = 300
 def shown(t, reward):
     """Agents see the share of the episode that is over, and a constant."""
     obs = jnp.stack([jnp.full(2, t / 4.0), jnp.ones(2)], axis=-1)
-    return TimeStep(obs, jnp.ones(1), reward, jnp.zeros(()), jnp.ones(2), jnp.ones((2, 1), bool), {"t": t})
+    return TimeStep(
+        obs, jnp.ones(1), reward, jnp.zeros(()), jnp.ones(2), jnp.ones((2, 1), bool), {"t": t}
+    )
 
 
 def step(key, t, action):
@@ -43,7 +52,16 @@ def data():
     obs = np.stack([np.repeat(steps[:, None] / 4.0, 2, axis=1), np.ones((len(steps), 2))], axis=-1)
     flat = action.reshape(-1, 2, 1)
     return pack(
-        Episodes(obs, np.ones((len(steps), 1)), flat, flat[..., 0], np.zeros(len(steps)), steps, 4 - steps, 0 * steps),
+        Episodes(
+            obs,
+            np.ones((len(steps), 1)),
+            flat,
+            flat[..., 0],
+            np.zeros(len(steps)),
+            steps,
+            4 - steps,
+            0 * steps,
+        ),
         SPEC,
     )
 
@@ -51,7 +69,11 @@ def data():
 @pytest.fixture(scope="module")
 def dial(data):
     """(algorithm's state after training, past, losses)."""
-    ready, past, algorithm = madt.prepare(SPEC, CFG, data), {"stats": statistics(data)}, madt.policy(SPEC, CFG)
+    ready, past, algorithm = (
+        madt.prepare(SPEC, CFG, data),
+        {"stats": statistics(data)},
+        madt.policy(SPEC, CFG),
+    )
 
     @jax.jit
     def run(key, rows):
@@ -91,7 +113,9 @@ def net(dial):
     apply = jax.jit(madt.network(SPEC, CFG).apply)
     keys = jax.random.split(jax.random.key(2), 3)
     shapes = (5, 3), (5, 3, 4), (5, 3, 1)
-    returns, obs, action = (jax.random.normal(k, shape) for k, shape in zip(keys, shapes, strict=True))
+    returns, obs, action = (
+        jax.random.normal(k, shape) for k, shape in zip(keys, shapes, strict=True)
+    )
     given = [returns, obs, action, jnp.tile(jnp.arange(3), (5, 1)), jnp.ones((5, 3))]
     return lambda inputs: np.asarray(apply(dial[0].net.params, *inputs)), given
 
@@ -125,14 +149,21 @@ def test_the_memory_is_the_last_rows_of_a_plain_loop(dial):
     seen = jax.random.normal(jax.random.key(3), (4, 2, 2))
     said, net = [], madt.network(SPEC, CFG)
     for t in range(4):
-        action, memory = act(jax.random.key(0), state, past, memory, Observation(seen[t], jnp.ones((2, 1), bool)))
+        action, memory = act(
+            jax.random.key(0), state, past, memory, Observation(seen[t], jnp.ones((2, 1), bool))
+        )
         first, rows = max(0, t - 2), min(t + 1, 3)
         for i in range(2):
             sees = (seen[first : t + 1, i] - past["stats"].obs_mean[i]) / past["stats"].obs_std[i]
             sees = jnp.concatenate([sees, jnp.tile(jnp.eye(2)[i], (rows, 1))], axis=-1)
             acts = jnp.asarray([*(a[i] for a in said[first:]), jnp.zeros(1)])
             wanted = net.apply(
-                state.net.params, state.best[first : t + 1, i], sees, acts, jnp.arange(first, t + 1), jnp.ones(rows)
+                state.net.params,
+                state.best[first : t + 1, i],
+                sees,
+                acts,
+                jnp.arange(first, t + 1),
+                jnp.ones(rows),
             )[-1]
             np.testing.assert_allclose(action[i], jnp.clip(wanted, -1, 1), atol=1e-5)
         said.append(action)

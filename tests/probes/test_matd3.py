@@ -21,11 +21,20 @@ from jaxomarl.optim import first_moments
 from jaxomarl.training import evaluation
 from jaxomarl.training.runner import Job, run
 
-SPEC = Spec((3, 2), (2, 1), state_dim=4, horizon=5)  # the second agent is padded in what it sees and does
+SPEC = Spec(
+    (3, 2), (2, 1), state_dim=4, horizon=5
+)  # the second agent is padded in what it sees and does
 SIZE, STEPS = 12, 2
 # Nothing is one, zero or small, so that every number of a step can be seen in it.
 CFG = matd3.Config(
-    width=8, lr=0.01, gamma=0.9, polyak=0.2, reward_scale=0.5, target_noise=0.6, target_clip=0.5, action_penalty=0.3
+    width=8,
+    lr=0.01,
+    gamma=0.9,
+    polyak=0.2,
+    reward_scale=0.5,
+    target_noise=0.6,
+    target_clip=0.5,
+    action_penalty=0.3,
 )
 # Programs of a few hundred numbers run for milliseconds: compiling them is all they cost.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -67,7 +76,9 @@ def filled(spec, cfg):
     def fill(path, x):
         if ".opt" in jax.tree_util.keystr(path):
             return np.zeros(x.shape, x.dtype)
-        return (rng.standard_normal(x.shape) / (x.shape[-2] if x.ndim > 1 else 1) ** 0.5).astype(x.dtype)
+        return (rng.standard_normal(x.shape) / (x.shape[-2] if x.ndim > 1 else 1) ** 0.5).astype(
+            x.dtype
+        )
 
     like = jax.eval_shape(matd3.policy(spec, cfg, None).init, jax.random.key(0), {}, None)
     return jax.tree_util.tree_map_with_path(fill, like)
@@ -89,7 +100,10 @@ def close(got, want, atol=1e-5):
 
 
 def far(got, want):
-    return max(float(np.abs(np.asarray(g) - w).max()) for g, w in zip(*map(jax.tree.leaves, (got, want)), strict=True))
+    return max(
+        float(np.abs(np.asarray(g) - w).max())
+        for g, w in zip(*map(jax.tree.leaves, (got, want)), strict=True)
+    )
 
 
 def moments(net):
@@ -155,7 +169,9 @@ def gradients_by_hand(cfg, actors, critics, b, y):
         grads = [jax.grad(loss)(pick(params, i), i) for i in range(2)]
         grads = jax.tree.map(lambda *g: jnp.stack(g), *grads)
         norm = jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(grads)))
-        out.append((jax.tree.map(lambda g, norm=norm: g * jnp.minimum(1.0, cfg.clip / norm), grads), norm))
+        out.append(
+            (jax.tree.map(lambda g, norm=norm: g * jnp.minimum(1.0, cfg.clip / norm), grads), norm)
+        )
     return out
 
 
@@ -163,14 +179,22 @@ def step_by_hand(cfg, net, m, v, count, grads):
     """Kingma and Ba's Algorithm 1, then line 8; (params, target, m, v)."""
     m = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, m, grads)
     v = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g**2, v, grads)
-    down = lambda p, m, v: p - cfg.lr * (m / (1 - 0.9**count)) / (np.sqrt(v / (1 - 0.999**count)) + 1e-8)
+    down = lambda p, m, v: (
+        p - cfg.lr * (m / (1 - 0.9**count)) / (np.sqrt(v / (1 - 0.999**count)) + 1e-8)
+    )
     params = jax.tree.map(down, net[0], m, v)
-    return (params, jax.tree.map(lambda p, t: cfg.polyak * p + (1 - cfg.polyak) * t, params, net[1])), m, v
+    return (
+        (params, jax.tree.map(lambda p, t: cfg.polyak * p + (1 - cfg.polyak) * t, params, net[1])),
+        m,
+        v,
+    )
 
 
 CASES = {
     "own": dataclasses.replace(CFG, critic="own", reward="own", time_limit="bootstrap", clip=1e3),
-    "joint": dataclasses.replace(CFG, critic="joint", reward="team", time_limit="terminal", clip=0.05),
+    "joint": dataclasses.replace(
+        CFG, critic="joint", reward="team", time_limit="terminal", clip=0.05
+    ),
 }
 
 
@@ -184,17 +208,26 @@ def update():
 def test_steps_are_those_written_apart(update, case):
     cfg = CASES[case]
     state = first = filled(SPEC, cfg)
-    nets = {k: jax.tree.map(np.asarray, (net.params, net.target)) for k, net in zip("aq", first[:2], strict=True)}
+    nets = {
+        k: jax.tree.map(np.asarray, (net.params, net.target))
+        for k, net in zip("aq", first[:2], strict=True)
+    }
     zero = {k: jax.tree.map(np.zeros_like, net[0]) for k, net in nets.items()}
     m, v = dict(zero), dict(zero)
     for count in range(1, STEPS + 1):
         b, key = batch_of(10 * count), jax.random.key(count)
         y, after, noise = targets_by_hand(cfg, state, b, key)
-        assert np.any(np.abs(noise) > cfg.target_clip) and np.any(np.abs(after) == 1), "no clipping to be compared"
+        assert np.any(np.abs(noise) > cfg.target_clip) and np.any(np.abs(after) == 1), (
+            "no clipping to be compared"
+        )
         grads = gradients_by_hand(cfg, nets["a"][0], nets["q"][0], b, y)
         for k, (grad, norm) in zip("aq", grads, strict=True):
-            assert (norm > cfg.clip) == (case == "joint"), "the clip of gradients is not what this case is for"
-            nets[k], m[k], v[k] = step_by_hand(cfg, nets[k], m[k], v[k], count, jax.tree.map(np.asarray, grad))
+            assert (norm > cfg.clip) == (case == "joint"), (
+                "the clip of gradients is not what this case is for"
+            )
+            nets[k], m[k], v[k] = step_by_hand(
+                cfg, nets[k], m[k], v[k], count, jax.tree.map(np.asarray, grad)
+            )
         state, metrics = update(cfg, key, state, b)
         for k, net in zip("aq", state[:2], strict=True):
             close((net.params, net.target), nets[k])
@@ -202,8 +235,14 @@ def test_steps_are_those_written_apart(update, case):
         assert all(np.isfinite(x) for x in metrics.values())
     # what is padded has no gradient: the second agent's third observation, and its second action
     same = np.testing.assert_array_equal
-    same(state.actor.params["Dense_0"]["kernel"][1, 2], first.actor.params["Dense_0"]["kernel"][1, 2])
-    jax.tree.map(lambda x, y: same(x[1, ..., 1], y[1, ..., 1]), state.actor.params["out"], first.actor.params["out"])
+    same(
+        state.actor.params["Dense_0"]["kernel"][1, 2], first.actor.params["Dense_0"]["kernel"][1, 2]
+    )
+    jax.tree.map(
+        lambda x, y: same(x[1, ..., 1], y[1, ..., 1]),
+        state.actor.params["out"],
+        first.actor.params["out"],
+    )
     enters, was = (net.critic.params["Dense_0"]["kernel"] for net in (state, first))
     i, row = ((0, 1), 4 + 3) if case == "joint" else (1, 3 + 1)
     same(enters[i, :, row], was[i, :, row])
@@ -213,10 +252,21 @@ def test_steps_are_those_written_apart(update, case):
 def test_a_step_feels_each_number(update):
     """No traced field is lost: half of it gives another step, by far more than the comparison allows."""
     cfg, b, key = CASES["joint"], batch_of(10), jax.random.key(1)
-    stepped = lambda cfg: [(net.params, net.target, moments(net)) for net in update(cfg, key, start, b)[0][:2]]
+    stepped = lambda cfg: [
+        (net.params, net.target, moments(net)) for net in update(cfg, key, start, b)[0][:2]
+    ]
     start = filled(SPEC, cfg)
     base = stepped(cfg)
-    for field in ("lr", "gamma", "polyak", "reward_scale", "target_noise", "target_clip", "action_penalty", "clip"):
+    for field in (
+        "lr",
+        "gamma",
+        "polyak",
+        "reward_scale",
+        "target_noise",
+        "target_clip",
+        "action_penalty",
+        "clip",
+    ):
         changed = stepped(dataclasses.replace(cfg, **{field: 0.5 * getattr(cfg, field)}))
         assert far(changed, base) > 1e-4, field
 
@@ -230,10 +280,15 @@ def test_targets_of_every_choice():
     @jit
     def all_targets(states, b):
         ours = zip(cfgs, states, strict=True)
-        return [matd3.targets(SPEC, cfg, matd3.networks(SPEC, cfg), key, state, b) for cfg, state in ours]
+        return [
+            matd3.targets(SPEC, cfg, matd3.networks(SPEC, cfg), key, state, b)
+            for cfg, state in ours
+        ]
 
     found = np.stack(all_targets(states, b))
-    wanted = np.stack([targets_by_hand(cfg, state, b, key)[0] for cfg, state in zip(cfgs, states, strict=True)])
+    wanted = np.stack(
+        [targets_by_hand(cfg, state, b, key)[0] for cfg, state in zip(cfgs, states, strict=True)]
+    )
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
     for one, other in itertools.combinations(wanted, 2):
         assert np.abs(one - other).max() > 0.05, "two choices that the comparison cannot tell apart"
@@ -245,7 +300,10 @@ def test_an_actors_gradient_does_not_depend_on_other_actors(update, case):
     cfg, b, key = dataclasses.replace(CASES[case], clip=1e9), batch_of(10), jax.random.key(1)
     state = filled(SPEC, cfg)
     other = jax.tree.map(lambda x: bent(x, 1), state.actor.params)
-    base, moved = (update(cfg, key, s, b)[0] for s in (state, state._replace(actor=state.actor._replace(params=other))))
+    base, moved = (
+        update(cfg, key, s, b)[0]
+        for s in (state, state._replace(actor=state.actor._replace(params=other)))
+    )
     same = lambda one, two: jax.tree.map(np.testing.assert_array_equal, one, two)
     same(pick(moments(moved.actor), 0), pick(moments(base.actor), 0))
     same(moved.critic, base.critic)
@@ -259,7 +317,9 @@ def test_an_actors_gradient_does_not_depend_on_other_actors(update, case):
 def test_padded_observations_reach_no_action():
     state, obs = filled(SPEC, CFG), batch_of().obs[0]
     see = lambda obs: Observation(obs, SPEC.act_mask > 0)
-    act = jit(lambda obs: matd3.policy(SPEC, CFG, None).act(jax.random.key(0), state, {}, (), see(obs))[0])
+    act = jit(
+        lambda obs: matd3.policy(SPEC, CFG, None).act(jax.random.key(0), state, {}, (), see(obs))[0]
+    )
     np.testing.assert_array_equal(act(obs + 3.0 * (1 - SPEC.obs_mask)), act(obs))
     np.testing.assert_array_equal(act(obs)[1, 1], 0.0)
 
@@ -269,8 +329,12 @@ def test_padded_observations_reach_no_action():
 
 def marked(first, count):
     """Transitions of which every number says which one it is, and in which block it lies."""
-    blocks = zip(replay.Rows._fields, jax.eval_shape(lambda: replay.empty(SPEC, count)).rows, strict=True)
-    number = lambda x: np.arange(first, first + count, dtype=np.float32).reshape(-1, *[1] * (x.ndim - 1))
+    blocks = zip(
+        replay.Rows._fields, jax.eval_shape(lambda: replay.empty(SPEC, count)).rows, strict=True
+    )
+    number = lambda x: np.arange(first, first + count, dtype=np.float32).reshape(
+        -1, *[1] * (x.ndim - 1)
+    )
     return replay.Rows(**{k: np.broadcast_to(number(x) + MARK[k], x.shape) for k, x in blocks})
 
 
@@ -292,7 +356,9 @@ def test_the_ring_overwrites_the_oldest():
         assert int(ring.count) == given
         for k in range(max(0, given - CAPACITY), given):
             jax.tree.map(
-                lambda x, want: np.testing.assert_array_equal(x, want[0]), pick(ring.rows, k % CAPACITY), marked(k, 1)
+                lambda x, want: np.testing.assert_array_equal(x, want[0]),
+                pick(ring.rows, k % CAPACITY),
+                marked(k, 1),
             )
 
 
@@ -309,14 +375,20 @@ def test_samples_are_whole_transitions_that_were_written():
         assert np.all(np.abs(counts - 1000 * p) < 5 * np.sqrt(1000 * p * (1 - p)))
         for name, offset in MARK.items():
             x = np.asarray(getattr(b, name))
-            np.testing.assert_array_equal(x - offset, np.broadcast_to(which.reshape(-1, *[1] * (x.ndim - 1)), x.shape))
+            np.testing.assert_array_equal(
+                x - offset, np.broadcast_to(which.reshape(-1, *[1] * (x.ndim - 1)), x.shape)
+            )
         np.testing.assert_array_equal(b.known, 1.0)
 
 
 def test_the_teams_reward_follows_the_task():
-    ring = replay.Replay(marked(0, 4)._replace(reward=np.arange(8.0, dtype=np.float32).reshape(4, 2)), np.int32(4))
+    ring = replay.Replay(
+        marked(0, 4)._replace(reward=np.arange(8.0, dtype=np.float32).reshape(4, 2)), np.int32(4)
+    )
     specs = [dataclasses.replace(SPEC, team=team) for team in ("mean", "first")]
-    mean, first = jit(lambda key, ring: [replay.sample(key, ring, spec, 20) for spec in specs])(jax.random.key(0), ring)
+    mean, first = jit(lambda key, ring: [replay.sample(key, ring, spec, 20) for spec in specs])(
+        jax.random.key(0), ring
+    )
     np.testing.assert_array_equal(mean.team_reward, (mean.reward[:, 0] + mean.reward[:, 1]) / 2)
     np.testing.assert_array_equal(first.team_reward, first.reward[:, 0])
 
@@ -368,7 +440,9 @@ def test_the_walk_follows_the_rules_through_ends_of_episodes():
     assert over.any() and cut.any()
     assert set(at[1:][ends]) == set(range(LENGTH))
     assert np.any(rows.state[1:][cut] != rows.next_state[:-1][cut])
-    assert len(np.unique(rows.action[:, :, 0, 0], axis=1).T) == ENVS, "two environments share their noise"
+    assert len(np.unique(rows.action[:, :, 0, 0], axis=1).T) == ENVS, (
+        "two environments share their noise"
+    )
 
 
 ROUND = 40 * 8
@@ -388,9 +462,13 @@ def collected():
 
     def collect(params, noise, before):
         start = state._replace(actor=state.actor._replace(params=params))
-        after = refresh(dataclasses.replace(cfg, noise=noise), jax.random.key(2), start, np.int32(before))
+        after = refresh(
+            dataclasses.replace(cfg, noise=noise), jax.random.key(2), start, np.int32(before)
+        )
         assert int(after.replay.count) == before + ROUND
-        return pick(jax.tree.map(np.asarray, after.replay.rows), slice(before, before + ROUND)), after
+        return pick(
+            jax.tree.map(np.asarray, after.replay.rows), slice(before, before + ROUND)
+        ), after
 
     return collect
 
@@ -409,7 +487,9 @@ def test_warming_up_is_uniform_and_then_the_policies_play(collected):
     assert abs(stats.pearsonr(*rows.action[..., 0].T)[0]) < 5 / np.sqrt(ROUND)
     rows, _ = collected(constant(0.5, -0.98), 0.1, ROUND)  # `warmup` transitions are there
     first, second = rows.action[..., 0].T
-    assert stats.kstest(first, stats.norm(0.5, 0.1).cdf).pvalue > 1e-4  # the clip, at 5 sigma, does not show
+    assert (
+        stats.kstest(first, stats.norm(0.5, 0.1).cdf).pvalue > 1e-4
+    )  # the clip, at 5 sigma, does not show
     p = stats.norm.cdf(-0.02 / 0.1)  # beyond the edge
     assert second.min() == -1.0
     assert abs(np.mean(second == -1.0) - p) < 5 * np.sqrt(p * (1 - p) / ROUND)
@@ -424,7 +504,9 @@ def test_policies_collect_by_their_own_observations(collected):
         want = np.tanh(forward(pick(params, i), rows.obs[:, i]))
         np.testing.assert_allclose(rows.action[:, i], want, atol=1e-6)
     assert np.unique(rows.action[:, 0, 0].round(4)).size == LENGTH
-    jax.tree.map(np.testing.assert_array_equal, after.actor.params, params)  # collecting learns nothing
+    jax.tree.map(
+        np.testing.assert_array_equal, after.actor.params, params
+    )  # collecting learns nothing
 
 
 # --- the chase ---
@@ -472,12 +554,29 @@ def chased():
 
     def watch(progress):
         if progress.step == progress.steps:
-            seen.append((jax.tree.map(np.array, progress.state), progress.evaluations["return"].mean(axis=1)))
+            seen.append(
+                (
+                    jax.tree.map(np.array, progress.state),
+                    progress.evaluations["return"].mean(axis=1),
+                )
+            )
 
     cfgs = [LEARN] * len(SEEDS)
-    job = Job(matd3.MATD3, CHASE, cfgs, [*SEEDS], None, identity(CHASE), env, episodes=EPISODES, report=watch)
+    job = Job(
+        matd3.MATD3,
+        CHASE,
+        cfgs,
+        [*SEEDS],
+        None,
+        identity(CHASE),
+        env,
+        episodes=EPISODES,
+        report=watch,
+    )
     compiled = jax.stages.Lowered.compile
-    with mock.patch.object(jax.stages.Lowered, "compile", lambda self: compiled(self, compiler_options=QUICK)):
+    with mock.patch.object(
+        jax.stages.Lowered, "compile", lambda self: compiled(self, compiler_options=QUICK)
+    ):
         past = run(job)
     starts = np.asarray(jit(jax.vmap(env.reset))(evaluation.reset_keys(EPISODES))[0])
     return Chased(past["policy"], *seen[0], np.abs(starts[:, 0] - starts[:, 1]))
@@ -488,7 +587,10 @@ def test_the_chase_is_solved(chased):
 
     At best both agents go REACH towards each other and have met on the second step, as d < 2: -max(d - 1, 0).
     """
-    best, still = -np.maximum(chased.distance - 2 * REACH, 0).mean(), -CHASE.horizon * chased.distance.mean()
+    best, still = (
+        -np.maximum(chased.distance - 2 * REACH, 0).mean(),
+        -CHASE.horizon * chased.distance.mean(),
+    )
     assert np.all(chased.score <= best + 1e-5)
     assert np.all(chased.score > best - 0.1 * (best - still)), (chased.score, best, still)
 
@@ -505,7 +607,9 @@ def test_the_replay_of_a_run_holds_what_happened(chased):
     gap = np.abs(rows.next_state[..., 0] - rows.next_state[..., 1])
     np.testing.assert_allclose(rows.reward, -np.stack([gap, gap], axis=-1), atol=1e-6)
     np.testing.assert_array_equal(rows.done, 0.0)  # time alone ends a chase
-    np.testing.assert_array_equal(rows.last.mean(axis=1), 1 / CHASE.horizon)  # a collection is one episode of each
+    np.testing.assert_array_equal(
+        rows.last.mean(axis=1), 1 / CHASE.horizon
+    )  # a collection is one episode of each
     assert np.all(np.abs(rows.state[rows.last == 0]) <= 1 + REACH * CHASE.horizon)
     assert not np.array_equal(rows.state[0], rows.state[1]), "two seeds walked alike"
 

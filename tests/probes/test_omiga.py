@@ -7,7 +7,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from alone import MODE, PAST, SPEC, bandit, batch_of, far, filled, gradient, jit, layers, played, trained, two_modes
+from alone import (
+    MODE,
+    PAST,
+    SPEC,
+    bandit,
+    batch_of,
+    far,
+    filled,
+    gradient,
+    jit,
+    layers,
+    played,
+    trained,
+    two_modes,
+)
 from scipy.special import logsumexp
 
 from jaxomarl.algorithms import omiga
@@ -28,7 +42,9 @@ STEP = dataclasses.replace(CFG, critic_width=8, clip=1e6, polyak=0.2, gamma=0.9,
 def test_the_slope_is_the_policies_weight():
     """exp(z) cut at -10 and 10 as in OMIGA's code: within, at and beyond the cuts, where the loss is two lines."""
     z = jnp.array([-20.0, -CAP, -1.0, 0.0, 3.0, CAP, 12.0, 40.0])
-    np.testing.assert_allclose(jax.vmap(jax.grad(gumbel))(z), np.exp(np.clip(z, -10, 10)), rtol=1e-5)
+    np.testing.assert_allclose(
+        jax.vmap(jax.grad(gumbel))(z), np.exp(np.clip(z, -10, 10)), rtol=1e-5
+    )
     np.testing.assert_allclose(gumbel(z[1:6]), np.exp(z[1:6]), rtol=1e-5)
     np.testing.assert_allclose(gumbel(z[6]), np.exp(CAP) * 3, rtol=1e-5)
     np.testing.assert_allclose(gumbel(z[0]), np.exp(-CAP) * -9, rtol=1e-5)
@@ -43,15 +59,24 @@ def test_a_value_that_fell_far_behind_is_pulled_up():
 
 def test_local_optima_sum_to_the_teams():
     """Two agents that act independently, with three and two actions: the slope is zero at V_i, and the V_i add up."""
-    chance, q = [np.array([0.5, 0.3, 0.2]), np.array([0.6, 0.4])], [np.array([1.0, -2.0, 0.5]), np.array([0.0, 1.5])]
+    chance, q = (
+        [np.array([0.5, 0.3, 0.2]), np.array([0.6, 0.4])],
+        [np.array([1.0, -2.0, 0.5]), np.array([0.0, 1.5])],
+    )
     w, b, alpha = np.array([0.7, 1.9]), -0.4, 0.5
     v = [alpha / w[i] * logsumexp(w[i] * q[i] / alpha, b=chance[i]) for i in range(2)]
     for i in range(2):
-        loss = lambda x, i=i: jnp.sum(chance[i] * (gumbel(w[i] * (q[i] - x) / alpha) + w[i] * x / alpha))
-        assert abs(jax.grad(loss)(v[i])) < 1e-5 and jax.grad(loss)(v[i] - 0.1) < 0 < jax.grad(loss)(v[i] + 0.1)
+        loss = lambda x, i=i: jnp.sum(
+            chance[i] * (gumbel(w[i] * (q[i] - x) / alpha) + w[i] * x / alpha)
+        )
+        assert abs(jax.grad(loss)(v[i])) < 1e-5 and jax.grad(loss)(v[i] - 0.1) < 0 < jax.grad(loss)(
+            v[i] + 0.1
+        )
     pairs = list(itertools.product(range(3), range(2)))
     total = [w[0] * q[0][j] + w[1] * q[1][k] + b for j, k in pairs]
-    team = alpha * logsumexp(np.array(total) / alpha, b=[chance[0][j] * chance[1][k] for j, k in pairs])
+    team = alpha * logsumexp(
+        np.array(total) / alpha, b=[chance[0][j] * chance[1][k] for j, k in pairs]
+    )
     np.testing.assert_allclose(w @ v + b, team, rtol=1e-6)
     np.testing.assert_allclose(mixed(jnp.array([*w, b]), jnp.array(v)), team, rtol=1e-5)
 
@@ -60,7 +85,11 @@ def test_no_weight_is_below_zero():
     mixer = linear_mixer(3, 8, 4)
     s = np.random.default_rng(0).standard_normal((50, 3)).astype(np.float32)
     out = np.asarray(mixer.apply(mixer.init(jax.random.key(0)), jnp.asarray(s)))
-    assert out.shape == (50, 5) and (out[:, :-1] >= 0).all() and out[:, :-1].max() > 0 > out[:, -1].min()
+    assert (
+        out.shape == (50, 5)
+        and (out[:, :-1] >= 0).all()
+        and out[:, :-1].max() > 0 > out[:, -1].min()
+    )
 
 
 # --- one step, written apart ---
@@ -73,7 +102,9 @@ def state():
 
 @pytest.fixture(scope="module")
 def stepped(state):
-    return jit(lambda b: omiga.values(SPEC, STEP).update(jax.random.key(1), state, PAST, b))(batch_of())
+    return jit(lambda b: omiga.values(SPEC, STEP).update(jax.random.key(1), state, PAST, b))(
+        batch_of()
+    )
 
 
 def hidden_layer(params, x):
@@ -106,7 +137,10 @@ def test_the_losses_are_those_written_apart(stepped, state):
     ahead = np.sum(w * each_agents(state.v.target, b.next_obs), axis=1) + offset
     y = np.asarray(b.reward).mean(axis=1) + STEP.gamma * (1 - np.asarray(b.done)) * ahead
     w, offset = hidden_layer(state.critic.params.mixer, b.state)
-    q = np.sum(w * each_agents(first_member(state.critic.params.q), b.obs, b.action), axis=1) + offset
+    q = (
+        np.sum(w * each_agents(first_member(state.critic.params.q), b.obs, b.action), axis=1)
+        + offset
+    )
     np.testing.assert_allclose(stepped[1]["q_loss"], np.mean((q - y) ** 2), rtol=1e-4)
     z, w = z_by_hand(state, b)
     assert z.max() < CAP
@@ -169,7 +203,9 @@ def test_learned_values_agree_with_their_closed_form_and_with_the_teams(learned)
     q = each_agents(first_member(state.critic.target.q), seen, action)  # [3, N]
     v = each_agents(state.v.params, seen)[0]
     w, b = (x[0] for x in hidden_layer(state.critic.target.mixer, np.ones((1, 1))))
-    local = [CFG.alpha / w[i] * logsumexp(w[i] * q[:, i] / CFG.alpha, b=chance[i]) for i in range(2)]
+    local = [
+        CFG.alpha / w[i] * logsumexp(w[i] * q[:, i] / CFG.alpha, b=chance[i]) for i in range(2)
+    ]
     np.testing.assert_allclose(w * v, w * local, atol=0.03)
     total = (w * q)[:, None, 0] + (w * q)[None, :, 1] + b
     team = CFG.alpha * logsumexp(total / CFG.alpha, b=np.outer(*chance))
@@ -186,7 +222,9 @@ def test_each_agent_copies_the_part_that_paid(learned):
     assert (actions[0] > 0.3).all() and actions[1, 0] < -0.3 and actions[1, 1] == 0, actions
 
 
-@pytest.mark.parametrize("changed", [{"reward": "own"}, {"policy_batch": 401}, {"critic_steps": 150}])
+@pytest.mark.parametrize(
+    "changed", [{"reward": "own"}, {"policy_batch": 401}, {"critic_steps": 150}]
+)
 def test_bad_settings_are_refused(changed):
     omiga.check(SPEC, CFG, two_modes())
     with pytest.raises(JaxomarlError, match=f"--cfg.{next(iter(changed)).replace('_', '-')}"):

@@ -34,9 +34,27 @@ def some(seed, *shape):
 def batch_of(spec, seed=0):
     """What stage 3 reads of a batch: observations and states; the rest is noise."""
     n, a = spec.agents, spec.act_width
-    obs, state = some(seed, BATCH, n, spec.obs_width) * spec.obs_mask, some(seed + 1, BATCH, spec.state_dim)
+    obs, state = (
+        some(seed, BATCH, n, spec.obs_width) * spec.obs_mask,
+        some(seed + 1, BATCH, spec.state_dim),
+    )
     line, wide = jnp.zeros(BATCH), jnp.zeros((BATCH, n, a))
-    return Batch(obs, state, wide, wide[..., 0], line, obs, state, wide, line, line, line, wide[..., 0], wide, wide)
+    return Batch(
+        obs,
+        state,
+        wide,
+        wide[..., 0],
+        line,
+        obs,
+        state,
+        wide,
+        line,
+        line,
+        line,
+        wide[..., 0],
+        wide,
+        wide,
+    )
 
 
 # A behaviour model and a critic with no symmetry to hide behind: agents differ, and every input matters.
@@ -44,7 +62,9 @@ def batch_of(spec, seed=0):
 
 def eps_of(i, x, t, obs, prefix):
     """Agent i's noise prediction; `prefix` [B, N, A] is zero but for the agents that it may hear."""
-    heard = jnp.tanh(prefix.reshape(len(x), -1) @ some(10 + i, prefix.shape[1] * prefix.shape[2], x.shape[-1]))
+    heard = jnp.tanh(
+        prefix.reshape(len(x), -1) @ some(10 + i, prefix.shape[1] * prefix.shape[2], x.shape[-1])
+    )
     told = jnp.tanh(obs @ some(20 + i, obs.shape[-1], x.shape[-1]))
     return (1.0 + i) * jnp.sin(x) + x + jnp.cos(3 * t)[:, None] + 2.0 * heard + told
 
@@ -52,7 +72,9 @@ def eps_of(i, x, t, obs, prefix):
 def q_of(state, action):
     """[B, S], [B, N, A] -> [B], with products between agents."""
     u = jnp.concatenate([state, action.reshape(len(state), -1)], axis=-1)
-    return jnp.sum(jnp.tanh(u @ some(30, u.shape[-1], 6)) ** 2, axis=-1) + jnp.sum(u, axis=-1) ** 2 / 8
+    return (
+        jnp.sum(jnp.tanh(u @ some(30, u.shape[-1], 6)) ** 2, axis=-1) + jnp.sum(u, axis=-1) ** 2 / 8
+    )
 
 
 def learner(spec, cfg):
@@ -145,7 +167,11 @@ def one_step(cfg, tx, params, opt, obs, t, z, eps, dq):
 
 
 def adam(cfg):
-    rate = optax.cosine_decay_schedule(cfg.policy_lr, cfg.policy_steps) if cfg.policy_anneal else cfg.policy_lr
+    rate = (
+        optax.cosine_decay_schedule(cfg.policy_lr, cfg.policy_steps)
+        if cfg.policy_anneal
+        else cfg.policy_lr
+    )
     return optax.adam(rate)
 
 
@@ -155,7 +181,9 @@ def close(got, want):
 
 
 def far(got, want):
-    return max(float(jnp.abs(g - w).max()) for g, w in zip(*map(jax.tree.leaves, (got, want)), strict=True))
+    return max(
+        float(jnp.abs(g - w).max()) for g, w in zip(*map(jax.tree.leaves, (got, want)), strict=True)
+    )
 
 
 CASES = [  # weighting, control variate, normalised gradient, annealed
@@ -171,7 +199,11 @@ CASES = [  # weighting, control variate, normalised gradient, annealed
 
 
 def case(weighting, control_variate, normalise_gradient, anneal):
-    options = {"control_variate": control_variate, "normalise_gradient": normalise_gradient, "policy_anneal": anneal}
+    options = {
+        "control_variate": control_variate,
+        "normalise_gradient": normalise_gradient,
+        "policy_anneal": anneal,
+    }
     return dataclasses.replace(CFG, weighting=weighting, **options)
 
 
@@ -205,7 +237,10 @@ def test_the_comparison_tells_srpo_from_its_neighbours():
 
 def test_one_agent_has_no_turns_to_take():
     """Gauss-Seidel and Jacobi are the same for one agent."""
-    ends = [trained(ONE, dataclasses.replace(CFG, sweep=sweep))[0][-1] for sweep in ("gauss-seidel", "jacobi")]
+    ends = [
+        trained(ONE, dataclasses.replace(CFG, sweep=sweep))[0][-1]
+        for sweep in ("gauss-seidel", "jacobi")
+    ]
     close(*ends)
 
 
@@ -234,12 +269,25 @@ def by_hand(cfg, order, first, batch, keys):
                 x = jnp.pad(x, ((0, 0), (0, 2 - real)))
                 return eps_of(i, x, t, batch.obs[:, i], prefix)[:, :real]
 
-            narrow = {**params[i], "out": jax.tree.map(lambda x, r=real: x[..., :r], params[i]["out"])}
+            narrow = {
+                **params[i],
+                "out": jax.tree.map(lambda x, r=real: x[..., :r], params[i]["out"]),
+            }
             moments = jax.tree.map(lambda x: x, opts[i])
             narrow, moments = one_step(
-                cfg, tx, narrow, cut(moments, real), batch.obs[:, i], t[:, i], z[:, i, :real], eps, dq
+                cfg,
+                tx,
+                narrow,
+                cut(moments, real),
+                batch.obs[:, i],
+                t[:, i],
+                z[:, i, :real],
+                eps,
+                dq,
             )
-            out = jax.tree.map(lambda new, old, r=real: old.at[..., :r].set(new), narrow["out"], params[i]["out"])
+            out = jax.tree.map(
+                lambda new, old, r=real: old.at[..., :r].set(new), narrow["out"], params[i]["out"]
+            )
             params[i], opts[i] = {**narrow, "out": out}, widen(moments, opts[i], real)
         return params, opts
 
@@ -251,13 +299,19 @@ def by_hand(cfg, order, first, batch, keys):
 def cut(opt, real):
     """Adam's moments of the real columns."""
     moments = opt[0]
-    mu, nu = ({**m, "out": jax.tree.map(lambda x: x[..., :real], m["out"])} for m in (moments.mu, moments.nu))
+    mu, nu = (
+        {**m, "out": jax.tree.map(lambda x: x[..., :real], m["out"])}
+        for m in (moments.mu, moments.nu)
+    )
     return (moments._replace(mu=mu, nu=nu), *opt[1:])
 
 
 def widen(opt, old, real):
     """Put the real columns' moments back among the padded ones."""
-    fill = lambda new, was: {**new, "out": jax.tree.map(lambda n, w: w.at[..., :real].set(n), new["out"], was["out"])}
+    fill = lambda new, was: {
+        **new,
+        "out": jax.tree.map(lambda n, w: w.at[..., :real].set(n), new["out"], was["out"]),
+    }
     moments = opt[0]._replace(mu=fill(opt[0].mu, old[0].mu), nu=fill(opt[0].nu, old[0].nu))
     return (moments, *opt[1:])
 
@@ -267,7 +321,9 @@ def test_the_scan_over_agents_is_the_loop():
     cases = [("gauss-seidel", (0, 1, 2)), ("gauss-seidel", (2, 0, 1)), ("jacobi", (2, 0, 1))]
     ours, theirs = {}, {}
     for sweep, order in cases:
-        cfg = dataclasses.replace(CFG, sweep=sweep, order="-".join(map(str, order)), normalise_gradient=True)
+        cfg = dataclasses.replace(
+            CFG, sweep=sweep, order="-".join(map(str, order)), normalise_gradient=True
+        )
         params, batch, keys = trained(THREE, cfg)
         ours[sweep, order] = params[-1]
         theirs[sweep, order] = by_hand(cfg, order, params[0], batch, keys)
@@ -295,7 +351,9 @@ def test_the_first_agent_moves_alike_in_both_sweeps_and_the_others_do_not():
 def test_padded_columns_neither_move_nor_act():
     cfg = dataclasses.replace(CFG, sweep="jacobi", order="2-0-1", normalise_gradient=True)
     params, batch, _ = trained(THREE, cfg)
-    for before, after in zip(*(jax.tree.leaves(p["out"]) for p in (params[0], params[-1])), strict=True):
+    for before, after in zip(
+        *(jax.tree.leaves(p["out"]) for p in (params[0], params[-1])), strict=True
+    ):
         np.testing.assert_array_equal(after[1, ..., 1], before[1, ..., 1])
         assert np.any(after[1, ..., 0] != before[1, ..., 0])
     seen = Observation(batch.obs[0], jnp.ones((3, 2), bool))

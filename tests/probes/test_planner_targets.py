@@ -33,7 +33,9 @@ def data():
         reward = np.where(step[:, None] < length, rng.normal(size=(length + 1, 2)), 0.0)
         obs, action = rng.normal(size=(length + 1, 2, 2)), rng.uniform(-1, 1, (length + 1, 2, 1))
         ones = np.ones(length + 1)
-        parts.append(Episodes(obs, ones[:, None], action, reward, 0 * ones, step, length - step, 0 * step))
+        parts.append(
+            Episodes(obs, ones[:, None], action, reward, 0 * ones, step, length - step, 0 * step)
+        )
     return pack(Episodes(*(np.concatenate(x) for x in zip(*parts, strict=True))), SPEC)
 
 
@@ -63,7 +65,9 @@ def test_the_table_is_the_quantiles_of_each_step(data):
     for t in range(5):
         wanted = np.quantile(rows_of_step(rows, t), np.linspace(0, 1, targets.QUANTILES), axis=0)
         np.testing.assert_allclose(goals.table[t], wanted, atol=1e-5)
-    assert (goals.table[5] == goals.table[4]).all(), "no episode has a sixth step: what the fifth has"
+    assert (goals.table[5] == goals.table[4]).all(), (
+        "no episode has a sixth step: what the fifth has"
+    )
     for q in (0.0, 0.125, 0.9, 1.0):
         found = asked(config("quantile", target=q), goals, 2)
         np.testing.assert_allclose(found, np.quantile(rows_of_step(rows, 2), q, axis=0), atol=2e-3)
@@ -73,7 +77,9 @@ def test_a_quantile_is_reached_at_every_step_and_a_constant_is_not(data):
     """One row in ten and more reaches the ninth decile at each step; the same number throughout is beyond the data."""
     quantile, constant = config("quantile", target=0.9), config("constant", target=0.9)
     rows, goals = prepared(quantile, data)
-    reached = lambda cfg, t: (rows_of_step(rows, t) >= asked(cfg, goals, t) - 1e-6).mean(axis=0).min()
+    reached = lambda cfg, t: (
+        (rows_of_step(rows, t) >= asked(cfg, goals, t) - 1e-6).mean(axis=0).min()
+    )
     assert min(reached(quantile, t) for t in range(5)) >= 0.05
     assert min(reached(constant, t) for t in range(5)) == 0.0
     assert (asked(constant, (), 0) == np.float32(0.9)).all() and prepared(constant, data)[1] == ()
@@ -124,7 +130,9 @@ def test_rewards_steer_the_agents_that_received_them_alone(data, name):
             action, memory = algorithm.act(jax.random.key(1), state, {}, memory, now)
         return action
 
-    nothing, first, other = (np.asarray(second(jnp.array(paid))) for paid in ([0.0, 0.0], [0.7, 0.0], [0.0, 0.7]))
+    nothing, first, other = (
+        np.asarray(second(jnp.array(paid))) for paid in ([0.0, 0.0], [0.7, 0.0], [0.0, 0.7])
+    )
     assert (first[0] != nothing[0]).any() and (first[1] == nothing[1]).all()
     assert (other[1] != nothing[1]).any() and (other[0] == nothing[0]).all()
 
@@ -134,9 +142,13 @@ def test_an_episode_tells_policies_their_last_reward():
     every = jnp.ones((2, 1), bool)
 
     def shown(reward):
-        return TimeStep(jnp.zeros((2, 2)), jnp.ones(1), reward, jnp.zeros(()), jnp.ones(2), every, {})
+        return TimeStep(
+            jnp.zeros((2, 2)), jnp.ones(1), reward, jnp.zeros(()), jnp.ones(2), every, {}
+        )
 
-    env = Environment(SPEC, lambda key: ((), shown(jnp.zeros(2))), lambda key, state, a: ((), shown(a[:, 0])))
+    env = Environment(
+        SPEC, lambda key: ((), shown(jnp.zeros(2))), lambda key, state, a: ((), shown(a[:, 0]))
+    )
 
     def act(key, memory, seen):
         return jnp.where(memory > 0, 0.5 * seen.reward, 1.0)[:, None], memory + 1
@@ -150,7 +162,9 @@ def test_a_loaded_policy_that_needs_rewards_says_so(data):
     algorithm = planner.planner_stage(SPEC, cfg, dof_trajectory.model(SPEC, cfg))
     state = jax.jit(algorithm.init)(jax.random.key(0), {}, planner.prepare(SPEC, cfg, data))
     policy = Policy(algorithm, state, {}, SPEC, {})
-    with pytest.raises(JaxomarlError, match=r"reward: expected .*Pass each agent's last reward.*target-kind"):
+    with pytest.raises(
+        JaxomarlError, match=r"reward: expected .*Pass each agent's last reward.*target-kind"
+    ):
         policy.act(np.zeros((2, 2)))
     with pytest.raises(JaxomarlError, match=r"shape \(2,\)"):
         policy.act(np.zeros((2, 2)), reward=1.0)
@@ -168,13 +182,21 @@ def test_shapes_of_a_saved_policy_need_what_prepare_adds(name):
 
 
 def test_what_a_target_cannot_be_is_refused(data):
-    check = lambda **changes: dof_trajectory.check(SPEC, dof_trajectory.Config(**{**TINY, **changes}), data)
+    check = lambda **changes: dof_trajectory.check(
+        SPEC, dof_trajectory.Config(**{**TINY, **changes}), data
+    )
     check(target_kind="quantile", target=1.0)
     check(target_kind="remaining")
     for wrong, match in (
         ({"target_kind": "most"}, "target-kind: expected one of constant, remaining, quantile"),
-        ({"target_kind": "remaining", "returns": "episode"}, "returns togo, or --cfg.target-kind constant"),
-        ({"target_kind": "quantile", "returns": "none", "guidance": 1.0}, "constant with returns none"),
+        (
+            {"target_kind": "remaining", "returns": "episode"},
+            "returns togo, or --cfg.target-kind constant",
+        ),
+        (
+            {"target_kind": "quantile", "returns": "none", "guidance": 1.0},
+            "constant with returns none",
+        ),
         ({"target_kind": "quantile", "target": 1.5}, "a quantile from 0 to 1"),
         ({"target_kind": "remaining", "gamma": 0.0}, "take --cfg.target-kind quantile"),
     ):

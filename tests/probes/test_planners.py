@@ -56,7 +56,15 @@ def step(key, place, action):
 
 def shown(place, pace):
     every = jnp.ones((2, 1), bool)
-    return TimeStep(told(place, pace), place, place, jnp.zeros(()), jnp.ones(2), every, {"far": jnp.abs(place).max()})
+    return TimeStep(
+        told(place, pace),
+        place,
+        place,
+        jnp.zeros(()),
+        jnp.ones(2),
+        every,
+        {"far": jnp.abs(place).max()},
+    )
 
 
 TRACK = Environment(SPEC, reset, step)
@@ -102,7 +110,9 @@ def dof(**changes):
 
 def stub(predict, each: bool = False) -> planning.Planner:
     """A planner that predicts by a plain function."""
-    return planning.Planner(lambda key: (), predict, predict, None, Network(lambda key: (), lambda *_: 0), each, False)
+    return planning.Planner(
+        lambda key: (), predict, predict, None, Network(lambda key: (), lambda *_: 0), each, False
+    )
 
 
 def trained(cfg, algorithm):
@@ -172,7 +182,10 @@ def test_a_distilled_model_plans_as_well_in_one_call(track):
     def run(key):
         first = algorithm.init(key, past, rows)
         student, metrics = jax.lax.scan(one, first, jax.random.split(key, 800))
-        cases = jax.tree.map(lambda *x: jnp.stack(x), student, student, first), jnp.array([1.0, 0.0, 1.0])
+        cases = (
+            jax.tree.map(lambda *x: jnp.stack(x), student, student, first),
+            jnp.array([1.0, 0.0, 1.0]),
+        )
         return student, metrics, jax.lax.map(play, cases)
 
     student, metrics, (high, low, before) = run(jax.random.key(0))
@@ -216,15 +229,25 @@ def test_plans_of_codes_get_more_than_the_data_too():
     assert high > 0.6 * best() and low < -0.6 * best(), (high, low)
     seen = 0.3 * jnp.ones((2, 2))
     one, other = parts.codes.encode(past, seen), parts.codes.encode(past, seen.at[1].set(-0.3))
-    assert one.shape == (2, 3) and (one[0] == other[0]).all() and np.abs(one[1] - other[1]).max() > 0.05
+    assert (
+        one.shape == (2, 3)
+        and (one[0] == other[0]).all()
+        and np.abs(one[1] - other[1]).max() > 0.05
+    )
     assert np.abs(one).max() <= 1 and not parts.centralised
 
 
 def test_a_consistency_model_is_a_stage_behind_its_planner():
-    cfg = dof_trajectory.Config(**{**TINY, **CONCAT, "sampler": "consistency", "calls": 1, "episodes": 7})
+    cfg = dof_trajectory.Config(
+        **{**TINY, **CONCAT, "sampler": "consistency", "calls": 1, "episodes": 7}
+    )
     plan, student = dof_trajectory.pipeline(SPEC, cfg)
     assert (plan.name, student.name) == ("planner", "student") and plan.algorithm.act is None
-    assert student.algorithm.act is not None and student.steps == cfg.student_steps and student.episodes == 7
+    assert (
+        student.algorithm.act is not None
+        and student.steps == cfg.student_steps
+        and student.episodes == 7
+    )
     (alone,) = dof_trajectory.pipeline(SPEC, dataclasses.replace(cfg, sampler="ddim"))
     assert alone.algorithm.act is not None
 
@@ -241,12 +264,16 @@ def passes(track):
     @jax.jit
     def guided(target, guidance):
         chosen = dataclasses.replace(cfg, guidance=guidance)
-        return planning.denoiser(SPEC, chosen, parts, state.net.target["plan"], jnp.full((8, 2), target))(x, t)
+        return planning.denoiser(
+            SPEC, chosen, parts, state.net.target["plan"], jnp.full((8, 2), target)
+        )(x, t)
 
     @jax.jit
     def one(y, drop):
         tell = planning.told(jnp.full((8, 2), y), jnp.full((8, 2), drop))
-        return planning.clean(cfg, parts.executed, state.net.target["plan"], tell, jnp.ones((2, 1, 2)))(x, t)
+        return planning.clean(
+            cfg, parts.executed, state.net.target["plan"], tell, jnp.ones((2, 1, 2))
+        )(x, t)
 
     return guided, one
 
@@ -264,7 +291,9 @@ def test_weights_of_zero_and_one_are_the_two_passes(passes):
     without, towards = one(0.9, 1.0), one(0.9, 0.0)
     np.testing.assert_allclose(guided(0.9, 0.0), box(without), atol=1e-6)
     np.testing.assert_allclose(guided(0.9, 1.0), box(towards), atol=1e-6)
-    np.testing.assert_allclose(guided(0.9, 1.7), box(without + 1.7 * (towards - without)), atol=1e-5)
+    np.testing.assert_allclose(
+        guided(0.9, 1.7), box(without + 1.7 * (towards - without)), atol=1e-5
+    )
 
 
 def test_clean_estimates_are_held_in_the_box(passes):
@@ -279,7 +308,9 @@ def test_what_is_known_is_in_the_plan_bit_for_bit(track, sampler):
     cfg = dataclasses.replace(cfg, sampler=sampler)
     seen = 1.5 * jax.random.normal(jax.random.key(1), (2, 1, 2))  # beyond the data's limits too
     known = jnp.broadcast_to(planning.given(cfg), (2, 4, 1))
-    draw = jax.jit(lambda key: planning.sample(key, SPEC, cfg, parts, state.net.target["plan"], seen, known))
+    draw = jax.jit(
+        lambda key: planning.sample(key, SPEC, cfg, parts, state.net.target["plan"], seen, known)
+    )
     one, other = draw(jax.random.key(0)), draw(jax.random.key(1))
     assert (one[:, :1] == seen).all() and (other[:, :1] == seen).all()
     assert (np.abs(one[:, 1:]) <= 1).all() and np.abs(one - other)[:, 1:].max() > 0.01
@@ -310,7 +341,9 @@ def test_known_rows_go_in_as_they_are_in_training():
     known, shown = (np.asarray(x) > 0 for x in drawn.rows)
     assert (shown.sum(axis=(1, 2, 3)) == 2).all(), "one agent's history and present, in each window"
     assert 0 < shown[:, 0, 0, 0].mean() < 1
-    assert known[:, :, 0].all() and (known[:, :, 1] == shown[:, :, 1]).all(), "a team-mate's history, not its present"
+    assert known[:, :, 0].all() and (known[:, :, 1] == shown[:, :, 1]).all(), (
+        "a team-mate's history, not its present"
+    )
     obs = jax.random.normal(jax.random.key(1), (8, 5, 2, 2))
 
     def predict(params, x, t, told):
@@ -322,8 +355,12 @@ def test_known_rows_go_in_as_they_are_in_training():
     x, tell = seen[0]
     clean = np.asarray(x == jnp.swapaxes(obs, 1, 2)).all(axis=-1, keepdims=True)
     assert (clean == shown).all()
-    assert ((np.asarray(x) == 0).all(axis=-1, keepdims=True) == (known & ~shown)).all(), "MADiff-D's zeros"
-    assert (np.asarray(tell[..., 0]) == np.where(np.asarray(drawn.drop) > 0, 0, np.float32(0.7))).all()
+    assert ((np.asarray(x) == 0).all(axis=-1, keepdims=True) == (known & ~shown)).all(), (
+        "MADiff-D's zeros"
+    )
+    assert (
+        np.asarray(tell[..., 0]) == np.where(np.asarray(drawn.drop) > 0, 0, np.float32(0.7))
+    ).all()
 
 
 def test_team_mates_histories_are_zeros_in_acting_too():
@@ -335,10 +372,14 @@ def test_team_mates_histories_are_zeros_in_acting_too():
         return jnp.broadcast_to(row[..., None, :], x.shape)
 
     seen = jax.random.uniform(jax.random.key(1), (2, 2, 2), minval=-1.0)
-    ahead = lambda each: planning.ahead(jax.random.key(0), SPEC, cfg, stub(predict, each), (), seen)[:, 0]
+    ahead = lambda each: planning.ahead(
+        jax.random.key(0), SPEC, cfg, stub(predict, each), (), seen
+    )[:, 0]
     apart, together = ahead(True), ahead(False)
     np.testing.assert_allclose(apart, np.stack([np.zeros(2), seen[:, 1, 1]], axis=-1), atol=1e-6)
-    np.testing.assert_allclose(together, np.stack([seen[::-1, 0, 0], seen[:, 1, 1]], axis=-1), atol=1e-6)
+    np.testing.assert_allclose(
+        together, np.stack([seen[::-1, 0, 0], seen[:, 1, 1]], axis=-1), atol=1e-6
+    )
 
 
 def test_actions_that_were_not_available_have_no_share_in_the_loss():
@@ -358,7 +399,13 @@ def test_actions_that_were_not_available_have_no_share_in_the_loss():
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
 def test_an_exact_model_plans_the_datas_gaussian(temperature):
     """C.6 (9): exact noise of N(0.5, 0.2^2), squared cosine, K = 100: std 0.185, whatever the chain starts from."""
-    changes = {"levels": 100, "calls": 100, "sampler": "ddpm", "predict": "noise", "temperature": temperature}
+    changes = {
+        "levels": 100,
+        "calls": 100,
+        "sampler": "ddpm",
+        "predict": "noise",
+        "temperature": temperature,
+    }
     cfg = dof_trajectory.Config(**{**TINY, **CONCAT, "returns": "none", "guidance": 1.0, **changes})
     schedule = cosine(100)
 
@@ -369,8 +416,13 @@ def test_an_exact_model_plans_the_datas_gaussian(temperature):
     model = stub(exact, False)
     seen = jnp.zeros((2000, 2, 1, 2))
     known = jnp.broadcast_to(planning.given(cfg), (2000, 2, 4, 1))
-    plan = jax.jit(lambda: planning.sample(jax.random.key(0), SPEC, cfg, model, (), seen, known))()[:, :, 1:]
-    assert abs(plan.mean() - 0.5) < 0.01 and abs(plan.std() - 0.185) < 0.006, (plan.mean(), plan.std())
+    plan = jax.jit(lambda: planning.sample(jax.random.key(0), SPEC, cfg, model, (), seen, known))()[
+        :, :, 1:
+    ]
+    assert abs(plan.mean() - 0.5) < 0.01 and abs(plan.std() - 0.185) < 0.006, (
+        plan.mean(),
+        plan.std(),
+    )
 
 
 # --- acting ---
@@ -399,7 +451,9 @@ def test_the_history_is_the_last_rows_and_repeats_the_first_at_the_start():
         units = jnp.swapaxes(see(state.knots, rows), 0, 1)
         known = jnp.broadcast_to(planning.given(cfg), (2, 5, 1))
         plan = planning.sample(key, SPEC, cfg, parts, state.net.target["plan"], units, known)
-        return jnp.clip(parts.inverse.apply(state.net.target["inverse"], units[:, -1], plan[:, 3]), -1, 1)
+        return jnp.clip(
+            parts.inverse.apply(state.net.target["inverse"], units[:, -1], plan[:, 3]), -1, 1
+        )
 
     for t, (action, memory) in enumerate(out):
         rows = np.stack([seen[max(k, 0)] for k in (t - 2, t - 1, t)])
@@ -415,7 +469,9 @@ def test_a_plan_is_followed_until_it_is_time_for_another():
     for t in (1, 3):
         (_, before), (action, memory) = out[t - 1 : t + 1]
         assert (memory.plan == before.plan).all()
-        wanted = parts.inverse.apply(state.net.target["inverse"], see(state.knots, seen[t]), before.plan[:, 1])
+        wanted = parts.inverse.apply(
+            state.net.target["inverse"], see(state.knots, seen[t]), before.plan[:, 1]
+        )
         np.testing.assert_allclose(action, jnp.clip(wanted, -1, 1), atol=1e-5)
     assert (out[2][1].plan != out[1][1].plan).any()
 
@@ -454,10 +510,16 @@ def test_madiff_without_gains_is_independent_planners_bit_for_bit():
     cfg, parts, _ = made(madiff.Config, functools.partial(madiff.model, each=False))
     _, alone, _ = dof()
     params = parts.init(jax.random.key(0))
-    bare = {"parts": {k: v for k, v in params.items() if not k.startswith("attend")}, "noise": (), "data": ()}
+    bare = {
+        "parts": {k: v for k, v in params.items() if not k.startswith("attend")},
+        "noise": (),
+        "data": (),
+    }
     x, tell = jax.random.normal(jax.random.key(1), (4, 2, 4, 2)), jnp.full((4, 2, 2), 0.3)
     t = jnp.full((4,), 0.5)
-    assert (jax.jit(parts.trained)(params, x, t, tell) == jax.jit(alone.trained)(bare, x, t, tell)).all()
+    assert (
+        jax.jit(parts.trained)(params, x, t, tell) == jax.jit(alone.trained)(bare, x, t, tell)
+    ).all()
     assert parts.centralised and not alone.centralised and cfg.history == 0
 
 
@@ -490,22 +552,31 @@ def test_decision_diffuser_is_one_agent_that_sees_all():
 def test_weights_of_the_mixers_are_the_same_in_training_and_in_plans():
     _, parts, _ = dof(noise_mixer="wconcat", data_mixer="wconcat")
     params = parts.init(jax.random.key(0))
-    x, tell, t = jax.random.normal(jax.random.key(1), (2, 4, 2)), jnp.zeros((2, 2)), jnp.asarray(0.5)
+    x, tell, t = (
+        jax.random.normal(jax.random.key(1), (2, 4, 2)),
+        jnp.zeros((2, 2)),
+        jnp.asarray(0.5),
+    )
     twice = {**params, "noise": {"k": jnp.asarray([[2.0], [1.0]])}}
     plain, scaled, executed = (
-        f(p, x, t, tell) for f, p in ((parts.trained, params), (parts.trained, twice), (parts.executed, twice))
+        f(p, x, t, tell)
+        for f, p in ((parts.trained, params), (parts.trained, twice), (parts.executed, twice))
     )
     np.testing.assert_allclose(scaled, plain * jnp.asarray([2.0, 1.0])[:, None, None], rtol=1e-6)
     assert (scaled == executed).all()
     half = {**params, "data": {"k": jnp.asarray([[0.5], [1.0]])}}
-    np.testing.assert_allclose(parts.mix(half, x, t, tell), x * jnp.asarray([0.5, 1.0])[:, None, None])
+    np.testing.assert_allclose(
+        parts.mix(half, x, t, tell), x * jnp.asarray([0.5, 1.0])[:, None, None]
+    )
 
 
 # --- what is refused ---
 
 
 def test_what_a_planner_cannot_do_is_refused():
-    check = lambda **changes: dof_trajectory.check(SPEC, dof_trajectory.Config(**{**TINY, **CONCAT, **changes}), data())
+    check = lambda **changes: dof_trajectory.check(
+        SPEC, dof_trajectory.Config(**{**TINY, **CONCAT, **changes}), data()
+    )
     check()
     check(returns="none", guidance=1.0)
     for wrong, match in (
@@ -532,7 +603,9 @@ def test_what_a_planner_cannot_do_is_refused():
 def test_guidance_wants_returns_that_differ():
     rows = data()
     parts = rows.layout.unpack(rows.rows) | {"reward": jnp.zeros(rows.reward.shape)}
-    flat = jnp.concatenate([parts[k].reshape(len(rows.rows), -1) for k in rows.layout.blocks], axis=1)
+    flat = jnp.concatenate(
+        [parts[k].reshape(len(rows.rows), -1) for k in rows.layout.blocks], axis=1
+    )
     cfg = dof_trajectory.Config(**{**TINY, **CONCAT})
     with pytest.raises(JaxomarlError, match=r"returns that differ.*0 in every transition"):
         dof_trajectory.check(SPEC, cfg, dataclasses.replace(rows, rows=flat))

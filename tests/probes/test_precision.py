@@ -27,7 +27,9 @@ def taught(net, steps=600, batch=256):
         a = MEAN + STD * jax.random.normal(k_a, (batch, 1))
         t, z = jax.random.uniform(k_t, (batch,), minval=1e-3), jax.random.normal(k_z, (batch, 1))
         told = jnp.zeros((batch, 1))
-        grads = jax.grad(lambda p: eps_loss(lambda x, t: net.apply(p, x, t, told), schedule, a, t, z, mask))
+        grads = jax.grad(
+            lambda p: eps_loss(lambda x, t: net.apply(p, x, t, told), schedule, a, t, z, mask)
+        )
         return descend(tx, state, grads(state.params)), None
 
     start = create(tx, net.init(jax.random.key(0)))
@@ -37,7 +39,10 @@ def taught(net, steps=600, batch=256):
 def test_a_noise_network_in_half_the_bits_learns_the_noise_of_a_gaussian_as_well():
     net, (alpha, sigma) = residual_mlp(1, 1, 32, 2, 0.0, 16), vp()
     t = jnp.repeat(jnp.linspace(0.02, 1.0, 50), 40)
-    x = alpha(t)[:, None] * MEAN + sigma(t)[:, None] * jnp.tile(jnp.linspace(-2, 2, 40), 50)[:, None]
+    x = (
+        alpha(t)[:, None] * MEAN
+        + sigma(t)[:, None] * jnp.tile(jnp.linspace(-2, 2, 40), 50)[:, None]
+    )
     spread = jnp.sqrt((alpha(t) * STD) ** 2 + sigma(t) ** 2)[:, None]
     exact = sigma(t)[:, None] * (x - alpha(t)[:, None] * MEAN) / spread**2
     error = {}
@@ -54,15 +59,26 @@ def test_inputs_and_outputs_keep_their_bits():
     net = residual_mlp(1, 1, 32, 2, 0.0, 16)
     params, t, told = net.init(jax.random.key(0)), jnp.full(512, 0.5), jnp.zeros((512, 1))
     x = jnp.linspace(0.5, 0.501, 512)[:, None]  # where bfloat16 has two numbers
-    both = lambda p: (net.apply(p, x, t, told), jax.grad(lambda p: net.apply(p, x, t, told).sum())(p))
+    both = lambda p: (
+        net.apply(p, x, t, told),
+        jax.grad(lambda p: net.apply(p, x, t, told).sum())(p),
+    )
     full, _ = jax.jit(both)(params)
     with jax.default_matmul_precision(HALF):
         rounded_too, grads = jax.jit(both)(params)
         traced = jax.make_jaxpr(net.apply)(params, x, t, told)
-    read = [{str(v.aval.dtype) for v in e.invars} for e in traced.eqns if e.primitive.name == "dot_general"]
-    assert read[-1] == {"float32"} and read.count({"float32"}) == 3, "what reads time, what reads x, and the last"
+    read = [
+        {str(v.aval.dtype) for v in e.invars}
+        for e in traced.eqns
+        if e.primitive.name == "dot_general"
+    ]
+    assert read[-1] == {"float32"} and read.count({"float32"}) == 3, (
+        "what reads time, what reads x, and the last"
+    )
     assert read.count({HALF}) == len(read) - 3 > 0
-    assert rounded_too.dtype == jnp.float32 and {g.dtype for g in jax.tree.leaves(grads)} == {jnp.dtype("float32")}
+    assert rounded_too.dtype == jnp.float32 and {g.dtype for g in jax.tree.leaves(grads)} == {
+        jnp.dtype("float32")
+    }
     np.testing.assert_allclose(rounded_too, full, atol=0.02 * float(jnp.abs(full).max()))
     assert not np.array_equal(rounded_too, full)
 

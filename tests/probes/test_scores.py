@@ -20,7 +20,13 @@ from jaxomarl.stages import scores
 from jaxomarl.stages.clone import Policies, policy_optimiser
 
 SPEC = Spec((3, 2, 3), (2, 1, 2), state_dim=4, horizon=1)
-SMALL = {"score_width": 16, "score_blocks": 1, "score_embedding": 8, "score_steps": 10, "score_components": 3}
+SMALL = {
+    "score_width": 16,
+    "score_blocks": 1,
+    "score_embedding": 8,
+    "score_steps": 10,
+    "score_components": 3,
+}
 BATCH = 6
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
@@ -35,7 +41,22 @@ def batch_of(spec, size, obs=None, action=None):
     action = some(2, size, n, spec.act_width) * spec.act_mask / 2 if action is None else action
     state, line = some(3, size, spec.state_dim), jnp.zeros(size)
     wide = jnp.zeros_like(action)
-    return Batch(obs, state, action, wide[..., 0], line, obs, state, wide, line, line, line, wide[..., 0], wide, wide)
+    return Batch(
+        obs,
+        state,
+        action,
+        wide[..., 0],
+        line,
+        obs,
+        state,
+        wide,
+        line,
+        line,
+        line,
+        wide[..., 0],
+        wide,
+        wide,
+    )
 
 
 def filled(init):
@@ -46,7 +67,9 @@ def filled(init):
     def fill(path, x):
         if ".opt" in jax.tree_util.keystr(path):
             return jnp.zeros(x.shape, x.dtype)
-        return jnp.asarray(rng.standard_normal(x.shape) / (x.shape[-2] if x.ndim > 1 else 1) ** 0.5, x.dtype)
+        return jnp.asarray(
+            rng.standard_normal(x.shape) / (x.shape[-2] if x.ndim > 1 else 1) ** 0.5, x.dtype
+        )
 
     return jax.tree_util.tree_map_with_path(fill, jax.eval_shape(init, jax.random.key(0), {}, data))
 
@@ -81,7 +104,9 @@ def test_an_agent_hears_those_before_it_and_no_one_else(fields):
                 assert np.all(np.abs(moved - base)[:, SPEC.act_mask[i] == 1] > 1e-6), (i, j)
             else:
                 np.testing.assert_array_equal(moved, base, err_msg=f"{i} hears {j}")
-    together = jit(lambda action: model.every(past, x[:, None].repeat(3, 1), t, b.obs, b.state, action))(b.action)
+    together = jit(
+        lambda action: model.every(past, x[:, None].repeat(3, 1), t, b.obs, b.state, action)
+    )(b.action)
     for i in range(3):
         np.testing.assert_allclose(together[:, i], eps(i, b.action), rtol=1e-5, atol=1e-6)
 
@@ -93,13 +118,18 @@ def test_training_tells_an_agent_of_earlier_actions_alone(prefix):
     model = scores.scores(SPEC, cfg, "conditional")
     state, b = filled(model.algorithm.init), batch_of(SPEC, BATCH)
     update = jit(
-        lambda action: model.algorithm.update(jax.random.key(1), state, {}, b._replace(action=action))[0].params
+        lambda action: (
+            model.algorithm.update(jax.random.key(1), state, {}, b._replace(action=action))[
+                0
+            ].params
+        )
     )
     base = update(b.action)
     for j, changed in ((2, {2, 0, 1}), (0, {0, 1}), (1, {1})):
         other = update(b.action.at[:, j, 0].add(0.3))
         differs = [
-            np.any(x != y, axis=tuple(range(1, x.ndim))) for x, y in zip(*map(leaves, (base, other)), strict=True)
+            np.any(x != y, axis=tuple(range(1, x.ndim)))
+            for x, y in zip(*map(leaves, (base, other)), strict=True)
         ]
         assert set(np.flatnonzero(np.any(differs, axis=0))) == changed, j
 
@@ -111,7 +141,9 @@ def leaves(tree):
 def test_policies_actions_are_diffused_only_where_the_data_were():
     """With the agent's own time and the others' noise: alpha(t_i) a_j + sigma(t_i) z_j."""
     action, z, t = some(1, 4, 3, 2), some(2, 4, 3, 2), jnp.array([0.02, 0.3, 0.6, 0.98])
-    prefix = {p: scores.policy_prefix(omsd.Config(score_prefix=p), action, t, z) for p in scores.PREFIXES}
+    prefix = {
+        p: scores.policy_prefix(omsd.Config(score_prefix=p), action, t, z) for p in scores.PREFIXES
+    }
     alpha, sigma = (x[:, None, None] for x in vp(t))
     np.testing.assert_array_equal(prefix["clean"], action)
     np.testing.assert_array_equal(prefix["noised"], action)
@@ -149,7 +181,12 @@ def test_a_network_that_says_nothing_is_right_for_gaussian_data():
 
 def test_the_preconditioned_loss_is_the_networks_own_squared_error():
     """The network's target (x0 - c_skip x) / c_out, with x in the space of alpha = 1: Karras et al. 2022, eq. 8."""
-    x0, z, t, said = some(1, 5, 2) / 2, some(2, 5, 2), jnp.array([0.01, 0.1, 0.3, 0.6, 0.9]), some(3, 5, 2)
+    x0, z, t, said = (
+        some(1, 5, 2) / 2,
+        some(2, 5, 2),
+        jnp.array([0.01, 0.1, 0.3, 0.6, 0.9]),
+        some(3, 5, 2),
+    )
     alpha, sigma = (y[:, None] for y in vp(t))
     x, std = alpha * x0 + sigma * z, scores.SIGMA_DATA
     noise = sigma / alpha
@@ -164,7 +201,12 @@ def test_the_preconditioned_loss_is_the_networks_own_squared_error():
 # --- the four regularisers, each through its own stage 3 ---
 
 TWO = Spec((1, 1), (1, 1), state_dim=1, horizon=1)
-VARIANTS = {"brpo-ind": brpo.IND, "brpo-ctde": brpo.CTDE, "brpo-jal": brpo.JAL, "joint-score": brpo.JOINT_SCORE}
+VARIANTS = {
+    "brpo-ind": brpo.IND,
+    "brpo-ctde": brpo.CTDE,
+    "brpo-jal": brpo.JAL,
+    "joint-score": brpo.JOINT_SCORE,
+}
 START = (0.5, -0.5)
 
 
@@ -180,7 +222,9 @@ def regularisers(mean, cov, clean):
     left = cov[1, 1] - slope * cov[0, 1]
 
     def scale(t):
-        return (jnp.ones_like(t), jnp.zeros_like(t), jnp.ones_like(t)) if clean else (*vp(t), vp(t)[1])
+        return (
+            (jnp.ones_like(t), jnp.zeros_like(t), jnp.ones_like(t)) if clean else (*vp(t), vp(t)[1])
+        )
 
     def conditional(past, i, x, t, obs, state, action):
         alpha, sigma, out = (s[:, None] for s in scale(t))
@@ -194,7 +238,9 @@ def regularisers(mean, cov, clean):
     def joint(past, x, t, obs, state, action):
         alpha, sigma, out = (s[:, 0, None, None] for s in scale(t))
         precision = jnp.linalg.inv(alpha**2 * cov + sigma**2 * jnp.eye(2))
-        return (out[..., 0] * jnp.einsum("bij,bj->bi", precision, x[..., 0] - alpha[..., 0] * mean))[..., None]
+        return (
+            out[..., 0] * jnp.einsum("bij,bj->bi", precision, x[..., 0] - alpha[..., 0] * mean)
+        )[..., None]
 
     return conditional, marginal, joint
 
@@ -206,7 +252,10 @@ def fields(cfg, mean, cov, samples=1, size=64, names=("omsd", *VARIANTS)):
     """
     conditional, marginal, joint = regularisers(mean, cov, cfg.score_model == "mixture")
     q = lambda past, obs, state, action: jnp.sum(action, axis=(1, 2))
-    b, keys = batch_of(TWO, size, obs=jnp.zeros((size, 2, 1))), jax.random.split(jax.random.key(0), samples)
+    b, keys = (
+        batch_of(TWO, size, obs=jnp.zeros((size, 2, 1))),
+        jax.random.split(jax.random.key(0), samples),
+    )
     tx = policy_optimiser(cfg)
     bias = jnp.arctanh(jnp.array(START))
     out = {}
@@ -217,11 +266,16 @@ def fields(cfg, mean, cov, samples=1, size=64, names=("omsd", *VARIANTS)):
             scores = joint if VARIANTS[name].scores == "joint" else marginal
             algorithm = brpo.policy(TWO, cfg, VARIANTS[name], scores, q)
         shape = (2,) if name == "brpo-jal" else (2, 1)
-        first = {"out": {"kernel": jnp.zeros((2, 2) if name == "brpo-jal" else (2, 1, 1)), "bias": bias.reshape(shape)}}
+        first = {
+            "out": {
+                "kernel": jnp.zeros((2, 2) if name == "brpo-jal" else (2, 1, 1)),
+                "bias": bias.reshape(shape),
+            }
+        }
         net = jax.vmap(partial(create, tx))(first) if name == "omsd" else create(tx, first)
-        step = lambda key, net=net, update=algorithm.update: update(key, Policies(net), {}, b)[0].actor.params["out"][
-            "bias"
-        ]
+        step = lambda key, net=net, update=algorithm.update: update(key, Policies(net), {}, b)[
+            0
+        ].actor.params["out"]["bias"]
         moved = np.asarray(jit(jax.vmap(step))(keys)).reshape(samples, 2) - np.asarray(bias)
         out[name] = moved / (1 - np.array(START) ** 2)
     return out
@@ -249,23 +303,39 @@ def test_regularisers_agree_on_independent_agents():
 
 def test_regularisers_agree_on_independent_agents_over_all_times():
     """With times of their own for agents, or one for both, the agreement is one of means."""
-    cfg, means, variances = dataclasses.replace(PLAIN, control_variate=True), (-0.8, 0.7), (0.09, 0.25)
+    cfg, means, variances = (
+        dataclasses.replace(PLAIN, control_variate=True),
+        (-0.8, 0.7),
+        (0.09, 0.25),
+    )
     pull = fields(cfg, means, np.diag(variances), samples=400)
     t = np.linspace(0.02, 0.98, 4001)
     alpha, sigma = (np.asarray(s, float) for s in vp(t))
     exact = []
     for a, m, v in zip(START, means, variances, strict=True):
-        exact.append(-np.trapezoid(sigma**2 * sigma * alpha * (a - m) / (alpha**2 * v + sigma**2), t) / 0.96)
+        exact.append(
+            -np.trapezoid(sigma**2 * sigma * alpha * (a - m) / (alpha**2 * v + sigma**2), t) / 0.96
+        )
     for name, value in pull.items():
         error = value.std(axis=0, ddof=1) / 20
-        np.testing.assert_array_less(np.abs(value.mean(axis=0) - exact), 4 * error + 1e-5, err_msg=name)
+        np.testing.assert_array_less(
+            np.abs(value.mean(axis=0) - exact), 4 * error + 1e-5, err_msg=name
+        )
         np.testing.assert_array_less(4 * error, 0.2 * np.abs(exact))
 
 
 def test_regularisers_differ_on_correlated_agents_as_derived():
     """A.1's check, rho = 0.8, through the stage itself at half its actions: scores (-1, 5), (-5, 5) and (-1, 1)."""
-    pull = fields(dataclasses.replace(PLAIN, score_model="mixture"), (0.0, 0.0), [[1, 0.8], [0.8, 1]])
-    half = {"omsd": (-1, 5), "brpo-jal": (-5, 5), "joint-score": (-5, 5), "brpo-ind": (-1, 1), "brpo-ctde": (-1, 1)}
+    pull = fields(
+        dataclasses.replace(PLAIN, score_model="mixture"), (0.0, 0.0), [[1, 0.8], [0.8, 1]]
+    )
+    half = {
+        "omsd": (-1, 5),
+        "brpo-jal": (-5, 5),
+        "joint-score": (-5, 5),
+        "brpo-ind": (-1, 1),
+        "brpo-ctde": (-1, 1),
+    }
     for name, score in half.items():
         np.testing.assert_allclose(pull[name][0], np.array(score) / 2, rtol=1e-4, err_msg=name)
 
@@ -279,8 +349,12 @@ def test_the_control_variate_changes_the_variance_and_not_the_mean(weighting, lo
     """
     pulls, variances = [], np.array([0.09, 0.25])
     for control_variate in (False, True):
-        cfg = dataclasses.replace(PLAIN, weighting=weighting, control_variate=control_variate, t_min=low)
-        pulls.append(fields(cfg, (0.2, -0.3), np.diag(variances), samples=400, names=("omsd",))["omsd"])
+        cfg = dataclasses.replace(
+            PLAIN, weighting=weighting, control_variate=control_variate, t_min=low
+        )
+        pulls.append(
+            fields(cfg, (0.2, -0.3), np.diag(variances), samples=400, names=("omsd",))["omsd"]
+        )
     plain, less = pulls
     difference = plain - less
     error = difference.std(axis=0, ddof=1) / 20
@@ -302,20 +376,34 @@ def test_the_control_variate_changes_the_variance_and_not_the_mean(weighting, lo
 def test_a_step_moves_actions_down_the_noise_prediction(weighting):
     """With beta 0, each action column moves against its column of eps, in proportion to it and to a positive weight."""
     cfg = dataclasses.replace(PLAIN, weighting=weighting, policy_lr=1e-3)
-    spec, table = Spec((1, 1), (2, 2), state_dim=1, horizon=1), jnp.array([[1.0, -2.0], [-0.5, 3.0]])
+    spec, table = (
+        Spec((1, 1), (2, 2), state_dim=1, horizon=1),
+        jnp.array([[1.0, -2.0], [-0.5, 3.0]]),
+    )
     eps = lambda past, i, x, t, obs, state, action: jnp.broadcast_to(table[i], x.shape)
-    algorithm = omsd.policy(spec, cfg, eps, lambda past, obs, state, action: jnp.sum(action, axis=(1, 2)))
+    algorithm = omsd.policy(
+        spec, cfg, eps, lambda past, obs, state, action: jnp.sum(action, axis=(1, 2))
+    )
     params = {"out": {"kernel": some(5, 2, 1, 2), "bias": some(6, 2, 2) / 2}}
     b = batch_of(spec, 64, obs=jnp.ones((64, 2, 1)))
     net = jax.vmap(partial(create, policy_optimiser(cfg)))(params)
     after, _ = jit(algorithm.update)(jax.random.key(0), Policies(net), {}, b)
-    a, moved = (np.tanh(p["out"]["kernel"][:, 0] + p["out"]["bias"]) for p in (params, after.actor.params))
+    a, moved = (
+        np.tanh(p["out"]["kernel"][:, 0] + p["out"]["bias"]) for p in (params, after.actor.params)
+    )
     assert np.all((moved - a) * table < 0)
     down = np.asarray(params["out"]["bias"] - after.actor.params["out"]["bias"]) / cfg.policy_lr
     w = down / (table * (1 - a**2))  # the batch's mean weight, the same for both columns
     np.testing.assert_allclose(w[:, 0], w[:, 1], rtol=0.01)
-    mean, spread = {"vds": (0.73329, 0.34), "stable": (1, 0), "score": (0.94466, 1.72), "delta": (12.912, 0)}[weighting]
-    np.testing.assert_allclose(w, mean, rtol=0.01, atol=4 * spread / 8)  # std of w over t ~ U(0.02, 0.98), 64 times
+    mean, spread = {
+        "vds": (0.73329, 0.34),
+        "stable": (1, 0),
+        "score": (0.94466, 1.72),
+        "delta": (12.912, 0),
+    }[weighting]
+    np.testing.assert_allclose(
+        w, mean, rtol=0.01, atol=4 * spread / 8
+    )  # std of w over t ~ U(0.02, 0.98), 64 times
 
 
 # --- learned models ---
@@ -332,7 +420,9 @@ def fitted(cfg, quality, steps, seed=0):
     def train(key, data):
         def step(state, key):
             k_batch, k_update = jax.random.split(key)
-            return model.algorithm.update(k_update, state, {}, model.algorithm.batch(k_batch, state, data))
+            return model.algorithm.update(
+                k_update, state, {}, model.algorithm.batch(k_batch, state, data)
+            )
 
         first = model.algorithm.init(key, {}, data)
         return jax.lax.scan(step, first, jax.random.split(key, steps))
@@ -366,12 +456,18 @@ def test_a_trained_model_follows_the_first_agent(diffusion):
     def learned(a):
         action = jnp.stack([jnp.full(size, a), jnp.zeros(size)], axis=1)[..., None]
         ones = jnp.ones((size, 2, 1))
-        return model.agent(past, jnp.asarray(1), jnp.zeros((size, 1)), t, ones, ones[:, 0], action)[:, 0]
+        return model.agent(past, jnp.asarray(1), jnp.zeros((size, 1)), t, ones, ones[:, 0], action)[
+            :, 0
+        ]
 
     alpha, sigma = vp(t)
     got = np.stack([learned(a) for a in a_1])
-    exact = np.asarray(games.bandit_eps("conditional", 0.3)(jnp.zeros(size), alpha, sigma, a_1[:, None]))
-    implied, want = (np.mean(-sigma * eps / alpha, axis=1) for eps in (got, exact))  # the clean prediction at x = 0
+    exact = np.asarray(
+        games.bandit_eps("conditional", 0.3)(jnp.zeros(size), alpha, sigma, a_1[:, None])
+    )
+    implied, want = (
+        np.mean(-sigma * eps / alpha, axis=1) for eps in (got, exact)
+    )  # the clean prediction at x = 0
     np.testing.assert_array_equal(np.sign(implied), np.sign(a_1))
     far_out = np.abs(a_1) >= 0.5
     np.testing.assert_allclose(np.abs(want[far_out]), 0.8, atol=0.05)
@@ -412,7 +508,9 @@ def test_a_trained_models_loss_is_near_the_least_possible(diffusion):
     z = jnp.asarray(rng.standard_normal((2, 64, 1000)), jnp.float32)
     least = 0.0
     for i, prefix in ((0, 0.0), (1, jnp.asarray(action[:, 0]))):
-        eps = games.bandit_eps("conditional", 0.3)(alpha * action[:, i] + sigma * z[i], alpha, sigma, prefix)
+        eps = games.bandit_eps("conditional", 0.3)(
+            alpha * action[:, i] + sigma * z[i], alpha, sigma, prefix
+        )
         least += float(jnp.mean((eps - z[i]) ** 2)) / 2
     end = np.asarray(losses)[-300:]
     assert end.mean() - least < 0.05
@@ -426,7 +524,12 @@ def test_a_trained_models_loss_is_near_the_least_possible(diffusion):
 @pytest.fixture(scope="module")
 def density():
     cfg = omsd.Config(
-        score_model="mixture", score_width=32, score_batch=128, score_steps=800, score_lr=4e-3, score_components=4
+        score_model="mixture",
+        score_width=32,
+        score_batch=128,
+        score_steps=800,
+        score_lr=4e-3,
+        score_components=4,
     )
     return cfg, *fitted(cfg, "std0.3", 800)
 
@@ -437,7 +540,11 @@ def log_density(params, x, cond, components):
     for name in ("Dense_0", "Dense_1"):
         h = np.maximum(h @ params[name]["kernel"] + params[name]["bias"], 0)
     raw = h @ params["out"]["kernel"] + params["out"]["bias"]
-    logits, mean, scale = raw[:, :components], raw[:, components : 2 * components], raw[:, 2 * components :]
+    logits, mean, scale = (
+        raw[:, :components],
+        raw[:, components : 2 * components],
+        raw[:, 2 * components :],
+    )
     p = np.exp(logits - logits.max(axis=1, keepdims=True))
     p /= p.sum(axis=1, keepdims=True)
     std = np.log1p(np.exp(scale)) + 1e-4
@@ -451,11 +558,17 @@ def test_the_mixtures_score_is_the_formula(density):
     rng, size = np.random.default_rng(0), 200
     action, x = rng.uniform(-1, 1, (size, 2, 1)), rng.uniform(-1, 1, (size, 1))
     ones = jnp.ones((size, 2, 1))
-    eps = jit(lambda i, x, action: model.agent(past, i, x, jnp.zeros(size), ones, ones[:, 0], action))
+    eps = jit(
+        lambda i, x, action: model.agent(past, i, x, jnp.zeros(size), ones, ones[:, 0], action)
+    )
     for i in (0, 1):
-        params = jax.tree.map(lambda p, i=i: np.asarray(p[i], np.float64), past["scores-conditional"].params)
+        params = jax.tree.map(
+            lambda p, i=i: np.asarray(p[i], np.float64), past["scores-conditional"].params
+        )
         heard = action[..., 0] * np.array([float(i == 1), 0.0])
-        _, score = log_density(params, x, np.concatenate([np.ones((size, 1)), heard], axis=1), cfg.score_components)
+        _, score = log_density(
+            params, x, np.concatenate([np.ones((size, 1)), heard], axis=1), cfg.score_components
+        )
         got = eps(jnp.asarray(i), jnp.asarray(x, jnp.float32), jnp.asarray(action, jnp.float32))
         np.testing.assert_allclose(got[:, 0], -score, rtol=2e-3, atol=2e-3)
 
@@ -472,7 +585,9 @@ def test_the_mixture_fits_the_data(density):
         np.testing.assert_allclose(np.trapezoid(p, x), 1.0, atol=0.01)
         mine = action[np.sign(action[:, 0]) == np.sign(a_1), 1]
         np.testing.assert_allclose(np.trapezoid(p * x, x), mine.mean(), atol=0.1)
-        np.testing.assert_allclose(np.trapezoid(p * (x - mine.mean()) ** 2, x) ** 0.5, mine.std(), atol=0.1)
+        np.testing.assert_allclose(
+            np.trapezoid(p * (x - mine.mean()) ** 2, x) ** 0.5, mine.std(), atol=0.1
+        )
 
 
 def test_stage_three_climbs_the_mixtures_density(density):
@@ -491,12 +606,19 @@ def test_stage_three_climbs_the_mixtures_density(density):
         params = {"out": {"kernel": jnp.zeros((2, 1, 1)), "bias": bias}}
         after = update(Policies(jax.vmap(partial(create, tx))(params)), b).actor.params["out"]
         a = np.tanh(np.asarray(bias, np.float64)[:, 0])
-        moved = np.tanh(np.asarray(after["bias"], np.float64)[:, 0] + np.asarray(after["kernel"], np.float64)[:, 0, 0])
+        moved = np.tanh(
+            np.asarray(after["bias"], np.float64)[:, 0]
+            + np.asarray(after["kernel"], np.float64)[:, 0, 0]
+        )
         for i in (0, 1):
-            net = jax.tree.map(lambda p, i=i: np.asarray(p[i], np.float64), past["scores-conditional"].params)
+            net = jax.tree.map(
+                lambda p, i=i: np.asarray(p[i], np.float64), past["scores-conditional"].params
+            )
             cond = np.array([[1.0, float(i == 1) * moved[0], 0.0]])
             before, score = log_density(net, a[i : i + 1, None], cond, cfg.score_components)
             now, _ = log_density(net, moved[i : i + 1, None], cond, cfg.score_components)
-            gain = 2 * cfg.policy_lr * (score[0] * (1 - a[i] ** 2)) ** 2  # kernel and bias both move
+            gain = (
+                2 * cfg.policy_lr * (score[0] * (1 - a[i] ** 2)) ** 2
+            )  # kernel and bias both move
             assert now > before
             np.testing.assert_allclose(now - before, gain, rtol=0.1, atol=1e-6)

@@ -58,7 +58,9 @@ def test_it_plays_the_best_of_its_candidates_under_an_exact_critic(past, state):
         jax.random.split(jax.random.key(9), 200)[:20]
     )
     draw = jit(jax.vmap(jax.vmap(candidates), in_axes=(0, None, None)))
-    drawn = np.asarray(draw(keys, past["behaviour"].params, jnp.asarray(SPEC.act_mask)))  # [20, N, K, A]
+    drawn = np.asarray(
+        draw(keys, past["behaviour"].params, jnp.asarray(SPEC.act_mask))
+    )  # [20, N, K, A]
     best = np.abs(drawn[..., 0] - MODE).argmin(axis=-1)
     want = np.take_along_axis(drawn, best[..., None, None], axis=2)[:, :, 0]
     np.testing.assert_allclose(actions, want, atol=1e-5)
@@ -111,7 +113,9 @@ def test_each_round_computes_returns_and_the_critics_follow_them(past):
     actions = jit(jax.vmap(one))(jax.random.split(jax.random.key(9), 200))
     starts = np.asarray(data.starts)
     for found in returns:
-        np.testing.assert_allclose(np.asarray(found)[starts], np.asarray(data.reward)[starts], atol=1e-6)
+        np.testing.assert_allclose(
+            np.asarray(found)[starts], np.asarray(data.reward)[starts], atol=1e-6
+        )
     np.testing.assert_allclose(state.spread, np.asarray(data.reward)[starts].std(axis=0), rtol=1e-3)
     assert int(state.round) == 2
     good, bad = modes(np.asarray(actions)[..., 0])
@@ -134,7 +138,9 @@ def test_a_scan_is_a_round_and_rounds_are_as_long():
         assert stage.steps == rounds * stage.chunk and steps <= stage.steps < steps + rounds
 
 
-@pytest.mark.parametrize("changed", [{"levels": 0}, {"select": "best"}, {"value_samples": 0}, {"rounds": 0}])
+@pytest.mark.parametrize(
+    "changed", [{"levels": 0}, {"select": "best"}, {"value_samples": 0}, {"rounds": 0}]
+)
 def test_bad_settings_are_refused(changed):
     data = two_modes()
     sfbc.check(SPEC, CFG, data)
@@ -143,7 +149,12 @@ def test_bad_settings_are_refused(changed):
 
 
 def test_every_row_has_its_value_and_idle_runs_none():
-    keys, obs = jax.random.split(jax.random.key(0), sfbc.ROWS + 7), jnp.arange(2.0 * (sfbc.ROWS + 7)).reshape(2, -1, 1)
+    keys, obs = (
+        jax.random.split(jax.random.key(0), sfbc.ROWS + 7),
+        jnp.arange(2.0 * (sfbc.ROWS + 7)).reshape(2, -1, 1),
+    )
     value = jax.vmap(lambda row: row[1] + jax.random.uniform(row[0], (1,)))
-    found = jax.vmap(lambda o, idle: sfbc.every_row(value, (keys, o), idle))(obs, jnp.array([False, True]))
+    found = jax.vmap(lambda o, idle: sfbc.every_row(value, (keys, o), idle))(
+        obs, jnp.array([False, True])
+    )
     assert jnp.allclose(found[0], value((keys, obs[0]))) and not found[1].any()

@@ -6,13 +6,35 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from alone import MODE, PAST, SPEC, batch_of, far, filled, gradient, jit, judged, layers, played, trained, two_modes
+from alone import (
+    MODE,
+    PAST,
+    SPEC,
+    batch_of,
+    far,
+    filled,
+    gradient,
+    jit,
+    judged,
+    layers,
+    played,
+    trained,
+    two_modes,
+)
 
 from jaxomarl.algorithms import td3_bc
 from jaxomarl.base import JaxomarlError, Spec
 from jaxomarl.losses.weighting import normalised_value
 
-STEP = td3_bc.Config(policy_width=8, critic_width=8, policy_delay=1, clip=1e6, gamma=0.9, polyak=0.2, target_noise=0.6)
+STEP = td3_bc.Config(
+    policy_width=8,
+    critic_width=8,
+    policy_delay=1,
+    clip=1e6,
+    gamma=0.9,
+    polyak=0.2,
+    target_noise=0.6,
+)
 KEY = jax.random.key(1)
 
 
@@ -44,7 +66,9 @@ def size(tree):
 def test_the_gradient_lives_where_all_values_share_a_sign(update, state):
     """Row 19: without the stop-gradient, -mean Q / mean |Q| is constant there, and its gradient exactly zero."""
     for shift in (100.0, -100.0):
-        assert np.sign(update(judged(state, shift=shift), critic_lr=0.0)[1]["q_played"]) == np.sign(shift)
+        assert np.sign(update(judged(state, shift=shift), critic_lr=0.0)[1]["q_played"]) == np.sign(
+            shift
+        )
         assert size(push(update, judged(state, shift=shift), alpha=250.0)) > 1e-3
     up, down = (push(update, judged(state, shift=s), alpha=250.0) for s in (100.0, -100.0))
     assert far(up, down) < 0.1 * size(up), "the objective turns over with the sign of Q"
@@ -84,7 +108,10 @@ def by_hand(state, batch):
         after[:, width:] = 0
         twins = lambda params, obs, action: np.stack(
             [
-                layers(jax.tree.map(lambda x, k=k: x[k], params), np.concatenate([obs, action], axis=-1))[:, 0]
+                layers(
+                    jax.tree.map(lambda x, k=k: x[k], params),
+                    np.concatenate([obs, action], axis=-1),
+                )[:, 0]
                 for k in (0, 1)
             ]
         )
@@ -137,7 +164,9 @@ def test_policy_and_targets_wait_for_every_second_step(state):
 def test_it_leaves_the_mean_of_two_modes_for_the_better():
     """At alpha = 0 it is a clone, at the modes' mean; else it goes to the mode that pays, or beyond."""
     data = two_modes()
-    cfg = td3_bc.Config(policy_width=16, critic_width=16, policy_batch=64, policy_lr=5e-3, polyak=0.05, clip=10.0)
+    cfg = td3_bc.Config(
+        policy_width=16, critic_width=16, policy_batch=64, policy_lr=5e-3, polyak=0.05, clip=10.0
+    )
 
     @jit
     @jax.vmap

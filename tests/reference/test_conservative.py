@@ -40,7 +40,9 @@ def test_value_and_gradient_by_hand():
 
 def test_densities_are_held_constant():
     """Proposals around the policy's actions send it no gradient."""
-    slope = jax.grad(lambda log_p: conservative(jnp.ones((4, 1)), log_p, jnp.ones(1)).sum())(jnp.zeros((4, 1)))
+    slope = jax.grad(lambda log_p: conservative(jnp.ones((4, 1)), log_p, jnp.ones(1)).sum())(
+        jnp.zeros((4, 1))
+    )
     np.testing.assert_array_equal(slope, 0.0)
 
 

@@ -22,7 +22,12 @@ CFG = omsd.Config(
     policy_batch=SIZE, policy_optimiser="sgd", policy_anneal=False, sweep="jacobi", chunk=1,
     score_steps=1, critic_steps=1, policy_steps=1,
 )  # fmt: skip
-VARIANTS = {"brpo-ind": brpo.IND, "brpo-ctde": brpo.CTDE, "brpo-jal": brpo.JAL, "joint-score": brpo.JOINT_SCORE}
+VARIANTS = {
+    "brpo-ind": brpo.IND,
+    "brpo-ctde": brpo.CTDE,
+    "brpo-jal": brpo.JAL,
+    "joint-score": brpo.JOINT_SCORE,
+}
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
@@ -33,7 +38,22 @@ def some(seed, *shape):
 def batch_of():
     obs, action = some(1, SIZE, N, 3) * SPEC.obs_mask, some(2, SIZE, N, 2) * SPEC.act_mask
     state, line, wide = some(3, SIZE, 4), jnp.zeros(SIZE), jnp.zeros((SIZE, N, 2))
-    return Batch(obs, state, action, wide[..., 0], line, obs, state, wide, line, line, line, wide[..., 0], wide, wide)
+    return Batch(
+        obs,
+        state,
+        action,
+        wide[..., 0],
+        line,
+        obs,
+        state,
+        wide,
+        line,
+        line,
+        line,
+        wide[..., 0],
+        wide,
+        wide,
+    )
 
 
 def filled(init):
@@ -44,7 +64,9 @@ def filled(init):
     def fill(path, x):
         if ".opt" in jax.tree_util.keystr(path):
             return jnp.zeros(x.shape, x.dtype)
-        return jnp.asarray(rng.standard_normal(x.shape) / (x.shape[-2] if x.ndim > 1 else 1) ** 0.5, x.dtype)
+        return jnp.asarray(
+            rng.standard_normal(x.shape) / (x.shape[-2] if x.ndim > 1 else 1) ** 0.5, x.dtype
+        )
 
     return jax.tree_util.tree_map_with_path(fill, jax.eval_shape(init, jax.random.key(0), {}, data))
 
@@ -54,7 +76,9 @@ def stages(name, cfg):
         return REGISTRY[name].pipeline(SPEC, cfg, None)
     own = brpo.OwnConfig if name == "brpo-ind" else score_regularised.Config
     fields = {f.name: getattr(cfg, f.name) for f in dataclasses.fields(own)}
-    return REGISTRY[name].pipeline(SPEC, own(**{**fields, **({"reward": "own"} if name == "brpo-ind" else {})}), None)
+    return REGISTRY[name].pipeline(
+        SPEC, own(**{**fields, **({"reward": "own"} if name == "brpo-ind" else {})}), None
+    )
 
 
 def made(name, cfg):
@@ -106,16 +130,21 @@ def test_who_feels_a_change_of_one_agents_score_model(sweep):
     """Jacobi: that agent alone. Gauss-Seidel: those after it too, and never those before."""
     cfg = dataclasses.replace(CFG, sweep=sweep, order="2-0-1")
     algorithm, state, past = made("omsd", cfg)
-    update = jit(lambda past: algorithm.update(jax.random.key(1), state, past, batch_of())[0].actor.params)
+    update = jit(
+        lambda past: algorithm.update(jax.random.key(1), state, past, batch_of())[0].actor.params
+    )
     base = update(past)
     for i, later in ((2, {0, 1}), (0, {1}), (1, set())):
         model = past["scores-conditional"]
         bent = model._replace(params=jax.tree.map(lambda x, i=i: x.at[i].add(0.2), model.params))
         moved = update({**past, "scores-conditional": bent})
         differs = [
-            np.any(x != y, axis=tuple(range(1, x.ndim))) for x, y in zip(leaves(base), leaves(moved), strict=True)
+            np.any(x != y, axis=tuple(range(1, x.ndim)))
+            for x, y in zip(leaves(base), leaves(moved), strict=True)
         ]
-        assert set(np.flatnonzero(np.any(differs, axis=0))) == {i} | (later if sweep == "gauss-seidel" else set())
+        assert set(np.flatnonzero(np.any(differs, axis=0))) == {i} | (
+            later if sweep == "gauss-seidel" else set()
+        )
 
 
 # --- whose gradient is followed ---
@@ -135,7 +164,9 @@ def test_q_is_the_mean_of_the_target_twins(own):
     state = filled(learner.algorithm.init)
     name, mask = "critic-own" if own else "critic", jnp.asarray(SPEC.act_mask)
     a = jnp.tanh(some(7, SIZE, N, 2)) * mask
-    follow = jit(lambda state: score_regularised.q_gradient(CFG, learner.q, {name: state}, b, a, mask))
+    follow = jit(
+        lambda state: score_regularised.q_gradient(CFG, learner.q, {name: state}, b, a, mask)
+    )
     got = follow(state)
 
     @jit
@@ -143,8 +174,15 @@ def test_q_is_the_mean_of_the_target_twins(own):
         def mean(a):
             pick = lambda *at: jax.tree.map(lambda x: x[at], params)
             if not own:
-                return 0.5 * sum(forward(pick(k), b.state, a.reshape(SIZE, -1)) for k in (0, 1)).sum()
-            return 0.5 * sum(forward(pick(i, k), b.obs[:, i], a[:, i]) for i in range(N) for k in (0, 1)).sum()
+                return (
+                    0.5 * sum(forward(pick(k), b.state, a.reshape(SIZE, -1)) for k in (0, 1)).sum()
+                )
+            return (
+                0.5
+                * sum(
+                    forward(pick(i, k), b.obs[:, i], a[:, i]) for i in range(N) for k in (0, 1)
+                ).sum()
+            )
 
         return mask * jax.grad(mean)(a)
 
@@ -160,10 +198,14 @@ def test_a_normalised_gradient_has_unit_root_mean_square():
     q = lambda past, obs, state, action: jnp.sum(action**3 * some(9, N, 2), axis=(1, 2))
     a, mask, b = some(8, SIZE, N, 2) * SPEC.act_mask, jnp.asarray(SPEC.act_mask), batch_of()
     raw = score_regularised.q_gradient(CFG, q, {}, b, a, mask)
-    got = score_regularised.q_gradient(dataclasses.replace(CFG, normalise_gradient=True), q, {}, b, a, mask)
+    got = score_regularised.q_gradient(
+        dataclasses.replace(CFG, normalise_gradient=True), q, {}, b, a, mask
+    )
     square = np.square(raw).sum(-1, keepdims=True) / SPEC.act_mask.sum(-1, keepdims=True)
     np.testing.assert_allclose(got, raw / np.sqrt(square + 1e-8), rtol=1e-4)
-    np.testing.assert_allclose(np.median(np.square(got).sum(-1) / SPEC.act_mask.sum(-1), axis=0), 1.0, rtol=1e-4)
+    np.testing.assert_allclose(
+        np.median(np.square(got).sum(-1) / SPEC.act_mask.sum(-1), axis=0), 1.0, rtol=1e-4
+    )
     np.testing.assert_array_equal(np.sign(got), np.sign(raw))
     np.testing.assert_array_equal(got[:, 1, 1], 0.0)
     flat = score_regularised.q_gradient(
@@ -179,13 +221,20 @@ def test_a_normalised_gradient_has_unit_root_mean_square():
 
 def test_larger_beta_is_weaker_regularisation():
     """L = w <e, a> - beta <g, a>: the step's share along the critic grows with beta, the regulariser's stays."""
-    w, e, g, a = jnp.array([2.0]), jnp.array([[3.0, -1.0]]), jnp.array([[0.5, 4.0]]), jnp.array([[0.1, 0.2]])
+    w, e, g, a = (
+        jnp.array([2.0]),
+        jnp.array([[3.0, -1.0]]),
+        jnp.array([[0.5, 4.0]]),
+        jnp.array([[0.1, 0.2]]),
+    )
     for beta in (0.0, 0.1, 1.0, 10.0):
         cfg = dataclasses.replace(CFG, beta=beta)
         down = -jax.grad(lambda a, cfg=cfg: score_regularised.surrogate(cfg, w, e, g, a).sum())(a)
         np.testing.assert_allclose(down, [[-6.0 + 0.5 * beta, 2.0 + 4.0 * beta]], rtol=1e-6)
         np.testing.assert_allclose(
-            score_regularised.surrogate(cfg, w, e, g, a), 2 * (0.3 - 0.2) - beta * (0.05 + 0.8), rtol=1e-5
+            score_regularised.surrogate(cfg, w, e, g, a),
+            2 * (0.3 - 0.2) - beta * (0.05 + 0.8),
+            rtol=1e-5,
         )
 
 
@@ -200,15 +249,21 @@ def test_weights_and_times(weighting):
         assert 0.1 <= t.min() < 0.101
         assert 0.399 < t.max() <= 0.4
         np.testing.assert_allclose(t.mean(axis=0), 0.25, atol=4 * 0.3 / 12**0.5 / 4000**0.5)
-        assert np.abs(np.corrcoef(np.asarray(t).T) - np.eye(N)).max() < 4 / 4000**0.5  # agents have times of their own
+        assert (
+            np.abs(np.corrcoef(np.asarray(t).T) - np.eye(N)).max() < 4 / 4000**0.5
+        )  # agents have times of their own
     np.testing.assert_array_equal(z[:, 1, 1], 0.0)
     real = np.asarray(z)[:, SPEC.act_mask == 1]
     np.testing.assert_allclose(real.mean(axis=0), 0, atol=4 / 4000**0.5)
     np.testing.assert_allclose(real.var(axis=0), 1, atol=4 * (2 / 4000) ** 0.5)
     at = jnp.array([0.02, 0.5])
-    printed = {"vds": (0.077215**2, 0.959654**2), "stable": (1, 1)}.get(weighting, (12.912, 0.281183 / 0.959654))
+    printed = {"vds": (0.077215**2, 0.959654**2), "stable": (1, 1)}.get(
+        weighting, (12.912, 0.281183 / 0.959654)
+    )
     np.testing.assert_allclose(score_regularised.weight(cfg, at), printed, rtol=4e-5)
-    np.testing.assert_array_equal(score_regularised.weight(dataclasses.replace(cfg, score_model="mixture"), at), 1.0)
+    np.testing.assert_array_equal(
+        score_regularised.weight(dataclasses.replace(cfg, score_model="mixture"), at), 1.0
+    )
     x = score_regularised.diffused(cfg, jnp.array([[1.0], [1.0]]), at, jnp.array([[0.0], [2.0]]))
     np.testing.assert_allclose(x[:, 0], [0.997014, 0.281183 + 2 * 0.959654], rtol=1e-5)
 
@@ -236,7 +291,9 @@ def test_the_condition_of_score_models(kind, condition):
 
 def test_statistics_are_applied_inside():
     """A model with `normalise` at raw inputs is the model without at z-scores: scores, critic and policy alike."""
-    stats = Stats(some(1, N, 3) * SPEC.obs_mask, 1 + some(2, N, 3) ** 2, some(3, 4), 1 + some(4, 4) ** 2)
+    stats = Stats(
+        some(1, N, 3) * SPEC.obs_mask, 1 + some(2, N, 3) ** 2, some(3, 4), 1 + some(4, 4) ** 2
+    )
     b, cfg = batch_of(), dataclasses.replace(CFG, normalise=True)
     z = b._replace(
         obs=(b.obs - stats.obs_mean) / stats.obs_std * SPEC.obs_mask,
@@ -245,7 +302,9 @@ def test_statistics_are_applied_inside():
     z = z._replace(next_obs=z.obs, next_state=z.state)
     for name in ("brpo-jal", "brpo-ind"):
         algorithm, state, past = made(name, cfg)
-        got = jit(algorithm.update)(jax.random.key(1), state, {**past, "stats": stats}, b)[0].actor.params
+        got = jit(algorithm.update)(jax.random.key(1), state, {**past, "stats": stats}, b)[
+            0
+        ].actor.params
         algorithm = stages(name, CFG)[2].algorithm
         want = jit(algorithm.update)(jax.random.key(1), state, past, z)[0].actor.params
         jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), got, want)
@@ -293,7 +352,9 @@ def test_what_is_refused_names_its_flag(change, named):
 
 def test_discrete_tasks_are_refused():
     with pytest.raises(JaxomarlError, match="continuous"):
-        REGISTRY["omsd"].check(Spec((1, 1), (3, 3), state_dim=1, horizon=1, discrete=True), omsd.Config(), None)
+        REGISTRY["omsd"].check(
+            Spec((1, 1), (3, 3), state_dim=1, horizon=1, discrete=True), omsd.Config(), None
+        )
 
 
 @pytest.mark.parametrize("joint", [False, True])
@@ -308,11 +369,15 @@ def test_starts(joint):
         return a[:, mask]
 
     chosen = first("0.5,-0.48,1")
-    np.testing.assert_allclose(chosen, np.broadcast_to([0.5, 0.5, -0.48, 0.999, 0.999], chosen.shape), rtol=1e-5)
+    np.testing.assert_allclose(
+        chosen, np.broadcast_to([0.5, 0.5, -0.48, 0.999, 0.999], chosen.shape), rtol=1e-5
+    )
     drawn = np.stack([first("uniform:0.3", seed) for seed in range(2)])
     assert np.all(np.ptp(drawn, axis=1) < 1e-6)  # whatever is seen
     assert np.all(np.abs(drawn) <= 0.3)
-    assert len(np.unique(drawn[:, 0].round(6))) == drawn[:, 0].size  # of each agent, column and seed
+    assert (
+        len(np.unique(drawn[:, 0].round(6))) == drawn[:, 0].size
+    )  # of each agent, column and seed
     plain = first("network")
     assert np.all(np.ptp(plain, axis=0) > 1e-3)
     assert np.abs(plain).max() < 0.9
@@ -320,7 +385,9 @@ def test_starts(joint):
 
 def test_uniform_starts_are_uniform():
     spec = Spec((1,) * 2, (1,) * 2, state_dim=1, horizon=1)
-    actors = score_regularised.actors(spec, dataclasses.replace(CFG, start="uniform:0.9", policy_width=0))
+    actors = score_regularised.actors(
+        spec, dataclasses.replace(CFG, start="uniform:0.9", policy_width=0)
+    )
     draw = lambda key: actors.every(actors.init(key), jnp.ones((2, 1)))
     a = np.asarray(jit(jax.vmap(draw))(jax.random.split(jax.random.key(0), 2000))).reshape(-1)
     share = np.histogram(a, 6, (-0.9, 0.9))[0] / 4000

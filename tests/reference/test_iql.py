@@ -21,7 +21,9 @@ from jaxomarl.stages import critic
 
 SPEC = Spec((3, 2), (2, 1), state_dim=4, horizon=5)
 SIZE = 12
-CFG = omsd.Config(critic_width=8, critic_lr=0.01, critic_policy=True, expectile=0.7, temperature=3.0, gamma=0.9)
+CFG = omsd.Config(
+    critic_width=8, critic_lr=0.01, critic_policy=True, expectile=0.7, temperature=3.0, gamma=0.9
+)
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
@@ -66,7 +68,9 @@ def adam(params, grads, moments, count, lr):
     """Kingma and Ba's Algorithm 1."""
     m = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, moments[0], grads)
     v = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g**2, moments[1], grads)
-    step = lambda p, m, v: p - lr * (m / (1 - 0.9**count)) / (jnp.sqrt(v / (1 - 0.999**count)) + 1e-8)
+    step = lambda p, m, v: (
+        p - lr * (m / (1 - 0.9**count)) / (jnp.sqrt(v / (1 - 0.999**count)) + 1e-8)
+    )
     return jax.tree.map(step, params, m, v), (m, v)
 
 
@@ -105,7 +109,12 @@ def iql_step(params, moments, count, c, a, r, c2, go_on, cfg, mask, value_first=
 
 
 def params_of(state):
-    return {"q": state.q.params, "target": state.q.target, "v": state.v.params, "pi": state.policy.params}
+    return {
+        "q": state.q.params,
+        "target": state.q.target,
+        "v": state.v.params,
+        "pi": state.policy.params,
+    }
 
 
 def blank(params):
@@ -126,7 +135,9 @@ def filled(init):
     def fill(path, x):
         if ".opt" in jax.tree_util.keystr(path):
             return jnp.zeros(x.shape, x.dtype)
-        return jnp.asarray(rng.standard_normal(x.shape) / (x.shape[-2] if x.ndim > 1 else 1) ** 0.5, x.dtype)
+        return jnp.asarray(
+            rng.standard_normal(x.shape) / (x.shape[-2] if x.ndim > 1 else 1) ** 0.5, x.dtype
+        )
 
     return jax.tree_util.tree_map_with_path(fill, jax.eval_shape(init, jax.random.key(0), {}, data))
 
@@ -140,7 +151,9 @@ def close(got, want, atol=2e-5):
 
 
 def far(got, want):
-    return max(float(jnp.abs(g - w).max()) for g, w in zip(*map(jax.tree.leaves, (got, want)), strict=True))
+    return max(
+        float(jnp.abs(g - w).max()) for g, w in zip(*map(jax.tree.leaves, (got, want)), strict=True)
+    )
 
 
 def test_joint_steps_are_those_written_apart():
@@ -156,17 +169,34 @@ def test_joint_steps_are_those_written_apart():
         close(params_of(state), params)
         for name, value in losses.items():
             np.testing.assert_allclose(metrics[name], value, rtol=1e-5, err_msg=name)
-    wrong = iql_step(params_of(start()), blank(params), 1, *joint_inputs(batch_of(10)), cfg, mask, value_first=True)[0]
-    right = iql_step(params_of(start()), blank(params), 1, *joint_inputs(batch_of(10)), cfg, mask)[0]
-    assert far(wrong["q"], right["q"]) > 1e-4, "the comparison would not notice V' from after the step"
+    wrong = iql_step(
+        params_of(start()),
+        blank(params),
+        1,
+        *joint_inputs(batch_of(10)),
+        cfg,
+        mask,
+        value_first=True,
+    )[0]
+    right = iql_step(params_of(start()), blank(params), 1, *joint_inputs(batch_of(10)), cfg, mask)[
+        0
+    ]
+    assert far(wrong["q"], right["q"]) > 1e-4, (
+        "the comparison would not notice V' from after the step"
+    )
 
 
 def test_a_step_in_numbers():
     """Networks that give constants: Q = 1 and 3, targets 5 and 2, V = 4; r = 1, gamma 0.9."""
     cfg = dataclasses.replace(CFG, expectile=0.7, critic_lr=0.0)
     state = jax.tree.map(jnp.zeros_like, start())
-    plain = lambda net, *bias: {**net, "out": {**net["out"], "bias": jnp.array(bias).reshape(net["out"]["bias"].shape)}}
-    q = state.q._replace(params=plain(state.q.params, 1.0, 3.0), target=plain(state.q.target, 5.0, 2.0))
+    plain = lambda net, *bias: {
+        **net,
+        "out": {**net["out"], "bias": jnp.array(bias).reshape(net["out"]["bias"].shape)},
+    }
+    q = state.q._replace(
+        params=plain(state.q.params, 1.0, 3.0), target=plain(state.q.target, 5.0, 2.0)
+    )
     state = state._replace(q=q, v=state.v._replace(params=plain(state.v.params, 4.0)))
     b, one = batch_of(), jnp.ones(SIZE)
     b = b._replace(team_reward=one, done=0 * one, known=one, last=0 * one)
@@ -175,20 +205,34 @@ def test_a_step_in_numbers():
     np.testing.assert_allclose(metrics["v_loss"], 0.3 * 4.0, rtol=1e-6)  # u = -2 < 0
     y = 1 + 0.9 * 4
     np.testing.assert_allclose(metrics["q_loss"], 0.5 * ((1 - y) ** 2 + (3 - y) ** 2), rtol=1e-6)
-    np.testing.assert_allclose(after.q.target["out"]["bias"][:, 0], [0.995 * 5 + 0.005, 0.995 * 2 + 0.015], rtol=1e-6)
-    done = jit(critic.iql(SPEC, cfg).algorithm.update)(jax.random.key(0), state, {}, b._replace(done=one))[1]
+    np.testing.assert_allclose(
+        after.q.target["out"]["bias"][:, 0], [0.995 * 5 + 0.005, 0.995 * 2 + 0.015], rtol=1e-6
+    )
+    done = jit(critic.iql(SPEC, cfg).algorithm.update)(
+        jax.random.key(0), state, {}, b._replace(done=one)
+    )[1]
     np.testing.assert_allclose(done["q_loss"], 0.5 * ((1 - 1) ** 2 + (3 - 1) ** 2), rtol=1e-6)
 
 
 def test_advantage_weights_stop_at_100():
     state, b = start(), batch_of()
     lift = lambda shift: state._replace(
-        q=state.q._replace(target={**state.q.target, "out": {**state.q.target["out"], "bias": jnp.full((2, 1), shift)}})
+        q=state.q._replace(
+            target={
+                **state.q.target,
+                "out": {**state.q.target["out"], "bias": jnp.full((2, 1), shift)},
+            }
+        )
     )
     update, mask = jit(critic.iql(SPEC, CFG).algorithm.update), SPEC.act_mask.reshape(-1)
     square = float(
         jnp.mean(
-            jnp.sum(mask * (jnp.tanh(forward(state.policy.params, b.state)) - b.action.reshape(SIZE, -1)) ** 2, -1)
+            jnp.sum(
+                mask
+                * (jnp.tanh(forward(state.policy.params, b.state)) - b.action.reshape(SIZE, -1))
+                ** 2,
+                -1,
+            )
         )
     )
     high, metrics = update(jax.random.key(0), lift(50.0), {}, b)  # exp(3 * 50) overflows
@@ -210,7 +254,13 @@ def test_own_critics_in_one_update_are_a_loop_over_agents():
     losses = []
     for i in (1, 0):
         pick = lambda tree, i=i: jax.tree.map(lambda x: x[i], tree)
-        inputs = b.obs[:, i], b.action[:, i], b.reward[:, i], b.next_obs[:, i], (1 - b.done) * b.known
+        inputs = (
+            b.obs[:, i],
+            b.action[:, i],
+            b.reward[:, i],
+            b.next_obs[:, i],
+            (1 - b.done) * b.known,
+        )
         params = pick(params_of(state))
         want, _, loss = iql_step(params, blank(params), 1, *inputs, cfg, SPEC.act_mask[i])
         close(pick(params_of(after)), want)
@@ -219,7 +269,9 @@ def test_own_critics_in_one_update_are_a_loop_over_agents():
         np.testing.assert_allclose(metrics[name], np.mean([x[name] for x in losses]), rtol=1e-5)
     # and what the other agent sees, does and earns reaches nothing
     swap = {"obs": b.obs, "action": b.action, "reward": b.reward, "next_obs": b.next_obs}
-    other = b._replace(**{k: x.at[:, 1].add(0.1) for k, x in swap.items()}, team_reward=b.team_reward + 1)
+    other = b._replace(
+        **{k: x.at[:, 1].add(0.1) for k, x in swap.items()}, team_reward=b.team_reward + 1
+    )
     moved, _ = update(jax.random.key(0), state, {}, other)
     for x, y in zip(*(jax.tree.leaves(params_of(s)) for s in (after, moved)), strict=True):
         np.testing.assert_array_equal(x[0], y[0])
@@ -275,7 +327,9 @@ def test_the_minimiser_is_the_expectile(x, tau, printed):
 
 
 def test_the_loss_in_numbers():
-    np.testing.assert_allclose(expectile(jnp.array([-2.0, 0.0, 3.0]), 0.7), [0.3 * 4, 0, 0.7 * 9], rtol=1e-6)
+    np.testing.assert_allclose(
+        expectile(jnp.array([-2.0, 0.0, 3.0]), 0.7), [0.3 * 4, 0, 0.7 * 9], rtol=1e-6
+    )
 
 
 # --- time limits ---
@@ -285,7 +339,9 @@ def test_the_loss_in_numbers():
 @pytest.mark.parametrize("last", [0.0, 1.0])
 @pytest.mark.parametrize("known", [0.0, 1.0])
 def test_what_goes_on(done, last, known):
-    b = batch_of()._replace(done=jnp.full(SIZE, done), last=jnp.full(SIZE, last), known=jnp.full(SIZE, known))
+    b = batch_of()._replace(
+        done=jnp.full(SIZE, done), last=jnp.full(SIZE, last), known=jnp.full(SIZE, known)
+    )
     np.testing.assert_array_equal(continues(b, "bootstrap"), float(not done and known))
     np.testing.assert_array_equal(continues(b, "terminal"), float(not done and known and not last))
 
@@ -293,7 +349,9 @@ def test_what_goes_on(done, last, known):
 def test_a_cut_episode_bootstraps_with_its_own_successor():
     """H row 24: the last transition before a time-out reads the stored successor, not the next episode's first row."""
     rows, spec = 6, Spec((1, 1), (1, 1), state_dim=1, horizon=2)
-    value = jnp.array([0.1, 0.2, 0.7, -5.0, -6.0, -7.0])  # two episodes of two steps; row 2 is the true successor
+    value = jnp.array(
+        [0.1, 0.2, 0.7, -5.0, -6.0, -7.0]
+    )  # two episodes of two steps; row 2 is the true successor
     episodes = Episodes(
         obs=jnp.broadcast_to(value[:, None, None], (rows, 2, 1)),
         state=value[:, None],
@@ -312,14 +370,18 @@ def test_a_cut_episode_bootstraps_with_its_own_successor():
     np.testing.assert_allclose(b.next_obs, 0.7)
     cfg = dataclasses.replace(CFG, critic_policy=False)
     state = jit(critic.iql(spec, cfg).algorithm.init)(jax.random.key(0), {}, data)
-    jax.tree.map(np.testing.assert_array_equal, state.q.target, state.q.params)  # targets start equal
+    jax.tree.map(
+        np.testing.assert_array_equal, state.q.target, state.q.params
+    )  # targets start equal
     for time_limit in ("bootstrap", "terminal"):
         learner = critic.iql(spec, dataclasses.replace(cfg, time_limit=time_limit))
         _, metrics = jit(learner.algorithm.update)(jax.random.key(1), state, {}, b)
         v = float(forward(state.v.params, jnp.array([[0.7]]))[0, 0])
         y = 0.5 + (0.9 * v if time_limit == "bootstrap" else 0.0)
         q = jax.vmap(forward, in_axes=(0, None))(state.q.params, jnp.array([[0.2, 0, 0]]))[:, 0, 0]
-        np.testing.assert_allclose(metrics["q_loss"], 0.5 * ((q[0] - y) ** 2 + (q[1] - y) ** 2), rtol=1e-4)
+        np.testing.assert_allclose(
+            metrics["q_loss"], 0.5 * ((q[0] - y) ** 2 + (q[1] - y) ** 2), rtol=1e-4
+        )
         assert abs(v) > 0.01
 
 
@@ -344,7 +406,9 @@ def table(data, time_limit):
     if time_limit == "terminal":
         go_on = go_on * (1 - np.asarray(data.last)[start])
     reward, flow = np.asarray(data.reward)[start, 0], GAMMA * go_on[:, None] * after
-    average = lambda chosen, x: (at[chosen].T @ x[chosen]) / at[chosen].sum(axis=0).reshape(-1, *[1] * (x.ndim - 1))
+    average = lambda chosen, x: (
+        (at[chosen].T @ x[chosen]) / at[chosen].sum(axis=0).reshape(-1, *[1] * (x.ndim - 1))
+    )
     all_rows = np.ones_like(agree)
     v = np.linalg.solve(np.eye(LENGTH) - average(all_rows, flow), average(all_rows, reward))
     return v, *(average(chosen, reward) + average(chosen, flow) @ v for chosen in (agree, ~agree))
@@ -375,7 +439,9 @@ def test_iql_learns_the_chains_values(chain_data, time_limit):
     def train(key, data):
         def step(state, key):
             k_batch, k_update = jax.random.split(key)
-            return learner.algorithm.update(k_update, state, {}, learner.algorithm.batch(k_batch, state, data))[0], None
+            return learner.algorithm.update(
+                k_update, state, {}, learner.algorithm.batch(k_batch, state, data)
+            )[0], None
 
         first = learner.algorithm.init(key, {}, data)
         return jax.lax.scan(step, first, jax.random.split(key, STEPS))[0]
@@ -385,7 +451,10 @@ def test_iql_learns_the_chains_values(chain_data, time_limit):
     v = forward(state.v.params, places)[:, 0]
     pairs = jnp.array([[1.0, 1], [-1, -1], [1, -1], [-1, 1]])
     value = lambda a: learner.q(
-        {"critic": state}, jnp.zeros((LENGTH, 2, LENGTH)), places, jnp.tile(a[:, None], (LENGTH, 1, 1))
+        {"critic": state},
+        jnp.zeros((LENGTH, 2, LENGTH)),
+        places,
+        jnp.tile(a[:, None], (LENGTH, 1, 1)),
     )
     q = jit(jax.vmap(value))(pairs).reshape(2, 2, LENGTH).mean(axis=1)
     own = table(chain_data, time_limit)

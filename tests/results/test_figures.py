@@ -13,7 +13,9 @@ from jaxomarl.base import JaxomarlError
 from jaxomarl.results import figures, store, tables
 
 HAS_MATPLOTLIB = importlib.util.find_spec("matplotlib") is not None
-needs_matplotlib = pytest.mark.skipif(not HAS_MATPLOTLIB, reason="matplotlib is an extra: jaxomarl[plot]")
+needs_matplotlib = pytest.mark.skipif(
+    not HAS_MATPLOTLIB, reason="matplotlib is an extra: jaxomarl[plot]"
+)
 POINTS = np.stack(np.meshgrid(np.linspace(-1, 1, 7), np.linspace(-1, 1, 7)), -1).reshape(-1, 2)
 
 
@@ -30,7 +32,13 @@ def study(systems=("bc", "omsd"), data=("medium", "expert"), nan=()):
     for system in systems:
         for quality in data:
             for seed in range(4):
-                info = {"system": system, "task": "games/two-modes", "data": quality, "config": system, "seed": seed}
+                info = {
+                    "system": system,
+                    "task": "games/two-modes",
+                    "data": quality,
+                    "config": system,
+                    "seed": seed,
+                }
                 info |= {"cfg": {}, "swept": {}, "final_stage": "policy"}
                 x = np.full((3, 2), float(seed))
                 if (system, quality, seed) in nan:
@@ -44,11 +52,18 @@ def study(systems=("bc", "omsd"), data=("medium", "expert"), nan=()):
 def test_score_fields_has_a_panel_per_field_and_one_scale(tmp_path):
     data = np.random.default_rng(0).uniform(-1, 1, (200, 2)).astype(np.float32)
     walk = np.stack([np.linspace([0, 0], [0.8, 0.8], 5), np.linspace([0, 0], [0.8, -0.8], 5)])
-    fields = {"joint": (POINTS, -3.0 * POINTS), "product": (POINTS, np.where(POINTS[10] == POINTS, np.nan, POINTS))}
+    fields = {
+        "joint": (POINTS, -3.0 * POINTS),
+        "product": (POINTS, np.where(POINTS[10] == POINTS, np.nan, POINTS)),
+    }
     figure = figures.score_fields(tmp_path / "a.png", data, fields, {"joint": walk})
     assert size(tmp_path / "a.png") == (3 * 3 * 150, 540)
     assert len(figure.axes) == 1 + 2 + 1  # data, fields, colour bar
-    assert [axes.get_title() for axes in figure.axes[:3]] == ["(a) data", "(b) joint", "(c) product"]
+    assert [axes.get_title() for axes in figure.axes[:3]] == [
+        "(a) data",
+        "(b) joint",
+        "(c) product",
+    ]
     for axes in figure.axes[:3]:
         assert axes.get_xlim() == axes.get_ylim() == (-1.05, 1.05)
         assert axes.get_xlabel() == "action of agent 1" and axes.get_ylabel() == "action of agent 2"
@@ -56,7 +71,9 @@ def test_score_fields_has_a_panel_per_field_and_one_scale(tmp_path):
     assert [line.get_color() for line in lines[::3]] == [figures.COORDINATED, figures.ASTRAY]
     drawn = np.linalg.norm(POINTS, axis=-1) > 0  # the zero direction in the middle has no arrow
     np.testing.assert_allclose(np.hypot(quiver.U, quiver.V), 1.0)
-    np.testing.assert_allclose(quiver.U, (-POINTS[drawn] / np.linalg.norm(POINTS[drawn], axis=-1, keepdims=True))[:, 0])
+    np.testing.assert_allclose(
+        quiver.U, (-POINTS[drawn] / np.linalg.norm(POINTS[drawn], axis=-1, keepdims=True))[:, 0]
+    )
     np.testing.assert_allclose(quiver.get_array(), 3.0 * np.linalg.norm(POINTS[drawn], axis=-1))
     figures.score_fields(tmp_path / "b.png", data, fields, {"joint": walk})
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
@@ -70,7 +87,10 @@ def test_score_fields_has_a_panel_per_field_and_one_scale(tmp_path):
         ((-0.4, -0.9), figures.COORDINATED),
         ((0.3, 0.9), figures.ASTRAY),
         ((0.4, -0.9), figures.ASTRAY),
-        ((np.nan, 0.9), figures.ASTRAY),  # the last finite action is coordinated, but the policy diverged
+        (
+            (np.nan, 0.9),
+            figures.ASTRAY,
+        ),  # the last finite action is coordinated, but the policy diverged
     ],
 )
 def test_a_path_is_coloured_by_its_end(tmp_path, end, colour):
@@ -95,7 +115,9 @@ def test_paths_without_a_field_and_wrong_shapes_are_refused(tmp_path):
     with pytest.raises(JaxomarlError, match=r"\[G, 2\]"):
         figures.score_fields(tmp_path / "a.png", POINTS, {"g": (POINTS, POINTS[:3])})
     with pytest.raises(JaxomarlError, match="seeds, V, 2"):
-        figures.score_fields(tmp_path / "a.png", POINTS, {"g": (POINTS, POINTS)}, {"g": np.zeros((2, 2))})
+        figures.score_fields(
+            tmp_path / "a.png", POINTS, {"g": (POINTS, POINTS)}, {"g": np.zeros((2, 2))}
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -104,7 +126,10 @@ def test_learning_curves_are_means_over_seeds_and_mark_what_is_missing(tmp_path)
     _, rows = study(nan=[("omsd", "expert", 3)])
     figure = figures.learning_curves(tmp_path / "a.png", rows)
     assert size(tmp_path / "a.png") == (2 * 600, 532)
-    assert [axes.get_title() for axes in figure.axes] == ["games/two-modes  expert", "games/two-modes  medium"]
+    assert [axes.get_title() for axes in figure.axes] == [
+        "games/two-modes  expert",
+        "games/two-modes  medium",
+    ]
     bc, bc_marks, omsd, omsd_marks = figure.axes[0].lines
     assert bc.get_ydata().tolist() == [1.5, 1.5, 1.5] and len(bc_marks.get_xdata()) == 0
     assert omsd.get_ydata().tolist() == [1.5, 1.5, 1.0]  # the mean of seeds 0, 1, 2
@@ -136,14 +161,22 @@ def test_score_intervals_draws_each_record(tmp_path):
     figure = figures.score_intervals(tmp_path / "a.png", records)
     assert size(tmp_path / "a.png") == (2 * 690, 247)
     expert, medium = figure.axes
-    assert [label.get_text() for label in expert.get_yticklabels()] == ["bc\n1 of 4 diverged", "omsd\n4 of 4 diverged"]
+    assert [label.get_text() for label in expert.get_yticklabels()] == [
+        "bc\n1 of 4 diverged",
+        "omsd\n4 of 4 diverged",
+    ]
     whisker, point = medium.lines[:2]
     record = next(r for r in records if r.data == "medium")
-    assert whisker.get_xdata().tolist() == [record.iqm_low, record.iqm_high] and point.get_xdata().tolist() == [
-        record.iqm
-    ]
-    assert "the same 2 for every seed and system: intervals cover seeds alone" in figure.get_suptitle()
-    own = figures.score_intervals(tmp_path / "c.png", [record._replace(covers="seeds and episodes")], note="Scale 0.1")
+    assert whisker.get_xdata().tolist() == [
+        record.iqm_low,
+        record.iqm_high,
+    ] and point.get_xdata().tolist() == [record.iqm]
+    assert (
+        "the same 2 for every seed and system: intervals cover seeds alone" in figure.get_suptitle()
+    )
+    own = figures.score_intervals(
+        tmp_path / "c.png", [record._replace(covers="seeds and episodes")], note="Scale 0.1"
+    )
     assert own.get_suptitle().endswith("cover seeds and episodes.\nScale 0.1")
     with pytest.raises(JaxomarlError, match="one record"):
         figures.score_intervals(tmp_path / "b.png", [])
@@ -180,4 +213,6 @@ def test_without_matplotlib_the_way_out_is_named(tmp_path, monkeypatch):
 
 def test_importing_the_figures_does_not_import_matplotlib():
     code = "import sys, jaxomarl.results.figures; sys.exit('matplotlib' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0
+    assert (
+        subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0
+    )

@@ -9,9 +9,12 @@ import pytest
 from jaxomarl.base import JaxomarlError
 from jaxomarl.results import film
 
-needs_pillow = pytest.mark.skipif(importlib.util.find_spec("PIL") is None, reason="Pillow is an extra: jaxomarl[plot]")
+needs_pillow = pytest.mark.skipif(
+    importlib.util.find_spec("PIL") is None, reason="Pillow is an extra: jaxomarl[plot]"
+)
 needs_ffmpeg = pytest.mark.skipif(
-    importlib.util.find_spec("imageio_ffmpeg") is None, reason="imageio-ffmpeg is an extra: jaxomarl[plot]"
+    importlib.util.find_spec("imageio_ffmpeg") is None,
+    reason="imageio-ffmpeg is an extra: jaxomarl[plot]",
 )
 
 
@@ -117,7 +120,9 @@ def test_a_writer_that_fails_leaves_the_old_film(tmp_path, monkeypatch):
         raise RuntimeError("No ffmpeg exe could be found.")
 
     monkeypatch.setattr(imageio_ffmpeg._io, "get_ffmpeg_exe", missing)
-    with pytest.raises(JaxomarlError, match=r"No ffmpeg exe could be found\.'\. Install ffmpeg, or write a \.gif"):
+    with pytest.raises(
+        JaxomarlError, match=r"No ffmpeg exe could be found\.'\. Install ffmpeg, or write a \.gif"
+    ):
         film.write(tmp_path / "a.mp4", ramp(2))
     assert (tmp_path / "a.mp4").read_bytes() == b"old"
     assert len(list(tmp_path.iterdir())) == 1

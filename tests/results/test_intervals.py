@@ -39,7 +39,9 @@ def test_the_interval_of_the_mean_covers_seeds_and_episodes(seeds, share):
 @pytest.mark.parametrize("seeds", SEEDS)
 def test_exponential_episodes_are_covered(seeds):
     """Robustness: 32 episodes of a seed, which have nine tenths of the variance."""
-    found = covered(intervals.interval(intervals.mean(studies(10_000, seeds, 0.1, skew=True, episodes=32))))
+    found = covered(
+        intervals.interval(intervals.mean(studies(10_000, seeds, 0.1, skew=True, episodes=32)))
+    )
     assert 0.93 <= found <= 0.97
 
 
@@ -84,7 +86,9 @@ def test_differences_cover(seeds, share):
     paired = intervals.paired_difference(x + common, y + common)
     assert 0.93 <= covered(intervals.interval(paired)) <= 0.97
     apart = intervals.interval(intervals.difference(intervals.mean(x), intervals.mean(y)))
-    assert 0.93 <= covered(apart) <= (0.985 if seeds == 2 else 0.975)  # Welch's degrees at two seeds, and their error
+    assert (
+        0.93 <= covered(apart) <= (0.985 if seeds == 2 else 0.975)
+    )  # Welch's degrees at two seeds, and their error
     alike = intervals.difference(intervals.mean(x + common), intervals.mean(y + common))
     assert np.mean(paired.variance) < np.mean(alike.variance)
 
@@ -116,7 +120,9 @@ def test_the_difference_is_welchs():
     rng = np.random.default_rng(1)
     x, y = rng.normal(size=(6, 30)), 3.0 * rng.normal(size=(9, 20))
     ends = intervals.interval(intervals.difference(intervals.mean(x), intervals.mean(y)), 0.9)
-    welch = stats.ttest_ind(x.mean(axis=1), y.mean(axis=1), equal_var=False).confidence_interval(0.9)
+    welch = stats.ttest_ind(x.mean(axis=1), y.mean(axis=1), equal_var=False).confidence_interval(
+        0.9
+    )
     np.testing.assert_allclose(ends, (welch.low, welch.high), rtol=1e-12)
 
 
@@ -126,13 +132,17 @@ def test_an_average_of_tasks_has_satterthwaites_degrees():
     pooled = intervals.average([intervals.of_samples(x), intervals.of_samples(y)])
     welch = intervals.difference(intervals.of_samples(x), intervals.of_samples(-y))
     assert pooled.mean == pytest.approx((x.mean() + y.mean()) / 2)
-    assert pooled.variance == pytest.approx(welch.variance / 4) and pooled.degrees == pytest.approx(welch.degrees)
+    assert pooled.variance == pytest.approx(welch.variance / 4) and pooled.degrees == pytest.approx(
+        welch.degrees
+    )
 
 
 def test_a_share_of_a_known_mean_is_the_interval_divided_by_it():
     x = intervals.mean(np.random.default_rng(3).normal(50.0, 5.0, (4, 30)))
     known = intervals.Estimate(np.array(80.0), np.array(0.0), np.array(999.0))
-    np.testing.assert_allclose(intervals.share(x, known), np.array(intervals.interval(x)) / 80.0, rtol=1e-9)
+    np.testing.assert_allclose(
+        intervals.share(x, known), np.array(intervals.interval(x)) / 80.0, rtol=1e-9
+    )
 
 
 def test_a_share_of_nothing_has_no_interval():
@@ -159,7 +169,10 @@ def test_one_value_has_no_interval_and_what_is_not_finite_none():
     assert np.isnan(intervals.interval(intervals.mean(np.ones((1, 1))))).all()
     assert np.isnan(intervals.iqm(np.array([3.0]))).all()
     bad = np.array([0.0, 1.0, 2.0, np.inf, 4.0])
-    assert np.isnan(intervals.iqm(bad)).all() and np.isnan(intervals.interval(intervals.of_samples(bad))).all()
+    assert (
+        np.isnan(intervals.iqm(bad)).all()
+        and np.isnan(intervals.interval(intervals.of_samples(bad))).all()
+    )
 
 
 def test_the_iqms_interval_is_seeded_and_holds_its_estimate():
@@ -169,10 +182,14 @@ def test_the_iqms_interval_is_seeded_and_holds_its_estimate():
     assert low < statistics.iqm(x) < high
     wide = intervals.iqm(x, level=0.99)
     assert wide[0] < low and high < wide[1]
-    np.testing.assert_allclose(intervals.iqm(x[:3]), intervals.interval(intervals.of_samples(x[:3])))
+    np.testing.assert_allclose(
+        intervals.iqm(x[:3]), intervals.interval(intervals.of_samples(x[:3]))
+    )
 
 
 def test_many_seeds_need_little_correction():
     x = np.random.default_rng(6).normal(size=400)
     low, high = intervals.iqm(x)
-    assert 1.7 < (high - low) / 2 * 20 < 2.7  # the interquartile mean of normal scores has 1.09 times the mean's error
+    assert (
+        1.7 < (high - low) / 2 * 20 < 2.7
+    )  # the interquartile mean of normal scores has 1.09 times the mean's error

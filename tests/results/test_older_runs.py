@@ -63,9 +63,24 @@ def test_a_resumed_sweep_trains_nothing(out):
     if jax.__version__ != "0.10.2":
         pytest.skip("the run's numbers are of JAX 0.10.2")
     executed = {p: p.read_bytes() for p in out.glob("stages/*/executed")}
-    plain = {k: v for k, v in os.environ.items() if not k.startswith(("XLA", "JAX"))}  # as the run was made
-    flags = ["--systems", *SYSTEMS, "--seeds", "1", "--scale", "0.003", "--final-episodes", "8", "--out", str(out)]
+    plain = {
+        k: v for k, v in os.environ.items() if not k.startswith(("XLA", "JAX"))
+    }  # as the run was made
+    flags = [
+        "--systems",
+        *SYSTEMS,
+        "--seeds",
+        "1",
+        "--scale",
+        "0.003",
+        "--final-episodes",
+        "8",
+        "--out",
+        str(out),
+    ]
     command = [sys.executable, "-m", "jaxomarl", "sweep", *flags, "--resume"]
-    done = subprocess.run(command, env=plain | {"JAX_PLATFORMS": "cpu"}, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, env=plain | {"JAX_PLATFORMS": "cpu"}, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert {p: p.read_bytes() for p in out.glob("stages/*/executed")} == executed

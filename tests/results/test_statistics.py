@@ -13,7 +13,9 @@ RNG = np.random.default_rng(7)
 def test_iqm_is_scipys_trimmed_mean(n):
     x = RNG.standard_cauchy((6, n))
     np.testing.assert_allclose(statistics.iqm(x), stats.trim_mean(x, 0.25, axis=-1), rtol=1e-12)
-    np.testing.assert_allclose(statistics.iqm(x.ravel()), stats.trim_mean(x, 0.25, axis=None), rtol=1e-12)
+    np.testing.assert_allclose(
+        statistics.iqm(x.ravel()), stats.trim_mean(x, 0.25, axis=None), rtol=1e-12
+    )
 
 
 def test_std_is_the_sample_standard_deviation():
@@ -44,7 +46,9 @@ def test_probability_of_improvement_is_the_count_over_all_pairs(shape):
 
 
 def test_probability_of_improvement_compares_the_same_tasks():
-    with pytest.raises((ValueError, TypeError)):  # TypeError: the runtime type check of the axis names comes first
+    with pytest.raises(
+        (ValueError, TypeError)
+    ):  # TypeError: the runtime type check of the axis names comes first
         statistics.probability_of_improvement(np.ones((4, 2)), np.ones((4, 3)))
 
 

@@ -29,7 +29,9 @@ def make_run(folder, **changes):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_csv_holds_every_bit_of_a_float(tmp_path, dtype):
     bits = np.random.default_rng(0).integers(0, 256, size=(4000, dtype().nbytes), dtype=np.uint8)
-    x = np.concatenate([bits.view(dtype).ravel(), np.array([0.0, -0.0, 0.1, 1 / 3, 1e-45, 3e38], dtype)])
+    x = np.concatenate(
+        [bits.view(dtype).ravel(), np.array([0.0, -0.0, 0.1, 1 / 3, 1e-45, 3e38], dtype)]
+    )
     x = x[~np.isnan(x)]
     store.write_table(tmp_path / "x.csv", x[:, None], ["x"])
     back = np.array([float(row["x"]) for row in store.read_table(tmp_path / "x.csv")], dtype)
@@ -41,12 +43,25 @@ def test_equal_numbers_give_equal_bytes(tmp_path):
     store.write_table(tmp_path / "a.csv", rows, "stuv")
     store.write_table(tmp_path / "b.csv", iter(rows), tuple("stuv"))
     expected = 's,t,u,v\na,1,0.10000000149011612,\n"b,\n""c""",2,nan,-inf\n'
-    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes() == expected.encode()
-    assert store.read_table(tmp_path / "a.csv")[1] == {"s": 'b,\n"c"', "t": "2", "u": "nan", "v": "-inf"}
+    assert (
+        (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes() == expected.encode()
+    )
+    assert store.read_table(tmp_path / "a.csv")[1] == {
+        "s": 'b,\n"c"',
+        "t": "2",
+        "u": "nan",
+        "v": "-inf",
+    }
 
 
 def test_json_is_strict_sorted_and_reads_back(tmp_path):
-    value = {"b": np.float64(0.1), "a": [np.int32(2), (1, None)], "n": math.nan, "x": np.arange(3), "t": True}
+    value = {
+        "b": np.float64(0.1),
+        "a": [np.int32(2), (1, None)],
+        "n": math.nan,
+        "x": np.arange(3),
+        "t": True,
+    }
     store.write_json(tmp_path / "deep" / "x.json", value)
     back = store.read_json(tmp_path / "deep" / "x.json")
     assert back == {"a": [2, [1, None]], "b": 0.1, "n": "nan", "x": [0, 1, 2], "t": True}
@@ -95,14 +110,27 @@ def test_rows_of_one_run_read_back_the_same(tmp_path):
         "length": np.ones((2, 3), int),
     }
     rows = store.returns_rows(INFO, "policy", steps, evaluations)
-    assert rows[0] == ("omsd", "games/two-modes", "both, mixed", "9f2c", 3, "policy", 10, "length", 0, 1.0)
+    assert rows[0] == (
+        "omsd",
+        "games/two-modes",
+        "both, mixed",
+        "9f2c",
+        3,
+        "policy",
+        10,
+        "length",
+        0,
+        1.0,
+    )
     assert [(r.step, r.metric, r.episode) for r in rows[3:9:2]] == [
         (10, "return", 0),
         (10, "return", 2),
         (20, "length", 1),
     ]
     assert rows[-1].value == np.float32(0.1)
-    losses = store.metrics_rows(INFO, "critic", steps, {"loss": np.array([0.5, 0.25]), "gap": np.array([1, 2])})
+    losses = store.metrics_rows(
+        INFO, "critic", steps, {"loss": np.array([0.5, 0.25]), "gap": np.array([1, 2])}
+    )
     assert [(r.step, r.metric, r.episode, r.value) for r in losses] == [
         (10, "gap", "", 1.0),
         (10, "loss", "", 0.5),
@@ -111,7 +139,9 @@ def test_rows_of_one_run_read_back_the_same(tmp_path):
     ]
     for made in (rows, losses):
         store.write_table(tmp_path / "x.csv", made, store.COLUMNS)
-        assert str(store.read_rows(tmp_path / "x.csv")) == str(made)  # as text, for nan is not equal to itself
+        assert str(store.read_rows(tmp_path / "x.csv")) == str(
+            made
+        )  # as text, for nan is not equal to itself
 
 
 def test_a_metric_of_the_wrong_length_is_refused():
@@ -126,9 +156,17 @@ def test_runs_are_found_once_each_in_the_order_of_their_cell(tmp_path):
     for seed in (10, 9):
         make_run(tmp_path / "sweep" / f"seed{seed}", seed=seed)
     make_run(tmp_path / "sweep" / "deep" / "er", system="bc", seed=0)
-    paths = [tmp_path, str(tmp_path / "sweep" / "seed10"), tmp_path / "sweep" / "seed9" / "run.json"]
+    paths = [
+        tmp_path,
+        str(tmp_path / "sweep" / "seed10"),
+        tmp_path / "sweep" / "seed9" / "run.json",
+    ]
     runs = store.find_runs(paths)
-    assert [(run.info["system"], run.info["seed"]) for run in runs] == [("bc", 0), ("omsd", 9), ("omsd", 10)]
+    assert [(run.info["system"], run.info["seed"]) for run in runs] == [
+        ("bc", 0),
+        ("omsd", 9),
+        ("omsd", 10),
+    ]
     assert store.find_runs([tmp_path / "sweep" / "seed9"])[0].path.name == "seed9"
     assert store.find_runs([]) == []
     assert store.load_returns(runs) == []
@@ -160,6 +198,8 @@ def test_what_is_torn_or_missing_is_refused_by_name(tmp_path):
     table.write_text("a,b\n1,2\n")
     with pytest.raises(JaxomarlError, match="columns"):
         store.read_rows(table)
-    table.write_text(",".join(store.COLUMNS) + "\na,b,c,d,0,e,10,return,0,1.\na,b,c,d,0,e,1x,return,0,1.0\n")
+    table.write_text(
+        ",".join(store.COLUMNS) + "\na,b,c,d,0,e,10,return,0,1.\na,b,c,d,0,e,1x,return,0,1.0\n"
+    )
     with pytest.raises(JaxomarlError, match="1x"):
         store.read_rows(table)

@@ -16,7 +16,15 @@ def study(returns, steps=STEPS, stage="policy", extra=None, **changes):
     """Runs and rows of one cell from returns [seeds, V, E]."""
     runs, rows = [], []
     for seed, table in enumerate(returns):
-        info = {"system": "omsd", "task": "t", "data": "d", "config": "c", "cfg": {}, "swept": {}, "seed": seed}
+        info = {
+            "system": "omsd",
+            "task": "t",
+            "data": "d",
+            "config": "c",
+            "cfg": {},
+            "swept": {},
+            "seed": seed,
+        }
         info |= {"final_stage": "policy"} | changes
         runs.append(store.Run(Path(f"/runs/{len(runs)}"), info))
         evaluations = {"return": table, **{name: x[seed] for name, x in (extra or {}).items()}}
@@ -25,7 +33,10 @@ def study(returns, steps=STEPS, stage="policy", extra=None, **changes):
 
 
 def curves(seeds=16, seed=0):
-    return np.random.default_rng(seed).normal(size=(seeds, 3, 8)) + np.array([0.0, 50.0, 10.0])[:, None]
+    return (
+        np.random.default_rng(seed).normal(size=(seeds, 3, 8))
+        + np.array([0.0, 50.0, 10.0])[:, None]
+    )
 
 
 def test_the_summary_takes_the_final_evaluation_and_keeps_the_best_apart():
@@ -37,7 +48,9 @@ def test_the_summary_takes_the_final_evaluation_and_keeps_the_best_apart():
     assert record.mean == pytest.approx(final.mean(), rel=1e-12)
     assert record.std == pytest.approx(final.std(ddof=1), rel=1e-12)
     expected = stats.ttest_1samp(final, 0.0).confidence_interval(0.95)
-    assert (record.mean_low, record.mean_high) == pytest.approx((expected.low, expected.high), rel=1e-12)
+    assert (record.mean_low, record.mean_high) == pytest.approx(
+        (expected.low, expected.high), rel=1e-12
+    )
     assert record.iqm == pytest.approx(stats.trim_mean(final, 0.25), rel=1e-12)
     assert (record.iqm_low, record.iqm_high) == intervals.iqm(final)
     assert record.best == pytest.approx(returns.mean(-1).max(1).mean(), rel=1e-12)
@@ -132,7 +145,9 @@ def test_one_seeds_interval_covers_its_episodes_alone_and_says_so():
     (record,) = tables.summary(*study(returns)[::-1])
     expected = stats.ttest_1samp(returns[0, -1], 0.0).confidence_interval(0.95)
     assert record.std is None and record.covers == "episodes"
-    assert (record.mean_low, record.mean_high) == pytest.approx((expected.low, expected.high), rel=1e-12)
+    assert (record.mean_low, record.mean_high) == pytest.approx(
+        (expected.low, expected.high), rel=1e-12
+    )
     assert (record.iqm_low, record.iqm_high) == (record.mean_low, record.mean_high)
     for text in (tables.text([record]), tables.markdown([record])):
         assert "covers its episodes alone" in text
@@ -145,17 +160,25 @@ def test_one_seeds_interval_covers_its_episodes_alone_and_says_so():
 def test_every_table_says_which_starts_it_rests_on():
     runs, rows = study(curves(4))
     (common,) = tables.summary(rows, runs)
-    (own,) = tables.summary(rows, runs, fresh(runs, np.random.default_rng(5).normal(20.0, 1.0, (4, 50))))
+    (own,) = tables.summary(
+        rows, runs, fresh(runs, np.random.default_rng(5).normal(20.0, 1.0, (4, 50)))
+    )
     assert (common.covers, own.covers) == ("seeds", "seeds and episodes")
     said = {k: tables.markdown([r]) for k, r in (("common", common), ("fresh", own))}
     assert "the same 8 for every seed and system: intervals cover seeds alone" in said["common"]
     assert "episodes of each 8, common starts" in said["common"]
     assert (
-        "intervals cover seeds and episodes" in said["fresh"] and "episodes of each 50, fresh starts" in said["fresh"]
+        "intervals cover seeds and episodes" in said["fresh"]
+        and "episodes of each 50, fresh starts" in said["fresh"]
     )
     both = tables.text([common, own._replace(config="other")])
     header = both.splitlines()[0]
-    assert "starts" in header and "episodes" in header and "seeds alone" in both and "seeds and episodes" in both
+    assert (
+        "starts" in header
+        and "episodes" in header
+        and "seeds alone" in both
+        and "seeds and episodes" in both
+    )
 
 
 def test_the_datas_mean_has_its_error_and_a_share_of_it_an_interval():
@@ -164,17 +187,35 @@ def test_the_datas_mean_has_its_error_and_a_share_of_it_an_interval():
     (record,) = tables.summary(rows, runs)
     assert (record.data_mean, record.data_se) == (125.0, 1.0)
     assert record.share == pytest.approx(record.mean / 125.0)
-    assert record.share_low < record.mean_low / 125.0 < record.share < record.mean_high / 125.0 < record.share_high
+    assert (
+        record.share_low
+        < record.mean_low / 125.0
+        < record.share
+        < record.mean_high / 125.0
+        < record.share_high
+    )
     text = tables.text([record])
-    assert "data's mean return 125.0 ± 1.0" in " ".join(text.split()) and "% of data's mean [95 %]" in text
-    assert f"{100 * record.share:.1f} [{100 * record.share_low:.1f}, {100 * record.share_high:.1f}]" in text
+    assert (
+        "data's mean return 125.0 ± 1.0" in " ".join(text.split())
+        and "% of data's mean [95 %]" in text
+    )
+    assert (
+        f"{100 * record.share:.1f} [{100 * record.share_low:.1f}, {100 * record.share_high:.1f}]"
+        in text
+    )
     for held in (None, {"mean": "nan", "std": 1.0, "episodes": 10}):
         (bare,) = tables.summary(*study(returns, data_return=held)[::-1])
         assert bare.share is bare.data_mean is None and "data's mean" not in tables.text([bare])
-    (single,) = tables.summary(*study(returns, data_return={"mean": 125.0, "std": 0.0, "episodes": 1})[::-1])
+    (single,) = tables.summary(
+        *study(returns, data_return={"mean": 125.0, "std": 0.0, "episodes": 1})[::-1]
+    )
     assert single.data_se is single.share_low is None and single.share == record.share
-    assert "data's mean return 125.0." in " ".join(tables.text([single]).split()), "one episode has no error"
-    (below,) = tables.summary(*study(returns, data_return={"mean": -5.0, "std": 1.0, "episodes": 9})[::-1])
+    assert "data's mean return 125.0." in " ".join(tables.text([single]).split()), (
+        "one episode has no error"
+    )
+    (below,) = tables.summary(
+        *study(returns, data_return={"mean": -5.0, "std": 1.0, "episodes": 9})[::-1]
+    )
     assert below.data_mean == -5.0 and below.share is None, "a share of a loss means nothing"
 
 
@@ -187,7 +228,9 @@ def test_a_normalised_score_has_an_interval():
 
 
 def test_marks_and_the_best_in_training_stand_in_every_table():
-    returns = np.zeros((4, 3, 8)) + np.array([0.0, 50.0, 10.0])[:, None] + np.arange(4.0)[:, None, None]
+    returns = (
+        np.zeros((4, 3, 8)) + np.array([0.0, 50.0, 10.0])[:, None] + np.arange(4.0)[:, None, None]
+    )
     (record,) = tables.summary(*study(returns)[::-1])
     assert record.converged is False, "from 50 to 10 by a spread of one"
     for text in (tables.text([record]), tables.markdown([record])):
@@ -204,7 +247,9 @@ def test_a_table_of_two_tasks_fits_a_terminal():
         for system in ("bc", "diffusion-ql", "omsd"):
             more = study(curves(4) + 200.0, task=task, data="medium-expert", system=system, **facts)
             runs, rows = more
-            records += tables.summary(rows, runs, fresh(runs, np.full((4, 50), 215.0) + np.arange(4.0)[:, None]))
+            records += tables.summary(
+                rows, runs, fresh(runs, np.full((4, 50), 215.0) + np.arange(4.0)[:, None])
+            )
     assert max(map(len, tables.text(records).splitlines())) <= 130
     one = tables.text([r for r in records if r.task == "mpe/spread"])
     assert max(map(len, one.splitlines())) <= 100
@@ -223,7 +268,12 @@ def test_coordination_is_the_share_of_the_final_episodes():
 
 def test_cells_are_told_apart_and_sorted_by_value():
     runs, rows = [], []
-    for name, swept in (("c1", {"beta": 10}), ("c2", {"beta": 9.5}), ("c3", {}), ("deadbeefcafe", {})):
+    for name, swept in (
+        ("c1", {"beta": 10}),
+        ("c2", {"beta": 9.5}),
+        ("c3", {}),
+        ("deadbeefcafe", {}),
+    ):
         more_runs, more_rows = study(curves(2), config=name, swept=swept)
         runs, rows = runs + more_runs, rows + more_rows
     records = tables.summary(rows, runs)

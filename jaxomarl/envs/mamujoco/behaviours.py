@@ -62,6 +62,11 @@ def shipped(env: Environment, task: str, obsk: int) -> stored.Family | None:
 def scale(env: Environment, task: str, shift: str) -> Scale | None:
     """The package's own references, where there is an expert of the task's rules."""
     own = stored.measured(WALKERS.folder).get(task)
-    if own is None or "expert" not in own or env.spec.dialect != DIALECT or shift != "deterministic":
+    if (
+        own is None
+        or "expert" not in own
+        or env.spec.dialect != DIALECT
+        or shift != "deterministic"
+    ):
         return None
     return Scale(own["random"], own["expert"], "this package's behaviours", own["medium"])

@@ -62,7 +62,9 @@ class Simulator:
 
     def __init__(self, robot: Robot, old: bool, threads: int = 0):
         self.robot, self.old = robot, old
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0  # 0: all, to MuJoCo
+        cores = (
+            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+        )  # 0: all, to MuJoCo
         self.threads = threads or cores
         model = robot.model
         self.model, self.width = model, 1 + model.nq + 2 * model.nv  # time, qpos, qvel, warm start
@@ -87,28 +89,48 @@ class Simulator:
 
     def seen(self, rows: Float[np.ndarray, "B W"], cfrc: Any = None) -> Float[np.ndarray, "B F"]:
         """`full` of rows, whose contact forces are zero unless they are given."""
-        cfrc = np.zeros((len(rows), 6 * self.model.nbody)) if cfrc is None and self.robot.contacts else cfrc
+        cfrc = (
+            np.zeros((len(rows), 6 * self.model.nbody))
+            if cfrc is None and self.robot.contacts
+            else cfrc
+        )
         return fill(self.robot, np, rows[:, self.qpos], rows[:, self.qvel], cfrc)
 
-    def advance(self, rows: Float[np.ndarray, "B W"], control: Float[np.ndarray, "B U"], ratios: Any) -> Moved:
+    def advance(
+        self, rows: Float[np.ndarray, "B W"], control: Float[np.ndarray, "B U"], ratios: Any
+    ) -> Moved:
         """One environment step of each row. A row that diverges is at the initial state afterwards, at rest."""
         asked, sane = control, np.asarray(np.isfinite(control).all(axis=1))
         if not sane.all():
             control = np.where(sane[:, None], control, 0.0)
-        after, cfrc = np.empty_like(rows), np.zeros((len(rows), 6 * self.model.nbody * self.robot.contacts))
+        after, cfrc = (
+            np.empty_like(rows),
+            np.zeros((len(rows), 6 * self.model.nbody * self.robot.contacts)),
+        )
         failed: Any = ~sane
         size = CHUNK[self.robot.contacts]
         with self._lock, quiet():
             for at in range(0, len(rows), size):
                 part = slice(at, at + size)
-                failed[part] |= self._simulate(rows[part], control[part], ratios[part], after[part], cfrc[part])
+                failed[part] |= self._simulate(
+                    rows[part], control[part], ratios[part], after[part], cfrc[part]
+                )
         if not np.isfinite(after).all():
             failed |= ~np.isfinite(after).all(axis=1)
         after[failed], cfrc[failed] = self.home, 0.0
         full = self.seen(after, cfrc)
         felt = full[:, self.full - cfrc.shape[1] :]
         forward = after[:, -1] - rows[:, -1]
-        got, ended = reward(self.robot, self.old, np, forward, control, after[:, self.qpos], after[:, self.qvel], felt)
+        got, ended = reward(
+            self.robot,
+            self.old,
+            np,
+            forward,
+            control,
+            after[:, self.qpos],
+            after[:, self.qvel],
+            felt,
+        )
         if failed.any():
             i = int(failed.argmax())
             step = round(float(rows[i, 0]) / self.robot.dt)
@@ -119,7 +141,9 @@ class Simulator:
             got[failed], ended[failed] = 0.0, True
         return Moved(after, full, got, ended, failed)
 
-    def _simulate(self, rows: Any, control: Any, ratios: Any, after: Any, cfrc: Any) -> Bool[np.ndarray, " B"]:
+    def _simulate(
+        self, rows: Any, control: Any, ratios: Any, after: Any, cfrc: Any
+    ) -> Bool[np.ndarray, " B"]:
         """Write what rows become to `after` and `cfrc`; True where MuJoCo gave up."""
         n, robot = len(rows), self.robot
         pool = self._pool(n, ratios.shape[1] > 0)
@@ -135,9 +159,13 @@ class Simulator:
             wrong = np.zeros(n, bool)
         except mujoco.batch.SimulationError:
             wrong = batch.status[:n] != 0
-        wrong |= batch.warning[:n, WARNINGS, 1].any(axis=1)  # then MuJoCo went on from its own initial state
+        wrong |= batch.warning[:n, WARNINGS, 1].any(
+            axis=1
+        )  # then MuJoCo went on from its own initial state
         after[:, :-1] = batch.state[:n, : self.width]
-        if robot.contacts:  # as Gymnasium: of the last substep's last stage, which a sensor would not give
+        if (
+            robot.contacts
+        ):  # as Gymnasium: of the last substep's last stage, which a sensor would not give
             after[:, -1] = pool.xpos[:n, 1, 0]
             data = self._data
             for i in range(n):
@@ -152,8 +180,12 @@ class Simulator:
         size = max(1 << (n - 1).bit_length(), 1)
         key = 2 * size + shifted
         if key not in self._pools:
-            batch = mujoco.batch.Batch(self.model, size, self.threads, persistent=self.robot.contacts)
-            self._pools[key] = _Pool(batch, batch.bind("xpos") if self.robot.contacts else None, np.ones((size, 3)))
+            batch = mujoco.batch.Batch(
+                self.model, size, self.threads, persistent=self.robot.contacts
+            )
+            self._pools[key] = _Pool(
+                batch, batch.bind("xpos") if self.robot.contacts else None, np.ones((size, 3))
+            )
             while len(self._pools) > POOLS:
                 self._pools.popitem(last=False)
         self._pools.move_to_end(key)
@@ -220,7 +252,12 @@ def engine(robot: Robot, old: bool, held: Simulator | None = None) -> Engine:
         got = jax.pure_callback(sim.reset, out, noise, vmap_method="broadcast_all")
         return got[:words], jax.lax.bitcast_convert_type(got[words:], jnp.float32)[:full]
 
-    def step(state: Array, control: Float[Array, " U"], over: Float[Array, ""], ratios: Float[Array, " X"]) -> tuple:
+    def step(
+        state: Array,
+        control: Float[Array, " U"],
+        over: Float[Array, ""],
+        ratios: Float[Array, " X"],
+    ) -> tuple:
         floats = jnp.concatenate([control, over[None], ratios]).astype(jnp.float32)
         packed = jnp.concatenate([state, jax.lax.bitcast_convert_type(floats, jnp.uint32)])
         got = jax.pure_callback(sim.step, out, packed, vmap_method="broadcast_all")

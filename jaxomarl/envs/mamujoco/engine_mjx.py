@@ -94,7 +94,9 @@ def _model(robot: Robot, iterations: int, ls_iterations: int) -> tuple[Any, Any,
         with contextlib.redirect_stdout(io.StringIO()):  # it prints that Warp is missing
             from mujoco import mjx
     except ImportError as error:
-        raise refuse("engine", "MuJoCo MJX installed", str(error), "pip install mujoco-mjx, or engine=c") from error
+        raise refuse(
+            "engine", "MuJoCo MJX installed", str(error), "pip install mujoco-mjx, or engine=c"
+        ) from error
     model = robot.model
     mine = mjx.put_model(model, impl="jax")
     if iterations:

@@ -27,7 +27,9 @@ class Play(NamedTuple):
     ratios: Float[Array, " X"]
 
 
-def environment(robot: Robot, layout: Layout, engine: Engine, shift: str = "deterministic") -> Environment:
+def environment(
+    robot: Robot, layout: Layout, engine: Engine, shift: str = "deterministic"
+) -> Environment:
     """The environment.
 
     Actions are clipped to [-1, 1] before anything else, which Gymnasium-Robotics does not do: it charges what is

@@ -59,8 +59,12 @@ class Layout(NamedTuple):
 
     def observe(self, full: Any, xp: ModuleType = jnp) -> tuple[Any, Any]:
         """Observations [..., N, O] and state [..., S] from `full` [..., F]."""
-        obs = full[..., self.obs] * self.obs_mask.astype(full.dtype) + self.constant.astype(full.dtype)
-        if self.standardised:  # each vector by its own mean and deviation, as OMIGA's data; the id is a part of it
+        obs = full[..., self.obs] * self.obs_mask.astype(full.dtype) + self.constant.astype(
+            full.dtype
+        )
+        if (
+            self.standardised
+        ):  # each vector by its own mean and deviation, as OMIGA's data; the id is a part of it
             obs = obs - obs.mean(axis=-1, keepdims=True)
             obs = obs / xp.sqrt((obs * obs).mean(axis=-1, keepdims=True))
             return obs, obs[..., 0, :]
@@ -79,8 +83,12 @@ def columns(robot: Robot) -> Columns:
         joint = model.joint(j)
         q, v = int(joint.qposadr[0]), model.nq + int(joint.dofadr[0])
         if joint.type[0] == 0:  # the free joint
-            names[q : q + 7] = [f"qpos[{joint.name}.{x}]" for x in ("x", "y", "z", "qw", "qx", "qy", "qz")]
-            names[v : v + 6] = [f"qvel[{joint.name}.{x}]" for x in ("x", "y", "z", "wx", "wy", "wz")]
+            names[q : q + 7] = [
+                f"qpos[{joint.name}.{x}]" for x in ("x", "y", "z", "qw", "qx", "qy", "qz")
+            ]
+            names[v : v + 6] = [
+                f"qvel[{joint.name}.{x}]" for x in ("x", "y", "z", "wx", "wy", "wz")
+            ]
         else:
             names[q], names[v] = f"qpos[{joint.name}]", f"qvel[{joint.name}]"
     qpos, qvel = np.arange(model.nq), model.nq + np.arange(model.nv)
@@ -90,8 +98,13 @@ def columns(robot: Robot) -> Columns:
         names += [names[i] for i in qvel]
     if robot.contacts:
         cfrc = len(names) + np.arange(6 * model.nbody).reshape(-1, 6)
-        bodies = [model.body(b).name or f"{model.body(model.body_parentid[b]).name}_lower" for b in range(model.nbody)]
-        names += [f"cfrc_ext[{b}.{x}]" for b in bodies for x in ("tx", "ty", "tz", "fx", "fy", "fz")]
+        bodies = [
+            model.body(b).name or f"{model.body(model.body_parentid[b]).name}_lower"
+            for b in range(model.nbody)
+        ]
+        names += [
+            f"cfrc_ext[{b}.{x}]" for b in bodies for x in ("tx", "ty", "tz", "fx", "fy", "fz")
+        ]
     return Columns(qpos, qvel, clipped, cfrc, tuple(names))
 
 
@@ -110,7 +123,9 @@ def at_distance(robot: Robot, part: tuple[str, ...], k: int) -> list[list[str]]:
     seen = set(part)
     rings = [sorted(part)]
     for _ in range(k):
-        near = {joint for edge in robot.edges if set(edge) & set(rings[-1]) for joint in edge} - seen
+        near = {
+            joint for edge in robot.edges if set(edge) & set(rings[-1]) for joint in edge
+        } - seen
         seen |= near
         rings.append(sorted(near))
     return rings
@@ -124,19 +139,39 @@ def layout(robot: Robot, partition: str, dialect: str = "gymnasium", obsk: int =
     field = f"mamujoco/{robot.name}"
     known = [*robot.partitions, WHOLE]
     if partition not in known:
-        raise refuse(f"{field}, partition", f"one of {', '.join(known)}", partition, "These are Gymnasium-Robotics'.")
+        raise refuse(
+            f"{field}, partition",
+            f"one of {', '.join(known)}",
+            partition,
+            "These are Gymnasium-Robotics'.",
+        )
     has = ("gymnasium", *OLD.get((robot.name, partition), ()))
     if dialect not in has:
-        way_out = "No data are known in another." if dialect in DIALECTS else f"Dialects: {', '.join(DIALECTS)}."
+        way_out = (
+            "No data are known in another."
+            if dialect in DIALECTS
+            else f"Dialects: {', '.join(DIALECTS)}."
+        )
         raise refuse(f"{field} {partition}, dialect", f"one of {', '.join(has)}", dialect, way_out)
     if not 0 <= obsk <= 5:
-        raise refuse(f"{field}, obsk", "a distance from 0 to 5", obsk, "1 is that of the published data.")
+        raise refuse(
+            f"{field}, obsk", "a distance from 0 to 5", obsk, "1 is that of the published data."
+        )
     if dialect != "gymnasium" and obsk != 1:
-        raise refuse(f"{field}, obsk", f"its default, as {dialect}'s distance is its own", obsk, "Leave it out.")
+        raise refuse(
+            f"{field}, obsk",
+            f"its default, as {dialect}'s distance is its own",
+            obsk,
+            "Leave it out.",
+        )
     parts = robot.partitions.get(partition, (actuated(robot),))
     at = columns(robot)
-    state = np.concatenate([at.qpos[robot.skip :], at.clipped, at.cfrc[dialect == "gymnasium" :].ravel()])
-    blind = at.cfrc.ravel() if dialect != "gymnasium" else np.zeros(0, int)  # contact forces were never computed
+    state = np.concatenate(
+        [at.qpos[robot.skip :], at.clipped, at.cfrc[dialect == "gymnasium" :].ravel()]
+    )
+    blind = (
+        at.cfrc.ravel() if dialect != "gymnasium" else np.zeros(0, int)
+    )  # contact forces were never computed
     ids = np.zeros((len(parts), 0))
     if dialect == "omiga":
         seen, ids = [state] * len(parts), np.eye(len(parts))
@@ -144,15 +179,26 @@ def layout(robot: Robot, partition: str, dialect: str = "gymnasium", obsk: int =
         seen = [state]
     else:
         k = {"gymnasium": obsk, "omar": 0, "ogmarl": 1}[dialect]
-        seen = [np.array([*_near(robot, at, part, k), *_globals(robot, at, dialect)]) for part in parts]
+        seen = [
+            np.array([*_near(robot, at, part, k), *_globals(robot, at, dialect)]) for part in parts
+        ]
     order = parts if dialect in ("gymnasium", "ogmarl") else _straight(robot, parts)
     if (robot.name, dialect) == ("halfcheetah", "ogmarl"):
-        order = tuple(part[::-1] for part in parts)  # v1.1 lists foot, shin, thigh, and maps by joint
+        order = tuple(
+            part[::-1] for part in parts
+        )  # v1.1 lists foot, shin, thigh, and maps by joint
     return _laid(robot, at, dialect, seen, ids, state, blind, order)
 
 
 def _laid(
-    robot: Robot, at: Columns, dialect: str, seen: list, ids: Any, state: Any, blind: Any, order: Parts
+    robot: Robot,
+    at: Columns,
+    dialect: str,
+    seen: list,
+    ids: Any,
+    state: Any,
+    blind: Any,
+    order: Parts,
 ) -> Layout:
     dims = tuple(len(x) + ids.shape[1] for x in seen)
     n, width, acts = len(seen), max(dims), max(map(len, order))
@@ -162,7 +208,9 @@ def _laid(
         mask[i, : len(x)] = ~np.isin(x, blind)
         constant[i, len(x) : dims[i]] = ids[i]
     place = {joint: i * acts + j for i, part in enumerate(order) for j, joint in enumerate(part)}
-    names = [tuple(at.names[c] for c in x) + tuple(f"id[{j}]" for j in range(ids.shape[1])) for x in seen]
+    names = [
+        tuple(at.names[c] for c in x) + tuple(f"id[{j}]" for j in range(ids.shape[1])) for x in seen
+    ]
     return Layout(
         DIALECTS[dialect], obs, mask, constant, dims, state, (~np.isin(state, blind)).astype(float),
         np.array([place[joint] for joint in actuated(robot)]), tuple(map(len, order)), Fields(tuple(names), order),
@@ -212,7 +260,9 @@ def _globals(robot: Robot, at: Columns, dialect: str) -> list[int]:
     ant = robot.name == "ant"
     if dialect == "omar":
         return []
-    if dialect == "ogmarl":  # v1.1: velocities first, y before z, and the ant's root by its first entries alone
+    if (
+        dialect == "ogmarl"
+    ):  # v1.1: velocities first, y before z, and the ant's root by its first entries alone
         order = [0] if ant else [0, 2, 1]
         return [int(i) for i in (*at.qvel[order], *at.qpos[order])]
     velocity = at.clipped if robot.clipped[1] else at.qvel

@@ -57,14 +57,21 @@ def _child(name: str) -> subprocess.Popen | None:
         command = [sys.executable, "-m", "jaxomarl.envs.mamujoco.pictures", name]
         try:
             child = subprocess.Popen(
-                command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+                command,
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
             )
             _ask(child, ROBOTS[name].model.qpos0)
             return child
         except (OSError, ValueError):  # it ended before the frame was whole
             continue
     tried = " and ".join(libraries)
-    LOG.warning("MuJoCo cannot render with %s: frames are plain drawings. Try: apt-get install libosmesa6", tried)
+    LOG.warning(
+        "MuJoCo cannot render with %s: frames are plain drawings. Try: apt-get install libosmesa6",
+        tried,
+    )
     return None
 
 
@@ -72,7 +79,11 @@ def _serve(name: str) -> None:
     """Render what positions come in, until none do."""
     out, model = os.fdopen(os.dup(1), "wb"), ROBOTS[name].model
     os.dup2(2, 1)  # nothing else may be printed between the frames
-    renderer, data, camera = mujoco.Renderer(model, SIZE, SIZE), mujoco.MjData(model), mujoco.MjvCamera()
+    renderer, data, camera = (
+        mujoco.Renderer(model, SIZE, SIZE),
+        mujoco.MjData(model),
+        mujoco.MjvCamera(),
+    )
     camera.type, camera.trackbodyid = mujoco.mjtCamera.mjCAMERA_TRACKING, 1
     camera.distance, camera.azimuth, camera.elevation = 4.0, 90.0, -20.0
     while len(sent := sys.stdin.buffer.read(8 * model.nq)) == 8 * model.nq:
@@ -91,7 +102,16 @@ def drawing(robot: Robot, data: Any) -> UInt8[np.ndarray, "P P 3"]:
     first = np.floor(middle[0] - VIEW)
     for x in np.arange(first, first + 2 * VIEW + 1.5, 0.1):
         mark = abs(x - round(x)) < 0.05
-        discs.append((x - middle[0], -0.03 - middle[1], 0.05 if mark else 0.03, (90, 90, 90), 1.0, (0.0, 0.0)))
+        discs.append(
+            (
+                x - middle[0],
+                -0.03 - middle[1],
+                0.05 if mark else 0.03,
+                (90, 90, 90),
+                1.0,
+                (0.0, 0.0),
+            )
+        )
     for geom in sorted(range(model.ngeom), key=lambda g: -data.geom_xpos[g, 1]):
         kind = model.geom_type[geom]
         if kind == mujoco.mjtGeom.mjGEOM_PLANE:

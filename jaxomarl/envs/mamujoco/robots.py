@@ -67,7 +67,12 @@ class Robot(NamedTuple):
 def _model(xml: str) -> mujoco.MjModel:
     found = importlib.util.find_spec("gymnasium")
     if found is None or found.origin is None:
-        raise refuse("mamujoco", "Gymnasium, whose models these are", "no gymnasium", "pip install 'gymnasium>=1.2'")
+        raise refuse(
+            "mamujoco",
+            "Gymnasium, whose models these are",
+            "no gymnasium",
+            "pip install 'gymnasium>=1.2'",
+        )
     path = Path(found.origin).parent / "envs" / "mujoco" / "assets" / xml
     if not path.is_file():
         raise refuse("mamujoco", f"Gymnasium's {xml}", f"no {path}", "pip install 'gymnasium>=1.2'")
@@ -156,7 +161,14 @@ ROBOTS = {
 
 
 def reward(
-    robot: Robot, old: bool, xp: ModuleType, forward: Any, action: Any, qpos: Any, qvel: Any, cfrc: Any
+    robot: Robot,
+    old: bool,
+    xp: ModuleType,
+    forward: Any,
+    action: Any,
+    qpos: Any,
+    qvel: Any,
+    cfrc: Any,
 ) -> tuple[Any, Any]:
     """(reward, ended) after a step that moved the robot by `forward` metres under `action` [..., U].
 

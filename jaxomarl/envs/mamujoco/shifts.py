@@ -19,7 +19,11 @@ FACTORS = ("power", "density", "friction")
 SHIFTS = {
     "deterministic": None,
     "random": (((0.8, 1.2),), ((0.75, 1.25),), ((0.625, 1.375),)),
-    "extreme": (((0.6, 0.8), (1.2, 1.4)), ((0.5, 0.75), (1.25, 1.5)), ((0.25, 0.625), (1.375, 1.75))),
+    "extreme": (
+        ((0.6, 0.8), (1.2, 1.4)),
+        ((0.5, 0.75), (1.25, 1.5)),
+        ((0.25, 0.625), (1.375, 1.75)),
+    ),
 }
 """Intervals of each factor; of two, each is drawn half the time."""
 
@@ -27,7 +31,9 @@ SHIFTS = {
 def check(task: str, shift: str) -> str:
     """The shift, or JaxomarlError where there is none of that name."""
     if shift not in SHIFTS:
-        raise refuse(f"{task}, shift", f"one of {', '.join(SHIFTS)}", shift, "DOM2's Table 5 has these.")
+        raise refuse(
+            f"{task}, shift", f"one of {', '.join(SHIFTS)}", shift, "DOM2's Table 5 has these."
+        )
     return shift
 
 

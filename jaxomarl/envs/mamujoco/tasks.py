@@ -33,7 +33,13 @@ def _task(
     about = f"{robot} in {env.spec.agents} agents: run forward, 1000 steps"
     made = behaviours.recipes(env, name, obsk)
     quality, scale = "medium" if "medium" in made else "random", behaviours.scale(env, name, shift)
-    known = {"about": about, "rows": ROWS, "scale": scale, "fields": laid.fields, "final_episodes": FINAL}
+    known = {
+        "about": about,
+        "rows": ROWS,
+        "scale": scale,
+        "fields": laid.fields,
+        "final_episodes": FINAL,
+    }
     return Task(task, env, made, quality, behaviours=behaviours.known(env, name, obsk), **known)
 
 
@@ -48,8 +54,18 @@ def _engine(task: str, name: str, robot: Robot, old: bool) -> Engine:
         return engine_mjx.engine(robot, old)
     if name == "warp":
         way_out = "Its data are shaped by the whole batch, which a state that is vmapped cannot be: take engine=mjx."
-        raise refuse(f"{task}, engine", "an engine whose state is arrays of one episode", "mujoco_warp", way_out)
-    raise refuse(f"{task}, engine", f"one of {', '.join(ENGINES)}", name, "auto: mjx on GPU and TPU, c on CPU.")
+        raise refuse(
+            f"{task}, engine",
+            "an engine whose state is arrays of one episode",
+            "mujoco_warp",
+            way_out,
+        )
+    raise refuse(
+        f"{task}, engine",
+        f"one of {', '.join(ENGINES)}",
+        name,
+        "auto: mjx on GPU and TPU, c on CPU.",
+    )
 
 
 # One robot in one partition: the other arguments are the task's parameters.

@@ -14,7 +14,11 @@ HORIZON = 25
 
 
 def environment(
-    scenario: Scenario, dialect: str, prey: Prey | None = None, speed_min: float = 0.0, hidden: int = 0
+    scenario: Scenario,
+    dialect: str,
+    prey: Prey | None = None,
+    speed_min: float = 0.0,
+    hidden: int = 0,
 ) -> Environment:
     """The task of a scenario.
 
@@ -25,11 +29,18 @@ def environment(
     if not 0.0 <= speed_min <= 1.0:
         raise refuse("speed_min", "a speed in [0, 1]", speed_min, "0 is the standard environment.")
     if not 0 <= hidden < max(1, scenario.landmarks):
-        raise refuse("hidden", f"0 to {scenario.landmarks - 1} landmarks", hidden, "One at least has to be left.")
+        raise refuse(
+            "hidden",
+            f"0 to {scenario.landmarks - 1} landmarks",
+            hidden,
+            "One at least has to be left.",
+        )
     n = scenario.learners
     width = scenario.obs_width
     team = scenario.team
-    spec = Spec((width,) * n, (2,) * n, n * width, HORIZON, team=team, dialect=dialect, terminates="never")
+    spec = Spec(
+        (width,) * n, (2,) * n, n * width, HORIZON, team=team, dialect=dialect, terminates="never"
+    )
 
     def timestep(scene: Scene, reward: Array) -> TimeStep:
         obs = scenario.observe(scene)
@@ -49,7 +60,11 @@ def environment(
         if speed_min:
             drawn = jax.random.uniform(k_speed, (n,), minval=speed_min, maxval=1.0)
             speed = jnp.concatenate([drawn, speed[n:]])
-        order = jax.random.permutation(k_hide, scenario.landmarks) if hidden else np.arange(scenario.landmarks)
+        order = (
+            jax.random.permutation(k_hide, scenario.landmarks)
+            if hidden
+            else np.arange(scenario.landmarks)
+        )
         scene = Scene(
             pos=scenario.place(k_place),
             vel=jnp.zeros((scenario.bodies.agents, 2)),
@@ -59,7 +74,9 @@ def environment(
         )
         return scene, timestep(scene, jnp.zeros(scenario.bodies.agents))
 
-    def step(key: Key[Array, ""], scene: Scene, action: Float[Array, "n 2"]) -> tuple[Scene, TimeStep]:
+    def step(
+        key: Key[Array, ""], scene: Scene, action: Float[Array, "n 2"]
+    ) -> tuple[Scene, TimeStep]:
         if prey is not None:
             action = jnp.concatenate([action, act(prey, scenario.prey_sees(scene))[None]])
         scene = advance(scenario, scene, action)
@@ -97,6 +114,12 @@ def discs(scenario: Scenario, scene: Scene) -> list:
         kind = scenario.kinds[e]
         colour = draw.AGENTS[e % len(draw.AGENTS)] if e < scenario.learners else draw.KINDS[kind]
         out.append(
-            (float(pos[e, 0]), float(pos[e, 1]), scenario.bodies.size[e], colour, 0.4 if kind == "forest" else 0.9)
+            (
+                float(pos[e, 0]),
+                float(pos[e, 1]),
+                scenario.bodies.size[e],
+                colour,
+                0.4 if kind == "forest" else 0.9,
+            )
         )
     return out

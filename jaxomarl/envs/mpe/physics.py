@@ -62,7 +62,9 @@ def contact(bodies: Bodies, scene: Scene) -> Float[Array, "n 2"]:
     pairs = np.flatnonzero(collide)
     if not len(pairs) or not collide[:n].any():
         return jnp.zeros_like(scene.vel)
-    touch = (collide[:n, None] & collide[pairs][None, :] & (np.arange(n)[:, None] != pairs)).astype(float)
+    touch = (collide[:n, None] & collide[pairs][None, :] & (np.arange(n)[:, None] != pairs)).astype(
+        float
+    )
     reach = size[:n, None] + size[pairs][None, :]
     delta = scene.pos[:n, None] - scene.pos[pairs][None, :]
     d = jnp.sqrt(jnp.maximum(jnp.sum(delta**2, axis=-1), TINY))

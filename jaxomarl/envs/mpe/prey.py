@@ -56,9 +56,16 @@ def fold(arrays: dict[str, np.ndarray], width: int, where: str) -> Prey:
     for name, shape in shapes.items():
         found = arrays[name].shape if name in arrays else "nothing"
         if found != shape:
-            raise refuse(f"{where}, {name}", f"an array of shape {shape}", found, "Is it the prey of this task?")
+            raise refuse(
+                f"{where}, {name}",
+                f"an array of shape {shape}",
+                found,
+                "Is it the prey of this task?",
+            )
         if not np.isfinite(arrays[name]).all():
-            raise refuse(f"{where}, {name}", "finite numbers", "some that are not", "The file is damaged.")
+            raise refuse(
+                f"{where}, {name}", "finite numbers", "some that are not", "The file is damaged."
+            )
     gamma, beta, mean, var = (arrays[name].astype(np.float32) for name in NORM)
     scale = gamma / np.sqrt(var + np.float32(EPS))
     return Prey(
@@ -74,7 +81,11 @@ def own(task: str) -> Prey:
     """The package's prey of `tag` or `world`."""
     from safetensors.numpy import load as parse
 
-    held = parse(resources.files("jaxomarl").joinpath("assets", "mpe", f"{task}-prey.safetensors").read_bytes())
+    held = parse(
+        resources.files("jaxomarl")
+        .joinpath("assets", "mpe", f"{task}-prey.safetensors")
+        .read_bytes()
+    )
     return fold(held, len(held[NORM[0]]), f"the package's prey of {task}")
 
 

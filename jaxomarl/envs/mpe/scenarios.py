@@ -182,7 +182,13 @@ def world() -> Scenario:
         hunters, far, near = _hunt(scene, bodies, 5.0)
         food = distance(scene.pos[3], scene.pos[5:7])
         eaten = jnp.sum(food < reach[3] + reach[5:7])
-        prey = 0.1 * far - 5.0 * near - 2.0 * outside(scene.pos[3]).sum() + 2.0 * eaten + 0.05 * food.min()
+        prey = (
+            0.1 * far
+            - 5.0 * near
+            - 2.0 * outside(scene.pos[3]).sum()
+            + 2.0 * eaten
+            + 0.05 * food.min()
+        )
         return jnp.append(jnp.broadcast_to(hunters, (3,)), prey)
 
     return Scenario(
@@ -225,4 +231,8 @@ def _hunt(scene: Scene, bodies: Bodies, touch: float) -> tuple[Array, Array, Arr
 def outside(x: Float[Array, "2"]) -> Float[Array, "2"]:
     """What leaving the arena costs the prey, for each coordinate."""
     z = jnp.abs(x)
-    return jnp.where(z < 0.9, 0.0, jnp.where(z < 1.0, 10.0 * (z - 0.9), jnp.minimum(jnp.exp(2.0 * z - 2.0), 10.0)))
+    return jnp.where(
+        z < 0.9,
+        0.0,
+        jnp.where(z < 1.0, 10.0 * (z - 0.9), jnp.minimum(jnp.exp(2.0 * z - 2.0), 10.0)),
+    )

@@ -39,8 +39,12 @@ def six(hidden: int = 0) -> Task:
 
 def _chase(name: str, prey: str, speed_min: float, about: str) -> Task:
     scenario = getattr(scenarios, name)()
-    held, dialect = preys.load(prey, name, scenario.prey_width) if prey else (preys.own(name), "mpe-own-prey")
-    return _task(scenario, environment(scenario, dialect, held, speed_min), about, standard=not speed_min)
+    held, dialect = (
+        preys.load(prey, name, scenario.prey_width) if prey else (preys.own(name), "mpe-own-prey")
+    )
+    return _task(
+        scenario, environment(scenario, dialect, held, speed_min), about, standard=not speed_min
+    )
 
 
 def _task(scenario: Scenario, env: Environment, about: str, standard: bool) -> Task:
@@ -61,14 +65,19 @@ def fields(scenario: Scenario) -> Fields:
     among them.
     """
     kinds, n = scenario.kinds, scenario.bodies.agents
-    called = [f"{kind} {kinds[:e].count(kind)}" if kinds.count(kind) > 1 else kind for e, kind in enumerate(kinds)]
+    called = [
+        f"{kind} {kinds[:e].count(kind)}" if kinds.count(kind) > 1 else kind
+        for e, kind in enumerate(kinds)
+    ]
     obs = []
     for i in range(scenario.learners):
         others = [called[j] for j in range(n) if j != i]
         names = [f"own {what} {axis}" for what in ("vel", "pos") for axis in "xy"]
         names += [f"{other} d{axis}" for other in called[n:] + others for axis in "xy"]
         if scenario.prey:
-            names += [f"{called[n - 1]} vel {axis}" for axis in "xy"] + [f"in {x}" for x in called if "forest" in x]
+            names += [f"{called[n - 1]} vel {axis}" for axis in "xy"] + [
+                f"in {x}" for x in called if "forest" in x
+            ]
         else:
             names += [f"{other} word {k}" for other in others for k in range(2)]
         obs.append(tuple(names))

@@ -45,11 +45,17 @@ def start(scenario: Scenario, key: Key[Array, ""]) -> Scene:
     """The first scene of a standard episode."""
     still = jnp.zeros((scenario.bodies.agents, 2))
     return Scene(
-        scenario.place(key), still, jnp.asarray(scenario.bodies.speed), jnp.ones(scenario.landmarks), jnp.zeros(())
+        scenario.place(key),
+        still,
+        jnp.asarray(scenario.bodies.speed),
+        jnp.ones(scenario.landmarks),
+        jnp.zeros(()),
     )
 
 
-def hunted(scenario: Scenario, prey: Prey, chased: Array, key: Key[Array, ""]) -> tuple[Array, Array]:
+def hunted(
+    scenario: Scenario, prey: Prey, chased: Array, key: Key[Array, ""]
+) -> tuple[Array, Array]:
     """One episode: (what the training ascends, the predators' return); predators chase where `chased` is true."""
     k_start, k_steps = jax.random.split(key)
 
@@ -60,18 +66,28 @@ def hunted(scenario: Scenario, prey: Prey, chased: Array, key: Key[Array, ""]) -
         scene = advance(scenario, scene, jnp.concatenate([predators, own[None]]))
         here, d = scene.pos[3], distance(scene.pos[:3], scene.pos[3])
         flee = 0.1 * d.sum() - 2.0 * jax.nn.sigmoid((0.2 - d) / 0.05).sum()
-        gain = jnp.where(chased, flee, -CENTRE * jnp.sum(here**2)) - outside(here).sum() - EFFORT * jnp.sum(own**2)
+        gain = (
+            jnp.where(chased, flee, -CENTRE * jnp.sum(here**2))
+            - outside(here).sum()
+            - EFFORT * jnp.sum(own**2)
+        )
         return scene, (gain, scenario.reward(scene)[0])
 
-    _, (gain, reward) = jax.lax.scan(step, start(scenario, k_start), jax.random.split(k_steps, HORIZON))
+    _, (gain, reward) = jax.lax.scan(
+        step, start(scenario, k_start), jax.random.split(k_steps, HORIZON)
+    )
     return gain.sum(), reward.sum()
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
-def scores(scenario: Scenario, prey: Prey, key: Key[Array, ""], episodes: int) -> tuple[Array, Array]:
+def scores(
+    scenario: Scenario, prey: Prey, key: Key[Array, ""], episodes: int
+) -> tuple[Array, Array]:
     """Returns [episodes] of random and of chasing predators."""
     keys = jax.random.split(key, episodes)
-    each = lambda chased: jax.vmap(lambda k: hunted(scenario, prey, jnp.asarray(chased), k)[1])(keys)
+    each = lambda chased: jax.vmap(lambda k: hunted(scenario, prey, jnp.asarray(chased), k)[1])(
+        keys
+    )
     return each(False), each(True)
 
 
@@ -79,13 +95,19 @@ def first(width: int, key: Key[Array, ""]) -> Prey:
     """A prey before training: hidden layers U(+-1/sqrt(fan in)), biases zero, observations as they are."""
     sizes = (width, HIDDEN, HIDDEN, 2)
     draw = lambda key, i, o: jax.random.uniform(key, (i, o), minval=-(i**-0.5), maxval=i**-0.5)
-    kernels = tuple(draw(k, *pair) for k, pair in zip(jax.random.split(key, 3), itertools.pairwise(sizes), strict=True))
+    kernels = tuple(
+        draw(k, *pair)
+        for k, pair in zip(jax.random.split(key, 3), itertools.pairwise(sizes), strict=True)
+    )
     return Prey(jnp.ones(width), jnp.zeros(width), kernels, tuple(jnp.zeros(o) for o in sizes[1:]))
 
 
 def apart(found: tuple[Array, Array], name: str) -> float:
     """The larger relative distance of (random, chasing) mean returns from the reference."""
-    return max(abs(float(x.mean()) - want) / abs(want) for x, want in zip(found, REFERENCE[name], strict=True))
+    return max(
+        abs(float(x.mean()) - want) / abs(want)
+        for x, want in zip(found, REFERENCE[name], strict=True)
+    )
 
 
 def train(scenario: Scenario, seeds: int = 20) -> Prey:
@@ -99,7 +121,9 @@ def train(scenario: Scenario, seeds: int = 20) -> Prey:
         print(f"{scenario.name}: seed {seed} came within {near:.0%} of the reference", flush=True)
         if near < TOLERANCE / 2:
             return prey
-    raise refuse(f"prey of {scenario.name}", f"scores within {TOLERANCE / 2:.0%}", "none", "Try more seeds.")
+    raise refuse(
+        f"prey of {scenario.name}", f"scores within {TOLERANCE / 2:.0%}", "none", "Try more seeds."
+    )
 
 
 def attempt(scenario: Scenario, seed: int) -> Prey:
@@ -112,7 +136,9 @@ def attempt(scenario: Scenario, seed: int) -> Prey:
     @jax.jit
     def update(prey: Prey, opt: Any, key: Key[Array, ""]) -> tuple[Prey, Any]:
         keys, chased = jax.random.split(key, BATCH), jnp.arange(BATCH) % 2 == 0
-        loss = lambda p: -jax.vmap(lambda c, k: hunted(scenario, held(p), c, k)[0])(chased, keys).mean()
+        loss = lambda p: (
+            -jax.vmap(lambda c, k: hunted(scenario, held(p), c, k)[0])(chased, keys).mean()
+        )
         updates, opt = tx.update(jax.grad(loss)(prey), opt, prey)
         return optax.apply_updates(prey, updates), opt  # type: ignore[return-value]
 
@@ -121,5 +147,10 @@ def attempt(scenario: Scenario, seed: int) -> Prey:
         prey, opt = update(prey, opt, jax.random.fold_in(jax.random.key(seed), step))
         if step % EVERY == 0:
             now = held(prey)
-            found.append((apart(scores(scenario, now, jax.random.key(seed + 2000), 4000), scenario.name), now))
+            found.append(
+                (
+                    apart(scores(scenario, now, jax.random.key(seed + 2000), 4000), scenario.name),
+                    now,
+                )
+            )
     return jax.tree.map(np.asarray, min(found, key=lambda x: x[0])[1])

@@ -33,7 +33,9 @@ HEAD = ("", "synthetic", "real (floor)", "nothing moves")
 def coda_fidelity(asked: Asked) -> str:
     """The table, by what was swept, and the picture of the first generator; raises JaxomarlError before it trains."""
     task = make(one("--tasks", asked.tasks, TASK))
-    groups = generators(asked, task, one("--systems", asked.systems, SYSTEM), one("--data", asked.data, ""))
+    groups = generators(
+        asked, task, one("--systems", asked.systems, SYSTEM), one("--data", asked.data, "")
+    )
     past = trained(asked, groups)
     spec, lines = task.env.spec, asked.lines
     judges: dict[str, Judge] = {}
@@ -44,7 +46,9 @@ def coda_fidelity(asked: Asked) -> str:
             swept, cfg = " ".join(f"{k}={v}" for k, v in group.swept[r].items()), group.cfgs[r]
             lines.say(f"{task.name} {group.quality} {swept}: windows of seed {seed}")
             if swept not in judges:  # what it compiles serves all seeds
-                judges[swept] = Judge(task, group.data, Generator(spec, cfg, coda.horizon_of(spec, cfg)))
+                judges[swept] = Judge(
+                    task, group.data, Generator(spec, cfg, coda.horizon_of(spec, cfg))
+                )
             mine = jax.tree.map(lambda x, r=r: x[r], generator)
             found.setdefault(swept, []).append(judges[swept].judged(mine, seed))
     why = next(iter(judges.values())).place.why
@@ -61,7 +65,9 @@ def generators(asked: Asked, task: Task, name: str, quality: str) -> list[Group]
         raise refuse("--systems", "a system with coda or synther", name, way)
     asked.check_unused("coda-fidelity", "it trains no policy.", ("episodes", "final_episodes"))
     data = [quality] if quality else []
-    groups = plan.resolve([name], [task.name], data, asked.seeds, "", asked.overrides, asked.rows, 0, asked.scale)
+    groups = plan.resolve(
+        [name], [task.name], data, asked.seeds, "", asked.overrides, asked.rows, 0, asked.scale
+    )
     for group in groups:
         group.system = first_stage(group.system)
     return groups
@@ -104,9 +110,12 @@ def text(task: Task, groups: Sequence[Group], found: dict[str, list[Judged]], wh
         said.append(f"Left out, next states and rewards against the environment: {why}.")
     for swept, all_seeds in found.items():
         lost, count = np.mean([x.dropped for x in all_seeds]), all_seeds[0].windows
-        said.append(f"{swept + ': ' if swept else ''}{count} windows, {lost:.1%} dropped as not finite.")
+        said.append(
+            f"{swept + ': ' if swept else ''}{count} windows, {lost:.1%} dropped as not finite."
+        )
         rows = [
-            (name, *(cell([x.numbers[name][k] for x in all_seeds]) for k in range(3))) for name in all_seeds[0].numbers
+            (name, *(cell([x.numbers[name][k] for x in all_seeds]) for k in range(3)))
+            for name in all_seeds[0].numbers
         ]
         said.append(markdown(HEAD, rows).rstrip())
     return "\n\n".join([*said, f"![]({PICTURE})"]) + "\n"

@@ -29,13 +29,23 @@ GAMES = {"multiplication": (0.0, 0.0, 1.0), "twin peaks": (1.0, 4.0, 5.0)}
 METHODS = ("no augmentation (BRUD)", "unconditional", "Q-conditioned", "CODA")
 START = (-0.64, 0.65)
 ROWS, BATCH = 4000, 64  # of the data, and of a learner's step
-LONG, SHORT = 4000, 100  # the learner's steps on rows that stay as they are, and on ones drawn for each step
+LONG, SHORT = (
+    4000,
+    100,
+)  # the learner's steps on rows that stay as they are, and on ones drawn for each step
 STEPS, ROWS_STEP, WIDTH, LR = 1000, 512, 32, 1e-2  # of the model
-LEVELS, WEIGHT, HIGH = 18, 1.0, 0.95  # of the sampler; w of CODA's (1 + w); the quantile of rewards asked for
+LEVELS, WEIGHT, HIGH = (
+    18,
+    1.0,
+    0.95,
+)  # of the sampler; w of CODA's (1 + w); the quantile of rewards asked for
 KNOWN, RICH, BLIND = range(3)  # what the model is told: the joint policy, a reward, nothing
 SHARES = (0.4, 0.3, 0.3)  # of its training batches
 CONDITION = 5  # theta_x, theta_y, reward, and which of the two is told
-GRID, TOGETHER = 9, 256  # points of a vector field along one axis, and joint actions that make each arrow
+GRID, TOGETHER = (
+    9,
+    256,
+)  # points of a vector field along one axis, and joint actions that make each arrow
 
 
 class Made(NamedTuple):
@@ -53,23 +63,37 @@ def coda_games(asked: Asked) -> str:
     """Both games: a table, and a picture of each with the data, the fields and the paths of all seeds."""
     asked.check_unused("coda-games", "its games are fixed.")
     steps, rows, pictures = asked.updates(STEPS), [], []
-    trained, walk, drawn = jax.jit(fitted, static_argnums=2), jax.jit(learn), jax.jit(sampled, static_argnums=3)
+    trained, walk, drawn = (
+        jax.jit(fitted, static_argnums=2),
+        jax.jit(learn),
+        jax.jit(sampled, static_argnums=3),
+    )
     for number, (name, weights) in enumerate(GAMES.items()):
         asked.say(f"{name}: one model, {steps} updates of {ROWS_STEP} rows")
         data = uniform(jax.random.fold_in(jax.random.key(0), number))
         rewards = polynomial(data, *weights)
         model = trained(jax.random.key(1), jnp.concatenate([data, rewards[:, None]], axis=1), steps)
         told = told_of(model, jnp.zeros((ROWS, 2)), jnp.quantile(rewards, HIGH))
-        pools = jnp.stack([data, *(drawn(jax.random.key(2 + k), model, told[k], 0) for k in (BLIND, RICH))])
+        pools = jnp.stack(
+            [data, *(drawn(jax.random.key(2 + k), model, told[k], 0) for k in (BLIND, RICH))]
+        )
         asked.say(f"{name}: {len(METHODS)} methods, {len(asked.seeds)} seeds")
         keys = jax.vmap(jax.random.key)(jnp.asarray(asked.seeds))
-        paths = dict(zip(METHODS, np.asarray(walk(keys, model, pools, jnp.asarray(weights))), strict=True))
+        paths = dict(
+            zip(METHODS, np.asarray(walk(keys, model, pools, jnp.asarray(weights))), strict=True)
+        )
         paths = {k: path[:, : (SHORT if k == "CODA" else LONG) + 1] for k, path in paths.items()}
         rows += [row(name, method, path[:, -1], weights) for method, path in paths.items()]
         points, arrows = fields(drawn, model, np.asarray(pools), weights)
         picture = f"{name.replace(' ', '-')}.png"
         held = {method: (points, arrow) for method, arrow in arrows.items()}
-        asked.draw(score_fields, picture, np.asarray(data[:1500]), held, {k: p[:, ::5] for k, p in paths.items()})
+        asked.draw(
+            score_fields,
+            picture,
+            np.asarray(data[:1500]),
+            held,
+            {k: p[:, ::5] for k, p in paths.items()},
+        )
         pictures.append(f"![]({picture})")
     return text(asked, steps, rows) + "\n" + "\n\n".join(pictures) + "\n"
 
@@ -105,7 +129,9 @@ def uniform(key: Key[Array, ""]) -> Float[Array, "M 2"]:
     return jax.random.uniform(key, (ROWS, 2), minval=-1.0, maxval=1.0)
 
 
-def row(game: str, method: str, ends: np.ndarray, weights: tuple[float, float, float]) -> tuple[str, ...]:
+def row(
+    game: str, method: str, ends: np.ndarray, weights: tuple[float, float, float]
+) -> tuple[str, ...]:
     """Where the seeds of a method end."""
     (best, _), top = twin_peaks_optimum(*weights)
     reward = np.asarray(polynomial(jnp.asarray(ends), *weights))
@@ -143,7 +169,10 @@ def denoiser(params: Any, told: Float[Array, "B 5"]) -> Callable[[Array, Array],
 
 def fitted(key: Key[Array, ""], data: Float[Array, "M 3"], steps: int) -> Made:
     """A model of the rows x, y, reward, whose descriptor of a joint policy is the row's own joint action."""
-    columns, tx = cdf.fit(data), optax.chain(optax.clip_by_global_norm(1.0), optax.adam(annealed(LR, steps)))
+    columns, tx = (
+        cdf.fit(data),
+        optax.chain(optax.clip_by_global_norm(1.0), optax.adam(annealed(LR, steps))),
+    )
     scale = jnp.stack([data[:, 2].mean(), data[:, 2].std()])
     made = Made((), columns, scale)
     k_init, k_steps = jax.random.split(key)
@@ -156,17 +185,25 @@ def fitted(key: Key[Array, ""], data: Float[Array, "M 3"], steps: int) -> Made:
         x0 = columns.forward(rows)[:, None]
         t, z = edm.KARRAS.draw(k_t, (ROWS_STEP,)), jax.random.normal(k_z, x0.shape)
         weight = edm.weight(edm.KARRAS.schedule.sigma(t))
-        loss = lambda params: denoising_loss(denoiser(params, told), edm.KARRAS.schedule, x0, t, z, weight)
+        loss = lambda params: denoising_loss(
+            denoiser(params, told), edm.KARRAS.schedule, x0, t, z, weight
+        )
         return polyak(descend(tx, net, jax.grad(loss)(net.params)), 0.01), None
 
-    net = jax.lax.scan(step, create(tx, NET.init(k_init), target=True), jax.random.split(k_steps, steps))[0]
+    net = jax.lax.scan(
+        step, create(tx, NET.init(k_init), target=True), jax.random.split(k_steps, steps)
+    )[0]
     return made._replace(params=net.target)
 
 
-def sampled(key: Key[Array, ""], model: Made, told: Float[Array, "B 5"], each: int = 0) -> Float[Array, "... 2"]:
+def sampled(
+    key: Key[Array, ""], model: Made, told: Float[Array, "B 5"], each: int = 0
+) -> Float[Array, "... 2"]:
     """One joint action for each condition, or `each` of them: [B, 2] or [B, each, 2]."""
     told = jnp.repeat(told, max(each, 1), axis=0)
-    free = classifier_free(denoiser(model.params, told), denoiser(model.params, 0.0 * told), 1.0 + WEIGHT)
+    free = classifier_free(
+        denoiser(model.params, told), denoiser(model.params, 0.0 * told), 1.0 + WEIGHT
+    )
     x = edm.heun(LEVELS)(key, free, (len(told), 1, 3))
     action = model.columns.inverse(x)[:, 0, :2]
     return action.reshape(-1, each, 2) if each else action
@@ -175,11 +212,16 @@ def sampled(key: Key[Array, ""], model: Made, told: Float[Array, "B 5"], each: i
 # --- the learners ---
 
 
-def climb(theta: Float[Array, "*S 2"], batch: Float[Array, "*S B 2"], weights: Array) -> Float[Array, "*S 2"]:
+def climb(
+    theta: Float[Array, "*S 2"], batch: Float[Array, "*S B 2"], weights: Array
+) -> Float[Array, "*S 2"]:
     """One step of both agents at once, each on its team-mate's actions in the batch."""
     moments = batch.mean(axis=-2), batch.std(axis=-2)
     # the gradient is linear in the weights, which are traced: both games are one program
-    parts = [w * brud_gradient(theta, *moments, *unit) for w, unit in zip(weights, np.eye(3), strict=True)]
+    parts = [
+        w * brud_gradient(theta, *moments, *unit)
+        for w, unit in zip(weights, np.eye(3), strict=True)
+    ]
     return ascend(theta, parts[0] + parts[1] + parts[2])
 
 
@@ -191,14 +233,18 @@ def learn(
 
     def on(pool: Float[Array, "M 2"]) -> Float[Array, "S T 2"]:
         def step(theta, k):
-            of = jax.vmap(lambda key: jax.random.randint(jax.random.fold_in(key, k), (BATCH,), 0, ROWS))(keys)
+            of = jax.vmap(
+                lambda key: jax.random.randint(jax.random.fold_in(key, k), (BATCH,), 0, ROWS)
+            )(keys)
             theta = climb(theta, pool[of], weights)
             return theta, theta
 
         return _path(start, jax.lax.scan(step, start, jnp.arange(LONG))[1])
 
     def fresh(theta, k):
-        key = jax.random.fold_in(keys[0], LONG + k)  # one draw for all seeds, each with rows of its own
+        key = jax.random.fold_in(
+            keys[0], LONG + k
+        )  # one draw for all seeds, each with rows of its own
         told = told_of(model, theta, jnp.zeros(()))[KNOWN]
         theta = climb(theta, sampled(key, model, told, BATCH), weights)
         return theta, theta

@@ -38,7 +38,9 @@ LAMBDAS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 HORIZON, WINDOWS = 20, 2048
 CHUNK = 100
 """Updates of the generator in one program, at most: the largest divisor of its steps is taken."""
-SETTINGS = Settings(generator_steps=2000, generator_batch=128, generator_width=16, augment_microbatch=128)
+SETTINGS = Settings(
+    generator_steps=2000, generator_batch=128, generator_width=16, augment_microbatch=128
+)
 BEST = ("expert", "good")  # kinds of shipped behaviours, the best first
 
 Play = Callable[[Any, Float[Array, "B T N O"]], Float[Array, "B T N A"]]
@@ -46,7 +48,9 @@ Play = Callable[[Any, Float[Array, "B T N O"]], Float[Array, "B T N A"]]
 
 def coda_steering(asked: Asked) -> str:
     """The table of likelihoods by policy and lambda, and its picture; raises JaxomarlError before it trains."""
-    asked.check_unused("coda-steering", "it trains no policy.", ("systems", "episodes", "source", "final_episodes"))
+    asked.check_unused(
+        "coda-steering", "it trains no policy.", ("systems", "episodes", "source", "final_episodes")
+    )
     quality = one("--data", asked.data, QUALITY)
     settings, task = chosen(asked), make(one("--tasks", asked.tasks, TASK))
     spec, players = task.env.spec, policies(task.env.spec, task.name)
@@ -60,13 +64,24 @@ def coda_steering(asked: Asked) -> str:
     generator = trained(asked, settings, horizon, task, rows, manifest)
     found = {}
     for name, (play, params) in players.items():
-        asked.say(f"{name} policy: {len(LAMBDAS)} strengths, {len(asked.seeds)} seeds, {windows} windows each")
-        draw = jax.jit(lambda key, lam, params, play=play: drawn(key, model, generator, play, params, lam, windows))
+        asked.say(
+            f"{name} policy: {len(LAMBDAS)} strengths, {len(asked.seeds)} seeds, {windows} windows each"
+        )
+        draw = jax.jit(
+            lambda key, lam, params, play=play: drawn(
+                key, model, generator, play, params, lam, windows
+            )
+        )
         found[name] = np.array(
-            [[float(draw(jax.random.key(s), lam, params(s))) for lam in LAMBDAS] for s in asked.seeds]
+            [
+                [float(draw(jax.random.key(s), lam, params(s))) for lam in LAMBDAS]
+                for s in asked.seeds
+            ]
         )
     points = [p for name, values in found.items() for p in pointed(name, values)]
-    asked.draw(curves.curves, "steering.png", points, "lambda", "log-likelihood of a window", None, True)
+    asked.draw(
+        curves.curves, "steering.png", points, "lambda", "log-likelihood of a window", None, True
+    )
     return text(asked, task.name, manifest, settings, horizon, windows, found)
 
 
@@ -88,8 +103,13 @@ def policies(spec: Spec, task: str) -> dict[str, tuple[Play, Callable[[int], Any
     held = stored.stored(folder, name) if folder in ("mpe", "mamujoco") else {}
     kind = next((kind for kind in BEST if kind in held), None)
     if kind is None:
-        raise refuse("--tasks", "a task that ships with behaviours", task, f"Take {TASK} or mpe/spread.")
-    fresh, mask = separate(actor(spec.obs_width, (64, 64), spec.act_width), spec.agents), jnp.asarray(spec.act_mask)
+        raise refuse(
+            "--tasks", "a task that ships with behaviours", task, f"Take {TASK} or mpe/spread."
+        )
+    fresh, mask = (
+        separate(actor(spec.obs_width, (64, 64), spec.act_width), spec.agents),
+        jnp.asarray(spec.act_mask),
+    )
     random = lambda params, obs: mask * fresh.apply(params, obs)
     best = lambda params, obs: mask * jax.vmap(jax.vmap(lambda o: stored.play(params, o)))(obs)
     return {
@@ -98,7 +118,9 @@ def policies(spec: Spec, task: str) -> dict[str, tuple[Play, Callable[[int], Any
     }
 
 
-def trained(asked: Asked, settings: Settings, horizon: int, task: Task, rows: Dataset, manifest: dict) -> Trained:
+def trained(
+    asked: Asked, settings: Settings, horizon: int, task: Task, rows: Dataset, manifest: dict
+) -> Trained:
     """The generator after all its updates, kept under OUT as any command keeps its stages; raises Interrupted."""
     steps = settings.generator_steps
     chunk = next(size for size in range(min(CHUNK, steps), 0, -1) if steps % size == 0)
@@ -106,7 +128,9 @@ def trained(asked: Asked, settings: Settings, horizon: int, task: Task, rows: Da
     def pipeline(spec: Spec, cfg: Settings, env: Any = None) -> tuple[Stage, ...]:
         return (Stage("generator", Generator(spec, cfg, horizon).algorithm, steps, chunk),)
 
-    system = System(Settings, check=lambda *given: None, prepare=lambda spec, cfg, data: data, pipeline=pipeline)
+    system = System(
+        Settings, check=lambda *given: None, prepare=lambda spec, cfg, data: data, pipeline=pipeline
+    )
     job = Job(
         system=system,
         spec=task.env.spec,
@@ -123,7 +147,13 @@ def trained(asked: Asked, settings: Settings, horizon: int, task: Task, rows: Da
 
 
 def drawn(
-    key: Key[Array, ""], model: Generator, trained: Trained, play: Play, params: Any, lam: Array, windows: int
+    key: Key[Array, ""],
+    model: Generator,
+    trained: Trained,
+    play: Play,
+    params: Any,
+    lam: Array,
+    windows: int,
 ) -> Float[Array, ""]:
     """Mean log-likelihood of windows under the policy that pulls at them; those that are not finite are left out."""
     cfg, spec = model.cfg, model.spec
@@ -145,7 +175,17 @@ def pointed(name: str, values: Float[np.ndarray, "S L"]) -> list[Point]:
     for k, lam in enumerate(LAMBDAS[1:], 1):
         for curve, column in (("the policy pulls", values[:, k]), ("no pull", values[:, 0])):
             low, high = intervals.interval(intervals.of_samples(column))
-            out.append(Point(f"{name} policy", curve, lam, float(column.mean()), float(low), float(high), len(column)))
+            out.append(
+                Point(
+                    f"{name} policy",
+                    curve,
+                    lam,
+                    float(column.mean()),
+                    float(low),
+                    float(high),
+                    len(column),
+                )
+            )
     return out
 
 
@@ -164,8 +204,12 @@ def text(
         mean = values.mean(axis=0)
         spread = values.std(axis=0, ddof=1) if len(values) > 1 else 0.0 * mean
         best = LAMBDAS[int(np.nanargmax(mean))]
-        rows.append((name, *(f"{m:.1f} ± {s:.1f}" for m, s in zip(mean, spread, strict=True)), f"{best:g}"))
-    raw = "the paper's raw lambda" if settings.augment_raw else "lambda as at the paper's 128 levels"
+        rows.append(
+            (name, *(f"{m:.1f} ± {s:.1f}" for m, s in zip(mean, spread, strict=True)), f"{best:g}")
+        )
+    raw = (
+        "the paper's raw lambda" if settings.augment_raw else "lambda as at the paper's 128 levels"
+    )
     return (
         f"CODA's steering curve on {task}, {manifest['quality']} ({manifest['transitions']} transitions): mean "
         f"log-likelihood of {windows} windows of {horizon} steps under the policy that pulls at them, mean ± std of "

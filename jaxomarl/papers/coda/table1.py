@@ -39,7 +39,8 @@ def coda_table1(asked: Asked) -> str:
     made = [
         cells.train(asked, asked.systems or SYSTEMS, task, quality)[0]
         for task in asked.tasks or PRINTED
-        for quality in asked.data or PRINTED.get(make(task).name.partition(":")[0], PRINTED[CHEETAH])
+        for quality in asked.data
+        or PRINTED.get(make(task).name.partition(":")[0], PRINTED[CHEETAH])
     ]
     records = [record for cell in made for record in cell.records]
     table = cells.beside(asked, made, records, published(), "s.e.", DIFFERENCES, THEIRS)
@@ -50,7 +51,11 @@ def counts(made: Sequence[Cell], records: Sequence[Record]) -> str:
     """Whether the scale counts: what the base reaches of good data, by its best setting where several were swept."""
     wanted = f"{BASE} reaches {ENOUGH:.0%} of the mean return of good data"
     means = cells.means([c for c in made if c.quality == "good"])
-    shares = [r.mean / means[r.task, r.data] for r in records if r.system == BASE and (r.task, r.data) in means]
+    shares = [
+        r.mean / means[r.task, r.data]
+        for r in records
+        if r.system == BASE and (r.task, r.data) in means
+    ]
     if not shares:
         return f"Whether the scale counts ({wanted}) is not known: that cell is not in the table."
     verdict = "The scale counts" if max(shares) >= ENOUGH else "The scale does not count"

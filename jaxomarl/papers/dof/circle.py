@@ -31,13 +31,21 @@ def circle(asked: Asked) -> str:
         """Denoisers; u + w sum_c (c - u) is classifier-free guidance of weight 2 w towards the mean of the two c."""
         upper, lower = (told(params, half) for half in HALVES.values())
         free, middle = told(params, (0.0, 0.0)), lambda x, t: 0.5 * (upper(x, t) + lower(x, t))
-        ways = [classifier_free(middle, free, 2.0), classifier_free(middle, free, 1.0), told(params, both), free]
+        ways = [
+            classifier_free(middle, free, 2.0),
+            classifier_free(middle, free, 1.0),
+            told(params, both),
+            free,
+        ]
         return dict(zip((*HALVES, *WAYS), [upper, lower, *ways], strict=True))
 
     def one(seed: Array) -> dict[str, Array]:
         key = jax.random.key(seed)
         params = fit(net, draw, (), key, asked.updates(2400))
-        return {name: chain(jax.random.fold_in(key, 1), g, (ROWS, 2, 1)) for name, g in denoisers(params).items()}
+        return {
+            name: chain(jax.random.fold_in(key, 1), g, (ROWS, 2, 1))
+            for name, g in denoisers(params).items()
+        }
 
     chain = ddpm(SCHEDULE, LEVELS)
     found = compiled(lambda seeds: jax.lax.map(one, seeds))(jnp.asarray(asked.seeds, jnp.uint32))
@@ -61,7 +69,9 @@ def circle(asked: Asked) -> str:
     )
 
 
-def draw(key: Key[Array, ""], rows: int, law: Law = ()) -> tuple[Float[Array, "B 2 1"], Float[Array, "B 2 2"]]:
+def draw(
+    key: Key[Array, ""], rows: int, law: Law = ()
+) -> tuple[Float[Array, "B 2 1"], Float[Array, "B 2 2"]]:
     """(angle / 180 degrees - 1, scaled radius) of points on either half, with the half's condition or none."""
     k_half, k_angle, k_radius, k_drop = jax.random.split(key, 4)
     lower = jax.random.bernoulli(k_half, shape=(rows,)).astype(jnp.float32)
@@ -83,4 +93,8 @@ def measured(x: Float[np.ndarray, "B 2"]) -> tuple[float, float, float]:
     degrees = np.degrees(np.pi * (x[:, 0] + 1.0)) % 360.0
     counts = np.histogram(degrees, BINS, (0.0, 360.0))[0] / len(x)
     near = np.abs(degrees - 180.0) < 10.0
-    return float(np.mean(counts > 1 / 3 / BINS)), float(np.mean(degrees < 180.0)), float(np.mean(near))
+    return (
+        float(np.mean(counts > 1 / 3 / BINS)),
+        float(np.mean(degrees < 180.0)),
+        float(np.mean(near)),
+    )

@@ -26,23 +26,43 @@ the data's teams go one way round, half the other."""
 
 def covering(asked: Asked) -> str:
     """Return and collisions of each model's plans in the environment, first seed."""
-    laws = [np.stack([places(turned) for turned in DATA.values()]), np.array([0.0, 0.5], np.float32)]
-    told = {"data": [np.asarray(draw(jax.random.key(0), EPISODES, law)[0]) for law in zip(*laws, strict=True)]}
+    laws = [
+        np.stack([places(turned) for turned in DATA.values()]),
+        np.array([0.0, 0.5], np.float32),
+    ]
+    told = {
+        "data": [
+            np.asarray(draw(jax.random.key(0), EPISODES, law)[0]) for law in zip(*laws, strict=True)
+        ]
+    }
     for kind in KINDS:
         asked.say(f"covering: {kind}")
         net, y = model(kind, AGENTS, 2 * AHEAD, width=64), jnp.zeros((EPISODES, AGENTS, 0))
-        told[kind] = list(made(net, draw, laws, y, asked.seeds[:1], asked.updates(2000), 2 * AHEAD).x[:, 0])
+        told[kind] = list(
+            made(net, draw, laws, y, asked.seeds[:1], asked.updates(2000), 2 * AHEAD).x[:, 0]
+        )
     walks, rows, held, marks = compiled(jax.vmap(walk, (0, None))), [], {}, {}
     for k, name in enumerate(DATA):
         for kind, x in told.items():
-            pos, score, touches, covered = map(np.asarray, walks(x[k].reshape(EPISODES, AGENTS, AHEAD, 2), laws[0][k]))
+            pos, score, touches, covered = map(
+                np.asarray, walks(x[k].reshape(EPISODES, AGENTS, AHEAD, 2), laws[0][k])
+            )
             by_iteration = score.reshape(ITERATIONS, -1).mean(axis=1)
-            numbers = f"{score.mean():.1f} ± {by_iteration.std(ddof=1):.1f}", f"{touches.mean():.2f}"
+            numbers = (
+                f"{score.mean():.1f} ± {by_iteration.std(ddof=1):.1f}",
+                f"{touches.mean():.2f}",
+            )
             rows.append((name, SAID[kind], *numbers, f"{covered.mean():.0%}"))
             title = f"{name}: {SAID[kind]}"
             held[title], marks[title] = pos, laws[0][k][AGENTS:]
     asked.draw(plans, "covering.png", held, marks)
-    head = ("data", "plans of", "return, mean ± std over iterations", "collisions", "all landmarks covered")
+    head = (
+        "data",
+        "plans of",
+        "return, mean ± std over iterations",
+        "collisions",
+        "all landmarks covered",
+    )
     return (
         f"## Landmark covering\n\n{markdown(head, rows)}\n"
         f"Spread from fixed starts, {ITERATIONS} iterations of {EPISODES // ITERATIONS} plans of one seed; a plan is "
@@ -76,7 +96,9 @@ def draw(key: Key[Array, ""], rows: int, law: Law) -> tuple[Array, Array]:
     return path.reshape(rows, AGENTS, 2 * AHEAD), jnp.zeros((rows, AGENTS, 0))
 
 
-def walk(plan: Float[Array, "n P 2"], place: Float[Array, "6 2"]) -> tuple[Array, Array, Array, Array]:
+def walk(
+    plan: Float[Array, "n P 2"], place: Float[Array, "6 2"]
+) -> tuple[Array, Array, Array, Array]:
     """(positions [T + 1, agents, 2], team return, collisions, all landmarks covered at the end) of a plan."""
     way = jnp.concatenate([jnp.zeros((AGENTS, 1, 2)), plan], axis=1) + place[:AGENTS, None]
     ticks = jnp.clip(jnp.arange(1, HORIZON + 1) / EVERY, 0.0, AHEAD)
@@ -89,7 +111,9 @@ def walk(plan: Float[Array, "n P 2"], place: Float[Array, "6 2"]) -> tuple[Array
         scene, then = env.step(jax.random.key(0), scene, action)
         return scene, (scene.pos[:AGENTS], then.reward.mean())
 
-    env = environment(dataclasses.replace(spread(), name="covering", place=lambda key: place), "mpe-omar")
+    env = environment(
+        dataclasses.replace(spread(), name="covering", place=lambda key: place), "mpe-omar"
+    )
     scene, _ = env.reset(jax.random.key(0))
     scene, (pos, reward) = jax.lax.scan(step, scene, jnp.moveaxis(goals, 1, 0))
     near = jnp.linalg.norm(place[AGENTS:, None] - pos[-1][None], axis=-1).min(axis=1)

@@ -45,11 +45,21 @@ HOW = (
 
 def fig8(asked: Asked) -> str:
     """Returns of planners against steps, guidance, the return asked for, temperature, replanning, history, horizon."""
-    if set(asked.overrides.get("sampler", ())) - set(SAMPLERS) or len(asked.overrides.get("sampler", ())) > 1:
+    if (
+        set(asked.overrides.get("sampler", ())) - set(SAMPLERS)
+        or len(asked.overrides.get("sampler", ())) > 1
+    ):
         way = "Both are played anyway; one is what the other panels have."
-        raise refuse("--cfg.sampler", f"{' or '.join(SAMPLERS)} for dof-fig8", asked.overrides["sampler"], way)
+        raise refuse(
+            "--cfg.sampler",
+            f"{' or '.join(SAMPLERS)} for dof-fig8",
+            asked.overrides["sampler"],
+            way,
+        )
     given = {field: tuple(values) for field, values in asked.overrides.items() if len(values) > 1}
-    base = dataclasses.replace(asked, overrides={field: values[:1] for field, values in asked.overrides.items()})
+    base = dataclasses.replace(
+        asked, overrides={field: values[:1] for field, values in asked.overrides.items()}
+    )
     made: list[Cell] = []
     found: list[Point] = []
     for task in asked.tasks or ("mpe/spread",):
@@ -63,7 +73,9 @@ def fig8(asked: Asked) -> str:
             for field, value in others:
                 part = dataclasses.replace(base, overrides={**base.overrides, field: [value]})
                 name = folder_name(task, quality, f"{field}={value}")
-                found += trained(field, *cells.train(part, asked.systems or SYSTEMS, task, quality, name=name))
+                found += trained(
+                    field, *cells.train(part, asked.systems or SYSTEMS, task, quality, name=name)
+                )
     found.sort(key=lambda p: (p.panel, p.curve, p.x))
     points.keep(asked, found, "", "return", {}, logarithmic=False)
     notes = [planners.DIFFERENCES[0], planners.DIFFERENCES[2], HOW]
@@ -88,8 +100,12 @@ def unlike(results: Results, given: dict[str, tuple]) -> list[tuple[str, int]]:
     room, out = int(np.asarray(first.data.left).max()), []
     for field, (_, values) in TRAINED.items():
         for value in given.get(field, values):
-            tried = [dataclasses.replace(group.cfgs[0], **{field: value}) for group, _ in results.past]
-            fit = all(cfg.history + cfg.horizon <= room and cfg.replan <= cfg.horizon for cfg in tried)
+            tried = [
+                dataclasses.replace(group.cfgs[0], **{field: value}) for group, _ in results.past
+            ]
+            fit = all(
+                cfg.history + cfg.horizon <= room and cfg.replan <= cfg.horizon for cfg in tried
+            )
             if fit and any(getattr(group.cfgs[0], field) != value for group, _ in results.past):
                 out.append((field, value))
     return out
@@ -106,9 +122,15 @@ def acted(cell: Cell, results: Results, given: dict[str, tuple]) -> list[Point]:
     few = min((group.cfgs[0] for group, _ in results.past), key=lambda cfg: cfg.horizon)
     starts = final_episodes(results)
     for panel, curve, x, changed in (each for each in settings(given) if fits(few, each[3])):
-        for group, _, shown in played(results, Meeting(cell.task, starts, 1, tuple(changed.items()))):
+        for group, _, shown in played(
+            results, Meeting(cell.task, starts, 1, tuple(changed.items()))
+        ):
             name = " ".join(part for part in (group.name, cell.quality, curve) if part)
-            out.append(points.point(f"{cell.task.name}: {panel}", name, x, [shown["return"].mean(axis=(1, 2))]))
+            out.append(
+                points.point(
+                    f"{cell.task.name}: {panel}", name, x, [shown["return"].mean(axis=(1, 2))]
+                )
+            )
     return out
 
 
@@ -116,6 +138,11 @@ def trained(field: str, cell: Cell, results: Results) -> list[Point]:
     """The final evaluations of planners, at their own value of a field."""
     panel, ends = f"{cell.task.name}: {TRAINED[field][0]}", points.ends(results, None)
     return [
-        points.point(panel, f"{group.name} {cell.quality}", float(getattr(group.cfgs[0], field)), [ends[group.name]])
+        points.point(
+            panel,
+            f"{group.name} {cell.quality}",
+            float(getattr(group.cfgs[0], field)),
+            [ends[group.name]],
+        )
         for group, _ in results.past
     ]

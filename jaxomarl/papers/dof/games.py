@@ -32,7 +32,9 @@ def dof_games(asked: Asked) -> str:
     asked.check_unused("dof-games", "its games are fixed.")
     asked = dataclasses.replace(asked, seeds=asked.seeds[:SEEDS])
     jobs = (mixtures, covering.covering, samplers.samplers, payoffs.payoffs, circle.circle)
-    with ThreadPoolExecutor(2) as pool:  # most of the time goes into compiling, which is done in one thread
+    with ThreadPoolExecutor(
+        2
+    ) as pool:  # most of the time goes into compiling, which is done in one thread
         parts = list(pool.map(lambda game: game(asked), jobs))
     preface = (
         f"DoF's illustrative games (its section 5.1 and appendix D.2), seeds {asked.seeds} (of those asked, the first "
@@ -51,7 +53,14 @@ def mixtures(asked: Asked) -> str:
             asked.say(f"four Gaussians and two modes: {n} agents, {kind}")
             pairs = [*([four] if n == 2 else []), *([agreement(n)] if kind != "pooled" else [])]
             laws = [np.stack(column).astype(np.float32) for column in zip(*pairs, strict=True)]
-            told = made(model(kind, n), draw, laws, jnp.zeros((ROWS, n, 0)), asked.seeds, asked.updates(UPDATES))
+            told = made(
+                model(kind, n),
+                draw,
+                laws,
+                jnp.zeros((ROWS, n, 0)),
+                asked.seeds,
+                asked.updates(UPDATES),
+            )
             names = ("four", "two")[: len(pairs)] if n == 2 else ("two",)
             for name, x, whole in zip(names, told.x, told.whole, strict=True):
                 held[name, kind, n] = x[..., 0]
@@ -67,7 +76,14 @@ def four_gaussians(asked: Asked, made: Mapping[tuple[str, str, int], np.ndarray]
     truth = games.four_gaussians_joint()
     product = games.product_of_marginals(truth)
     rows = [("the data's law", *_shares(truth), "0", "")]
-    rows.append(("product of its marginals", *_shares(product), f"{games.total_variation(product, truth):.3f}", ""))
+    rows.append(
+        (
+            "product of its marginals",
+            *_shares(product),
+            f"{games.total_variation(product, truth):.3f}",
+            "",
+        )
+    )
     law = (games.FOUR_MODES, games.FOUR_MASS, games.FOUR_VARIANCE**0.5)
     held = {"data": np.asarray(draw(jax.random.key(0), 2000, law)[0])[..., 0]}
     for kind in (*KINDS, "dec-atten", "pooled"):
@@ -96,9 +112,15 @@ def two_modes(asked: Asked, made: Mapping[tuple[str, str, int], np.ndarray]) -> 
         cells = []
         for kind in kinds:
             signs = (made["two", kind, n] > 0).astype(int)
-            tv = np.array([games.total_variation(games.joint_distribution(one, 2), truth) for one in signs])
+            tv = np.array(
+                [games.total_variation(games.joint_distribution(one, 2), truth) for one in signs]
+            )
             cells.append(" ± ".join(spread(tv)))
-            points.append(Point("two modes", SAID[kind], AGENTS.index(n), tv.mean(), tv.min(), tv.max(), len(tv)))
+            points.append(
+                Point(
+                    "two modes", SAID[kind], AGENTS.index(n), tv.mean(), tv.min(), tv.max(), len(tv)
+                )
+            )
         rows.append((str(n), f"{limit:.4f}", *cells))
     data = {"data": np.asarray(draw(jax.random.key(0), 2000, agreement(2))[0])[..., 0]}
     held = data | {SAID[kind]: made["two", kind, 2][0, :2000] for kind in kinds}
@@ -124,7 +146,9 @@ def agreement(agents: int) -> tuple[np.ndarray, np.ndarray, float]:
     return games.BANDIT_MODE * np.tile(side, (1, agents)), np.array([0.5, 0.5, 0.0, 0.0]), STD
 
 
-def draw(key: Key[Array, ""], rows: int, law: Any) -> tuple[Float[Array, "B N 1"], Float[Array, "B N 0"]]:
+def draw(
+    key: Key[Array, ""], rows: int, law: Any
+) -> tuple[Float[Array, "B N 1"], Float[Array, "B N 0"]]:
     """Rows of a mixture (modes [4, N], masses [4], std), not clamped as the bandits' data are."""
     k_mode, k_noise = jax.random.split(key)
     modes, mass, std = (jnp.asarray(v, jnp.float32) for v in law)

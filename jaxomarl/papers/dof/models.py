@@ -63,11 +63,15 @@ def model(kind: str, agents: int, columns: int = 1, known: int = 0, width: int =
     """A model by its name; perceptrons of two hidden layers. Raises JaxomarlError for an unknown one."""
     net = mlp(columns + known + WAVES, (width, width), columns, mish)
     if kind == "joint":
-        whole = mlp(agents * (columns + known) + WAVES, (2 * width, 2 * width), agents * columns, mish)
+        whole = mlp(
+            agents * (columns + known) + WAVES, (2 * width, 2 * width), agents * columns, mish
+        )
 
         def together(params: Any, x: Array, t: Array, y: Array) -> Array:
             flat = jnp.concatenate([x, y], axis=-1).reshape(*x.shape[:-2], -1)
-            return whole.apply(params, jnp.concatenate([flat, waves(t, flat)], axis=-1)).reshape(x.shape)
+            return whole.apply(params, jnp.concatenate([flat, waves(t, flat)], axis=-1)).reshape(
+                x.shape
+            )
 
         return Model(whole.init, together, together, _drawn)
     own = net if kind == "pooled" else separate(net, agents)
@@ -81,7 +85,12 @@ def model(kind: str, agents: int, columns: int = 1, known: int = 0, width: int =
     mask = jnp.ones((agents, columns))
     init = lambda key: {"parts": own.init(key), "noise": f.init(jax.random.fold_in(key, 1))}
     noise = composed(parts, f, mask)
-    return Model(init, noise, noise if f.execute is f.train else composed(parts, f, mask, executed=True), _drawn)
+    return Model(
+        init,
+        noise,
+        noise if f.execute is f.train else composed(parts, f, mask, executed=True),
+        _drawn,
+    )
 
 
 def compiled(f: Callable[..., Any]) -> Callable[..., Any]:
@@ -96,7 +105,9 @@ def waves(t: Array, x: Array) -> Array:
     return jnp.concatenate([jnp.cos(jnp.pi * jnp.arange(1, WAVES) * t), near], axis=-1)
 
 
-def fit(model: Model, draw: Draw, law: Law, key: Key[Array, ""], steps: int, batch: int = BATCH) -> Any:
+def fit(
+    model: Model, draw: Draw, law: Law, key: Key[Array, ""], steps: int, batch: int = BATCH
+) -> Any:
     """The model's parameters after `steps` updates on fresh rows: eps regression at t ~ U(0, 1), Adam, cosine rate."""
     k_init, k_steps = jax.random.split(key)
 
@@ -111,7 +122,11 @@ def fit(model: Model, draw: Draw, law: Law, key: Key[Array, ""], steps: int, bat
 
 
 def descended(
-    loss: Callable[[Any, Key[Array, ""]], Array], params: Any, key: Key[Array, ""], steps: int, rate: float
+    loss: Callable[[Any, Key[Array, ""]], Array],
+    params: Any,
+    key: Key[Array, ""],
+    steps: int,
+    rate: float,
 ) -> Any:
     """The parameters after `steps` of Adam down loss(params, key), each under a key of its own; cosine rate."""
     tx = optax.adam(annealed(rate, steps))
@@ -138,7 +153,15 @@ class Made(NamedTuple):
     whole: Float[np.ndarray, "L R B N D"]  # x itself where execution is training's
 
 
-def made(model: Model, draw: Draw, laws: Law, y: Array, seeds: Sequence[int], steps: int, columns: int = 1) -> Made:
+def made(
+    model: Model,
+    draw: Draw,
+    laws: Law,
+    y: Array,
+    seeds: Sequence[int],
+    steps: int,
+    columns: int = 1,
+) -> Made:
     """Train a model on each law (stacked) for each seed, then sample `LEVELS` steps of DDPM: one compiled program."""
     lanes = len(jax.tree.leaves(laws)[0])
     chain, shape = ddpm(SCHEDULE, LEVELS), (*y.shape[:-1], columns)
@@ -153,7 +176,9 @@ def made(model: Model, draw: Draw, laws: Law, y: Array, seeds: Sequence[int], st
         return params, x, chain(k_end, denoiser(model, params, y, alone=False), shape)
 
     each = jax.tree.map(lambda v: jnp.repeat(jnp.asarray(v), len(seeds), axis=0), laws)
-    told = compiled(lambda lanes: jax.lax.map(one, lanes))((each, jnp.tile(jnp.asarray(seeds, jnp.uint32), lanes)))
+    told = compiled(lambda lanes: jax.lax.map(one, lanes))(
+        (each, jnp.tile(jnp.asarray(seeds, jnp.uint32), lanes))
+    )
     told = jax.tree.map(lambda v: v.reshape(lanes, len(seeds), *v.shape[1:]), told)
     return Made(told[0], np.asarray(told[1]), np.asarray(told[2]))
 

@@ -32,14 +32,21 @@ def payoffs(asked: Asked) -> str:
         same = {name: payoff for name, payoff in GAMES.items() if len(payoff) == size}
         for mix in MIXES:
             asked.say(f"payoffs: {size} x {size}, {mix}")
-            for name, made in zip(same, rebuilt(np.stack(list(same.values())), mix, asked), strict=True):
+            for name, made in zip(
+                same, rebuilt(np.stack(list(same.values())), mix, asked), strict=True
+            ):
                 found[name, mix] = made
     for name, payoff in GAMES.items():
         best = additive(payoff)
-        off = [" ± ".join(spread(np.array([rmse(one, payoff) for one in found[name, mix]]))) for mix in MIXES]
+        off = [
+            " ± ".join(spread(np.array([rmse(one, payoff) for one in found[name, mix]])))
+            for mix in MIXES
+        ]
         nearest = max(rmse(one, best) for one in found[name, "wconcat"])
         rows.append((name, f"{rmse(best, payoff):.3f}", off[0], f"{nearest:.3f}", off[1]))
-        typical = [sorted(found[name, mix], key=lambda one, p=payoff: rmse(one, p))[0] for mix in MIXES]
+        typical = [
+            sorted(found[name, mix], key=lambda one, p=payoff: rmse(one, p))[0] for mix in MIXES
+        ]
         held[name] = [payoff, best, *typical]
     asked.draw(matrices, "payoffs.png", held, ("payoff", "additive least squares", *MIXES.values()))
     head = (
@@ -60,17 +67,23 @@ def payoffs(asked: Asked) -> str:
     )
 
 
-def rebuilt(payoffs: Float[np.ndarray, "G A A"], mix: str, asked: Asked) -> Float[np.ndarray, "G R A A"]:
+def rebuilt(
+    payoffs: Float[np.ndarray, "G A A"], mix: str, asked: Asked
+) -> Float[np.ndarray, "G R A A"]:
     """The matrices that agents generate after training on each payoff, for each seed: means over noise."""
     actions, top = payoffs.shape[1], np.abs(payoffs).max(axis=(1, 2))
     net = separate(mlp(1 + actions + WAVES, (32, 32), 1, mish), 2)
     h = factorisation(mix, 2, 1, actions)
-    every = jnp.stack(jnp.meshgrid(jnp.arange(actions), jnp.arange(actions), indexing="ij"), axis=-1).reshape(-1, 2)
+    every = jnp.stack(
+        jnp.meshgrid(jnp.arange(actions), jnp.arange(actions), indexing="ij"), axis=-1
+    ).reshape(-1, 2)
     chain = ddim(SCHEDULE, CALLS)
 
     def generated(params: dict, key: Array, played: Array) -> Array:
         y = jax.nn.one_hot(played, actions)
-        clean = lambda x, t: net.apply(params["parts"], jnp.concatenate([x, y, waves(t, x)], axis=-1))
+        clean = lambda x, t: net.apply(
+            params["parts"], jnp.concatenate([x, y, waves(t, x)], axis=-1)
+        )
         own = chain(key, clean, (*played.shape, 1))
         return h.train(params["data"], own, y).sum(axis=(-2, -1))
 
@@ -82,9 +95,15 @@ def rebuilt(payoffs: Float[np.ndarray, "G A A"], mix: str, asked: Asked) -> Floa
         wanted = table[played[:, 0], played[:, 1]]
         loss = lambda params, key: jnp.mean((generated(params, key, played) - wanted) ** 2)
         params = descended(loss, start, k_steps, asked.updates(UPDATES), RATE)
-        return generated(params, k_end, jnp.tile(every, (64, 1))).reshape(64, actions, actions).mean(axis=0)
+        return (
+            generated(params, k_end, jnp.tile(every, (64, 1)))
+            .reshape(64, actions, actions)
+            .mean(axis=0)
+        )
 
-    tables = jnp.repeat(jnp.asarray(payoffs / top[:, None, None], jnp.float32), len(asked.seeds), axis=0)
+    tables = jnp.repeat(
+        jnp.asarray(payoffs / top[:, None, None], jnp.float32), len(asked.seeds), axis=0
+    )
     seeds = jnp.tile(jnp.asarray(asked.seeds, jnp.uint32), len(payoffs))
     made = np.asarray(compiled(lambda lanes: jax.lax.map(one, lanes))((tables, seeds)))
     return top[:, None, None, None] * made.reshape(len(payoffs), -1, actions, actions)

@@ -41,5 +41,7 @@ def published() -> Published:
 
 def dof_planners(asked: Asked) -> str:
     """The planners and MADT on each data set, beside what is published."""
-    table = cells.table(asked, (SYSTEMS, TASKS, DATA), published(), "spread", DIFFERENCES, THEIRS, alone=True)
+    table = cells.table(
+        asked, (SYSTEMS, TASKS, DATA), published(), "spread", DIFFERENCES, THEIRS, alone=True
+    )
     return table.replace(" ± nan", "")

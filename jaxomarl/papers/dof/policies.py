@@ -24,4 +24,6 @@ def dof_policies(asked: Asked) -> str:
     if "noise_mixer" not in asked.overrides:
         swept = {**asked.overrides, "noise_mixer": list(MIXERS), "execution": ["central"]}
         asked = dataclasses.replace(asked, overrides=swept)
-    return cells.table(asked, (SYSTEMS, TASKS, DATA), table2.published(), "s.e.", DIFFERENCES, THEIRS)
+    return cells.table(
+        asked, (SYSTEMS, TASKS, DATA), table2.published(), "s.e.", DIFFERENCES, THEIRS
+    )

@@ -66,17 +66,42 @@ def samplers(asked: Asked) -> str:
         off = np.array([distance(one, data) for one in x])
         apart = np.mean(x[..., 0] * x[..., 1] < 0)
         points.append(
-            Point("samples of the joint model, two modes", name, calls, off.mean(), off.min(), off.max(), len(off))
+            Point(
+                "samples of the joint model, two modes",
+                name,
+                calls,
+                off.mean(),
+                off.min(),
+                off.max(),
+                len(off),
+            )
         )
         cells[name, calls] = f"{' ± '.join(spread(off))} ({apart:.1%})"
 
     for name, chain in CHAINS.items():
         for calls in CALLS[2:]:
             asked.say(f"samplers: {name}, {calls} calls")
-            errors(name, lambda key, h, c=chain, k=calls: c(SCHEDULE, k)(key, denoiser(joint, h[0], y), shape), calls)
+            errors(
+                name,
+                lambda key, h, c=chain, k=calls: c(SCHEDULE, k)(
+                    key, denoiser(joint, h[0], y), shape
+                ),
+                calls,
+            )
     for calls in FEW:
-        errors("consistency", lambda key, h, k=calls: consistency(SCHEDULE, k)(key, f(net, h[1]), shape), calls)
-    asked.draw(curves, "samplers.png", points, "calls of the network", "Wasserstein-1 to the data", logarithmic=True)
+        errors(
+            "consistency",
+            lambda key, h, k=calls: consistency(SCHEDULE, k)(key, f(net, h[1]), shape),
+            calls,
+        )
+    asked.draw(
+        curves,
+        "samplers.png",
+        points,
+        "calls of the network",
+        "Wasserstein-1 to the data",
+        logarithmic=True,
+    )
     names = [*CHAINS, "consistency"]
     rows = [(name, *(cells.get((name, calls), "") for calls in CALLS)) for name in names]
     return (

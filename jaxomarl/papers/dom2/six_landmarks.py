@@ -76,7 +76,9 @@ def table7(asked: Asked) -> str:
             other = make(shifted.beside(task, HIDDEN))
             records += cell.records
             for attempts in (1, BEST):
-                starts = max(1, shifted.final_episodes(results) // attempts)  # as many episodes either way
+                starts = max(
+                    1, shifted.final_episodes(results) // attempts
+                )  # as many episodes either way
                 records += shifted.records(results, shifted.Meeting(other, starts, attempts))
             made.append(cell)
             del results  # and the data with them
@@ -98,11 +100,19 @@ def table8(asked: Asked) -> str:
                 name = " ".join(filter(None, (record.system, record.swept)))
                 counts.setdefault(name, {})[" ".join(at)] = values
             theirs = {s for _, d, s in printed if d == cell.quality} - {r.system for r, _ in mine}
-            out += [(*at, s, "", "", "", comparison.paper(printed[TASK, cell.quality, s])) for s in sorted(theirs)]
+            out += [
+                (*at, s, "", "", "", comparison.paper(printed[TASK, cell.quality, s]))
+                for s in sorted(theirs)
+            ]
             made.append(cell)
             picture(asked, results, folder_name(*at))
             del results  # and the data with them
-    asked.draw(curves.counts, "solutions.png", counts, ("good of 20", "good, one start", "solutions, one start"))
+    asked.draw(
+        curves.counts,
+        "solutions.png",
+        counts,
+        ("good of 20", "good, one start", "solutions, one start"),
+    )
     head = ("task", "data", "system", f"good of {TRIES} starts", f"good of {TRIES} from one start")
     head = (*head, "joint solutions among them", "published good ± std")
     how = (
@@ -123,7 +133,10 @@ def counted(results: Results, task: Task) -> list[tuple[Record, list[list[int]]]
             rows = [r for r, run in enumerate(runs) if run.info["config"] == record.config]
             if record.system != group.name or not rows:
                 continue
-            good = [(x["return"][rows].reshape(len(rows), -1) > GOOD).sum(axis=1).tolist() for x in (wide, deep)]
+            good = [
+                (x["return"][rows].reshape(len(rows), -1) > GOOD).sum(axis=1).tolist()
+                for x in (wide, deep)
+            ]
             ways = distinct(deep["return"][rows, 0], deep["solution"][rows, 0])
             out.append((record, [*good, ways]))
     return out
@@ -136,7 +149,9 @@ def _spread(values: Sequence[int]) -> str:
 
 def picture(asked: Asked, results: Results, name: str) -> None:
     """Draw how each system's first seed goes from one start, five times, into `asked.out/ways-<name>.png`."""
-    asked.draw(curves.ways, f"ways-{name}.png", {g.name: walks(g, past) for g, past in results.past})
+    asked.draw(
+        curves.ways, f"ways-{name}.png", {g.name: walks(g, past) for g, past in results.past}
+    )
 
 
 def walks(group: Group, past: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -144,10 +159,14 @@ def walks(group: Group, past: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, n
     final = group.system.pipeline(group.task.env.spec, group.cfgs[0], None)[-1]
     policy = final.algorithm.act
     assert policy is not None
-    state, before = jax.tree.map(lambda x: x[0], (past[final.name], {k: v for k, v in past.items() if k != final.name}))
+    state, before = jax.tree.map(
+        lambda x: x[0], (past[final.name], {k: v for k, v in past.items() if k != final.name})
+    )
     act = lambda key, memory, seen: policy(key, state, before, memory, seen)
     env = group.task.env
     same = env._replace(reset=lambda key: env.reset(jax.random.key(0)))
-    states, _, _ = render.play(same, act, final.algorithm.memory, jax.random.key(group.seeds[0]), SHOWN)
+    states, _, _ = render.play(
+        same, act, final.algorithm.memory, jax.random.key(group.seeds[0]), SHOWN
+    )
     end = jax.vmap(solution)(jax.tree.map(lambda x: jnp.asarray(x[:, -1]), states))
     return states.pos[:, :, :AGENTS], states.pos[0, 0, AGENTS:], np.asarray(end)

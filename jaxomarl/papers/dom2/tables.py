@@ -12,12 +12,28 @@ from jaxomarl.papers.comparison import Published
 from jaxomarl.results.tables import Record
 
 SYSTEMS = ("bc", "td3-bc", "cql", "omar", "dom2")
-BESIDE = ("diffusion-bc", "iql", "iql-ind", "icq", "brac", "omiga", "cfcql", "diffusion-ql", "edp", "sfbc", "omsd")
+BESIDE = (
+    "diffusion-bc",
+    "iql",
+    "iql-ind",
+    "icq",
+    "brac",
+    "omiga",
+    "cfcql",
+    "diffusion-ql",
+    "edp",
+    "sfbc",
+    "omsd",
+)
 TASKS = ("mpe/tag", "mpe/world", "mpe/spread")
 CHEETAH = "mamujoco/2halfcheetah"
 QUALITIES = ("random", "random-medium", "medium-replay", "medium", "medium-expert", "expert")
 FOUR = ("random", "medium-replay", "medium", "expert")  # the data of Tables 4 and 9
-SPEEDS = {"mpe/tag": "0.4", "mpe/world": "0.5", "mpe/spread": "0.3"}  # least of U[v, 1], appendix A.2.1
+SPEEDS = {
+    "mpe/tag": "0.4",
+    "mpe/world": "0.5",
+    "mpe/spread": "0.3",
+}  # least of U[v, 1], appendix A.2.1
 SHIFTS = ("shift=random", "shift=extreme")
 
 DATA = (
@@ -58,7 +74,9 @@ def printed_task(name: str) -> str:
     """A record's task as the paper's tables have it: without prey, engine and what else is ours to choose."""
     task, best, of = name.partition(" best of ")
     base, _, parameters = task.partition(":")
-    theirs = [p for p in parameters.split(",") if p.partition("=")[0] in ("speed_min", "hidden", "shift")]
+    theirs = [
+        p for p in parameters.split(",") if p.partition("=")[0] in ("speed_min", "hidden", "shift")
+    ]
     return base + (":" + ",".join(theirs) if theirs else "") + best + of
 
 
@@ -73,7 +91,9 @@ def absent(asked: Asked, tasks: Sequence[str], wanted: Sequence[str] = QUALITIES
     for task in () if asked.data else tasks:
         lost = [q for q in wanted if q not in make(task).recipes]
         if lost:
-            out.append(f"No data: {task} has no behaviours for {', '.join(lost)}; `--data FOLDER` takes your own.")
+            out.append(
+                f"No data: {task} has no behaviours for {', '.join(lost)}; `--data FOLDER` takes your own."
+            )
     return out
 
 
@@ -86,13 +106,21 @@ def meetings(results: Results, task: str, shifts: Sequence[str]) -> list[Record]
     return out
 
 
-def table(asked: Asked, made: Sequence[Cell], records: Sequence[Record], notes: Sequence[str], number: int) -> str:
+def table(
+    asked: Asked, made: Sequence[Cell], records: Sequence[Record], notes: Sequence[str], number: int
+) -> str:
     """Preface and body of one of DOM2's tables."""
-    return cells.beside(asked, made, records, published(number), "std", notes, THEIRS, printed_task, alone=True)
+    return cells.beside(
+        asked, made, records, published(number), "std", notes, THEIRS, printed_task, alone=True
+    )
 
 
 def trained(
-    asked: Asked, tasks: Sequence[str], wanted: Sequence[str], shifts: dict[str, tuple[str, ...]], systems=SYSTEMS
+    asked: Asked,
+    tasks: Sequence[str],
+    wanted: Sequence[str],
+    shifts: dict[str, tuple[str, ...]],
+    systems=SYSTEMS,
 ) -> tuple[list[Cell], list[Record], list[Record]]:
     """(cells, their records, the records in `shifts` of each task without its parameters): a cell at a time."""
     made, standard, moved = [], [], []
@@ -137,14 +165,20 @@ def table4(asked: Asked) -> str:
     """Table 4: everything on Predator-Prey; MA-EDP by both of its samplers."""
     tasks, systems = asked.tasks or TASKS[:1], asked.systems or (*SYSTEMS, *BESIDE)
     if "edp" in systems and "sampler" not in asked.overrides:
-        asked = dataclasses.replace(asked, overrides={**asked.overrides, "sampler": ["dpm", "ddpm"]})
+        asked = dataclasses.replace(
+            asked, overrides={**asked.overrides, "sampler": ["dpm", "ddpm"]}
+        )
     made, standard, _ = trained(asked, tasks, FOUR, {}, systems)
     own = "MA-IQL: whose critics it has is not printed; its row stands at `iql-ind`, where each agent has its own."
-    return table(asked, made, standard, [DATA, PREY, SETTINGS, own, COPIED, *absent(asked, tasks, FOUR)], 4)
+    return table(
+        asked, made, standard, [DATA, PREY, SETTINGS, own, COPIED, *absent(asked, tasks, FOUR)], 4
+    )
 
 
 def table9(asked: Asked) -> str:
     """Table 9: DOM2 beside MADiff and DoF, whose rows the paper takes from their own papers."""
     tasks = asked.tasks or TASKS
     made, standard, _ = trained(asked, tasks, FOUR, {}, systems=("dom2",))
-    return table(asked, made, standard, [DATA, PREY, SETTINGS, COPIED, *absent(asked, tasks, FOUR)], 9)
+    return table(
+        asked, made, standard, [DATA, PREY, SETTINGS, COPIED, *absent(asked, tasks, FOUR)], 9
+    )

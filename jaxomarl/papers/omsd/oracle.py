@@ -54,13 +54,20 @@ def omsd_oracle(asked: Asked) -> str:
     for quality in qualities or ("nothing",):
         if quality not in task.behaviours:
             known = ", ".join(task.behaviours) or "other tasks' data"
-            raise refuse("--data", f"data whose behaviours are known: {known}", quality, "Exact scores need them.")
+            raise refuse(
+                "--data",
+                f"data whose behaviours are known: {known}",
+                quality,
+                "Exact scores need them.",
+            )
     central: dict[tuple[str, str], list[float]] = {}
     records: list[Record] = []
     for quality in qualities:
         folder = asked.out / folder_name(task.name, quality)
         with cells.opened(asked, folder, PRESET):
-            central |= {(quality, name): x for name, x in centrally(asked, task, quality, folder).items()}
+            central |= {
+                (quality, name): x for name, x in centrally(asked, task, quality, folder).items()
+            }
             records += trained(asked, task, quality, folder)
     return text(asked, task, qualities, central, records)
 
@@ -104,7 +111,10 @@ def centrally(asked: Asked, task: Task, quality: str, folder: Path) -> dict[str,
 def copied(asked: Asked, task: Task, quality: str, folder: Path, bc: Group) -> list[Group]:
     """BC on the rest points at the data's observations, a group for each way whose system was asked for."""
     data, manifest = load(task, quality, min(COPIED, asked.rows))
-    known, wanted = task.behaviours[quality](), {SYSTEMS[s] for s in asked.systems or SYSTEMS if s in SYSTEMS}
+    known, wanted = (
+        task.behaviours[quality](),
+        {SYSTEMS[s] for s in asked.systems or SYSTEMS if s in SYSTEMS},
+    )
     out = []
     for column, way in ways(asked).items():
         if way.name not in wanted:
@@ -122,7 +132,9 @@ def copied(asked: Asked, task: Task, quality: str, folder: Path, bc: Group) -> l
         taught = with_actions(data, np.load(path))
         made = {**manifest, "quality": name, "sha256": sha}
         cfgs = [(bc.cfgs[0], {"weighting": way.cfg.weighting})]
-        out += plan.groups("bc", task, name, taught, made, cfgs, list(dict.fromkeys(bc.seeds)), asked.scale)
+        out += plan.groups(
+            "bc", task, name, taught, made, cfgs, list(dict.fromkeys(bc.seeds)), asked.scale
+        )
     return out
 
 
@@ -161,7 +173,9 @@ def trained(asked: Asked, task: Task, quality: str, folder: Path) -> list[Record
     return cells.trained(asked, groups, folder).records
 
 
-def resolve(asked: Asked, systems: Sequence[str], task: Task, quality: str, overrides: plan.Overrides) -> list[Group]:
+def resolve(
+    asked: Asked, systems: Sequence[str], task: Task, quality: str, overrides: plan.Overrides
+) -> list[Group]:
     """Groups of the preset `oracle`; `overrides` of BC are those of what was asked that it has."""
     if not overrides:
         overrides = {f: v[:1] for f, v in asked.overrides.items() if f in plan.fields(systems[0])}
@@ -184,7 +198,9 @@ def text(
     """Both tables and what has to be known to read them."""
     columns = [*PLAIN, *ways(asked)]
     bc = {r.data: r for r in records if r.system == "bc"}
-    rows = [(q, *(central_cell(central[q, c]) for c in columns), score(bc.get(q))) for q in qualities]
+    rows = [
+        (q, *(central_cell(central[q, c]) for c in columns), score(bc.get(q))) for q in qualities
+    ]
     apart = [row for q in qualities for row in decentralised(asked, q, records)]
     head = (
         "data",

@@ -44,16 +44,26 @@ class Team(NamedTuple):
 def team(known: Behaviours) -> Team:
     """The arrays of known behaviours."""
     shares = jnp.asarray(known.shares, jnp.float32)
-    return Team(jax.tree.map(jnp.asarray, known.params), jnp.log(shares), jnp.asarray(known.std, jnp.float32))
+    return Team(
+        jax.tree.map(jnp.asarray, known.params),
+        jnp.log(shares),
+        jnp.asarray(known.std, jnp.float32),
+    )
 
 
-def play(env: Environment, known: Behaviours, way: Way, episodes: int, seed: int) -> Float[Array, " E"]:
+def play(
+    env: Environment, known: Behaviours, way: Way, episodes: int, seed: int
+) -> Float[Array, " E"]:
     """Team returns of that many episodes, from starts that the seed draws and no trained policy meets."""
     k_reset, k_act = jax.random.split(jax.random.key(seed))
-    return _player(env, way)(team(known), jax.random.split(k_reset, episodes), jax.random.split(k_act, episodes))
+    return _player(env, way)(
+        team(known), jax.random.split(k_reset, episodes), jax.random.split(k_act, episodes)
+    )
 
 
-def actions(known: Behaviours, way: Way, obs: Float[Array, "B N O"], seed: int = 0) -> Float[Array, "B N A"]:
+def actions(
+    known: Behaviours, way: Way, obs: Float[Array, "B N O"], seed: int = 0
+) -> Float[Array, "B N A"]:
     """What a team plays at joint observations."""
     return _actor(way)(team(known), jax.random.split(jax.random.key(seed), len(obs)), obs)
 
@@ -63,18 +73,28 @@ def _player(env: Environment, way: Way) -> Callable[..., Float[Array, " E"]]:
     """The compiled player of a way: data sets with equally many behaviours share it."""
 
     def one(of: Team, keys: tuple[Array, Array]) -> Float[Array, ""]:
-        def act(key: Key[Array, ""], memory: tuple[()], seen: Observation) -> tuple[Array, tuple[()]]:
+        def act(
+            key: Key[Array, ""], memory: tuple[()], seen: Observation
+        ) -> tuple[Array, tuple[()]]:
             return joint(of, way, key, seen.obs), memory
 
         return episode(env, act, (), *keys)["return"]
 
-    return jax.jit(lambda of, resets, acts: jax.lax.map(lambda keys: one(of, keys), (resets, acts), batch_size=BATCH))
+    return jax.jit(
+        lambda of, resets, acts: jax.lax.map(
+            lambda keys: one(of, keys), (resets, acts), batch_size=BATCH
+        )
+    )
 
 
 @functools.lru_cache(maxsize=32)
 def _actor(way: Way) -> Callable[..., Float[Array, "B N A"]]:
     """The compiled team on rows of observations."""
-    return jax.jit(lambda of, keys, obs: jax.lax.map(lambda row: joint(of, way, *row), (keys, obs), batch_size=BATCH))
+    return jax.jit(
+        lambda of, keys, obs: jax.lax.map(
+            lambda row: joint(of, way, *row), (keys, obs), batch_size=BATCH
+        )
+    )
 
 
 def joint(of: Team, way: Way, key: Key[Array, ""], obs: Float[Array, "N O"]) -> Float[Array, "N A"]:
@@ -91,7 +111,9 @@ def joint(of: Team, way: Way, key: Key[Array, ""], obs: Float[Array, "N O"]) -> 
         action = rest(means[:, i], log_weights, of.std, way.cfg)
         chosen.append(action)
         if way.name == "conditional":
-            log_weights = log_weights - 0.5 * jnp.sum((action - means[:, i]) ** 2, axis=-1) / of.std**2
+            log_weights = (
+                log_weights - 0.5 * jnp.sum((action - means[:, i]) ** 2, axis=-1) / of.std**2
+            )
     return jnp.stack(chosen)
 
 
@@ -103,7 +125,9 @@ def rest(
     Every step is 1 / L down the field, where L is the slope at a single behaviour's mean. A mixture's slope is nowhere
     larger, so that no step overshoots.
     """
-    low, high = (score_regularised.DELTA_T,) * 2 if cfg.weighting == "delta" else (cfg.t_min, cfg.t_max)
+    low, high = (
+        (score_regularised.DELTA_T,) * 2 if cfg.weighting == "delta" else (cfg.t_min, cfg.t_max)
+    )
     t = low + (high - low) * (jnp.arange(TIMES) + 0.5) / TIMES
     alpha, sigma = (f(t) for f in vp())
     w = score_regularised.weight(cfg, t)
@@ -112,13 +136,21 @@ def rest(
     half = jax.random.normal(jax.random.key(0), (PAIRS, means.shape[-1]))
     z = jnp.tile(jnp.concatenate([half, -half]), (TIMES, 1))
     times = jnp.repeat(t, 2 * PAIRS)
-    drawn = (times, w.repeat(2 * PAIRS)[:, None], alpha.repeat(2 * PAIRS)[:, None], sigma.repeat(2 * PAIRS)[:, None])
+    drawn = (
+        times,
+        w.repeat(2 * PAIRS)[:, None],
+        alpha.repeat(2 * PAIRS)[:, None],
+        sigma.repeat(2 * PAIRS)[:, None],
+    )
 
     def field(action: Float[Array, " A"]) -> Float[Array, " A"]:
         time, weight, scale, level = drawn
         x = scale * action + level * z
         many = (len(time), *means.shape)
-        of = jnp.broadcast_to(means, many)[:, :, None], jnp.broadcast_to(log_weights, many[:2])[..., None]
+        of = (
+            jnp.broadcast_to(means, many)[:, :, None],
+            jnp.broadcast_to(log_weights, many[:2])[..., None],
+        )
         eps = exact_scores.noise(x[:, None], time[:, None], *of, std)[:, 0]
         return jnp.mean(weight * (eps - z), axis=0)
 

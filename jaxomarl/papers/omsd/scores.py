@@ -36,8 +36,15 @@ PREDICTIONS = ["noise", "edm"]
 
 def omsd_scores(asked: Asked) -> str:
     """The table of errors and returns, a data set at a time."""
-    given = {"score_predict": PREDICTIONS, "weighting": ["vds"], "control_variate": [True], **asked.overrides}
-    asked = dataclasses.replace(asked, overrides=given, episodes=asked.episodes or EPISODES, rows=asked.rows or ROWS)
+    given = {
+        "score_predict": PREDICTIONS,
+        "weighting": ["vds"],
+        "control_variate": [True],
+        **asked.overrides,
+    }
+    asked = dataclasses.replace(
+        asked, overrides=given, episodes=asked.episodes or EPISODES, rows=asked.rows or ROWS
+    )
     systems = asked.systems or (*SYSTEMS, "bc")
     qualities = asked.data or ("expert",)
     task = asked.tasks[0] if asked.tasks else TASK
@@ -71,13 +78,19 @@ def record_of(group: Group, records: Sequence[Record]) -> Record | None:
     return None
 
 
-def rows(group: Group, past: Past, held: Dataset, record: Record | None) -> Iterator[tuple[str, ...]]:
+def rows(
+    group: Group, past: Past, held: Dataset, record: Record | None
+) -> Iterator[tuple[str, ...]]:
     """A group's rows of the table: one for each prefix, or one."""
     name = " ".join([group.name, *(f"{k}={v}" for k, v in group.swept[0].items())])
-    score = tables.interval(record, record.mean, record.mean_low, record.mean_high) if record else ""
+    score = (
+        tables.interval(record, record.mean, record.mean_low, record.mean_high) if record else ""
+    )
     kind = SYSTEMS.get(group.name)
     if kind is None:
-        error = jnp.broadcast_to(distance(held, actions(group, past, held)), (len(TIMES), held.layout.agents))
+        error = jnp.broadcast_to(
+            distance(held, actions(group, past, held)), (len(TIMES), held.layout.agents)
+        )
         yield (name, "", *cells_of(error), score)
         return
     own = held.action[held.starts]
@@ -137,7 +150,11 @@ def errors(group: Group, past: Past, held: Dataset, kind: str, prefix: Any) -> F
     def one(run: Past, given: Array, t: Array) -> Array:
         times = jnp.full(len(own), t)
         x = noised(vp(), own, times, z)
-        given = scores.policy_prefix(group.cfgs[0], given, times, z_prefix) if kind == "conditional" else given
+        given = (
+            scores.policy_prefix(group.cfgs[0], given, times, z_prefix)
+            if kind == "conditional"
+            else given
+        )
         clean = x0_from_eps(vp(), x, times, model.every(run, x, times, obs, state, given))
         return jnp.square(clean - own).mean(axis=(0, 2))
 

@@ -29,7 +29,12 @@ from jaxomarl.training.runner import Job
 from jaxomarl.training.runner import run as train
 
 SYSTEMS = ("brpo-ind", "brpo-ctde", "omsd", "brpo-jal")
-PUBLISHED = {"brpo-ind": "0 ± 1", "brpo-ctde": "0 ± 1", "omsd": "1 ± 0", "brpo-jal": "1 ± 0"}  # OMSD, Table 1
+PUBLISHED = {
+    "brpo-ind": "0 ± 1",
+    "brpo-ctde": "0 ± 1",
+    "omsd": "1 ± 0",
+    "brpo-jal": "1 ± 0",
+}  # OMSD, Table 1
 STD = {"std0.1": 0.1, "std0.3": 0.3, "sqrt0.3": 0.3**0.5}
 BETAS = (0.02, 0.1, 0.3)
 START = "0.5,-0.48"
@@ -40,11 +45,17 @@ START = "0.5,-0.48"
 
 def exact_system(name: str, std: float) -> System:
     """A system of the OMSD family on the bandit with the data's own scores and reward in place of learned models."""
-    kind = {"omsd": "conditional", "brpo-jal": "joint", "joint-score": "joint"}.get(name, "marginal")
+    kind = {"omsd": "conditional", "brpo-jal": "joint", "joint-score": "joint"}.get(
+        name, "marginal"
+    )
     eps, (alpha, sigma) = bandit_eps(kind, std), vp()
 
-    def of_agent(past: Any, i: Array, x: Array, t: Array, obs: Array, state: Array, action: Array) -> Array:
-        heard = jnp.where(i == 0, 0.0, action[:, 0])  # agent 1 hears nobody: the marginal is the conditional at 0
+    def of_agent(
+        past: Any, i: Array, x: Array, t: Array, obs: Array, state: Array, action: Array
+    ) -> Array:
+        heard = jnp.where(
+            i == 0, 0.0, action[:, 0]
+        )  # agent 1 hears nobody: the marginal is the conditional at 0
         return eps(x, alpha(t)[:, None], sigma(t)[:, None], heard)
 
     def of_all(past: Any, x: Array, t: Array, obs: Array, state: Array, action: Array) -> Array:
@@ -60,25 +71,60 @@ def exact_system(name: str, std: float) -> System:
     def policy(spec: Spec, cfg: Any) -> Algorithm:
         if name == "omsd":
             return omsd.policy(spec, cfg, of_agent, q)
-        variant = {"brpo-ind": brpo.IND, "brpo-ctde": brpo.CTDE, "brpo-jal": brpo.JAL, "joint-score": brpo.JOINT_SCORE}
+        variant = {
+            "brpo-ind": brpo.IND,
+            "brpo-ctde": brpo.CTDE,
+            "brpo-jal": brpo.JAL,
+            "joint-score": brpo.JOINT_SCORE,
+        }
         return brpo.policy(spec, cfg, variant[name], of_all, q)
 
     def pipeline(spec: Spec, cfg: Any, env: Any = None) -> tuple[Stage, ...]:
-        return (Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner=f"exact-{name}"),)
+        return (
+            Stage(
+                "policy",
+                policy(spec, cfg),
+                cfg.policy_steps,
+                cfg.chunk,
+                cfg.every,
+                owner=f"exact-{name}",
+            ),
+        )
 
     return REGISTRY[name]._replace(pipeline=pipeline)
 
 
-def exact_ends(name: str, quality: str, cfgs: list[Any], seeds: list[int], say: Callable = print) -> np.ndarray:
+def exact_ends(
+    name: str, quality: str, cfgs: list[Any], seeds: list[int], say: Callable = print
+) -> np.ndarray:
     """[R, 2]: where R exact runs on the bandit end."""
     task = make("games/bandit")
-    data, _ = load(task, quality, rows=64)  # a stateless task: the rows only carry the constant observation
+    data, _ = load(
+        task, quality, rows=64
+    )  # a stateless task: the rows only carry the constant observation
     system, ends = exact_system(name, STD[quality]), []
 
     def finished(index, stage, trained):
-        ends.append(np.stack([trained.evaluations[f"action_{i}"][:, -1].mean(axis=1) for i in (1, 2)], axis=-1))
+        ends.append(
+            np.stack(
+                [trained.evaluations[f"action_{i}"][:, -1].mean(axis=1) for i in (1, 2)], axis=-1
+            )
+        )
 
-    train(Job(system, task.env.spec, cfgs, seeds, data, statistics(data), task.env, 1, finished=finished, say=say))
+    train(
+        Job(
+            system,
+            task.env.spec,
+            cfgs,
+            seeds,
+            data,
+            statistics(data),
+            task.env,
+            1,
+            finished=finished,
+            say=say,
+        )
+    )
     return ends[0]
 
 
@@ -105,12 +151,20 @@ def paper_code(name: str, beta: float, start: str = START, **more: Any) -> Any:
     )
 
 
-def second_table(say: Callable = print, qualities: tuple[str, ...] = ("std0.1", "std0.3")) -> list[dict[str, Any]]:
+def second_table(
+    say: Callable = print, qualities: tuple[str, ...] = ("std0.1", "std0.3")
+) -> list[dict[str, Any]]:
     """End points from (0.5, -0.48) under `paper-code` with exact scores: std x beta x system."""
     out = []
     for quality in qualities:
-        ends = {s: exact_ends(s, quality, [paper_code(s, b) for b in BETAS], [0] * len(BETAS), say) for s in SYSTEMS}
-        out += [{"std": STD[quality], "beta": b, **{s: ends[s][k] for s in SYSTEMS}} for k, b in enumerate(BETAS)]
+        ends = {
+            s: exact_ends(s, quality, [paper_code(s, b) for b in BETAS], [0] * len(BETAS), say)
+            for s in SYSTEMS
+        }
+        out += [
+            {"std": STD[quality], "beta": b, **{s: ends[s][k] for s in SYSTEMS}}
+            for k, b in enumerate(BETAS)
+        ]
     return out
 
 
@@ -130,7 +184,9 @@ def omsd_table1(asked: Asked) -> str:
             ends = exact_ends(name, quality, [cfg] * len(seeds), seeds, say)
             exact.append(_cell(ends.prod(axis=1), ends))
         rows.append((f"{preset}, exact scores", quality, *exact))
-        groups = plan.resolve(SYSTEMS, ["games/bandit"], [quality], seeds, preset, scale=asked.scale)
+        groups = plan.resolve(
+            SYSTEMS, ["games/bandit"], [quality], seeds, preset, scale=asked.scale
+        )
         folder = asked.out / preset
         with cells.opened(asked, folder, preset):
             done = cells.trained(asked, groups, folder)

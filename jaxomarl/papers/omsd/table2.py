@@ -25,4 +25,6 @@ def published() -> Published:
 
 def omsd_table2(asked: Asked) -> str:
     """Every system that was asked for on each task and quality, beside the paper's."""
-    return cells.table(asked, (SYSTEMS, TASKS, DATA), published(), "s.e.", DIFFERENCES, THEIRS, "particle")
+    return cells.table(
+        asked, (SYSTEMS, TASKS, DATA), published(), "s.e.", DIFFERENCES, THEIRS, "particle"
+    )
