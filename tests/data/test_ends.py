@@ -14,7 +14,7 @@ from jaxomarl.data import catalog as sets
 from jaxomarl.data import files, formats
 from jaxomarl.data.dataset import content_hash
 from jaxomarl.data.fit import fit
-from jaxomarl.data.raw import chosen, seen
+from jaxomarl.data.raw import seen, select_rows
 from jaxomarl.envs import catalog
 
 READERS = ("omar", "vault", "madiff", "omiga", "minari", "jaxomarl")
@@ -161,7 +161,7 @@ def test_a_row_with_both_flags_is_read_by_the_rules(name, tmp_path, spread):
         in said
     )
     assert "1 ends before the time limit have both flags: taken for terminations" in said
-    full = chosen(raw, np.repeat(np.array(r.lengths) == LENGTH, np.array(r.lengths) + 1))
+    full = select_rows(raw, np.repeat(np.array(r.lengths) == LENGTH, np.array(r.lengths) + 1))
     _, manifest = fit(full, spread)
     assert ends(manifest) == [0, 2]
     assert any(
