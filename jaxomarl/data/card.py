@@ -88,33 +88,40 @@ def describe_columns(raw: Raw, fields: Fields | None) -> list[dict[str, Any]]:
     transitions = raw.left > 0
     described = []
     for i, (obs, action) in enumerate(zip(raw.obs, raw.action, strict=True)):
-        obs_names = fields.obs if fields else ()
-        action_names = fields.action if fields else ()
+        obs_names = _column_names("obs", obs.shape[1], fields, i)
+        action_names = _column_names("action", action.shape[1], fields, i)
         described.append(
             {
-                "obs": _describe_block("obs", obs, obs_names[i : i + 1]),
-                "action": _describe_block("action", action[transitions], action_names[i : i + 1]),
+                "obs": _describe_block(obs, obs_names),
+                "action": _describe_block(action[transitions], action_names),
             }
         )
     return described
 
 
-def _describe_block(
-    kind: str, block: np.ndarray, named: Sequence[Sequence[str]]
-) -> list[dict[str, Any]]:
-    """Name and span of each column of a block [M, C]; `named` holds the names, if there are any."""
-    names: Sequence[str] = [f"{kind} {k}" for k in range(block.shape[1])]
-    if named and len(named[0]) == block.shape[1]:
-        names = named[0]
-    return [
-        {
-            "name": name,
-            "min": json_number(low),
-            "mean": json_number(mean),
-            "max": json_number(high),
-        }
-        for name, low, mean, high in zip(names, *spans(block), strict=True)
-    ]
+def _column_names(kind: str, width: int, fields: Fields | None, agent: int) -> Sequence[str]:
+    """The task's names of an agent's columns where there are as many, else "obs 0", ..."""
+    if fields is not None:
+        of_agents = getattr(fields, kind)
+        if agent < len(of_agents) and len(of_agents[agent]) == width:
+            return of_agents[agent]
+    return [f"{kind} {k}" for k in range(width)]
+
+
+def _describe_block(block: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Name and span of each column of a block [M, C]."""
+    low, mean, high = spans(block)
+    described = []
+    for column, name in enumerate(names):
+        described.append(
+            {
+                "name": name,
+                "min": json_number(low[column]),
+                "mean": json_number(mean[column]),
+                "max": json_number(high[column]),
+            }
+        )
+    return described
 
 
 def spans(x: np.ndarray) -> Spans:
@@ -151,9 +158,10 @@ def _actions(action: Sequence[np.ndarray], discrete: bool) -> dict[str, Any]:
     if some:
         described["min"] = json_number(min(a.min() for a in some))
         described["max"] = json_number(max(a.max() for a in some))
-    count = max(1, sum(a.size for a in action))
-    described["saturated"] = sum(int((np.abs(a) >= EDGE).sum()) for a in action) / count
-    described["beyond"] = sum(int((np.abs(a) > 1.0).sum()) for a in action) / count
+    sizes = np.abs(np.concatenate([a.ravel() for a in action]))
+    count = max(1, len(sizes))
+    described["saturated"] = int((sizes >= EDGE).sum()) / count
+    described["beyond"] = int((sizes > 1.0).sum()) / count
     return described
 
 
@@ -180,8 +188,9 @@ def _team_reward(raw: Raw, task: Task | None) -> tuple[np.ndarray, str]:
     reward = raw.reward[:, :agents].astype(np.float64)
     if task and task.env.spec.team == "first":
         return reward[:, 0], "agent 0's rewards"
-    how = "the agents' mean reward" if agents > 1 else "the rewards"
-    return reward.mean(axis=1), how
+    if agents == 1:
+        return reward[:, 0], "the rewards"
+    return reward.mean(axis=1), "the agents' mean reward"
 
 
 def _returns(returns: np.ndarray) -> dict[str, Any]:
@@ -195,7 +204,8 @@ def _returns(returns: np.ndarray) -> dict[str, Any]:
     error = None
     if len(finite) > 1:
         error = json_number(finite.std(ddof=1) / np.sqrt(len(finite)))
-    counts, edges = np.histogram(finite, bins=_edges(float(finite.min()), float(finite.max())))
+    bins = _edges(float(finite.min()), float(finite.max()))
+    counts, edges = np.histogram(finite, bins=bins)
     return {
         "mean": json_number(finite.mean()),
         "std": json_number(finite.std()),

@@ -37,7 +37,7 @@ def load(
     if "/" in quality or quality.startswith((".", "~")):
         if rows or seed:
             way = "A file's rows are what they are."
-            raise refuse("--rows", "nothing beside a path", rows or seed, way)
+            raise refuse("--rows", "no value, as the set is a path", rows or seed, way)
         path = user_path(quality)
         if (path / files.MANIFEST).is_file():
             return with_source(*files.load(path, task.env.spec))

@@ -60,14 +60,14 @@ class Cdf(NamedTuple):
         return Cdf(self.value[start:stop], self.z[start:stop])
 
 
-def fit(x: Float[Array, "M C"], knots: int = 256) -> Cdf:
-    """Quantiles at `knots` ranks of each column, the least and the largest value included.
+def fit(x: Float[Array, "M C"], quantiles: int = 256) -> Cdf:
+    """Quantiles at `quantiles` ranks of each column, the least and the largest value included.
 
     Half of the ranks are evenly spaced in u and half in z. All rows count alike. Data of fewer rows
-    than `knots` repeat some; M >= 1.
+    than `quantiles` repeat some; M >= 1.
     """
     rows = x.shape[0]
-    ranks = jnp.asarray(_ranks(rows, knots))
+    ranks = jnp.asarray(_ranks(rows, quantiles))
 
     def column(in_order: Float[Array, " M"]) -> tuple[Float[Array, " Q"], Float[Array, " Q"]]:
         value = in_order[ranks]
@@ -91,10 +91,10 @@ def standard(x: Float[Array, "M C"]) -> Cdf:
     return Cdf(value, centred / jnp.where(spread > 0, spread, 1.0) * (spread > 0))
 
 
-def _ranks(rows: int, knots: int) -> np.ndarray:
+def _ranks(rows: int, quantiles: int) -> np.ndarray:
     """Positions among `rows` sorted values, rising."""
-    half = knots // 2
-    even_in_u = np.linspace(0.0, 1.0, knots - half)
+    half = quantiles // 2
+    even_in_u = np.linspace(0.0, 1.0, quantiles - half)
     farthest = math.log(max(2.0 * rows - 1.0, 2.0))
     even_in_z = 1.0 / (1.0 + np.exp(-np.linspace(-farthest, farthest, half)))
     shares = np.sort(np.concatenate([even_in_u, even_in_z]))

@@ -91,8 +91,8 @@ def _first_rows(pairs: dict[str, Pair]) -> list[dict[str, Any]]:
                     "field": name,
                     "row": int(row),
                     "differ": int(differ.sum()),
-                    "a": _shown(x[row]),
-                    "b": _shown(y[row]),
+                    "a": _shown(x, row),
+                    "b": _shown(y, row),
                 }
             )
     return sorted(found, key=lambda entry: entry["row"])
@@ -104,9 +104,9 @@ def _differing_rows(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return ~equal.reshape(len(x), -1).all(axis=1)
 
 
-def _shown(row: np.ndarray) -> list[float | None]:
+def _shown(x: np.ndarray, row: int) -> list[float | None]:
     """The first numbers of a row."""
-    return [json_number(x) for x in np.ravel(row)[:SHOWN_NUMBERS]]
+    return [json_number(number) for number in np.ravel(x[row])[:SHOWN_NUMBERS]]
 
 
 # --- columns ---
@@ -173,13 +173,17 @@ def _differing_columns(name: str, a: Moments, b: Moments) -> list[dict[str, Any]
 
 def _distance(column: dict[str, Any]) -> float:
     """The larger difference of a column's moments, in standard errors; infinite where unknown."""
-    sizes = [column["mean_errors"], column["std_errors"]]
-    return max(np.inf if size is None else abs(size) for size in sizes)
+    errors = [column["mean_errors"], column["std_errors"]]
+    if None in errors:
+        return np.inf
+    return max(abs(error) for error in errors)
 
 
 def _moments(x: np.ndarray) -> Moments:
     """The moments of each column, summed in float64."""
-    return Moments(x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64), len(x))
+    mean = x.mean(axis=0, dtype=np.float64)
+    std = x.std(axis=0, dtype=np.float64)
+    return Moments(mean, std, len(x))
 
 
 # --- returns and the rest ---
@@ -216,7 +220,8 @@ def _other_differences(a: Raw, b: Raw) -> list[str]:
         in_a = getattr(a, name) is not None
         in_b = getattr(b, name) is not None
         if in_a != in_b:
-            lines.append(f"{name}: only {'a' if in_a else 'b'} has it")
+            owner = "a" if in_a else "b"
+            lines.append(f"{name}: only {owner} has it")
     if not np.array_equal(a.behaviour, b.behaviour):
         numbers_a = len(np.unique(a.behaviour))
         numbers_b = len(np.unique(b.behaviour))

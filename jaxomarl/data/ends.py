@@ -102,7 +102,9 @@ def by_rules(raw: Raw, spec: Spec, name: str, repairs: list[str]) -> np.ndarray:
         at_limit=last & (raw.step + 1 == spec.horizon),
     )
 
-    soonest = spec.horizon if spec.terminates == "never" else spec.earliest
+    soonest = spec.earliest
+    if spec.terminates == "never":
+        soonest = spec.horizon
     early = last & (done > 0) & (raw.step + 1 < soonest)
     if early.any():
         raise _too_early(raw, early, spec, name)
@@ -169,7 +171,8 @@ def _possible_terminations(
 
 def _check_flags(raw: Raw, last: np.ndarray) -> None:
     """Raise JaxomarlError for flags other than 0 and 1, and for terminations inside an episode."""
-    bad = ~np.isin(raw.done, (0, 1)) | (~last & (raw.done != 0))
+    inside = ~last & (raw.done != 0)
+    bad = inside | ~np.isin(raw.done, (0, 1))
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         field = f"data, done, {describe_row(raw, row)}"

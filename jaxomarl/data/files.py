@@ -16,7 +16,7 @@ import numpy as np
 from jaxomarl import documents
 from jaxomarl.base import Dataset, Layout, Spec, refuse
 from jaxomarl.data.dataset import content_hash
-from jaxomarl.data.fit import again
+from jaxomarl.data.fit import refit
 from jaxomarl.paths import user_path
 
 FORMAT = 1
@@ -128,7 +128,7 @@ def load(folder: str | Path, spec: Spec) -> tuple[Dataset, dict[str, Any]]:
     if content_hash(data) != manifest["sha256"]:
         expected = f"content {manifest['sha256'][:12]}"
         raise refuse(f"{folder / ARRAYS}", expected, "other content", COLLECT)
-    return again(data, manifest, spec)
+    return refit(data, manifest, spec)
 
 
 def _read_arrays(path: Path, spec: Spec) -> Dataset:

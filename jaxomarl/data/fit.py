@@ -78,7 +78,7 @@ def fit(raw: Raw, task: Task) -> tuple[Dataset, dict[str, Any]]:
     return data, manifest(task, raw.quality or raw.format, data, origin)
 
 
-def again(data: Dataset, manifest: dict[str, Any], spec: Spec) -> tuple[Dataset, dict[str, Any]]:
+def refit(data: Dataset, manifest: dict[str, Any], spec: Spec) -> tuple[Dataset, dict[str, Any]]:
     """A set that was fitted once, perhaps by an earlier version, with ends and state of this one.
 
     The arguments are returned where nothing changes. Raises JaxomarlError as `fit` does for ends
@@ -103,8 +103,9 @@ def again(data: Dataset, manifest: dict[str, Any], spec: Spec) -> tuple[Dataset,
     fixed = dataclasses.replace(data, rows=repacked.rows)
 
     # --- the manifest ---
-    given = manifest.get("origin")
-    origin = dict(given) if isinstance(given, dict) else {}
+    origin: dict[str, Any] = {}
+    if isinstance(manifest.get("origin"), dict):
+        origin.update(manifest["origin"])
     earlier = origin.get("repairs")
     if not isinstance(earlier, list):
         earlier = []
@@ -310,7 +311,7 @@ def _check_finite(raw: Raw, state_dim: int) -> None:
     for name, array in fields.items():
         if array is None or np.isfinite(array).all():
             continue
-        broken = ~np.isfinite(array).reshape(len(array), -1).all(axis=1)
+        broken = np.asarray(~np.isfinite(array).reshape(len(array), -1).all(axis=1))
         found = f"{int(broken.sum())} rows that are not, {_first(raw, broken)}"
         way = "Clean the set, or leave these episodes out."
         raise refuse(f"data, {name}", "finite numbers", found, way)
@@ -352,7 +353,8 @@ def _check_one_hot(action: np.ndarray) -> None:
     """Raise JaxomarlError for discrete actions [T, N, A] that are no one-hot rows."""
     for i in range(action.shape[1]):
         rows = action[:, i]
-        good = np.isin(rows, (0, 1)).all(axis=1) & (rows.sum(axis=1) == 1)
+        single = rows.sum(axis=1) == 1
+        good = single & np.isin(rows, (0, 1)).all(axis=1)
         if not good.all():
             found = f"{int((~good).sum())} others"
             way = "A discrete action is a single 1 among zeros."

@@ -172,7 +172,8 @@ def _lengths(file: Path, rows: int) -> np.ndarray:
 
 def _check_discounts(file: Path, discount: np.ndarray) -> None:
     """Raise JaxomarlError for discounts other than 0 and 1, or not the same for all agents."""
-    if not np.isin(discount, (0, 1)).all() or (discount != discount[:, :1]).any():
+    unequal = (discount != discount[:, :1]).any()
+    if unequal or not np.isin(discount, (0, 1)).all():
         expected = "0 or 1, the same for all agents"
         raise refuse(str(file), expected, "others", "Is the file damaged?")
 
@@ -198,7 +199,8 @@ def _per_agent(x: np.ndarray, rows: int, agents: int) -> np.ndarray:
 def _without_id(obs: np.ndarray) -> tuple[np.ndarray, list[str]]:
     """Observations without the one-hot agent id that comes first, and what was cut off."""
     agents = obs.shape[1]
-    if obs.shape[2] <= agents or (obs[:, :, :agents] != np.eye(agents, dtype=obs.dtype)).any():
+    identity = np.eye(agents, dtype=obs.dtype)
+    if obs.shape[2] <= agents or (obs[:, :, :agents] != identity).any():
         return obs, []
     repair = f"the agents' one-hot ids, the first {agents} columns, are taken off"
     return obs[:, :, agents:], [repair]

@@ -85,7 +85,8 @@ def _write_episode(group: Any, raw: Raw, number: int, start: int, steps: int) ->
     group["rewards"] = reward.mean(axis=1, dtype=np.float64)
     group["terminations"] = last & terminated
     group["truncations"] = last & (not terminated)
-    infos["rewards"] = np.concatenate([np.zeros((1, raw.agents), np.float32), reward])
+    of_reset = np.zeros((1, raw.agents), np.float32)
+    infos["rewards"] = np.concatenate([of_reset, reward])
     for name in ("state", "available"):
         if getattr(raw, name) is not None:
             infos[name] = getattr(raw, name)[rows]

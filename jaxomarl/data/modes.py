@@ -117,7 +117,8 @@ def _sample(raw: Raw) -> Sample | None:
     first = rng.permutation(first)[:EPISODES]
     steps = min(STEPS, max(2, int(np.median(raw.left[first]))))
     spacing = np.linspace(0.0, 1.0, steps)
-    offset = np.floor(spacing * (raw.left[first][:, None] - 1)).astype(int)
+    last_step = raw.left[first] - 1
+    offset = np.floor(spacing * last_step[:, None]).astype(int)
     rows = first[:, None] + offset
 
     obs_width = max(block.shape[1] for block in raw.obs)
@@ -183,7 +184,9 @@ def _divide(
     features = sample.x.shape[3]
     least = np.inf
     best = None
-    for _ in range(STARTS if count > 1 else 1):
+    # one group can be divided in one way alone
+    starts = STARTS if count > 1 else 1
+    for _ in range(starts):
         group = rng.integers(0, count, episodes)
         for _ in range(ROUNDS):
             policies = _fit_policies(squares, group, count, features)
@@ -210,8 +213,9 @@ def _errors(sample: Sample, policies: Float[np.ndarray, "N K F A"]) -> Float[np.
     error = predicted.reshape(agents, episodes, steps, count, width)
     error -= sample.y[:, :, :, None]
     by_step = np.einsum("netka,netka->etk", error, error)
-    half = steps // 2
-    return np.stack([by_step[:, :half].sum(axis=1), by_step[:, half:].sum(axis=1)], axis=-1)
+    first_half = by_step[:, : steps // 2].sum(axis=1)
+    second_half = by_step[:, steps // 2 :].sum(axis=1)
+    return np.stack([first_half, second_half], axis=-1)
 
 
 def _prediction_error(error: Float[np.ndarray, "E K 2"]) -> float:

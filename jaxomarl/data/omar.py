@@ -56,6 +56,16 @@ class Seed(NamedTuple):
         return self.arrays["dones"][0]
 
 
+class Seeds(NamedTuple):
+    """All seeds of a folder, and where their rows lie."""
+
+    path: Path
+    seeds: list[Seed]
+    index: RowIndex
+    final: list[np.ndarray]
+    """Last transition of each episode, for each seed."""
+
+
 # --- folders ---
 
 
@@ -106,22 +116,23 @@ def read(path: Path) -> Raw:
     # --- episodes ---
     lengths = [ends_to_lengths(_ends(seed, bool(note))) for seed in seeds]
     index = index_rows(np.concatenate(lengths), str(path))
+    episodes = len(index.successors)
     rows_of_seeds = [int((of_seed + 1).sum()) for of_seed in lengths]
     behaviour = np.repeat([seed.number for seed in seeds], rows_of_seeds)
 
     # --- arrays ---
-    final = [np.cumsum(of_seed) - 1 for of_seed in lengths]
+    found = Seeds(path, seeds, index, [np.cumsum(of_seed) - 1 for of_seed in lengths])
     rewards = []
     for i in range(seeds[0].agents):
         rewards.append(interleave([seed.arrays["rews"][i] for seed in seeds], index))
     state = None
     if all("states" in seed.arrays for seed in seeds):
-        state = _block(path, seeds, index, final, "states", 0)
+        state = _block(found, "states", 0)
 
     return Raw(
         format="omar",
-        obs=_blocks(path, seeds, index, final, "obs"),
-        action=_blocks(path, seeds, index, final, "acs"),
+        obs=_blocks(found, "obs"),
+        action=_blocks(found, "acs"),
         reward=np.stack(rewards, axis=1),
         done=interleave([seed.flags for seed in seeds], index),
         step=index.step,
@@ -130,47 +141,36 @@ def read(path: Path) -> Raw:
         behaviour=behaviour.astype(np.int32),
         state=state,
         dialects=folder.check_texts(note.get("dialects", []), f"{path}/{folder.NOTE}"),
-        evidence=(
-            f"{len(seeds)} seed folders of {seeds[0].agents} agents, "
-            f"{len(index.successors)} episodes",
-        ),
-        repairs=tuple(_repairs(seeds, len(index.successors))),
+        evidence=(f"{len(seeds)} seed folders of {seeds[0].agents} agents, {episodes} episodes",),
+        repairs=tuple(_repairs(seeds, episodes)),
         distinct=note.get("distinct") is True,
     )
 
 
-def _blocks(
-    path: Path, seeds: list[Seed], index: RowIndex, final: list[np.ndarray], name: str
-) -> tuple[np.ndarray, ...]:
+def _blocks(found: Seeds, name: str) -> tuple[np.ndarray, ...]:
     """The rows of a field for each agent, [M, width]."""
-    widths = [x.shape[1] for x in seeds[0].arrays[name]]
-    outs = zeros_per_agent(len(index.step), widths)
-    return tuple(_block(path, seeds, index, final, name, i, out) for i, out in enumerate(outs))
+    widths = [x.shape[1] for x in found.seeds[0].arrays[name]]
+    outs = zeros_per_agent(len(found.index.step), widths)
+    return tuple(_block(found, name, i, out) for i, out in enumerate(outs))
 
 
-def _block(
-    path: Path,
-    seeds: list[Seed],
-    index: RowIndex,
-    final: list[np.ndarray],
-    name: str,
-    agent: int,
-    out: np.ndarray | None = None,
-) -> np.ndarray:
+def _block(found: Seeds, name: str, agent: int, out: np.ndarray | None = None) -> np.ndarray:
     """The rows [M, width] of a field, with the true successors where the files have them.
 
-    `final` are the last transitions of each seed's episodes.
+    `out` is filled where it is given.
     """
-    parts = [seed.arrays[name][agent] for seed in seeds]
+    parts = [seed.arrays[name][agent] for seed in found.seeds]
     successors = None
     if name != "acs":
-        after = [seed.arrays[f"next_{name}"][agent] for seed in seeds]
-        successors = np.concatenate([x[rows] for x, rows in zip(after, final, strict=True)])
+        of_seeds = []
+        for seed, final in zip(found.seeds, found.final, strict=True):
+            of_seeds.append(seed.arrays[f"next_{name}"][agent][final])
+        successors = np.concatenate(of_seeds)
     shapes = {part.shape[1:] for part in parts}
     if len(shapes) != 1:
-        field = f"{path}, {name}_{agent}"
+        field = f"{found.path}, {name}_{agent}"
         raise refuse(field, "one width in every seed", sorted(shapes), "Import them one by one.")
-    rows = interleave(parts, index, successors, out)
+    rows = interleave(parts, found.index, successors, out)
     for part in parts:
         npy.release(part)
     return rows

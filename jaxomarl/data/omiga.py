@@ -82,19 +82,7 @@ def read(path: Path) -> Raw:
     if copied:
         known[successors - 1] = 0.0
 
-    # --- what was done ---
-    repairs = [
-        f"{len(successors)} dummy rows serve as successors; their actions and rewards are dropped"
-    ]
-    if unfinished:
-        repairs.append("the last episode has no dummy row: its last row is the successor")
-    if len(alone):
-        repairs.append(f"{len(alone)} dummy rows without an episode are dropped")
-    if copied:
-        repairs.append(f"{len(successors)} dummy rows repeat the row before: known = 0")
-    if not arrays.shared:
-        repairs.append("each agent has a state of its own: the first agent's is kept")
-
+    repairs = _repairs(len(successors), unfinished, len(alone), copied, arrays.shared)
     return Raw(
         format="omiga",
         obs=tuple(obs[:, i] for i in range(agents)),
@@ -110,6 +98,24 @@ def read(path: Path) -> Raw:
         repairs=tuple(repairs),
         distinct=False,
     )
+
+
+def _repairs(
+    successors: int, unfinished: bool, alone: int, copied: bool, shared: bool
+) -> list[str]:
+    """What was changed in reading."""
+    repairs = [
+        f"{successors} dummy rows serve as successors; their actions and rewards are dropped"
+    ]
+    if unfinished:
+        repairs.append("the last episode has no dummy row: its last row is the successor")
+    if alone:
+        repairs.append(f"{alone} dummy rows without an episode are dropped")
+    if copied:
+        repairs.append(f"{successors} dummy rows repeat the row before: known = 0")
+    if not shared:
+        repairs.append("each agent has a state of its own: the first agent's is kept")
+    return repairs
 
 
 def _read_arrays(path: Path, where: str) -> OmigaArrays:

@@ -175,7 +175,9 @@ class Store:
         dtype = metadata["dtype"]
         if not isinstance(dtype, str) or not re.fullmatch(r"[<>|][fiub][1248]", dtype):
             raise refuse(f"{field}, dtype", "numbers of at most 8 bytes", str(dtype)[:40], WAY_OUT)
-        compressor = metadata["compressor"]["id"] if metadata.get("compressor") else None
+        compressor = None
+        if metadata.get("compressor"):
+            compressor = metadata["compressor"]["id"]
         if compressor not in COMPRESSORS or metadata.get("filters"):
             expected = f"one of {COMPRESSORS}"
             way = "Write the vault with gzip."
@@ -261,7 +263,8 @@ def _stack(
 ) -> np.ndarray:
     """Agents' arrays [B, T] or [B, T, width] as [B, T, N] or [B, T, N, widest]."""
     axes = arrays[0].ndim
-    if axes not in (2, 3) or len({(x.ndim, x.shape[:2]) for x in arrays}) > 1:
+    alike = len({(x.ndim, x.shape[:2]) for x in arrays}) == 1
+    if axes not in (2, 3) or not alike:
         expected = "axes B, T or B, T, width, the same for all agents"
         raise refuse(field, expected, shapes, WAY_OUT)
     if axes == 2:
@@ -271,8 +274,10 @@ def _stack(
             raise refuse(field, "one number a row for each agent", shapes, WAY_OUT)
         return np.stack([x[..., 0] for x in arrays], axis=2)
     widest = max(x.shape[2] for x in arrays)
-    padded = [np.pad(x, ((0, 0), (0, 0), (0, widest - x.shape[2]))) for x in arrays]
-    return np.stack(padded, axis=2)
+    stacked = np.zeros((*arrays[0].shape[:2], len(arrays), widest), np.result_type(*arrays))
+    for i, x in enumerate(arrays):
+        stacked[:, :, i, : x.shape[2]] = x
+    return stacked
 
 
 def _natural(name: str) -> list[tuple[bool, int | str]]:
@@ -376,7 +381,9 @@ def _check_flags(leaves: Leaves, where: str) -> None:
 def _rows(joined: Joined, of_team: list[str], ours: dict[str, Any], where: str) -> Raw:
     """The rows of a vault's leaves, with B and T as one axis."""
     batch, steps, agents, width = joined.leaves["observations"].shape
-    flat = {name: x.reshape(batch * steps, *x.shape[2:]) for name, x in joined.leaves.items()}
+    flat = {}
+    for name, leaf in joined.leaves.items():
+        flat[name] = leaf.reshape(batch * steps, *leaf.shape[2:])
 
     # --- episodes ---
     done = flat["terminals"][:, 0] != 0
@@ -386,9 +393,8 @@ def _rows(joined: Joined, of_team: list[str], ours: dict[str, Any], where: str) 
     ends = (done | cut).reshape(batch, steps)
     index = index_rows(np.concatenate([ends_to_lengths(of_seed) for of_seed in ends]), where)
     final = index.final
-    rows = len(index.step)
     behaviour = flat.get("infos.behaviour", np.repeat(np.arange(batch), steps))
-    known = np.ones(rows, np.float32)
+    known = np.ones(len(index.step), np.float32)
     known[index.successors - 1] = 0.0
 
     # --- arrays ---
@@ -406,14 +412,6 @@ def _rows(joined: Joined, of_team: list[str], ours: dict[str, Any], where: str) 
     action = interleave([flat["actions"]], index)
 
     # --- what was done ---
-    evidence = [
-        f"B = {batch}, {int(done.sum())} rows with terminals, {int(cut.sum())} with truncations"
-    ]
-    unfinished = int((~ends[:, -1]).sum())
-    if unfinished:
-        evidence.append(f"{unfinished} last episodes without an end")
-    if joined.agents:
-        evidence.append(f"a leaf for each agent, in the order {', '.join(joined.agents[:8])}")
     repairs = [f"{len(final)} last successors are lost: copies of the row before, known = 0"]
     if several_states:
         repairs.append("each agent has a state of its own: the first agent's is kept")
@@ -434,12 +432,27 @@ def _rows(joined: Joined, of_team: list[str], ours: dict[str, Any], where: str) 
         available=_with_successors(legals, index),
         discrete=discrete,
         dialects=folder.check_texts(ours.get("dialects", []), field),
-        evidence=tuple(evidence),
+        evidence=_evidence(done, cut, ends, joined.agents),
         repairs=tuple(repairs),
         distinct=ours.get("distinct") is True or bool(cut.any()),
         cut=interleave([cut], index),
         sliced=True,
     )
+
+
+def _evidence(
+    done: np.ndarray, cut: np.ndarray, ends: np.ndarray, agents: list[str]
+) -> tuple[str, ...]:
+    """What tells how the vault was recorded: its flags, and whose leaves it has."""
+    terminals = int(done.sum())
+    truncations = int(cut.sum())
+    lines = [f"B = {len(ends)}, {terminals} rows with terminals, {truncations} with truncations"]
+    unfinished = int((~ends[:, -1]).sum())
+    if unfinished:
+        lines.append(f"{unfinished} last episodes without an end")
+    if agents:
+        lines.append(f"a leaf for each agent, in the order {', '.join(agents[:8])}")
+    return tuple(lines)
 
 
 def _with_successors(values: np.ndarray | None, index: RowIndex) -> np.ndarray | None:
