@@ -36,7 +36,7 @@ def load(
     """
     if "/" in quality or quality.startswith((".", "~")):
         if rows or seed:
-            way = "A file's rows are what they are."
+            way = "All rows of a file are used."
             raise refuse("--rows", "no value, as the set is a path", rows or seed, way)
         path = user_path(quality)
         if (path / files.MANIFEST).is_file():

@@ -98,8 +98,8 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
 
     written_seal = entries.pop(SEAL, None)
     if written_seal is not None and written_seal != seal(entries):
-        found = "another: it is damaged or edited"
-        way = f"{COLLECT} Who edited it on purpose deletes this entry."
+        found = "another: the manifest is damaged or was edited"
+        way = f"{COLLECT} If you edited it on purpose, delete this entry."
         raise refuse(f"{path}, {SEAL}", "the digest of the other entries", found, way)
     return entries
 
@@ -122,7 +122,12 @@ def load(folder: str | Path, spec: Spec) -> tuple[Dataset, dict[str, Any]]:
     for name, expected in task_facts.items():
         if manifest[name] != expected:
             field = f"{folder}, {name}"
-            raise refuse(field, f"the task's {expected}", manifest[name], "Name its own task.")
+            raise refuse(
+                field,
+                f"the task's {expected}",
+                manifest[name],
+                "Name the task that the data are of.",
+            )
 
     data = _read_arrays(folder / ARRAYS, spec)
     if content_hash(data) != manifest["sha256"]:

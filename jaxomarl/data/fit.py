@@ -356,7 +356,7 @@ def _check_one_hot(action: np.ndarray) -> None:
         single = rows.sum(axis=1) == 1
         good = single & np.isin(rows, (0, 1)).all(axis=1)
         if not good.all():
-            found = f"{int((~good).sum())} others"
+            found = f"{int((~good).sum())} rows that are not"
             way = "A discrete action is a single 1 among zeros."
             raise refuse(f"data, action of agent {i}", "one-hot rows", found, way)
 
@@ -371,7 +371,7 @@ def _state(raw: Raw, obs: np.ndarray, spec: Spec, name: str, repairs: list[str])
     if raw.state is None or raw.state.shape[1] != spec.state_dim:
         if joined is None:
             raise _no_state(raw, spec, name)
-        repairs.append("state: the agents' observations side by side")
+        repairs.append("state: the agents' observations, joined")
         return joined
 
     moving, constant = count_constant_states(raw)
@@ -380,12 +380,12 @@ def _state(raw: Raw, obs: np.ndarray, spec: Spec, name: str, repairs: list[str])
     stale = f"in {constant} of {moving} episodes, while the observations do"
     if joined is not None:
         repairs.append(
-            f"state: it never changes {stale}; made of the agents' observations side by side"
+            f"state: it never changes {stale}; replaced by the agents' observations, joined"
         )
         return joined
     if constant < moving:
         repairs.append(
-            f"WARNING, state: it never changes {stale}; kept, for it cannot be made from them"
+            f"WARNING, state: it never changes {stale}; kept, because the observations are not the task's state"
         )
         return raw.state
     way = (
@@ -393,7 +393,7 @@ def _state(raw: Raw, obs: np.ndarray, spec: Spec, name: str, repairs: list[str])
         "record the set again with the state of each step."
     )
     expected = "one that changes within an episode"
-    raise refuse("data, state", expected, f"none that does {stale}", way)
+    raise refuse("data, state", expected, f"one that never changes {stale}", way)
 
 
 def _joined_observations(raw: Raw, obs: np.ndarray, spec: Spec) -> np.ndarray | None:
@@ -433,7 +433,7 @@ def _legal_actions(raw: Raw, spec: Spec, action: np.ndarray) -> np.ndarray:
 
     broken = np.asarray(((legal == 0) & (action > 0)).any(axis=(1, 2)))
     if broken.any():
-        found = f"{int(broken.sum())} rows with others, {_first(raw, broken)}"
+        found = f"{int(broken.sum())} rows with illegal actions, {_first(raw, broken)}"
         way = "Contradictory: the set's own masks forbid them."
         raise refuse("data, action", "legal actions only", found, way)
     return legal

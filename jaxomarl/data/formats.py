@@ -192,4 +192,6 @@ def write(path: str | Path, raw: Raw, format: str) -> None:
         writer(user_path(path), raw)
     except OSError as error:
         found = str(error)[:200]
-        raise refuse(f"to {path}", "a place to write in", found, "Check the disk.") from None
+        raise refuse(
+            f"to {path}", "a folder that can be written", found, "Check the disk."
+        ) from None

@@ -40,8 +40,8 @@ def opened(path: Path) -> Iterator[Any]:
     library = h5py()
     try:
         if not is_hdf5(path):
-            way = "Is it whole? Copy it again."
-            raise refuse(str(path), "an HDF5 file", "no signature of one", way)
+            way = "Is it complete? Copy it again."
+            raise refuse(str(path), "an HDF5 file", "no HDF5 signature", way)
         with library.File(path, "r") as file:
             yield file
     except JaxomarlError:
@@ -50,7 +50,7 @@ def opened(path: Path) -> Iterator[Any]:
     except Exception as error:
         found = f"{type(error).__name__}: {error}"[:200]
         way = "It is truncated or damaged: copy it again."
-        raise refuse(str(path), "a whole HDF5 file", found, way) from None
+        raise refuse(str(path), "a complete HDF5 file", found, way) from None
 
 
 def is_hdf5(path: Path) -> bool:
@@ -118,7 +118,7 @@ def open_array(
         raise refuse(field, "an array", type(found).__name__, OTHER_FORMAT)
     if found.is_virtual or found.external:
         way = "External storage can read any file of this machine: copy the data themselves."
-        raise refuse(field, "its own storage", "external or virtual storage", way)
+        raise refuse(field, "data stored in the file itself", "external or virtual storage", way)
     if found.dtype.kind not in "fiub" or found.dtype.itemsize > 8 or found.dtype.subdtype:
         raise refuse(field, "numbers of at most 8 bytes", str(found.dtype), "Save it as float32.")
     if found.shape is None or len(found.shape) not in axes:

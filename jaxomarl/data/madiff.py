@@ -163,7 +163,7 @@ def _lengths(file: Path, rows: int) -> np.ndarray:
     whole = np.issubdtype(lengths.dtype, np.integer)
     if not whole or (lengths < 0).any() or (lengths > rows).any():
         expected = f"whole numbers from 0 to {rows}"
-        raise refuse(str(file), expected, "others", "It is damaged: copy it again.")
+        raise refuse(str(file), expected, "other numbers", "It is damaged: copy it again.")
     if int(lengths.astype(np.int64).sum()) != rows:
         expected = f"a sum of {rows}, the rows of obs"
         raise refuse(str(file), expected, int(lengths.sum()), "Copy the set again.")
@@ -175,7 +175,7 @@ def _check_discounts(file: Path, discount: np.ndarray) -> None:
     unequal = (discount != discount[:, :1]).any()
     if unequal or not np.isin(discount, (0, 1)).all():
         expected = "0 or 1, the same for all agents"
-        raise refuse(str(file), expected, "others", "Is the file damaged?")
+        raise refuse(str(file), expected, "other numbers", "Is the file damaged?")
 
 
 def _ends(discount: np.ndarray, final: np.ndarray, path: Path) -> np.ndarray:
@@ -202,5 +202,5 @@ def _without_id(obs: np.ndarray) -> tuple[np.ndarray, list[str]]:
     identity = np.eye(agents, dtype=obs.dtype)
     if obs.shape[2] <= agents or (obs[:, :, :agents] != identity).any():
         return obs, []
-    repair = f"the agents' one-hot ids, the first {agents} columns, are taken off"
+    repair = f"the agents' one-hot ids, the first {agents} columns, are cut off"
     return obs[:, :, agents:], [repair]

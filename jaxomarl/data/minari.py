@@ -98,7 +98,7 @@ def read(path: Path) -> Raw:
 
     moving = [episode for episode in episodes if episode.steps]
     if not moving:
-        found = f"{len(episodes)} without"
+        found = f"{len(episodes)} without a step"
         raise refuse(str(file), "an episode with a step", found, "The set is empty: make it again.")
     raw = _join_episodes(moving, choices, ours, field)
     empty = len(episodes) - len(moving)
@@ -281,7 +281,7 @@ def _join_infos(episodes: list[MinariEpisode], name: str, where: str) -> np.ndar
         return None
     if len(parts) < len(episodes):
         found = f"{len(parts)} of {len(episodes)}"
-        raise refuse(f"{where}, infos, {name}", "it in every episode", found, "Repair it.")
+        raise refuse(f"{where}, infos, {name}", "an entry in every episode", found, "Repair it.")
     return _concatenate(parts, f"{where}, {name}")
 
 

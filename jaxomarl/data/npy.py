@@ -26,7 +26,7 @@ HEADER = re.compile(
     r"\s*'shape':\s*\(([0-9, L]*)\),?\s*\}\s*"
 )
 NUMBER = re.compile(r"(?:[<>=]?[iuf][248]|[|<>=]?[iub]1)")
-WAY_OUT = "Is it whole, and written by numpy.save from an array of numbers?"
+WAY_OUT = "Is it complete, and written by numpy.save from an array of numbers?"
 
 
 class Header(NamedTuple):
@@ -74,7 +74,7 @@ def _read_header(path: Path, size: int) -> tuple[str, int]:
     with path.open("rb") as file:
         head = file.read(12)
         if head[:6] != MAGIC:
-            raise refuse(field, "a .npy file", "another beginning", WAY_OUT)
+            raise refuse(field, "a .npy file", "another signature", WAY_OUT)
         version = head[6:8]
         if version not in VERSIONS or len(head) < 12:
             raise refuse(field, "version 1.0, 2.0 or 3.0", tuple(version), WAY_OUT)

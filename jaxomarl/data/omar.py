@@ -110,7 +110,7 @@ def read(path: Path) -> Raw:
     seeds = [Seed(number, part, _open(part)) for number, part in parts]
     agents = {seed.folder.name: seed.agents for seed in seeds}
     if len(set(agents.values())) != 1:
-        expected = "as many agents in every seed"
+        expected = "the same number of agents in every seed"
         raise refuse(str(path), expected, agents, "Is a file missing?")
 
     # --- episodes ---
@@ -289,7 +289,7 @@ def _ends(seed: Seed, ours: bool) -> np.ndarray:
         row = int(np.flatnonzero(wrong)[0])
         field = f"{seed.folder}/dones_0.npy, row {row}"
         way = "It is inside an episode that continues: clear it, or save its true successor."
-        raise refuse(field, "0, for next_obs is the next row", 1, way)
+        raise refuse(field, "0, because next_obs is the next row", 1, way)
 
     broken[-1:] = True
     ends = broken | flags
@@ -328,8 +328,10 @@ def _check_unflagged(seed: Seed, unflagged: np.ndarray) -> None:
     rows = np.flatnonzero(unflagged[:-1])
     if len(rows):
         field = f"{seed.folder}/next_obs, row {int(rows[0])}"
-        expected = "the next row's obs, for dones is 0"
-        raise refuse(field, expected, "another", "Rows were moved or lost: get the files again.")
+        expected = "the next row's obs, because dones is 0"
+        raise refuse(
+            field, expected, "another row", "Rows were moved or lost: get the files again."
+        )
 
 
 def _check_equal_lengths(seed: Seed, ends: np.ndarray) -> None:
@@ -357,7 +359,7 @@ def _check_equal_lengths(seed: Seed, ends: np.ndarray) -> None:
 def write(path: Path, raw: Raw) -> None:
     """Write one folder seed_<k>_data per behaviour k; the episodes of each keep their order."""
     if raw.discrete:
-        way = "This layout has no discrete actions: vault."
+        way = "This layout has no discrete actions: write a vault."
         raise refuse("--to omar", "continuous actions", "discrete ones", way)
     folder.make_new(path)
     unknown: list[int] = []

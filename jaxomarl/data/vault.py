@@ -48,7 +48,7 @@ TEAMS = ("rewards", "terminals", "truncations")
 OF_AGENTS = (*NEEDED, "truncations", "infos.state", "infos.legals")
 """Leaves that may be one for each agent."""
 MOST_ACTIONS = 1 << 12
-WAY_OUT = "Is the vault whole?"
+WAY_OUT = "Is the vault complete?"
 
 Leaves = dict[str, np.ndarray]
 """Name -> [B, T, ...]."""
@@ -95,7 +95,7 @@ def read(path: Path) -> Raw:
     except Exception as error:
         found = f"{type(error).__name__}: {error}"[:200]
         way = "It is truncated or damaged: copy it again."
-        raise refuse(where, "a whole vault", found, way) from None
+        raise refuse(where, "a complete vault", found, way) from None
 
     joined = _join_agents(leaves, names, where)
     _check_needed(joined.leaves, names, where)
@@ -188,7 +188,7 @@ class Store:
             shape = [shape[0], steps, *shape[2:]]
         if len(shape) != len(chunks) or len(shape) > 6 or min(*shape, *chunks, 1) < 1:
             found = f"{shape} and {chunks}"
-            raise refuse(field, "a shape and its chunks", found, WAY_OUT)
+            raise refuse(field, "as many chunk lengths as axes", found, WAY_OUT)
 
         # --- bytes ---
         counts = [-(-length // chunk) for length, chunk in zip(shape, chunks, strict=True)]
@@ -372,7 +372,7 @@ def _check_flags(leaves: Leaves, where: str) -> None:
         if len(unlike):
             field = f"{where}, {name}, B {unlike[0][0]}, row {unlike[0][1]}"
             way = "The agents of a task end together: save the same flags for all."
-            raise refuse(field, "one flag for all agents", "two", way)
+            raise refuse(field, "one flag for all agents", "both 0 and 1", way)
 
 
 # --- the rows ---

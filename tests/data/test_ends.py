@@ -344,7 +344,7 @@ def test_a_still_state_that_cannot_be_made_is_refused_and_a_moving_one_is_kept(t
     refused(
         lambda: fit(raw._replace(state=moving[first]), task),
         "data, state",
-        "none that does in 3 of 3 episodes",
+        "one that never changes in 3 of 3 episodes",
     )
     some = np.where((np.arange(len(first)) < 26)[:, None], moving[first], moving)
     _, manifest = fit(raw._replace(state=some), task)

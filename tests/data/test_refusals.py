@@ -172,7 +172,7 @@ def test_discrete_data_and_continuous_tasks(good, spread, tmp_path):
     refused(
         lambda: fit(changed(raw, "action", (0, slice(None)), 0.5, agent=1), climbing),
         "one-hot rows",
-        "1 others",
+        "1 rows that are not",
     )
     legal = np.ones((len(raw.step), 2, 3), np.float32)
     legal[2, 0, raw.action[0][2].argmax()] = 0

@@ -38,7 +38,11 @@ def test_files_of_ragged_lengths(omar):
 
 def test_seeds_of_other_agents(tmp_path):
     foreign.omar(tmp_path / "a", foreign.rows([5]), foreign.rows([5], (18, 18), (2, 2)))
-    refused(lambda: formats.read(tmp_path / "a"), "as many agents in every seed", "seed_1_data")
+    refused(
+        lambda: formats.read(tmp_path / "a"),
+        "the same number of agents in every seed",
+        "seed_1_data",
+    )
 
 
 def test_contradictory_files_of_omar(omar, tmp_path):
@@ -216,7 +220,7 @@ def test_hdf5_files_that_are_refused(omiga, name):
 def test_hdf5_that_is_truncated_or_something_else(omiga):
     whole = omiga.read_bytes()
     omiga.write_bytes(whole[: len(whole) // 2])
-    refused(lambda: formats.read(omiga), "a whole HDF5 file", "truncated")
+    refused(lambda: formats.read(omiga), "a complete HDF5 file", "truncated")
     omiga.write_bytes(b"something else")
     refused(lambda: formats.read(omiga), "one of these", "omiga: OMIGA's HDF5 file")
 
