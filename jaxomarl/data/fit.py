@@ -385,7 +385,8 @@ def _state(raw: Raw, obs: np.ndarray, spec: Spec, name: str, repairs: list[str])
         return joined
     if constant < moving:
         repairs.append(
-            f"WARNING, state: it never changes {stale}; kept, because the observations are not the task's state"
+            f"WARNING, state: it never changes {stale}; "
+            "kept, because the observations are not the task's state"
         )
         return raw.state
     way = (
