@@ -32,7 +32,7 @@ NONE = float("nan")
 QUANTILES = {"median": 0.5, "90 % of rows": 0.9}
 
 Numbers = dict[str, tuple[float, ...]]
-"""Name of a measure -> synthetic rows, real rows, and rows if nothing moved; nan where not measured."""
+"""Measure -> synthetic rows, real rows, and rows if nothing moved; nan where not measured."""
 Windows = Float[np.ndarray, "K T C"]
 
 
@@ -139,7 +139,9 @@ class Judge:
                 numbers[f"{block}: the worst column"] = worst
         return numbers
 
-    def with_steps(self, judged: Judged, synthetic: Windows, real: Windows, seed: int) -> Judged:
+    def with_steps(
+        self, judged: Judged, synthetic: np.ndarray, real: np.ndarray, seed: int
+    ) -> Judged:
         """The measures with those of dynamics and reward, from replayed rows of both kinds."""
         ours = self.replayed(synthetic, seed)
         theirs = self.replayed(real, seed)
@@ -165,7 +167,7 @@ class Judge:
         return judged._replace(numbers=numbers, steps=steps, reward=(ours.reward, ours.paid))
 
     def replayed(self, windows: Windows, seed: int) -> Replayed:
-        """Rows of windows replayed, at most ROWS; rows after an end of their episode are left out."""
+        """Rows of windows replayed, at most ROWS, without those after an end of their episode."""
         # --- choose rows ---
         # the model's rows end before the columns known and last
         missing = np.zeros((*windows.shape[:-1], 2), windows.dtype)

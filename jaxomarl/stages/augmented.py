@@ -156,7 +156,10 @@ def augmented(
         return mixed_batch(jax.random.fold_in(key, 1), state, real, model.held, cfg.augment_share)
 
     def update(
-        key: Key[Array, ""], state: Augmented, past: Past, batch: Batch | Window
+        key: Key[Array, ""],
+        state: Augmented,
+        past: Past,
+        batch: Batch | Window,
     ) -> tuple[Augmented, dict]:
         base, metrics = own.update(key, state.base, past, batch)
         synthetic = {DROPPED: state.dropped, "synthetic_likelihood": state.likelihood}
@@ -198,7 +201,11 @@ def augmented_fields(stage: Stage, cfg: Settings, kind: Augmentation) -> tuple[s
 
 
 def follower(
-    algorithm: Algorithm, key: Key[Array, ""], state: State, past: Past, spec: Spec
+    algorithm: Algorithm,
+    key: Key[Array, ""],
+    state: State,
+    past: Past,
+    spec: Spec,
 ) -> Callable[[Array], Array]:
     """Observations [B, T, N, O] -> the policy's actions there, [B, T, N, A].
 
@@ -228,7 +235,12 @@ def follower(
 
 
 def window_refresh(
-    own: Algorithm, spec: Spec, cfg: Settings, kind: Augmentation, model: Generator, name: str
+    own: Algorithm,
+    spec: Spec,
+    cfg: Settings,
+    kind: Augmentation,
+    model: Generator,
+    name: str,
 ) -> Callable[[Key[Array, ""], Augmented, Past, Dataset], Augmented]:
     """The stage's `refresh`: all windows again, `augment_microbatch` of them side by side."""
     size = cfg.augment_windows
@@ -256,9 +268,9 @@ def window_refresh(
     return refresh
 
 
-def without_windows(base: State, size: int, horizon: int, held: Columns) -> Augmented:
+def without_windows(base: State, size: int, horizon: int, columns: Columns) -> Augmented:
     """The state before the first refresh: no window counts."""
-    width = held.at["last"][1]
+    width = columns.at["last"][1]
     return Augmented(
         base=base,
         rows=jnp.zeros((size, horizon + 1, width)),
@@ -272,7 +284,10 @@ def without_windows(base: State, size: int, horizon: int, held: Columns) -> Augm
 
 
 def with_windows(
-    state: Augmented, rows: Float[Array, "K T C"], likelihoods: Float[Array, " K"], held: Columns
+    state: Augmented,
+    rows: Float[Array, "K T C"],
+    likelihoods: Float[Array, " K"],
+    columns: Columns,
 ) -> Augmented:
     """The state with new windows, and which of their rows count.
 
@@ -286,7 +301,7 @@ def with_windows(
     rows = jnp.where(good[:, None, None], rows, 0.0)
 
     # --- rows that count ---
-    done = rows[:, :steps, held.at["done"][0]]
+    done = rows[:, :steps, columns.at["done"][0]]
     ends_before = jnp.cumsum(done, axis=1) - done
     usable = good[:, None] & (ends_before == 0)
     known = jnp.ones((size, steps + 1, 1))
@@ -322,15 +337,15 @@ def mixed_batch(
     key: Key[Array, ""],
     state: Augmented,
     real: Any,
-    held: Columns,
+    columns: Columns,
     share: float | Float[Array, ""],
 ) -> Any:
     """A batch of the base, of which a share of rows is replaced by synthetic ones."""
     size = len(real.obs)
     if isinstance(real, Window):
-        synthetic, there = synthetic_windows(key, state, held, size, real)
+        synthetic, there = synthetic_windows(key, state, columns, size, real)
     elif isinstance(real, Batch):
-        synthetic, there = synthetic_transitions(key, state, held, size, real)
+        synthetic, there = synthetic_transitions(key, state, columns, size, real)
     else:
         expected = "a base that learns from rows of the data"
         way = "Augment a system whose batches are transitions or windows."
@@ -345,14 +360,18 @@ def mixed_batch(
 
 
 def synthetic_transitions(
-    key: Key[Array, ""], state: Augmented, held: Columns, size: int, real: Batch
+    key: Key[Array, ""],
+    state: Augmented,
+    columns: Columns,
+    size: int,
+    real: Batch,
 ) -> tuple[Batch, Array]:
     """`size` synthetic transitions, and whether there are any."""
     steps = state.rows.shape[1] - 1
     at = state.order[jax.random.randint(key, (size,), 0, jnp.maximum(state.usable, 1))]
     pair = state.rows[(at // steps)[:, None], (at % steps)[:, None] + jnp.arange(2)]
-    row = held.layout.unpack(pair[:, 0])
-    after = held.layout.unpack(pair[:, 1])
+    row = columns.layout.unpack(pair[:, 0])
+    after = columns.layout.unpack(pair[:, 1])
     batch = Batch(
         obs=row["obs"],
         state=row["state"],
@@ -361,7 +380,7 @@ def synthetic_transitions(
         done=row["done"],
         last=row["last"],
         known=row["known"],
-        team_reward=team_reward(held.layout.team, row["reward"]),
+        team_reward=team_reward(columns.layout.team, row["reward"]),
         next_obs=after["obs"],
         next_state=after["state"],
         next_action=after["action"],
@@ -373,7 +392,11 @@ def synthetic_transitions(
 
 
 def synthetic_windows(
-    key: Key[Array, ""], state: Augmented, held: Columns, size: int, real: Window
+    key: Key[Array, ""],
+    state: Augmented,
+    columns: Columns,
+    size: int,
+    real: Window,
 ) -> tuple[Window, Array]:
     """`size` synthetic windows, as long as the real ones, and whether there are any."""
     length = real.valid.shape[1]
@@ -383,7 +406,7 @@ def synthetic_windows(
         raise refuse("--augment", expected, length, way)
 
     at = state.windows[jax.random.randint(key, (size,), 0, jnp.maximum(state.whole, 1))]
-    row = held.layout.unpack(state.rows[at, :length])
+    row = columns.layout.unpack(state.rows[at, :length])
 
     def ended(lag: int) -> Array:
         """Whether the episode ended at least `lag` rows before a row."""
@@ -398,7 +421,7 @@ def synthetic_windows(
         state=row["state"],
         action=row["action"] * acted[..., None, None],
         reward=reward,
-        team_reward=team_reward(held.layout.team, reward),
+        team_reward=team_reward(columns.layout.team, reward),
         done=row["done"] * acted,
         last=jnp.zeros_like(row["last"]),
         alive=jnp.ones_like(real.alive),

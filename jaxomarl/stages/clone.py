@@ -146,7 +146,9 @@ def behaviour(
     - With `play` the models act.
     - `lr` replaces the setting policy_lr.
     """
-    optimiser = clipped_adam(cfg.policy_lr if lr is None else lr, cfg.clip)
+    if lr is None:
+        lr = cfg.policy_lr
+    optimiser = clipped_adam(lr, cfg.clip)
     mask = jnp.asarray(spec.act_mask)
     normalise_obs = observed(spec, cfg)
 
@@ -165,7 +167,9 @@ def behaviour(
     def update(key: Key[Array, ""], state: Net, past: Past, batch: Batch) -> tuple[Net, dict]:
         keys = jax.random.split(key, spec.agents)
         samples = AgentSamples(normalise_obs(past, batch.obs), batch.action * mask, mask)
-        w = None if weigh is None else weigh(past, batch)
+        w = None
+        if weigh is not None:
+            w = weigh(past, batch)
 
         axes = AgentSamples(1, 1, 0)  # pyright: ignore[reportArgumentType]
         state, value = jax.vmap(fit, in_axes=(0, 0, axes, 1))(keys, state, samples, w)
@@ -184,7 +188,10 @@ def behaviour(
 
 
 def gaussian(
-    spec: Spec, cfg: CloningSettings, weigh: Weigh | None = None, acts: bool = True
+    spec: Spec,
+    cfg: CloningSettings,
+    weigh: Weigh | None = None,
+    acts: bool = True,
 ) -> Algorithm:
     """Gaussian policies of all agents, down -mean w log pi(a | o).
 
@@ -195,7 +202,9 @@ def gaussian(
     def loss(key, params, samples, w):
         normal = gaussian_policy.normal(net, params, samples.obs)
         log_pi = log_density(normal, samples.action, samples.mask)
-        return -jnp.mean(log_pi if w is None else w * log_pi)
+        if w is not None:
+            log_pi = w * log_pi
+        return -jnp.mean(log_pi)
 
     def play(key, params, obs, mask):
         return gaussian_policy.mode(net, params, obs, mask)

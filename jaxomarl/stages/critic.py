@@ -107,7 +107,9 @@ def iql(spec: Spec, cfg: Any, own: bool = False) -> Critic:
 
     `cfg` has the fields of `Config`.
     """
-    return own_critics(spec, cfg) if own else joint_critic(spec, cfg)
+    if own:
+        return own_critics(spec, cfg)
+    return joint_critic(spec, cfg)
 
 
 def joint_critic(spec: Spec, cfg: Any) -> Critic:
@@ -123,7 +125,10 @@ def joint_critic(spec: Spec, cfg: Any) -> Critic:
         return sample_transitions(key, data, cfg.critic_batch)
 
     def update(
-        key: Key[Array, ""], state: CriticState, past: Past, batch: Batch
+        key: Key[Array, ""],
+        state: CriticState,
+        past: Past,
+        batch: Batch,
     ) -> tuple[CriticState, dict]:
         not_ended = continues(batch, cfg.time_limit)
         action = batch.action * spec.act_mask
@@ -161,7 +166,10 @@ def own_critics(spec: Spec, cfg: Any) -> Critic:
         return sample_transitions(key, data, cfg.critic_batch)
 
     def update(
-        key: Key[Array, ""], state: CriticState, past: Past, batch: Batch
+        key: Key[Array, ""],
+        state: CriticState,
+        past: Past,
+        batch: Batch,
     ) -> tuple[CriticState, dict]:
         not_ended = continues(batch, cfg.time_limit)
         action = batch.action * spec.act_mask
@@ -208,7 +216,10 @@ def first_state(nets: CriticNets, cfg: Any, key: Key[Array, ""]) -> CriticState:
 
 
 def critic_advantage(
-    nets: CriticNets, critic: CriticState, cond: Array, action: Array
+    nets: CriticNets,
+    critic: CriticState,
+    cond: Array,
+    action: Array,
 ) -> Float[Array, " B"]:
     """The advantage min_k Qbar^k(c, a) - V(c)."""
     q_min = nets.q.apply(critic.q.target, cond, action).min(axis=0)

@@ -261,7 +261,9 @@ def apart(
 
     def update(key: Key[Array, ""], state: State, past: Past, batch: Batch) -> tuple[State, dict]:
         each_batch, axes = agent_batches(spec, cfg, past, batch)
-        more = () if beside is None else (beside(past, batch),)
+        more = []
+        if beside is not None:
+            more.append(beside(past, batch))
         each = jax.vmap(step, in_axes=(0, 0, axes, *(0 for _ in more)))
         state, metrics = each(jax.random.split(key, n), state, each_batch, *more)
         return state, jax.tree.map(jnp.mean, metrics)
@@ -325,7 +327,11 @@ def critic_step(
 
 
 def cql_step(
-    key: Key[Array, ""], cfg: Deterministic, nets: Nets, state: Learner, batch: AgentBatch
+    key: Key[Array, ""],
+    cfg: Deterministic,
+    nets: Nets,
+    state: Learner,
+    batch: AgentBatch,
 ) -> tuple[Learner, dict[str, Array]]:
     """MA-CQL's step of the critics, with a deterministic policy."""
     play = lambda params, obs: batch.mask * nets.actor.apply(params, obs)

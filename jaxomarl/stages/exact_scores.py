@@ -101,36 +101,40 @@ def check(data: Dataset | None) -> None:
 def known_behaviours(data: Dataset) -> Behaviours:
     """The behaviours that generated a data set; JaxomarlError where they are not known."""
     source = data.source
-    known = {}
+    found = "data from a file"
+    way = "--cfg.score-model diffusion learns its scores from any data."
     if source is not None:
         known = catalog.make(source.task).behaviours
         if source.quality in known:
             return known[source.quality]()
-
-    found = f"{source.task}, {source.quality}" if source else "data from a file"
-    here = f"--data {' or '.join(known)} has known ones; " if known else ""
-    raise refuse(
-        "--cfg.score-model",
-        "data of Gaussian behaviours that are known, for exact scores",
-        found,
-        f"{here}--cfg.score-model diffusion learns its scores from any data.",
-    )
+        found = f"{source.task}, {source.quality}"
+        if known:
+            way = f"--data {' or '.join(known)} has known ones; {way}"
+    expected = "data of Gaussian behaviours that are known, for exact scores"
+    raise refuse("--cfg.score-model", expected, found, way)
 
 
 def exact_steps(cfg: Config) -> int:
     """Updates of the stage: the classifier's, or a single one that changes nothing."""
-    return cfg.score_steps if cfg.score_model == "exact-posterior" else 1
+    if cfg.score_model == "exact-posterior":
+        return cfg.score_steps
+    return 1
 
 
 def exact_behaviour_model(
-    spec: Spec, cfg: Config, kind: str, before: Float[np.ndarray, "N N"]
+    spec: Spec,
+    cfg: Config,
+    kind: str,
+    before: Float[np.ndarray, "N N"],
 ) -> tuple[Algorithm, Callable[..., Array], Callable[..., Array]]:
     """The stage's learner, and `agent` and `every` in the signatures of `stages.scores.Scores`.
 
     Entry (i, j) of `before` is 1.0 where agent j acts before agent i.
     """
     name = f"scores-{kind}"
-    preceding = jnp.asarray(before if kind == "conditional" else np.zeros_like(before))
+    if kind != "conditional":
+        before = np.zeros_like(before)
+    preceding = jnp.asarray(before)
     mask = jnp.asarray(spec.act_mask)
 
     def mixture(past: Past, obs: Array, state: Array, action: Array) -> tuple[Array, Array]:
@@ -143,15 +147,28 @@ def exact_behaviour_model(
         return means, log_prior + jnp.einsum("bkj,ij->bki", log_density, preceding)
 
     def every(
-        past: Past, x: Array, t: Array, obs: Array, state: Array, action: Array
+        past: Past,
+        x: Array,
+        t: Array,
+        obs: Array,
+        state: Array,
+        action: Array,
     ) -> Float[Array, "B N A"]:
         means, log_weights = mixture(past, obs, state, action)
-        times = jnp.broadcast_to(t[:, None] if t.ndim == 1 else t, x.shape[:2])
+        if t.ndim == 1:
+            t = t[:, None]
+        times = jnp.broadcast_to(t, x.shape[:2])
         std = past[name].std
         return mask * noise(x, times, means, log_weights, std, mask, together=kind == "joint")
 
     def agent(
-        past: Past, i: ArrayLike, x: Array, t: Array, obs: Array, state: Array, action: Array
+        past: Past,
+        i: ArrayLike,
+        x: Array,
+        t: Array,
+        obs: Array,
+        state: Array,
+        action: Array,
     ) -> Float[Array, "B A"]:
         means, log_weights = mixture(past, obs, state, action)
         own_means = means[:, :, i][:, :, None]
@@ -199,9 +216,15 @@ def noise(
 
 
 def behaviour_log_prior(
-    spec: Spec, cfg: Config, kind: str, past: Past, exact: Exact, obs: Array, state: Array
+    spec: Spec,
+    cfg: Config,
+    kind: str,
+    past: Past,
+    exact: Exact,
+    obs: Array,
+    state: Array,
 ) -> Float[Array, "#B K #N"]:
-    """Log pi_k: the shares of the data, or the classifier's posterior for each agent."""
+    """The log prior log pi_k: the shares of the data, or the posterior of each agent's classifier."""
     if cfg.score_model == "exact":
         return exact.log_shares[None, :, None]
     inputs = classifier_inputs(spec, cfg, kind, past, obs, state)
@@ -210,7 +233,12 @@ def behaviour_log_prior(
 
 
 def classifier_inputs(
-    spec: Spec, cfg: Config, kind: str, past: Past, obs: Array, state: Array
+    spec: Spec,
+    cfg: Config,
+    kind: str,
+    past: Past,
+    obs: Array,
+    state: Array,
 ) -> Float[Array, "B models C"]:
     """The classifiers' conditions: c_i of each agent, or the state for the joint model."""
     if kind == "joint":
@@ -250,7 +278,10 @@ def exact_learner(spec: Spec, cfg: Config, kind: str) -> Algorithm:
         return ()
 
     def update(
-        key: Key[Array, ""], state: Exact, past: Past, batch: tuple[()]
+        key: Key[Array, ""],
+        state: Exact,
+        past: Past,
+        batch: tuple[()],
     ) -> tuple[Exact, dict]:
         return state, {}
 
@@ -292,7 +323,10 @@ def posterior_learner(spec: Spec, cfg: Config, kind: str) -> Algorithm:
         return LabelledRows(row["obs"], row["state"], label.astype(jnp.int32))
 
     def update(
-        key: Key[Array, ""], state: Exact, past: Past, batch: LabelledRows
+        key: Key[Array, ""],
+        state: Exact,
+        past: Past,
+        batch: LabelledRows,
     ) -> tuple[Exact, dict]:
         inputs = classifier_inputs(spec, cfg, kind, past, batch.obs, batch.state)
         label = jnp.broadcast_to(batch.behaviour[:, None], inputs.shape[:2])

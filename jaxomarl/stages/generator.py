@@ -116,7 +116,7 @@ def window_columns(spec: Spec) -> Columns:
     return Columns(layout, at, at["done"][1])
 
 
-def column_distributions(data: Dataset, held: Columns, normaliser: str = "cdf") -> cdf.Cdf:
+def column_distributions(data: Dataset, columns: Columns, normaliser: str = "cdf") -> cdf.Cdf:
     """Distributions of every column over all rows.
 
     Actions, rewards and done count only in rows in which an action was taken.
@@ -124,15 +124,15 @@ def column_distributions(data: Dataset, held: Columns, normaliser: str = "cdf") 
     index = jnp.arange(len(data.left))
     # in place of a successor row stands the row before it
     acted = data.rows[index - (data.left == 0)]
-    first = held.at["action"][0]
-    rows = jnp.concatenate([data.rows[:, :first], acted[:, first : held.width]], axis=1)
+    first = columns.at["action"][0]
+    rows = jnp.concatenate([data.rows[:, :first], acted[:, first : columns.width]], axis=1)
     return NORMALISERS[normaliser](rows)
 
 
-def entry_mask(horizon: int, held: Columns) -> Float[Array, "T C"]:
+def entry_mask(horizon: int, columns: Columns) -> Float[Array, "T C"]:
     """1.0 where a window has an entry: all but actions, rewards and done of its last row."""
     last_row = (jnp.arange(horizon + 1) == horizon)[:, None]
-    absent = last_row & (jnp.arange(held.width) >= held.at["action"][0])
+    absent = last_row & (jnp.arange(columns.width) >= columns.at["action"][0])
     return 1.0 - absent.astype(jnp.float32)
 
 
@@ -178,7 +178,11 @@ class Generator:
         return Algorithm(self.init, self.batch, self.update)
 
     def denoiser(
-        self, params: Params, trained: Trained, y: Array | None = None, drop: Array | None = None
+        self,
+        params: Params,
+        trained: Trained,
+        y: Array | None = None,
+        drop: Array | None = None,
     ) -> Denoise:
         """(x, t) -> x_0, zero where the model has no entry."""
         inner = lambda x, t: self.net.apply(params, x, t, y, drop)
@@ -203,7 +207,11 @@ class Generator:
         return sample_windows(key, data, size, self.horizon, full=True)._replace(extra={})
 
     def update(
-        self, key: Key[Array, ""], state: Trained, past: Past, batch: Window
+        self,
+        key: Key[Array, ""],
+        state: Trained,
+        past: Past,
+        batch: Window,
     ) -> tuple[Trained, dict]:
         """One step down L."""
         k_t, k_z, k_drop = jax.random.split(key, 3)
@@ -243,7 +251,11 @@ class Generator:
     # --- sampling ---
 
     def draw(
-        self, key: Key[Array, ""], trained: Trained, count: int, shift: Shift | None = None
+        self,
+        key: Key[Array, ""],
+        trained: Trained,
+        count: int,
+        shift: Shift | None = None,
     ) -> Array:
         """Sample `count` windows [B, T, C] in raw units; a conditional model's are of high return.
 

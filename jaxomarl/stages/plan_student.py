@@ -113,7 +113,11 @@ def planning_weights(cfg: Config, plans: Plans) -> Params:
 
 
 def plan_ends(
-    spec: Spec, cfg: Config, model: Planner, params: Params, y: Float[Array, "*B N"]
+    spec: Spec,
+    cfg: Config,
+    model: Planner,
+    params: Params,
+    y: Float[Array, "*B N"],
 ) -> Denoise:
     """f: the end of the guided path through x at t, for returns y, without its box."""
     raw = lambda x, t: model.executed(params, x, t, told(y, jnp.zeros(y.shape)))

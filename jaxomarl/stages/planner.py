@@ -147,9 +147,10 @@ class Config:
 
 
 def unet(cfg: Config, channels: int, agents: int = 0) -> Network:
-    """One temporal U-Net of these settings: (params, x [..., W, D], t, told [..., 2]) -> like x.
+    """One temporal U-Net of these settings: (params, x [..., W, D], t, condition) -> like x.
 
-    It is conditioned on the return where there is one; where the return is dropped, on none.
+    `condition` [..., 2] is the return, and 1.0 where the return is dropped. A network of plans
+    without returns does not use it.
     """
     net = temporal_unet(
         channels,
@@ -161,8 +162,8 @@ def unet(cfg: Config, channels: int, agents: int = 0) -> Network:
         blocks=cfg.blocks,
     )
 
-    def apply(params, x, t, told):
-        return net.apply(params, x, t, told[..., :1], told[..., 1])
+    def apply(params, x, t, condition):
+        return net.apply(params, x, t, condition[..., :1], condition[..., 1])
 
     return Network(net.init, apply)
 
@@ -216,7 +217,11 @@ class PlanRandomness(NamedTuple):
 
 
 def plan_randomness(
-    key: Key[Array, ""], spec: Spec, cfg: Config, size: int, model: Planner
+    key: Key[Array, ""],
+    spec: Spec,
+    cfg: Config,
+    size: int,
+    model: Planner,
 ) -> PlanRandomness:
     """Times, noise without padded columns, whose returns are dropped, and which rows are given.
 
@@ -245,7 +250,11 @@ def batch_returns(cfg: Config, batch: Window) -> Float[Array, "B N"]:
 
 
 def inverse_loss(
-    spec: Spec, model: Planner, params: Params, obs: Float[Array, "B W N O"], batch: Window
+    spec: Spec,
+    model: Planner,
+    params: Params,
+    obs: Float[Array, "B W N O"],
+    batch: Window,
 ) -> Float[Array, ""]:
     """L_action: the error of the inverse dynamics model, over pairs of rows of the episode."""
     pairs = batch.valid[:, :-1] * batch.valid[:, 1:]
@@ -274,7 +283,8 @@ def planning_loss(
     given = x0 * drawn.rows.shown
 
     # --- L_plan ---
-    x = jnp.where(known > 0, given, noised(schedule, x0, drawn.t, drawn.z))
+    noisy = noised(schedule, x0, drawn.t, drawn.z)
+    x = jnp.where(known > 0, given, noisy)
     out = model.trained(params, x, drawn.t, condition)
     wanted = drawn.z if cfg.predict == "noise" else x0
     weight = (1.0 - known) * valid[:, None, :, None] * mask
@@ -303,7 +313,10 @@ def prepare(spec: Spec, cfg: Config, data: Dataset) -> Dataset:
 
 
 def check(
-    spec: Spec, cfg: Config, data: Dataset | None, choices: dict[str, tuple[str, ...]]
+    spec: Spec,
+    cfg: Config,
+    data: Dataset | None,
+    choices: dict[str, tuple[str, ...]],
 ) -> None:
     """Raise JaxomarlError for settings or data that a planner cannot learn on or plan with."""
     check_fields(cfg, {**CHOICES, **choices})

@@ -101,7 +101,10 @@ class Config(scores.Config, critic.Config, clone.Config):
 
 
 def check(
-    spec: Spec, cfg: Config, data: Dataset | None, reward: tuple[str, ...] = ("team", "first")
+    spec: Spec,
+    cfg: Config,
+    data: Dataset | None,
+    reward: tuple[str, ...] = ("team", "first"),
 ) -> None:
     """Raise JaxomarlError for settings or data that the family cannot train on."""
     if spec.discrete:
@@ -160,7 +163,9 @@ class Actors(NamedTuple):
 
 def hidden(cfg: Config) -> tuple[int, ...]:
     """Widths of a policy's hidden layers."""
-    return (cfg.policy_width,) * 2 if cfg.policy_width else ()
+    if not cfg.policy_width:
+        return ()
+    return (cfg.policy_width, cfg.policy_width)
 
 
 def actors(spec: Spec, cfg: Config) -> Actors:
@@ -195,7 +200,11 @@ def joint_actor(spec: Spec, cfg: Config) -> Actors:
 
 
 def started(
-    key: Key[Array, ""], net: Network, spec: Spec, cfg: Config, out: tuple[int, ...]
+    key: Key[Array, ""],
+    net: Network,
+    spec: Spec,
+    cfg: Config,
+    out: tuple[int, ...],
 ) -> Params:
     """Parameters whose first actions are those of `cfg.start`.
 
@@ -244,7 +253,10 @@ def internal_beta(cfg: Config) -> float | Float[Array, ""]:
 
 
 def times_and_noise(
-    key: Key[Array, ""], cfg: Config, shape: tuple[int, ...], mask: Array
+    key: Key[Array, ""],
+    cfg: Config,
+    shape: tuple[int, ...],
+    mask: Array,
 ) -> tuple[Array, Array]:
     """Times t [B, N] and masked z [B, N, A] for a batch: the only random numbers of a step."""
     k_t, k_z = jax.random.split(key)
@@ -254,7 +266,10 @@ def times_and_noise(
 
 
 def diffused(
-    cfg: Config, a: Float[Array, "*B A"], t: Float[Array, "*B"], z: Float[Array, "*B A"]
+    cfg: Config,
+    a: Float[Array, "*B A"],
+    t: Float[Array, "*B"],
+    z: Float[Array, "*B A"],
 ) -> Float[Array, "*B A"]:
     """The sample x = alpha(t) a + sigma(t) z; the clean action for the t-free mixture."""
     if cfg.score_model == "mixture":

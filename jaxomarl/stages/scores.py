@@ -115,7 +115,10 @@ def prefix_mask(order: tuple[int, ...]) -> Float[np.ndarray, "N N"]:
 
 
 def policy_prefix(
-    cfg: Any, action: Float[Array, "B N A"], t: Float[Array, " B"], z: Float[Array, "B N A"]
+    cfg: Any,
+    action: Float[Array, "B N A"],
+    t: Float[Array, " B"],
+    z: Float[Array, "B N A"],
 ) -> Float[Array, "B N A"]:
     """The policies' joint action as the prefix of a model whose agent's sample has time t."""
     if cfg.score_prefix != "diffused":
@@ -171,8 +174,9 @@ def scores(spec: Spec, cfg: Any, kind: str) -> Scores:
     The joint one is a single model with N A columns.
     """
     if cfg.score_model in exact_scores.MODELS:
-        order = agent_order(cfg.order if kind == "conditional" else "", spec.agents)
-        return Scores(*exact_scores.exact_behaviour_model(spec, cfg, kind, prefix_mask(order)))
+        order = cfg.order if kind == "conditional" else ""
+        before = prefix_mask(agent_order(order, spec.agents))
+        return Scores(*exact_scores.exact_behaviour_model(spec, cfg, kind, before))
 
     name = f"scores-{kind}"
     models = 1 if kind == "joint" else spec.agents
@@ -182,15 +186,27 @@ def scores(spec: Spec, cfg: Any, kind: str) -> Scores:
     level = cfg.prefix_level if kind == "conditional" else 0.0
 
     def every(
-        past: Past, x: Array, t: Array, obs: Array, state: Array, prefix: Array
+        past: Past,
+        x: Array,
+        t: Array,
+        obs: Array,
+        state: Array,
+        prefix: Array,
     ) -> Float[Array, "B N A"]:
-        times = jnp.broadcast_to(t[:, None] if t.ndim == 1 else t[:, :models], (len(x), models))
+        t = t[:, None] if t.ndim == 1 else t[:, :models]
+        times = jnp.broadcast_to(t, (len(x), models))
         cond = conditions_of(past, obs, state, prefix, level)
         each = jax.vmap(partial(predict, net, cfg), in_axes=(0, 1, 1, 1, 0), out_axes=1)
         return each(past[name].params, by_model(x, models), times, cond, mask).reshape(x.shape)
 
     def agent(
-        past: Past, i: ArrayLike, x: Array, t: Array, obs: Array, state: Array, prefix: Array
+        past: Past,
+        i: ArrayLike,
+        x: Array,
+        t: Array,
+        obs: Array,
+        state: Array,
+        prefix: Array,
     ) -> Float[Array, "B A"]:
         params = jax.tree.map(lambda p: p[i], past[name].params)
         cond = conditions_of(past, obs, state, prefix, level)
@@ -206,7 +222,9 @@ def by_model(x: Float[Array, "B N A"], models: int) -> Float[Array, "B models D"
 
 def model(spec: Spec, cfg: Any, kind: str) -> Network:
     """The network of one model: a noise prediction, or a mixture's log-density."""
-    columns = spec.act_width * (spec.agents if kind == "joint" else 1)
+    columns = spec.act_width
+    if kind == "joint":
+        columns *= spec.agents
     own = cfg.condition == "obs" and kind != "joint"
     cond = spec.obs_width if own else spec.state_dim
     if kind == "conditional":
@@ -238,7 +256,8 @@ def model_conditions(spec: Spec, cfg: Any, kind: str) -> Callable[..., Float[Arr
 
     def conditional(past, obs, state, prefix, level):
         own = conditions(spec, cfg, past, obs, state)
-        prefix = prefix[:, None] if prefix.ndim == 3 else prefix
+        if prefix.ndim == 3:
+            prefix = prefix[:, None]
         # [B, N, N, A]: row i holds the agents before i
         preceding = before * (prefix * spec.act_mask)
         parts = [own, flat(preceding)]
@@ -286,6 +305,24 @@ def loss_weight(cfg: Config, t: Float[Array, "*B"]) -> Float[Array, "*B"] | None
     return edm.weight(noise, SIGMA_DATA) * noise**2
 
 
+def model_loss(
+    params: Params,
+    net: Network,
+    cfg: Config,
+    x0: Float[Array, "B D"],
+    cond: Float[Array, "B C"],
+    mask: Float[Array, " D"],
+    t: Float[Array, " B"],
+    z: Float[Array, "B D"],
+    key: Key[Array, ""] | None,
+) -> Float[Array, ""]:
+    """The loss of one model: the error of eps, or -log likelihood of the mixture."""
+    if cfg.score_model == "mixture":
+        return -net.apply(params, x0, cond, mask).mean()
+    eps = lambda x, t: predict(net, cfg, params, x, t, cond, mask, key)
+    return eps_loss(eps, vp(), x0, t, z, mask, loss_weight(cfg, t))
+
+
 def score_learner(
     cfg: Config,
     kind: str,
@@ -295,7 +332,6 @@ def score_learner(
 ) -> Algorithm:
     """All models' steps as one vmapped update."""
     models = len(mask)
-    schedule = vp()
     rate = annealed(cfg.score_lr, cfg.score_steps, end=1e-5)
     optimiser = optax.adamw(rate, weight_decay=cfg.score_decay)
 
@@ -306,24 +342,9 @@ def score_learner(
     def batch(key: Key[Array, ""], state: State, data: Dataset) -> Batch:
         return sample_transitions(key, data, cfg.score_batch)
 
-    def fit(
-        one: Net,
-        x0: Array,
-        cond: Array,
-        mask: Array,
-        t: Array,
-        z: Array,
-        key: Key[Array, ""] | None,
-    ) -> tuple[Net, Array]:
-        """One step of one model."""
-
-        def loss(params):
-            if cfg.score_model == "mixture":
-                return -net.apply(params, x0, cond, mask).mean()
-            eps = lambda x, t: predict(net, cfg, params, x, t, cond, mask, key)
-            return eps_loss(eps, schedule, x0, t, z, mask, loss_weight(cfg, t))
-
-        value, grads = jax.value_and_grad(loss)(one.params)
+    def fit(one: Net, *sample: Any) -> tuple[Net, Array]:
+        """One step of one model; `sample` is x0, condition, mask, time, noise and dropout's key."""
+        value, grads = jax.value_and_grad(model_loss)(one.params, net, cfg, *sample)
         return descend(optimiser, one, grads), value
 
     def update(key: Key[Array, ""], state: Net, past: Past, batch: Batch) -> tuple[Net, dict]:
@@ -339,8 +360,11 @@ def score_learner(
         cond = conditions_of(past, batch.obs, batch.state, prefix, level)
 
         # --- one step of each model ---
-        keys = jax.random.split(k_drop, models) if cfg.score_dropout else None
-        key_axis = 0 if cfg.score_dropout else None
+        keys = None
+        key_axis = None
+        if cfg.score_dropout:
+            keys = jax.random.split(k_drop, models)
+            key_axis = 0
         each = jax.vmap(fit, in_axes=(0, 1, 1, 0, 1, 1, key_axis))
         state, loss = each(state, x0, cond, mask, t, z, keys)
         return state, {"score_loss": loss.mean()}

@@ -50,7 +50,9 @@ def default_episodes(usual: int, dear: int) -> int:
     `usual` is the task's number. `dear` is the stage's `Stage.episodes`: how few episodes it rolls
     out in training, or 0. Where it is few, the final evaluation takes at most FEWER times as many.
     """
-    return min(usual, FEWER * dear) if dear else usual
+    if not dear:
+        return usual
+    return min(usual, FEWER * dear)
 
 
 def reset_keys(seed: int, count: int) -> Key[Array, " E"]:
@@ -182,7 +184,12 @@ def _piece(
 
 
 def _largest(
-    env: Environment, pipeline: Pipeline, spec: Spec, cfg: Config, state: State, past: Past
+    env: Environment,
+    pipeline: Pipeline,
+    spec: Spec,
+    cfg: Config,
+    state: State,
+    past: Past,
 ) -> int:
     """Numbers in the largest array of one step of one episode, policy and environment."""
     first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), (state, past))

@@ -43,7 +43,10 @@ class Identity(NamedTuple):
 
     @staticmethod
     def of(
-        stage: Stage, cfgs: list[Config], seeds: list[int], facts: Mapping[str, Any]
+        stage: Stage,
+        cfgs: list[Config],
+        seeds: list[int],
+        facts: Mapping[str, Any],
     ) -> "Identity":
         """The identity of a stage for the runs of one group.
 

@@ -134,7 +134,12 @@ class Program:
         return jax.lax.scan(step, state, jax.random.split(k_scan, self.chunk))
 
     def update(
-        self, state: State, key: jax.Array, cfg: Config, past: Past, data: Dataset | None
+        self,
+        state: State,
+        key: jax.Array,
+        cfg: Config,
+        past: Past,
+        data: Dataset | None,
     ) -> tuple[State, dict]:
         """One gradient step on a fresh batch."""
         algorithm = self.job.make(cfg)[self.index].algorithm
@@ -143,7 +148,12 @@ class Program:
         return algorithm.update(k_update, state, past, batch)
 
     def evaluate(
-        self, cfg: Config, state: State, past: Past, act_keys: jax.Array, reset_keys: jax.Array
+        self,
+        cfg: Config,
+        state: State,
+        past: Past,
+        act_keys: jax.Array,
+        reset_keys: jax.Array,
     ) -> dict[str, jax.Array]:
         """Episodes of one run."""
         env = self.job.env
@@ -203,9 +213,17 @@ class Program:
         return evaluation.act_keys(0, 0, self.episodes), evaluation.reset_keys(self.episodes)
 
     def compile(
-        self, f: Callable, how: str, shared: int, args: tuple, donate: tuple[int, ...] = ()
+        self,
+        f: Callable,
+        how: str,
+        shared: int,
+        args: tuple,
+        donate: tuple[int, ...] = (),
     ) -> Callable:
-        """Lift `f` to R runs, trace it once and compile it; the seconds are counted apart."""
+        """Lift `f` to R runs, trace it once and compile it; the seconds are counted apart.
+
+        The last `shared` of `args` are the same for all runs; those of `donate` are given away.
+        """
         start = time.perf_counter()
         lifted = sharding.sharded(sharding.over_runs(f, how, shared), self.devices, shared)
         compiled = jax.jit(lifted, donate_argnums=donate).lower(*args).compile()

@@ -81,7 +81,10 @@ def runs_to_train(identity: Identity, batches: list[Trained]) -> list[int]:
 
 
 class Training:
-    """One stage of some of a group's runs while it trains, from its newest checkpoint if any."""
+    """One stage while it trains, from its newest checkpoint if there is one.
+
+    `chosen` are the numbers of the runs that train, out of the group's.
+    """
 
     def __init__(self, job: Job, program: Program, chosen: list[int], identity: Identity) -> None:
         self.job = job
@@ -117,7 +120,9 @@ class Training:
             number = jnp.asarray(chunk, jnp.int32)
             args = (self.state, self.cfgs, self.keys, self.past, number, self.data)
             if advance is None:
-                advance = program.compile(program.advance, program.how, 2, args, donate=(0,))
+                advance = program.compile(
+                    program.advance, program.how, shared=2, args=args, donate=(0,)
+                )
                 began = time.perf_counter()
                 if job.stopped():
                     raise Interrupted
@@ -128,21 +133,21 @@ class Training:
             metrics = self.note_metrics(chunk, metrics)
 
             # --- evaluate, and save ---
+            # where every run has diverged, the stage ends here and counts as finished
             diverged = chunk < program.chunks and nothing_finite(metrics)
             reached = program.chunks if diverged else chunk
-            marked = reached in program.marks
-            evaluations = self.evaluate(reached) if marked else {}
+            due = reached in program.marks
+            evaluations = self.evaluate(reached) if due else {}
             stopped = job.stopped()
-            if marked or stopped:
+            if due or stopped:
                 self.save(reached)
 
             # --- report, and continue or stop ---
             seconds = time.perf_counter() - began
             self.report(chunk, chunk - done, seconds, metrics, evaluations)
             if diverged:
-                job.say(
-                    f"  ! {program.stage.name} ends at step {chunk * program.chunk}: {DIVERGED}"
-                )
+                step = chunk * program.chunk
+                job.say(f"  ! {program.stage.name} ends at step {step}: {DIVERGED}")
                 break
             if stopped and chunk < program.chunks:
                 raise Interrupted
@@ -171,7 +176,8 @@ class Training:
         evaluations = unfilled(like["evaluations"])
         self.trained = Trained(self.identity.rows, None, metrics, evaluations, {})
         args = (self.cfgs, self.keys, self.past, self.data)
-        self.state = program.compile(program.init, program.how, 1, args)(*args)
+        init = program.compile(program.init, program.how, shared=1, args=args)
+        self.state = init(*args)
         self.evaluate(0)
         return 0
 
@@ -196,12 +202,14 @@ class Training:
         keys = sharding.place(keys, program.devices, self.size)
         args = (self.cfgs, self.state, self.past, keys, self.resets)
         if self.compiled_evaluation is None:
-            self.compiled_evaluation = program.compile(program.evaluate, program.how, 1, args)
+            evaluate = program.compile(program.evaluate, program.how, shared=1, args=args)
+            self.compiled_evaluation = evaluate
         returns = self.compiled_evaluation(*args)
 
         # --- note ---
         values = jax.tree.map(lambda x: np.asarray(x)[: self.runs], returns)
-        column = 0 if chunk == 0 else 1 + program.marks.index(chunk)
+        # the first column is from before training
+        column = [0, *program.marks].index(chunk)
         for name, value in values.items():
             self.trained.evaluations[name][:, column] = value
         return values
@@ -219,7 +227,12 @@ class Training:
         self.trained.state = jax.tree.map(lambda x: x[: self.runs], state)
 
     def report(
-        self, chunk: int, done: int, seconds: float, metrics: History, evaluations: History
+        self,
+        chunk: int,
+        done: int,
+        seconds: float,
+        metrics: History,
+        evaluations: History,
     ) -> None:
         """Report a chunk; raises JaxomarlError where it went beyond a limit of the stage.
 

@@ -29,21 +29,21 @@ def mapping(platform: str, state: PyTree, batch: int, replay: bool = False) -> s
         return "vmap"
     floats = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]
     weights = sum(math.prod(x.shape) for x in floats)
-    return "map" if weights * batch > WIDE else "vmap"
+    if weights * batch > WIDE:
+        return "map"
+    return "vmap"
 
 
 def over_runs(f: Callable, how: str, shared: int) -> Callable:
     """Lift a function of one run to R runs; the last `shared` arguments are the same for all."""
 
-    def vmapped(*args):
+    def over_all(*args):
         own = len(args) - shared
-        return jax.vmap(f, in_axes=(0,) * own + (None,) * shared)(*args)
-
-    def mapped(*args):
-        own = len(args) - shared
+        if how == "vmap":
+            return jax.vmap(f, in_axes=(0,) * own + (None,) * shared)(*args)
         return jax.lax.map(lambda of_run: f(*of_run, *args[own:]), args[:own])
 
-    return vmapped if how == "vmap" else mapped
+    return over_all
 
 
 def mesh(runs: int) -> Mesh:
