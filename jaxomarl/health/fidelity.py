@@ -176,8 +176,9 @@ class Judge:
         ends_before = np.cumsum(row["done"], axis=1) - row["done"]
         places = np.argwhere(ends_before[:, :-1] == 0)
         w, t = np.random.default_rng(seed).permutation(places)[:ROWS].T
-        now = {name: np.asarray(x[w, t], np.float32) for name, x in row.items()}
-        after = {name: np.asarray(x[w, t + 1], np.float32) for name, x in row.items()}
+        at = lambda t: {name: np.asarray(x[w, t], np.float32) for name, x in row.items()}
+        now = at(t)
+        after = at(t + 1)
 
         # --- take their actions in the environment ---
         assert self.place.put is not None
@@ -204,7 +205,8 @@ class Judge:
 
     def drawn(self, trained: Trained, count: int, seed: int) -> tuple[np.ndarray, float]:
         """(finite windows [K, H + 1, C] in raw units, share that were not finite)."""
-        keys: Any = jax.random.split(jax.random.key(seed), max(1, count // self.few))
+        draws = max(1, count // self.few)
+        keys: Any = jax.random.split(jax.random.key(seed), draws)
         windows = np.concatenate([np.asarray(self.draw(key, trained)) for key in keys])
         finite = np.isfinite(windows).all(axis=(1, 2))
         return windows[finite], float(1.0 - finite.mean())
@@ -217,8 +219,9 @@ def rows_of(windows: Windows) -> Float[np.ndarray, "M C"]:
 
 def neighbours(windows: Windows, some: Bool[np.ndarray, " C"]) -> Float[np.ndarray, "M C2"]:
     """Every row and the next side by side, in the columns that vary."""
-    rows = np.concatenate([windows[:, :-1, some], windows[:, 1:, some]], axis=-1)
-    return rows.reshape(-1, 2 * some.sum())
+    first = windows[:, :-1, some]
+    second = windows[:, 1:, some]
+    return np.concatenate([first, second], axis=-1).reshape(-1, 2 * some.sum())
 
 
 def correlation_numbers(

@@ -310,7 +310,8 @@ def with_windows(
     last = last.at[:, steps - 1].set(1.0)
     if steps > 1:
         # so that step counts only where it ends the episode
-        usable = usable.at[:, -1].set(usable[:, -1] & (done[:, -1] > 0))
+        ends = done[:, -1] > 0
+        usable = usable.at[:, -1].set(usable[:, -1] & ends)
     usable = usable.reshape(-1)
 
     whole = good.sum()
@@ -354,7 +355,8 @@ def mixed_batch(
     replaced = (jnp.arange(size) < jnp.round(share * size)) & there
 
     def pick(synthetic: Array, real: Array) -> Array:
-        return jnp.where(replaced.reshape(-1, *(1,) * (real.ndim - 1)), synthetic, real)
+        ones = (1,) * (real.ndim - 1)
+        return jnp.where(replaced.reshape(-1, *ones), synthetic, real)
 
     return jax.tree.map(pick, synthetic, real)
 
@@ -368,8 +370,11 @@ def synthetic_transitions(
 ) -> tuple[Batch, Array]:
     """`size` synthetic transitions, and whether there are any."""
     steps = state.rows.shape[1] - 1
-    at = state.order[jax.random.randint(key, (size,), 0, jnp.maximum(state.usable, 1))]
-    pair = state.rows[(at // steps)[:, None], (at % steps)[:, None] + jnp.arange(2)]
+    count = jnp.maximum(state.usable, 1)
+    at = state.order[jax.random.randint(key, (size,), 0, count)]
+    window = at // steps
+    step = at % steps
+    pair = state.rows[window[:, None], step[:, None] + jnp.arange(2)]
     row = columns.layout.unpack(pair[:, 0])
     after = columns.layout.unpack(pair[:, 1])
     batch = Batch(
@@ -405,13 +410,14 @@ def synthetic_windows(
         way = "Leave --cfg.augment-horizon out, or augment a base that prepares no rows of its own."
         raise refuse("--augment", expected, length, way)
 
-    at = state.windows[jax.random.randint(key, (size,), 0, jnp.maximum(state.whole, 1))]
+    count = jnp.maximum(state.whole, 1)
+    at = state.windows[jax.random.randint(key, (size,), 0, count)]
     row = columns.layout.unpack(state.rows[at, :length])
 
     def ended(lag: int) -> Array:
         """Whether the episode ended at least `lag` rows before a row."""
-        done = jnp.pad(row["done"], ((0, 0), (lag, 0)))[:, :length]
-        return jnp.cumsum(done, axis=1) > 0
+        done = jnp.pad(row["done"], ((0, 0), (lag, 0)))
+        return jnp.cumsum(done[:, :length], axis=1) > 0
 
     # no action is taken in the last row, and none after an end, whose successor row is still valid
     acted = ((jnp.arange(length) < length - 1) & ~ended(1)).astype(jnp.float32)

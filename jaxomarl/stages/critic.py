@@ -143,7 +143,8 @@ def joint_critic(spec: Spec, cfg: Any) -> Critic:
 
     def q(past: Past, obs: Array, state: Array, action: Array) -> Float[Array, " B"]:
         cond = normalise_state(past, state)
-        return nets.q.apply(past["critic"].q.target, cond, flat(action)).mean(axis=0)
+        target = past["critic"].q.target
+        return nets.q.apply(target, cond, flat(action)).mean(axis=0)
 
     def advantage(past: Past, obs: Array, state: Array, action: Array) -> Float[Array, " B"]:
         cond = normalise_state(past, state)
@@ -210,7 +211,9 @@ def critic_networks(cfg: Any, cond: int, action: int) -> CriticNets:
 def first_state(nets: CriticNets, cfg: Any, key: Key[Array, ""]) -> CriticState:
     """One critic before its first step."""
     k_q, k_v, k_pi = jax.random.split(key, 3)
-    policy = create(nets.tx, nets.pi.init(k_pi)) if cfg.critic_policy else ()
+    policy = ()
+    if cfg.critic_policy:
+        policy = create(nets.tx, nets.pi.init(k_pi))
     q = create(nets.tx, nets.q.init(k_q), target=True)
     return CriticState(q, create(nets.tx, nets.v.init(k_v)), policy)
 
@@ -247,7 +250,8 @@ def iql_step(
 
     def q_loss(params):
         q = nets.q.apply(params, batch.cond, batch.action)
-        return 0.5 * jnp.sum(jnp.mean((q - y) ** 2, axis=-1)), q.mean()
+        errors = jnp.mean((q - y) ** 2, axis=-1)
+        return 0.5 * jnp.sum(errors), q.mean()
 
     (loss_v, u), grad_v = jax.value_and_grad(v_loss, has_aux=True)(state.v.params)
     (loss_q, q_mean), grad_q = jax.value_and_grad(q_loss, has_aux=True)(state.q.params)

@@ -125,7 +125,8 @@ def column_distributions(data: Dataset, columns: Columns, normaliser: str = "cdf
     # in place of a successor row stands the row before it
     acted = data.rows[index - (data.left == 0)]
     first = columns.at["action"][0]
-    rows = jnp.concatenate([data.rows[:, :first], acted[:, first : columns.width]], axis=1)
+    observed = data.rows[:, :first]
+    rows = jnp.concatenate([observed, acted[:, first : columns.width]], axis=1)
     return NORMALISERS[normaliser](rows)
 
 
@@ -277,8 +278,9 @@ class Generator:
         )
         x0 = chain(key, denoise, (count, *self.full.shape))
         values = self.full * trained.columns.inverse(x0)
-        done = self.held.at["done"][0]
-        return values.at[..., done].set((values[..., done] > 0.5).astype(jnp.float32))
+        at = self.held.at["done"][0]
+        done = values[..., at] > 0.5
+        return values.at[..., at].set(done.astype(jnp.float32))
 
     def guided_denoiser(self, params: Params, trained: Trained) -> Denoise:
         """The denoiser of a conditional model, guided towards a high quantile of the returns."""
@@ -301,9 +303,13 @@ class Generator:
 
         The last row, which has no action, is left out.
         """
-        blocks = [rows[:, :-1, slice(*self.held.at[name])] for name in ("obs", "action")]
-        obs, action = (x.reshape(*x.shape[:2], self.spec.agents, -1) for x in blocks)
-        return obs, action
+
+        def block(name: str) -> Array:
+            start, stop = self.held.at[name]
+            columns = rows[:, :-1, start:stop]
+            return columns.reshape(*columns.shape[:2], self.spec.agents, -1)
+
+        return block("obs"), block("action")
 
     def scores(
         self, trained: Trained, played: Callable[[Array], Array], chain: bool

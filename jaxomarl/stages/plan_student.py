@@ -69,7 +69,8 @@ def student(spec: Spec, cfg: Config, model: Planner) -> Algorithm:
         k_noise, k_time = jax.random.split(key)
         drawn = plan_randomness(k_noise, spec, cfg, len(x0), model)
         k = jax.random.randint(k_time, (len(x0),), 1, cfg.grid + 1)
-        mask = (1.0 - drawn.rows.known) * batch.valid[:, None, :, None] * columns(spec, model)
+        unknown = 1.0 - drawn.rows.known
+        mask = unknown * batch.valid[:, None, :, None] * columns(spec, model)
 
         # --- the teacher's step, and the slow copy ---
         def given(denoise: Denoise) -> Denoise:
@@ -109,7 +110,9 @@ def drawn_by_student(spec: Spec, cfg: Config, model: Planner) -> Draw:
 
 def planning_weights(cfg: Config, plans: Plans) -> Params:
     """The weights that plan: the slow averages, or the trained ones."""
-    return plans.net.target if cfg.acting == "target" else plans.net.params
+    if cfg.acting == "target":
+        return plans.net.target
+    return plans.net.params
 
 
 def plan_ends(
@@ -120,5 +123,9 @@ def plan_ends(
     y: Float[Array, "*B N"],
 ) -> Denoise:
     """f: the end of the guided path through x at t, for returns y, without its box."""
-    raw = lambda x, t: model.executed(params, x, t, told(y, jnp.zeros(y.shape)))
+
+    def raw(x: Array, t: Array) -> Array:
+        condition = told(y, jnp.zeros(y.shape))
+        return model.executed(params, x, t, condition)
+
     return masked(consistent(raw, cosine(cfg.levels), PLAN_STD), columns(spec, model))

@@ -339,7 +339,9 @@ def check_most(cfg: Config, field: str, most: int, why: str) -> None:
 
 def most_calls(cfg: Config) -> int:
     """The number of noise levels that were trained."""
-    return cfg.grid if cfg.sampler == "consistency" else cfg.levels
+    if cfg.sampler == "consistency":
+        return cfg.grid
+    return cfg.levels
 
 
 def check_target(cfg: Config) -> None:

@@ -305,7 +305,8 @@ def surrogate(
 ) -> Float[Array, "*B"]:
     """The loss w <e, a> - beta <g, a>: L_i before its mean; gradients flow through `a` alone."""
     e, g = jax.lax.stop_gradient((e, g))
-    return jnp.sum((w[..., None] * e - internal_beta(cfg) * g) * a, axis=-1)
+    gradient = w[..., None] * e - internal_beta(cfg) * g
+    return jnp.sum(gradient * a, axis=-1)
 
 
 def report(a: Array, e: Array, g: Array, w: Array, value: Array) -> dict[str, Array]:

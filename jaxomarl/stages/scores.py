@@ -197,7 +197,8 @@ def scores(spec: Spec, cfg: Any, kind: str) -> Scores:
         times = jnp.broadcast_to(t, (len(x), models))
         cond = conditions_of(past, obs, state, prefix, level)
         each = jax.vmap(partial(predict, net, cfg), in_axes=(0, 1, 1, 1, 0), out_axes=1)
-        return each(past[name].params, by_model(x, models), times, cond, mask).reshape(x.shape)
+        eps = each(past[name].params, by_model(x, models), times, cond, mask)
+        return eps.reshape(x.shape)
 
     def agent(
         past: Past,
@@ -280,7 +281,8 @@ def predict(
 ) -> Array:
     """One model's eps [B, D], or -score of the mixture; `key` is for dropout, in training alone."""
     if cfg.score_model == "mixture":
-        return -mask * jax.grad(lambda y: net.apply(params, y, cond, mask).sum())(x)
+        log_density = lambda x: net.apply(params, x, cond, mask).sum()
+        return -mask * jax.grad(log_density)(x)
     if cfg.score_predict == "noise":
         return mask * net.apply(params, x, t, cond, key)
     alpha, sigma = at(vp(), t, x)

@@ -155,8 +155,8 @@ def roll_out(
         )
         pieces.append(jax.tree.map(np.asarray, returns))
 
-    joined = {k: np.concatenate([part[k] for part in pieces], axis=1) for k in pieces[0]}
-    return {k: value[: len(seeds), :count] for k, value in joined.items()}
+    joined = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *pieces)
+    return {name: value[: len(seeds), :count] for name, value in joined.items()}
 
 
 @functools.partial(jax.jit, static_argnames=("env", "pipeline", "spec", "how", "devices"))
@@ -192,11 +192,12 @@ def _largest(
     past: Past,
 ) -> int:
     """Numbers in the largest array of one step of one episode, policy and environment."""
-    first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), (state, past))
+    one_run = lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
+    shapes = jax.tree.map(one_run, (state, past))
     key = evaluation.act_keys(0, 0, 1)
 
     def one(state, past):
         make = lambda cfg: pipeline(spec, cfg, None)
         return evaluation.evaluate_one(env, make, -1, cfg, state, past, key, key)
 
-    return largest_array(one, *first)
+    return largest_array(one, *shapes)

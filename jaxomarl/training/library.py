@@ -200,11 +200,10 @@ def gather(rows: tuple[str, ...], batches: list[Trained]) -> Trained:
         return batches[0]
 
     # --- where each row lies, when all batches are joined ---
-    where = {}
-    for b, batch in enumerate(batches):
-        where |= {row: (b, i) for i, row in enumerate(batch.rows)}
-    starts = np.cumsum([0, *(len(batch.rows) for batch in batches)])
-    index = np.array([starts[where[row][0]] + where[row][1] for row in rows])
+    joined = [(b, row) for b, batch in enumerate(batches) for row in batch.rows]
+    place = {row: i for i, (_, row) in enumerate(joined)}
+    batch_of = {row: b for b, row in joined}
+    index = np.array([place[row] for row in rows])
 
     # --- the rows of every array ---
     def join(*parts: Any) -> jax.Array:
@@ -216,6 +215,6 @@ def gather(rows: tuple[str, ...], batches: list[Trained]) -> Trained:
         return {k: np.concatenate([part[k] for part in parts])[index] for k in parts[0]}
 
     state = jax.tree.map(join, *(batch.state for batch in batches))
-    used = sorted({where[row][0] for row in rows})
+    used = sorted({batch_of[row] for row in rows})
     facts = {"batches": [batches[b].facts for b in used]}
     return Trained(rows, state, history("metrics"), history("evaluations"), facts)

@@ -109,7 +109,8 @@ class Program:
 
         It depends on the stage's name, and not on its place in the pipeline.
         """
-        return jax.random.fold_in(jax.random.key(seed), zlib.crc32(self.stage.name.encode()))
+        stage = zlib.crc32(self.stage.name.encode())
+        return jax.random.fold_in(jax.random.key(seed), stage)
 
     def init(self, cfg: Config, key: jax.Array, past: Past, data: Dataset | None) -> State:
         """The state before the first update."""
@@ -206,7 +207,8 @@ class Program:
 
     def first_past(self) -> Past:
         """Shapes of the finished stages of one run."""
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), self.past)
+        one_run = lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
+        return jax.tree.map(one_run, self.past)
 
     def some_keys(self) -> tuple[jax.Array, jax.Array]:
         """Keys of the shapes that an evaluation takes."""
@@ -235,6 +237,10 @@ class Program:
         """Whether to "vmap" or "map" over runs, by the rule of sizes and device."""
         state = self.shapes["state"]
         batch = jax.eval_shape(self.stage.algorithm.batch, self.key(0), state, self.job.data)
-        size = max((x.shape[0] for x in jax.tree.leaves(batch) if x.ndim), default=1)
-        replay = bool(self.stage.refresh)
-        return sharding.mapping(jax.default_backend(), state, size, replay)
+        sizes = [x.shape[0] for x in jax.tree.leaves(batch) if x.ndim]
+        return sharding.mapping(
+            platform=jax.default_backend(),
+            state=state,
+            batch=max(sizes, default=1),
+            replay=bool(self.stage.refresh),
+        )

@@ -120,6 +120,7 @@ class Training:
             number = jnp.asarray(chunk, jnp.int32)
             args = (self.state, self.cfgs, self.keys, self.past, number, self.data)
             if advance is None:
+                # all runs share the last two arguments, and the state is given away
                 advance = program.compile(
                     program.advance, program.how, shared=2, args=args, donate=(0,)
                 )
