@@ -17,7 +17,7 @@ from jaxomarl.data.windows import sample_windows
 from jaxomarl.envs.polynomial import ascend, brud_gradient, polynomial, twin_peaks_brud_fixed_point
 from jaxomarl.papers.coda import games
 from jaxomarl.stages import augmented as stage_of
-from jaxomarl.stages.generator import Generator, Trained, columns, fitted
+from jaxomarl.stages.generator import Generator, Trained, column_distributions, window_columns
 
 SPEC = Spec(
     (2, 1), (2, 1), state_dim=1, horizon=4
@@ -105,7 +105,7 @@ def test_it_learns_the_windows(made, data):
     """Marginals, the correlation of team-mates' actions, the step's dynamics and the reward, of unguided windows."""
     _, losses, states, _ = made
     assert np.mean(losses[-50:]) < 0.75 * np.mean(losses[:20])
-    rows = columns(SPEC).layout.unpack(at(states, 0).rows)
+    rows = window_columns(SPEC).layout.unpack(at(states, 0).rows)
     real = np.asarray(data.action)[np.asarray(data.left) > 0]
     fake = np.asarray(rows["action"])[:, :-1].reshape(-1, 2, 2)
     np.testing.assert_allclose(fake.mean(axis=0), real.mean(axis=0), atol=0.06)
@@ -121,7 +121,7 @@ def test_it_learns_the_windows(made, data):
 
 def test_what_a_window_does_not_have_is_zero(made):
     """Its last row has observations alone; padded columns nothing; done is 0 or 1; it knows its successors."""
-    rows = columns(SPEC).layout.unpack(at(made[2], 2).rows)
+    rows = window_columns(SPEC).layout.unpack(at(made[2], 2).rows)
     for name in ("action", "reward", "done"):
         assert np.all(np.asarray(rows[name])[:, -1] == 0)
     assert np.all(np.asarray(rows["obs"]) * (1 - SPEC.obs_mask) == 0)
@@ -135,8 +135,8 @@ def test_what_a_window_does_not_have_is_zero(made):
 
 def test_successor_rows_are_no_actions(data):
     """Distributions of what is done come from rows in which something was: none of these data's actions is zero."""
-    held = columns(SPEC)
-    found = fitted(data, held).part(*held.at["action"])
+    held = window_columns(SPEC)
+    found = column_distributions(data, held).part(*held.at["action"])
     real = np.asarray(data.action)[np.asarray(data.left) > 0].reshape(-1, 4)
     np.testing.assert_allclose(found.value[0, 0], real[:, 0].min(), rtol=1e-6)
     np.testing.assert_allclose(
@@ -157,7 +157,7 @@ def test_rows_become_likely_under_the_policy(made):
 def scores(data):
     """(x_0, gradients by `chain`) -> of a policy that plays `played` whatever it sees."""
     model = Generator(SPEC, CFG, 3)
-    trained = Trained(None, jit(lambda d: fitted(d, model.held))(data), ())
+    trained = Trained(None, jit(lambda d: column_distributions(d, model.held))(data), ())
     x0 = jax.random.normal(jax.random.key(5), (6, 4, model.held.width))
 
     def of(played, chain=True):
@@ -173,7 +173,7 @@ ONE = np.array([[0.9, -0.9], [0.8, 0.0]], np.float32)
 
 def test_only_actions_are_pulled_each_by_its_own_agent_s_policy(scores):
     """D.8 (5) and (8): agent 2's policy moves no column but agent 2's; nor a padded one; nor the last row's."""
-    first, last = columns(SPEC).at["action"]
+    first, last = window_columns(SPEC).at["action"]
     one, other = scores(ONE), scores(ONE + np.array([[0.0, 0.0], [0.1, 0.0]]))
     rest = np.delete(one, range(first, last), axis=-1)
     assert np.all(rest == 0) and np.all(one[:, -1] == 0) and np.all(one[..., last - 1] == 0)
@@ -184,7 +184,7 @@ def test_only_actions_are_pulled_each_by_its_own_agent_s_policy(scores):
 
 
 def test_the_literal_gradient_differs_by_positive_factors(scores):
-    first, last = columns(SPEC).at["action"]
+    first, last = window_columns(SPEC).at["action"]
     chain, literal = (scores(ONE, c)[:, :-1, first : last - 1] for c in (True, False))
     assert np.all(chain / literal > 0) and np.std(chain / literal) > 0.01
 
@@ -217,7 +217,7 @@ def test_a_policy_with_memory_is_followed_from_an_empty_one(data):
 
 def windows_of(done=(), bad=(), size=4, steps=3):
     """A state with windows whose every number tells window and row; `done` and `bad` are (window, row)."""
-    held = columns(SPEC)
+    held = window_columns(SPEC)
     rows = np.zeros((size, steps + 1, held.width), np.float32)
     rows += np.arange(size)[:, None, None] + 0.1 * np.arange(steps + 1)[:, None]
     rows[..., held.at["done"][0]] = 0.0
@@ -226,7 +226,7 @@ def windows_of(done=(), bad=(), size=4, steps=3):
     for k, t in bad:
         rows[k, t, 0] = np.nan
     blank = stage_of.Augmented((), *(jnp.zeros(()) for _ in range(7)))
-    return stage_of.counted(blank, jnp.asarray(rows), jnp.zeros(size), held), held
+    return stage_of.with_windows(blank, jnp.asarray(rows), jnp.zeros(size), held), held
 
 
 def test_rows_that_are_not_finite_are_dropped_and_counted():
@@ -247,7 +247,7 @@ def test_rows_after_an_end_do_not_count():
 def test_transitions_are_neighbouring_rows(data):
     state, held = windows_of(done=[(2, 2)])
     real = td3_bc.policy(SPEC, CFG).batch(jax.random.key(0), None, data)
-    found, there = stage_of.transitions(
+    found, there = stage_of.synthetic_transitions(
         jax.random.key(1), state, held, 64, jax.tree.map(lambda x: x[:1], real)
     )
     assert bool(there)
@@ -261,7 +261,7 @@ def test_transitions_are_neighbouring_rows(data):
 def test_windows_stop_at_an_end(data):
     state, held = windows_of(done=[(0, 1)])
     real = sample_windows(jax.random.key(0), data, 32, 3)._replace(extra={})
-    found, _ = stage_of.windowed(jax.random.key(1), state, held, 32, real)
+    found, _ = stage_of.synthetic_windows(jax.random.key(1), state, held, 32, real)
     assert isinstance(found, Window) and jax.tree.map(jnp.shape, found) == jax.tree.map(
         jnp.shape, real
     )

@@ -166,7 +166,10 @@ def test_a_distilled_model_plans_as_well_in_one_call(track):
     cfg, parts, _, state, _ = track
     cfg = dataclasses.replace(cfg, sampler="consistency", calls=1, grid=20)
     algorithm = plan_student.student(SPEC, cfg, parts)
-    rows, past = planner.prepare(SPEC, cfg, data()), {"planner": plan_student.weights(state)}
+    rows, past = (
+        planner.prepare(SPEC, cfg, data()),
+        {"planner": plan_student.without_optimiser(state)},
+    )
 
     def one(state, key):
         return algorithm.update(key, state, past, algorithm.batch(key, state, rows))
@@ -193,7 +196,7 @@ def test_a_distilled_model_plans_as_well_in_one_call(track):
     assert high > 0.6 * best() and low < -0.6 * best(), (high, low)
     assert before < 0.5 * high, "the planner's weights are no consistency model"
     x, y = jax.random.normal(jax.random.key(1), (2, 4, 2)), jnp.ones(2)
-    end = plan_student.ends(SPEC, cfg, parts, student.net.target["plan"], y)(x, jnp.zeros(()))
+    end = plan_student.plan_ends(SPEC, cfg, parts, student.net.target["plan"], y)(x, jnp.zeros(()))
     np.testing.assert_allclose(end, x, atol=1e-6)
 
 
@@ -319,7 +322,7 @@ def test_what_is_known_is_in_the_plan_bit_for_bit(track, sampler):
 def test_only_unknown_rows_of_the_episode_are_in_the_loss():
     """A model that is wrong where it may be, and right elsewhere, loses nothing; one that is off by 1, exactly 1/2."""
     cfg = dof_trajectory.Config(**{**TINY, **CONCAT, "history": 1, "predict": "noise"})
-    drawn = planner.times_and_noise(jax.random.key(0), SPEC, cfg, 16, stub(None))
+    drawn = planner.plan_randomness(jax.random.key(0), SPEC, cfg, 16, stub(None))
     valid = jnp.ones((16, 5)).at[:8, 4].set(0.0)
     free = (1 - drawn.rows.known) * valid[:, None, :, None]
     obs = jax.random.normal(jax.random.key(1), (16, 5, 2, 2))
@@ -337,7 +340,7 @@ def test_only_unknown_rows_of_the_episode_are_in_the_loss():
 
 def test_known_rows_go_in_as_they_are_in_training():
     cfg = dof_trajectory.Config(**{**TINY, **CONCAT, "history": 1})
-    drawn, seen = planner.times_and_noise(jax.random.key(0), SPEC, cfg, 8, stub(None, True)), []
+    drawn, seen = planner.plan_randomness(jax.random.key(0), SPEC, cfg, 8, stub(None, True)), []
     known, shown = (np.asarray(x) > 0 for x in drawn.rows)
     assert (shown.sum(axis=(1, 2, 3)) == 2).all(), "one agent's history and present, in each window"
     assert 0 < shown[:, 0, 0, 0].mean() < 1
