@@ -72,7 +72,7 @@ def generator_groups(asked: Asked, task: Task, name: str, quality: str) -> list[
     kind = name.partition("+")[2]
     if kind not in coda.AUGMENTATIONS or coda.AUGMENTATIONS[kind].conditioned:
         way_out = (
-            f"It judges models of the data's windows: {SYSTEM}, or what a table's OUT holds, "
+            f"It judges models of the data's windows: {SYSTEM}, or what a table's OUT has, "
             "by --from."
         )
         raise refuse("--systems", "a system with coda or synther", name, way_out)

@@ -17,6 +17,8 @@ from jaxomarl.papers.dof.models import (
     LEVELS,
     SCHEDULE,
     Law,
+    Params,
+    TeamModel,
     compiled,
     fit_model,
     spread_text,
@@ -39,8 +41,8 @@ HALVES = {"upper, (1, 0)": (1.0, 0.0), "lower, (0, 1)": (0.0, 1.0)}
 """Name -> condition of a half circle."""
 COMPOSED = "both by composition, w = 1"
 HALF_COMPOSED = "both by composition, w = 1/2"
-JOINT_CONDITION = "told (1, 1)"
-NO_CONDITION = "told nothing"
+JOINT_CONDITION = "conditioned on (1, 1)"
+NO_CONDITION = "unconditional"
 SAMPLED = (*HALVES, COMPOSED, HALF_COMPOSED, JOINT_CONDITION, NO_CONDITION)
 """What is sampled, in the order of the table."""
 
@@ -48,41 +50,7 @@ SAMPLED = (*HALVES, COMPOSED, HALF_COMPOSED, JOINT_CONDITION, NO_CONDITION)
 def circle(asked: Asked) -> str:
     """Shares of the circle that are covered, by what is asked for."""
     asked.say("circle")
-    model = team_model("concat", 2, known=2)
-    sample = ddpm(SCHEDULE, LEVELS)
-
-    def conditional(params: dict, condition: tuple[float, float]) -> Denoise:
-        y = jnp.broadcast_to(jnp.array(condition), (ROWS, 2, 2))
-        return team_denoiser(model, params, y)
-
-    def all_denoisers(params: dict) -> dict[str, Denoise]:
-        """Every denoiser by its name.
-
-        u + w sum_c (c - u) is classifier-free guidance of weight 2 w towards the mean of the two c.
-        """
-        halves = {name: conditional(params, half) for name, half in HALVES.items()}
-        upper, lower = halves.values()
-        free = conditional(params, (0.0, 0.0))
-        middle = lambda x, t: 0.5 * (upper(x, t) + lower(x, t))
-        return {
-            **halves,
-            COMPOSED: classifier_free(middle, free, 2.0),
-            HALF_COMPOSED: classifier_free(middle, free, 1.0),
-            JOINT_CONDITION: conditional(params, (1.0, 1.0)),
-            NO_CONDITION: free,
-        }
-
-    def one_seed(seed: Array) -> dict[str, Array]:
-        key = jax.random.key(seed)
-        params = fit_model(model, draw_halves, (), key, asked.updates(UPDATES))
-        k_sample = jax.random.fold_in(key, 1)
-        samples = {}
-        for name, denoise in all_denoisers(params).items():
-            samples[name] = sample(k_sample, denoise, (ROWS, 2, 1))
-        return samples
-
-    seeds = jnp.asarray(asked.seeds, jnp.uint32)
-    samples = compiled(lambda seeds: jax.lax.map(one_seed, seeds))(seeds)
+    samples = circle_samples(asked)
     rows = []
     shown = {}
     # a compiled program returns the names sorted
@@ -96,15 +64,56 @@ def circle(asked: Asked) -> str:
     head = ("asked for", f"covered, of {BINS} sectors", "upper half", "within 10 degrees of 180")
     return (
         f"## Circle\n\n{markdown_table(head, rows)}\n"
-        "One factorised model (f = concat) of angle and radius, told (1, 0) on the upper half "
-        f"circle, (0, 1) on the lower, and nothing in {DROP:.0%} of the rows; both at once by eps "
-        "+ w sum_c (eps_c - eps), as Decision Diffuser composes. A sector counts from a third of a "
-        "uniform share on. Strictly, composing samples p_A p_B / p, which has no mass where the "
-        "halves do not overlap, so points gather where they touch: at 180 degrees, for 0 and 360 "
-        "are the two ends of an angle. What more is covered is the networks' smoothing at large "
-        "noise. We do not find the paper's full circle by composing; the same model covers it when "
-        "it is told nothing, which is the mixture of the halves.\n\n![](circle.png)"
+        "One factorised model (f = concat) of angle and radius, conditioned on (1, 0) on the upper "
+        f"half circle, on (0, 1) on the lower, and on nothing in {DROP:.0%} of the rows. Both at "
+        "once is by eps + w sum_c (eps_c - eps), as Decision Diffuser composes. A sector counts "
+        "from a third of a uniform share on. Strictly, composing samples p_A p_B / p, which has no "
+        "mass where the halves do not overlap. So points gather where they touch: at 180 degrees, "
+        "for 0 and 360 are the two ends of an angle. What more is covered is the networks' "
+        "smoothing at large noise. We do not find the paper's full circle by composing. The same "
+        "model covers it unconditionally, which is the mixture of the halves.\n\n![](circle.png)"
     )
+
+
+def circle_samples(asked: Asked) -> dict[str, Array]:
+    """What is sampled -> samples [R, B, 2, 1] of each seed's model, in one program."""
+    model = team_model("concat", 2, known=2)
+    sample = ddpm(SCHEDULE, LEVELS)
+
+    def one_seed(seed: Array) -> dict[str, Array]:
+        key = jax.random.key(seed)
+        params = fit_model(model, draw_halves, (), key, asked.updates(UPDATES))
+        k_sample = jax.random.fold_in(key, 1)
+        samples = {}
+        for name, denoise in circle_denoisers(model, params).items():
+            samples[name] = sample(k_sample, denoise, (ROWS, 2, 1))
+        return samples
+
+    seeds = jnp.asarray(asked.seeds, jnp.uint32)
+    return compiled(lambda seeds: jax.lax.map(one_seed, seeds))(seeds)
+
+
+def circle_denoisers(model: TeamModel, params: Params) -> dict[str, Denoise]:
+    """Every denoiser by its name.
+
+    u + w sum_c (c - u) is classifier-free guidance of weight 2 w towards the mean of the two c.
+    """
+
+    def conditional(condition: tuple[float, float]) -> Denoise:
+        y = jnp.broadcast_to(jnp.array(condition), (ROWS, 2, 2))
+        return team_denoiser(model, params, y)
+
+    halves = {name: conditional(half) for name, half in HALVES.items()}
+    upper, lower = halves.values()
+    free = conditional((0.0, 0.0))
+    middle = lambda x, t: 0.5 * (upper(x, t) + lower(x, t))
+    return {
+        **halves,
+        COMPOSED: classifier_free(middle, free, 2.0),
+        HALF_COMPOSED: classifier_free(middle, free, 1.0),
+        JOINT_CONDITION: conditional((1.0, 1.0)),
+        NO_CONDITION: free,
+    }
 
 
 def draw_halves(

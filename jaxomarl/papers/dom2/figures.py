@@ -98,9 +98,9 @@ def kind_points(scores: ScoresByKind) -> tuple[list[Point], list[str]]:
         if fraction == max(FRACTIONS):
             for quality, values in of_kinds.items():
                 by_kind[system, quality].append(values)
-    found = {quality for _, quality in by_kind}
-    order = [q for q in tables.QUALITIES if q in found]
-    order += sorted(found - set(order))
+    known = {quality for _, quality in by_kind}
+    order = [q for q in tables.QUALITIES if q in known]
+    order += sorted(known - set(order))
     kinds = []
     for (system, quality), values in by_kind.items():
         kinds.append(points.point(KINDS_PANEL, system, float(order.index(quality)), values))

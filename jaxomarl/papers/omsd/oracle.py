@@ -167,7 +167,7 @@ def _write_array(path: Path, array: np.ndarray) -> None:
 
 
 def with_actions(data: Dataset, action: np.ndarray) -> Dataset:
-    """The data set with other actions [T, N, A] in its transitions; who made them is forgotten."""
+    """The data set with other actions [T, N, A] in its transitions; their source is dropped."""
     widths = {name: int(np.prod(shape)) for name, shape in data.layout.blocks.items()}
     first = widths["obs"] + widths["state"]
     columns = slice(first, first + widths["action"])
