@@ -8,7 +8,7 @@ the place of its own here; the other panels have the first of them.
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -47,6 +47,7 @@ HOW = (
 )
 
 
+@runtime_checkable
 class PlannerConfig(Protocol):
     """The fields of a planner's settings that limit how it can act."""
 
