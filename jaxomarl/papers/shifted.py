@@ -35,8 +35,7 @@ class EvaluationSetting(NamedTuple):
     starts: int
     """Fresh starts of each seed, those of its final evaluation."""
     attempts: int = 1
-    """K: episodes from each start, which differ in the policy's own draws alone; the best
-    counts."""
+    """K: episodes from each start, by other draws of the policy; the best counts."""
     changed: tuple[tuple[str, Any], ...] = ()
     """Config fields, with the values that policies act by in place of their own."""
 
