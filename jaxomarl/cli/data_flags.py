@@ -12,7 +12,7 @@ from jaxomarl.cli.imports import Imports
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Describe(Imports):
-    """Print the cards of data sets: counts, columns, returns, behaviours, ends, and likely rules."""
+    """Print cards of data sets: counts, columns, returns, behaviours, ends and likely rules."""
 
     sources: Annotated[
         tyro.conf.Positional[tuple[str, ...]],
@@ -33,7 +33,7 @@ class Describe(Imports):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Validate(Imports):
-    """Check a set against a task: print what would be repaired, or why it is refused (exit code 2)."""
+    """Check a set against a task: what would be repaired, or why it is refused (exit code 2)."""
 
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SRC")]
     """Path of the set."""

@@ -21,7 +21,7 @@ PLAIN = str.maketrans(
         "█": "#", "▁": "_", "▂": "_", "▃": "-", "▄": "-", "▅": "=", "▆": "=", "▇": "#",
     }
 )  # fmt: skip
-"""What is printed for a character that the encoding does not have; for any other, a question mark."""
+"""What stands for a character that the encoding lacks; a question mark stands for any other."""
 
 ESCAPED = range(0xDC80, 0xDD00)
 """Python's own stand-ins for the bytes of a file name that is not text (PEP 383)."""
