@@ -91,13 +91,13 @@ class Common(Imports):
     final_episodes: int = 0
     """Episodes of the final evaluation; 0: 1024, for robots 128, for planners fewer."""
     scale: float = 1.0
-    """Factor of the preset's steps; widths change by its cube root, and --cfg values stay."""
+    """Factor of steps, in whole chunks; widths change by its cube root, and --cfg values stay."""
     dry_run: bool = False
     """Print what would run, and stop."""
     augment: str = ""
-    """Synthetic rows in every batch. coda: of the policy. synther: of the data. eaq: of high returns."""
+    """Synthetic rows in batches: coda (of the policy), synther (of the data), eaq (high returns)."""
     precision: str = ""
-    """Precision of hidden layers: bfloat16 for cards, or float32 (a card rounds it to TF32)."""
+    """Precision of hidden layers: bfloat16, float32; empty: the device's, TF32 on a card."""
     compile_cache: bool = True
     """Keep compiled programs in the user's cache directory, or in $JAXOMARL_CACHE."""
     cfg: Cfg = Cfg()  # type: ignore  # noqa: RUF009 (frozen, empty)
@@ -152,13 +152,13 @@ class Reproduce(Imports):
     cfg: Cfg = Cfg()  # type: ignore  # noqa: RUF009 (frozen, empty)
     """Fields of a system; several values of a field sweep it."""
     scale: float = 1.0
-    """Factor of the learned runs' steps; their widths change by its cube root."""
+    """Factor of learned runs' steps, in whole chunks; widths change by its cube root."""
     out: Path | None = None
     """Folder of the results, with which the same command continues; empty: runs/TABLE."""
     source: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """Folder of another table, whose finished stages are reused."""
     precision: str = ""
-    """Precision of hidden layers: bfloat16 for cards, or float32 (a card rounds it to TF32)."""
+    """Precision of hidden layers: bfloat16, float32; empty: the device's, TF32 on a card."""
     compile_cache: bool = True
     """Keep compiled programs in the user's cache directory."""
 

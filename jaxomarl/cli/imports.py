@@ -22,7 +22,7 @@ class Imports:
     imports: tyro.conf.UseAppendAction[
         Annotated[tuple[str, ...], tyro.conf.arg(name=FLAG.removeprefix("--"), metavar="MODULE")]
     ] = ()
-    """A module or a .py file with systems or tasks of your own (docs/extend.md); repeatable."""
+    """A module or a .py file with systems or tasks of your own (docs/extend.md)."""
 
 
 def named(argv: Sequence[str]) -> list[str]:
