@@ -1,8 +1,8 @@
 """An update's time, kernel by kernel: `python -m benchmarks.kernels --system dom2 --runs 16`.
 
 One compiled chunk of a stage runs under the profiler, after others that warm up. Kernels whose
-names differ only in a number are one row, the longest first. The device's time outside all kernels is
-`idle`: launches, and waiting for the host. The time without the profiler stands below the table.
+names differ only in a number are one row, the longest first. The device's time outside all kernels
+is `idle`: launches, and waiting for the host. The time without the profiler stands below the table.
 
 `--hlo FILE` keeps the compiled program, which has the kernels' names. The profiler may show the
 kernels of a CUDA graph as one: XLA_FLAGS=--xla_gpu_enable_command_buffer= runs them one by one.

@@ -146,7 +146,7 @@ def seed_costs(lines: Sequence[Line], runs: int) -> dict[tuple, float]:
 
 
 def growth(lines: Sequence[Line]) -> float | None:
-    """The largest cost of n agents over n / n_0 times that of n_0; at most 1 is linear or better."""
+    """The largest cost of n agents over n / n_0 times that of n_0; 1 is linear."""
     found: dict[tuple, dict[int, float]] = {}
     for x in some(lines, benchmark="updates"):
         of = x["size"], x["system"], x["stage"], x["runs"], x.get("precision")

@@ -12,7 +12,8 @@ R runs over R times the cost of one:
 The floor is that of `benchmarks.work`: the time of the operations and of the optimiser's numbers at
 the machine's ceiling, which is measured in the same run.
 
-Stages before the timed one are initialised and not trained: an update's cost does not depend on values.
+Stages before the timed one are initialised and not trained: an update's cost does not depend on
+values.
 """
 
 import itertools
@@ -206,7 +207,7 @@ class Cell:
         }
 
     def shares(self, cost: float, work: float | None) -> dict[str, Any]:
-        """The cost compared with the machine's ceiling; None where XLA does not count operations."""
+        """The cost relative to the machine's ceiling; None where XLA counts no operations."""
         dtype = "bfloat16" if precision() == "bfloat16" else "float32"
         most = ceiling(self.program.devices.size, dtype=dtype)
         state = weigh(self.program.shapes["state"])
