@@ -48,7 +48,7 @@ SYSTEM = coda.augmentation(maddpg.MADDPG_BC, "maddpg-bc", "coda")
 
 @dataclass(frozen=True, kw_only=True)
 class Flags:
-    """Time the sampling of windows: one JSON line per levels and runs, guided or not, then a table."""
+    """Time the sampling of windows: a JSON line per levels, runs and guidance, then a table."""
 
     parts: tuple[str, ...] = PARTS[:1]
     """draw: the sampler's chain. refresh: all the work of training, guided."""

@@ -96,7 +96,7 @@ def place(root: Any, path: str) -> Any:
 
 
 class Twin(abc.ABC):
-    """One stage's update for one seed. Subclasses fill in the attributes and `noise` and `update`."""
+    """One stage's update for one seed; subclasses have the attributes, `noise` and `update`."""
 
     table: Table
     batch: int

@@ -46,7 +46,7 @@ class Guide:
             self.told.append((drawn, draws(size.spec, size.cfg, k_update), metrics, state))
 
     def apart(self, twin: Any) -> list[dict[str, float]]:
-        """The difference of each loss and array after each update; the twin starts where ours did."""
+        """The differences of losses and arrays after each update; the twin starts where ours did."""
         from benchmarks.twins import leaves, place
 
         twin.load(self.first, self.past)
@@ -79,7 +79,10 @@ def distance(theirs: np.ndarray, ours: np.ndarray, before: np.ndarray) -> float:
 
 
 def followed(guide: Guide, twin: Any, name: str) -> float:
-    """The largest difference after the first update; raises JaxomarlError where one is more than rounding."""
+    """The largest difference after the first update.
+
+    Raises JaxomarlError where a difference is more than rounding.
+    """
     found = guide.apart(twin)
     for k, differences in enumerate(found):
         for what, difference in differences.items():

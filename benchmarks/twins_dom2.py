@@ -44,7 +44,7 @@ class Dom2(Twin):
         n = spec.agents
         self.shape = n, spec.act_width
         self.mask = torch.from_numpy(spec.act_mask)[:, None]  # [N, 1, A]
-        self.table = table(spec, cfg, data, stats)
+        self.table = transitions(spec, cfg, data, stats)
 
         # log probability [N, 1, 1] of a uniform action in the box
         self.log_p = -math.log(2.0) * self.mask.sum(-1)[:, None]
@@ -195,7 +195,7 @@ class Dom2(Twin):
         optimiser.step()
 
 
-def table(spec: Spec, cfg: Any, data: Dataset, stats: Any) -> Table:
+def transitions(spec: Spec, cfg: Any, data: Dataset, stats: Any) -> Table:
     """The transitions of DOM2's update."""
     rows = inputs(spec, cfg, data, stats)
     reward = np.asarray(data.reward)

@@ -119,7 +119,7 @@ class UBlock(nn.Module):
         self.dropout = dropout
 
     def forward(self, x: Tensor, cond: Tensor, drop: Drop, k: int) -> Tensor:
-        """The block: x [M, B, in], cond [M, B, embedding] -> [M, B, width], with dropout layer k."""
+        """The block: x [M, B, in], cond [M, B, embedding] -> [M, B, width]; k is its dropout."""
         of_x, of_cond, inner, skip = self.dense
         h = inner(functional.silu(of_x(x) + of_cond(cond)))
         return dropped(h, self.dropout, drop, k) + skip(x)

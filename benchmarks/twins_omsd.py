@@ -59,10 +59,8 @@ class Critic(Twin):
         # --- data ---
         rows = inputs(spec, cfg, data, stats)
         reward = np.asarray(data.reward)
-        if cfg.reward == "first":
-            learned_reward = reward[:, 0]
-        else:
-            learned_reward = team_reward(spec.team, reward)
+        first = cfg.reward == "first"
+        learned_reward = reward[:, 0] if first else team_reward(spec.team, reward)
         joint = spec.agents * spec.act_width
         action = rows["action"].reshape(len(reward), joint)
         columns = {
@@ -166,10 +164,9 @@ class Scores(Twin):
         loss = self.loss(*rows, noise)
         self.optimiser.zero_grad()
         loss.sum().backward()
-        set_rate(
-            self.optimiser,
-            annealed(float(self.cfg.score_lr), self.count, self.cfg.score_steps, end=1e-5),
-        )
+        first_rate = float(self.cfg.score_lr)
+        rate = annealed(first_rate, self.count, self.cfg.score_steps, end=1e-5)
+        set_rate(self.optimiser, rate)
         self.optimiser.step()
         self.count += 1
         return {"score_loss": loss.detach().mean()}
