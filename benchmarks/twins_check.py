@@ -46,7 +46,7 @@ class Guide:
             self.told.append((drawn, draws(size.spec, size.cfg, k_update), metrics, state))
 
     def apart(self, twin: Any) -> list[dict[str, float]]:
-        """The differences of losses and arrays after each update; the twin starts where ours did."""
+        """The differences of losses and arrays after each update, from the same start."""
         from benchmarks.twins import leaves, place
 
         twin.load(self.first, self.past)

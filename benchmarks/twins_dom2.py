@@ -217,7 +217,7 @@ def parameters(modules: Sequence[nn.Module]) -> list[nn.Parameter]:
 
 
 def levels(steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """alpha and sigma at i / N, i = 0..N, of the paper's product of 1 - beta; clean at 0."""
+    """The levels alpha and sigma at i / N, i = 0..N, of the product of 1 - beta; clean at 0."""
     i = np.arange(1, steps + 1)
     n = steps + 1
     first = -0.1 / n - 19.9 / (2 * n * n)

@@ -95,7 +95,7 @@ class Common(Imports):
     dry_run: bool = False
     """Print what would run, and stop."""
     augment: str = ""
-    """Synthetic rows in batches: coda (of the policy), synther (of the data), eaq (high returns)."""
+    """Synthetic rows: coda (of the policy), synther (as the data), eaq (of high returns)."""
     precision: str = ""
     """Precision of hidden layers: bfloat16, float32; empty: the device's, TF32 on a card."""
     compile_cache: bool = True
