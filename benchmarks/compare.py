@@ -25,7 +25,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from benchmarks.report import markdown, short
+from benchmarks.report import Line, markdown, short
 from jaxomarl.base import JaxomarlError, refuse
 
 ROOT = Path(__file__).parents[1]
@@ -33,7 +33,6 @@ NO_NAME = {"load", "machine", "samples", "updates_per_sample", "steps_per_sample
 """Fields that are neither a measurement nor the name of one."""
 ENDS = ("_low", "_high")
 
-Line = dict[str, Any]
 Name = tuple[tuple[str, Any], ...]
 
 

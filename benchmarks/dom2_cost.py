@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from benchmarks.report import alone, markdown, report, short
+from benchmarks.report import Line, alone, markdown, report, short
 from benchmarks.work import peak, program_bytes, reset_peak
 from jaxomarl.api import plan, runtime
 from jaxomarl.api.plan import Group
@@ -31,7 +31,9 @@ from jaxomarl.data.stats import statistics as data_statistics
 from jaxomarl.training import evaluation, sharding
 from jaxomarl.training.runner import Job, Program
 
-UPDATES, EVALUATIONS, EPISODES = 10_000, 100, 10
+UPDATES = 10_000
+EVALUATIONS = 100
+EPISODES = 10
 PRINTED = {
     "dom2": (3307.9, 857.2, 2349),
     "madiff": (16762.8, 13123.2, 10908),
@@ -64,9 +66,9 @@ class Flags:
     """File of the JSON lines; empty: the standard output."""
 
 
-def measure(system: str, runs: int, flags: Flags) -> dict[str, Any]:
+def measure(system: str, runs: int, flags: Flags) -> Line:
     """The line of a system and R."""
-    changed: dict[str, Any] = {"chunk": [flags.chunk]}
+    changed: Line = {"chunk": [flags.chunk]}
     if system == "dom2":
         changed["thresholds"] = [""]
     cell = ([system], [flags.task], [flags.data], runs)
@@ -147,7 +149,7 @@ def compiled(group: Group) -> tuple[Program, Callable[[int], None], Callable[[in
     return program, step, roll_out, program_bytes(advance)
 
 
-def table(lines: Sequence[dict[str, Any]]) -> str:
+def table(lines: Sequence[Line]) -> str:
     """The lines as Markdown, above the paper's numbers."""
     head = ("system", "R", "training s", "evaluation s", "seconds per seed", "program MB", "from")
     rows = [head, ("---", *["---:"] * 5, "---")]
@@ -162,7 +164,7 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
     return markdown(rows)
 
 
-def bench(flags: Flags) -> Iterator[dict[str, Any]]:
+def bench(flags: Flags) -> Iterator[Line]:
     """Every line, as it comes."""
     for name in ("chunks", "chunk", "rows"):
         if getattr(flags, name) < 1:

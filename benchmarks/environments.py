@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any
 
 import jax
@@ -27,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from benchmarks.report import alone, columns, report
+from benchmarks.report import Line, alone, columns, report
 from benchmarks.sizes import SPREAD, random_data
 from benchmarks.updates import ROUNDS, SAMPLE
 from benchmarks.work import GIB, peak, reset_peak
@@ -98,7 +99,7 @@ QUICK = dict(
 class Cell:
     """A compiled function that is timed sample by sample."""
 
-    name: dict[str, Any]
+    name: Line
     """The fields with which its line begins."""
     call: Callable[[], Any]
     work: int
@@ -110,7 +111,7 @@ class Cell:
     """Calls in a sample."""
 
     @classmethod
-    def of(cls, name: dict[str, Any], f: Callable, args: tuple, work: int) -> "Cell":
+    def of(cls, name: Line, f: Callable, args: tuple, work: int) -> "Cell":
         """The cell of `f(*args)`, compiled."""
         began = time.perf_counter()
         compiled = jax.jit(f).lower(*args).compile()
@@ -227,7 +228,7 @@ def drawn(key: jax.Array) -> jax.Array:
     return jax.random.uniform(key, (AGENTS, 2), minval=-1.0, maxval=1.0)
 
 
-def five(xp: Any, action: Any) -> Any:
+def five(xp: ModuleType, action: Any) -> Any:
     """[N, 2] in [-1, 1] as the peers' [N, 5] in [0, 1]: nothing, left, right, down, up."""
     x, y = action[:, :1], action[:, 1:]
     return xp.concatenate([0.0 * x, *(xp.maximum(z, 0.0) for z in (-x, x, -y, y))], axis=1)
@@ -235,7 +236,7 @@ def five(xp: Any, action: Any) -> Any:
 
 def steps(
     tasks: dict[str, Task | Exception], sizes: Sequence[int], seconds: float
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Line]:
     """Steps per second of everything that is there, then each task's best and its peers' ratios."""
     cells: list[Cell] = []
     for task, who, make in contestants(tasks):
@@ -301,7 +302,7 @@ def rates(cell: Cell) -> dict[str, float]:
 # --- data ---
 
 
-def data(task: Task, quality: str, rows: int, repeats: int) -> dict[str, Any]:
+def data(task: Task, quality: str, rows: int, repeats: int) -> Line:
     """Seconds of a data set: the first, which compiles, and the later ones.
 
     The last set is packed and hashed once more to time these.
@@ -350,7 +351,7 @@ def data(task: Task, quality: str, rows: int, repeats: int) -> dict[str, Any]:
 # --- minibatches ---
 
 
-def batch(rows: int, width: int, size: int, seconds: float) -> dict[str, Any]:
+def batch(rows: int, width: int, size: int, seconds: float) -> Line:
     """Microseconds of a minibatch and of an IQL critic's update on one, with spread's shapes.
 
     The scan carries the batch, so that every field of every batch is written. An update reads less
@@ -404,7 +405,7 @@ COLUMNS = {
 }  # fmt: skip
 
 
-def table(lines: Sequence[dict[str, Any]]) -> str:
+def table(lines: Sequence[Line]) -> str:
     """The lines as Markdown tables, one for each kind."""
     tables = (columns(lines, kind, named) for kind, named in COLUMNS.items())
     return "\n\n".join(filter(None, tables))
@@ -441,7 +442,7 @@ def found(names: Sequence[str]) -> dict[str, Task | Exception]:
     return out
 
 
-def bench(flags: Flags) -> Iterator[dict[str, Any]]:
+def bench(flags: Flags) -> Iterator[Line]:
     """Every line, as it comes; raises JaxomarlError for flags that mean nothing."""
     if flags.quick:
         flags = dataclasses.replace(flags, **QUICK)  # type: ignore[arg-type]

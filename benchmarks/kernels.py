@@ -16,12 +16,12 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
 import tyro
 
-from benchmarks.report import columns, report, short
+from benchmarks.report import Line, columns, report, short
 from benchmarks.sizes import size
 from benchmarks.updates import Cell, untrained
 from jaxomarl.api import runtime
@@ -76,7 +76,7 @@ def kernels(folder: Path) -> dict[str, list[float]]:
     return found
 
 
-def measure(flags: Flags) -> Iterator[dict[str, Any]]:
+def measure(flags: Flags) -> Iterator[Line]:
     """The rows of a stage's profile."""
     of = size(flags.size, flags.system)
     of = of._replace(cfg=replace(of.cfg, chunk=flags.chunk))
@@ -120,7 +120,7 @@ def measure(flags: Flags) -> Iterator[dict[str, Any]]:
         }
 
 
-def table(lines: Sequence[dict[str, Any]]) -> str:
+def table(lines: Sequence[Line]) -> str:
     """Calls and milliseconds of every kernel per update."""
     rows = columns(lines, "kernels", COLUMNS)
     if not lines:

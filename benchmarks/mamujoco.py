@@ -31,7 +31,7 @@ import mujoco.batch
 import numpy as np
 import tyro
 
-from benchmarks.report import alone, columns, markdown, report
+from benchmarks.report import Line, alone, columns, markdown, report
 from jaxomarl.base import JaxomarlError, refuse
 from jaxomarl.envs import rollout
 from jaxomarl.envs.mamujoco import engine_c, engine_mjx
@@ -181,7 +181,7 @@ class Rate:
             self.rates.append(self.count * self.work / (time.perf_counter() - began))
 
 
-def steps(flags: Flags) -> Iterator[dict[str, Any]]:
+def steps(flags: Flags) -> Iterator[Line]:
     """Lines of steps per second; the engines of one task and size take turns."""
     for task, size in itertools.product(flags.tasks, flags.sizes):
         line = {"benchmark": "robots", "task": task}
@@ -230,7 +230,7 @@ def _solver(name: str, flags: Flags) -> dict[str, int]:
     return {"iterations": flags.iterations or 100, "ls_iterations": flags.ls_iterations or 50}
 
 
-def whole(flags: Flags, count: int = 32) -> dict[str, Any]:
+def whole(flags: Flags, count: int = 32) -> Line:
     """Seconds of evaluation episodes of half-cheetah under random actions, engine c."""
     body = ROBOTS["halfcheetah"]
     env = environment(body, layout(body, "2x3"), engine_c.engine(body, old=False))
@@ -263,9 +263,7 @@ def whole(flags: Flags, count: int = 32) -> dict[str, Any]:
 # --- parity ---
 
 
-def parity(
-    robot: str, flags: Flags, checks: tuple[int, ...] = (1, 10, 100)
-) -> Iterator[dict[str, Any]]:
+def parity(robot: str, flags: Flags, checks: tuple[int, ...] = (1, 10, 100)) -> Iterator[Line]:
     """Lines of |mjx - c| in joint positions, joint velocities and the reward so far.
 
     The states are those after 20 random steps on engine c, off the rest pose. Both engines then
@@ -302,7 +300,7 @@ def parity(
             "qvel": np.abs(np.asarray(state.qvel) - rows[:, sim.qvel]).max(axis=1),
             "return": np.abs(rewards[0] - rewards[1]),
         }
-        line: dict[str, Any] = {"benchmark": "parity", "robot": robot, "steps": t, "states": count}
+        line: Line = {"benchmark": "parity", "robot": robot, "steps": t, "states": count}
         line |= _solver("mjx", flags)
         for name, x in apart.items():
             line[f"{name}_median"] = float(np.median(x))
@@ -319,7 +317,7 @@ COLUMNS = {
 }  # fmt: skip
 
 
-def table(lines: Sequence[dict[str, Any]]) -> str:
+def table(lines: Sequence[Line]) -> str:
     """Speeds as Markdown, then parity: median / 90 % / largest of the states' distances."""
     tables = [columns(lines, kind, named) for kind, named in COLUMNS.items()]
     parities = [line for line in lines if line["benchmark"] == "parity"]
@@ -333,12 +331,12 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
     return "\n\n".join(filter(None, tables))
 
 
-def distances(line: dict[str, Any], measure: str) -> str:
+def distances(line: Line, measure: str) -> str:
     """Median / 90 % / largest of a measure."""
     return " / ".join(f"{line[f'{measure}_{end}']:.1e}" for end in ("median", "90", "max"))
 
 
-def bench(flags: Flags) -> Iterator[dict[str, Any]]:
+def bench(flags: Flags) -> Iterator[Line]:
     """Every line, as it comes; raises JaxomarlError for flags that mean nothing."""
     parts = ("parity",) if flags.parity else flags.parts
     known = ("steps", "episodes", "parity", *MAKERS)
@@ -357,7 +355,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return report(bench(flags), table, flags.out)
 
 
-def _lines(parts: tuple[str, ...], flags: Flags) -> Iterator[dict[str, Any]]:
+def _lines(parts: tuple[str, ...], flags: Flags) -> Iterator[Line]:
     if "steps" in parts:
         yield from steps(flags)
     if "episodes" in parts:

@@ -24,7 +24,7 @@ from typing import Annotated, Any
 import tyro
 
 from benchmarks import updates
-from benchmarks.report import cores, markdown, report, short
+from benchmarks.report import Line, cores, markdown, report, short
 from benchmarks.sizes import Size, size
 from benchmarks.twins_check import Guide, followed
 from benchmarks.work import GIB
@@ -138,7 +138,7 @@ def peers(size: Size, stage: str, past: Past, flags: Flags) -> tuple[list[Peer],
     return followers, ""
 
 
-def measure(size: Size, stage: str, runs: Sequence[int], flags: Flags) -> list[dict[str, Any]]:
+def measure(size: Size, stage: str, runs: Sequence[int], flags: Flags) -> list[Line]:
     """The lines of one stage at one size; its programs take turns."""
     torch, _ = needs_torch()
     index = STAGES[stage][1]
@@ -166,7 +166,7 @@ def measure(size: Size, stage: str, runs: Sequence[int], flags: Flags) -> list[d
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
-    lines: list[dict[str, Any]] = []
+    lines: list[Line] = []
     for x in twins:
         lines.append({**one, "program": x.program, "runs": 1, **timing(x)})
         lines[-1]["difference"] = x.difference
@@ -175,7 +175,7 @@ def measure(size: Size, stage: str, runs: Sequence[int], flags: Flags) -> list[d
     return lines + [{**one, "program": "ours", **our_line(cell, twins)} for cell in cells]
 
 
-def our_line(cell: updates.Cell, twins: Sequence[Peer]) -> dict[str, Any]:
+def our_line(cell: updates.Cell, twins: Sequence[Peer]) -> Line:
     """The fields of one of our cells, with its ratios to the twins."""
     if cell.skipped:
         return {"runs": cell.runs, "skipped": cell.skipped}
@@ -187,7 +187,7 @@ def our_line(cell: updates.Cell, twins: Sequence[Peer]) -> dict[str, Any]:
     return line
 
 
-def timing(program: "Peer | updates.Cell") -> dict[str, Any]:
+def timing(program: "Peer | updates.Cell") -> Line:
     """Median and range of a program's samples, in seconds per update of all its runs."""
     return {
         "seconds_per_update": statistics.median(program.seconds),
@@ -200,7 +200,7 @@ def timing(program: "Peer | updates.Cell") -> dict[str, Any]:
 # --- what is printed ---
 
 
-def table(lines: Sequence[dict[str, Any]]) -> str:
+def table(lines: Sequence[Line]) -> str:
     """A Markdown table: a row for each size, stage and R of ours, with its twins."""
     header = (
         "size", "stage", "R", "ours, ms", "range", "ms per seed", "eager, one seed, ms", "range",
@@ -227,7 +227,7 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
     return markdown(rows)
 
 
-def milliseconds(line: dict[str, Any]) -> tuple[str, str]:
+def milliseconds(line: Line) -> tuple[str, str]:
     """Median and range in milliseconds."""
     if "seconds_per_update" not in line:
         return "", ""
@@ -235,7 +235,7 @@ def milliseconds(line: dict[str, Any]) -> tuple[str, str]:
     return short(1e3 * line["seconds_per_update"]), f"{low} to {high}"
 
 
-def per_seed(line: dict[str, Any]) -> str:
+def per_seed(line: Line) -> str:
     """Milliseconds of an update of one of R seeds."""
     return short(1e3 * line["seconds_per_update"] / line["runs"])
 
@@ -251,7 +251,7 @@ def check(flags: Flags) -> None:
     needs_torch()
 
 
-def bench(flags: Flags) -> Iterator[dict[str, Any]]:
+def bench(flags: Flags) -> Iterator[Line]:
     """Every line, as it comes."""
     check(flags)
     needs_torch()[0].set_num_threads(cores())

@@ -11,11 +11,11 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import tyro
 
 from benchmarks.compare import read
+from benchmarks.report import Line
 from jaxomarl.base import JaxomarlError, refuse
 
 NAMED = 20
@@ -34,7 +34,7 @@ class Flags:
     """Folder of the pictures."""
 
 
-def seeds(lines: Sequence[dict[str, Any]]) -> Curves:
+def seeds(lines: Sequence[Line]) -> Curves:
     """Stage -> (R, cost(R) / (R cost(1))) where more than one R was timed."""
     found: Curves = {}
     for x in timed(lines):
@@ -44,7 +44,7 @@ def seeds(lines: Sequence[dict[str, Any]]) -> Curves:
     return {k: v for k, v in curves.items() if len(v) > 1}
 
 
-def agents(lines: Sequence[dict[str, Any]]) -> Curves:
+def agents(lines: Sequence[Line]) -> Curves:
     """Stage and R -> (n, cost(n) / cost(fewest)) where more than one n was timed."""
     found: Curves = {}
     for x in timed(lines):
@@ -55,12 +55,12 @@ def agents(lines: Sequence[dict[str, Any]]) -> Curves:
     return {k: [(n, cost / v[0][1]) for n, cost in v] for k, v in curves.items() if len(v) > 1}
 
 
-def timed(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def timed(lines: Sequence[Line]) -> list[Line]:
     """The lines of updates that were not skipped."""
     return [x for x in lines if x.get("benchmark") == "updates" and "skipped" not in x]
 
 
-def called(x: dict[str, Any]) -> str:
+def called(x: Line) -> str:
     """Size, system and stage, and the precision where it is not the device's own."""
     return " ".join(filter(None, (x["size"], x["system"], x["stage"], x.get("precision"))))
 
@@ -98,7 +98,7 @@ def draw(
     figure.savefig(path, dpi=120)
 
 
-def pictures(lines: Sequence[dict[str, Any]], out: Path) -> list[Path]:
+def pictures(lines: Sequence[Line], out: Path) -> list[Path]:
     """Draw what the lines allow; the pictures' files."""
     drawn = []
     per_seed = "cost of a seed / cost of one alone"

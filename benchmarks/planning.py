@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import tyro
 
 from benchmarks.environments import take_turns
-from benchmarks.report import markdown, report, short
+from benchmarks.report import Line, markdown, report, short
 from benchmarks.reverse_process import MIB, Timed
 from jaxomarl.algorithms import dof_trajectory, madiff
 from jaxomarl.api import runtime
@@ -146,7 +146,7 @@ def calls_of(flags: Flags) -> dict[str, int]:
     return {"ddpm": flags.ddpm, "ddim": flags.ddim, "consistency": 1}
 
 
-def measure(flags: Flags) -> Iterator[dict[str, Any]]:
+def measure(flags: Flags) -> Iterator[Line]:
     """All lines; the systems of one number of agents take turns."""
     network = {"dof-t": "dof-t", "madiff-c": "madiff-c", "madiff-d": "madiff-c"}
     for agents in flags.agents:
@@ -162,7 +162,7 @@ def measure(flags: Flags) -> Iterator[dict[str, Any]]:
 
 def line(
     flags: Flags, system: str, agents: int, sampler: str, one: Timed, chain: Timed | None
-) -> dict[str, Any]:
+) -> Line:
     """The line of one plan."""
     calls = calls_of(flags)[sampler]
     plans = agents if system == "madiff-d" else 1
@@ -195,7 +195,7 @@ def line(
     }
 
 
-def evaluated(flags: Flags) -> dict[str, Any]:
+def evaluated(flags: Flags) -> Line:
     """The line of an evaluation: R runs x E episodes of spread with a toy-width planner.
 
     The planner is untrained, and takes as long as a trained one.
@@ -241,7 +241,7 @@ def evaluated(flags: Flags) -> dict[str, Any]:
     }
 
 
-def table(lines: Sequence[dict[str, Any]]) -> str:
+def table(lines: Sequence[Line]) -> str:
     """The lines as a Markdown table, with the evaluation below."""
     header = ("system", "n", "sampler", "calls", "ms", "range", "program MiB", "measured")
     rows = [header, ("---", "---:", "---", *["---:"] * 4, "---")]
@@ -253,7 +253,7 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
     return "\n".join([markdown(rows), "", *sentences])
 
 
-def sentence(x: dict[str, Any]) -> str:
+def sentence(x: Line) -> str:
     """The line of an evaluation in words."""
     episodes = f"{x['seeds']} runs x {x['episodes']} episodes of {x['evaluation']}"
     plans = f"{x['plans']} in all, {x['calls']} calls each, {x['width']} wide"
@@ -278,7 +278,7 @@ def checked(flags: Flags) -> Flags:
     return flags
 
 
-def bench(flags: Flags) -> Iterator[dict[str, Any]]:
+def bench(flags: Flags) -> Iterator[Line]:
     """Every line, as it comes."""
     flags = checked(flags)
     yield from measure(flags)

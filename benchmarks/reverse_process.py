@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import tyro
 
 from benchmarks.environments import Cell, take_turns
-from benchmarks.report import markdown, report, short
+from benchmarks.report import Line, markdown, report, short
 from jaxomarl.api import runtime
 from jaxomarl.base import Denoise, refuse
 from jaxomarl.diffusion.consistency import consistency, consistent
@@ -88,7 +88,7 @@ class Timed(Cell):
     bytes: int = 0
 
     @classmethod
-    def program(cls, name: dict[str, Any], f: Callable, args: tuple) -> "Timed":
+    def program(cls, name: Line, f: Callable, args: tuple) -> "Timed":
         """The cell of `f(*args)`, compiled."""
         began = time.perf_counter()
         compiled = jax.jit(f).lower(*args).compile()
@@ -124,7 +124,7 @@ def team(flags: Flags, kind: str, agents: int) -> tuple[Any, Callable, Callable]
     return params, denoise, lambda params: consistent(eps(params), schedule)
 
 
-def measure(flags: Flags, kind: str) -> Iterator[dict[str, Any]]:
+def measure(flags: Flags, kind: str) -> Iterator[Line]:
     """The lines of one f; all numbers of agents and samplers take turns."""
     schedule = vp_discrete()
     chains: dict[str, tuple[Sampler, int]] = {
@@ -158,7 +158,7 @@ def measure(flags: Flags, kind: str) -> Iterator[dict[str, Any]]:
 
 def line(
     flags: Flags, kind: str, agents: int, sampler: str, calls: int, one: Timed, full: Timed | None
-) -> dict[str, Any]:
+) -> Line:
     """The line of one reverse process."""
     if full:
         timed = full
@@ -192,7 +192,7 @@ def line(
     }
 
 
-def table(lines: Sequence[dict[str, Any]]) -> str:
+def table(lines: Sequence[Line]) -> str:
     """The lines as a Markdown table."""
     header = (
         "f", "alone", "n", "sampler", "calls", "ms", "range", "ms per agent", "program MiB",
@@ -224,7 +224,7 @@ def checked(flags: Flags) -> Flags:
     return flags
 
 
-def bench(flags: Flags) -> Iterator[dict[str, Any]]:
+def bench(flags: Flags) -> Iterator[Line]:
     """Every line, as it comes."""
     flags = checked(flags)
     for kind in flags.f:

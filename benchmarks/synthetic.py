@@ -28,7 +28,7 @@ import numpy as np
 import tyro
 
 from benchmarks.environments import take_turns
-from benchmarks.report import markdown, report, short
+from benchmarks.report import Line, markdown, report, short
 from benchmarks.reverse_process import MIB, Timed
 from benchmarks.sizes import random_data
 from jaxomarl.algorithms import coda, maddpg
@@ -163,7 +163,7 @@ def drawn(shapes: Any, runs: int) -> Any:
     return jax.tree.map(number, shapes)
 
 
-def measure(flags: Flags, runs: int, levels: int) -> Iterator[dict[str, Any]]:
+def measure(flags: Flags, runs: int, levels: int) -> Iterator[Line]:
     """All lines of one number of runs and levels, which take turns."""
     team = Team(flags, runs, levels)
     call = team.one_call()
@@ -191,7 +191,7 @@ def measure(flags: Flags, runs: int, levels: int) -> Iterator[dict[str, Any]]:
 
 def line(
     flags: Flags, team: Team, part: str, guided: bool, call: Timed, pull: Timed, full: Timed | None
-) -> dict[str, Any]:
+) -> Line:
     """The line of one part, guided or not."""
     levels = team.levels if guided else 0
     how = f"one call x {team.calls}"
@@ -229,7 +229,7 @@ def line(
     }
 
 
-def table(lines: Sequence[dict[str, Any]]) -> str:
+def table(lines: Sequence[Line]) -> str:
     """The lines as a Markdown table."""
     header = (
         "part", "pull", "levels", "runs", "windows", "s", "range", "transitions/s", "program MiB",
@@ -261,7 +261,7 @@ def checked(flags: Flags) -> Flags:
     return flags
 
 
-def bench(flags: Flags) -> Iterator[dict[str, Any]]:
+def bench(flags: Flags) -> Iterator[Line]:
     """Every line, as it comes."""
     flags = checked(flags)
     for runs in flags.runs:

@@ -14,10 +14,9 @@ from typing import Any, NamedTuple
 import tyro
 
 from benchmarks.compare import read
-from benchmarks.report import markdown, short
+from benchmarks.report import Line, markdown, short
 from jaxomarl.base import JaxomarlError
 
-Line = dict[str, Any]
 Value = Callable[[Sequence[Line]], float | None]
 STEPS = {"critic": 5e5, "scores-conditional": 1e5, "policy": 1e5}
 """OMSD's updates on the particle tasks."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,7 +12,9 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from benchmarks.twins import Place, Table, Twin, adam, covers, frozen
 from benchmarks.twins_networks import Drop, ResidualUNet, perceptron
 from benchmarks.twins_omsd import bootstrap_factor, inputs
+from jaxomarl.algorithms.dom2 import Config
 from jaxomarl.base import Dataset, Spec, team_reward
+from jaxomarl.data.stats import Stats
 
 
 class Noise(NamedTuple):
@@ -36,7 +38,7 @@ class Dom2(Twin):
 
     compiled = ("q_losses", "policy_losses", "after")
 
-    def __init__(self, spec: Spec, cfg: Any, data: Dataset, stats: Any) -> None:
+    def __init__(self, spec: Spec, cfg: Config, data: Dataset, stats: Stats) -> None:
         covers(cfg, network="unet", improvement=True, denoising=True)
         covers(cfg, clip_denoised=False, schedule="cumulative")
         self.cfg = cfg
@@ -195,7 +197,7 @@ class Dom2(Twin):
         optimiser.step()
 
 
-def transitions(spec: Spec, cfg: Any, data: Dataset, stats: Any) -> Table:
+def transitions(spec: Spec, cfg: Config, data: Dataset, stats: Stats) -> Table:
     """The transitions of DOM2's update."""
     rows = inputs(spec, cfg, data, stats)
     reward = np.asarray(data.reward)

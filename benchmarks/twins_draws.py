@@ -15,17 +15,17 @@ from torch import Tensor
 
 from benchmarks.twins_dom2 import Noise
 from benchmarks.twins_omsd import PolicyNoise, ScoreNoise
-from jaxomarl.algorithms.dom2 import noise_network
+from jaxomarl.algorithms import dom2, omsd
 from jaxomarl.base import Spec
 from jaxomarl.networks.mlp import Network
 from jaxomarl.stages import score_regularised, scores
 
 
-def critic_draws(spec: Spec, cfg: Any, key: jax.Array) -> None:
+def critic_draws(spec: Spec, cfg: omsd.Config, key: jax.Array) -> None:
     """Nothing: our update draws no random numbers."""
 
 
-def score_draws(spec: Spec, cfg: Any, key: jax.Array) -> ScoreNoise:
+def score_draws(spec: Spec, cfg: omsd.Config, key: jax.Array) -> ScoreNoise:
     """The random numbers that our update draws from its key, flax's dropout included."""
     n = spec.agents
     batch = cfg.score_batch
@@ -41,7 +41,7 @@ def score_draws(spec: Spec, cfg: Any, key: jax.Array) -> ScoreNoise:
     return ScoreNoise(tensor(t.T), tensor(z.swapaxes(0, 1)), drop)
 
 
-def policy_draws(spec: Spec, cfg: Any, key: jax.Array) -> PolicyNoise:
+def policy_draws(spec: Spec, cfg: omsd.Config, key: jax.Array) -> PolicyNoise:
     """The random numbers that our update draws from its key."""
     shape = cfg.policy_batch, spec.agents, spec.act_width
     mask = jnp.asarray(spec.act_mask)
@@ -49,7 +49,7 @@ def policy_draws(spec: Spec, cfg: Any, key: jax.Array) -> PolicyNoise:
     return PolicyNoise(tensor(t), tensor(z))
 
 
-def dom2_draws(spec: Spec, cfg: Any, key: jax.Array) -> Noise:
+def dom2_draws(spec: Spec, cfg: dom2.Config, key: jax.Array) -> Noise:
     """The random numbers that our update draws from its key, flax's dropout included."""
     batch = cfg.policy_batch
     width = spec.act_width
@@ -68,7 +68,7 @@ def dom2_draws(spec: Spec, cfg: Any, key: jax.Array) -> Noise:
 
     drop: bool | list[Tensor] = False
     if cfg.dropout:
-        drop = multipliers(noise_network(spec, cfg), keys[:, 4], batch, width, spec.obs_width)
+        drop = multipliers(dom2.noise_network(spec, cfg), keys[:, 4], batch, width, spec.obs_width)
     return Noise(tensor(after), tensor(proposed), tensor(t), tensor(z), drop, tensor(acting))
 
 

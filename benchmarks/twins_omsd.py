@@ -1,6 +1,6 @@
 """PyTorch twins of OMSD's stages."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -9,12 +9,17 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from benchmarks.twins import Place, Table, Twin, adam, annealed, covers, frozen, set_rate
 from benchmarks.twins_networks import Drop, ResidualMLP, perceptron
+from jaxomarl.algorithms import dom2
+from jaxomarl.algorithms.omsd import Config
 from jaxomarl.base import Dataset, Spec, team_reward
+from jaxomarl.data.stats import Stats
 
 # --- data and schedule ---
 
 
-def inputs(spec: Spec, cfg: Any, data: Dataset, stats: Any) -> dict[str, np.ndarray]:
+def inputs(
+    spec: Spec, cfg: Config | dom2.Config, data: Dataset, stats: Stats
+) -> dict[str, np.ndarray]:
     """Every row's normalised observation and state, and its action."""
     obs = np.asarray(data.obs)
     state = np.asarray(data.state)
@@ -28,7 +33,7 @@ def inputs(spec: Spec, cfg: Any, data: Dataset, stats: Any) -> dict[str, np.ndar
     }
 
 
-def bootstrap_factor(cfg: Any, data: Dataset) -> np.ndarray:
+def bootstrap_factor(cfg: Config | dom2.Config, data: Dataset) -> np.ndarray:
     """The factor of gamma V(s') of every row."""
     factor = (1.0 - np.asarray(data.done)) * np.asarray(data.known)
     if cfg.time_limit == "terminal":
@@ -50,7 +55,7 @@ class Critic(Twin):
 
     compiled = ("losses",)
 
-    def __init__(self, spec: Spec, cfg: Any, data: Dataset, stats: Any) -> None:
+    def __init__(self, spec: Spec, cfg: Config, data: Dataset, stats: Stats) -> None:
         covers(cfg, critic_policy=False)
         self.cfg = cfg
         self.batch = cfg.critic_batch
@@ -126,7 +131,7 @@ class Scores(Twin):
 
     compiled = ("loss",)
 
-    def __init__(self, spec: Spec, cfg: Any, data: Dataset, stats: Any) -> None:
+    def __init__(self, spec: Spec, cfg: Config, data: Dataset, stats: Stats) -> None:
         covers(cfg, score_model="diffusion", condition="obs", order="")
         self.cfg = cfg
         self.batch = cfg.score_batch
@@ -172,7 +177,7 @@ class Scores(Twin):
         return {"score_loss": loss.detach().mean()}
 
 
-def noise_network(spec: Spec, cfg: Any, models: int) -> ResidualMLP:
+def noise_network(spec: Spec, cfg: Config, models: int) -> ResidualMLP:
     """Noise networks of `models` agents at once, or of one (0)."""
     cond = spec.obs_width + spec.agents * spec.act_width
     sizes = cfg.score_width, cfg.score_blocks, cfg.score_dropout, cfg.score_embedding
@@ -194,7 +199,7 @@ class Policy(Twin):
 
     compiled = ("act", "score_term", "critic_sum")
 
-    def __init__(self, spec: Spec, cfg: Any, data: Dataset, stats: Any) -> None:
+    def __init__(self, spec: Spec, cfg: Config, data: Dataset, stats: Stats) -> None:
         covers(cfg, score_model="diffusion", condition="obs", order="")
         covers(cfg, sweep="gauss-seidel", control_variate=False)
         covers(cfg, policy_optimiser="adam", normalise_gradient=False, beta_convention="code")

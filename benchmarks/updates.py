@@ -23,14 +23,14 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from benchmarks.report import alone, markdown, report, short
+from benchmarks.report import Line, alone, markdown, report, short
 from benchmarks.sizes import Size, size
 from benchmarks.work import GIB, ceiling, operations, peak, program_bytes, reset_peak, weigh
 from jaxomarl.algorithms import REGISTRY
@@ -166,7 +166,7 @@ class Cell:
         """Bytes of the compiled chunk on all devices, by XLA's count."""
         return program_bytes(self.step) * self.program.devices.size
 
-    def line(self, single: "Cell | None", work: float | None) -> dict[str, Any]:
+    def line(self, single: "Cell | None", work: float | None) -> Line:
         """The cell's line.
 
         `single` is the same cell with one run, `work` the operations of one run's update.
@@ -206,7 +206,7 @@ class Cell:
             "peak_gib": self.peak / GIB,  # of the process, with the cells of fewer runs in it
         }
 
-    def shares(self, cost: float, work: float | None) -> dict[str, Any]:
+    def shares(self, cost: float, work: float | None) -> Line:
         """The cost relative to the machine's ceiling; None where XLA counts no operations."""
         dtype = "bfloat16" if precision() == "bfloat16" else "float32"
         most = ceiling(self.program.devices.size, dtype=dtype)
@@ -234,7 +234,7 @@ def measure(
     mapping: str = "rule",
     max_gib: float = 12.0,
     patience: float = 20.0,
-) -> list[dict[str, Any]]:
+) -> list[Line]:
     """The lines of the stage `index` of a size for several R, which take turns."""
     past = untrained(size, index)
     work = operations(size, index, past)
@@ -274,7 +274,7 @@ NUMBERS = (
 )  # fmt: skip
 
 
-def table(lines: Sequence[dict[str, Any]]) -> str:
+def table(lines: Sequence[Line]) -> str:
     """The lines as a Markdown table."""
     rows = [COLUMNS, (*["---"] * 3, "---:", "---:", "---", *["---:"] * 9)]
     for x in lines:
@@ -310,7 +310,7 @@ def checked(flags: Flags) -> list[str]:
     return systems
 
 
-def bench(flags: Flags) -> Iterator[dict[str, Any]]:
+def bench(flags: Flags) -> Iterator[Line]:
     """Every line, as it comes; a stage that systems share, settings and all, is timed once."""
     systems = checked(flags)
     timed: set[tuple] = set()

@@ -22,7 +22,7 @@ from typing import Annotated, Any
 import tyro
 
 from benchmarks.dom2_cost import compiled, timed
-from benchmarks.report import markdown, report, short
+from benchmarks.report import Line, markdown, report, short
 from jaxomarl.api import plan, runtime
 from jaxomarl.base import JaxomarlError, refuse
 
@@ -60,7 +60,7 @@ class Flags:
 QUICK = dict(repeats=1, seeds=1, episodes=2, scale=0.01)
 
 
-def line(part: str, seconds: Sequence[float], **more: Any) -> dict[str, Any]:
+def line(part: str, seconds: Sequence[float], **more: Any) -> Line:
     """The median of some repeats, and their range."""
     ends = {"seconds_low": min(seconds), "seconds_high": max(seconds), "samples": len(seconds)}
     return {
@@ -92,7 +92,7 @@ def run(*arguments: str, cache: Path | None = None) -> str:
     return done.stdout
 
 
-def imports(flags: Flags) -> Iterator[dict[str, Any]]:
+def imports(flags: Flags) -> Iterator[Line]:
     """How long `import jaxomarl` takes."""
     command = IMPORT.format(heavy=HEAVY)
     # the first import reads from the disk
@@ -102,7 +102,7 @@ def imports(flags: Flags) -> Iterator[dict[str, Any]]:
     yield line("import", seconds, loaded=sorted({w for words in printed for w in words[1:]}))
 
 
-def sweep(flags: Flags) -> Iterator[dict[str, Any]]:
+def sweep(flags: Flags) -> Iterator[Line]:
     """How long the default sweep takes, with an empty compile cache and with a full one."""
     with tempfile.TemporaryDirectory() as folder:
         ask = ["-m", "experiments.sweep", "--seeds", str(flags.seeds), "--scale", str(flags.scale)]
@@ -116,7 +116,7 @@ def sweep(flags: Flags) -> Iterator[dict[str, Any]]:
         )
 
 
-def evaluation(flags: Flags) -> Iterator[dict[str, Any]]:
+def evaluation(flags: Flags) -> Iterator[Line]:
     """How long the episodes of R seeds of behaviour cloning take on spread."""
     asked = (["bc"], ["mpe/spread"], ["random"], flags.seeds, "", None, 10_000, flags.episodes, 1.0)
     (group,) = plan.resolve(*asked)
@@ -126,14 +126,14 @@ def evaluation(flags: Flags) -> Iterator[dict[str, Any]]:
     yield line("evaluation", seconds, seeds=flags.seeds, episodes=flags.episodes)
 
 
-MEASURES: dict[str, Callable[[Flags], Iterator[dict[str, Any]]]] = {
+MEASURES: dict[str, Callable[[Flags], Iterator[Line]]] = {
     "import": imports,
     "sweep": sweep,
     "evaluation": evaluation,
 }
 
 
-def table(lines: Sequence[dict[str, Any]]) -> str:
+def table(lines: Sequence[Line]) -> str:
     """The lines as Markdown."""
     rows = [("what", "seconds", "range", "of"), ("---", "---:", "---:", "---")]
     for x in lines:
@@ -145,7 +145,7 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
     return markdown(rows)
 
 
-def bench(flags: Flags) -> Iterator[dict[str, Any]]:
+def bench(flags: Flags) -> Iterator[Line]:
     """Every line, as it comes."""
     if flags.quick:
         flags = dataclasses.replace(flags, **QUICK)  # type: ignore[arg-type]
