@@ -16,7 +16,7 @@ from jaxomarl.numerics import rounded
 
 Line = dict[str, Any]
 TURN = "JAXOMARL_BENCH_TURN"
-"""A file in the environment: processes that compile beside one another lock it to measure."""
+"""A file in the environment: processes that compile at the same time lock it to measure."""
 
 
 @contextlib.contextmanager

@@ -44,14 +44,16 @@ class Size(NamedTuple):
     """The environment of a system that learns online."""
 
     @property
-    def made(self) -> System:
-        """The system."""
+    def definition(self) -> System:
+        """The system itself."""
         return plan.find_system(self.system)
 
     @property
     def stages(self) -> tuple[str, ...]:
         """Names of its stages, in order."""
-        return tuple(stage.name for stage in self.made.pipeline(self.spec, self.cfg, self.env))
+        return tuple(
+            stage.name for stage in self.definition.pipeline(self.spec, self.cfg, self.env)
+        )
 
     @property
     def past(self) -> Past:
@@ -65,7 +67,7 @@ class Size(NamedTuple):
         cfgs = [self.cfg] * runs
         seeds = list(range(runs))
         stats = self.past["stats"]
-        return Job(self.made, self.spec, cfgs, seeds, self.data, stats, self.env)
+        return Job(self.definition, self.spec, cfgs, seeds, self.data, stats, self.env)
 
 
 def size(name: str, system: str = "omsd", agents: int = 0) -> Size:
@@ -75,7 +77,7 @@ def size(name: str, system: str = "omsd", agents: int = 0) -> Size:
     size's own number. The settings of mpe are the preset's for spread. Raises JaxomarlError for
     unknown names, and for what a system refuses.
     """
-    made = plan.find_system(system)
+    definition = plan.find_system(system)
     if name == "game" and system in PRESETS["mode-seeking"].systems and not agents:
         task = catalog.make("games/bandit")
         preset = PRESETS["mode-seeking"]
@@ -84,7 +86,7 @@ def size(name: str, system: str = "omsd", agents: int = 0) -> Size:
     if name not in ("game", "mpe") and not re.fullmatch(r"[1-9]\d*x[1-9]\d*", name):
         raise refuse("--sizes", "game, mpe or WIDTHxBATCH", name, "For example 128x512.")
     spec = team(agents) if agents else SPREAD
-    if made.online and agents:
+    if definition.online and agents:
         way = "An online system acts in the task that there is."
         raise refuse("--agents", "systems that learn from data", system, way)
 
@@ -95,12 +97,12 @@ def size(name: str, system: str = "omsd", agents: int = 0) -> Size:
         values = preset.at("mpe/spread", "medium")
     cfg = configured(system, values)
     cfg = replace(cfg, **changes(name, cfg))
-    if made.online:
+    if definition.online:
         env = catalog.make("mpe/spread").env
         return Size(name, env.spec, cfg, None, system, env)
     data = random_data(spec, EPISODES)
-    made.check(spec, cfg, data)
-    return Size(name, spec, cfg, made.prepare(spec, cfg, data), system)
+    definition.check(spec, cfg, data)
+    return Size(name, spec, cfg, definition.prepare(spec, cfg, data), system)
 
 
 def changes(name: str, cfg: Any) -> dict[str, Any]:

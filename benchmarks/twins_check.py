@@ -38,12 +38,12 @@ class Guide:
         rows = jax.eval_shape(program.stage.algorithm.batch, key, state, data).done.shape
         self.past = past
         self.first = state
-        self.told: list[tuple[np.ndarray, Any, dict[str, Any], Any]] = []
+        self.updates: list[tuple[np.ndarray, Any, dict[str, Any], Any]] = []
         for key in jax.random.split(program.key(1), steps):
             k_batch, k_update = jax.random.split(key)
             drawn = np.asarray(jax.random.randint(k_batch, rows, 0, data.starts.shape[0]))
             state, metrics = update(state, key, size.cfg, past, data)
-            self.told.append((drawn, draws(size.spec, size.cfg, k_update), metrics, state))
+            self.updates.append((drawn, draws(size.spec, size.cfg, k_update), metrics, state))
 
     def apart(self, twin: Any) -> list[dict[str, float]]:
         """The differences of losses and arrays after each update, from the same start."""
@@ -51,7 +51,7 @@ class Guide:
 
         twin.load(self.first, self.past)
         found = []
-        for index, noise, ours, state in self.told:
+        for index, noise, ours, state in self.updates:
             differences = {}
             for name, loss in twin.update(twin.table.at(index), noise).items():
                 mine = float(ours[name])

@@ -323,7 +323,7 @@ def bench(flags: Flags) -> Iterator[Line]:
             line = {"benchmark": "updates", "size": name, "system": system, "stage": ""}
             yield {**line, "skipped": str(error)}
             continue
-        for index, stage in enumerate(one.made.pipeline(one.spec, one.cfg, one.env)):
+        for index, stage in enumerate(one.definition.pipeline(one.spec, one.cfg, one.env)):
             kind = name, agents, Identity.of(stage, [one.cfg], [0], {}).kind
             if kind in timed or (flags.stages and stage.name not in flags.stages):
                 continue

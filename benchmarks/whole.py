@@ -39,7 +39,7 @@ PARTS = ("import", "sweep", "evaluation")
 
 @dataclass(frozen=True, kw_only=True)
 class Flags:
-    """Time whole runs: one JSON line each, then a table."""
+    """Time runs from beginning to end: one JSON line each, then a table."""
 
     parts: tuple[str, ...] = PARTS
     """Parts that are timed."""
