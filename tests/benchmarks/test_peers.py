@@ -143,12 +143,14 @@ def test_padding_that_counts_is_caught(name, request):
 
 
 def test_without_our_dropout_scores_come_out_apart(scores):
-    told = scores.guide.told
-    assert all(len(noise.drop) == 1 for _, noise, *_ in told)
-    kept = np.concatenate([noise.drop[0].numpy().ravel() for _, noise, *_ in told])
+    updates_of_ours = scores.guide.updates
+    assert all(len(noise.drop) == 1 for _, noise, *_ in updates_of_ours)
+    kept = np.concatenate([noise.drop[0].numpy().ravel() for _, noise, *_ in updates_of_ours])
     assert np.unique(kept) == pytest.approx([0.0, 1 / 0.9])
-    without = [(index, noise._replace(drop=False), *ours) for index, noise, *ours in told]
-    other = SimpleNamespace(**{**vars(scores.guide), "told": without})
+    without = [
+        (index, noise._replace(drop=False), *ours) for index, noise, *ours in updates_of_ours
+    ]
+    other = SimpleNamespace(**{**vars(scores.guide), "updates": without})
     assert twins_check.Guide.apart(other, scores.new())[0]["score_loss"] > twins_check.LOSS
 
 

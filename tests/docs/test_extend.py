@@ -21,7 +21,12 @@ OWN = "".join(text for kind, text in BLOCKS if kind == "python" and text.startsw
 PROGRAM = "".join(
     text for kind, text in BLOCKS if kind == "python" and not text.startswith("# own.py")
 )
-COMMANDS = [line for kind, text in BLOCKS if kind == "bash" for line in text.splitlines()]
+COMMANDS = [
+    line
+    for kind, text in BLOCKS
+    if kind == "bash"
+    for line in text.replace("\\\n", " ").splitlines()
+]
 
 
 @pytest.fixture(autouse=True)
