@@ -362,8 +362,10 @@ class _Reader:
             if op == "MARK":
                 marks.append(stack)
                 stack = []
-            elif op in ("BINPUT", "LONG_BINPUT", "MEMOIZE"):
-                memo[len(memo) if op == "MEMOIZE" else arg] = stack[-1]
+            elif op == "MEMOIZE":
+                memo[len(memo)] = stack[-1]
+            elif op in ("BINPUT", "LONG_BINPUT"):
+                memo[arg] = stack[-1]
             elif op in ("BINGET", "LONG_BINGET"):
                 if arg not in memo:
                     raise self.wrong("something kept under this number", arg)

@@ -1,17 +1,18 @@
 """Inputs of networks: raw units come in, and are normalised here where a system asks for it."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxomarl.base import Past, Spec
 
-Seen = Callable[[Past, Float[Array, "..."]], Float[Array, "..."]]
+Normaliser = Callable[[Past, Float[Array, "..."]], Float[Array, "..."]]
 """(finished stages, raw values) -> a network's inputs."""
 
 
+@runtime_checkable
 class Normalising(Protocol):
     """The field that says whether inputs are normalised."""
 
@@ -21,6 +22,7 @@ class Normalising(Protocol):
         ...
 
 
+@runtime_checkable
 class Conditioned(Normalising, Protocol):
     """The fields that say what each agent's network is conditioned on."""
 
@@ -30,7 +32,7 @@ class Conditioned(Normalising, Protocol):
         ...
 
 
-def observed(spec: Spec, cfg: Normalising) -> Seen:
+def observed(spec: Spec, cfg: Normalising) -> Normaliser:
     """[..., N, O] -> [..., N, O]: z-scores where `cfg.normalise`, padded columns zero."""
 
     def see(past, obs):
@@ -41,7 +43,7 @@ def observed(spec: Spec, cfg: Normalising) -> Seen:
     return see
 
 
-def stated(cfg: Normalising) -> Seen:
+def stated(cfg: Normalising) -> Normaliser:
     """[..., S] -> [..., S]: z-scores where `cfg.normalise`."""
 
     def see(past, state):

@@ -122,7 +122,9 @@ def dense(x: Array, width: int, name: str | None = None) -> Array:
     last = name == "out"
     dtype = jnp.bfloat16 if x.dtype == jnp.bfloat16 and not last else None
     y = nn.Dense(width, kernel_init=uniform, bias_init=uniform, name=name, dtype=dtype)(x)
-    return y if last else hidden(y)
+    if last:
+        return y
+    return hidden(y)
 
 
 def layer_norm(dtype: DTypeLike | None = None) -> nn.LayerNorm:

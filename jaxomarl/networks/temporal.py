@@ -144,7 +144,7 @@ class TemporalUNet(nn.Module):
     def embedded(self, x, t, cond, drop) -> tuple[Array, Array]:
         """The embedding [..., 1, E] of time and condition, and the embedding of time alone."""
         lead = x.shape[:-2]
-        inner = self.activation(dense(features(spread(t, lead)), 4 * self.embedding))
+        inner = self.activation(dense(features(per_sample(t, lead)), 4 * self.embedding))
         time = dense(inner, self.embedding)
         if not self.cond:
             return time[..., None, :], time[..., None, :]
@@ -152,7 +152,7 @@ class TemporalUNet(nn.Module):
         inner = self.activation(dense(cond, 4 * self.embedding))
         y = dense(inner, self.embedding)
         if drop is not None:
-            y = jnp.where(spread(drop, lead)[..., None] > 0, 0.0, y)
+            y = jnp.where(per_sample(drop, lead)[..., None] > 0, 0.0, y)
         y = jnp.broadcast_to(y, time.shape)
         both = jnp.concatenate([time, y], axis=-1)
         return both[..., None, :], time[..., None, :]
@@ -272,7 +272,7 @@ def features(t: Float[Array, "*B"]) -> Float[Array, "*B 14"]:
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
-def spread(x: ArrayLike, lead: tuple[int, ...]) -> Array:
+def per_sample(x: ArrayLike, lead: tuple[int, ...]) -> Array:
     """A number for each sample, from one number for all or for the leading axes."""
     x = jnp.asarray(x, jnp.float32)
     x = x.reshape(x.shape + (1,) * (len(lead) - x.ndim))

@@ -10,7 +10,7 @@ The systems choose the schedule, the chain, and a value function. One tuple hold
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +42,7 @@ class Diffuser(NamedTuple):
     """Steps of the chain."""
 
 
+@runtime_checkable
 class Imitated(Protocol):
     """One agent's rows in a batch."""
 

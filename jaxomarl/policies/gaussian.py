@@ -4,7 +4,7 @@ One agent's network outputs mean and deviation of a normal, whose tanh is the ac
 (losses/gaussian.py). The acting policy plays the tanh of the mean.
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Array, Float
 
@@ -15,6 +15,7 @@ from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import Params
 
 
+@runtime_checkable
 class Width(Protocol):
     """The field that says how wide the network is."""
 

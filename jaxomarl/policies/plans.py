@@ -9,7 +9,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -87,6 +87,7 @@ class Memory(NamedTuple):
 # --- the settings ---
 
 
+@runtime_checkable
 class Planning(Protocol):
     """The fields that plans depend on."""
 
@@ -121,6 +122,7 @@ class Planning(Protocol):
         ...
 
 
+@runtime_checkable
 class Sampling(Planning, Protocol):
     """The fields that sampled plans depend on besides."""
 

@@ -1,7 +1,7 @@
 """A team's diffusion policy: one noise prediction for all agents, sampled in one chain."""
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,7 @@ class Team(NamedTuple):
     """Whether acting needs other agents' observations."""
 
 
+@runtime_checkable
 class Sizes(Protocol):
     """The fields that every team depends on."""
 
@@ -57,6 +58,7 @@ class Sizes(Protocol):
         ...
 
 
+@runtime_checkable
 class Factorised(Sizes, Protocol):
     """The fields that DoF's team depends on."""
 
@@ -76,6 +78,7 @@ class Factorised(Sizes, Protocol):
         ...
 
 
+@runtime_checkable
 class Independent(Sizes, Protocol):
     """The fields that Independent Diffusion's team depends on."""
 
