@@ -162,6 +162,16 @@ class Sampling(Planning, Protocol):
         ...
 
     @property
+    def reward(self) -> str:
+        """Whose rewards the returns sum: "own" or "team"."""
+        ...
+
+    @property
+    def gamma(self) -> float:
+        """Discount factor of the returns."""
+        ...
+
+    @property
     def acting(self) -> str:
         """The parameters that act: the "target" network's or the trained ones."""
         ...
