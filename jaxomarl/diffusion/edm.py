@@ -156,7 +156,6 @@ def heun(
     Source: Karras et al. 2022, algorithm 2.
     """
     _check_heun(steps, order, placement)
-    levels_of = _churned_levels(karras, churn or Churn(0.0), steps)
     step = _heun_step(karras, shift, churn is not None, order, placement)
 
     def sample(key: Key[Array, ""], denoise: Denoise, shape: tuple[int, ...]) -> Array:
@@ -167,7 +166,7 @@ def heun(
         def body(x, level):
             return step(denoise, noise, x, level), None
 
-        k_start, levels = levels_of(key)
+        k_start, levels = _churned_levels(key, karras, churn or Churn(0.0), steps)
         first = karras.high * noise(k_start)
         return jax.lax.scan(body, first, levels)[0]
 
@@ -186,20 +185,17 @@ def _check_heun(steps: int, order: int, placement: str) -> None:
 
 
 def _churned_levels(
-    karras: Karras, churn: Churn, steps: int
-) -> Callable[[Key[Array, ""]], tuple[Key[Array, ""], _Level]]:
-    """A function of the sampler's key: it returns the first noise's key and the levels."""
-
-    def levels(key: Key[Array, ""]) -> tuple[Key[Array, ""], _Level]:
-        sigma = karras.levels(steps)
-        churned = sigma[:-1] * (1.0 + churn.gamma(sigma[:-1], steps))
-        variance = jnp.maximum(churned**2 - sigma[:-1] ** 2, 0.0)
-        added = jnp.sqrt(variance) * churn.noise
-        k_start, k_steps = jax.random.split(key)
-        keys = (jnp.arange(steps), jax.random.split(k_steps, steps))
-        return k_start, _Level(*keys, sigma[:-1], churned, added, sigma[1:])
-
-    return levels
+    key: Key[Array, ""], karras: Karras, churn: Churn, steps: int
+) -> tuple[Key[Array, ""], _Level]:
+    """The key of the first noise, and the levels of all steps."""
+    sigma = karras.levels(steps)
+    churned = sigma[:-1] * (1.0 + churn.gamma(sigma[:-1], steps))
+    variance = jnp.maximum(churned**2 - sigma[:-1] ** 2, 0.0)
+    added = jnp.sqrt(variance) * churn.noise
+    k_start, k_steps = jax.random.split(key)
+    k = jnp.arange(steps)
+    keys = jax.random.split(k_steps, steps)
+    return k_start, _Level(k, keys, sigma[:-1], churned, added, sigma[1:])
 
 
 def _heun_step(
