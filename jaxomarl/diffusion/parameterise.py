@@ -1,6 +1,7 @@
-"""The same prediction said as noise eps, clean sample x_0, score, or velocity v.
+"""One prediction in four forms: noise eps, clean sample x_0, score, or velocity v.
 
-In all of them t has the leading axes of x, or none. The noise is never the score: there is always the factor -1/sigma.
+In all of them t has the leading axes of x, or none. The noise is not the score: the factor
+-1/sigma always lies between them.
 """
 
 from collections.abc import Callable
@@ -32,12 +33,14 @@ def eps_from_x0(schedule: Schedule, x: Array, t: ArrayLike, x0: Array) -> Array:
 
 def score_from_eps(schedule: Schedule, x: Array, t: ArrayLike, eps: Array) -> Array:
     """Score of a noise: score = -eps / sigma."""
-    return -eps / at(schedule, t, x)[1]
+    _, sigma = at(schedule, t, x)
+    return -eps / sigma
 
 
 def eps_from_score(schedule: Schedule, x: Array, t: ArrayLike, score: Array) -> Array:
     """Noise of a score: eps = -sigma score."""
-    return -at(schedule, t, x)[1] * score
+    _, sigma = at(schedule, t, x)
+    return -sigma * score
 
 
 def score_from_x0(schedule: Schedule, x: Array, t: ArrayLike, x0: Array) -> Array:
@@ -65,5 +68,5 @@ def x0_from_v(schedule: Schedule, x: Array, t: ArrayLike, v: Array) -> Array:
 
 
 def from_eps(eps_fn: Callable[[Array, Array], Array], schedule: Schedule) -> Denoise:
-    """The denoiser of a noise network (x_t, t) -> eps whose parameters and conditions are bound already."""
+    """The denoiser of a noise network (x_t, t) -> eps with parameters and conditions bound."""
     return lambda x, t: x0_from_eps(schedule, x, t, eps_fn(x, t))
