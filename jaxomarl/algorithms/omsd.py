@@ -52,7 +52,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Key
+from jaxtyping import Key
 
 from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, System, refuse
 from jaxomarl.config import config, static, traced
@@ -92,9 +92,7 @@ class Config(score_regularised.Config):
     """Standard deviation that a noised model assumes for the policies' preceding actions."""
 
 
-def policy(
-    spec: Spec, cfg: Config, eps: Callable[..., Array], q: Callable[..., Array]
-) -> Algorithm:
+def policy(spec: Spec, cfg: Config, eps: Callable, q: Callable) -> Algorithm:
     """Build the policies' stage from a trained behaviour model and a trained critic.
 
     `eps(past, i, x_i, t, obs, state, prefix)` is agent i's noise prediction, and
@@ -127,7 +125,7 @@ def policy(
             noise = eps(past, i, x, t[:, i], batch.obs, batch.state, prefix)
             e = noise - cfg.control_variate * z[:, i]
 
-            # --- the gradient of the critic, and the weight of the score ---
+            # --- the gradient of the critic, the weight of the score ---
             g = q_gradient(cfg, q, past, batch, a, action_mask)[:, i]
             w = weight(cfg, t[:, i])
 
@@ -151,9 +149,7 @@ def policy(
         (actor, _), metrics = jax.lax.scan(move, (state.actor, actions_before), order)
         return Policies(actor), jax.tree.map(jnp.mean, metrics)
 
-    def first_state(params):
-        return jax.vmap(lambda own: create(optimiser, own))(params)
-
+    first_state = jax.vmap(lambda params: create(optimiser, params))
     return score_regularised.learner(spec, cfg, actors, first_state, update)
 
 
