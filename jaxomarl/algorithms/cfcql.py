@@ -94,6 +94,7 @@ class JointNets(NamedTuple):
     """(params, state [B, S], action [*M, B, N, A]) -> [E, *M, B]."""
     play: Callable[[Params, Float[Array, "*B N O"]], Float[Array, "*B N A"]]
     """All agents' actions."""
+    action_mask: Float[Array, "N A"]
 
 
 def joint_networks(spec: Spec, cfg: Config) -> JointNets:
@@ -110,7 +111,7 @@ def joint_networks(spec: Spec, cfg: Config) -> JointNets:
         each = jax.vmap(nets.actor.apply, in_axes=(0, -2), out_axes=-2)
         return action_mask * each(params, obs)
 
-    return JointNets(nets, Network(twins.init, q), play)
+    return JointNets(nets, Network(twins.init, q), play, action_mask)
 
 
 # --- the critic's loss ---
@@ -180,8 +181,10 @@ def conservative_loss(
 def policy(spec: Spec, cfg: Config) -> Algorithm:
     """Build the learner: the policies of N agents under one joint critic."""
     team = joint_networks(spec, cfg)
-    nets, q, play = team.nets, team.critic.apply, team.play
-    action_mask = jnp.asarray(spec.act_mask)
+    nets = team.nets
+    q = team.critic.apply
+    play = team.play
+    action_mask = team.action_mask
     normalise_obs = observed(spec, cfg)
     normalise_state = stated(cfg)
 
@@ -226,7 +229,7 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
         others = action
         if cfg.others == "current":
             others = jax.lax.stop_gradient(play(state.actor.params, obs))
-        actor, losses = improved(spec, cfg, team, state.actor, critic, s, obs, others)
+        actor, losses = improved(cfg, team, state.actor, critic, s, obs, others)
         metrics["policy_loss"] = losses.mean()
         return delayed(cfg, state.actor, actor, critic), metrics
 
@@ -237,7 +240,6 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
 
 
 def improved(
-    spec: Spec,
     cfg: Config,
     team: JointNets,
     actor: Net,
@@ -258,9 +260,8 @@ def improved(
         value, grads = jax.value_and_grad(loss)(actor.params)
         return descend(team.nets.tx_actor, actor, grads), value
 
-    agents = jnp.arange(spec.agents)
-    mask = jnp.asarray(spec.act_mask)
-    return jax.vmap(climb, in_axes=(0, 0, 1, 0))(agents, actor, obs, mask)
+    agents = jnp.arange(len(team.action_mask))
+    return jax.vmap(climb, in_axes=(0, 0, 1, 0))(agents, actor, obs, team.action_mask)
 
 
 def delayed(cfg: Config, old_actor: Net, actor: Net, critic: Net) -> Learner:

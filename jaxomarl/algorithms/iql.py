@@ -18,8 +18,8 @@ Algorithm 1; as the OMSD authors pretrain with it (their appendix D.4).
   sees the state and commands all agents: `execution="joint"`, which is centralised.
 - The advantage is the team's. `iql-ind` has one for each agent.
 
-**Checked**. tests/reference/test_iql.py (the critic), tests/probes/test_bc_iql.py (weights and their
-cap; large T prefers the better mode), tests/contract.
+**Checked**. tests/reference/test_iql.py (the critic), tests/probes/test_bc_iql.py (weights and
+their cap; large T prefers the better mode), tests/contract.
 """
 
 import jax

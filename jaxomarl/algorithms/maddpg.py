@@ -1,4 +1,4 @@
-"""MADDPG+BC: one recurrent policy for all agents, under central critics and near the data's actions.
+"""MADDPG+BC: one recurrent policy for all agents climbs central critics and stays near the data.
 
 **Paper**. Lowe et al. 2017 (MADDPG) with the cloning term of Fujimoto and Gu 2021 (TD3+BC),
 recurrent and with shared networks as in OG-MARL's systems (Formanek et al. 2023); CODA's base
@@ -19,17 +19,17 @@ agents and columns:
 
 **Differs**.
 
-- We hold the divisor constant (sg). OG-MARL's code does not. Wherever a batch's values share a sign,
-  its gradient of q is exactly zero, and cloning alone is left.
+- We hold the divisor constant (sg). OG-MARL's code does not: wherever a batch's values share a
+  sign, its gradient of q is exactly zero, and cloning alone is left.
 - The "BC coefficient" 2.5 of OG-MARL multiplies the value, not the clone. `coefficient_on` has both
   readings. With alpha = 0, the first reading is a clone.
 - A window never leaves its episode. A transition that the time limit cuts bootstraps from its own
   successor, or does not count where the data lack it. OG-MARL's sequences run into the next
   episode.
-- With the data's actions as `others`, each agent responds to the data, not to its team-mates (BRUD).
+- With the data's actions as `others`, an agent responds to the data, not to its team-mates (BRUD).
 
-**Checked**. tests/probes/test_maddpg.py (both losses against a separate implementation; the divisor;
-the cut transition; what each agent's action depends on; memory), tests/contract.
+**Checked**. tests/probes/test_maddpg.py (both losses against a separate implementation; the
+divisor; the cut transition; what each agent's action depends on; memory), tests/contract.
 """
 
 from collections.abc import Callable
@@ -78,7 +78,7 @@ class Config:
     reward: str = static(default="team")
     """Reward that is learned. team: the team's, for every agent. own: each agent's."""
     time_limit: str = static(default="bootstrap")
-    """How a time limit counts. bootstrap: the episode continues past it. terminal: it ends there."""
+    """How a time limit counts. bootstrap: the episode continues. terminal: it ends there."""
     normalise: bool = static(default=False)
     """Whether the networks' inputs are normalised to mean 0 and standard deviation 1."""
     others: str = static(default="data")
@@ -211,7 +211,7 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
         # --- policy: lines 2, 5 and 6 ---
         def loss(params):
             action = nets.play(params, obs)[:, :-1]
-            return policy_loss(spec, cfg, nets, critic.params, s, action, data_action, count)
+            return policy_loss(cfg, nets, action_mask, critic.params, s, action, data_action, count)
 
         grads, policy_metrics = jax.grad(loss, has_aux=True)(state.actor.params)
         actor = descend(nets.tx_actor, state.actor, grads)
@@ -250,9 +250,9 @@ def td_targets(
 
 
 def policy_loss(
-    spec: Spec,
     cfg: Config,
     nets: RecurrentNets,
+    action_mask: Float[Array, "N A"],
     critic_params: Params,
     state: Float[Array, "B H S"],
     action: Float[Array, "B H N A"],
@@ -260,14 +260,13 @@ def policy_loss(
     count: Float[Array, "B H N"],
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """The loss of line 6 at the policy's actions, and its metrics."""
-    action_mask = jnp.asarray(spec.act_mask)
     value_weight, clone_weight = 1.0, cfg.alpha
     if cfg.coefficient_on == "value":
         value_weight, clone_weight = cfg.alpha, 1.0
 
     # line 5
     others = data_action if cfg.others == "data" else jax.lax.stop_gradient(action)
-    is_agent_i = jnp.eye(spec.agents)[..., None] > 0
+    is_agent_i = jnp.eye(len(action_mask))[..., None] > 0
     joint = jnp.where(is_agent_i, action[:, :, None], others[:, :, None])
     q = nets.q(critic_params, state, joint).min(axis=0)
 

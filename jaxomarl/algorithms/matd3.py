@@ -72,7 +72,7 @@ class Config:
     reward: str = static(default="own")
     """Reward that is learned. own: each agent's. team: the team's."""
     time_limit: str = static(default="bootstrap")
-    """How a time limit counts. bootstrap: the episode continues past it. terminal: it ends there."""
+    """How a time limit counts. bootstrap: the episode continues. terminal: it ends there."""
     reward_scale: float = traced(default=0.1, within="(0, inf)")
     """Factor of every reward, so that values are of the order of ten."""
     gamma: float = traced(default=0.95, within="[0, 1]")

@@ -15,8 +15,8 @@ Learning with Actor Rectification", Algorithm 1.
     7       targets follow with polyak
 
 Line 4 has two fits. `search="softmax"`, for the particle tasks: mu = sum_k softmax(Q^1)_k a_k and
-sigma^2 = mean_k (a_k - mu)^2. `search="elites"`, for HalfCheetah: the mean and deviation of the best
-few so far.
+sigma^2 = mean_k (a_k - mu)^2. `search="elites"`, for HalfCheetah: the mean and deviation of the
+best few so far.
 
 **Differs**.
 

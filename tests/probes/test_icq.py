@@ -103,7 +103,9 @@ def state():
 def update():
     """(state, batch, changed traced fields) -> (state, metrics)."""
     step = jit(
-        lambda cfg, state, b: icq.in_sample_values(SPEC, cfg).update(jax.random.key(1), state, PAST, b)
+        lambda cfg, state, b: icq.in_sample_values(SPEC, cfg).update(
+            jax.random.key(1), state, PAST, b
+        )
     )
     return lambda state, b, **changed: step(dataclasses.replace(STEP, **changed), state, b)
 
