@@ -54,7 +54,7 @@ FIELDS = (
     "normalise",
     "chunk",
 )
-"""The settings that reach the stage."""
+"""The settings that reach the stage; runs that agree in them share its training."""
 
 
 @config
@@ -90,8 +90,8 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
             return jnp.mean(jnp.sum(action_mask * error**2, axis=(1, 2)))
 
         value, grads = jax.value_and_grad(loss)(state.actor.params)
-        actor = descend(optimiser, state.actor, grads)
-        return Policies(actor), {"policy_loss": value / spec.agents}
+        stepped = descend(optimiser, state.actor, grads)
+        return Policies(stepped), {"policy_loss": value / spec.agents}
 
     def act(key, state, past, memory, observation):
         obs = normalise_obs(past, observation.obs)
