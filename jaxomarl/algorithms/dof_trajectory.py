@@ -94,7 +94,8 @@ class Config(planner.Config):
     noise_mixer: str = static(default="wconcat")
     """f, which mixes the agents' noise. Agents can act alone unless it is atten or qmix."""
     data_mixer: str = static(default="wconcat")
-    """h, which mixes the agents' samples. Agents can act alone unless it is atten or qmix."""
+    """h, which mixes the agents' samples; concat leaves them unmixed. Agents can act alone unless
+    it is atten or qmix."""
     networks: str = static(default="shared")
     """Networks. shared: one that is given the agent's number. separate: one per agent."""
     attention: bool = static(default=False)
