@@ -171,8 +171,8 @@ def conservative_loss(
     q_data = q(action)
     gap = penalty(q, action, sampled, cfg.resample).mean(axis=-1)
     td_loss = ensemble_loss(q_data, y)
-    metrics = {"q_loss": td_loss, "q_mean": q_data.mean(), "q_gap": gap.mean()}
-    return td_loss + cfg.penalty * gap.sum(), metrics
+    loss = td_loss + cfg.penalty * gap.sum()
+    return loss, {"q_loss": td_loss, "q_mean": q_data.mean(), "q_gap": gap.mean()}
 
 
 # --- the algorithm ---

@@ -185,12 +185,6 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
         t = jax.random.randint(k_t, batch.reward.shape, 1, cfg.levels + 1) / cfg.levels
         z = jax.random.normal(k_z, batch.action.shape)
 
-        def value_term(params):
-            action = sample_action(cfg, net, k_action, params, batch.obs, batch.mask)
-            q = nets.q.apply(state.critic.params, batch.obs, action)[0]
-            q_data = nets.q.apply(state.critic.params, batch.obs, batch.action)[0]
-            return normalised_value(q, cfg.eta, q_data), q.mean()
-
         def loss(params):
             total = jnp.zeros(())
             metrics = {}
@@ -198,8 +192,11 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
                 total = denoising_loss_with_dropout(cfg, net, params, batch, t, z, k_dropout)
                 metrics["denoising_loss"] = total
             if cfg.improvement:
-                value, metrics["q_played"] = value_term(params)
-                total = total + value
+                action = sample_action(cfg, net, k_action, params, batch.obs, batch.mask)
+                q = nets.q.apply(state.critic.params, batch.obs, action)[0]
+                q_data = nets.q.apply(state.critic.params, batch.obs, batch.action)[0]
+                total = total + normalised_value(q, cfg.eta, q_data)
+                metrics["q_played"] = q.mean()
             return total, metrics
 
         # lines 9 and 10

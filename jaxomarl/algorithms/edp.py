@@ -102,8 +102,8 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
             action = one_step(schedule, x, t, e, batch.mask)
             q = nets.q.apply(state.critic.params, batch.obs, action)[0]
             q = jnp.where(t <= cfg.t_max, q, 0.0)
-            metrics = {"denoising_loss": fit, "q_played": q.mean()}
-            return fit + normalised_value(q, cfg.eta, q), metrics
+            value = normalised_value(q, cfg.eta, q)
+            return fit + value, {"denoising_loss": fit, "q_played": q.mean()}
 
         # lines 6 and 7
         state, policy_metrics = policy_step(cfg, nets, state, loss)

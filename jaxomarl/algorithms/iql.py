@@ -123,8 +123,8 @@ def policy(spec: Spec, cfg: Config, joint_critic: critic.Critic) -> Algorithm:
             return jnp.mean(w * jnp.sum(error**2, axis=(1, 2)))
 
         value, grads = jax.value_and_grad(loss)(state.actor.params)
-        capped = jnp.mean(w >= LARGEST_WEIGHT)
-        metrics = {"policy_loss": value, "weight": w.mean(), "capped": capped}
+        metrics = {"policy_loss": value, "weight": w.mean()}
+        metrics["capped"] = jnp.mean(w >= LARGEST_WEIGHT)
         return Policies(descend(optimiser, state.actor, grads)), metrics
 
     def act(key, state, past, memory, observation):

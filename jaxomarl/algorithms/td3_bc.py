@@ -81,8 +81,8 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
             action = play(params, batch.obs)
             q = nets.q.apply(state.critic.params, batch.obs, action)[0]
             error = effort(action - batch.action, batch.mask)
-            metrics = {"q_played": q.mean(), "clone_loss": error}
-            return normalised_value(q, cfg.alpha, q) + error, metrics
+            value = normalised_value(q, cfg.alpha, q)
+            return value + error, {"q_played": q.mean(), "clone_loss": error}
 
         # lines 5 and 6
         moved, policy_metrics = policy_step(cfg, nets, state, loss)
