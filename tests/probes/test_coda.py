@@ -207,7 +207,7 @@ def test_a_policy_with_memory_is_followed_from_an_empty_one(data):
     state = base.init(jax.random.key(0), PAST, data)
     obs = jax.random.normal(jax.random.key(1), (5, 3, 2, 2)) * SPEC.obs_mask
     found = jit(stage_of.follower(base, jax.random.key(2), state, PAST, SPEC))(obs)
-    want = maddpg.networks(SPEC, cfg).play(state.actor.params, obs)
+    want = maddpg.recurrent_networks(SPEC, cfg).play(state.actor.params, obs)
     np.testing.assert_allclose(found, want, atol=1e-6)
     assert np.abs(np.asarray(found)[:, 1:] - np.asarray(found)[:, :-1]).max() > 1e-3
 

@@ -281,7 +281,7 @@ def test_targets_of_every_choice():
     def all_targets(states, b):
         ours = zip(cfgs, states, strict=True)
         return [
-            matd3.targets(SPEC, cfg, matd3.networks(SPEC, cfg), key, state, b)
+            matd3.targets(SPEC, cfg, matd3.online_networks(SPEC, cfg), key, state, b)
             for cfg, state in ours
         ]
 
