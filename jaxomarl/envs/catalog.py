@@ -124,18 +124,23 @@ def _read(field: str, text: str, default: Value) -> Value:
     if isinstance(default, str):
         return text
     kind = type(default)
-    value = None
+    parse: Callable[[str], Value] = kind
+    expected = f"a finite {kind.__name__}"
+    if kind is bool:
+        parse = _boolean
+        expected = "true or false"
     try:
-        if kind is bool:
-            value = {"true": True, "false": False}[text.lower()]
-        else:
-            value = kind(text)
-    except (KeyError, ValueError):
-        value = None
-    if value is None or not math.isfinite(value):
-        expected = "true or false" if kind is bool else f"a finite {kind.__name__}"
+        value = parse(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(float(value)):
         raise refuse(field, expected, text, f"The default is {_show(default)}.")
     return value
+
+
+def _boolean(text: str) -> bool:
+    """True or False by its name; ValueError for another text."""
+    return ("false", "true").index(text.lower()) == 1
 
 
 def _show(value: Value) -> str:

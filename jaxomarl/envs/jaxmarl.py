@@ -12,12 +12,13 @@ import math
 import sys
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key
+from jax import ShapeDtypeStruct
+from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
 from jaxomarl.base import Environment, Spec, State, Task, TimeStep, refuse
 from jaxomarl.envs import draw
@@ -38,6 +39,26 @@ TIMED = (
     "jaxmarl.environments.storm.",
 )
 """Modules of JaxMARL 0.2.0 whose games end only by their limit of steps; others may terminate."""
+
+
+Tree = Any
+"""A pytree of arrays, of whatever structure a game gives it."""
+
+
+@runtime_checkable
+class Game(Protocol):
+    """What the adapter reads of a JaxMARL environment."""
+
+    agents: Any
+
+    def action_space(self, agent: Any) -> Any:
+        """The space of an agent's actions."""
+
+    def reset(self, key: Key[Array, ""]) -> Any:
+        """(observations by agent, state)."""
+
+    def step_env(self, key: Key[Array, ""], state: State, actions: Any) -> Any:
+        """(observations, state, rewards, dones, info) of one step."""
 
 
 class Play(NamedTuple):
@@ -148,7 +169,7 @@ def _options(continuous: bool) -> list[dict[str, str]]:
 # --- our side ---
 
 
-def adapt(game: Any, env_id: str, horizon: int) -> Environment:
+def adapt(game: Game, env_id: str, horizon: int) -> Environment:
     """The contract around a JaxMARL environment that was built already, with whatever settings.
 
     Observations are flattened and zero-padded. The state is JaxMARL's world state, or else all
@@ -161,7 +182,7 @@ def adapt(game: Any, env_id: str, horizon: int) -> Environment:
     act_dims = tuple(_action_width(space, discrete) for space in spaces)
     decode = _decoder(agents, spaces, act_dims, discrete)
     traced = _trace(game, env_id, agents, max(act_dims), decode)
-
+    timed = type(game).__module__.startswith(TIMED)
     spec = Spec(
         obs_dims=traced.obs_dims,
         act_dims=act_dims,
@@ -169,31 +190,21 @@ def adapt(game: Any, env_id: str, horizon: int) -> Environment:
         horizon=horizon,
         discrete=discrete,
         dialect=f"jaxmarl-{_jaxmarl().__version__}-{env_id}",
-        terminates="never" if type(game).__module__.startswith(TIMED) else "may",
+        terminates="never" if timed else "may",
     )
     available = _available(game, agents, spec, traced.inner)
 
     def timestep(
-        obs: Any, play: Play, reward: Array, done: Array, info: dict[str, Any]
+        obs: Tree, play: Play, reward: Array, done: Array, info: dict[str, Any]
     ) -> TimeStep:
-        rows = [
-            jnp.pad(_flat(obs[a]), (0, spec.obs_width - width))
-            for a, width in zip(agents, spec.obs_dims, strict=True)
-        ]
+        rows = _padded([_flat(obs[a]) for a in agents], spec.obs_width)
         # a reset has no info yet
-        numbers = {name: jnp.zeros(()) for name in traced.scalars}
+        scalars = {name: jnp.zeros(()) for name in traced.scalars}
         if info:
-            numbers = {name: jnp.asarray(info[name], jnp.float32) for name in traced.scalars}
+            scalars = {name: jnp.asarray(info[name], jnp.float32) for name in traced.scalars}
         legal = available(play.inner)
-        return TimeStep(
-            obs=jnp.stack(rows),
-            state=_state(obs, agents),
-            reward=reward,
-            done=done,
-            alive=play.alive,
-            available=legal,
-            info=numbers,
-        )
+        state = _state(obs, agents)
+        return TimeStep(rows, state, reward, done, play.alive, legal, scalars)
 
     def reset(key: Key[Array, ""]) -> tuple[Play, TimeStep]:
         obs, inner = game.reset(key)
@@ -211,7 +222,8 @@ def adapt(game: Any, env_id: str, horizon: int) -> Environment:
         # at the end all agents are done, the living too
         alive = state.alive * (1.0 - out.astype(jnp.float32) * ~over)
         play = Play(jax.tree.map(_cast, inner, traced.dtypes), t, alive)
-        reward = jnp.stack([jnp.reshape(jnp.asarray(rewards[a], jnp.float32), ()) for a in agents])
+        gained = [jnp.asarray(rewards[a], jnp.float32) for a in agents]
+        reward = jnp.stack([jnp.reshape(x, ()) for x in gained])
         done = (over & (t < horizon)).astype(jnp.float32)
         return play, timestep(obs, play, reward, done, info)
 
@@ -234,14 +246,14 @@ class Traced(NamedTuple):
     """Names of the scalars in the game's info."""
 
 
-def _trace(game: Any, env_id: str, agents: list[Any], width: int, decode: Callable) -> Traced:
+def _trace(game: Game, env_id: str, agents: list[Any], width: int, decode: Callable) -> Traced:
     """Trace a game; JaxomarlError where it cannot be traced."""
-    joint_action = jax.ShapeDtypeStruct((len(agents), width), jnp.float32)
+    joint_action = ShapeDtypeStruct((len(agents), width), jnp.float32)
 
     def step(key: Key[Array, ""], state: State, action: Array) -> Any:
         return game.step_env(key, state, decode(action))
 
-    def common_dtype(before: Any, after: Any) -> Any:
+    def common_dtype(before: ShapeDtypeStruct, after: ShapeDtypeStruct) -> Any:
         if before.dtype == after.dtype:
             return before.dtype
         return jnp.promote_types(before, after)
@@ -259,7 +271,7 @@ def _trace(game: Any, env_id: str, agents: list[Any], width: int, decode: Callab
         expected = "rules that JAX can trace"
         raise refuse(f"jaxmarl/{env_id}", expected, found, "Take another.") from error
     scalars = [
-        name for name, x in info.items() if isinstance(x, jax.ShapeDtypeStruct) and x.shape == ()
+        name for name, x in info.items() if isinstance(x, ShapeDtypeStruct) and x.shape == ()
     ]
     return Traced(inner, dtypes, obs_dims, state_dim, scalars)
 
@@ -286,19 +298,24 @@ def _decoder(
     return decode
 
 
-def _flat(obs: Any) -> Float[Array, " O"]:
+def _padded(rows: list[Array], width: int) -> Shaped[Array, "N W"]:
+    """Rows of different widths as one array, padded with zeros."""
+    return jnp.stack([jnp.pad(row, (0, width - row.shape[0])) for row in rows])
+
+
+def _flat(obs: Tree) -> Float[Array, " O"]:
     """One agent's observation, of whatever structure, as a row."""
     return jnp.concatenate([jnp.ravel(x).astype(jnp.float32) for x in jax.tree.leaves(obs)])
 
 
-def _state(obs: Any, agents: list[Any]) -> Float[Array, " S"]:
+def _state(obs: Tree, agents: list[Any]) -> Float[Array, " S"]:
     """JaxMARL's world state where it gives one, else all observations side by side."""
     if isinstance(obs, dict) and "world_state" in obs:
         return _flat(obs["world_state"])
     return jnp.concatenate([_flat(obs[a]) for a in agents])
 
 
-def _cast(x: Any, dtype: Any) -> Array:
+def _cast(x: Array, dtype: Any) -> Array:
     """An array of a strong type, so that states before and after a step have the same types."""
     if jnp.issubdtype(dtype, jax.dtypes.prng_key):
         return x
@@ -324,16 +341,12 @@ def _available(
         if not reports:
             return jnp.asarray(spec.act_mask > 0)
         legal = game.get_avail_actions(inner)
-        rows = [
-            jnp.pad(legal[a].astype(bool), (0, spec.act_width - n))
-            for a, n in zip(agents, spec.act_dims, strict=True)
-        ]
-        return jnp.stack(rows)
+        return _padded([legal[a].astype(bool) for a in agents], spec.act_width)
 
     return available
 
 
-def _renderer(game: Any) -> Callable[[Play], np.ndarray] | None:
+def _renderer(game: object) -> Callable[[Play], np.ndarray] | None:
     """The function that draws a state of JaxMARL's MPE; None for other games.
 
     Hunters and other agents have a colour each; hunted agents share one; landmarks are grey.

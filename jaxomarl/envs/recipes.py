@@ -176,8 +176,10 @@ def back_to_back(
     e, t = _places(steps)
 
     def lay(x: Any) -> Any:
-        # the same rows, but a view where no episode is cut
-        return x.reshape(-1, *x.shape[2:]) if full else x[e, t]
+        if full:
+            # the same rows as below, without a copy
+            return x.reshape(-1, *x.shape[2:])
+        return x[e, t]
 
     def lay_transitions(x: Any) -> Any:
         # an episode's last row has no transition

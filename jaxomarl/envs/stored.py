@@ -54,8 +54,10 @@ class Family(NamedTuple):
         """The joint behaviours of a kind in a task's quality, in the order of their numbers."""
         kinds = stored(self.folder, task)
         derive = self.derived.get((task, kind))
-        many = derive(kinds) if derive else kinds[kind]
-        return many[:1] if quality in self.alone else many
+        many = kinds[kind] if derive is None else derive(kinds)
+        if quality in self.alone:
+            return many[:1]
+        return many
 
 
 def play(params: Params, obs: Float[Array, "N O"]) -> Float[Array, "N A"]:

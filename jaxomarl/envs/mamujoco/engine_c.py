@@ -2,8 +2,8 @@
 
 A simulation is its full integration state in float64 (time, qpos, qvel, the solver's warm start)
 and the torso's x. JAX carries it as pairs of 32-bit words, so that nothing is lost where JAX has
-only 32 bits. A call is a pure function of its inputs: its bits depend neither on the threads nor on the
-other simulations of the batch.
+only 32 bits. A call is a pure function of its inputs: its bits depend neither on the threads nor on
+the other simulations of the batch.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -107,14 +107,19 @@ class Simulator:
         rows[:, -1] = rows[:, 1]
         return rows
 
-    def seen(self, rows: Float[np.ndarray, "B W"], cfrc: Any = None) -> Float[np.ndarray, "B F"]:
+    def seen(
+        self, rows: Float[np.ndarray, "B W"], cfrc: np.ndarray | None = None
+    ) -> Float[np.ndarray, "B F"]:
         """The vector `full` of rows, whose contact forces are zero unless they are given."""
         if cfrc is None and self.robot.contacts:
             cfrc = np.zeros((len(rows), 6 * self.model.nbody))
         return fill(self.robot, np, rows[:, self.qpos], rows[:, self.qvel], cfrc)
 
     def advance(
-        self, rows: Float[np.ndarray, "B W"], control: Float[np.ndarray, "B U"], ratios: Any
+        self,
+        rows: Float[np.ndarray, "B W"],
+        control: Float[np.ndarray, "B U"],
+        ratios: Float[np.ndarray, "B X"],
     ) -> Moved:
         """One environment step of each row.
 
@@ -127,7 +132,7 @@ class Simulator:
             given = np.where(sane[:, None], control, 0.0)
         after = np.empty_like(rows)
         cfrc = np.zeros((len(rows), 6 * self.model.nbody * self.robot.contacts))
-        failed: Any = ~sane
+        failed = ~sane
         size = CHUNK[self.robot.contacts]
         with self._lock, quiet():
             for at in range(0, len(rows), size):
@@ -155,7 +160,7 @@ class Simulator:
             ended[failed] = True
         return Moved(after, full, gained, ended, failed)
 
-    def _warn(self, failed: Any, rows: Any, control: Any) -> None:
+    def _warn(self, failed: np.ndarray, rows: np.ndarray, control: np.ndarray) -> None:
         """Log how many simulations diverged, with the step and action of the first."""
         i = int(failed.argmax())
         step = round(float(rows[i, 0]) / self.robot.dt)
@@ -169,7 +174,12 @@ class Simulator:
         )
 
     def _simulate(
-        self, rows: Any, control: Any, ratios: Any, after: Any, cfrc: Any
+        self,
+        rows: np.ndarray,
+        control: np.ndarray,
+        ratios: np.ndarray,
+        after: np.ndarray,
+        cfrc: np.ndarray,
     ) -> Bool[np.ndarray, " B"]:
         """Step rows and write the results to `after` and `cfrc`; True where MuJoCo gave up."""
         n = len(rows)
@@ -226,7 +236,7 @@ class Simulator:
 
     # --- in words ---
 
-    def reset(self, noise: Any) -> UInt32[np.ndarray, "*B X"]:
+    def reset(self, noise: Array | np.ndarray) -> UInt32[np.ndarray, "*B X"]:
         """Callback: noise -> words.
 
         They are those of the row, and of [full, reward, ended, diverged] in float32, side by side.
@@ -235,7 +245,7 @@ class Simulator:
         rows = self.start(noise.reshape(-1, noise.shape[-1]).astype(np.float64))
         return self._pack(rows, self.seen(rows)).reshape(*noise.shape[:-1], -1)
 
-    def step(self, packed: Any) -> UInt32[np.ndarray, "*B X"]:
+    def step(self, packed: Array | np.ndarray) -> UInt32[np.ndarray, "*B X"]:
         """Callback: words of [row | control, over, ratios in float32] -> words as in `reset`.
 
         Rows that are not over are stepped. There is one array in and one out, as each costs a
@@ -263,7 +273,7 @@ class Simulator:
             out[live] = self._pack(moved.rows, moved.full, *moved[2:])
         return out.reshape(*lead, -1)
 
-    def _pack(self, rows: Any, full: Any, *scalars: Any) -> UInt32[np.ndarray, "B X"]:
+    def _pack(self, rows: np.ndarray, full: np.ndarray, *scalars: Any) -> UInt32[np.ndarray, "B X"]:
         """Words of rows, and of `full` and scalars in float32."""
         words = 2 * rows.shape[1]
         out = np.zeros((len(rows), words + self.full + 3), np.uint32)
@@ -320,8 +330,7 @@ def engine(robot: Robot, old: bool, held: Simulator | None = None) -> Engine:
         packed = jnp.concatenate([state, jax.lax.bitcast_convert_type(floats, jnp.uint32)])
         after = jax.pure_callback(sim.step, out, packed, vmap_method="broadcast_all")
         floats = jax.lax.bitcast_convert_type(after[words:], jnp.float32)
-        reward, ended, diverged = (floats[full + i] for i in range(3))
-        return after[:words], floats[:full], reward, ended, diverged
+        return after[:words], floats[:full], floats[full], floats[full + 1], floats[full + 2]
 
     def place(state: Array) -> np.ndarray:
         return np.ascontiguousarray(np.asarray(state)).view(np.float64)[sim.qpos]

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxomarl.base import Fields, refuse
-from jaxomarl.envs.mamujoco.robots import Parts, Robot
+from jaxomarl.envs.mamujoco.robots import Parts, Robot, Rows
 
 DIALECTS = {
     "gymnasium": "mamujoco-gymnasium-v1",
@@ -61,7 +61,7 @@ class Layout(NamedTuple):
     fields: Fields
     standardised: bool = False
 
-    def observe(self, full: Any, xp: ModuleType = jnp) -> tuple[Any, Any]:
+    def observe(self, full: Rows, xp: ModuleType = jnp) -> tuple[Any, Any]:
         """Observations [..., N, O] and state [..., S] from `full` [..., F]."""
         dtype = full.dtype
         obs = full[..., self.obs] * self.obs_mask.astype(dtype) + self.constant.astype(dtype)
@@ -126,8 +126,8 @@ def _body_names(robot: Robot) -> list[str]:
     return names
 
 
-def fill(robot: Robot, xp: ModuleType, qpos: Any, qvel: Any, cfrc: Any) -> Any:
-    """`full` from its parts; `cfrc` [..., bodies * 6] is clipped here."""
+def fill(robot: Robot, xp: ModuleType, qpos: Rows, qvel: Rows, cfrc: Rows | None) -> Any:
+    """The vector `full` from its parts; `cfrc` [..., bodies * 6] is clipped here."""
     parts = [qpos, qvel]
     if robot.clipped[0]:
         parts.append(xp.clip(qvel, -10.0, 10.0))
@@ -268,6 +268,13 @@ def _straight(robot: Robot, parts: Parts) -> Parts:
     return tuple(tuple(left.pop(0) for _ in part) for part in parts)
 
 
+def _observed_velocities(robot: Robot, at: Columns) -> Int[np.ndarray, " V"]:
+    """Columns of the velocities that agents observe."""
+    if robot.clipped[1]:
+        return at.clipped
+    return at.qvel
+
+
 def _near(robot: Robot, at: Columns, part: tuple[str, ...], k: int) -> list[int]:
     """What an agent observes of joints up to distance k.
 
@@ -275,7 +282,7 @@ def _near(robot: Robot, at: Columns, part: tuple[str, ...], k: int) -> list[int]
     contact forces of each body once.
     """
     model = robot.model
-    velocity = at.clipped if robot.clipped[1] else at.qvel
+    velocity = _observed_velocities(robot, at)
     own, *others = at_distance(robot, part, k)
     out: list[int] = []
     felt: set[int] = set()
@@ -313,5 +320,5 @@ def _globals(robot: Robot, at: Columns, dialect: str) -> list[int]:
         return [int(i) for i in (*at.qvel[order], *at.qpos[order])]
     if is_ant:
         return [int(i) for i in (*at.qpos[2:7], *at.qvel[:6])]
-    velocity = at.clipped if robot.clipped[1] else at.qvel
+    velocity = _observed_velocities(robot, at)
     return [int(i) for i in (*at.qpos[1:3], *velocity[:3])]

@@ -26,6 +26,9 @@ Parts = tuple[tuple[str, ...], ...]
 """Joints of each agent, in the order of its action columns."""
 
 Rows = Float[Array | np.ndarray, "*B _"]
+"""Vectors that lead with any batch axes, of NumPy or JAX."""
+Scalars = Float[Array | np.ndarray, "*B"]
+"""Numbers that lead with any batch axes, of NumPy or JAX."""
 
 
 class Robot(NamedTuple):
@@ -101,7 +104,10 @@ def _ignore(message: str) -> None:
     """Drop a warning; the simulation's counters say what it means for an episode."""
 
 
-def _within(xp: ModuleType, z: Any, low: float, high: float, angle: Any, limit: float) -> Any:
+def _within(
+    xp: ModuleType, z: Scalars, low: float, high: float, angle: Scalars, limit: float
+) -> Any:
+    """Whether a torso's height and angle are within bounds."""
     return (low < z) & (z < high) & (xp.abs(angle) < limit)
 
 
@@ -199,11 +205,11 @@ def reward(
     robot: Robot,
     old: bool,
     xp: ModuleType,
-    forward: Any,
-    action: Any,
-    qpos: Any,
-    qvel: Any,
-    cfrc: Any,
+    forward: Scalars,
+    action: Rows,
+    qpos: Rows,
+    qvel: Rows,
+    cfrc: Rows,
 ) -> tuple[Any, Any]:
     """(reward, ended) of a step that moved the robot by `forward` metres under `action` [..., U].
 

@@ -31,22 +31,10 @@ def environment(
     vanish in each episode: they are observed at zero and pay nothing (DOM2's shifts). Raises
     JaxomarlError where either is out of range.
     """
-    if not 0.0 <= speed_min <= 1.0:
-        raise refuse("speed_min", "a speed in [0, 1]", speed_min, "0 is the standard environment.")
-    if not 0 <= hidden < max(1, scenario.landmarks):
-        expected = f"0 to {scenario.landmarks - 1} landmarks"
-        raise refuse("hidden", expected, hidden, "One at least has to be left.")
+    _check_shift(scenario, speed_min, hidden)
+    spec = _spec(scenario, dialect)
     n = scenario.learners
-    bodies = scenario.bodies
-    spec = Spec(
-        obs_dims=(scenario.obs_width,) * n,
-        act_dims=(2,) * n,
-        state_dim=n * scenario.obs_width,
-        horizon=HORIZON,
-        team=scenario.team,
-        dialect=dialect,
-        terminates="never",
-    )
+    agents = scenario.bodies.agents
 
     def timestep(scene: Scene, reward: Array) -> TimeStep:
         obs = scenario.observe(scene)
@@ -60,31 +48,16 @@ def environment(
             info={"touches": scene.touches},
         )
 
-    def speeds(key: Key[Array, ""]) -> Float[Array, " n"]:
-        speed = jnp.asarray(bodies.speed)
-        if not speed_min:
-            return speed
-        drawn = jax.random.uniform(key, (n,), minval=speed_min, maxval=1.0)
-        return jnp.concatenate([drawn, speed[n:]])
-
-    def visible(key: Key[Array, ""]) -> Float[Array, " L"]:
-        order = np.arange(scenario.landmarks)
-        if hidden:
-            order = jax.random.permutation(key, scenario.landmarks)
-        return jnp.asarray(order >= hidden, jnp.float32)
-
     def reset(key: Key[Array, ""]) -> tuple[Scene, TimeStep]:
         k_place, k_speed, k_hide = jax.random.split(key, 3)
-        speed = speeds(k_speed)
-        seen = visible(k_hide)
         scene = Scene(
             pos=scenario.place(k_place),
-            vel=jnp.zeros((bodies.agents, 2)),
-            speed=speed,
-            seen=seen,
+            vel=jnp.zeros((agents, 2)),
+            speed=_speeds(scenario, k_speed, speed_min),
+            seen=_visible(scenario, k_hide, hidden),
             touches=jnp.zeros(()),
         )
-        return scene, timestep(scene, jnp.zeros(bodies.agents))
+        return scene, timestep(scene, jnp.zeros(agents))
 
     def step(
         key: Key[Array, ""], scene: Scene, action: Float[Array, "n 2"]
@@ -100,6 +73,46 @@ def environment(
         return draw.scene(discs(scenario, scene), view=view)
 
     return Environment(spec, reset, step, render)
+
+
+def _check_shift(scenario: Scenario, speed_min: float, hidden: int) -> None:
+    """Raise JaxomarlError where a shift is out of range."""
+    if not 0.0 <= speed_min <= 1.0:
+        raise refuse("speed_min", "a speed in [0, 1]", speed_min, "0 is the standard environment.")
+    if not 0 <= hidden < max(1, scenario.landmarks):
+        expected = f"0 to {scenario.landmarks - 1} landmarks"
+        raise refuse("hidden", expected, hidden, "One at least has to be left.")
+
+
+def _spec(scenario: Scenario, dialect: str) -> Spec:
+    n = scenario.learners
+    return Spec(
+        obs_dims=(scenario.obs_width,) * n,
+        act_dims=(2,) * n,
+        state_dim=n * scenario.obs_width,
+        horizon=HORIZON,
+        team=scenario.team,
+        dialect=dialect,
+        terminates="never",
+    )
+
+
+def _speeds(scenario: Scenario, key: Key[Array, ""], speed_min: float) -> Float[Array, " n"]:
+    """Largest speed of each agent; the learners' are drawn where `speed_min` > 0."""
+    speed = jnp.asarray(scenario.bodies.speed)
+    if not speed_min:
+        return speed
+    n = scenario.learners
+    drawn = jax.random.uniform(key, (n,), minval=speed_min, maxval=1.0)
+    return jnp.concatenate([drawn, speed[n:]])
+
+
+def _visible(scenario: Scenario, key: Key[Array, ""], hidden: int) -> Float[Array, " L"]:
+    """1.0 for each landmark that exists, 0.0 for `hidden` ones that are drawn."""
+    order = np.arange(scenario.landmarks)
+    if hidden:
+        order = jax.random.permutation(key, scenario.landmarks)
+    return jnp.asarray(order >= hidden, jnp.float32)
 
 
 def advance(scenario: Scenario, scene: Scene, action: Float[Array, "n 2"]) -> Scene:
