@@ -156,5 +156,6 @@ def chain_values(length: int, agree: float, gamma: float) -> ChainValues:
     if stay <= 0:
         expected = "less than 1 where agree is 0"
         raise refuse("chain_values.gamma", expected, gamma, "Discount, or agree sometimes.")
-    v = agree / stay * (agree * gamma / stay) ** np.arange(length - 1, -1, -1, dtype=float)
+    steps_to_last = np.arange(length - 1, -1, -1, dtype=float)
+    v = agree / stay * (agree * gamma / stay) ** steps_to_last
     return ChainValues(v, np.append(gamma * v[1:], 1.0), gamma * v)

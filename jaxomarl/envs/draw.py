@@ -99,8 +99,10 @@ def _segment(
     The segment is a disc where the ends are one point.
     """
     size = len(canvas)
-    low = np.clip(np.floor(np.minimum(a, b) - radius - 1), 0, size).astype(int)
-    high = np.clip(np.ceil(np.maximum(a, b) + radius + 1), 0, size).astype(int)
+    lowest = np.floor(np.minimum(a, b) - radius - 1)
+    highest = np.ceil(np.maximum(a, b) + radius + 1)
+    low = np.clip(lowest, 0, size).astype(int)
+    high = np.clip(highest, 0, size).astype(int)
     if (high <= low).any():
         return
 
@@ -108,7 +110,8 @@ def _segment(
     x = np.arange(low[0], high[0]) + 0.5 - a[0]
     y = np.arange(low[1], high[1])[:, None] + 0.5 - a[1]
     dx, dy = b - a
-    along = np.clip((x * dx + y * dy) / max(dx * dx + dy * dy, 1e-9), 0.0, 1.0)
+    squared_length = max(dx * dx + dy * dy, 1e-9)
+    along = np.clip((x * dx + y * dy) / squared_length, 0.0, 1.0)
     distance = np.hypot(x - along * dx, y - along * dy)
     cover = alpha * np.clip(radius + 0.5 - distance, 0.0, 1.0)[..., None]
     patch = canvas[low[1] : high[1], low[0] : high[0]]

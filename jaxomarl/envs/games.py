@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from jaxomarl.base import Behaviours, Task, refuse
 from jaxomarl.envs import stored
-from jaxomarl.envs.stateless import EPISODES, Draw, one_step_recipe, stateless
+from jaxomarl.envs.stateless import EPISODES, Actions, Draw, Payoff, one_step_recipe, stateless
 
 BANDIT_MODE = 0.8
 BANDIT_STDS = {"std0.1": 0.1, "std0.3": 0.3, "sqrt0.3": math.sqrt(0.3)}
@@ -25,9 +25,10 @@ COORDINATED = 0.3
 def _mixture(modes: np.ndarray, mass: np.ndarray, std: float) -> Draw:
     """Joint actions from the Gaussian mixture of `modes` [modes, N], clamped to [-1, 1]."""
 
-    def draw(key: Key[Array, ""], rows: int) -> tuple[Float[Array, "M N 1"], Int[Array, " M"]]:
+    def draw(key: Key[Array, ""], rows: int) -> Actions:
         k_mode, k_noise = jax.random.split(key)
-        mode = jax.random.choice(k_mode, len(modes), (rows,), p=jnp.asarray(mass, jnp.float32))
+        p = jnp.asarray(mass, jnp.float32)
+        mode = jax.random.choice(k_mode, len(modes), (rows,), p=p)
         noise = std * jax.random.normal(k_noise, (rows, modes.shape[1]))
         action = jnp.clip(jnp.asarray(modes, jnp.float32)[mode] + noise, -1.0, 1.0)
         return action[..., None], mode
@@ -51,10 +52,11 @@ def bandit() -> Task:
     Source: OMSD (Offline MARL with Sequential Score Decomposition), bandit.
     """
 
-    def rule(action: Float[Array, "2 1"]) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    def rule(action: Float[Array, "2 1"]) -> Payoff:
         x = action[0, 0]
         y = action[1, 0]
-        together = (x * y > 0) & (jnp.minimum(jnp.abs(x), jnp.abs(y)) > COORDINATED)
+        weaker = jnp.minimum(jnp.abs(x), jnp.abs(y))
+        together = (x * y > 0) & (weaker > COORDINATED)
         info = {"coordinated": together.astype(jnp.float32), "action_1": x, "action_2": y}
         return x * y, info
 
@@ -152,7 +154,7 @@ def consensus(n: int = 3, modes: int = 2, std: float = 0.0, discrete: bool = Fal
         way = "It is the noise on continuous actions."
         raise refuse("games/consensus, std", expected, std, way)
 
-    def rule(action: Float[Array, "N A"]) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    def rule(action: Float[Array, "N A"]) -> Payoff:
         level = consensus_levels(action, modes, discrete)
         agree = jnp.all(level == level[0])
         agreed = jnp.where(agree, level[0], -1)
@@ -162,9 +164,7 @@ def consensus(n: int = 3, modes: int = 2, std: float = 0.0, discrete: bool = Fal
         }
         return agree.astype(jnp.float32), info
 
-    def draw_discrete(
-        key: Key[Array, ""], rows: int
-    ) -> tuple[Float[Array, "M N A"], Int[Array, " M"]]:
+    def draw_discrete(key: Key[Array, ""], rows: int) -> Actions:
         mode = jax.random.randint(key, (rows,), 0, modes)
         return jnp.repeat(jax.nn.one_hot(mode, modes)[:, None], n, axis=1), mode
 
@@ -226,7 +226,8 @@ def consensus_distribution(n: int, modes: int, std: float = 0.0) -> Float[np.nda
     It is sum_k 1/K prod_i P(agent i is decoded to its level | k).
     """
     levels = _levels(modes)
-    edges = np.concatenate([[-np.inf], (levels[1:] + levels[:-1]) / 2, [np.inf]])
+    middles = (levels[1:] + levels[:-1]) / 2
+    edges = np.concatenate([[-np.inf], middles, [np.inf]])
     decoded = np.eye(modes)
     if std > 0:
         below = np.vectorize(_normal_cdf)((edges - levels[:, None]) / std)
@@ -298,8 +299,10 @@ def four_gaussians() -> Task:
     Source: DoF (Diffusion Factorisation), illustrative games.
     """
 
-    def rule(action: Float[Array, "2 1"]) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        quadrant = (action[0, 0] >= 0).astype(jnp.int32) + 2 * (action[1, 0] < 0)
+    def rule(action: Float[Array, "2 1"]) -> Payoff:
+        right = action[0, 0] >= 0
+        bottom = action[1, 0] < 0
+        quadrant = right.astype(jnp.int32) + 2 * bottom
         reward = jnp.asarray(FOUR_MASS, jnp.float32)[quadrant]
         return reward, {"quadrant": quadrant.astype(jnp.float32)}
 

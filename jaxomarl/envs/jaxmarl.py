@@ -232,7 +232,9 @@ def adapt(game: Game, env_id: str, horizon: int) -> Environment:
 
 def _action_width(space: Any, discrete: bool) -> int:
     """The number of actions, or of an action's columns."""
-    return int(space.n) if discrete else math.prod(space.shape)
+    if discrete:
+        return int(space.n)
+    return math.prod(space.shape)
 
 
 class Traced(NamedTuple):
@@ -315,7 +317,7 @@ def _state(obs: Tree, agents: list[Any]) -> Float[Array, " S"]:
     return jnp.concatenate([_flat(obs[a]) for a in agents])
 
 
-def _cast(x: Array, dtype: Any) -> Array:
+def _cast(x: Any, dtype: Any) -> Array:
     """An array of a strong type, so that states before and after a step have the same types."""
     if jnp.issubdtype(dtype, jax.dtypes.prng_key):
         return x

@@ -3,10 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
 from jaxomarl.base import Task
-from jaxomarl.envs.stateless import EPISODES, one_step_recipe, stateless
+from jaxomarl.envs.stateless import EPISODES, Actions, Payoff, one_step_recipe, stateless
 
 CLIMBING = np.array([[8.0, -12.0, -12.0], [-12.0, 0.0, 0.0], [-12.0, 0.0, 0.0]])
 ADDITIVE = np.array([1.0, 3.0, 0.0])[:, None] + np.array([0.0, 4.0, 2.0])
@@ -42,14 +42,14 @@ def best_additive(matrix: Float[np.ndarray, "A1 A2"]) -> Float[np.ndarray, "A1 A
 def _matrix_game(name: str, matrix: np.ndarray, about: str) -> Task:
     widths = matrix.shape
 
-    def rule(action: Float[Array, "2 A"]) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    def rule(action: Float[Array, "2 A"]) -> Payoff:
         row, column = jnp.argmax(action, axis=-1)
         reward = jnp.asarray(matrix, jnp.float32)[row, column]
         best = reward == matrix.max()
         info = {"optimal": best, "action_1": row, "action_2": column}
         return reward, {name: x.astype(jnp.float32) for name, x in info.items()}
 
-    def uniform(key: Key[Array, ""], rows: int) -> tuple[Float[Array, "M 2 A"], Int[Array, " M"]]:
+    def uniform(key: Key[Array, ""], rows: int) -> Actions:
         index = jax.random.randint(key, (rows, 2), 0, jnp.array(widths))
         action = jax.nn.one_hot(index, max(widths))
         return action, jnp.zeros(rows, jnp.int32)

@@ -9,10 +9,10 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
 from jaxomarl.base import Task, refuse
-from jaxomarl.envs.stateless import EPISODES, Draw, one_step_recipe, stateless
+from jaxomarl.envs.stateless import EPISODES, Actions, Draw, Payoff, one_step_recipe, stateless
 
 
 def multiplication(data_x: float = -0.64, data_y: float = 0.65, data_std: float = 0.1) -> Task:
@@ -56,15 +56,15 @@ def _task(
         way = "It is a standard deviation."
         raise refuse(f"games/{name}, data_std", "at least 0", data_std, way)
 
-    def rule(action: Float[Array, "2 1"]) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    def rule(action: Float[Array, "2 1"]) -> Payoff:
         reward = polynomial(action[:, 0], *weights)
         return reward, {"action_1": action[0, 0], "action_2": action[1, 0]}
 
-    def uniform(key: Key[Array, ""], rows: int) -> tuple[Float[Array, "M 2 1"], Int[Array, " M"]]:
+    def uniform(key: Key[Array, ""], rows: int) -> Actions:
         action = jax.random.uniform(key, (rows, 2, 1), minval=-1.0, maxval=1.0)
         return action, jnp.zeros(rows, jnp.int32)
 
-    def gaussian(key: Key[Array, ""], rows: int) -> tuple[Float[Array, "M 2 1"], Int[Array, " M"]]:
+    def gaussian(key: Key[Array, ""], rows: int) -> Actions:
         action = jnp.array(centre) + data_std * jax.random.normal(key, (rows, 2))
         return jnp.clip(action, -1.0, 1.0)[..., None], jnp.zeros(rows, jnp.int32)
 

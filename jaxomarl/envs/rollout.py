@@ -37,7 +37,8 @@ def episode(
         observation = Observation(now.obs, now.available, now.reward)
         action, memory = act(jax.random.fold_in(act_key, t), memory, observation)
         state, then = env.step(jax.random.fold_in(k_step, t), state, action)
-        score = jnp.where(jnp.isfinite(action).all(), team_score(env.spec, then.reward), jnp.nan)
+        finite = jnp.isfinite(action).all()
+        score = jnp.where(finite, team_score(env.spec, then.reward), jnp.nan)
 
         gained = {"return": score, "length": jnp.ones(())}
         sums = {name: out[name] + jnp.where(alive > 0, x, 0.0) for name, x in gained.items()}
@@ -46,7 +47,7 @@ def episode(
 
     start = {"return": jnp.zeros(()), "length": jnp.zeros(())} | first.info
     carry = (state, first, memory, jnp.ones(()), start)
-    (_, _, _, _, out), _ = jax.lax.scan(step, carry, jnp.arange(env.spec.horizon))
+    (*_, out), _ = jax.lax.scan(step, carry, jnp.arange(env.spec.horizon))
     return out
 
 

@@ -19,10 +19,14 @@ EPISODES = 4
 The rules are deterministic, so only a stochastic policy needs more than one.
 """
 
-Rule = Callable[[Float[Array, "N A"]], tuple[Float[Array, ""], dict[str, Float[Array, ""]]]]
-"""action -> (the reward that every agent receives, info)."""
-Draw = Callable[[Key[Array, ""], int], tuple[Float[Array, "M N A"], Int[Array, " M"]]]
-"""(key, rows) -> (joint actions, number of the behaviour that sampled each)."""
+Payoff = tuple[Float[Array, ""], dict[str, Float[Array, ""]]]
+"""(the reward that every agent receives, info)."""
+Rule = Callable[[Float[Array, "N A"]], Payoff]
+"""Joint action -> payoff."""
+Actions = tuple[Float[Array, "M N A"], Int[Array, " M"]]
+"""(joint actions, number of the behaviour that sampled each)."""
+Draw = Callable[[Key[Array, ""], int], Actions]
+"""(key, rows) -> joint actions."""
 
 
 def stateless(act_dims: tuple[int, ...], rule: Rule, discrete: bool = False) -> Environment:
@@ -47,7 +51,8 @@ def stateless(act_dims: tuple[int, ...], rule: Rule, discrete: bool = False) -> 
 
     def reset(key: Key[Array, ""]) -> tuple[tuple[()], TimeStep]:
         _, info = rule(jnp.zeros((n, spec.act_width), jnp.float32))
-        return (), timestep(jnp.zeros(()), 0.0, {name: jnp.zeros(()) for name in info})
+        zero = jnp.zeros(())
+        return (), timestep(zero, 0.0, dict.fromkeys(info, zero))
 
     def step(
         key: Key[Array, ""], state: tuple[()], action: Float[Array, "N A"]
@@ -97,4 +102,5 @@ def check_rows(rows: int) -> None:
 
 def _interleave(x: Float[Array, "M *D"], after: Float[Array, "M *D"]) -> Float[Array, "M2 *D"]:
     """Rows of `x`, each followed by its row of `after`."""
-    return jnp.stack([x, after], axis=1).reshape(2 * x.shape[0], *x.shape[1:])
+    pairs = jnp.stack([x, after], axis=1)
+    return pairs.reshape(-1, *x.shape[1:])

@@ -65,11 +65,13 @@ def play(params: Params, obs: Float[Array, "N O"]) -> Float[Array, "N A"]:
 
     `params` has kernel_k [N, I, J] and bias_k [N, J] for three layers.
     """
-    h = obs
-    for k in range(3):
-        h = jnp.einsum("ni,nij->nj", h, params[f"kernel_{k}"]) + params[f"bias_{k}"]
-        h = jax.nn.relu(h) if k < 2 else jnp.tanh(h)
-    return h
+
+    def layer(k: int, x: Float[Array, "N I"]) -> Float[Array, "N J"]:
+        return jnp.einsum("ni,nij->nj", x, params[f"kernel_{k}"]) + params[f"bias_{k}"]
+
+    h = jax.nn.relu(layer(0, obs))
+    h = jax.nn.relu(layer(1, h))
+    return jnp.tanh(layer(2, h))
 
 
 # cached, so that programs compiled for the function are found again

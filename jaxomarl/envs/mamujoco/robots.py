@@ -117,7 +117,9 @@ def _healthy_ant(xp: ModuleType, qpos: Rows, qvel: Rows) -> Any:
 
 
 def _healthy_hopper(xp: ModuleType, qpos: Rows, qvel: Rows) -> Any:
-    bounded = (xp.abs(qpos[..., 2:]) < 100.0).all(axis=-1) & (xp.abs(qvel) < 100.0).all(axis=-1)
+    bounded_qpos = (xp.abs(qpos[..., 2:]) < 100.0).all(axis=-1)
+    bounded_qvel = (xp.abs(qvel) < 100.0).all(axis=-1)
+    bounded = bounded_qpos & bounded_qvel
     return bounded & _within(xp, qpos[..., 1], 0.7, float("inf"), qpos[..., 2], 0.2)
 
 

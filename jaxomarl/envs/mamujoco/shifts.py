@@ -49,7 +49,9 @@ def draw_ratios(key: Key[Array, ""], shift: str) -> Float[Array, " X"]:
     side = jax.random.bernoulli(which, shape=(3,)).astype(jnp.int32)
     first_and_last = jnp.array([[x[0], x[-1]] for x in intervals], jnp.float32)
     bounds = first_and_last[jnp.arange(3), side]
-    return bounds[:, 0] + jax.random.uniform(where, (3,)) * (bounds[:, 1] - bounds[:, 0])
+    low = bounds[:, 0]
+    high = bounds[:, 1]
+    return low + jax.random.uniform(where, (3,)) * (high - low)
 
 
 def torso(model: Any) -> int:

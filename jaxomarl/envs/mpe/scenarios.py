@@ -74,7 +74,8 @@ def sight(scene: Scene, who: slice) -> Float[Array, "m O"]:
     marks = (scene.pos[n:] - here[:, None]) * scene.seen[:, None]
     rest = scene.pos[others] - here[:, None]
     flat = (len(others), -1)
-    return jnp.concatenate([scene.vel[who], here, marks.reshape(flat), rest.reshape(flat)], axis=1)
+    parts = [scene.vel[who], here, marks.reshape(flat), rest.reshape(flat)]
+    return jnp.concatenate(parts, axis=1)
 
 
 def in_squares(key: Key[Array, ""], reach: np.ndarray) -> Float[Array, "E 2"]:
@@ -189,10 +190,15 @@ def world() -> Scenario:
 
     def inside(scene: Scene) -> Float[Array, "4 2"]:
         d = distance(scene.pos[:4, None], scene.pos[None, 7:9])
-        return jnp.where(d < reach[:4, None] + reach[7:9], 1.0, -1.0).astype(scene.pos.dtype)
+        touch = d < reach[:4, None] + reach[7:9]
+        return jnp.where(touch, 1.0, -1.0).astype(scene.pos.dtype)
 
     def observe(scene: Scene) -> Float[Array, "3 24"]:
-        return jnp.concatenate([sight(scene, slice(3)), _fleeing(scene), inside(scene)[:3]], axis=1)
+        parts = [sight(scene, slice(3)), _fleeing(scene), inside(scene)[:3]]
+        return jnp.concatenate(parts, axis=1)
+
+    def prey_sees(scene: Scene) -> Float[Array, " 22"]:
+        return jnp.concatenate([sight(scene, slice(3, 4))[0], inside(scene)[3]])
 
     def reward(scene: Scene) -> Float[Array, "4"]:
         predator, far, near = _hunt(scene, bodies, 5.0)
@@ -217,7 +223,7 @@ def world() -> Scenario:
         team="first",
         place=lambda key: in_squares(key, np.array([1.0] * 4 + [0.9] * 5)),
         observe=observe,
-        prey_sees=lambda scene: jnp.concatenate([sight(scene, slice(3, 4))[0], inside(scene)[3]]),
+        prey_sees=prey_sees,
         reward=reward,
         kinds=("predator",) * 3 + ("prey", "obstacle", "food", "food", "forest", "forest"),
     )

@@ -107,9 +107,9 @@ def first(width: int, key: Key[Array, ""]) -> Prey:
     """
     sizes = (width, HIDDEN, HIDDEN, 2)
     kernels = []
-    for k, (rows, columns) in zip(jax.random.split(key, 3), itertools.pairwise(sizes), strict=True):
-        bound = rows**-0.5
-        kernels.append(jax.random.uniform(k, (rows, columns), minval=-bound, maxval=bound))
+    for k, shape in zip(jax.random.split(key, 3), itertools.pairwise(sizes), strict=True):
+        bound = shape[0] ** -0.5
+        kernels.append(jax.random.uniform(k, shape, minval=-bound, maxval=bound))
     biases = tuple(jnp.zeros(columns) for columns in sizes[1:])
     return Prey(jnp.ones(width), jnp.zeros(width), tuple(kernels), biases)
 
@@ -154,7 +154,10 @@ def attempt(scenario: Scenario, seed: int) -> Prey:
     def update(prey: Prey, opt: Any, key: Key[Array, ""]) -> tuple[Prey, Any]:
         keys = jax.random.split(key, BATCH)
         chased = jnp.arange(BATCH) % 2 == 0
-        loss = lambda p: -jax.vmap(objective, in_axes=(None, 0, 0))(p, chased, keys).mean()
+
+        def loss(p: Prey) -> Array:
+            return -jax.vmap(objective, in_axes=(None, 0, 0))(p, chased, keys).mean()
+
         updates, opt = tx.update(jax.grad(loss)(prey), opt, prey)
         return optax.apply_updates(prey, updates), opt  # type: ignore[return-value]
 
