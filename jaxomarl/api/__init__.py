@@ -1,4 +1,4 @@
-"""What a program calls: train, load, plan, run, evaluate and film.
+"""The functions that a program calls: train, load, plan, run, evaluate and film.
 
 The command line and the papers call the same functions.
 """

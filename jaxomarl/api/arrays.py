@@ -30,7 +30,7 @@ class Fitted:
 
     @property
     def repairs(self) -> list[str]:
-        """What was changed to fit the task, with counts."""
+        """The changes that fitted the data to the task, with counts."""
         return self.manifest["origin"]["repairs"]
 
     def save(self, folder: str | Path) -> None:

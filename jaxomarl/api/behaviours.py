@@ -1,4 +1,4 @@
-"""How the package's behaviours were trained: MATD3 over several seeds, with snapshots kept.
+"""The training of the package's behaviours: MATD3 over several seeds, with snapshots kept.
 
     python -m experiments.behaviours prey                    the own prey of tag and world
     python -m experiments.behaviours spread tag world six    the joint behaviours of these tasks
@@ -47,7 +47,7 @@ class Snapshot(TypedDict):
 
 
 class Plan(NamedTuple):
-    """How a task's behaviours are trained and chosen."""
+    """The training of a task's behaviours, and the choice among its snapshots."""
 
     task: str
     fractions: dict[str, float]
@@ -277,9 +277,9 @@ def _renumbered(plan: Plan, seed: int, snapshot: Snapshot) -> Snapshot:
 def episode_returns(env: Environment, behaviour: Behaviour, seed: int, steps: int) -> np.ndarray:
     """Team returns of a behaviour's episodes, as many as have these steps."""
     out = []
-    for played, lengths in play_rows(env, behaviour, jax.random.key(seed), steps):
+    for rollouts, lengths in play_rows(env, behaviour, jax.random.key(seed), steps):
         alive = np.arange(env.spec.horizon) < np.asarray(lengths)[:, None]
-        rewards = np.asarray(team_score(env.spec, played.reward))
+        rewards = np.asarray(team_score(env.spec, rollouts.reward))
         out.append((rewards * alive).sum(axis=1))
     return np.concatenate(out)
 

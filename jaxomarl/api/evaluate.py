@@ -227,5 +227,5 @@ def records(
 
 
 def _setting(record: tables.Record) -> tuple[str, str, str]:
-    """What a record has in common with that of another task."""
+    """The part of a record that stays the same in another task."""
     return record.system, record.data, record.config

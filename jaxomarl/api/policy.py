@@ -44,7 +44,7 @@ SPEC: dict[str, type] = {
 
 
 def used(algorithm: Algorithm, state: State, past: Past, spec: Spec) -> list[bool]:
-    """Which leaves of (state, past) the acting policy reads; `act` is traced to find them."""
+    """Whether the acting policy reads each leaf of (state, past); `act` is traced to find out."""
     assert algorithm.act is not None
     flat, tree = jax.tree.flatten((state, past))
 

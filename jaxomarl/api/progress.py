@@ -36,7 +36,7 @@ class Lines:
         self.width = 0
 
     def __call__(self, group: Group, p: Progress) -> None:
-        """Show where a stage is; name runs whose numbers stopped being finite, once each."""
+        """Show a stage's progress; name runs whose numbers stopped being finite, once each."""
         done = p.step >= p.steps
         for name in p.bad:
             if name not in self.told:
@@ -72,7 +72,7 @@ class Lines:
 
 
 def _line(system: str, p: Progress, done: bool) -> str:
-    """Where a stage is, how fast it trains, and the time that it took or has left."""
+    """A stage's step, its speed, and the time that it took or has left."""
     left = 0.0
     if p.rate:
         left = (p.steps - p.step) / p.rate

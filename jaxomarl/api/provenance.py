@@ -105,7 +105,7 @@ def _runs(group: Group, out: Path) -> Iterator[dict[str, Any]]:
 
 
 def _changes(info: dict[str, Any], group: Group) -> list[str]:
-    """What differs, in words, apart from the values of a sweep."""
+    """The differences in words, apart from the values of a sweep."""
     lines = []
     was = str(info.get("data_sha256", ""))
     now = str(group.manifest["sha256"])

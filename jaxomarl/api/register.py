@@ -49,7 +49,7 @@ PLAIN = tuple(plan.PLAIN.values())
 TRIED = ("games/bandit", "games/climbing")
 """A continuous and a discrete task, on which a new system's pipeline is built."""
 MODULES: dict[str, str] = {}
-"""Registered system or task -> what `--import` takes to register it again; "" without a file."""
+"""Registered system or task -> the `--import` that registers it again; "" without a file."""
 WROTE = "Use the version that wrote it, or train again."
 KEEPS = "Choose another name."
 
@@ -301,7 +301,7 @@ def _check_free(kind: str, name: str, table: Mapping[str, Any], replace: bool) -
 
 
 def _module(*parts: object) -> str:
-    """What `--import` takes to define these again; "" in a notebook.
+    """The value of `--import` that defines these again; "" in a notebook.
 
     It is the module of the first that does not come from the package.
     """
@@ -393,7 +393,7 @@ def _also_in(folder: Path) -> Iterator[None]:
 
 
 def modules(*names: str) -> list[str]:
-    """What `--import` takes for these systems and tasks, sorted.
+    """The values of `--import` for these systems and tasks, sorted.
 
     Their names may have augmentations and parameters.
     """

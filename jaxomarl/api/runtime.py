@@ -1,4 +1,4 @@
-"""What a command sets before JAX starts: numeric settings, devices, and the compilation cache."""
+"""A command's settings before JAX starts: numbers, devices, and the compilation cache."""
 
 import contextlib
 import os

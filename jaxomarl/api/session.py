@@ -489,7 +489,7 @@ def _job(
     writer: Writer,
     say: Callable[[str], None],
 ) -> Job:
-    """What the runner trains for a group."""
+    """The job of the runner for a group."""
     env = group.task.env
     spec = env.spec
     data = None
@@ -519,7 +519,7 @@ def _job(
     )
 
 
-# --- what a folder states of its results ---
+# --- what a folder states about its results ---
 
 
 def data_return(manifest: Mapping[str, Any]) -> dict[str, float] | None:

@@ -1,4 +1,4 @@
-"""What `import jaxomarl` gives: train a system, and load the policy that it has learned.
+"""The functions of `import jaxomarl`: train a system, and load the policy that it has learned.
 
 The command line calls the same functions.
 """

@@ -61,7 +61,7 @@ class Game(Protocol):
         """(observations, state, rewards, dones, info) of one step."""
 
 
-class Play(NamedTuple):
+class GameState(NamedTuple):
     """JaxMARL's state, the steps taken, and the agents that it has not reported as done."""
 
     inner: State
@@ -195,37 +195,37 @@ def adapt(game: Game, env_id: str, horizon: int) -> Environment:
     available = _available(game, agents, spec, traced.inner)
 
     def timestep(
-        obs: Tree, play: Play, reward: Array, done: Array, info: dict[str, Any]
+        obs: Tree, game_state: GameState, reward: Array, done: Array, info: dict[str, Any]
     ) -> TimeStep:
         rows = _padded([_flat(obs[a]) for a in agents], spec.obs_width)
         # a reset has no info yet
         scalars = {name: jnp.zeros(()) for name in traced.scalars}
         if info:
             scalars = {name: jnp.asarray(info[name], jnp.float32) for name in traced.scalars}
-        legal = available(play.inner)
+        legal = available(game_state.inner)
         state = _state(obs, agents)
-        return TimeStep(rows, state, reward, done, play.alive, legal, scalars)
+        return TimeStep(rows, state, reward, done, game_state.alive, legal, scalars)
 
-    def reset(key: Key[Array, ""]) -> tuple[Play, TimeStep]:
+    def reset(key: Key[Array, ""]) -> tuple[GameState, TimeStep]:
         obs, inner = game.reset(key)
         inner = jax.tree.map(_cast, inner, traced.dtypes)
-        play = Play(inner, jnp.zeros((), jnp.int32), jnp.ones(len(agents)))
-        return play, timestep(obs, play, jnp.zeros(len(agents)), jnp.zeros(()), {})
+        game_state = GameState(inner, jnp.zeros((), jnp.int32), jnp.ones(len(agents)))
+        return game_state, timestep(obs, game_state, jnp.zeros(len(agents)), jnp.zeros(()), {})
 
     def step(
-        key: Key[Array, ""], state: Play, action: Float[Array, "N A"]
-    ) -> tuple[Play, TimeStep]:
+        key: Key[Array, ""], state: GameState, action: Float[Array, "N A"]
+    ) -> tuple[GameState, TimeStep]:
         obs, inner, rewards, dones, info = game.step_env(key, state.inner, decode(action))
         over = jnp.reshape(dones["__all__"], ())
         t = state.step + 1
         out = jnp.stack([jnp.reshape(dones.get(a, False), ()) for a in agents])
         # at the end all agents are done, the living too
         alive = state.alive * (1.0 - out.astype(jnp.float32) * ~over)
-        play = Play(jax.tree.map(_cast, inner, traced.dtypes), t, alive)
+        game_state = GameState(jax.tree.map(_cast, inner, traced.dtypes), t, alive)
         gained = [jnp.asarray(rewards[a], jnp.float32) for a in agents]
         reward = jnp.stack([jnp.reshape(x, ()) for x in gained])
         done = (over & (t < horizon)).astype(jnp.float32)
-        return play, timestep(obs, play, reward, done, info)
+        return game_state, timestep(obs, game_state, reward, done, info)
 
     return Environment(spec, reset, step, _renderer(game))
 
@@ -348,7 +348,7 @@ def _available(
     return available
 
 
-def _renderer(game: object) -> Callable[[Play], np.ndarray] | None:
+def _renderer(game: object) -> Callable[[GameState], np.ndarray] | None:
     """The function that draws a state of JaxMARL's MPE; None for other games.
 
     Hunters and other agents have a colour each; hunted agents share one; landmarks are grey.
@@ -368,7 +368,7 @@ def _renderer(game: object) -> Callable[[Play], np.ndarray] | None:
     ]
     colours += [draw.OBSTACLE if solid else draw.LANDMARK for solid in collide[n:]]
 
-    def render(state: Play) -> np.ndarray:
+    def render(state: GameState) -> np.ndarray:
         position = np.asarray(state.inner.p_pos, float)
         tail = TAIL * np.asarray(state.inner.p_vel, float)
         discs = []

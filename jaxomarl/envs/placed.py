@@ -32,7 +32,7 @@ class Placed(NamedTuple):
 
 
 def placed(task: Task) -> Placed:
-    """How `task` is put into the state of a row of its data.
+    """The function that puts `task` into the state of a row of its data.
 
     `put` is None where rows do not determine the state.
     """
@@ -96,7 +96,7 @@ def simulations(
     With `words` the simulations are those of engine c, else those of engine mjx.
     """
     from jaxomarl.envs.mamujoco.engine_c import simulator
-    from jaxomarl.envs.mamujoco.environment import Play
+    from jaxomarl.envs.mamujoco.environment import EpisodeState
     from jaxomarl.envs.mamujoco.robots import ROBOTS
 
     # --- each row as noise about the robot's initial state ---
@@ -122,5 +122,5 @@ def simulations(
         sim = Simulation(qpos, qvel, warm, qpos[:, 0])  # type: ignore[arg-type]
 
     zero = np.zeros(rows, np.float32)
-    play: Any = Play(sim, zero, zero, np.zeros((rows, 0), np.float32))  # type: ignore[arg-type]
-    return play
+    episode: Any = EpisodeState(sim, zero, zero, np.zeros((rows, 0), np.float32))  # type: ignore[arg-type]
+    return episode

@@ -36,7 +36,7 @@ class Part(NamedTuple):
     share: float
 
 
-class Played(NamedTuple):
+class Rollouts(NamedTuple):
     """Episodes of the full horizon, side by side; steps after the one that terminates do not count.
 
     Arrays lead with [E, T] or [E, T + 1].
@@ -109,14 +109,14 @@ def random_play(env: Environment) -> Recipe:
 
 def play_rows(
     env: Environment, behaviour: Behaviour, key: Key[Array, ""], rows: int
-) -> list[tuple[Played, Any]]:
+) -> list[tuple[Rollouts, Any]]:
     """The fewest episodes that hold `rows` transitions, in batches: (episodes, their steps)."""
     return list(_roll_out(env, behaviour, key, rows))
 
 
 def _roll_out(
     env: Environment, behaviour: Behaviour, key: Key[Array, ""], rows: int
-) -> Iterator[tuple[Played, Any]]:
+) -> Iterator[tuple[Rollouts, Any]]:
     spec = env.spec
     roll_out = _compiled(env, behaviour.act)
 
@@ -130,20 +130,20 @@ def _roll_out(
     batch = 0
     while have < rows:
         keys = jax.random.split(jax.random.fold_in(key, batch), many)
-        played: Played = jax.tree.map(np.asarray, roll_out(behaviour.params, keys))
-        ended = played.done > 0
+        rollouts: Rollouts = jax.tree.map(np.asarray, roll_out(behaviour.params, keys))
+        ended = rollouts.done > 0
         steps = np.where(ended.any(axis=1), 1 + ended.argmax(axis=1), spec.horizon)
         keep = min(many, 1 + int(np.searchsorted(np.cumsum(steps), rows - have)))
-        yield Played(*(x[:keep] for x in played)), steps[:keep]
+        yield Rollouts(*(x[:keep] for x in rollouts)), steps[:keep]
         have += int(steps[:keep].sum())
         batch += 1
 
 
 @functools.lru_cache(maxsize=32)
-def _compiled(env: Environment, act: Callable) -> Callable[[Any, Key[Array, " E"]], Played]:
+def _compiled(env: Environment, act: Callable) -> Callable[[Any, Key[Array, " E"]], Rollouts]:
     """The compiled roll-out of a behaviour: (params, keys) -> episodes of the full horizon."""
 
-    def episode(params: Any, key: Key[Array, ""]) -> Played:
+    def episode(params: Any, key: Key[Array, ""]) -> Rollouts:
         k_reset, k_act, k_step = jax.random.split(key, 3)
         state, first = env.reset(k_reset)
 
@@ -156,7 +156,7 @@ def _compiled(env: Environment, act: Callable) -> Callable[[Any, Key[Array, " E"
 
         times = jnp.arange(env.spec.horizon)
         _, (obs, state, action, reward, done) = jax.lax.scan(step, (state, first), times)
-        return Played(
+        return Rollouts(
             obs=jnp.concatenate([first.obs[None], obs]),
             state=jnp.concatenate([first.state[None], state]),
             action=action,
@@ -168,11 +168,11 @@ def _compiled(env: Environment, act: Callable) -> Callable[[Any, Key[Array, " E"
 
 
 def back_to_back(
-    played: Played, steps: Int[np.ndarray, " E"], numbers: Int[np.ndarray, " E"]
+    rollouts: Rollouts, steps: Int[np.ndarray, " E"], numbers: Int[np.ndarray, " E"]
 ) -> Episodes:
     """Rows of the first `steps[e]` transitions of each episode and its successor row."""
     count = len(steps)
-    full = bool((steps == played.done.shape[1]).all())
+    full = bool((steps == rollouts.done.shape[1]).all())
     e, t = _places(steps)
 
     def lay(x: Any) -> Any:
@@ -191,11 +191,11 @@ def back_to_back(
     left: Any = (steps[e] - t).astype(np.int32)
     behaviour: Any = numbers[e]
     return Episodes(
-        obs=lay(played.obs),
-        state=lay(played.state),
-        action=lay_transitions(played.action),
-        reward=lay_transitions(played.reward),
-        done=lay_transitions(played.done),
+        obs=lay(rollouts.obs),
+        state=lay(rollouts.state),
+        action=lay_transitions(rollouts.action),
+        reward=lay_transitions(rollouts.reward),
+        done=lay_transitions(rollouts.done),
         step=position,
         left=left,
         behaviour=behaviour,

@@ -1,4 +1,4 @@
-"""How the MuJoCo tasks' data sets are mixed, and the references that normalise their returns.
+"""The mixtures of the MuJoCo tasks' data sets, and the references that normalise their returns.
 
 The behaviours were trained by `python -m experiments.behaviours`: MATD3 under the dialect
 mamujoco-gymnasium-v1, obsk 1. Each training seed gives four snapshots. "expert" is its best; the

@@ -21,7 +21,7 @@ With motors at their bounds, shifted robots needed 4 or more.
 """
 
 
-class Play(NamedTuple):
+class EpisodeState(NamedTuple):
     """The state of an episode."""
 
     sim: Any
@@ -29,7 +29,7 @@ class Play(NamedTuple):
     over: Float[Array, ""]
     """1.0 once the episode has terminated."""
     nonfinite: Float[Array, ""]
-    """How often the simulation diverged."""
+    """Number of times that the simulation diverged."""
     ratios: Float[Array, " X"]
     """The episode's shift."""
 
@@ -60,35 +60,41 @@ def environment(
     )
     n = spec.agents
 
-    def timestep(full: Array, reward: Array, play: Play) -> TimeStep:
+    def timestep(full: Array, reward: Array, episode: EpisodeState) -> TimeStep:
         obs, state = layout.observe(full)
         return TimeStep(
             obs=obs,
             state=state,
             reward=jnp.broadcast_to(reward, (n,)),
-            done=play.over,
+            done=episode.over,
             alive=jnp.ones(n),
             available=jnp.asarray(spec.act_mask, bool),
-            info={"nonfinite": play.nonfinite},
+            info={"nonfinite": episode.nonfinite},
         )
 
-    def reset(key: Key[Array, ""]) -> tuple[Play, TimeStep]:
+    def reset(key: Key[Array, ""]) -> tuple[EpisodeState, TimeStep]:
         k_noise, k_shift = jax.random.split(key)
         sim, full = engine.reset(noise(k_noise, robot))
         ratios = shifts.draw_ratios(k_shift, shift)
-        play = Play(sim, jnp.zeros(()), jnp.zeros(()), ratios)
-        return play, timestep(full, jnp.zeros(()), play)
+        episode = EpisodeState(sim, jnp.zeros(()), jnp.zeros(()), ratios)
+        return episode, timestep(full, jnp.zeros(()), episode)
 
-    def step(key: Key[Array, ""], play: Play, action: Float[Array, "N A"]) -> tuple[Play, TimeStep]:
+    def step(
+        key: Key[Array, ""], episode: EpisodeState, action: Float[Array, "N A"]
+    ) -> tuple[EpisodeState, TimeStep]:
         control = layout.control(jnp.clip(action, -1.0, 1.0))
-        sim, full, reward, ended, diverged = engine.step(play.sim, control, play.over, play.ratios)
-        play = Play(sim, jnp.maximum(play.over, ended), play.nonfinite + diverged, play.ratios)
-        return play, timestep(full, reward, play)
+        over = episode.over
+        ratios = episode.ratios
+        sim, full, reward, ended, diverged = engine.step(episode.sim, control, over, ratios)
+        over = jnp.maximum(over, ended)
+        nonfinite = episode.nonfinite + diverged
+        episode = EpisodeState(sim, over, nonfinite, ratios)
+        return episode, timestep(full, reward, episode)
 
-    def render(play: Play) -> np.ndarray:
+    def render(episode: EpisodeState) -> np.ndarray:
         from jaxomarl.envs.mamujoco.pictures import robot_picture
 
-        return robot_picture(robot, engine.place(play.sim))
+        return robot_picture(robot, engine.place(episode.sim))
 
     return Environment(spec, reset, step, render)
 

@@ -1,4 +1,4 @@
-"""Who observes and moves what, for each dialect, as indices into one vector.
+"""Observations, state and actions of each dialect, as indices into one vector.
 
 Engines need not know of dialects or partitions. The vector `full` is qpos, qvel, then qvel clipped
 to ±10 (where the robot's state has that), then cfrc_ext clipped to ±1 (ant).
@@ -276,7 +276,7 @@ def _observed_velocities(robot: Robot, at: Columns) -> Int[np.ndarray, " V"]:
 
 
 def _near(robot: Robot, at: Columns, part: tuple[str, ...], k: int) -> list[int]:
-    """What an agent observes of joints up to distance k.
+    """The columns of joints up to distance k that an agent observes.
 
     It observes the positions of all of them. Of its own joints it also observes velocities, and the
     contact forces of each body once.
@@ -310,7 +310,7 @@ def _bodies(robot: Robot, joint: str) -> tuple[int, ...]:
 
 
 def _globals(robot: Robot, at: Columns, dialect: str) -> list[int]:
-    """What every agent observes of the root."""
+    """The columns of the root that every agent observes."""
     is_ant = robot.name == "ant"
     if dialect == "omar":
         return []

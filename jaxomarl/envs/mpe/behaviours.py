@@ -1,4 +1,4 @@
-"""How the particle tasks' data sets are mixed, and the references that normalise their returns.
+"""The mixtures of the particle tasks' data, and the references that normalise their returns.
 
 The behaviours were trained by `python -m experiments.behaviours`. The qualities are those of DOM2,
 section 5, and of OMAR:

@@ -64,9 +64,9 @@ class Scenario:
 
 
 def sight(scene: Scene, who: slice) -> Float[Array, "m O"]:
-    """What the agents `who` observe of every entity.
+    """The agents' observations of every entity, for the agents `who`.
 
-    It is their own velocity and position, then landmarks and the other agents relative to them.
+    They are their own velocity and position, then landmarks and the other agents relative to them.
     """
     n = len(scene.vel)
     others = np.array([[j for j in range(n) if j != i] for i in range(n)])[who]

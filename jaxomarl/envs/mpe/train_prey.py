@@ -1,4 +1,4 @@
-"""How the package's own prey was trained: gradient ascent through the physics.
+"""The training of the package's own prey: gradient ascent through the physics.
 
 In half of the episodes three chasers drive straight at the prey; in the others predators are
 uniformly random. The objectives are
