@@ -67,7 +67,7 @@ def scenes(
     learners = scenario.learners
     marks = scenario.landmarks
     rows = len(obs)
-    vel = obs[:, :, :2]
+    vel: Any = obs[:, :, :2]
     agents = obs[:, :, 2:4]
     first = agents[:, :1]
     landmarks = obs[:, 0, 4 : 4 + 2 * marks].reshape(rows, marks, 2) + first
@@ -77,15 +77,11 @@ def scenes(
         agents = np.concatenate([agents, first + obs[:, :1, at : at + 2]], axis=1)
         vel = np.concatenate([vel, obs[:, :1, at + 2 : at + 4]], axis=1)
 
-    speed = np.tile(np.asarray(scenario.bodies.speed, np.float32), (rows, 1))
-    scene: Any = Scene(
-        pos=np.concatenate([agents, landmarks], axis=1),  # type: ignore[arg-type]
-        vel=vel,
-        speed=speed,  # type: ignore[arg-type]
-        seen=np.ones((rows, marks), np.float32),  # type: ignore[arg-type]
-        touches=np.zeros(rows, np.float32),  # type: ignore[arg-type]
-    )
-    return scene
+    pos: Any = np.concatenate([agents, landmarks], axis=1)
+    speed: Any = np.tile(np.asarray(scenario.bodies.speed, np.float32), (rows, 1))
+    seen: Any = np.ones((rows, marks), np.float32)
+    touches: Any = np.zeros(rows, np.float32)
+    return Scene(pos, vel, speed, seen, touches)
 
 
 def simulations(
@@ -116,11 +112,11 @@ def simulations(
     else:
         from jaxomarl.envs.mamujoco.engine_mjx import Simulation
 
-        qpos = (home + noise[:, :nq]).astype(np.float32)
-        qvel = noise[:, nq:].astype(np.float32)
-        warm = np.zeros((rows, nv), np.float32)
-        sim = Simulation(qpos, qvel, warm, qpos[:, 0])  # type: ignore[arg-type]
+        qpos: Any = (home + noise[:, :nq]).astype(np.float32)
+        qvel: Any = noise[:, nq:].astype(np.float32)
+        warm: Any = np.zeros((rows, nv), np.float32)
+        sim = Simulation(qpos, qvel, warm, qpos[:, 0])
 
-    zero = np.zeros(rows, np.float32)
-    episode: Any = EpisodeState(sim, zero, zero, np.zeros((rows, 0), np.float32))  # type: ignore[arg-type]
-    return episode
+    zero: Any = np.zeros(rows, np.float32)
+    no_ratios: Any = np.zeros((rows, 0), np.float32)
+    return EpisodeState(sim, zero, zero, no_ratios)
