@@ -7,7 +7,7 @@ import contextlib
 import os
 import sys
 import time
-from typing import TextIO
+from io import TextIOBase
 
 from jaxomarl.api.plan import Group
 from jaxomarl.training.runner import Progress
@@ -21,7 +21,7 @@ NOTEBOOK_SECONDS = 0.5
 class Lines:
     """Prints progress: one line that is rewritten where that is possible, plain lines elsewhere."""
 
-    def __init__(self, stream: TextIO | None = None, notebook: bool | None = None) -> None:
+    def __init__(self, stream: TextIOBase | None = None, notebook: bool | None = None) -> None:
         """Print to a stream, by default stderr, or the output of a notebook's cell.
 
         `notebook` None finds out whether this is a notebook.
