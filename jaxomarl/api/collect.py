@@ -33,8 +33,10 @@ def collect(
     folder = out or Path("runs/data") / folder_name(chosen.name, quality or chosen.quality)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         ours = (folder / files.MANIFEST).exists()
+        way = "It holds no data set: name another."
+        if ours:
+            way = "--overwrite replaces it."
         if not (overwrite and ours):
-            way = "--overwrite replaces it." if ours else "It holds no data set: name another."
             raise refuse("--out", "a new folder", str(folder), way)
 
     data, manifest = load(chosen, quality, rows, seed)

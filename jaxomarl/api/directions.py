@@ -42,8 +42,9 @@ def draw(
         kind = _score_kind(past)
         if kind is None or group.swept[0] or not _can_be_drawn(group.task.env.spec):
             continue
-        shown = "sequential" if kind == "conditional" else kind
-        title = f"{group.name}: {shown}"
+        title = f"{group.name}: {kind}"
+        if kind == "conditional":
+            title = f"{group.name}: sequential"
         fields[title] = field(group, past, kind)
         means = policy_paths(group, rows)
         if means is not None:

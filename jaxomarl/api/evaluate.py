@@ -9,7 +9,8 @@ is. A file with fewer is replaced, and a line says so; its first episodes have t
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -124,9 +125,9 @@ def check_variant(batch: RunBatch, variant: Task) -> None:
         raise refuse("--task", expected, variant.env.spec, way)
 
 
-def _as_json(facts: Mapping[str, Any]) -> dict[str, Any]:
+def _as_json(facts: dict[str, Any]) -> dict[str, Any]:
     """Facts as a JSON file gives them back, with lists for tuples."""
-    return {name: list(x) if isinstance(x, tuple) else x for name, x in facts.items()}
+    return json.loads(json.dumps(facts))
 
 
 def renamed(run: Run, own: Task, variant: Task) -> Run:

@@ -62,7 +62,9 @@ class Lines:
             print(f"\r\x1b[K{text}", end=end, file=self.stream, flush=True)
         elif self.notebook:
             print(f"\r{text:<{self.width}}", end=end, file=self.stream, flush=True)
-            self.width = 0 if done else len(text)
+            self.width = len(text)
+            if done:
+                self.width = 0
         else:
             print(text, file=self.stream, flush=True)
 

@@ -97,8 +97,9 @@ class Results:
         if len(chosen) != 1:
             candidates = [runs[k] for k in chosen] or runs
             names = "; ".join(run_name(group, r) for group, _, r in candidates)
-            number = "one" if chosen else "a"
-            expected = f"what names {number} run"
+            expected = "what names one run"
+            if not chosen:
+                expected = "what names a run"
             way = "Give seed, system and the swept values of one of them."
             raise refuse("policy", expected, f"{len(chosen)} of: {names[:400]}", way)
 
