@@ -13,7 +13,7 @@ from jaxomarl.envs.mpe import prey as preys
 from jaxomarl.envs.mpe import scenarios, tasks, train_prey
 from jaxomarl.envs.mpe.environment import HORIZON, advance, environment
 from jaxomarl.envs.mpe.physics import Scene
-from jaxomarl.envs.recipes import play_rows, uniform
+from jaxomarl.envs.recipes import play_rows, uniform_behaviour
 
 NAMES = ("spread", "tag", "world")
 RETURNS = {  # of agent 0 in the six recorded episodes
@@ -207,7 +207,7 @@ def test_a_wrong_prey_file_says_what_is_wrong(tmp_path):
 @pytest.mark.parametrize("name", NAMES[1:])
 def test_the_own_prey_is_near_enough_to_omars(name):
     """Accepted as when it was made: random and chasing predators score within a fifth of the reference."""
-    scores = train_prey.scores(scenario(name), preys.own(name), jax.random.key(11), 8000)
+    scores = train_prey.predator_returns(scenario(name), preys.own(name), jax.random.key(11), 8000)
     assert train_prey.apart(scores, name) < train_prey.TOLERANCE
 
 
@@ -223,7 +223,7 @@ def test_uniform_random_play_scores_what_the_reference_measured(omar, name):
     """Against OMAR's prey, over 20,000 episodes, within three standard errors of the difference."""
     env = environment(scenario(name), "mpe-omar", omar.get(name))
     episodes = 20_000
-    played = play_rows(env, uniform(env), jax.random.key(5), episodes * HORIZON)
+    played = play_rows(env, uniform_behaviour(env), jax.random.key(5), episodes * HORIZON)
     reward = np.concatenate([p.reward for p, _ in played]).sum(axis=1)
     returns = reward[:, 0] if env.spec.team == "first" else reward.mean(axis=1)
     assert len(returns) == episodes
