@@ -71,9 +71,9 @@ def read(episodes: object, spec: Spec, quality: str = FORMAT) -> Raw:
     if not episodes:
         raise refuse("data, episodes", "at least one", 0, "The set is empty.")
     _check_entries(episodes)
-    checked = [
-        _read_episode(f"data, episode {e}", episode, spec) for e, episode in enumerate(episodes)
-    ]
+    checked = []
+    for e, episode in enumerate(episodes):
+        checked.append(_read_episode(f"data, episode {e}", episode, spec))
     _check_widths(checked)
 
     # --- flags ---
@@ -95,10 +95,9 @@ def read(episodes: object, spec: Spec, quality: str = FORMAT) -> Raw:
     for i in range(spec.agents):
         obs.append(_with_successors([episode.obs[i] for episode in checked], index))
         action.append(interleave([episode.action[i] for episode in checked], index))
-    entries = {
-        name: _with_successors([episode.rows[name] for episode in checked], index)
-        for name in checked[0].rows
-    }
+    entries = {}
+    for name in checked[0].rows:
+        entries[name] = _with_successors([episode.rows[name] for episode in checked], index)
 
     return Raw(
         format=FORMAT,

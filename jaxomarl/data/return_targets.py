@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxomarl.base import Dataset, Spec, refuse, team_reward
@@ -23,7 +24,7 @@ KINDS = ("constant", "remaining", "quantile")
 QUANTILES = 101
 """Number of quantiles of each step's returns."""
 
-Goal = Float[Array, " N"] | tuple[()]
+Goal = Float[Array, " N"] | Float[np.ndarray, " N"] | tuple[()]
 """The share that each agent asked for at the step before; () where it is not remembered."""
 
 
