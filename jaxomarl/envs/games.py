@@ -55,10 +55,12 @@ def bandit() -> Task:
     def rule(action: Float[Array, "2 1"]) -> Payoff:
         x = action[0, 0]
         y = action[1, 0]
+        same_side = x * y > 0
         weaker = jnp.minimum(jnp.abs(x), jnp.abs(y))
-        together = (x * y > 0) & (weaker > COORDINATED)
+        together = same_side & (weaker > COORDINATED)
+        reward = x * y
         info = {"coordinated": together.astype(jnp.float32), "action_1": x, "action_2": y}
-        return x * y, info
+        return reward, info
 
     env = stateless((1, 1), rule)
     modes = np.array([[BANDIT_MODE] * 2, [-BANDIT_MODE] * 2])
@@ -157,10 +159,9 @@ def consensus(n: int = 3, modes: int = 2, std: float = 0.0, discrete: bool = Fal
     def rule(action: Float[Array, "N A"]) -> Payoff:
         level = consensus_levels(action, modes, discrete)
         agree = jnp.all(level == level[0])
-        agreed = jnp.where(agree, level[0], -1)
         info = {
             "coordinated": agree.astype(jnp.float32),
-            "level": agreed.astype(jnp.float32),
+            "level": jnp.where(agree, level[0], -1).astype(jnp.float32),
         }
         return agree.astype(jnp.float32), info
 
@@ -300,9 +301,9 @@ def four_gaussians() -> Task:
     """
 
     def rule(action: Float[Array, "2 1"]) -> Payoff:
-        right = action[0, 0] >= 0
-        bottom = action[1, 0] < 0
-        quadrant = right.astype(jnp.int32) + 2 * bottom
+        column = (action[0, 0] >= 0).astype(jnp.int32)
+        row = action[1, 0] < 0
+        quadrant = column + 2 * row
         reward = jnp.asarray(FOUR_MASS, jnp.float32)[quadrant]
         return reward, {"quadrant": quadrant.astype(jnp.float32)}
 

@@ -51,8 +51,8 @@ def stateless(act_dims: tuple[int, ...], rule: Rule, discrete: bool = False) -> 
 
     def reset(key: Key[Array, ""]) -> tuple[tuple[()], TimeStep]:
         _, info = rule(jnp.zeros((n, spec.act_width), jnp.float32))
-        zero = jnp.zeros(())
-        return (), timestep(zero, 0.0, dict.fromkeys(info, zero))
+        zeros = {name: jnp.zeros(()) for name in info}
+        return (), timestep(jnp.zeros(()), 0.0, zeros)
 
     def step(
         key: Key[Array, ""], state: tuple[()], action: Float[Array, "N A"]

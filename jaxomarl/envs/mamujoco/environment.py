@@ -44,20 +44,7 @@ def environment(
     stands still, with reward 0 and done 1. An episode that diverges terminates with reward 0 at the
     initial state, and `info["nonfinite"]` counts it.
     """
-    state_dim = len(layout.state)
-    if layout.standardised:
-        state_dim = max(layout.obs_dims)
-    falls = robot.healthy is not None
-    spec = Spec(
-        layout.obs_dims,
-        layout.act_dims,
-        state_dim,
-        HORIZON,
-        team="first",
-        dialect=layout.dialect,
-        terminates="may" if falls else "never",
-        earliest=SOONEST if falls else 1,
-    )
+    spec = _spec(robot, layout)
     n = spec.agents
 
     def timestep(full: Array, reward: Array, episode: EpisodeState) -> TimeStep:
@@ -97,6 +84,23 @@ def environment(
         return robot_picture(robot, engine.place(episode.sim))
 
     return Environment(spec, reset, step, render)
+
+
+def _spec(robot: Robot, layout: Layout) -> Spec:
+    state_dim = len(layout.state)
+    if layout.standardised:
+        state_dim = max(layout.obs_dims)
+    falls = robot.healthy is not None
+    return Spec(
+        obs_dims=layout.obs_dims,
+        act_dims=layout.act_dims,
+        state_dim=state_dim,
+        horizon=HORIZON,
+        team="first",
+        dialect=layout.dialect,
+        terminates="may" if falls else "never",
+        earliest=SOONEST if falls else 1,
+    )
 
 
 def noise(key: Key[Array, ""], robot: Robot) -> Float[Array, " N"]:

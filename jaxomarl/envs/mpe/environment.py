@@ -50,11 +50,14 @@ def environment(
 
     def reset(key: Key[Array, ""]) -> tuple[Scene, TimeStep]:
         k_place, k_speed, k_hide = jax.random.split(key, 3)
+        speed = _speeds(scenario, k_speed, speed_min)
+        order = _landmark_order(scenario, k_hide, hidden)
         scene = Scene(
             pos=scenario.place(k_place),
             vel=jnp.zeros((agents, 2)),
-            speed=_speeds(scenario, k_speed, speed_min),
-            seen=_visible(scenario, k_hide, hidden),
+            speed=speed,
+            # the first `hidden` landmarks of the order vanish
+            seen=jnp.asarray(order >= hidden, jnp.float32),
             touches=jnp.zeros(()),
         )
         return scene, timestep(scene, jnp.zeros(agents))
@@ -107,12 +110,11 @@ def _speeds(scenario: Scenario, key: Key[Array, ""], speed_min: float) -> Float[
     return jnp.concatenate([drawn, speed[n:]])
 
 
-def _visible(scenario: Scenario, key: Key[Array, ""], hidden: int) -> Float[Array, " L"]:
-    """1.0 for each landmark that exists, 0.0 for `hidden` ones that are drawn."""
-    order = np.arange(scenario.landmarks)
-    if hidden:
-        order = jax.random.permutation(key, scenario.landmarks)
-    return jnp.asarray(order >= hidden, jnp.float32)
+def _landmark_order(scenario: Scenario, key: Key[Array, ""], hidden: int) -> Array | np.ndarray:
+    """The landmarks' numbers, in a random order where some are hidden."""
+    if not hidden:
+        return np.arange(scenario.landmarks)
+    return jax.random.permutation(key, scenario.landmarks)
 
 
 def advance(scenario: Scenario, scene: Scene, action: Float[Array, "n 2"]) -> Scene:

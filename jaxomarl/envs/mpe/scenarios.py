@@ -255,6 +255,8 @@ def _hunt(scene: Scene, bodies: Bodies, touch: float) -> tuple[Array, Array, Arr
 def outside(x: Float[Array, "2"]) -> Float[Array, "2"]:
     """The prey's cost of leaving the arena, for each coordinate."""
     z = jnp.abs(x)
-    at_the_border = 10.0 * (z - 0.9)
-    beyond = jnp.minimum(jnp.exp(2.0 * z - 2.0), 10.0)
-    return jnp.where(z < 0.9, 0.0, jnp.where(z < 1.0, at_the_border, beyond))
+    inside = z < 0.9
+    at_the_border = z < 1.0
+    border_cost = 10.0 * (z - 0.9)
+    outside_cost = jnp.minimum(jnp.exp(2.0 * z - 2.0), 10.0)
+    return jnp.where(inside, 0.0, jnp.where(at_the_border, border_cost, outside_cost))
