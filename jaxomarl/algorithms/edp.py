@@ -100,8 +100,9 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
             e = diffuser.net.apply(params, x, t, batch.obs)
             fit = eps_loss(lambda *_: e, schedule, batch.action, t, z, batch.mask)
             action = one_step(schedule, x, t, e, batch.mask)
+            valued = t <= cfg.t_max
             q = nets.q.apply(state.critic.params, batch.obs, action)[0]
-            q = jnp.where(t <= cfg.t_max, q, 0.0)
+            q = jnp.where(valued, q, 0.0)
             value = normalised_value(q, cfg.eta, q)
             return fit + value, {"denoising_loss": fit, "q_played": q.mean()}
 

@@ -160,8 +160,8 @@ def recurrent_networks(spec: Spec, cfg: Config) -> RecurrentNets:
 
 def counts(window: Window) -> Float[Array, "B H N"]:
     """1.0 for transitions of agents that were there, whose successor is known or not needed."""
-    known = jnp.maximum(window.valid[:, 1:], window.done[:, :-1])
-    usable = window.valid[:, :-1] * known
+    started = window.valid[:, :-1]
+    usable = started * jnp.maximum(window.valid[:, 1:], window.done[:, :-1])
     return usable[..., None] * window.alive[:, :-1]
 
 

@@ -134,20 +134,21 @@ def behaviour_diffusion(spec: Spec, cfg: Config) -> Algorithm:
 
 
 class CandidateNets(NamedTuple):
-    """One agent's behaviour model and critic."""
+    """One agent's behaviour model and critic, and all agents' action columns."""
 
     diffuser: Diffuser
     nets: Nets
+    action_mask: Float[Array, "N A"]
 
 
 def candidate_networks(spec: Spec, cfg: Config) -> CandidateNets:
     """Build one agent's behaviour model and critic."""
     diffuser = diffusion(spec, cfg)
-    return CandidateNets(diffuser, networks(spec, cfg, diffuser.net, activation=mish, members=1))
+    nets = networks(spec, cfg, diffuser.net, activation=mish, members=1)
+    return CandidateNets(diffuser, nets, jnp.asarray(spec.act_mask))
 
 
 def valued_candidates(
-    spec: Spec,
     of: CandidateNets,
     key: Key[Array, ""],
     state: Planned,
@@ -161,10 +162,10 @@ def valued_candidates(
         repeated, actions = several(of.diffuser, key, model, obs, mask, count)
         return actions, of.nets.q.apply(critic, repeated, actions)[0]
 
-    keys = jax.random.split(key, spec.agents)
+    keys = jax.random.split(key, len(of.action_mask))
     models = past["behaviour"].params
-    mask = jnp.asarray(spec.act_mask)
-    return jax.vmap(of_one_agent, out_axes=1)(keys, models, state.critic.params, obs, mask)
+    of_all = jax.vmap(of_one_agent, out_axes=1)
+    return of_all(keys, models, state.critic.params, obs, of.action_mask)
 
 
 def every_row(
@@ -198,7 +199,6 @@ def policy(spec: Spec, cfg: Config) -> tuple[Algorithm, Callable[..., Planned]]:
     of = candidate_networks(spec, cfg)
     nets = of.nets
     normalise_obs = observed(spec, cfg)
-    action_mask = jnp.asarray(spec.act_mask)
 
     def init(key: Key[Array, ""], past: Past, data: Dataset) -> Planned:
         keys = jax.random.split(key, spec.agents)
@@ -210,7 +210,7 @@ def policy(spec: Spec, cfg: Config) -> tuple[Algorithm, Callable[..., Planned]]:
         drawn = jax.random.randint(key, (cfg.critic_batch,), 0, data.starts.shape[0])
         start = data.starts[drawn]
         row = data.layout.unpack(data.rows[start])
-        return Regression(row["obs"], row["action"] * action_mask, state.returns[start])
+        return Regression(row["obs"], row["action"] * of.action_mask, state.returns[start])
 
     # line 5
     def update(
@@ -231,7 +231,7 @@ def policy(spec: Spec, cfg: Config) -> tuple[Algorithm, Callable[..., Planned]]:
     def act(key, state, past, memory, observation):
         k_sample, k_pick = jax.random.split(key)
         obs = normalise_obs(past, observation.obs)
-        actions, q = valued_candidates(spec, of, k_sample, state, past, obs, cfg.candidates)
+        actions, q = valued_candidates(of, k_sample, state, past, obs, cfg.candidates)
         gumbel = jax.random.gumbel(k_pick, q.shape) if cfg.select == "softmax" else None
         return pick(actions, cfg.alpha / state.spread * q, gumbel), memory
 
@@ -247,7 +247,7 @@ def planning(spec: Spec, cfg: Config, of: CandidateNets) -> Callable[..., Planne
         # line 3
         def value(row):
             key, obs = row
-            _, q = valued_candidates(spec, of, key, state, past, obs, cfg.value_samples)
+            _, q = valued_candidates(of, key, state, past, obs, cfg.value_samples)
             return soft_value(q, cfg.alpha / state.spread)
 
         keys = jax.random.split(key, data.step.shape[0])
