@@ -203,6 +203,8 @@ class AgentAttention(nn.Module):
         q = heads(HEADS * max(width // 16, 1))
         k = heads(HEADS * max(width // 16, 1))
         v = heads(width)
+        # ours and not `jax.nn.dot_product_attention`, which wants values as wide as queries: with
+        # padded queries its gradient took 1.5 to 1.8 times as long (64 plans of 3 agents, on a CPU)
         logits = jnp.einsum("...itec,...jtec->...teij", q, k) / math.sqrt(q.shape[-1])
         weights = nn.softmax(logits.astype(jnp.float32)).astype(v.dtype)
         attended = jnp.einsum("...teij,...jtec->...itec", weights, v)
@@ -222,16 +224,23 @@ class Norm(nn.Module):
     def __call__(self, x: Float[Array, "*B T C"]) -> Float[Array, "*B T C"]:
         """Normalise each sequence by itself."""
         width = x.shape[-1]
-        groups = max(
-            g for g in range(1, self.groups + 1) if width % g == 0 and (g == 1 or width // g >= 4)
+        groups = 1
+        for count in range(2, self.groups + 1):
+            if width % count == 0 and width // count >= 4:
+                groups = count
+
+        normalise = nn.GroupNorm(
+            groups,
+            epsilon=1e-5,
+            use_bias=False,
+            reduction_axes=(-2, -1),
+            use_fast_variance=False,
         )
-        h = x.reshape(*x.shape[:-1], groups, width // groups).astype(jnp.float32)
-        mean = h.mean(axis=(-3, -1), keepdims=True)
-        h = (h - mean) * jnp.reciprocal(
-            jnp.sqrt(jnp.square(h - mean).mean(axis=(-3, -1), keepdims=True) + 1e-5)
-        )
-        scale = self.param("scale", nn.initializers.ones, (width,))
-        h = h.reshape(x.shape) * scale + self.param("shift", nn.initializers.zeros, (width,))
+        # the parameters are "scale" and "shift" in one scope, as in stored runs; flax names the
+        # latter "bias"
+        nn.share_scope(self, normalise)
+        shift = self.param("shift", nn.initializers.zeros, (width,))
+        h = normalise(x.astype(jnp.float32)) + shift
         return h.astype(x.dtype)
 
 

@@ -11,6 +11,7 @@ from jaxomarl.base import Spec
 from jaxomarl.losses.gaussian import EDGE, Normal, divergence, log_density
 from jaxomarl.losses.imitation import action_error
 from jaxomarl.networks.denoisers import mixture
+from jaxomarl.networks.temporal import Norm
 
 RNG = np.random.default_rng(0)
 
@@ -68,7 +69,37 @@ def test_our_divergence_is_nearer_to_float64_than_distraxs():
     ours = divergence(*(Normal(x[:, None], y[:, None]) for x, y in (p, q)), jnp.ones(1))
     theirs = distrax.Normal(p[0], jnp.exp(p[1])).kl_divergence(distrax.Normal(q[0], jnp.exp(q[1])))
     worst = [np.abs(np.asarray(x, np.float64) - exact).max() for x in (ours, theirs)]
-    assert worst[0] < 2e-6 < 1e-5 < worst[1], worst
+    assert worst[0] < 2e-6 and worst[1] > 20 * worst[0], worst
+
+
+# --- group normalisation ---
+
+
+@pytest.mark.parametrize(("shape", "groups"), [((6, 2, 9, 32), 8), ((5, 7, 12), 3), ((3, 4, 6), 1)])
+def test_group_normalisation_written_out(shape, groups):
+    """Over T and each group of at least four channels, then scale and shift under their stored names."""
+    width, x = shape[-1], 2.0 * some(*shape) + 0.5
+    params = {"scale": 1.0 + 0.2 * some(width), "shift": some(width)}
+    first = Norm(8).init(jax.random.key(0), x)["params"]
+    assert jax.tree.map(jnp.shape, first) == {"scale": (width,), "shift": (width,)}
+    np.testing.assert_array_equal(
+        [first["scale"], first["shift"]], [np.ones(width), np.zeros(width)]
+    )
+
+    def written_out(params, x):
+        h = x.reshape(*shape[:-1], groups, width // groups)
+        h = h - h.mean(axis=(-3, -1), keepdims=True)
+        h = h / jnp.sqrt(jnp.square(h).mean(axis=(-3, -1), keepdims=True) + 1e-5)
+        return h.reshape(shape) * params["scale"] + params["shift"]
+
+    ours = lambda params, x: Norm(8).apply({"params": params}, x)
+    close(ours(params, x), written_out(params, x), atol=2e-6)
+    slopes = [
+        jax.grad(lambda p, x, f=f: jnp.sin(f(p, x)).mean(), (0, 1))(params, x)
+        for f in (ours, written_out)
+    ]
+    jax.tree.map(close, *slopes)
+    assert ours(params, x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
 
 
 # --- the mixture density ---
