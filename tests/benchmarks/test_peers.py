@@ -117,10 +117,10 @@ def test_a_twin_follows_ours_in_losses_and_in_every_array(name, request):
     for differences in found:
         assert max(differences.values()) < twins_check.LOSS, differences
         arrays = [name for name in differences if "." in name]
-        assert len(arrays) == len(jax.tree.leaves(held(stage))) < len(differences)
+        assert len(arrays) == len(jax.tree.leaves(stored(stage))) < len(differences)
 
 
-def held(stage: SimpleNamespace) -> list:
+def stored(stage: SimpleNamespace) -> list:
     """Parameters and targets of our state, without what optimisers keep."""
     nets = jax.tree.leaves(stage.guide.first, is_leaf=lambda x: isinstance(x, Net))
     return [(net.params, net.target) for net in nets]
