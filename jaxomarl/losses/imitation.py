@@ -1,5 +1,7 @@
 """The distance of a network's output from the action in the data."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -27,4 +29,5 @@ def action_error(
 
     possible = (mask > 0) & ((available > 0) | (action > 0))
     policy = distrax.OneHotCategorical(logits=jnp.where(possible, out, -1e9))
-    return -policy.log_prob(action * mask)
+    log_p: Any = policy.log_prob(action * mask)
+    return -log_p

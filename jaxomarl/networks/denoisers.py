@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -180,7 +181,7 @@ def mixture(cond: int, hidden: Sequence[int], actions: int, components: int) -> 
     """
     net = mlp(cond, hidden, components * (1 + 2 * actions))
 
-    def apply(params, x, cond, mask):
+    def apply(params, x, cond, mask) -> Any:
         # imported here: it takes two seconds, and only mixtures need it
         import distrax
 
