@@ -187,7 +187,8 @@ def _draw_field_legend(figure: Figure, has_paths: bool, diverged: bool) -> None:
     from matplotlib.lines import Line2D
 
     def dot(colour: str, label: str, face: str, marker: str = "o") -> Any:
-        style = {"marker": marker, "linestyle": "", "color": colour, "markerfacecolor": face}
+        style: dict[str, Any] = {"marker": marker, "linestyle": "", "color": colour}
+        style["markerfacecolor"] = face
         return Line2D([], [], label=label, **style)
 
     entries = [dot(SAMPLE, "joint action in the data", SAMPLE)]
