@@ -49,7 +49,7 @@ def score_fields(
     figure, axes = grid(1 + len(fields), 3.0, 3.2, 4 if len(fields) < 4 else 3)
 
     # --- data ---
-    _scatter_data(axes[0], data, size=5, opacity=0.5)
+    _scatter_data(axes[0], data, size=5.0, opacity=0.5)
     _label_square(axes[0], "(a) data")
 
     # --- fields and paths ---
@@ -57,7 +57,7 @@ def score_fields(
     arrows = None
     for k, (title, (points, directions)) in enumerate(fields.items(), 1):
         panel = axes[k]
-        _scatter_data(panel, data, size=3, opacity=0.22)
+        _scatter_data(panel, data, size=3.0, opacity=0.22)
         arrows = _draw_arrows(panel, points, directions, greys, norm)
         for path_of_seed in paths.get(title, ()):
             _draw_path(panel, path_of_seed, threshold)
