@@ -256,7 +256,7 @@ def preface(
     return "\n".join(lines) + "\n"
 
 
-def _override(item: tuple[str, list]) -> str:
+def _override(item: tuple[str, Sequence]) -> str:
     field, values = item
     if len(values) == 1:
         return f"{field} = {values[0]}"

@@ -140,7 +140,7 @@ def _pooled_column(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return one column of several agents: its name, least, mean and largest value."""
     several_names = len({c["name"] for c in cells}) > 1
     star = " *" if several_names else ""
-    column = {"name": f"{cells[0]['name']}{star}"}
+    column: dict[str, Any] = {"name": f"{cells[0]['name']}{star}"}
     for key, pool in {"min": min, "mean": np.mean, "max": max}.items():
         known = [c[key] for c in cells if c[key] is not None]
         column[key] = float(pool(known)) if known else None

@@ -49,7 +49,7 @@ def score_fields(
     figure, axes = grid(1 + len(fields), 3.0, 3.2, 4 if len(fields) < 4 else 3)
 
     # --- data ---
-    _scatter_data(axes[0], data, size=5, opacity=0.5)
+    _scatter_data(axes[0], data, size=5.0, opacity=0.5)
     _label_square(axes[0], "(a) data")
 
     # --- fields and paths ---
@@ -57,7 +57,7 @@ def score_fields(
     arrows = None
     for k, (title, (points, directions)) in enumerate(fields.items(), 1):
         panel = axes[k]
-        _scatter_data(panel, data, size=3, opacity=0.22)
+        _scatter_data(panel, data, size=3.0, opacity=0.22)
         arrows = _draw_arrows(panel, points, directions, greys, norm)
         for path_of_seed in paths.get(title, ()):
             _draw_path(panel, path_of_seed, threshold)
@@ -187,7 +187,8 @@ def _draw_field_legend(figure: Figure, has_paths: bool, diverged: bool) -> None:
     from matplotlib.lines import Line2D
 
     def dot(colour: str, label: str, face: str, marker: str = "o") -> Any:
-        style = {"marker": marker, "linestyle": "", "color": colour, "markerfacecolor": face}
+        style: dict[str, Any] = {"marker": marker, "linestyle": "", "color": colour}
+        style["markerfacecolor"] = face
         return Line2D([], [], label=label, **style)
 
     entries = [dot(SAMPLE, "joint action in the data", SAMPLE)]

@@ -199,7 +199,7 @@ def weighted_groups(
     asked: Asked, systems: Sequence[str], task: Task, quality: str, weighting: str
 ) -> list[Group]:
     """Groups of the systems under one weighting, for each score model."""
-    overrides: dict[str, list[Any]] = {
+    overrides: dict[str, Sequence[Any]] = {
         "weighting": [weighting],
         # a control variate has less variance under this weighting alone
         "control_variate": [weighting == "vds"],
