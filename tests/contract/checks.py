@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import mixed
 import numpy as np
-from trial import LEARNING_NOTHING, LIBRARIES, MOVED, SEEDS, Trial
+from trial import LEARNING_NOTHING, LIBRARIES, MOVED, SEEDS, Trial, on_host
 
 from jaxomarl.base import Stage
 from jaxomarl.data.dataset import content_hash, pads_are_zero
@@ -22,7 +22,8 @@ CLOSE = 1e-5
 
 
 def row(tree: Any, r: int) -> Any:
-    return jax.tree.map(lambda x: x[r], tree)
+    """Run r of a tree."""
+    return jax.tree.map(lambda x: on_host(x)[r], tree)
 
 
 def named(tree: Any) -> dict[str, np.ndarray]:
@@ -242,7 +243,7 @@ def same_beside_others(trial: Trial) -> None:
     """A run is what it was when its neighbours, and its place among them, are others."""
     turned = trial.run(trial.cfgs[::-1], SEEDS[::-1], LIBRARIES["turned"])
     for name, trained in turned.trained.items():
-        back = jax.tree.map(lambda x: x[::-1], histories(trained))
+        back = jax.tree.map(lambda x: on_host(x)[::-1], histories(trained))
         same(back, histories(trial.base.trained[name]), f"{trial.name} {name}", CLOSE)
 
 
@@ -419,9 +420,8 @@ def shared_stages_are_trained_once(trial: Trial) -> Any:
     for v, cfg in enumerate(values):
         one = trial.run([cfg] * len(SEEDS), SEEDS, Library(), env=False)
         for stage in trial.stages:
-            mine = jax.tree.map(
-                lambda x, v=v: x[v * len(SEEDS) : (v + 1) * len(SEEDS)], both.past[stage.name]
-            )
+            chosen = slice(v * len(SEEDS), (v + 1) * len(SEEDS))
+            mine = jax.tree.map(lambda x, at=chosen: on_host(x)[at], both.past[stage.name])
             same(one.past[stage.name], mine, f"{trial.name} {stage.name}, {field} {v}", CLOSE)
     return both
 
