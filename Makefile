@@ -2,14 +2,19 @@
 # Only Python 3.11 or newer has to be there: `make sweep` and `make test` first set up .venv if they must.
 
 PYTHON ?= python3
-PYTEST_ARGS ?= -n auto --dist loadscope
+# Files start in the order of tests/conftest.py, the longest first, so that no worker waits long at the end.
+PYTEST_ARGS ?= -n auto --dist loadscope --no-loadscope-reorder
+# make quick ONLY=omsd: one system
+ONLY ?=
+# What `make quick` tests beside the contract
+QUICK := architecture data/test_dataset.py diffusion networks results/test_statistics.py results/test_intervals.py
 # make bench BENCH_ARGS='--parts game mpe'; --toy only tries whether everything runs
 BENCH_ARGS ?=
 PY := .venv/bin/python
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep test test-long lint bench bench-peers bench-gpu clean
+.PHONY: help setup sweep test quick test-long lint bench bench-peers bench-gpu clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/make \1	\2/' | expand -t 16
@@ -19,8 +24,18 @@ setup: $(STAMP) ## Make .venv and install the package, editable, in the tested v
 sweep: $(STAMP) ## The main job: every default system on the built-in tasks, 16 seeds; run again to resume
 	$(PY) -m experiments.sweep --seeds 16 --resume
 
-test: lint ## Lint, then all tests but the long ones, on the CPU
-	JAX_PLATFORMS=cpu $(PY) -m pytest $(PYTEST_ARGS)
+test: $(STAMP) ## Lint, then all tests but the long ones, on the CPU
+	@began=$$(date +%s); $(MAKE) --no-print-directory lint && JAX_PLATFORMS=cpu $(PY) -m pytest $(PYTEST_ARGS); \
+	code=$$?; echo "make test took $$(($$(date +%s) - began)) s, lint and types included"; exit $$code
+
+quick: $(STAMP) ## In 90 s: lint, types, and what needs no training; ONLY=omsd: one system with its numbers, in 30 s
+ifeq ($(ONLY),)
+	@began=$$(date +%s); $(MAKE) --no-print-directory lint & lint=$$!; JAX_PLATFORMS=cpu $(PY) -m pytest \
+	-n auto --dist load -k 'by_tracing or not test_contract' $(QUICK:%=tests/%) tests/contract/test_contract.py; \
+	code=$$?; wait $$lint || code=$$?; echo "make quick took $$(($$(date +%s) - began)) s"; exit $$code
+else
+	JAX_PLATFORMS=cpu $(PY) -m pytest -n 2 --dist loadgroup --only $(ONLY) tests/contract/test_contract.py
+endif
 
 test-long: $(STAMP) ## The tests that take minutes
 	JAX_PLATFORMS=cpu $(PY) -m pytest -m long

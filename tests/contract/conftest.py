@@ -13,6 +13,34 @@ from jaxomarl.algorithms import REGISTRY
 from jaxomarl.envs.catalog import make
 
 HERE = Path(__file__).parent
+RUNNER = ("test_alone", "test_a_sweep_trains_shared_stages_once")
+"""What one system shows of the runner, for all of them."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--only",
+        choices=REGISTRY,
+        metavar="SYSTEM",
+        help="the contract of one system; in two groups, for two workers",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Under `--only`, keep one system's tests, and let one worker trace while another trains."""
+    only = config.getoption("--only", None)
+    if only is None:
+        return
+    kept = []
+    for item in items:
+        params = item.callspec.params if hasattr(item, "callspec") else {}
+        if params.get("name") == only and item.originalname not in RUNNER:
+            group = "tracing" if item.originalname == "test_by_tracing" else "training"
+            item.add_marker(pytest.mark.xdist_group(group))
+            kept.append(item)
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = kept
 
 
 @pytest.fixture(scope="session")
