@@ -6,11 +6,13 @@ PYTHON ?= python3
 PYTEST_ARGS ?= -n auto --dist loadscope --no-loadscope-reorder
 # make quick ONLY=omsd: one system
 ONLY ?=
-# What `make quick` tests beside the contract
-QUICK := architecture data/test_dataset.py diffusion networks results/test_statistics.py results/test_intervals.py
-# make bench BENCH_ARGS='--parts game mpe'; --toy only tries whether everything runs
-BENCH_ARGS ?=
 PY := .venv/bin/python
+LINT = $(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m pyright
+# What `make quick` tests: the contract by tracing, the rules of the house, and units that compile little
+QUICK := tests/contract/test_contract.py \
+	$(patsubst %,tests/architecture/test_%.py,help levels lines registry shape_checks style ways_out) \
+	$(patsubst %,tests/data/test_%.py,arrays dataset ends windows) \
+	$(patsubst %,tests/results/test_%.py,intervals statistics tables)
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
@@ -25,14 +27,15 @@ sweep: $(STAMP) ## The main job: every default system on the built-in tasks, 16 
 	$(PY) -m experiments.sweep --seeds 16 --resume
 
 test: $(STAMP) ## Lint, then all tests but the long ones, on the CPU
-	@began=$$(date +%s); $(MAKE) --no-print-directory lint && JAX_PLATFORMS=cpu $(PY) -m pytest $(PYTEST_ARGS); \
-	code=$$?; echo "make test took $$(($$(date +%s) - began)) s, lint and types included"; exit $$code
+	@began=$$(date +%s); $(LINT) && JAX_PLATFORMS=cpu $(PY) -m pytest $(PYTEST_ARGS); code=$$?; \
+	echo "make test took $$(($$(date +%s) - began)) s, lint and types included"; exit $$code
 
-quick: $(STAMP) ## In 90 s: lint, types, and what needs no training; ONLY=omsd: one system with its numbers, in 30 s
+quick: $(STAMP) ## Lint, types and what needs no training; ONLY=omsd: one system's contract, with its numbers
 ifeq ($(ONLY),)
-	@began=$$(date +%s); $(MAKE) --no-print-directory lint & lint=$$!; JAX_PLATFORMS=cpu $(PY) -m pytest \
-	-n auto --dist load -k 'by_tracing or not test_contract' $(QUICK:%=tests/%) tests/contract/test_contract.py; \
-	code=$$?; wait $$lint || code=$$?; echo "make quick took $$(($$(date +%s) - began)) s"; exit $$code
+	@began=$$(date +%s); ($(LINT)) & lint=$$!; \
+	JAX_PLATFORMS=cpu $(PY) -m pytest -n auto --dist loadgroup -k 'by_tracing or not test_contract' $(QUICK); \
+	code=$$?; wait $$lint || code=$$?; \
+	echo "make quick took $$(($$(date +%s) - began)) s, lint and types included"; exit $$code
 else
 	JAX_PLATFORMS=cpu $(PY) -m pytest -n 2 --dist loadgroup --only $(ONLY) tests/contract/test_contract.py
 endif
@@ -41,9 +44,7 @@ test-long: $(STAMP) ## The tests that take minutes
 	JAX_PLATFORMS=cpu $(PY) -m pytest -m long
 
 lint: $(STAMP) ## Style, format and types
-	$(PY) -m ruff check .
-	$(PY) -m ruff format --check .
-	$(PY) -m pyright
+	$(LINT)
 
 bench: $(STAMP) ## All benchmarks on the CPU: lines, tables, targets and pictures in runs/bench
 	JAX_PLATFORMS=cpu $(PY) -m benchmarks $(BENCH_ARGS)

@@ -22,25 +22,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--only",
         choices=REGISTRY,
         metavar="SYSTEM",
-        help="the contract of one system; in two groups, for two workers",
+        help="the contract of one system; with --dist loadgroup, one worker traces and one trains",
     )
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Under `--only`, keep one system's tests, and let one worker trace while another trains."""
-    only = config.getoption("--only", None)
-    if only is None:
-        return
-    kept = []
+    """Group a system's tests, which share its programs, for one worker; `--only` drops all others."""
+    only, dropped = config.getoption("--only", None), []
     for item in items:
-        params = item.callspec.params if hasattr(item, "callspec") else {}
-        if params.get("name") == only and item.originalname not in RUNNER:
-            group = "tracing" if item.originalname == "test_by_tracing" else "training"
-            item.add_marker(pytest.mark.xdist_group(group))
-            kept.append(item)
-    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
-    items[:] = kept
+        name = item.callspec.params.get("name") if hasattr(item, "callspec") else None
+        group = "tracing" if item.originalname == "test_by_tracing" else "training"
+        if only is not None and (name != only or item.originalname in RUNNER):
+            dropped.append(item)
+        elif item.path.parent == HERE and name in REGISTRY:
+            item.add_marker(pytest.mark.xdist_group(f"{name} {group}" if only else name))
+    if dropped:
+        config.hook.pytest_deselected(items=dropped)
+        items[:] = [item for item in items if item not in dropped]
 
 
 @pytest.fixture(scope="session")
