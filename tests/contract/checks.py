@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import chex
 import jax
 import mixed
 import numpy as np
@@ -72,10 +73,7 @@ def init_holds_arrays_only(trial: Trial) -> None:
             jax.random.key(0),
             trial.past_shapes(index),
         )
-        found, other = jax.tree.structure(state), jax.tree.structure(again)
-        assert found == other, (
-            f"{stage.name}: two states have two structures (a function in one?): {found} and {other}"
-        )
+        chex.assert_trees_all_equal_structs(state, again)
         weak = [
             jax.tree_util.keystr(k)
             for k, x in jax.tree_util.tree_leaves_with_path(state)
@@ -208,8 +206,7 @@ def shared_stages_agree(trials: list[Trial]) -> None:
 
 def finite(trial: Trial) -> None:
     for stage in trial.stages:
-        for name, x in named(histories(trial.base.trained[stage.name])).items():
-            assert np.isfinite(x).all(), f"{stage.name}{name} is not finite"
+        chex.assert_tree_all_finite(named(histories(trial.base.trained[stage.name])))
     assert not any(p.bad for p in trial.base.progress)
 
 
@@ -310,7 +307,7 @@ def acts_on_what_it_declares(trial: Trial) -> None:
 
 def past_is_never_changed(trial: Trial) -> None:
     for name, state in trial.base.when_finished.items():
-        same(trial.base.past[name], state, f"{trial.name} {name}")
+        chex.assert_trees_all_equal(named(trial.base.past[name]), named(state), strict=True)
 
 
 def parameters_move(trial: Trial) -> None:
