@@ -2,13 +2,13 @@
 # Only Python 3.11 or newer has to be there: `make sweep` and `make test` first set up .venv if they must.
 
 PYTHON ?= python3
-# Files start in the order of tests/conftest.py, the longest first, so that no worker waits long at the end.
+# Files start in the order of tests/conftest.py, the longest first: no worker waits long at the end.
 PYTEST_ARGS ?= -n auto --dist loadscope --no-loadscope-reorder
 # make quick ONLY=omsd: one system
 ONLY ?=
 PY := .venv/bin/python
 LINT = $(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m pyright
-# What `make quick` tests: the contract by tracing, the rules of the house, and units that compile little
+# What `make quick` tests: the contract by tracing, rules of the house, units that compile little
 QUICK := tests/contract/test_contract.py \
 	$(patsubst %,tests/architecture/test_%.py,help levels lines registry shape_checks style ways_out) \
 	$(patsubst %,tests/data/test_%.py,arrays dataset ends windows) \
@@ -30,7 +30,7 @@ test: $(STAMP) ## Lint, then all tests but the long ones, on the CPU
 	@began=$$(date +%s); $(LINT) && JAX_PLATFORMS=cpu $(PY) -m pytest $(PYTEST_ARGS); code=$$?; \
 	echo "make test took $$(($$(date +%s) - began)) s, lint and types included"; exit $$code
 
-quick: $(STAMP) ## Lint, types and what needs no training; ONLY=omsd: one system's contract, with its numbers
+quick: $(STAMP) ## Lint, types and what needs no training; ONLY=omsd: one system and its numbers
 ifeq ($(ONLY),)
 	@began=$$(date +%s); ($(LINT)) & lint=$$!; \
 	JAX_PLATFORMS=cpu $(PY) -m pytest -n auto --dist loadgroup -k 'by_tracing or not test_contract' $(QUICK); \

@@ -19,7 +19,7 @@ FIRST = (
     "faults/test_torn",
     "probes/test_coda",
 )
-"""The files that take longest, by falling seconds: they start first, so that small ones end a run."""
+"""The files that take longest, by falling seconds: they start first, and small ones end a run."""
 pytest_plugins = ["seconds"]
 
 # Before JAX is imported, and for the processes that tests start as well. Programs compiled in an earlier session are

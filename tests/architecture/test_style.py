@@ -243,9 +243,7 @@ def untyped_settings(tree: ast.Module) -> Iterator[str]:
 
 def test_algorithms_take_their_own_settings():
     found = [
-        f"{path.stem}.{name}"
-        for path in ALGORITHMS
-        for name in untyped_settings(tree_of(path))
+        f"{path.stem}.{name}" for path in ALGORITHMS for name in untyped_settings(tree_of(path))
     ]
     assert found == ["coda.pipeline"]  # whose settings are any base's and its own
     assert list(

@@ -28,7 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Group a system's tests, which share its programs, for one worker; `--only` drops all others."""
+    """Give a system's tests, which share programs, to one worker; `--only` drops all others."""
     only, dropped = config.getoption("--only", None), []
     for item in items:
         name = item.callspec.params.get("name") if hasattr(item, "callspec") else None
