@@ -224,7 +224,7 @@ def behaviour_log_prior(
     obs: Array,
     state: Array,
 ) -> Float[Array, "#B K #N"]:
-    """The log prior log pi_k: the shares of the data, or the posterior of each agent's classifier."""
+    """The log prior log pi_k: the data's shares, or the posterior of each agent's classifier."""
     if cfg.score_model == "exact":
         return exact.log_shares[None, :, None]
     inputs = classifier_inputs(spec, cfg, kind, past, obs, state)

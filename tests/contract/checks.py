@@ -6,10 +6,11 @@ import math
 from pathlib import Path
 from typing import Any
 
+import chex
 import jax
 import mixed
 import numpy as np
-from trial import LEARNING_NOTHING, LIBRARIES, MOVED, SEEDS, Trial
+from trial import LEARNING_NOTHING, LIBRARIES, MOVED, SEEDS, Trial, on_host
 
 from jaxomarl.base import Stage
 from jaxomarl.data.dataset import content_hash, pads_are_zero
@@ -22,7 +23,8 @@ CLOSE = 1e-5
 
 
 def row(tree: Any, r: int) -> Any:
-    return jax.tree.map(lambda x: x[r], tree)
+    """Run r of a tree."""
+    return jax.tree.map(lambda x: on_host(x)[r], tree)
 
 
 def named(tree: Any) -> dict[str, np.ndarray]:
@@ -71,10 +73,7 @@ def init_holds_arrays_only(trial: Trial) -> None:
             jax.random.key(0),
             trial.past_shapes(index),
         )
-        found, other = jax.tree.structure(state), jax.tree.structure(again)
-        assert found == other, (
-            f"{stage.name}: two states have two structures (a function in one?): {found} and {other}"
-        )
+        chex.assert_trees_all_equal_structs(state, again)
         weak = [
             jax.tree_util.keystr(k)
             for k, x in jax.tree_util.tree_leaves_with_path(state)
@@ -207,8 +206,7 @@ def shared_stages_agree(trials: list[Trial]) -> None:
 
 def finite(trial: Trial) -> None:
     for stage in trial.stages:
-        for name, x in named(histories(trial.base.trained[stage.name])).items():
-            assert np.isfinite(x).all(), f"{stage.name}{name} is not finite"
+        chex.assert_tree_all_finite(named(histories(trial.base.trained[stage.name])))
     assert not any(p.bad for p in trial.base.progress)
 
 
@@ -242,7 +240,7 @@ def same_beside_others(trial: Trial) -> None:
     """A run is what it was when its neighbours, and its place among them, are others."""
     turned = trial.run(trial.cfgs[::-1], SEEDS[::-1], LIBRARIES["turned"])
     for name, trained in turned.trained.items():
-        back = jax.tree.map(lambda x: x[::-1], histories(trained))
+        back = jax.tree.map(lambda x: on_host(x)[::-1], histories(trained))
         same(back, histories(trial.base.trained[name]), f"{trial.name} {name}", CLOSE)
 
 
@@ -309,7 +307,7 @@ def acts_on_what_it_declares(trial: Trial) -> None:
 
 def past_is_never_changed(trial: Trial) -> None:
     for name, state in trial.base.when_finished.items():
-        same(trial.base.past[name], state, f"{trial.name} {name}")
+        chex.assert_trees_all_equal(named(trial.base.past[name]), named(state), strict=True)
 
 
 def parameters_move(trial: Trial) -> None:
@@ -419,9 +417,8 @@ def shared_stages_are_trained_once(trial: Trial) -> Any:
     for v, cfg in enumerate(values):
         one = trial.run([cfg] * len(SEEDS), SEEDS, Library(), env=False)
         for stage in trial.stages:
-            mine = jax.tree.map(
-                lambda x, v=v: x[v * len(SEEDS) : (v + 1) * len(SEEDS)], both.past[stage.name]
-            )
+            chosen = slice(v * len(SEEDS), (v + 1) * len(SEEDS))
+            mine = jax.tree.map(lambda x, at=chosen: on_host(x)[at], both.past[stage.name])
             same(one.past[stage.name], mine, f"{trial.name} {stage.name}, {field} {v}", CLOSE)
     return both
 

@@ -56,33 +56,53 @@ def tiny(config: type, horizon: int) -> Any:
 
 
 class Kept:
-    """Stands before `Program.compile` and keeps what it made, by all that the program depends on."""
+    """What was traced and compiled, kept for the session by all that it depends on."""
 
     compiled: dict[Any, Callable] = {}  # noqa: RUF012
+    shapes: dict[Any, dict[str, Any]] = {}  # noqa: RUF012
 
     @staticmethod
     @contextlib.contextmanager
     def programs() -> Iterator[None]:
-        """Within, programs are compiled quickly, and once."""
-        original = runner.Program.compile
+        """Within, programs are compiled quickly, and once; a stage is traced for its shapes once."""
+        compile_anew, trace_anew = runner.Program.compile, runner.Program.shapes.func
 
         def compile_once(self, f, how, shared, args, donate=()):
-            leaves, tree = jax.tree.flatten(args)
-            of = (
-                self.stage.owner,
-                self.stage.name,
-                self.job.spec,
-                self.job.system.pipeline_of,
-                f.__name__,
-                how,
-            )
-            key = (*of, tree, tuple((x.shape, x.dtype) for x in leaves), self.devices)
+            key = (*stage_of(self), f.__name__, how, *shapes_of(args), self.devices)
             if key not in Kept.compiled:
-                Kept.compiled[key] = original(self, f, how, shared, args, donate)
+                Kept.compiled[key] = compile_anew(self, f, how, shared, args, donate)
             return Kept.compiled[key]
 
-        with mock.patch.object(runner.Program, "compile", compile_once), quick_compilation():
+        def trace_once(self):
+            given = self.job.cfgs[0], self.first_past(), self.job.data
+            key = (*stage_of(self), self.evaluates, self.episodes, *shapes_of(given))
+            if key not in Kept.shapes:
+                Kept.shapes[key] = trace_anew(self)
+            return Kept.shapes[key]
+
+        with (
+            mock.patch.object(runner.Program, "compile", compile_once),
+            mock.patch.object(runner.Program, "shapes", property(trace_once)),
+            quick_compilation(),
+        ):
             yield
+
+
+def stage_of(program: runner.Program) -> tuple:
+    """Whose stage of which task a program trains."""
+    stage, job = program.stage, program.job
+    return stage.owner, stage.name, job.spec, job.system.pipeline_of
+
+
+def shapes_of(tree: Any) -> tuple:
+    """A tree's structure, and the shapes and dtypes of its leaves."""
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, tuple((getattr(x, "shape", ()), getattr(x, "dtype", type(x))) for x in leaves)
+
+
+def on_host(x: Any) -> Any:
+    """An array as numpy's, which JAX would take a millisecond to index; typed keys stay as they are."""
+    return x if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else np.asarray(x)
 
 
 QUICK = {
@@ -356,9 +376,10 @@ class Trial:
 
     # --- acting ---
 
+    @functools.cache  # noqa: B019 (trials live as long as the session)
     def player(self, stage: Stage) -> Callable[[np.ndarray], np.ndarray]:
-        """obs [T, N, O] -> actions [T, N, A] of the base run's first policy, its memory carried along."""
-        row = lambda tree: jax.tree.map(lambda x: x[0], tree)
+        """obs [T, N, O] -> actions [T, N, A] of the base run's first policy, with its memory."""
+        row = lambda tree: jax.tree.map(lambda x: on_host(x)[0], tree)
         state, past, algorithm = (
             row(self.base.past[stage.name]),
             row(self.base.past),

@@ -161,9 +161,8 @@ def scores(data):
     x0 = jax.random.normal(jax.random.key(5), (6, 4, model.held.width))
 
     def of(played, chain=True):
-        return np.asarray(
-            model.scores(trained, lambda obs: jnp.broadcast_to(played, obs.shape), chain)(x0)
-        )
+        pulled = model.scores(trained, lambda obs: jnp.broadcast_to(played, obs.shape), chain)
+        return np.asarray(jit(pulled)(x0))
 
     return of
 
@@ -204,10 +203,10 @@ def test_the_base_is_left_as_it_was(made):
 def test_a_policy_with_memory_is_followed_from_an_empty_one(data):
     cfg = maddpg.Config(policy_width=8, critic_width=8, horizon=3)
     base = maddpg.policy(SPEC, cfg)
-    state = base.init(jax.random.key(0), PAST, data)
+    state = jit(base.init)(jax.random.key(0), PAST, data)
     obs = jax.random.normal(jax.random.key(1), (5, 3, 2, 2)) * SPEC.obs_mask
     found = jit(stage_of.follower(base, jax.random.key(2), state, PAST, SPEC))(obs)
-    want = maddpg.recurrent_networks(SPEC, cfg).play(state.actor.params, obs)
+    want = jit(maddpg.recurrent_networks(SPEC, cfg).play)(state.actor.params, obs)
     np.testing.assert_allclose(found, want, atol=1e-6)
     assert np.abs(np.asarray(found)[:, 1:] - np.asarray(found)[:, :-1]).max() > 1e-3
 
@@ -226,7 +225,13 @@ def windows_of(done=(), bad=(), size=4, steps=3):
     for k, t in bad:
         rows[k, t, 0] = np.nan
     blank = stage_of.Augmented((), *(jnp.zeros(()) for _ in range(7)))
-    return stage_of.with_windows(blank, jnp.asarray(rows), jnp.zeros(size), held), held
+    counted = jit(lambda rows: stage_of.with_windows(blank, rows, jnp.zeros(size), held))
+    return counted(rows), held
+
+
+def base_batch(key, state, data):
+    """A batch as the base draws it."""
+    return jit(td3_bc.policy(SPEC, CFG).batch)(key, state, data)
 
 
 def test_rows_that_are_not_finite_are_dropped_and_counted():
@@ -246,10 +251,9 @@ def test_rows_after_an_end_do_not_count():
 
 def test_transitions_are_neighbouring_rows(data):
     state, held = windows_of(done=[(2, 2)])
-    real = td3_bc.policy(SPEC, CFG).batch(jax.random.key(0), None, data)
-    found, there = stage_of.synthetic_transitions(
-        jax.random.key(1), state, held, 64, jax.tree.map(lambda x: x[:1], real)
-    )
+    real = jax.tree.map(lambda x: np.asarray(x)[:1], base_batch(jax.random.key(0), None, data))
+    draw = jit(lambda key, state, real: stage_of.synthetic_transitions(key, state, held, 64, real))
+    found, there = draw(jax.random.key(1), state, real)
     assert bool(there)
     np.testing.assert_allclose(found.next_obs[:, 0, 0] - found.obs[:, 0, 0], 0.1, atol=1e-5)
     np.testing.assert_allclose(found.state[:, 0], found.obs[:, 0, 0])
@@ -260,8 +264,10 @@ def test_transitions_are_neighbouring_rows(data):
 
 def test_windows_stop_at_an_end(data):
     state, held = windows_of(done=[(0, 1)])
-    real = sample_windows(jax.random.key(0), data, 32, 3)._replace(extra={})
-    found, _ = stage_of.synthetic_windows(jax.random.key(1), state, held, 32, real)
+    sample = jit(lambda key, data: sample_windows(key, data, 32, 3)._replace(extra={}))
+    real = sample(jax.random.key(0), data)
+    draw = jit(lambda key, state, real: stage_of.synthetic_windows(key, state, held, 32, real))
+    found, _ = draw(jax.random.key(1), state, real)
     assert isinstance(found, Window) and jax.tree.map(jnp.shape, found) == jax.tree.map(
         jnp.shape, real
     )
@@ -283,7 +289,7 @@ def test_the_share_of_a_batch_that_is_synthetic(made, data):
             SPEC, dataclasses.replace(CFG, augment_share=share), None
         )[1].algorithm.batch(jax.random.key(7), state, data)
     )
-    base = td3_bc.policy(SPEC, CFG).batch(jax.random.key(7), state.base, data)
+    base = base_batch(jax.random.key(7), state.base, data)
     same = lambda a, b: np.all(np.asarray(a.obs) == np.asarray(b.obs), axis=(1, 2))
     whole = draw(0.0, state)
     for x, y in zip(whole, base, strict=True):
@@ -302,7 +308,7 @@ def test_the_share_of_a_batch_that_is_synthetic(made, data):
 def test_the_dropped_share_and_the_likelihood_are_metrics(made, data):
     _, policy = SYSTEM.pipeline(SPEC, CFG, None)
     state = at(made[2], 1)._replace(dropped=jnp.asarray(0.125))
-    batch = td3_bc.policy(SPEC, CFG).batch(jax.random.key(0), state.base, data)
+    batch = base_batch(jax.random.key(0), state.base, data)
     after, metrics = jit(lambda s, b: policy.algorithm.update(jax.random.key(1), s, PAST, b))(
         state, batch
     )
@@ -383,11 +389,16 @@ def test_a_base_without_a_policy_is_refused(data):
 def test_learning_from_data_has_the_gradient_of_its_moments():
     """Rows 17 and 18: the batch's mean of dR/da_i is `brud_gradient` of its moments, constant for R = x y."""
     batch = jax.random.uniform(jax.random.key(0), (500, 2), minval=-0.8, maxval=1.0)
+
+    @jit
+    def both(theta, weights):
+        value = lambda t, i: polynomial(batch.at[:, i].set(t), *weights).mean()
+        want = [jax.grad(value)(theta[i], i) for i in (0, 1)]
+        return brud_gradient(theta, batch.mean(axis=0), batch.std(axis=0), *weights), want
+
     for weights in games.GAMES.values():
-        for theta in jnp.array([[-0.64, 0.65], [0.3, 0.9]]):
-            value = lambda t, i, w=weights: polynomial(batch.at[:, i].set(t), *w).mean()
-            want = [jax.grad(value)(theta[i], i) for i in (0, 1)]
-            found = brud_gradient(theta, batch.mean(axis=0), batch.std(axis=0), *weights)
+        for theta in np.array([[-0.64, 0.65], [0.3, 0.9]], np.float32):
+            found, want = both(theta, weights)
             np.testing.assert_allclose(found, want, rtol=1e-3, atol=1e-5)
     constant = brud_gradient(theta, batch.mean(axis=0), batch.std(axis=0), 0.0, 0.0, 1.0)
     np.testing.assert_allclose(constant, batch.mean(axis=0)[::-1], rtol=1e-5)
