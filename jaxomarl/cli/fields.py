@@ -113,8 +113,9 @@ def _own(cls: type) -> dict[str, str]:
     body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef))
     found = {}
     for field, after in itertools.pairwise(body):
-        named = isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
-        if named and isinstance(after, ast.Expr):
+        if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
+            continue
+        if isinstance(after, ast.Expr):
             docstring = str(ast.literal_eval(after.value))
             found[field.target.id] = " ".join(docstring.split())
     return found

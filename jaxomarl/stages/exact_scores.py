@@ -26,7 +26,7 @@ differentiation, and against the bandit's own formula.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +39,7 @@ from jaxomarl.base import Algorithm, Behaviours, Dataset, Past, Spec, refuse
 from jaxomarl.config import config, static, traced
 from jaxomarl.diffusion.schedules import vp
 from jaxomarl.envs import catalog, stored
-from jaxomarl.networks.inputs import conditions, stated
+from jaxomarl.networks.inputs import Conditioned, conditions, stated
 from jaxomarl.networks.mlp import Network, mlp
 from jaxomarl.optim import Params, annealed, create, descend
 
@@ -241,9 +241,11 @@ def classifier_inputs(
     state: Array,
 ) -> Float[Array, "B models C"]:
     """The classifiers' conditions: c_i of each agent, or the state for the joint model."""
+    # a system's Config has `normalise` too, which these settings are not the place for
+    settings = cast(Conditioned, cfg)
     if kind == "joint":
-        return stated(cfg)(past, state)[:, None]
-    return conditions(spec, cfg, past, obs, state)
+        return stated(settings)(past, state)[:, None]
+    return conditions(spec, settings, past, obs, state)
 
 
 def classifier(spec: Spec, cfg: Config, kind: str, count: int) -> Network:
