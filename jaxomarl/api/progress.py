@@ -30,7 +30,8 @@ class Lines:
         own = sys.stdout if self.notebook else sys.stderr
         self.stream = stream or own
         self.terminal = self.stream.isatty() and not self.notebook
-        self.last = 0.0
+        # the clock may start at 0 when the machine does
+        self.last = float("-inf")
         self.told: set[str] = set()
         # width of the line that a notebook shows now
         self.width = 0
