@@ -103,9 +103,9 @@ def team(flags: Flags, system: str, agents: int) -> tuple[Spec, Any, planning.Pl
     )  # fmt: skip
     if system == "dof-t":
         cfg = dof_trajectory.Config(**sizes, noise_mixer="wconcat", data_mixer="concat")
-        return spec, cfg, dof_trajectory.model(spec, cfg)
+        return spec, cfg, dof_trajectory.dof_planner(spec, cfg)
     cfg = madiff.Config(**sizes)
-    return spec, cfg, madiff.model(spec, cfg, each=False)
+    return spec, cfg, madiff.madiff_planner(spec, cfg, each=False)
 
 
 def programs(flags: Flags, system: str, agents: int) -> tuple[Timed, dict[str, Timed]]:
@@ -130,7 +130,7 @@ def programs(flags: Flags, system: str, agents: int) -> tuple[Timed, dict[str, T
         if cost * calls > flags.chain and sampler != "consistency":
             continue
         chosen = dataclasses.replace(cfg, sampler=sampler, calls=calls)
-        drawn_by = drawn_by_student if sampler == "consistency" else planning.drawn_by
+        drawn_by = drawn_by_student if sampler == "consistency" else planning.plan_sampler
         sample_by = drawn_by(spec, chosen, model)
 
         def chain(params, key, chosen=chosen, sample_by=sample_by):

@@ -38,7 +38,7 @@ from jaxomarl.data import cdf
 from jaxomarl.data.stats import identity
 from jaxomarl.diffusion.policy_guidance import strengths, towards
 from jaxomarl.stages.augmented import follower
-from jaxomarl.stages.generator import Generator, Trained
+from jaxomarl.stages.generator import Generator, TrainedGenerator
 
 PARTS = ("draw", "refresh")
 SPEC = Spec((12, 12), (3, 3), state_dim=17, horizon=1000, team="first")
@@ -109,7 +109,7 @@ class Team:
         shape = (runs, flags.batch, flags.horizon + 1, self.model.held.width)
         self.x = jax.random.normal(jax.random.key(2), shape)
 
-    def shift(self, trained: Trained, learner: Any) -> Any:
+    def shift(self, trained: TrainedGenerator, learner: Any) -> Any:
         """The guidance of a run's policy."""
         acting = follower(self.policy, jax.random.key(3), learner, self.past, SPEC)
         scores = self.model.scores(trained, acting, True)

@@ -35,7 +35,7 @@ def score_draws(spec: Spec, cfg: omsd.Config, key: jax.Array) -> ScoreNoise:
     z = spec.act_mask * jax.random.normal(k_z, (batch, n, width))
     if not cfg.score_dropout:
         return ScoreNoise(tensor(t.T), tensor(z.swapaxes(0, 1)), False)
-    net = scores.model(spec, cfg, "conditional")
+    net = scores.score_network(spec, cfg, "conditional")
     keys = jax.random.split(k_drop, n)
     drop = multipliers(net, keys, batch, width, spec.obs_width + n * width)
     return ScoreNoise(tensor(t.T), tensor(z.swapaxes(0, 1)), drop)
@@ -45,7 +45,7 @@ def policy_draws(spec: Spec, cfg: omsd.Config, key: jax.Array) -> PolicyNoise:
     """The random numbers that our update draws from its key."""
     shape = cfg.policy_batch, spec.agents, spec.act_width
     mask = jnp.asarray(spec.act_mask)
-    t, z = score_regularised.times_and_noise(key, cfg, shape, mask)
+    t, z = score_regularised.score_times_and_noise(key, cfg, shape, mask)
     return PolicyNoise(tensor(t), tensor(z))
 
 

@@ -39,7 +39,7 @@ from jaxomarl.config import check_fields, config, static
 from jaxomarl.data.dataset import check_transitions, sample_transitions
 from jaxomarl.networks.actors import actor
 from jaxomarl.networks.agents import separate
-from jaxomarl.networks.inputs import observed
+from jaxomarl.networks.inputs import observation_normaliser
 from jaxomarl.optim import OPTIMISERS, create, descend
 from jaxomarl.stages import clone
 from jaxomarl.stages.clone import Policies, policy_optimiser
@@ -71,7 +71,7 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
     actors = separate(one_actor, spec.agents)
     optimiser = policy_optimiser(cfg)
     action_mask = jnp.asarray(spec.act_mask)
-    normalise_obs = observed(spec, cfg)
+    normalise_obs = observation_normaliser(spec, cfg)
 
     def init(key: Key[Array, ""], past: Past, data: Dataset) -> Policies:
         return Policies(create(optimiser, actors.init(key)))

@@ -44,9 +44,15 @@ from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, St
 from jaxomarl.config import config, static, traced
 from jaxomarl.losses.gaussian import divergence, squashed
 from jaxomarl.optim import Params
-from jaxomarl.policies.gaussian import mode, network, normal
+from jaxomarl.policies.gaussian import deterministic_action, gaussian_network, policy_normal
 from jaxomarl.stages import clone, decentralised
-from jaxomarl.stages.decentralised import AgentBatch, Learner, critic_step, networks, policy_step
+from jaxomarl.stages.decentralised import (
+    ActorCritic,
+    AgentBatch,
+    agent_networks,
+    critic_step,
+    policy_step,
+)
 
 BEHAVIOUR = ("clone_steps", "clone_batch", "clone_lr", "policy_width", "clip", "chunk", "normalise")
 
@@ -71,23 +77,23 @@ class Config(decentralised.Gaussian, decentralised.Config):
 def behaviour_clone(spec: Spec, cfg: Config) -> Algorithm:
     """Build the first stage: each agent's Gaussian behaviour model (line 1)."""
     own = dataclasses.replace(cfg, policy_batch=cfg.clone_batch, policy_lr=cfg.clone_lr)
-    return clone.gaussian(spec, own, acts=False)
+    return clone.gaussian_cloning_learner(spec, own, acts=False)
 
 
 def policy(spec: Spec, cfg: Config) -> Algorithm:
     """Build the second stage: each agent's actor-critic (lines 2 to 8)."""
-    net = network(spec, cfg)
-    nets = networks(spec, cfg, net)
+    net = gaussian_network(spec, cfg)
+    nets = agent_networks(spec, cfg, net)
 
     # line 3, for one agent
     def step(
-        key: Key[Array, ""], state: Learner, batch: AgentBatch, behaviour: Params
-    ) -> tuple[Learner, dict[str, Array]]:
+        key: Key[Array, ""], state: ActorCritic, batch: AgentBatch, behaviour: Params
+    ) -> tuple[ActorCritic, dict[str, Array]]:
         k_next, k_action = jax.random.split(key)
 
         def action_and_divergence(key, params, obs):
-            pi = normal(net, params, obs)
-            mu = normal(net, behaviour, obs)
+            pi = policy_normal(net, params, obs)
+            mu = policy_normal(net, behaviour, obs)
             noise = jax.random.normal(key, batch.action.shape)
             return squashed(pi, noise, batch.mask), divergence(pi, mu, batch.mask)
 
@@ -108,15 +114,15 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
         return state, critic_metrics | policy_metrics
 
     def play(key, state, obs, mask):
-        return mode(net, state.actor.params, obs, mask)
+        return deterministic_action(net, state.actor.params, obs, mask)
 
     def behaviours(past: Past, batch: Batch) -> Params:
         return past["behaviour"].params
 
-    algorithm = decentralised.learner(spec, cfg, nets, step, play, behaviours)
+    algorithm = decentralised.actor_critic_learner(spec, cfg, nets, step, play, behaviours)
 
     # line 2
-    def init(key: Key[Array, ""], past: Past, data: Dataset) -> Learner:
+    def init(key: Key[Array, ""], past: Past, data: Dataset) -> ActorCritic:
         state = algorithm.init(key, past, data)
         mu = past["behaviour"].params
         return state._replace(actor=state.actor._replace(params=mu, target=mu))

@@ -41,15 +41,15 @@ from jaxtyping import Array, Key
 
 from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, System
 from jaxomarl.config import config, static
-from jaxomarl.networks.inputs import observed
+from jaxomarl.networks.inputs import observation_normaliser
 from jaxomarl.optim import create, descend
 from jaxomarl.stages import critic, score_regularised, scores
 from jaxomarl.stages.clone import Policies, policy_optimiser
 from jaxomarl.stages.score_regularised import (
     diffused,
     q_gradient,
+    score_times_and_noise,
     surrogate,
-    times_and_noise,
     weight,
 )
 
@@ -92,13 +92,13 @@ def policy(
         actors = score_regularised.actors(spec, cfg)
     optimiser = policy_optimiser(cfg)
     action_mask = jnp.asarray(spec.act_mask)
-    normalise_obs = observed(spec, cfg)
+    normalise_obs = observation_normaliser(spec, cfg)
 
     # line 3
     def update(
         key: Key[Array, ""], state: Policies, past: Past, batch: Batch
     ) -> tuple[Policies, dict]:
-        t, z = times_and_noise(key, cfg, batch.action.shape, action_mask)
+        t, z = score_times_and_noise(key, cfg, batch.action.shape, action_mask)
         if variant.scores == "joint":
             t = t[:, :1] + jnp.zeros_like(t)  # a joint sample has one time for all agents
 
@@ -120,10 +120,12 @@ def policy(
 
         value, grads = jax.value_and_grad(loss)(state.actor.params)
         actor = descend(optimiser, state.actor, grads)
-        return Policies(actor), score_regularised.report(a, e, g, w, value)
+        return Policies(actor), score_regularised.score_regularised_metrics(a, e, g, w, value)
 
     first_state = partial(create, optimiser)
-    return score_regularised.learner(spec, cfg, actors, first_state, update, variant.joint_policy)
+    return score_regularised.score_regularised_learner(
+        spec, cfg, actors, first_state, update, variant.joint_policy
+    )
 
 
 def check(
@@ -150,12 +152,12 @@ def pipeline(
     )
 
     # line 2
-    score_model = scores.scores(spec, cfg, variant.scores)
-    score_fields = scores.fields(variant.scores)
+    score_model = scores.behaviour_model(spec, cfg, variant.scores)
+    score_fields = scores.score_fields(variant.scores)
     score_stage = Stage(
         f"scores-{variant.scores}",
         score_model.algorithm,
-        scores.steps(cfg),
+        scores.score_steps(cfg),
         cfg.chunk,
         cfg.every,
         fields=score_fields,

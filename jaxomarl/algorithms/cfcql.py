@@ -47,13 +47,19 @@ from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, St
 from jaxomarl.config import config, static, traced
 from jaxomarl.data.dataset import sample_transitions
 from jaxomarl.losses.conservative import Proposals, conservative
-from jaxomarl.losses.td import continues, ensemble_loss, joint_reward
+from jaxomarl.losses.td import continuation_factor, ensemble_loss, joint_reward
 from jaxomarl.networks.critics import twin
-from jaxomarl.networks.inputs import flat, observed, stated
+from jaxomarl.networks.inputs import flat, observation_normaliser, state_normaliser
 from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import Net, Params, create, descend, polyak
 from jaxomarl.stages import decentralised
-from jaxomarl.stages.decentralised import Learner, Nets, effort, networks, proposals
+from jaxomarl.stages.decentralised import (
+    ActorCritic,
+    AgentNetworks,
+    agent_networks,
+    effort,
+    proposals,
+)
 
 CHOICES = {
     **decentralised.DETERMINISTIC_CHOICES,
@@ -88,7 +94,7 @@ class Config(decentralised.Deterministic):
 class JointNets(NamedTuple):
     """The policies of N agents and their joint critic."""
 
-    nets: Nets
+    nets: AgentNetworks
     """One agent's policy, and the optimisers."""
     critic: Network
     """(params, state [B, S], action [*M, B, N, A]) -> [E, *M, B]."""
@@ -99,7 +105,7 @@ class JointNets(NamedTuple):
 
 def joint_networks(spec: Spec, cfg: Config) -> JointNets:
     """Build the policies and the joint critic."""
-    nets = networks(spec, cfg)
+    nets = agent_networks(spec, cfg)
     action_mask = jnp.asarray(spec.act_mask)
     twins = twin(spec.state_dim, spec.agents * spec.act_width, (cfg.critic_width,) * 2)
 
@@ -185,22 +191,22 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
     q = team.critic.apply
     play = team.play
     action_mask = team.action_mask
-    normalise_obs = observed(spec, cfg)
-    normalise_state = stated(cfg)
+    normalise_obs = observation_normaliser(spec, cfg)
+    normalise_state = state_normaliser(cfg)
 
-    def init(key: Key[Array, ""], past: Past, data: Dataset) -> Learner:
+    def init(key: Key[Array, ""], past: Past, data: Dataset) -> ActorCritic:
         k_actor, k_critic = jax.random.split(key)
         new_actor = lambda key: create(nets.tx_actor, nets.actor.init(key), target=True)
         actor = jax.vmap(new_actor)(jax.random.split(k_actor, spec.agents))
-        return Learner(actor, create(nets.tx_q, team.critic.init(k_critic), target=True))
+        return ActorCritic(actor, create(nets.tx_q, team.critic.init(k_critic), target=True))
 
-    def batch(key: Key[Array, ""], state: Learner, data: Dataset) -> Batch:
+    def batch(key: Key[Array, ""], state: ActorCritic, data: Dataset) -> Batch:
         return sample_transitions(key, data, cfg.policy_batch)
 
     # line 1
     def update(
-        key: Key[Array, ""], state: Learner, past: Past, batch: Batch
-    ) -> tuple[Learner, dict]:
+        key: Key[Array, ""], state: ActorCritic, past: Past, batch: Batch
+    ) -> tuple[ActorCritic, dict]:
         k_next, k_penalty = jax.random.split(key)
         action = batch.action * action_mask
         s = normalise_state(past, batch.state)
@@ -213,7 +219,7 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
         next_s = normalise_state(past, batch.next_state)
         next_q = q(state.critic.target, next_s, next_action).min(axis=0)
         reward = joint_reward(batch, cfg.reward)
-        y = reward + cfg.gamma * continues(batch, cfg.time_limit) * next_q
+        y = reward + cfg.gamma * continuation_factor(batch, cfg.time_limit) * next_q
         centres = []
         if cfg.penalty_from == "policy":
             centres = [play(state.actor.params, o) for o in (obs, next_obs)]
@@ -264,13 +270,13 @@ def improved(
     return jax.vmap(climb, in_axes=(0, 0, 1, 0))(agents, actor, obs, team.action_mask)
 
 
-def delayed(cfg: Config, old_actor: Net, actor: Net, critic: Net) -> Learner:
+def delayed(cfg: Config, old_actor: Net, actor: Net, critic: Net) -> ActorCritic:
     """The policies and the targets move in every `policy_delay`-th step, the critic in each."""
     # line 6
     due = optax.tree_utils.tree_get(critic.opt, "count") % cfg.policy_delay == 0
     # line 8
-    moved = Learner(polyak(actor, cfg.polyak), polyak(critic, cfg.polyak))
-    kept = Learner(old_actor, critic)
+    moved = ActorCritic(polyak(actor, cfg.polyak), polyak(critic, cfg.polyak))
+    kept = ActorCritic(old_actor, critic)
     return jax.tree.map(lambda new, old: jnp.where(due, new, old), moved, kept)
 
 

@@ -36,11 +36,11 @@ from jaxomarl.base import Algorithm, Dataset, Environment, Spec, Stage, System
 from jaxomarl.config import config
 from jaxomarl.stages import decentralised
 from jaxomarl.stages.decentralised import (
+    ActorCritic,
     AgentBatch,
-    Learner,
+    agent_networks,
     cql_step,
     effort,
-    networks,
     policy_step,
 )
 
@@ -52,12 +52,12 @@ class Config(decentralised.Deterministic):
 
 def policy(spec: Spec, cfg: Config) -> Algorithm:
     """Build the learner: each agent's policy and twin critics."""
-    nets = networks(spec, cfg)
+    nets = agent_networks(spec, cfg)
 
     # line 1, for one agent
     def step(
-        key: Key[Array, ""], state: Learner, batch: AgentBatch
-    ) -> tuple[Learner, dict[str, Array]]:
+        key: Key[Array, ""], state: ActorCritic, batch: AgentBatch
+    ) -> tuple[ActorCritic, dict[str, Array]]:
         # --- critics: lines 2-4 ---
         state, critic_metrics = cql_step(key, cfg, nets, state, batch)
 
@@ -71,7 +71,7 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
         state, policy_metrics = policy_step(cfg, nets, state, loss)
         return state, critic_metrics | policy_metrics
 
-    return decentralised.learner(spec, cfg, nets, step, nets.play)
+    return decentralised.actor_critic_learner(spec, cfg, nets, step, nets.play)
 
 
 def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:

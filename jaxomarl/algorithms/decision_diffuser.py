@@ -47,7 +47,7 @@ class Config(planner.Config):
     """Reward that is learned: the team's, as there is one agent with one return."""
 
 
-def model(spec: Spec, cfg: Config) -> Planner:
+def joint_planner(spec: Spec, cfg: Config) -> Planner:
     """Build the planner of the one agent that stands for all."""
     # line 3
     init, predict = joint_plans(unet(cfg, spec.agents * spec.obs_width))
@@ -71,7 +71,7 @@ def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
 
 def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """The planner; then, where `sampler` asks for one, a consistency model of it."""
-    return plan_stages("decision-diffuser", spec, cfg, model(spec, cfg))
+    return plan_stages("decision-diffuser", spec, cfg, joint_planner(spec, cfg))
 
 
 DECISION_DIFFUSER = System(Config, check, planner.prepare, pipeline)

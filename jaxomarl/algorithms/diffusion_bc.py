@@ -29,10 +29,10 @@ from jaxomarl.diffusion.schedules import vp
 from jaxomarl.optim import annealed
 from jaxomarl.policies.diffusion import (
     Diffuser,
+    agent_times_and_noise,
     denoising_loss,
     noise_network,
     sample,
-    times_and_noise,
 )
 from jaxomarl.stages import clone, decentralised
 
@@ -57,7 +57,7 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
 
     # line 2, for one agent
     def loss(key, params, batch, weight):
-        t, z = times_and_noise(key, batch)
+        t, z = agent_times_and_noise(key, batch)
         return denoising_loss(diffuser, params, batch, t, z)
 
     # line 3, for one agent
@@ -67,7 +67,7 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
     learning_rate = cfg.policy_lr
     if cfg.policy_anneal:
         learning_rate = annealed(cfg.policy_lr, cfg.policy_steps)
-    return clone.behaviour(spec, cfg, diffuser.net, loss, play=play, lr=learning_rate)
+    return clone.cloning_learner(spec, cfg, diffuser.net, loss, play=play, lr=learning_rate)
 
 
 def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:

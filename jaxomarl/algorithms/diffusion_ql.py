@@ -38,14 +38,20 @@ from jaxomarl.losses.weighting import normalised_value
 from jaxomarl.networks.mlp import mish
 from jaxomarl.policies.diffusion import (
     Diffuser,
+    agent_times_and_noise,
     denoising_loss,
     noise_network,
     player,
     sample,
-    times_and_noise,
 )
 from jaxomarl.stages import decentralised
-from jaxomarl.stages.decentralised import AgentBatch, Learner, critic_step, networks, policy_step
+from jaxomarl.stages.decentralised import (
+    ActorCritic,
+    AgentBatch,
+    agent_networks,
+    critic_step,
+    policy_step,
+)
 
 
 @config
@@ -63,12 +69,12 @@ class Config(decentralised.Diffusion, decentralised.Config):
 def policy(spec: Spec, cfg: Config) -> Algorithm:
     """Build the learner: each agent's diffusion policy and twin critics."""
     diffuser = Diffuser(noise_network(spec, cfg.policy_width), vp_discrete(), ddpm, cfg.levels)
-    nets = networks(spec, cfg, diffuser.net, activation=mish)
+    nets = agent_networks(spec, cfg, diffuser.net, activation=mish)
 
     # line 1, for one agent
     def step(
-        key: Key[Array, ""], state: Learner, batch: AgentBatch
-    ) -> tuple[Learner, dict[str, Array]]:
+        key: Key[Array, ""], state: ActorCritic, batch: AgentBatch
+    ) -> tuple[ActorCritic, dict[str, Array]]:
         k_next, k_noise, k_action, k_coin = jax.random.split(key, 4)
 
         # --- critics: lines 2 and 3 ---
@@ -76,7 +82,7 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
         state, critic_metrics = critic_step(cfg, nets, state, batch, next_action)
 
         # --- policy: lines 4 and 5 ---
-        t, z = times_and_noise(k_noise, batch, cfg.levels)
+        t, z = agent_times_and_noise(k_noise, batch, cfg.levels)
         head = jax.random.bernoulli(k_coin).astype(int)
 
         def loss(params):
@@ -92,7 +98,7 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
 
     # line 7
     play = player(diffuser, nets.q, cfg.candidates)
-    return decentralised.learner(spec, cfg, nets, step, play)
+    return decentralised.actor_critic_learner(spec, cfg, nets, step, play)
 
 
 def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:

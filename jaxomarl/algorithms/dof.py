@@ -56,17 +56,17 @@ from jaxomarl.diffusion.factorise import DATA, NOISE, check_execution
 from jaxomarl.diffusion.losses import eps_loss
 from jaxomarl.diffusion.parameterise import noised
 from jaxomarl.diffusion.schedules import BY_LEVELS, check_by_levels
-from jaxomarl.losses.candidates import pick
-from jaxomarl.losses.td import continues
+from jaxomarl.losses.candidates import pick_by_value
+from jaxomarl.losses.td import continuation_factor
 from jaxomarl.losses.weighting import normalised_value
 from jaxomarl.networks.critics import twin
-from jaxomarl.networks.inputs import flat, observed, stated
+from jaxomarl.networks.inputs import flat, observation_normaliser, state_normaliser
 from jaxomarl.networks.mlp import Network, mish
 from jaxomarl.optim import Params, clipped_adam, create
 from jaxomarl.policies import team as teams
 from jaxomarl.policies.diffusion import clean, several
 from jaxomarl.stages import decentralised
-from jaxomarl.stages.decentralised import AgentBatch, Learner, Nets
+from jaxomarl.stages.decentralised import ActorCritic, AgentBatch, AgentNetworks
 
 CHOICES = {"critic": ("joint", "own"), "schedule": tuple(BY_LEVELS), "acting": ("online", "target")}
 
@@ -163,19 +163,19 @@ def critic_rows(spec: Spec, cfg: Base, past: Past, batch: Batch) -> tuple[AgentB
     own, axes = decentralised.agent_batches(spec, cfg, past, batch)
     if cfg.critic == "own":
         return own, axes
-    normalise_state = stated(cfg)
+    normalise_state = state_normaliser(cfg)
     joint = AgentBatch(
         obs=normalise_state(past, batch.state)[:, None],
         action=flat(own.action)[:, None],
         reward=batch.team_reward[:, None],
         next_obs=normalise_state(past, batch.next_state)[:, None],
-        go_on=continues(batch, cfg.time_limit),
+        go_on=continuation_factor(batch, cfg.time_limit),
         mask=own.mask.reshape(1, -1),
     )
     return joint, axes
 
 
-def team_networks(spec: Spec, cfg: Base, team: teams.Team) -> Nets:
+def team_networks(spec: Spec, cfg: Base, team: teams.Team) -> AgentNetworks:
     """The team's noise prediction and the twin networks of one critic, with their optimisers."""
     if cfg.critic == "joint":
         q = twin(spec.state_dim, spec.act_mask.size, (cfg.critic_width,) * 3, activation=mish)
@@ -184,30 +184,30 @@ def team_networks(spec: Spec, cfg: Base, team: teams.Team) -> Nets:
     actor = Network(team.init, team.trained.net.apply)
     actor_optimiser = clipped_adam(cfg.policy_lr, cfg.clip)
     critic_optimiser = clipped_adam(cfg.critic_lr, cfg.clip)
-    return Nets(actor, q, actor_optimiser, critic_optimiser)
+    return AgentNetworks(actor, q, actor_optimiser, critic_optimiser)
 
 
 def policy(spec: Spec, cfg: Base, team: teams.Team) -> Algorithm:
     """Build the learner: the policies of N agents, and C = 1 joint critic or C = N own ones."""
     nets = team_networks(spec, cfg, team)
-    normalise_obs = observed(spec, cfg)
+    normalise_obs = observation_normaliser(spec, cfg)
     action_mask = jnp.asarray(spec.act_mask)
     critics = 1 if cfg.critic == "joint" else spec.agents
     for_critics = lambda action: action.reshape(len(action), critics, -1)  # [B, N, A] -> [B, C, D]
 
-    def init(key: Key[Array, ""], past: Past, data: Dataset) -> Learner:
+    def init(key: Key[Array, ""], past: Past, data: Dataset) -> ActorCritic:
         k_actor, k_critic = jax.random.split(key)
         actor = create(nets.tx_actor, team.init(k_actor), target=True)
         new_critic = lambda key: create(nets.tx_q, nets.q.init(key), target=True)
-        return Learner(actor, jax.vmap(new_critic)(jax.random.split(k_critic, critics)))
+        return ActorCritic(actor, jax.vmap(new_critic)(jax.random.split(k_critic, critics)))
 
-    def batch(key: Key[Array, ""], state: Learner, data: Dataset) -> Batch:
+    def batch(key: Key[Array, ""], state: ActorCritic, data: Dataset) -> Batch:
         return sample_transitions(key, data, cfg.policy_batch)
 
     # line 1
     def update(
-        key: Key[Array, ""], state: Learner, past: Past, batch: Batch
-    ) -> tuple[Learner, dict]:
+        key: Key[Array, ""], state: ActorCritic, past: Past, batch: Batch
+    ) -> tuple[ActorCritic, dict]:
         k_next, k_noise, k_action = jax.random.split(key, 3)
 
         # --- critics: lines 2 and 3 ---
@@ -216,7 +216,7 @@ def policy(spec: Spec, cfg: Base, team: teams.Team) -> Algorithm:
         next_action = teams.sample_team(team, k_next, state.actor.target, next_obs, action_mask)
 
         def fit_critic(critic, row, action):
-            old = Learner(state.actor, critic)
+            old = ActorCritic(state.actor, critic)
             new, metrics = decentralised.critic_step(cfg, nets, old, row, action)
             return new.critic, metrics
 
@@ -226,7 +226,7 @@ def policy(spec: Spec, cfg: Base, team: teams.Team) -> Algorithm:
         # --- policies: lines 4-6 ---
         obs = normalise_obs(past, batch.obs)
         data_action = batch.action * action_mask
-        t, z = teams.times_and_noise(k_noise, cfg.levels, action_mask, len(data_action))
+        t, z = teams.team_times_and_noise(k_noise, cfg.levels, action_mask, len(data_action))
 
         def loss(params):
             fit, metrics = fitting_loss(team, params, data_action, obs, action_mask, t, z)
@@ -236,7 +236,7 @@ def policy(spec: Spec, cfg: Base, team: teams.Team) -> Algorithm:
             climb = jax.vmap(lambda v: normalised_value(v, cfg.eta, v))(value).mean()
             return fit + climb, {**metrics, "q_played": value.mean()}
 
-        state = Learner(state.actor, critic)
+        state = ActorCritic(state.actor, critic)
         state, policy_metrics = decentralised.policy_step(cfg, nets, state, loss)
         return state, jax.tree.map(jnp.mean, critic_metrics) | policy_metrics
 
@@ -244,9 +244,9 @@ def policy(spec: Spec, cfg: Base, team: teams.Team) -> Algorithm:
     return Algorithm(init, batch, update, act, centralised=team.centralised)
 
 
-def acting(spec: Spec, cfg: Base, nets: Nets, team: teams.Team) -> Callable[..., Any]:
+def acting(spec: Spec, cfg: Base, nets: AgentNetworks, team: teams.Team) -> Callable[..., Any]:
     """How agents act: one sample each, or the best of several."""
-    normalise_obs = observed(spec, cfg)
+    normalise_obs = observation_normaliser(spec, cfg)
     action_mask = jnp.asarray(spec.act_mask)
 
     # line 7
@@ -261,7 +261,7 @@ def acting(spec: Spec, cfg: Base, nets: Nets, team: teams.Team) -> Callable[...,
         value = q_of_all(state.critic.target, obs, candidates).min(axis=0)
         if team.centralised:  # a joint action is one sample: all agents take the same candidate
             value = jnp.broadcast_to(value.mean(axis=1, keepdims=True), value.shape)
-        return pick(candidates, value), memory
+        return pick_by_value(candidates, value), memory
 
     return act
 

@@ -9,7 +9,7 @@ ahead:
     1   each row: y_i = discounted return of agent i from that row on, as a share  (data/returns.py)
     2   for each gradient step on a batch of windows: stage "planner" (stages/planner.py, `update`)
     3       x = alpha_k x^0 + sigma_k z ahead, and the known rows as they are; y_i is dropped with
-            probability 0.25                          (stages/planner.py, `times_and_noise`)
+            probability 0.25                          (stages/planner.py, `plan_randomness`)
     4       theta: step down 1/2 mean |f(eps_1(x_1, k, y_1), ..) - z|^2 + mean |h(sg x0) - x^0|^2,
             x0 from the chain's last step; f and h of `model`
                                                       (stages/planner.py, `planning_loss`)
@@ -129,7 +129,7 @@ def plan_network(spec: Spec, cfg: Config, width: int) -> Network:
     return shared_plans(network, width, n)
 
 
-def model(spec: Spec, cfg: Config) -> Planner:
+def dof_planner(spec: Spec, cfg: Config) -> Planner:
     """Build the factorised planner."""
     plan_codes = codes(spec, cfg)
     rows = cfg.history + 1 + cfg.horizon
@@ -272,7 +272,7 @@ def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
 
 def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """The planner; before it an autoencoder and after it a consistency model, where asked for."""
-    plans = plan_stages("dof-t", spec, cfg, model(spec, cfg))
+    plans = plan_stages("dof-t", spec, cfg, dof_planner(spec, cfg))
     if not cfg.code_width:
         return plans
     learner = coder(spec, cfg)

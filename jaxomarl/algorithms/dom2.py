@@ -63,10 +63,10 @@ from jaxomarl.networks.mlp import Network, mish
 from jaxomarl.optim import Params
 from jaxomarl.stages import decentralised
 from jaxomarl.stages.decentralised import (
+    ActorCritic,
     AgentBatch,
-    Learner,
+    agent_networks,
     critic_step,
-    networks,
     policy_step,
     proposals,
 )
@@ -167,11 +167,11 @@ def denoising_loss_with_dropout(
 def policy(spec: Spec, cfg: Config) -> Algorithm:
     """Build the learner: each agent's diffusion policy and twin critics."""
     net = noise_network(spec, cfg)
-    nets = networks(spec, cfg, net, activation=mish)
+    nets = agent_networks(spec, cfg, net, activation=mish)
 
     def step(
-        key: Key[Array, ""], state: Learner, batch: AgentBatch
-    ) -> tuple[Learner, dict[str, Array]]:
+        key: Key[Array, ""], state: ActorCritic, batch: AgentBatch
+    ) -> tuple[ActorCritic, dict[str, Array]]:
         k_next, k_penalty, k_t, k_z, k_dropout, k_action = jax.random.split(key, 6)
 
         # --- critics: line 8 ---
@@ -203,11 +203,11 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
         state, policy_metrics = policy_step(cfg, nets, state, loss)
         return state, critic_metrics | policy_metrics
 
-    def play(key: Key[Array, ""], state: Learner, obs: Array, mask: Array) -> Array:
+    def play(key: Key[Array, ""], state: ActorCritic, obs: Array, mask: Array) -> Array:
         params = state.actor.target if cfg.acting == "target" else state.actor.params
         return sample_action(cfg, net, key, params, obs, mask)
 
-    return decentralised.learner(spec, cfg, nets, step, play)
+    return decentralised.actor_critic_learner(spec, cfg, nets, step, play)
 
 
 def bounds(thresholds: str) -> tuple[float, ...]:

@@ -43,9 +43,21 @@ from jaxomarl.diffusion.samplers import ddpm, dpm_solver
 from jaxomarl.diffusion.schedules import vp
 from jaxomarl.losses.weighting import normalised_value
 from jaxomarl.networks.mlp import mish
-from jaxomarl.policies.diffusion import Diffuser, noise_network, player, sample, times_and_noise
+from jaxomarl.policies.diffusion import (
+    Diffuser,
+    agent_times_and_noise,
+    noise_network,
+    player,
+    sample,
+)
 from jaxomarl.stages import decentralised
-from jaxomarl.stages.decentralised import AgentBatch, Learner, critic_step, networks, policy_step
+from jaxomarl.stages.decentralised import (
+    ActorCritic,
+    AgentBatch,
+    agent_networks,
+    critic_step,
+    policy_step,
+)
 
 SAMPLERS = {"dpm": dpm_solver, "ddpm": ddpm}
 
@@ -79,13 +91,13 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
     """Build the learner: each agent's diffusion policy and twin critics."""
     net = noise_network(spec, cfg.policy_width)
     diffuser = Diffuser(net, vp(), SAMPLERS[cfg.sampler], cfg.levels)
-    nets = networks(spec, cfg, diffuser.net, activation=mish)
+    nets = agent_networks(spec, cfg, diffuser.net, activation=mish)
     schedule = diffuser.schedule
 
     # line 1, for one agent
     def step(
-        key: Key[Array, ""], state: Learner, batch: AgentBatch
-    ) -> tuple[Learner, dict[str, Array]]:
+        key: Key[Array, ""], state: ActorCritic, batch: AgentBatch
+    ) -> tuple[ActorCritic, dict[str, Array]]:
         k_next, k_noise = jax.random.split(key)
 
         # --- critics: lines 2 and 3 ---
@@ -93,7 +105,7 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
         state, critic_metrics = critic_step(cfg, nets, state, batch, next_action)
 
         # --- policy: lines 4-6 ---
-        t, z = times_and_noise(k_noise, batch)
+        t, z = agent_times_and_noise(k_noise, batch)
         x = noised(schedule, batch.action, t, z)
 
         def loss(params):
@@ -112,7 +124,7 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
 
     # line 8
     play = player(diffuser, nets.q, cfg.candidates)
-    return decentralised.learner(spec, cfg, nets, step, play)
+    return decentralised.actor_critic_learner(spec, cfg, nets, step, play)
 
 
 def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:

@@ -49,10 +49,10 @@ from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, St
 from jaxomarl.config import config, traced
 from jaxomarl.losses.weighting import importance
 from jaxomarl.networks.critics import value
-from jaxomarl.networks.inputs import observed
+from jaxomarl.networks.inputs import observation_normaliser
 from jaxomarl.optim import Net, create, descend, polyak
 from jaxomarl.stages import clone, decentralised
-from jaxomarl.stages.decentralised import AgentBatch, critic_step, networks
+from jaxomarl.stages.decentralised import AgentBatch, agent_networks, critic_step
 
 VALUES = (
     "critic_steps",
@@ -92,7 +92,7 @@ class Valued(NamedTuple):
 
 def in_sample_values(spec: Spec, cfg: Config) -> Algorithm:
     """Build the first stage: each agent's values of what the data did (lines 1 to 5)."""
-    nets = networks(spec, cfg)
+    nets = agent_networks(spec, cfg)
     v_net = value(spec.obs_width, (cfg.critic_width,) * 2)
 
     def first_state(key: Key[Array, ""]) -> Valued:
@@ -129,14 +129,16 @@ def in_sample_values(spec: Spec, cfg: Config) -> Algorithm:
     def next_actions(past: Past, batch: Batch) -> Float[Array, "N B A"]:
         return jnp.moveaxis(batch.next_action * spec.act_mask, 1, 0)
 
-    return decentralised.apart(spec, cfg, first_state, step, None, next_actions, cfg.critic_batch)
+    return decentralised.independent_learners(
+        spec, cfg, first_state, step, None, next_actions, cfg.critic_batch
+    )
 
 
 def policy(spec: Spec, cfg: Config) -> Algorithm:
     """Build the second stage: each agent's weighted behaviour cloning (lines 6 to 8)."""
-    q_net = networks(spec, cfg).q
+    q_net = agent_networks(spec, cfg).q
     v_net = value(spec.obs_width, (cfg.critic_width,) * 2)
-    normalise_obs = observed(spec, cfg)
+    normalise_obs = observation_normaliser(spec, cfg)
 
     def advantage(
         values: Valued, obs: Float[Array, "B O"], action: Float[Array, "B A"]
@@ -152,7 +154,7 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
         return importance(advantages, cfg.temperature)
 
     # line 8
-    return clone.gaussian(spec, cfg, weigh)
+    return clone.gaussian_cloning_learner(spec, cfg, weigh)
 
 
 def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:

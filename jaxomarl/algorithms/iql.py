@@ -43,7 +43,7 @@ from jaxomarl.data.dataset import check_transitions, sample_transitions
 from jaxomarl.losses.td import TIME_LIMITS
 from jaxomarl.networks.actors import actor
 from jaxomarl.networks.agents import separate
-from jaxomarl.networks.inputs import flat, observed
+from jaxomarl.networks.inputs import flat, observation_normaliser
 from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import OPTIMISERS, create, descend
 from jaxomarl.stages import clone, critic
@@ -97,7 +97,7 @@ def policy(spec: Spec, cfg: Config, joint_critic: critic.Critic) -> Algorithm:
     actors = team_actor(spec, cfg)
     optimiser = policy_optimiser(cfg)
     action_mask = jnp.asarray(spec.act_mask)
-    normalise_obs = observed(spec, cfg)
+    normalise_obs = observation_normaliser(spec, cfg)
 
     def play(params, past: Past, obs: Array) -> Array:
         return action_mask * actors.apply(params, normalise_obs(past, obs))

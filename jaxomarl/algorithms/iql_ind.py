@@ -37,7 +37,7 @@ LARGEST_WEIGHT = 100.0
 
 
 @config
-class Config(decentralised.Base):
+class Config(decentralised.AgentSettings):
     """MA-IQL's settings."""
 
     normalise: bool = static(default=False)
@@ -84,7 +84,7 @@ def policy(spec: Spec, cfg: Config, own_critics: critic.Critic) -> Algorithm:
     def play(key, params, obs, mask):
         return mask * net.apply(params, obs)
 
-    return clone.behaviour(spec, cfg, net, loss, weigh, play)
+    return clone.cloning_learner(spec, cfg, net, loss, weigh, play)
 
 
 def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:

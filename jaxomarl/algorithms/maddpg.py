@@ -57,9 +57,9 @@ from jaxomarl.data.dataset import check_transitions
 from jaxomarl.data.windows import sample_windows
 from jaxomarl.losses.td import TIME_LIMITS
 from jaxomarl.masking import column_mean
-from jaxomarl.networks.agents import identified
+from jaxomarl.networks.agents import with_agent_number
 from jaxomarl.networks.critics import twin
-from jaxomarl.networks.inputs import flat, observed, stated
+from jaxomarl.networks.inputs import flat, observation_normaliser, state_normaliser
 from jaxomarl.networks.recurrent import Recurrent, recurrent
 from jaxomarl.optim import Net, Params, create, descend, polyak
 
@@ -141,7 +141,7 @@ def recurrent_networks(spec: Spec, cfg: Config) -> RecurrentNets:
     action_mask = jnp.asarray(spec.act_mask)
 
     def play(params: Params, obs: Float[Array, "B T N O"]) -> Float[Array, "B T N A"]:
-        sequences = jnp.swapaxes(identified(obs, n), 1, 2)
+        sequences = jnp.swapaxes(with_agent_number(obs, n), 1, 2)
         return action_mask * jnp.swapaxes(actor.unrolled(params, sequences), 1, 2)
 
     def q(
@@ -149,7 +149,7 @@ def recurrent_networks(spec: Spec, cfg: Config) -> RecurrentNets:
     ) -> Float[Array, "E B T N"]:
         """Values for agent i where all agents act as in `action[..., i]`, or in its only one."""
         for_each_agent = (*state.shape[:-1], n, state.shape[-1])
-        states = identified(jnp.broadcast_to(state[..., None, :], for_each_agent), n)
+        states = with_agent_number(jnp.broadcast_to(state[..., None, :], for_each_agent), n)
         joint = jnp.broadcast_to(flat(action), (*states.shape[:-1], n * spec.act_width))
         return critic.apply(params, states, joint)
 
@@ -173,8 +173,8 @@ def average(x: Float[Array, "... B H N"], weight: Float[Array, "B H N"]) -> Floa
 def policy(spec: Spec, cfg: Config) -> Algorithm:
     """Build the learner: one recurrent policy and central critics, shared by all agents."""
     nets = recurrent_networks(spec, cfg)
-    normalise_obs = observed(spec, cfg)
-    normalise_state = stated(cfg)
+    normalise_obs = observation_normaliser(spec, cfg)
+    normalise_state = state_normaliser(cfg)
     action_mask = jnp.asarray(spec.act_mask)
 
     def init(key: Key[Array, ""], past: Past, data: Dataset) -> RecurrentLearner:
@@ -221,7 +221,7 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
         return learner, critic_metrics | policy_metrics
 
     def act(key, state, past, memory, observation):
-        inputs = identified(normalise_obs(past, observation.obs), spec.agents)
+        inputs = with_agent_number(normalise_obs(past, observation.obs), spec.agents)
         memory, action = nets.actor.step(state.actor.params, memory, inputs)
         return action_mask * action, memory
 

@@ -12,7 +12,7 @@ Algorithms 1 and 2.
     3       x = alpha_k x^0 + sigma_k z, and known rows as they are:
                 madiff-c: every agent's history and present
                 madiff-d: those of one agent, drawn for each window; its team-mates' histories are
-                          zeros                      (stages/planner.py, `times_and_noise`)
+                          zeros                      (stages/planner.py, `plan_randomness`)
     4       theta: step down 1/2 mean |eps(x, k, y) - z|^2 over rows that are not known
                                                      (stages/planner.py, `planning_loss`)
     5       phi: step down 1/2 mean |a_i - D(o_i, o_i')|^2, or the cross-entropy over available
@@ -58,7 +58,7 @@ class Config(planner.Config):
     """MADiff's settings: those of all planners."""
 
 
-def model(spec: Spec, cfg: Config, each: bool) -> Planner:
+def madiff_planner(spec: Spec, cfg: Config, each: bool) -> Planner:
     """Build the planner; with `each`, every agent plans by itself."""
     n = spec.agents
 
@@ -88,7 +88,7 @@ def pipeline(
     name: str, each: bool, spec: Spec, cfg: Config, env: Environment | None = None
 ) -> tuple[Stage, ...]:
     """The planner; then, where `sampler` asks for one, a consistency model of it."""
-    return plan_stages(name, spec, cfg, model(spec, cfg, each))
+    return plan_stages(name, spec, cfg, madiff_planner(spec, cfg, each))
 
 
 MADIFF_C = System(Config, check, planner.prepare, partial(pipeline, "madiff-c", False))

@@ -48,13 +48,13 @@ from jaxomarl.base import (
 )
 from jaxomarl.config import check_fields, config, static, traced
 from jaxomarl.data.dataset import check_batch, check_transitions
-from jaxomarl.data.returns import conditioned
+from jaxomarl.data.returns import with_returns
 from jaxomarl.data.windows import sample_windows
 from jaxomarl.losses.imitation import action_error
 from jaxomarl.masking import weighted_mean
-from jaxomarl.networks.actors import played
-from jaxomarl.networks.agents import identified
-from jaxomarl.networks.inputs import observed
+from jaxomarl.networks.actors import action_of_output
+from jaxomarl.networks.agents import with_agent_number
+from jaxomarl.networks.inputs import observation_normaliser
 from jaxomarl.networks.mlp import Network
 from jaxomarl.networks.transformer import decision_transformer, last_steps
 from jaxomarl.optim import Net, clipped_adam, create, descend
@@ -150,7 +150,7 @@ def appended(rows: Float[Array, "N C *I"], new: Float[Array, "N *I"]) -> Float[A
 def policy(spec: Spec, cfg: Config) -> Algorithm:
     """Build the learner: one transformer that plays for every agent."""
     net = network(spec, cfg)
-    normalise_obs = observed(spec, cfg)
+    normalise_obs = observation_normaliser(spec, cfg)
     action_mask = jnp.asarray(spec.act_mask)
     optimiser = clipped_adam(cfg.policy_lr, cfg.clip)
 
@@ -164,7 +164,7 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
 
     def predict(params, past, returns, obs, action, step, valid):
         """All agents' rows [..., N, C, ...] -> actions [..., C, N, A]."""
-        seen = identified(normalise_obs(past, swap_rows(obs)), spec.agents)
+        seen = with_agent_number(normalise_obs(past, swap_rows(obs)), spec.agents)
         inputs = swap_rows(seen)
         step = jnp.broadcast_to(step[..., None, :], obs.shape[:-1])
         valid = jnp.broadcast_to(valid[..., None, :], obs.shape[:-1])
@@ -198,7 +198,7 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
         unknown = appended(memory.action, jnp.zeros_like(action_mask))  # its last row is not read
         step_and_valid = last_steps(memory.step, cfg.context)
         output = predict(state.net.params, past, returns, obs, unknown, *step_and_valid)
-        action = played(spec, output[-1], observation.available)
+        action = action_of_output(spec, output[-1], observation.available)
         actions = unknown.at[:, -1].set(action)
         return action, Memory(returns, obs, actions, memory.step + 1)
 
@@ -208,7 +208,7 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
 def prepare(spec: Spec, cfg: Config, data: Dataset) -> Dataset:
     """Add returns to go, and the step of each row."""
     # line 1
-    data = conditioned(data, cfg.gamma, "togo", cfg.reward, cfg.return_scale)
+    data = with_returns(data, cfg.gamma, "togo", cfg.reward, cfg.return_scale)
     step = jnp.minimum(data.step, spec.horizon)
     return dataclasses.replace(data, extra={**data.extra, "step": step})
 

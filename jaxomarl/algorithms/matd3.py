@@ -52,7 +52,7 @@ from jaxomarl.base import (
 )
 from jaxomarl.config import check_fields, config, static, traced
 from jaxomarl.data import replay
-from jaxomarl.losses.td import TIME_LIMITS, agents_reward, continues
+from jaxomarl.losses.td import TIME_LIMITS, agents_reward, continuation_factor
 from jaxomarl.networks.actors import actor, small
 from jaxomarl.networks.agents import separate
 from jaxomarl.networks.critics import twin
@@ -163,14 +163,14 @@ def policy(spec: Spec, cfg: Config, env: Environment | None) -> Algorithm:
 
     def init(key: Key[Array, ""], past: Past, data: Dataset | None) -> OnlineLearner:
         k_actor, k_critic, k_walk = jax.random.split(key, 3)
-        ring = replay.empty(spec, cfg.capacity) if env else ()
+        ring = replay.empty_ring(spec, cfg.capacity) if env else ()
         walk = replay.begin(env, k_walk, cfg.envs) if env else ()
         actors = create(nets.tx, small(nets.actors.init(k_actor)), target=True)
         critics = create(nets.tx, nets.init_q(k_critic), target=True)
         return OnlineLearner(actors, critics, ring, walk)
 
     def batch(key: Key[Array, ""], state: OnlineLearner, data: Dataset | None) -> Batch:
-        return replay.sample(key, state.replay, spec, cfg.batch)
+        return replay.sample_ring(key, state.replay, spec, cfg.batch)
 
     # line 3
     def update(
@@ -231,7 +231,9 @@ def targets(
         state.critic.target, batch.next_obs, batch.next_state, next_action, next_action
     ).min(axis=1)
     reward = agents_reward(batch, cfg.reward).T
-    return cfg.reward_scale * reward + cfg.gamma * continues(batch, cfg.time_limit) * next_q
+    return (
+        cfg.reward_scale * reward + cfg.gamma * continuation_factor(batch, cfg.time_limit) * next_q
+    )
 
 
 def collecting(spec: Spec, cfg: Config, env: Environment) -> Callable[..., OnlineLearner]:
@@ -253,7 +255,7 @@ def collecting(spec: Spec, cfg: Config, env: Environment) -> Callable[..., Onlin
             warming_up = state.replay.count < cfg.warmup
             return action_mask * jnp.where(warming_up, uniform, noisy)
 
-        walk, rows = replay.walk(env, explore, state.walk, key, cfg.collect)
+        walk, rows = replay.step_environments(env, explore, state.walk, key, cfg.collect)
         return state._replace(walk=walk, replay=replay.extend(state.replay, rows))
 
     return refresh

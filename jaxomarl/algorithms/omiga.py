@@ -48,9 +48,9 @@ from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, St
 from jaxomarl.config import config, static, traced
 from jaxomarl.data.dataset import sample_transitions
 from jaxomarl.losses.gumbel import CAP, gumbel
-from jaxomarl.losses.td import continues, joint_reward
+from jaxomarl.losses.td import continuation_factor, joint_reward
 from jaxomarl.networks.critics import twin, value
-from jaxomarl.networks.inputs import observed, stated
+from jaxomarl.networks.inputs import observation_normaliser, state_normaliser
 from jaxomarl.networks.mixers import linear_mixer, mixed
 from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import Net, Params, clipped_adam, create, descend, polyak
@@ -135,8 +135,8 @@ def mixed_networks(spec: Spec, cfg: Config) -> MixedNets:
 
 def normalised(spec: Spec, cfg: Config, past: Past, batch: Batch) -> NormalisedBatch:
     """The networks' inputs at the start of each transition."""
-    state = stated(cfg)(past, batch.state)
-    obs = observed(spec, cfg)(past, batch.obs)
+    state = state_normaliser(cfg)(past, batch.state)
+    obs = observation_normaliser(spec, cfg)(past, batch.obs)
     return NormalisedBatch(state, obs, batch.action * spec.act_mask)
 
 
@@ -158,8 +158,8 @@ def mixed_values(spec: Spec, cfg: Config) -> Algorithm:
     """Build the first stage: the values of agents and team (lines 1 to 6)."""
     nets = mixed_networks(spec, cfg)
     optimiser = clipped_adam(cfg.critic_lr, cfg.clip)
-    normalise_obs = observed(spec, cfg)
-    normalise_state = stated(cfg)
+    normalise_obs = observation_normaliser(spec, cfg)
+    normalise_state = state_normaliser(cfg)
 
     def init(key: Key[Array, ""], past: Past, data: Dataset) -> MixedValues:
         k_q, k_v, k_mixer = jax.random.split(key, 3)
@@ -183,7 +183,7 @@ def mixed_values(spec: Spec, cfg: Config) -> Algorithm:
         next_v = nets.v(state.v.target, normalise_obs(past, batch.next_obs))
         next_value = mixed(next_weights, next_v)
         reward = joint_reward(batch, cfg.reward)
-        y = reward + cfg.gamma * continues(batch, cfg.time_limit) * next_value
+        y = reward + cfg.gamma * continuation_factor(batch, cfg.time_limit) * next_value
 
         # --- action values: line 3 ---
         def q_loss(params):
@@ -223,7 +223,7 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
         return jnp.exp(jnp.clip(z, -CAP, CAP))
 
     # line 8
-    return clone.gaussian(spec, cfg, weigh)
+    return clone.gaussian_cloning_learner(spec, cfg, weigh)
 
 
 def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:

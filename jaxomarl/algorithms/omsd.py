@@ -56,15 +56,15 @@ from jaxtyping import Array, Key
 
 from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, System, refuse
 from jaxomarl.config import config, static, traced
-from jaxomarl.networks.inputs import observed
+from jaxomarl.networks.inputs import observation_normaliser
 from jaxomarl.optim import create, descend
 from jaxomarl.stages import critic, score_regularised, scores
 from jaxomarl.stages.clone import Policies, policy_optimiser
 from jaxomarl.stages.score_regularised import (
     diffused,
     q_gradient,
+    score_times_and_noise,
     surrogate,
-    times_and_noise,
     weight,
 )
 
@@ -101,14 +101,14 @@ def policy(spec: Spec, cfg: Config, eps: Callable, q: Callable) -> Algorithm:
     actors = score_regularised.actors(spec, cfg)
     optimiser = policy_optimiser(cfg)
     action_mask = jnp.asarray(spec.act_mask)
-    normalise_obs = observed(spec, cfg)
+    normalise_obs = observation_normaliser(spec, cfg)
     order = jnp.asarray(scores.agent_order(cfg.order, spec.agents))
 
     # line 11
     def update(
         key: Key[Array, ""], state: Policies, past: Past, batch: Batch
     ) -> tuple[Policies, dict]:
-        t, z = times_and_noise(key, cfg, batch.action.shape, action_mask)
+        t, z = score_times_and_noise(key, cfg, batch.action.shape, action_mask)
         obs = normalise_obs(past, batch.obs)
         actions_before = actors.every(state.actor.params, obs)
 
@@ -143,14 +143,14 @@ def policy(spec: Spec, cfg: Config, eps: Callable, q: Callable) -> Algorithm:
             actor = jax.tree.map(lambda leaf, new: leaf.at[i].set(new), actor, own)
             new_action = actors.one(own.params, i, obs[:, i])
             actions_after = actions_now.at[:, i].set(new_action)
-            metrics = score_regularised.report(actions_now[:, i], e, g, w, value)
+            metrics = score_regularised.score_regularised_metrics(actions_now[:, i], e, g, w, value)
             return (actor, actions_after), metrics
 
         (actor, _), metrics = jax.lax.scan(move, (state.actor, actions_before), order)
         return Policies(actor), jax.tree.map(jnp.mean, metrics)
 
     first_state = jax.vmap(lambda params: create(optimiser, params))
-    return score_regularised.learner(spec, cfg, actors, first_state, update)
+    return score_regularised.score_regularised_learner(spec, cfg, actors, first_state, update)
 
 
 def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
@@ -189,12 +189,12 @@ def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[S
     )
 
     # lines 6-9
-    score_model = scores.scores(spec, cfg, "conditional")
-    score_fields = scores.fields("conditional")
+    score_model = scores.behaviour_model(spec, cfg, "conditional")
+    score_fields = scores.score_fields("conditional")
     score_stage = Stage(
         "scores-conditional",
         score_model.algorithm,
-        scores.steps(cfg),
+        scores.score_steps(cfg),
         cfg.chunk,
         cfg.every,
         fields=score_fields,

@@ -50,21 +50,21 @@ from jaxomarl.base import (
 from jaxomarl.config import config, static, traced
 from jaxomarl.diffusion.samplers import dpm_solver
 from jaxomarl.diffusion.schedules import vp
-from jaxomarl.losses.candidates import pick, soft_value
+from jaxomarl.losses.candidates import pick_by_value, soft_value
 from jaxomarl.losses.planning import planned_returns
-from jaxomarl.losses.td import continues, ensemble_loss
-from jaxomarl.networks.inputs import observed
+from jaxomarl.losses.td import continuation_factor, ensemble_loss
+from jaxomarl.networks.inputs import observation_normaliser
 from jaxomarl.networks.mlp import mish
 from jaxomarl.optim import Net, create, descend
 from jaxomarl.policies.diffusion import (
     Diffuser,
+    agent_times_and_noise,
     denoising_loss,
     noise_network,
     several,
-    times_and_noise,
 )
 from jaxomarl.stages import clone, decentralised
-from jaxomarl.stages.decentralised import Nets, networks
+from jaxomarl.stages.decentralised import AgentNetworks, agent_networks
 
 ROWS = 512
 """Rows of data whose candidates are sampled at once."""
@@ -124,10 +124,10 @@ def behaviour_diffusion(spec: Spec, cfg: Config) -> Algorithm:
 
     # line 1
     def loss(key, params, batch, weight):
-        t, z = times_and_noise(key, batch)
+        t, z = agent_times_and_noise(key, batch)
         return denoising_loss(diffuser, params, batch, t, z)
 
-    return clone.behaviour(spec, cfg, diffuser.net, loss)
+    return clone.cloning_learner(spec, cfg, diffuser.net, loss)
 
 
 # --- candidates and their values ---
@@ -137,14 +137,14 @@ class CandidateNets(NamedTuple):
     """One agent's behaviour model and critic, and all agents' action columns."""
 
     diffuser: Diffuser
-    nets: Nets
+    nets: AgentNetworks
     action_mask: Float[Array, "N A"]
 
 
 def candidate_networks(spec: Spec, cfg: Config) -> CandidateNets:
     """Build one agent's behaviour model and critic."""
     diffuser = diffusion(spec, cfg)
-    nets = networks(spec, cfg, diffuser.net, activation=mish, members=1)
+    nets = agent_networks(spec, cfg, diffuser.net, activation=mish, members=1)
     return CandidateNets(diffuser, nets, jnp.asarray(spec.act_mask))
 
 
@@ -198,7 +198,7 @@ def policy(spec: Spec, cfg: Config) -> tuple[Algorithm, Callable[..., Planned]]:
     """Build the second stage, critics that select from the behaviour's samples, and its refresh."""
     of = candidate_networks(spec, cfg)
     nets = of.nets
-    normalise_obs = observed(spec, cfg)
+    normalise_obs = observation_normaliser(spec, cfg)
 
     def init(key: Key[Array, ""], past: Past, data: Dataset) -> Planned:
         keys = jax.random.split(key, spec.agents)
@@ -233,14 +233,14 @@ def policy(spec: Spec, cfg: Config) -> tuple[Algorithm, Callable[..., Planned]]:
         obs = normalise_obs(past, observation.obs)
         actions, q = valued_candidates(of, k_sample, state, past, obs, cfg.candidates)
         gumbel = jax.random.gumbel(k_pick, q.shape) if cfg.select == "softmax" else None
-        return pick(actions, cfg.alpha / state.spread * q, gumbel), memory
+        return pick_by_value(actions, cfg.alpha / state.spread * q, gumbel), memory
 
     return Algorithm(init, batch, update, act), planning(spec, cfg, of)
 
 
 def planning(spec: Spec, cfg: Config, of: CandidateNets) -> Callable[..., Planned]:
     """Build the stage's `refresh`: the returns of a round, planned with the values so far."""
-    normalise_obs = observed(spec, cfg)
+    normalise_obs = observation_normaliser(spec, cfg)
 
     # line 2
     def refresh(key: Key[Array, ""], state: Planned, past: Past, data: Dataset) -> Planned:
@@ -260,7 +260,7 @@ def planning(spec: Spec, cfg: Config, of: CandidateNets) -> Callable[..., Planne
         if cfg.reward != "own":
             team = team_reward(spec.team, data.reward)[:, None]
             reward = jnp.broadcast_to(team, data.reward.shape)
-        discount = cfg.gamma * continues(data, cfg.time_limit)
+        discount = cfg.gamma * continuation_factor(data, cfg.time_limit)
         returns = planned_returns(reward, discount, data.left == 0, v, first_round)
         deviation = returns[data.starts].std(axis=0) + 1e-6
         spread = jnp.where(first_round, deviation, state.spread)

@@ -36,11 +36,11 @@ from jaxomarl.config import config, static, traced
 from jaxomarl.losses.weighting import normalised_value
 from jaxomarl.stages import decentralised
 from jaxomarl.stages.decentralised import (
+    ActorCritic,
     AgentBatch,
-    Learner,
+    agent_networks,
     critic_step,
     effort,
-    networks,
     policy_step,
 )
 
@@ -61,12 +61,12 @@ class Config(decentralised.Config):
 
 def policy(spec: Spec, cfg: Config) -> Algorithm:
     """Build the learner: each agent's policy and twin critics."""
-    nets = networks(spec, cfg)
+    nets = agent_networks(spec, cfg)
 
     # line 1, for one agent
     def step(
-        key: Key[Array, ""], state: Learner, batch: AgentBatch
-    ) -> tuple[Learner, dict[str, Array]]:
+        key: Key[Array, ""], state: ActorCritic, batch: AgentBatch
+    ) -> tuple[ActorCritic, dict[str, Array]]:
         def play(params, obs):
             return batch.mask * nets.actor.apply(params, obs)
 
@@ -93,7 +93,7 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
         state = jax.tree.map(lambda new, old: jnp.where(due, new, old), moved, state)
         return state, critic_metrics | policy_metrics
 
-    return decentralised.learner(spec, cfg, nets, step, nets.play)
+    return decentralised.actor_critic_learner(spec, cfg, nets, step, nets.play)
 
 
 def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:

@@ -35,7 +35,7 @@ class Fitted:
 
     def save(self, folder: str | Path) -> None:
         """Write the data set as a folder that `--data` takes."""
-        files.save(folder, self.data, self.manifest)
+        files.save_folder(folder, self.data, self.manifest)
 
     def of_task(self, task: Task) -> tuple[Dataset, dict[str, Any]]:
         """The rows and their manifest; JaxomarlError where the task has another spec."""

@@ -24,11 +24,11 @@ from jaxomarl.algorithms import matd3
 from jaxomarl.base import Environment, refuse
 from jaxomarl.data.stats import identity
 from jaxomarl.envs import stored
-from jaxomarl.envs.catalog import make as make_task
+from jaxomarl.envs.catalog import make_behaviours as make_task
 from jaxomarl.envs.mpe import scenarios, train_prey
 from jaxomarl.envs.mpe.behaviours import RENUMBERED, renumbered
 from jaxomarl.envs.mpe.prey import HIDDEN, LAYERS, NORM, Prey
-from jaxomarl.envs.recipes import Behaviour, play_rows, uniform_behaviour
+from jaxomarl.envs.recipes import Behaviour, roll_out_rows, uniform_behaviour
 from jaxomarl.envs.rollout import team_score
 from jaxomarl.presets import find
 from jaxomarl.training.runner import Job, Progress, run
@@ -128,7 +128,7 @@ _ALL = (
 PLANS = {plan.name: plan for plan in _ALL}
 
 
-def make(names: tuple[str, ...], out: Path, steps: int = 0) -> None:
+def make_behaviours(names: tuple[str, ...], out: Path, steps: int = 0) -> None:
     """Train and store what is named: prey, or tasks without their family.
 
     `steps` > 0 is the number of MATD3's updates. Raises JaxomarlError for an unknown name, and for
@@ -277,7 +277,7 @@ def _renumbered(plan: Plan, seed: int, snapshot: Snapshot) -> Snapshot:
 def episode_returns(env: Environment, behaviour: Behaviour, seed: int, steps: int) -> np.ndarray:
     """Team returns of a behaviour's episodes, as many as have these steps."""
     out = []
-    for rollouts, lengths in play_rows(env, behaviour, jax.random.key(seed), steps):
+    for rollouts, lengths in roll_out_rows(env, behaviour, jax.random.key(seed), steps):
         alive = np.arange(env.spec.horizon) < np.asarray(lengths)[:, None]
         rewards = np.asarray(team_score(env.spec, rollouts.reward))
         out.append((rewards * alive).sum(axis=1))

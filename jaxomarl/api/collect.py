@@ -40,5 +40,5 @@ def collect(
             raise refuse("--out", "a new folder", str(folder), way)
 
     data, manifest = load(chosen, quality, rows, seed)
-    files.save(folder, data, manifest)
+    files.save_folder(folder, data, manifest)
     return f"{json.dumps(manifest, indent=1)}\n{folder}"

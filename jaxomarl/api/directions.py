@@ -27,7 +27,7 @@ SAMPLES = 1500
 """Actions of the data that are drawn."""
 
 
-def draw(
+def draw_directions(
     path: str | Path | None, groups: list[tuple[Group, Past]], rows: list[Row]
 ) -> Figure | None:
     """Draw the score fields of a one-step game of two agents with one action each.
@@ -94,7 +94,7 @@ def field(
     x = action
     if cfg.score_model != "mixture":
         x = vp().alpha(t)[:, None, None] * action
-    eps = scores.scores(spec, cfg, kind).every(first_run, x, t, obs, state, action)
+    eps = scores.behaviour_model(spec, cfg, kind).every(first_run, x, t, obs, state, action)
     return points, -np.asarray(eps)[..., 0]
 
 

@@ -197,7 +197,7 @@ def rolled_out(
     batch: RunBatch, chosen: Sequence[int], variant: Task, count: int
 ) -> list[dict[str, np.ndarray]]:
     """Metric -> [1, E], for each chosen run of a batch."""
-    policies = [policy.load(batch.runs[r].path) for r in chosen]
+    policies = [policy.load_policy(batch.runs[r].path) for r in chosen]
     trees = [(one.state, one.past) for one in policies]
     state, past = jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 

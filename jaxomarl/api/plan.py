@@ -120,7 +120,7 @@ def field_types(kind: type) -> dict[str, type]:
     return found  # type: ignore[return-value]
 
 
-def fields(name: str) -> list[str]:
+def config_field_names(name: str) -> list[str]:
     """A system's config fields."""
     return [field.name for field in dataclasses.fields(find_system(name).Config)]
 
@@ -133,7 +133,7 @@ def no_field(field: str, owners: Mapping[str, Sequence[str]]) -> JaxomarlError:
     if near:
         hint = f"Did you mean {' or '.join(near)}? "
 
-    having = [name for name in REGISTRY if field in fields(name)]
+    having = [name for name in REGISTRY if field in config_field_names(name)]
     if having:
         owned = f"It is a field of {', '.join(having)}"
         way = f"{hint}{owned}: name one with --systems, or leave it out."
@@ -155,7 +155,7 @@ def configs(
     fields of the overrides. Raises JaxomarlError for a value of another type.
     """
     system = find_system(name)
-    own = fields(name)
+    own = config_field_names(name)
     for field, values in overrides.items():
         check_types(field, values, getattr(system.Config(), field))
 
@@ -350,7 +350,7 @@ def resolve(
     _check_overrides(given)
     flags = {flag(field): values for field, values in given.items()}
     check_once({"--systems": systems, "--tasks": tasks, "--data": data, **flags})
-    owners = {name: fields(name) for name in systems}
+    owners = {name: config_field_names(name) for name in systems}
     _check_owned(given, owners)
 
     offline = any(not find_system(name).online for name in systems)

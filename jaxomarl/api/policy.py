@@ -20,7 +20,7 @@ from jaxomarl.base import Algorithm, Observation, Past, Spec, Stage, State, Syst
 from jaxomarl.numerics import pinned
 from jaxomarl.paths import user_path
 from jaxomarl.results.store import INFO, read_json
-from jaxomarl.training.checkpoint import digest
+from jaxomarl.training.checkpoint import digest_of_arrays
 
 FILE = "policy.safetensors"
 FORMAT = "1"
@@ -153,7 +153,7 @@ class Policy:
 
 
 @pinned()
-def load(run: str | Path) -> Policy:
+def load_policy(run: str | Path) -> Policy:
     """The final policy of a run's folder, as `sweep`, `train` and `jaxomarl.train` write it.
 
     Raises JaxomarlError where the folder is no finished run or was written in another format.
@@ -214,7 +214,7 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
         way = "It is torn: train again, or --resume."
         raise refuse(str(path), "a safetensors file", str(error), way) from None
     # version 0.1.0 wrote no digest
-    if sha and sha != digest(arrays):
+    if sha and sha != digest_of_arrays(arrays):
         way = "It is damaged: train again, or --resume."
         raise refuse(str(path), "the arrays that were saved", "others", way)
     return arrays

@@ -18,7 +18,7 @@ NOTEBOOK_SECONDS = 0.5
 """Least time between lines of a notebook, whose page is redrawn."""
 
 
-class Lines:
+class ProgressPrinter:
     """Prints progress: one line that is rewritten where that is possible, plain lines elsewhere."""
 
     def __init__(self, stream: TextIOBase | None = None, notebook: bool | None = None) -> None:

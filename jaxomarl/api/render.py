@@ -25,7 +25,7 @@ def render(run: Path, episodes: int, out: Path, seed: int = 0, fps: float = 10.0
     if episodes < 1:
         raise refuse("--episodes", "at least 1", episodes, "Leave it out for 3.")
     film.check(out, fps)
-    player = policy.load(run)
+    player = policy.load_policy(run)
     register.check_task(player.info)
     task = make(player.info["task"])
     env = task.env
@@ -40,7 +40,7 @@ def render(run: Path, episodes: int, out: Path, seed: int = 0, fps: float = 10.0
         return player.algorithm.act(key, player.state, player.past, memory, now)
 
     key = jax.random.key(seed)
-    states, lengths, returns = play(env, act, player.algorithm.memory, key, episodes)
+    states, lengths, returns = roll_out_states(env, act, player.algorithm.memory, key, episodes)
     films = []
     titles = []
     for e in range(episodes):
@@ -52,7 +52,7 @@ def render(run: Path, episodes: int, out: Path, seed: int = 0, fps: float = 10.0
     return [float(x) for x in returns]
 
 
-def play(
+def roll_out_states(
     env: Environment, act: Act, memory: State, key: Key[Array, ""], episodes: int
 ) -> tuple[State, Int[np.ndarray, " E"], Float[np.ndarray, " E"]]:
     """Roll out episodes: (all states [E, T + 1], lengths, team returns), on the host.

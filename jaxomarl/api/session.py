@@ -31,7 +31,7 @@ from jaxomarl.numerics import precision, rounded, settings
 from jaxomarl.results import differences, store, tables
 from jaxomarl.results.canvas import Figure
 from jaxomarl.training.final import roll_out
-from jaxomarl.training.library import Library, Trained
+from jaxomarl.training.library import StageCache, TrainedStage
 from jaxomarl.training.program import chunking, last_step, marks
 from jaxomarl.training.runner import Interrupted, Job, Progress, run
 
@@ -321,7 +321,7 @@ class Writer:
             info["imports"] = imports
         return info
 
-    def stage(self, index: int, stage: Stage, trained: Trained) -> None:
+    def stage(self, index: int, stage: Stage, trained: TrainedStage) -> None:
         """Take a finished stage's histories."""
         batches = trained.facts.get("batches", [trained.facts])
         self.facts[stage.name] = {"batches": batches}
@@ -454,7 +454,7 @@ def train_groups(
     saved, once `stopped()` says so.
     """
     folders = [folder for folder in (out, *sources) if folder]
-    library = Library(*(folder / "stages" for folder in folders))
+    library = StageCache(*(folder / "stages" for folder in folders))
     past: list[tuple[Group, Past]] = []
     rows: list[store.Row] = []
     final: list[store.Row] = []
@@ -484,7 +484,7 @@ def train_groups(
 
 def _job(
     group: Group,
-    library: Library,
+    library: StageCache,
     report: Callable[[Group, Progress], None],
     stopped: Callable[[], bool],
     writer: Writer,

@@ -10,7 +10,7 @@ from typing import Any
 from jaxomarl.api import arrays, policy, provenance, register, session
 from jaxomarl.api.arrays import Fitted
 from jaxomarl.api.plan import resolve
-from jaxomarl.api.progress import Lines
+from jaxomarl.api.progress import ProgressPrinter
 from jaxomarl.api.session import Results
 from jaxomarl.api.spoken import python_face
 from jaxomarl.base import refuse
@@ -21,7 +21,7 @@ from jaxomarl.presets import find
 __all__ = ["from_arrays", "load", "register_system", "register_task", "train"]
 
 from_arrays = python_face(arrays.from_arrays)
-load = python_face(policy.load)
+load = python_face(policy.load_policy)
 register_system = python_face(register.register_system)
 register_task = python_face(register.register_task)
 
@@ -82,7 +82,7 @@ def train(
         if folder and progress:
             provenance.tell(groups, folder)
 
-        lines = Lines()
+        lines = ProgressPrinter()
         shown = lines if progress else silent
         say = lines.say if progress else silent
         return session.train_groups(groups, folder, report=report or shown, say=say)

@@ -23,7 +23,7 @@ from jaxomarl.api import (
     session,
 )
 from jaxomarl.api.evaluate import evaluate
-from jaxomarl.api.progress import Lines, clock
+from jaxomarl.api.progress import ProgressPrinter, clock
 from jaxomarl.api.seeds import parse_seeds
 from jaxomarl.base import JaxomarlError, refuse
 from jaxomarl.cli import data as data_sets
@@ -332,7 +332,7 @@ def answer(asked: Any, again: str) -> int:
         print(f"returns: {', '.join(f'{x:.1f}' for x in returns)}\n{asked.out}")
         return 0
     if isinstance(asked, Evaluate):
-        records = evaluate(asked.runs, asked.task, asked.episodes, Lines().say)
+        records = evaluate(asked.runs, asked.task, asked.episodes, ProgressPrinter().say)
         print(f"\n{tables.text(records)}")
         return 0
     if isinstance(asked, Collect):
@@ -344,7 +344,7 @@ def answer(asked: Any, again: str) -> int:
     if isinstance(asked, Data):
         return data_sets.run(asked)
     if isinstance(asked, Behaviours):
-        behaviours.make(asked.names, asked.out, asked.steps)
+        behaviours.make_behaviours(asked.names, asked.out, asked.steps)
         return 0
     return trained(asked, again)
 
@@ -441,7 +441,7 @@ def sweep(asked: Sweep | Train, stop: Stop) -> None:
         provenance.tell(groups, out)
         runs = sum(len(group.seeds) for group in groups)
         say(f"{len(groups)} group(s), {runs} runs, preset {preset}, into {out}")
-        lines = Lines()
+        lines = ProgressPrinter()
         results = session.train_groups(groups, out, sources, lines, stop.asked, lines.say)
         pictures = draw(results, out)
 
@@ -478,7 +478,7 @@ def draw(results: session.Results, out: Path) -> list[Path]:
         for task in {group.task.name: None for group, _ in results.past}:
             path = out / f"{task.replace('/', '-')}-directions.png"
             past = [(group, past) for group, past in results.past if group.task.name == task]
-            if directions.draw(path, past, results.rows) is not None:
+            if directions.draw_directions(path, past, results.rows) is not None:
                 drawn.append(path)
     except JaxomarlError as error:
         say(f"no pictures: {error}")

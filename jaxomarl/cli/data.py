@@ -10,7 +10,7 @@ from jaxomarl.base import JaxomarlError, Task, refuse
 from jaxomarl.cli.data_flags import Convert, Data, Describe, Diff, Validate
 from jaxomarl.data import card, catalog, compare, files, formats
 from jaxomarl.data.fit import fit
-from jaxomarl.data.raw import Raw, seen
+from jaxomarl.data.raw import Raw, from_dataset
 from jaxomarl.envs.catalog import make, names
 from jaxomarl.paths import user_path
 from jaxomarl.results import card_text, cards
@@ -55,8 +55,8 @@ def find(source: str, task: str = "", rows: int = 0) -> Found:
     if not (path / files.MANIFEST).is_file():
         return Found(formats.read(path), named, None)
     named = named or _own_task(path)
-    data, manifest = files.load(path, named.env.spec)
-    raw = seen(data, named.env.spec, str(manifest["quality"]))
+    data, manifest = files.load_folder(path, named.env.spec)
+    raw = from_dataset(data, named.env.spec, str(manifest["quality"]))
     raw = raw._replace(evidence=("the folder's manifest says so",), repairs=_repairs(manifest))
     return Found(raw, named, manifest)
 
@@ -99,7 +99,7 @@ def _recipe(source: str, task: str, rows: int) -> Found:
         expected = f"{found.name}, or nothing beside a recipe"
         raise refuse("--task", expected, task, "The recipe names its task.")
     data, manifest = catalog.load(found, quality, rows)
-    raw = seen(data, found.env.spec, manifest["quality"])
+    raw = from_dataset(data, found.env.spec, manifest["quality"])
     return Found(raw._replace(evidence=("the recipe's task has these rules",)), found, manifest)
 
 
@@ -176,7 +176,7 @@ def convert(asked: Convert) -> int:
         if found.manifest:
             manifest["origin"] = found.manifest["origin"]
         _folder("DST", asked.to_path)
-        files.save(asked.to_path, data, manifest)
+        files.save_folder(asked.to_path, data, manifest)
     print(asked.to_path)
     return 0
 
@@ -203,7 +203,7 @@ def _fitted(found: Found) -> Raw:
     if found.manifest or found.task is None:
         return found.raw
     data, manifest = fit(found.raw, found.task)
-    return seen(data, found.task.env.spec, manifest["quality"])
+    return from_dataset(data, found.task.env.spec, manifest["quality"])
 
 
 def _folder(field: str, path: Path) -> None:

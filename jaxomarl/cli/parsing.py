@@ -16,7 +16,7 @@ from typing import Any
 
 import tyro
 
-from jaxomarl.api.plan import fields
+from jaxomarl.api.plan import config_field_names
 from jaxomarl.base import JaxomarlError, nearest, refuse
 from jaxomarl.cli import focus
 from jaxomarl.cli.examples import opening
@@ -71,7 +71,7 @@ def _read(commands: Mapping[str, Any], command: str, argv: list[str]) -> Any:
 
 def own_flags(command: str, argv: list[str]) -> list[str]:
     """The flags of the fields that the named systems have."""
-    owned = [fields(name) for name in focus.systems(command, argv) if "+" not in name]
+    owned = [config_field_names(name) for name in focus.systems(command, argv) if "+" not in name]
     return [flag(field) for own in owned for field in own]
 
 

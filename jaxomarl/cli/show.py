@@ -54,7 +54,7 @@ def setting(name: str, task: str, quality: str, preset: str) -> Setting:
     values: Mapping[str, object] = {}
     if base in found.systems:
         values = found.at(taken.name, quality)
-    known = plan.fields(name)
+    known = plan.config_field_names(name)
     stated = {field: value for field, value in values.items() if field in known}
     cfg, _ = plan.configs(name, stated, {})[0]
     return Setting(name, system, taken, quality, found.name, found.about, stated, cfg)

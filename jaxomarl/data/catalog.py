@@ -40,7 +40,7 @@ def load(
             raise refuse("--rows", "no value, as the set is a path", rows or seed, way)
         path = user_path(quality)
         if (path / files.MANIFEST).is_file():
-            return with_source(*files.load(path, task.env.spec))
+            return with_source(*files.load_folder(path, task.env.spec))
         return fit(formats.read(path), task)
 
     check_count("--rows", rows, MOST_ROWS)

@@ -60,7 +60,7 @@ class Cdf(NamedTuple):
         return Cdf(self.value[start:stop], self.z[start:stop])
 
 
-def fit(x: Float[Array, "M C"], quantiles: int = 256) -> Cdf:
+def fit_cdf(x: Float[Array, "M C"], quantiles: int = 256) -> Cdf:
     """Quantiles at `quantiles` ranks of each column, the least and the largest value included.
 
     Half of the ranks are evenly spaced in u and half in z. All rows count alike. Data of fewer rows
@@ -80,7 +80,7 @@ def fit(x: Float[Array, "M C"], quantiles: int = 256) -> Cdf:
     return Cdf(*jax.vmap(column)(jnp.sort(x.T, axis=-1)))
 
 
-def standard(x: Float[Array, "M C"]) -> Cdf:
+def fit_z_scores(x: Float[Array, "M C"]) -> Cdf:
     """z-scores z = (v - mean) / deviation, as policy-guided diffusion's, by two values a column.
 
     What lies beyond the data's range becomes its end, as in `fit`. All rows count alike; M >= 1.

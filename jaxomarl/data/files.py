@@ -46,7 +46,7 @@ ENTRIES: dict[str, type] = {
 """Entries that every manifest has, and their types."""
 
 
-def save(folder: str | Path, data: Dataset, manifest: dict[str, Any]) -> None:
+def save_folder(folder: str | Path, data: Dataset, manifest: dict[str, Any]) -> None:
     """Write a data set, arrays first. The folder counts as one once its manifest is there."""
     from safetensors.numpy import save_file
 
@@ -104,7 +104,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     return entries
 
 
-def load(folder: str | Path, spec: Spec) -> tuple[Dataset, dict[str, Any]]:
+def load_folder(folder: str | Path, spec: Spec) -> tuple[Dataset, dict[str, Any]]:
     """The data set in a folder, and its manifest.
 
     Raises JaxomarlError where it is none of ours, is damaged, was made for other widths or under

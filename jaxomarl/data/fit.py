@@ -16,8 +16,8 @@ from jaxomarl.data.raw import (
     count_constant_states,
     describe_padding,
     describe_row,
+    from_dataset,
     how_to_inspect,
-    seen,
     stack_agents,
 )
 
@@ -87,7 +87,7 @@ def refit(data: Dataset, manifest: dict[str, Any], spec: Spec) -> tuple[Dataset,
     task_name = str(manifest.get("task", "the task"))
     repairs: list[str] = []
     packed = blocks(data)
-    raw = seen(data, spec)
+    raw = from_dataset(data, spec)
     done = ends.by_rules(raw, spec, task_name, repairs)
     state = _state(raw, packed["obs"], spec, task_name, repairs)
     if np.array_equal(done, packed["done"]) and np.array_equal(state, packed["state"]):

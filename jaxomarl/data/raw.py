@@ -73,7 +73,7 @@ class Raw(NamedTuple):
         return len(self.obs)
 
 
-def seen(data: Dataset, spec: Spec, quality: str = "") -> Raw:
+def from_dataset(data: Dataset, spec: Spec, quality: str = "") -> Raw:
     """A packed data set as a reader would have found it, with the padding cut off."""
     packed = blocks(data)
     obs = packed["obs"]

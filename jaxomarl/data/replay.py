@@ -44,7 +44,7 @@ class Walk(NamedTuple):
 # --- the ring ---
 
 
-def empty(spec: Spec, capacity: int) -> Replay:
+def empty_ring(spec: Spec, capacity: int) -> Replay:
     """A ring without rows."""
     n = spec.agents
     zeros = lambda *shape: jnp.zeros((capacity, *shape))
@@ -70,7 +70,7 @@ def extend(replay: Replay, rows: Rows) -> Replay:
     return Replay(written, replay.count + added)
 
 
-def sample(key: Key[Array, ""], replay: Replay, spec: Spec, size: int) -> Batch:
+def sample_ring(key: Key[Array, ""], replay: Replay, spec: Spec, size: int) -> Batch:
     """`size` transitions, drawn uniformly with replacement.
 
     A ring does not store next actions: these are zeros.
@@ -105,7 +105,7 @@ def begin(env: Environment, key: Key[Array, ""], envs: int) -> Walk:
     return Walk(state, now, jnp.zeros(envs, jnp.int32))
 
 
-def walk(
+def step_environments(
     env: Environment, act: Act, start: Walk, key: Key[Array, ""], steps: int
 ) -> tuple[Walk, Rows]:
     """Step every environment `steps` times.

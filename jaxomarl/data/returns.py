@@ -42,7 +42,7 @@ def returns(
     return togo
 
 
-def conditioned(
+def with_returns(
     data: Dataset, gamma: float, kind: str, reward: str, scale: float, unit: bool = False
 ) -> Dataset:
     """The data with `extra["returns"]` [M, N]: the returns divided by `scale`.

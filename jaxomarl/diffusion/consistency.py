@@ -28,7 +28,7 @@ from jaxtyping import Array, Float, Key
 from jaxomarl.base import Denoise, Schedule, refuse
 from jaxomarl.diffusion.parameterise import noised
 from jaxomarl.diffusion.samplers import Sampler
-from jaxomarl.diffusion.schedules import at, times
+from jaxomarl.diffusion.schedules import alpha_sigma_at, times
 
 
 def consistent(
@@ -46,7 +46,7 @@ def consistent(
 
     def f(x: Array, t: Array) -> Array:
         s = jnp.asarray(std)
-        alpha, sigma = at(schedule, t, x)
+        alpha, sigma = alpha_sigma_at(schedule, t, x)
         # numerators and denominators are multiplied by alpha, which may be 0
         over = sigma - alpha * least(schedule)
         size = jnp.hypot(sigma, alpha * s)
@@ -93,8 +93,8 @@ def consistency_loss(
     if mask is not None:
         z = z * mask
     x = noised(schedule, x0, t, z)
-    alpha, sigma = at(schedule, t, x0)
-    alpha_s, sigma_s = at(schedule, s, x0)
+    alpha, sigma = alpha_sigma_at(schedule, t, x0)
+    alpha_s, sigma_s = alpha_sigma_at(schedule, s, x0)
     clean = x0 if teacher is None else teacher(x, t)
     before = alpha_s * clean + sigma_s * (x - alpha * clean) / sigma
 

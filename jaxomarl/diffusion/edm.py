@@ -82,7 +82,7 @@ def preconditioned(
     return denoise
 
 
-def weight(sigma: Array, sigma_data: float = 1.0) -> Array:
+def edm_loss_weight(sigma: Array, sigma_data: float = 1.0) -> Array:
     """(sigma^2 + s^2) / (sigma s)^2: every level then counts alike at the start.
 
     CODA prints the loss without it (its eq. 27): the errors at high noise then outweigh all

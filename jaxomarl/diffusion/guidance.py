@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array
 
 from jaxomarl.base import Denoise, Schedule
-from jaxomarl.diffusion.schedules import at
+from jaxomarl.diffusion.schedules import alpha_sigma_at
 
 
 def masked(denoise: Denoise, mask: ArrayLike) -> Denoise:
@@ -55,7 +55,7 @@ def guided(
     """
 
     def tilted(x: Array, t: Array) -> Array:
-        alpha, sigma = at(schedule, t, x)
+        alpha, sigma = alpha_sigma_at(schedule, t, x)
         x0, pull_back = jax.vjp(lambda x: denoise(x, t), x)
         slope = jax.grad(lambda x0: jnp.sum(energy(x0)))(x0)
         return x0 + scale * sigma**2 / alpha * pull_back(slope)[0]

@@ -156,7 +156,7 @@ def levels(schedule: Schedule, steps: int) -> tuple[Float[Array, " K1"], Float[A
     return alpha, sigma
 
 
-def at(schedule: Schedule, t: ArrayLike, x: Array) -> tuple[Array, Array]:
+def alpha_sigma_at(schedule: Schedule, t: ArrayLike, x: Array) -> tuple[Array, Array]:
     """alpha(t) and sigma(t), with axes appended so that they multiply x.
 
     t has the leading axes of x, or none.

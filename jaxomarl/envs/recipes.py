@@ -107,7 +107,7 @@ def random_play(env: Environment) -> Recipe:
     return mixture(env, [Part(uniform_behaviour(env), 0, 1.0)])
 
 
-def play_rows(
+def roll_out_rows(
     env: Environment, behaviour: Behaviour, key: Key[Array, ""], rows: int
 ) -> list[tuple[Rollouts, Any]]:
     """The fewest episodes that hold `rows` transitions, in batches: (episodes, their steps)."""

@@ -52,7 +52,7 @@ class Family(NamedTuple):
 
     def teams(self, task: str, quality: str, kind: str) -> list[Params]:
         """The joint behaviours of a kind in a task's quality, in the order of their numbers."""
-        kinds = stored(self.folder, task)
+        kinds = stored_behaviours(self.folder, task)
         derive = self.derived.get((task, kind))
         many = kinds[kind] if derive is None else derive(kinds)
         if quality in self.alone:
@@ -60,7 +60,7 @@ class Family(NamedTuple):
         return many
 
 
-def play(params: Params, obs: Float[Array, "N O"]) -> Float[Array, "N A"]:
+def behaviour_actions(params: Params, obs: Float[Array, "N O"]) -> Float[Array, "N A"]:
     """Actions of a stored joint behaviour.
 
     `params` has kernel_k [N, I, J] and bias_k [N, J] for three layers.
@@ -86,14 +86,14 @@ def acting(
     mask = jnp.asarray(spec.act_mask)
 
     def act(params: Params, key: Key[Array, ""], seen: Observation) -> Float[Array, "N A"]:
-        action = play(params, seen.obs)
+        action = behaviour_actions(params, seen.obs)
         return mask * jnp.clip(action + noise * jax.random.normal(key, action.shape), -1.0, 1.0)
 
     return act
 
 
 @functools.cache
-def stored(folder: str, task: str) -> dict[str, list[Params]]:
+def stored_behaviours(folder: str, task: str) -> dict[str, list[Params]]:
     """A task's joint behaviours by kind, as float32."""
     from safetensors.numpy import load
 

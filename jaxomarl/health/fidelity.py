@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float
 from jaxomarl.base import Dataset, Task, refuse, team_reward
 from jaxomarl.data.fidelity import above, correlations, errors, ks, real_windows, varying
 from jaxomarl.envs.placed import placed
-from jaxomarl.stages.generator import Generator, Trained
+from jaxomarl.stages.generator import Generator, TrainedGenerator
 
 ROWS = 5000
 """Largest number of rows that are replayed."""
@@ -36,7 +36,7 @@ Numbers = dict[str, tuple[float, ...]]
 Windows = Float[np.ndarray, "K T C"]
 
 
-class Judged(NamedTuple):
+class Fidelity(NamedTuple):
     """The measures of one generator, and the arrays of a picture."""
 
     numbers: Numbers
@@ -68,7 +68,7 @@ class Replayed(NamedTuple):
     """Share of rows whose done is not the environment's."""
 
 
-class Judge:
+class FidelityMeasure:
     """Compares a model's windows with a task's data and environment."""
 
     def __init__(self, task: Task, data: Dataset, model: Generator) -> None:
@@ -82,7 +82,7 @@ class Judge:
         step = lambda state, action, key: task.env.step(key, state, action)[1]
         self.step = jax.jit(jax.vmap(step, in_axes=(0, 0, None)))
 
-    def judged(self, trained: Trained, seed: int) -> Judged:
+    def judged(self, trained: TrainedGenerator, seed: int) -> Fidelity:
         """All measures; JaxomarlError where no window is finite, or the data have no two draws."""
         model = self.model
         count = model.cfg.augment_windows
@@ -105,7 +105,7 @@ class Judge:
             above(correlations(neighbours(second, some))),
         )
         nothing = np.zeros(0)
-        judged = Judged(
+        judged = Fidelity(
             numbers={**self.marginals(gaps, floor, some), **correlation_numbers(*pairs)},
             windows=len(synthetic),
             dropped=dropped,
@@ -140,8 +140,8 @@ class Judge:
         return numbers
 
     def with_steps(
-        self, judged: Judged, synthetic: np.ndarray, real: np.ndarray, seed: int
-    ) -> Judged:
+        self, judged: Fidelity, synthetic: np.ndarray, real: np.ndarray, seed: int
+    ) -> Fidelity:
         """The measures with those of dynamics and reward, from replayed rows of both kinds."""
         ours = self.replayed(synthetic, seed)
         theirs = self.replayed(real, seed)
@@ -203,7 +203,7 @@ class Judge:
         masked = obs * self.spec.obs_mask
         return np.concatenate([masked.reshape(len(obs), -1), state], axis=1)
 
-    def drawn(self, trained: Trained, count: int, seed: int) -> tuple[np.ndarray, float]:
+    def drawn(self, trained: TrainedGenerator, count: int, seed: int) -> tuple[np.ndarray, float]:
         """(finite windows [K, H + 1, C] in raw units, share that were not finite)."""
         draws = max(1, count // self.few)
         keys: Any = jax.random.split(jax.random.key(seed), draws)

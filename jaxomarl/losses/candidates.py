@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
-def pick(
+def pick_by_value(
     action: Float[Array, "K *B A"],
     q: Float[Array, "K *B"],
     gumbel: Float[Array, "K *B"] | None = None,

@@ -28,14 +28,14 @@ class Proposals(NamedTuple):
     log_p: Float[Array, "M *B"]
 
 
-def uniform(u: Float[Array, "M *B A"], mask: Float[Array, " A"]) -> Proposals:
+def uniform_proposals(u: Float[Array, "M *B A"], mask: Float[Array, " A"]) -> Proposals:
     """Actions uniform on the box, from u in [0, 1): p = 2^-d."""
     action = mask * (2.0 * u - 1.0)
     log_p = jnp.full(u.shape[:-1], -jnp.log(2.0) * mask.sum())
     return Proposals(action, log_p)
 
 
-def around(
+def normal_proposals(
     centre: Float[Array, "*B A"],
     u: Float[Array, "M *B A"],
     std: float | Float[Array, ""],
@@ -56,7 +56,7 @@ def around(
     return Proposals(mask * action, jnp.sum(mask * log_p, axis=-1))
 
 
-def joined(*groups: Proposals) -> Proposals:
+def joined_proposals(*groups: Proposals) -> Proposals:
     """The proposals of several groups of equal size, for one sum over all of them."""
     return Proposals(*(jnp.concatenate(blocks) for blocks in zip(*groups, strict=True)))
 

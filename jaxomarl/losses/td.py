@@ -11,7 +11,7 @@ REWARDS = ("team", "own", "first")
 """Whose reward a critic learns: the team's, each agent's own, or the first agent's."""
 
 
-def continues(batch: Batch | Dataset, time_limit: str) -> Float[Array, " B"]:
+def continuation_factor(batch: Batch | Dataset, time_limit: str) -> Float[Array, " B"]:
     """The factor of gamma V(s') for sampled transitions, or for all rows.
 
     It is (1 - done) known, times (1 - last) where a time limit counts as a termination.

@@ -57,7 +57,7 @@ def small(params: Params) -> Params:
     return {**params, "out": jax.tree.map(lambda x: 0.01 * x, params["out"])}
 
 
-def played(
+def action_of_output(
     spec: Spec, out: Float[Array, "N A"], available: Bool[Array, "N A"]
 ) -> Float[Array, "N A"]:
     """The action of a network's output.

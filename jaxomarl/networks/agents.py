@@ -45,7 +45,7 @@ def separate(
     return Network(init, apply)
 
 
-def identified(x: Float[Array, "*B N I"], agents: int) -> Float[Array, "*B N J"]:
+def with_agent_number(x: Float[Array, "*B N I"], agents: int) -> Float[Array, "*B N J"]:
     """Append each agent's one-hot to its input."""
     who = jnp.broadcast_to(jnp.eye(agents), (*x.shape[:-1], agents))
     return jnp.concatenate([x, who], axis=-1)
@@ -59,7 +59,7 @@ def shared(make: Callable[[int], Network], inputs: int, agents: int) -> Network:
     net = make(inputs + agents)
 
     def apply(params, first: Float[Array, "*B N I"], *others):
-        return net.apply(params, identified(first, agents), *others)
+        return net.apply(params, with_agent_number(first, agents), *others)
 
     return Network(net.init, apply)
 
@@ -75,7 +75,7 @@ def shared_denoiser(make: Callable[[int], Network], width: int, agents: int) -> 
     net = pooled_denoiser(make(width + agents))
 
     def apply(params, x, t, obs):
-        return net.apply(params, x, t, identified(obs, agents))
+        return net.apply(params, x, t, with_agent_number(obs, agents))
 
     return Network(net.init, apply)
 

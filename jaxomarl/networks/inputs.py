@@ -32,7 +32,7 @@ class Conditioned(Normalising, Protocol):
         ...
 
 
-def observed(spec: Spec, cfg: Normalising) -> Normaliser:
+def observation_normaliser(spec: Spec, cfg: Normalising) -> Normaliser:
     """[..., N, O] -> [..., N, O]: z-scores where `cfg.normalise`, padded columns zero."""
 
     def see(past, obs):
@@ -43,7 +43,7 @@ def observed(spec: Spec, cfg: Normalising) -> Normaliser:
     return see
 
 
-def stated(cfg: Normalising) -> Normaliser:
+def state_normaliser(cfg: Normalising) -> Normaliser:
     """[..., S] -> [..., S]: z-scores where `cfg.normalise`."""
 
     def see(past, state):
@@ -64,6 +64,6 @@ def conditions(
 ) -> Float[Array, "*B N C"]:
     """The condition c_i of each agent: its observation, or the state for all (`cfg.condition`)."""
     if cfg.condition == "obs":
-        return observed(spec, cfg)(past, obs)
-    seen = stated(cfg)(past, state)[..., None, :]
+        return observation_normaliser(spec, cfg)(past, obs)
+    seen = state_normaliser(cfg)(past, state)[..., None, :]
     return jnp.broadcast_to(seen, (*seen.shape[:-2], spec.agents, spec.state_dim))

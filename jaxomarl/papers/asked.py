@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxomarl.api.plan import Overrides
-from jaxomarl.api.progress import Lines
+from jaxomarl.api.progress import ProgressPrinter
 from jaxomarl.base import JaxomarlError, refuse
 from jaxomarl.training.runner import Interrupted
 
@@ -40,9 +40,9 @@ class Asked:
     """Lock of the picture that is being drawn, for games that are made in parallel."""
 
     @functools.cached_property
-    def progress(self) -> Lines:
+    def progress(self) -> ProgressPrinter:
         """The printer of progress."""
-        return Lines()
+        return ProgressPrinter()
 
     def say(self, line: str) -> None:
         """Print what comes next; raises Interrupted where the user asked to stop."""

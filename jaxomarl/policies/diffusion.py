@@ -21,7 +21,7 @@ from jaxomarl.diffusion.guidance import clipped, masked
 from jaxomarl.diffusion.losses import eps_loss
 from jaxomarl.diffusion.parameterise import from_eps
 from jaxomarl.diffusion.samplers import Sampler
-from jaxomarl.losses.candidates import pick
+from jaxomarl.losses.candidates import pick_by_value
 from jaxomarl.networks.denoisers import plain_mlp
 from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import Params
@@ -120,7 +120,7 @@ def player(
         k_draw, k_pick = jax.random.split(key)
         wide, drawn = several(policy, k_draw, state.actor.params, obs, mask, count)
         value = q.apply(state.critic.target, wide, drawn).min(axis=0)
-        return pick(drawn, value, jax.random.gumbel(k_pick, value.shape))
+        return pick_by_value(drawn, value, jax.random.gumbel(k_pick, value.shape))
 
     return play
 
@@ -139,7 +139,7 @@ def denoising_loss(
     return eps_loss(eps, policy.schedule, batch.action, t, z, batch.mask)
 
 
-def times_and_noise(
+def agent_times_and_noise(
     key: Key[Array, ""], batch: Imitated, levels: int | None = None
 ) -> tuple[Float[Array, " B"], Float[Array, "B A"]]:
     """Times t and masked noise z for a batch.

@@ -25,18 +25,18 @@ class Width(Protocol):
         ...
 
 
-def network(spec: Spec, cfg: Width) -> Network:
+def gaussian_network(spec: Spec, cfg: Width) -> Network:
     """(params, obs [..., O]) -> [2, ..., A]: mean and log std of one agent's normal."""
     return gaussian(spec.obs_width, (cfg.policy_width,) * 2, spec.act_width)
 
 
-def normal(net: Network, params: Params, obs: Float[Array, "*B O"]) -> Normal:
+def policy_normal(net: Network, params: Params, obs: Float[Array, "*B O"]) -> Normal:
     """The normal under the tanh."""
     return Normal(*net.apply(params, obs))
 
 
-def mode(
+def deterministic_action(
     net: Network, params: Params, obs: Float[Array, "*B O"], mask: Float[Array, " A"]
 ) -> Float[Array, "*B A"]:
     """The deterministic policy: the tanh of the mean."""
-    return squashed(normal(net, params, obs), 0.0, mask)
+    return squashed(policy_normal(net, params, obs), 0.0, mask)

@@ -22,7 +22,7 @@ from jaxomarl.diffusion.guidance import classifier_free, clipped, inpaint, maske
 from jaxomarl.diffusion.parameterise import from_eps
 from jaxomarl.diffusion.samplers import Sampler, ddim, ddpm
 from jaxomarl.diffusion.schedules import cosine
-from jaxomarl.networks.actors import played
+from jaxomarl.networks.actors import action_of_output
 from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import Net, Params
 
@@ -180,14 +180,16 @@ class Sampling(Planning, Protocol):
 # --- rows of plans ---
 
 
-def columns(spec: Spec, model: Planner) -> Float[Array, "N 1 O"]:
+def real_columns(spec: Spec, model: Planner) -> Float[Array, "N 1 O"]:
     """1.0 on the real columns of a plan's rows."""
     if model.codes:
         return jnp.ones((spec.agents, 1, model.codes.width))
     return jnp.asarray(spec.obs_mask)[:, None]
 
 
-def seen_by(spec: Spec, cfg: Planning, model: Planner) -> Callable[[Past, Quantiles, Array], Array]:
+def plan_normaliser(
+    spec: Spec, cfg: Planning, model: Planner
+) -> Callable[[Past, Quantiles, Array], Array]:
     """(finished stages, quantiles, raw obs [..., N, O]) -> rows of plans [..., N, O or L]."""
     normalise = ranged(cfg.normaliser, spec)
 
@@ -229,7 +231,7 @@ def known_to(cfg: Planning, who: Float[Array, "*B N"]) -> Known:
     return Known(jnp.maximum(shown, history), shown)
 
 
-def told(y: Float[Array, "*B N"], drop: Float[Array, "*B N"]) -> Float[Array, "*B N 2"]:
+def return_condition(y: Float[Array, "*B N"], drop: Float[Array, "*B N"]) -> Float[Array, "*B N 2"]:
     """The condition [y (1 - d), d]; d = 1 drops y entirely."""
     return jnp.stack([jnp.where(drop > 0, 0.0, y), drop], axis=-1)
 
@@ -255,10 +257,10 @@ def denoiser(
 
     The unconditional pass gets a condition that says so.
     """
-    mask = columns(spec, model)
+    mask = real_columns(spec, model)
 
     def conditioned(drop: float) -> Denoise:
-        condition = told(y, jnp.full(y.shape, drop))
+        condition = return_condition(y, jnp.full(y.shape, drop))
         return clean(cfg, model.executed, params, condition, mask)
 
     if cfg.returns == "none":
@@ -267,18 +269,18 @@ def denoiser(
     return clipped(guided, -1.0, 1.0)
 
 
-class Draw(NamedTuple):
+class PlanSampler(NamedTuple):
     """How plans are sampled: a chain, and its denoiser as a function (params, returns [..., N])."""
 
     chain: Sampler
     denoise: Callable[[Params, Array], Denoise]
 
 
-def drawn_by(spec: Spec, cfg: Sampling, model: Planner) -> Draw:
+def plan_sampler(spec: Spec, cfg: Sampling, model: Planner) -> PlanSampler:
     """The sampler of the settings, with the guided planner as its denoiser."""
-    mask = columns(spec, model)
+    mask = real_columns(spec, model)
     chain = SAMPLERS[cfg.sampler](cosine(cfg.levels), cfg.calls, start=cfg.temperature, mask=mask)
-    return Draw(chain, partial(denoiser, spec, cfg, model))
+    return PlanSampler(chain, partial(denoiser, spec, cfg, model))
 
 
 def sample(
@@ -289,22 +291,22 @@ def sample(
     params: Params,
     seen: Float[Array, "*B N P O"],
     known: Float[Array, "*B N W 1"],
-    drawn: Draw | None = None,
+    drawn: PlanSampler | None = None,
     y: Float[Array, "*B N"] | None = None,
 ) -> Float[Array, "*B N W O"]:
     """Plans [..., N, W, O] whose known entries are those of `seen`, bit for bit.
 
-    `seen` is history and present. The default of `drawn` is `drawn_by`'s. The default of `y`, the
+    `seen` is history and present. The default of `drawn` is `plan_sampler`'s. The default of `y`, the
     target returns, is the settings' target.
     """
-    chain, denoise = drawn or drawn_by(spec, cfg, model)
-    mask = columns(spec, model)
+    chain, denoise = drawn or plan_sampler(spec, cfg, model)
+    mask = real_columns(spec, model)
     if y is None:
         y = jnp.full(seen.shape[:-2], cfg.target)
     rows = jnp.pad(seen, [(0, 0)] * (seen.ndim - 2) + [(0, cfg.horizon), (0, 0)])
     x = chain(key, inpaint(denoise(params, y), rows, known), rows.shape)
     if model.mix is not None:
-        mixed = model.mix(params, x, jnp.zeros(()), told(y, jnp.zeros(y.shape)))
+        mixed = model.mix(params, x, jnp.zeros(()), return_condition(y, jnp.zeros(y.shape)))
         x = mask * jnp.clip(mixed, -1.0, 1.0)
     return jnp.where(known > 0, rows, x)
 
@@ -316,7 +318,7 @@ def ahead(
     model: Planner,
     params: Params,
     seen: Float[Array, "N P O"],
-    drawn: Draw | None = None,
+    drawn: PlanSampler | None = None,
     y: Float[Array, " N"] | None = None,
 ) -> Float[Array, "N R O"]:
     """The rows after the present that are followed until the next plan.
@@ -349,10 +351,10 @@ def ahead(
 
 
 def actor(
-    spec: Spec, cfg: Sampling, model: Planner, drawn: Draw | None = None
+    spec: Spec, cfg: Sampling, model: Planner, drawn: PlanSampler | None = None
 ) -> tuple[Callable, Memory]:
     """(act, the first memory) for a state `Plans`; plans are sampled by `sample`."""
-    see = seen_by(spec, cfg, model)
+    see = plan_normaliser(spec, cfg, model)
 
     def act(key, state, past, memory, observation: Observation):
         params = state.net.target if cfg.acting == "target" else state.net.params
@@ -382,9 +384,9 @@ def actor(
         out = model.inverse.apply(params["inverse"], seen[:, -1], plan[:, age])
         goal = y if cfg.target_kind == "remaining" else ()
         after = Memory(rows[:, 1:], plan, memory.step + 1, goal)
-        return played(spec, out, observation.available), after
+        return action_of_output(spec, out, observation.available), after
 
-    plan_width = columns(spec, model).shape[-1]
+    plan_width = real_columns(spec, model).shape[-1]
     memory = Memory(
         history=jnp.zeros((spec.agents, cfg.history, spec.obs_width)),
         plan=jnp.zeros((spec.agents, cfg.replan, plan_width)),

@@ -163,7 +163,7 @@ def finished(
     return mask * jnp.clip(team.mix(params, x, obs), -1.0, 1.0)
 
 
-def times_and_noise(
+def team_times_and_noise(
     key: Key[Array, ""], levels: int, mask: Float[Array, "N A"], batch: int
 ) -> tuple[Float[Array, " B"], Float[Array, "B N A"]]:
     """A time from {1/K .. 1} for each row, shared by all agents, and masked noise."""

@@ -17,10 +17,10 @@ from jaxomarl.base import Algorithm, Batch, Dataset, Past, Spec, State
 from jaxomarl.config import config, static, traced
 from jaxomarl.data.dataset import sample_transitions
 from jaxomarl.losses.gaussian import log_density
-from jaxomarl.networks.inputs import observed
+from jaxomarl.networks.inputs import observation_normaliser
 from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import Net, Params, adam_or_sgd, clipped_adam, create, descend
-from jaxomarl.policies import gaussian as gaussian_policy
+from jaxomarl.policies import gaussian_cloning_learner as gaussian_policy
 
 FIELDS = (
     "policy_steps", "policy_batch", "policy_width", "policy_lr", "clip", "chunk", "normalise",
@@ -51,7 +51,7 @@ class Config:
 
 @runtime_checkable
 class CloningSettings(Protocol):
-    """The settings that `behaviour` and `gaussian` read."""
+    """The settings that `cloning_learner` and `gaussian_cloning_learner` read."""
 
     @property
     def normalise(self) -> bool:
@@ -131,7 +131,7 @@ Play = Callable[
 """(key, params, obs, mask) -> one agent's action."""
 
 
-def behaviour(
+def cloning_learner(
     spec: Spec,
     cfg: CloningSettings,
     net: Network,
@@ -150,7 +150,7 @@ def behaviour(
         lr = cfg.policy_lr
     optimiser = clipped_adam(lr, cfg.clip)
     mask = jnp.asarray(spec.act_mask)
-    normalise_obs = observed(spec, cfg)
+    normalise_obs = observation_normaliser(spec, cfg)
 
     def init(key: Key[Array, ""], past: Past, data: Dataset) -> Net:
         start = lambda key: create(optimiser, net.init(key))
@@ -187,7 +187,7 @@ def behaviour(
     return Algorithm(init, batch, update, act if play else None)
 
 
-def gaussian(
+def gaussian_cloning_learner(
     spec: Spec,
     cfg: CloningSettings,
     weigh: Weigh | None = None,
@@ -195,7 +195,7 @@ def gaussian(
 ) -> Algorithm:
     """Gaussian policies of all agents, down -mean w log pi(a | o).
 
-    `weigh` is as in `behaviour`; without it w = 1.
+    `weigh` is as in `cloning_learner`; without it w = 1.
     """
     net = gaussian_policy.network(spec, cfg)
 
@@ -209,4 +209,4 @@ def gaussian(
     def play(key, params, obs, mask):
         return gaussian_policy.mode(net, params, obs, mask)
 
-    return behaviour(spec, cfg, net, loss, weigh, play if acts else None)
+    return cloning_learner(spec, cfg, net, loss, weigh, play if acts else None)

@@ -24,10 +24,10 @@ from jaxomarl.base import Algorithm, Batch, Dataset, Past, Spec, State
 from jaxomarl.config import config, static, traced
 from jaxomarl.data.dataset import sample_transitions
 from jaxomarl.losses.expectile import expectile
-from jaxomarl.losses.td import continues, joint_reward
+from jaxomarl.losses.td import continuation_factor, joint_reward
 from jaxomarl.networks.actors import actor
 from jaxomarl.networks.critics import twin, value
-from jaxomarl.networks.inputs import flat, observed, stated
+from jaxomarl.networks.inputs import flat, observation_normaliser, state_normaliser
 from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import Net, create, descend, polyak
 
@@ -116,7 +116,7 @@ def joint_critic(spec: Spec, cfg: Any) -> Critic:
     """One critic of the state and the joint action."""
     nets = critic_networks(cfg, spec.state_dim, spec.agents * spec.act_width)
     mask = jnp.asarray(spec.act_mask).reshape(-1)
-    normalise_state = stated(cfg)
+    normalise_state = state_normaliser(cfg)
 
     def init(key: Key[Array, ""], past: Past, data: Dataset) -> CriticState:
         return first_state(nets, cfg, key)
@@ -130,7 +130,7 @@ def joint_critic(spec: Spec, cfg: Any) -> Critic:
         past: Past,
         batch: Batch,
     ) -> tuple[CriticState, dict]:
-        not_ended = continues(batch, cfg.time_limit)
+        not_ended = continuation_factor(batch, cfg.time_limit)
         action = batch.action * spec.act_mask
         reward = joint_reward(batch, cfg.reward)
         critic_batch = CriticBatch(
@@ -157,7 +157,7 @@ def own_critics(spec: Spec, cfg: Any) -> Critic:
     """A critic of each agent's own observation and action; all are one vmapped update."""
     nets = critic_networks(cfg, spec.obs_width, spec.act_width)
     mask = jnp.asarray(spec.act_mask)
-    normalise_obs = observed(spec, cfg)
+    normalise_obs = observation_normaliser(spec, cfg)
 
     def init(key: Key[Array, ""], past: Past, data: Dataset) -> CriticState:
         start = lambda key: first_state(nets, cfg, key)
@@ -172,7 +172,7 @@ def own_critics(spec: Spec, cfg: Any) -> Critic:
         past: Past,
         batch: Batch,
     ) -> tuple[CriticState, dict]:
-        not_ended = continues(batch, cfg.time_limit)
+        not_ended = continuation_factor(batch, cfg.time_limit)
         action = batch.action * spec.act_mask
         critic_batch = CriticBatch(
             cond=normalise_obs(past, batch.obs),

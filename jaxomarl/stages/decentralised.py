@@ -22,11 +22,17 @@ from jaxtyping import Array, Float, Key
 from jaxomarl.base import Algorithm, Batch, Dataset, Past, Spec, State, refuse
 from jaxomarl.config import check_fields, config, static, traced
 from jaxomarl.data.dataset import check_batch, check_transitions, sample_transitions
-from jaxomarl.losses.conservative import Proposals, around, conservative, joined, uniform
-from jaxomarl.losses.td import TIME_LIMITS, agents_reward, continues, ensemble_loss
+from jaxomarl.losses.conservative import (
+    Proposals,
+    conservative,
+    joined_proposals,
+    normal_proposals,
+    uniform_proposals,
+)
+from jaxomarl.losses.td import TIME_LIMITS, agents_reward, continuation_factor, ensemble_loss
 from jaxomarl.networks.actors import actor, small
 from jaxomarl.networks.critics import twin
-from jaxomarl.networks.inputs import observed
+from jaxomarl.networks.inputs import observation_normaliser
 from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import Net, Params, clipped_adam, create, descend, polyak
 from jaxomarl.stages import clone
@@ -36,7 +42,7 @@ DETERMINISTIC_CHOICES = {**CHOICES, "penalty_from": ("uniform", "policy")}
 
 
 @config
-class Base:
+class AgentSettings:
     """Settings of systems whose agents learn apart; the defaults are OMAR's for particle tasks."""
 
     reward: str = static(default="own")
@@ -68,7 +74,7 @@ class Base:
 
 
 @config
-class Diffusion(Base):
+class Diffusion(AgentSettings):
     """Settings of agents with diffusion policies; the sizes and rates are Diffusion-QL's."""
 
     policy_width: int = static(default=256, scaled="width")
@@ -83,7 +89,7 @@ class Diffusion(Base):
 
 
 @config
-class Gaussian(Base):
+class Gaussian(AgentSettings):
     """Settings of agents with Gaussian policies."""
 
     policy_width: int = static(default=256, scaled="width")
@@ -111,7 +117,7 @@ class InSample(Gaussian):
 
 
 @config
-class Config(Base):
+class Config(AgentSettings):
     """Settings of agents that bootstrap."""
 
     polyak: float = traced(default=0.01, within="(0, 1]")
@@ -143,7 +149,7 @@ class Deterministic(Conservative):
     """Weight of the mean square of the policy's actions in its loss."""
 
 
-class Learner(NamedTuple):
+class ActorCritic(NamedTuple):
     """Policies and twin critics with their targets; all lead with N."""
 
     actor: Net
@@ -162,7 +168,7 @@ class AgentBatch(NamedTuple):
     mask: Float[Array, " A"]
 
 
-class Nets(NamedTuple):
+class AgentNetworks(NamedTuple):
     """One agent's networks and their optimisers; each system calls the `actor` in its own way."""
 
     actor: Network
@@ -171,8 +177,10 @@ class Nets(NamedTuple):
     tx_actor: optax.GradientTransformation
     tx_q: optax.GradientTransformation
 
-    def play(self, key: Key[Array, ""] | None, state: Learner, obs: Array, mask: Array) -> Array:
-        """How a deterministic policy acts, for `learner`."""
+    def play(
+        self, key: Key[Array, ""] | None, state: ActorCritic, obs: Array, mask: Array
+    ) -> Array:
+        """How a deterministic policy acts, for `actor_critic_learner`."""
         return mask * self.actor.apply(state.actor.params, obs)
 
 
@@ -182,11 +190,13 @@ Play = Callable[[Key[Array, ""], State, Float[Array, " O"], Float[Array, " A"]],
 """`play(key, state, obs, mask)` of one agent."""
 
 
-def networks(spec: Spec, cfg: Base, policy: Network | None = None, **of_critic: Any) -> Nets:
+def agent_networks(
+    spec: Spec, cfg: AgentSettings, policy: Network | None = None, **of_critic: Any
+) -> AgentNetworks:
     """Twin critics with `policy`, or with a deterministic one that starts near the box's middle."""
     plain = actor(spec.obs_width, (cfg.policy_width,) * 2, spec.act_width)
     deterministic = Network(lambda key: small(plain.init(key)), plain.apply)
-    return Nets(
+    return AgentNetworks(
         actor=policy or deterministic,
         q=twin(spec.obs_width, spec.act_width, (cfg.critic_width,) * 2, **of_critic),
         tx_actor=clipped_adam(cfg.policy_lr, cfg.clip),
@@ -197,12 +207,14 @@ def networks(spec: Spec, cfg: Base, policy: Network | None = None, **of_critic: 
 # --- all agents at once ---
 
 
-def agent_batches(spec: Spec, cfg: Base, past: Past, batch: Batch) -> tuple[AgentBatch, AgentBatch]:
+def agent_batches(
+    spec: Spec, cfg: AgentSettings, past: Past, batch: Batch
+) -> tuple[AgentBatch, AgentBatch]:
     """A batch as all agents' own, and the axes over which to vmap them."""
-    normalise_obs = observed(spec, cfg)
+    normalise_obs = observation_normaliser(spec, cfg)
     mask = jnp.asarray(spec.act_mask)
     reward = agents_reward(batch, cfg.reward)
-    go_on = continues(batch, cfg.time_limit)
+    go_on = continuation_factor(batch, cfg.time_limit)
     each = AgentBatch(
         obs=normalise_obs(past, batch.obs),
         action=batch.action * mask,
@@ -214,28 +226,28 @@ def agent_batches(spec: Spec, cfg: Base, past: Past, batch: Batch) -> tuple[Agen
     return each, AgentBatch(1, 1, 1, 1, None, 0)  # pyright: ignore[reportArgumentType]
 
 
-def learner(
+def actor_critic_learner(
     spec: Spec,
-    cfg: Base,
-    nets: Nets,
+    cfg: AgentSettings,
+    nets: AgentNetworks,
     step: Step,
     play: Play,
     beside: Callable[[Past, Batch], Any] | None = None,
 ) -> Algorithm:
-    """Policies and critics of all agents at once; `step`, `play` and `beside` are as in `apart`."""
+    """Policies and critics of all agents at once; `step`, `play` and `beside` are as in `independent_learners`."""
 
-    def fresh(key: Key[Array, ""]) -> Learner:
+    def fresh(key: Key[Array, ""]) -> ActorCritic:
         k_actor, k_q = jax.random.split(key)
         actor = create(nets.tx_actor, nets.actor.init(k_actor), target=True)
         critic = create(nets.tx_q, nets.q.init(k_q), target=True)
-        return Learner(actor, critic)
+        return ActorCritic(actor, critic)
 
-    return apart(spec, cfg, fresh, step, play, beside, cfg.policy_batch)
+    return independent_learners(spec, cfg, fresh, step, play, beside, cfg.policy_batch)
 
 
-def apart(
+def independent_learners(
     spec: Spec,
-    cfg: Base,
+    cfg: AgentSettings,
     fresh: Callable[[Key[Array, ""]], State],
     step: Step,
     play: Play | None,
@@ -250,7 +262,7 @@ def apart(
     - `beside(past, batch)` is one more argument of `step`, a tree that leads with N.
     """
     n = spec.agents
-    normalise_obs = observed(spec, cfg)
+    normalise_obs = observation_normaliser(spec, cfg)
     mask = jnp.asarray(spec.act_mask)
 
     def init(key: Key[Array, ""], past: Past, data: Dataset) -> State:
@@ -290,13 +302,16 @@ def proposals(
     """Actions of the conservative term: all over the box, and as many around each of `centres`."""
     shape = (1 + len(centres), cfg.samples, *batch.action.shape)
     first, *others = jax.random.uniform(key, shape)
-    near = [around(centre, u, std, batch.mask) for centre, u in zip(centres, others, strict=True)]
-    return joined(uniform(first, batch.mask), *near)
+    near = [
+        normal_proposals(centre, u, std, batch.mask)
+        for centre, u in zip(centres, others, strict=True)
+    ]
+    return joined_proposals(uniform_proposals(first, batch.mask), *near)
 
 
 def critic_step(
-    cfg: Base,
-    nets: Nets,
+    cfg: AgentSettings,
+    nets: AgentNetworks,
     state: State,
     batch: AgentBatch,
     after: Float[Array, "B A"],
@@ -329,10 +344,10 @@ def critic_step(
 def cql_step(
     key: Key[Array, ""],
     cfg: Deterministic,
-    nets: Nets,
-    state: Learner,
+    nets: AgentNetworks,
+    state: ActorCritic,
     batch: AgentBatch,
-) -> tuple[Learner, dict[str, Array]]:
+) -> tuple[ActorCritic, dict[str, Array]]:
     """MA-CQL's step of the critics, with a deterministic policy."""
     play = lambda params, obs: batch.mask * nets.actor.apply(params, obs)
     centres = []
@@ -345,14 +360,14 @@ def cql_step(
 
 def policy_step(
     cfg: Config,
-    nets: Nets,
-    state: Learner,
+    nets: AgentNetworks,
+    state: ActorCritic,
     loss: Callable[[Params], tuple[Array, dict[str, Array]]],
-) -> tuple[Learner, dict[str, Array]]:
+) -> tuple[ActorCritic, dict[str, Array]]:
     """One step of the policy down `loss(params) -> (value, metrics)`; then both targets follow."""
     (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(state.actor.params)
     actor = descend(nets.tx_actor, state.actor, grads)
-    state = Learner(polyak(actor, cfg.polyak), polyak(state.critic, cfg.polyak))
+    state = ActorCritic(polyak(actor, cfg.polyak), polyak(state.critic, cfg.polyak))
     return state, {"policy_loss": value, **metrics}
 
 
@@ -363,7 +378,7 @@ def effort(action: Float[Array, "B A"], mask: Float[Array, " A"]) -> Float[Array
 
 def check(
     spec: Spec,
-    cfg: Base | clone.Config,
+    cfg: AgentSettings | clone.Config,
     data: Dataset | None,
     choices: dict[str, tuple[str, ...]],
 ) -> None:

@@ -39,7 +39,7 @@ from jaxomarl.base import Algorithm, Behaviours, Dataset, Past, Spec, refuse
 from jaxomarl.config import config, static, traced
 from jaxomarl.diffusion.schedules import vp
 from jaxomarl.envs import catalog, stored
-from jaxomarl.networks.inputs import Conditioned, conditions, stated
+from jaxomarl.networks.inputs import Conditioned, conditions, state_normaliser
 from jaxomarl.networks.mlp import Network, mlp
 from jaxomarl.optim import Params, annealed, create, descend
 
@@ -182,7 +182,7 @@ def exact_behaviour_model(
 
 def team_means(params: dict[str, Array], obs: Float[Array, "B N O"]) -> Float[Array, "B K N A"]:
     """The joint action of each behaviour, without its noise."""
-    teams = jax.vmap(stored.play, in_axes=(0, None))
+    teams = jax.vmap(stored.behaviour_actions, in_axes=(0, None))
     return jax.vmap(teams, in_axes=(None, 0))(params, obs)
 
 
@@ -244,7 +244,7 @@ def classifier_inputs(
     # a system's Config has `normalise` too, which these settings are not the place for
     settings = cast(Conditioned, cfg)
     if kind == "joint":
-        return stated(settings)(past, state)[:, None]
+        return state_normaliser(settings)(past, state)[:, None]
     return conditions(spec, settings, past, obs, state)
 
 

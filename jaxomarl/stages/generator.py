@@ -43,7 +43,7 @@ from jaxomarl.networks.temporal import temporal_unet
 from jaxomarl.optim import Net, Params, clipped_adam, create, descend, polyak
 
 WEIGHTINGS = ("edm", "unweighted")
-NORMALISERS = {"cdf": cdf.fit, "z-score": cdf.standard}
+NORMALISERS = {"cdf": cdf.fit_cdf, "z-score": cdf.fit_z_scores}
 PLACEMENTS = {"paper": "denoised", "pgd": "before-churn", "pgd-denoised": "before-churn-denoised"}
 EMA = 0.005
 """Rate at which the copy that is sampled follows the trained network."""
@@ -85,7 +85,7 @@ GENERATED = (
 )  # fmt: skip
 
 
-class Trained(NamedTuple):
+class TrainedGenerator(NamedTuple):
     """State of the generator's stage."""
 
     net: Net
@@ -181,7 +181,7 @@ class Generator:
     def denoiser(
         self,
         params: Params,
-        trained: Trained,
+        trained: TrainedGenerator,
         y: Array | None = None,
         drop: Array | None = None,
     ) -> Denoise:
@@ -191,7 +191,7 @@ class Generator:
 
     # --- training ---
 
-    def init(self, key: Key[Array, ""], past: Past, data: Dataset) -> Trained:
+    def init(self, key: Key[Array, ""], past: Past, data: Dataset) -> TrainedGenerator:
         """The data's distributions and a new network."""
         returns = ()
         if self.conditioned:
@@ -200,9 +200,9 @@ class Generator:
             returns = jnp.quantile(self.window_return(windows), jnp.linspace(0.0, 1.0, SHARES))
         net = create(self.tx, self.net.init(key), target=True)
         columns = column_distributions(data, self.held, self.cfg.generator_normaliser)
-        return Trained(net, columns, returns)
+        return TrainedGenerator(net, columns, returns)
 
-    def batch(self, key: Key[Array, ""], state: Trained, data: Dataset) -> Window:
+    def batch(self, key: Key[Array, ""], state: TrainedGenerator, data: Dataset) -> Window:
         """Full windows of the data."""
         size = self.cfg.generator_batch
         return sample_windows(key, data, size, self.horizon, full=True)._replace(extra={})
@@ -210,10 +210,10 @@ class Generator:
     def update(
         self,
         key: Key[Array, ""],
-        state: Trained,
+        state: TrainedGenerator,
         past: Past,
         batch: Window,
-    ) -> tuple[Trained, dict]:
+    ) -> tuple[TrainedGenerator, dict]:
         """One step down L."""
         k_t, k_z, k_drop = jax.random.split(key, 3)
 
@@ -225,7 +225,7 @@ class Generator:
         z = jax.random.normal(k_z, x0.shape)
         weight = None
         if self.cfg.generator_weighting == "edm":
-            weight = edm.weight(edm.KARRAS.schedule.sigma(t))
+            weight = edm.edm_loss_weight(edm.KARRAS.schedule.sigma(t))
 
         # --- the condition ---
         y = None
@@ -254,7 +254,7 @@ class Generator:
     def draw(
         self,
         key: Key[Array, ""],
-        trained: Trained,
+        trained: TrainedGenerator,
         count: int,
         shift: Shift | None = None,
     ) -> Array:
@@ -282,7 +282,7 @@ class Generator:
         done = values[..., at] > 0.5
         return values.at[..., at].set(done.astype(jnp.float32))
 
-    def guided_denoiser(self, params: Params, trained: Trained) -> Denoise:
+    def guided_denoiser(self, params: Params, trained: TrainedGenerator) -> Denoise:
         """The denoiser of a conditional model, guided towards a high quantile of the returns."""
         cfg = self.cfg
         shares = jnp.linspace(0.0, 1.0, SHARES)
@@ -292,7 +292,9 @@ class Generator:
         unconditional = self.denoiser(params, trained, y, jnp.asarray(1.0))
         return classifier_free(conditional, unconditional, 1.0 + cfg.augment_weight)
 
-    def part(self, name: str, f: Callable, trained: Trained, x: Float[Array, "B T C"]) -> Array:
+    def part(
+        self, name: str, f: Callable, trained: TrainedGenerator, x: Float[Array, "B T C"]
+    ) -> Array:
         """`f` of one block's columns, in the block's shape."""
         start, stop = self.held.at[name]
         own = f(trained.columns.part(start, stop), x[..., start:stop])
@@ -312,7 +314,7 @@ class Generator:
         return block("obs"), block("action")
 
     def scores(
-        self, trained: Trained, played: Callable[[Array], Array], chain: bool
+        self, trained: TrainedGenerator, played: Callable[[Array], Array], chain: bool
     ) -> Callable[[Array], Array]:
         """Gradients [B, T, C] of log N(a; mu(o), I) at a denoised x_0, in its action columns.
 

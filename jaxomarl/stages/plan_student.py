@@ -26,7 +26,16 @@ from jaxomarl.diffusion.consistency import consistency, consistency_loss, consis
 from jaxomarl.diffusion.guidance import clipped, inpaint, masked
 from jaxomarl.diffusion.schedules import cosine
 from jaxomarl.optim import Params, create, descend, polyak
-from jaxomarl.policies.plans import Draw, Planner, Plans, actor, columns, denoiser, seen_by, told
+from jaxomarl.policies.plans import (
+    Planner,
+    Plans,
+    PlanSampler,
+    actor,
+    denoiser,
+    plan_normaliser,
+    real_columns,
+    return_condition,
+)
 from jaxomarl.stages.planner import Config, batch_returns, plan_randomness, planner_stage
 
 PLAN_STD = 0.5
@@ -54,7 +63,7 @@ def without_optimiser(plans: Plans) -> Plans:
 def student(spec: Spec, cfg: Config, model: Planner) -> Algorithm:
     """The algorithm, as at the head of this file."""
     optimiser = optax.adam(cfg.policy_lr)
-    normalise_obs = seen_by(spec, cfg, model)
+    normalise_obs = plan_normaliser(spec, cfg, model)
     schedule = cosine(cfg.levels)
 
     def init(key: Key[Array, ""], past: Past, data: Dataset) -> Plans:
@@ -70,7 +79,7 @@ def student(spec: Spec, cfg: Config, model: Planner) -> Algorithm:
         drawn = plan_randomness(k_noise, spec, cfg, len(x0), model)
         k = jax.random.randint(k_time, (len(x0),), 1, cfg.grid + 1)
         unknown = 1.0 - drawn.rows.known
-        mask = unknown * batch.valid[:, None, :, None] * columns(spec, model)
+        mask = unknown * batch.valid[:, None, :, None] * real_columns(spec, model)
 
         # --- the teacher's step, and the slow copy ---
         def given(denoise: Denoise) -> Denoise:
@@ -97,15 +106,15 @@ def student(spec: Spec, cfg: Config, model: Planner) -> Algorithm:
     return Algorithm(init, batch, update, act, memory, model.centralised)
 
 
-def drawn_by_student(spec: Spec, cfg: Config, model: Planner) -> Draw:
+def drawn_by_student(spec: Spec, cfg: Config, model: Planner) -> PlanSampler:
     """How plans are drawn: a few calls of f, from noise of the deviation `temperature`."""
-    mask = columns(spec, model)
+    mask = real_columns(spec, model)
     chain = consistency(cosine(cfg.levels), cfg.calls, start=cfg.temperature, mask=mask)
 
     def denoise(params: Params, y: Float[Array, "*B N"]) -> Denoise:
         return clipped(plan_ends(spec, cfg, model, params, y), -1.0, 1.0)
 
-    return Draw(chain, denoise)
+    return PlanSampler(chain, denoise)
 
 
 def planning_weights(cfg: Config, plans: Plans) -> Params:
@@ -125,7 +134,7 @@ def plan_ends(
     """f: the end of the guided path through x at t, for returns y, without its box."""
 
     def raw(x: Array, t: Array) -> Array:
-        condition = told(y, jnp.zeros(y.shape))
+        condition = return_condition(y, jnp.zeros(y.shape))
         return model.executed(params, x, t, condition)
 
-    return masked(consistent(raw, cosine(cfg.levels), PLAN_STD), columns(spec, model))
+    return masked(consistent(raw, cosine(cfg.levels), PLAN_STD), real_columns(spec, model))

@@ -31,7 +31,7 @@ from jaxomarl.data import ranges, return_targets
 from jaxomarl.data.dataset import check_batch, check_transitions
 from jaxomarl.data.ranges import fit_quantiles
 from jaxomarl.data.return_targets import goals
-from jaxomarl.data.returns import KINDS, conditioned, returns
+from jaxomarl.data.returns import KINDS, returns, with_returns
 from jaxomarl.data.windows import check_windows, sample_windows
 from jaxomarl.diffusion.guidance import inpaint
 from jaxomarl.diffusion.parameterise import noised
@@ -48,10 +48,10 @@ from jaxomarl.policies.plans import (
     Plans,
     actor,
     clean,
-    columns,
     known_to,
-    seen_by,
-    told,
+    plan_normaliser,
+    real_columns,
+    return_condition,
 )
 
 MULTIPLIERS = (1, 4, 8)
@@ -174,7 +174,7 @@ def unet(cfg: Config, channels: int, agents: int = 0) -> Network:
 def planner_stage(spec: Spec, cfg: Config, model: Planner) -> Algorithm:
     """The algorithm, as at the head of this file."""
     optimiser = optax.adam(cfg.policy_lr)
-    normalise_obs = seen_by(spec, cfg, model)
+    normalise_obs = plan_normaliser(spec, cfg, model)
 
     def init(key: Key[Array, ""], past: Past, data: Dataset) -> Plans:
         k_plan, k_inverse = jax.random.split(key)
@@ -231,7 +231,7 @@ def plan_randomness(
     k_t, k_z, k_drop, k_who = jax.random.split(key, 4)
     n = spec.agents
     rows = cfg.history + 1 + cfg.horizon
-    mask = columns(spec, model)
+    mask = real_columns(spec, model)
     t = jax.random.randint(k_t, (size,), 1, cfg.levels + 1) / cfg.levels
     z = jax.random.normal(k_z, (size, n, rows, mask.shape[-1])) * mask
     drop = (jax.random.uniform(k_drop, (size, n)) < cfg.drop).astype(jnp.float32)
@@ -275,10 +275,10 @@ def planning_loss(
     drawn: PlanRandomness,
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """Half of L_plan, in the model's units, and all of L_h; both are metrics too."""
-    mask = columns(spec, model)
+    mask = real_columns(spec, model)
     x0 = jnp.swapaxes(obs, 1, 2)
     schedule = cosine(cfg.levels)
-    condition = told(y, drawn.drop)
+    condition = return_condition(y, drawn.drop)
     known = drawn.rows.known
     given = x0 * drawn.rows.shown
 
@@ -309,7 +309,7 @@ def prepare(spec: Spec, cfg: Config, data: Dataset) -> Dataset:
     if cfg.returns == "none":
         return data
     unit = cfg.target_kind != "constant"
-    return conditioned(data, cfg.gamma, cfg.returns, cfg.reward, cfg.return_scale, unit)
+    return with_returns(data, cfg.gamma, cfg.returns, cfg.reward, cfg.return_scale, unit)
 
 
 def check(

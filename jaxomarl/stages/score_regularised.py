@@ -7,7 +7,7 @@ i, with e and g held constant,
 
 where e_i is a behaviour model's noise prediction at x = alpha a + sigma z, and g_i is the critic's
 gradient at the joint action. Members differ in the behaviour model, in the critic, and in the order
-in which agents move. Their files hold that and the update; `learner` turns it into a stage.
+in which agents move. Their files hold that and the update; `score_regularised_learner` turns it into a stage.
 
 beta has one internal meaning, that of the authors' code: it multiplies the Q gradient, so **larger
 beta is weaker regularisation**. `beta_convention` converts to it:
@@ -32,7 +32,7 @@ from jaxomarl.diffusion.schedules import vp
 from jaxomarl.losses.td import REWARDS, TIME_LIMITS
 from jaxomarl.networks.actors import actor, start_at, uniform_start
 from jaxomarl.networks.agents import separate
-from jaxomarl.networks.inputs import flat, observed
+from jaxomarl.networks.inputs import flat, observation_normaliser
 from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import OPTIMISERS, Net, Params
 from jaxomarl.stages import clone, critic, exact_scores, scores
@@ -252,7 +252,7 @@ def internal_beta(cfg: Config) -> float | Float[Array, ""]:
     return cfg.beta * weight(cfg, t).mean()
 
 
-def times_and_noise(
+def score_times_and_noise(
     key: Key[Array, ""],
     cfg: Config,
     shape: tuple[int, ...],
@@ -309,7 +309,9 @@ def surrogate(
     return jnp.sum(gradient * a, axis=-1)
 
 
-def report(a: Array, e: Array, g: Array, w: Array, value: Array) -> dict[str, Array]:
+def score_regularised_metrics(
+    a: Array, e: Array, g: Array, w: Array, value: Array
+) -> dict[str, Array]:
     """The metrics of every member of the family."""
     return {
         "policy_loss": value,
@@ -322,7 +324,7 @@ def report(a: Array, e: Array, g: Array, w: Array, value: Array) -> dict[str, Ar
 # --- the stage ---
 
 
-def learner(
+def score_regularised_learner(
     spec: Spec,
     cfg: Config,
     actors: Actors,
@@ -342,7 +344,7 @@ def learner(
         return sample_transitions(key, data, cfg.policy_batch)
 
     def act(key, state, past, memory, observation):
-        obs = observed(spec, cfg)(past, observation.obs)
+        obs = observation_normaliser(spec, cfg)(past, observation.obs)
         return actors.every(state.actor.params, obs), memory
 
     return Algorithm(init, batch, update, act, centralised=centralised)

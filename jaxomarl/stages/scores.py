@@ -45,9 +45,9 @@ from jaxomarl.config import config, static
 from jaxomarl.data.dataset import sample_transitions
 from jaxomarl.diffusion import edm
 from jaxomarl.diffusion.losses import eps_loss
-from jaxomarl.diffusion.schedules import at, vp
+from jaxomarl.diffusion.schedules import alpha_sigma_at, vp
 from jaxomarl.networks.denoisers import mixture, residual_mlp
-from jaxomarl.networks.inputs import conditions, flat, stated
+from jaxomarl.networks.inputs import conditions, flat, state_normaliser
 from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import Net, Params, annealed, create, descend
 from jaxomarl.stages import exact_scores
@@ -154,21 +154,21 @@ def training_prefix(
 # --- the models ---
 
 
-def fields(kind: str) -> tuple[str, ...]:
+def score_fields(kind: str) -> tuple[str, ...]:
     """The config fields that reach the stage; order and prefix reach conditional models alone."""
     if kind == "conditional":
         return (*FIELDS, "order", "score_prefix", "prefix_noise")
     return FIELDS
 
 
-def steps(cfg: Config) -> int:
+def score_steps(cfg: Config) -> int:
     """Updates of the stage."""
     if cfg.score_model in exact_scores.MODELS:
         return exact_scores.exact_steps(cfg)
     return cfg.score_steps
 
 
-def scores(spec: Spec, cfg: Any, kind: str) -> Scores:
+def behaviour_model(spec: Spec, cfg: Any, kind: str) -> Scores:
     """The behaviour model of a kind, for the stage `scores-<kind>`.
 
     The joint one is a single model with N A columns.
@@ -180,7 +180,7 @@ def scores(spec: Spec, cfg: Any, kind: str) -> Scores:
 
     name = f"scores-{kind}"
     models = 1 if kind == "joint" else spec.agents
-    net = model(spec, cfg, kind)
+    net = score_network(spec, cfg, kind)
     conditions_of = model_conditions(spec, cfg, kind)
     mask = jnp.asarray(spec.act_mask).reshape(models, -1)
     level = cfg.prefix_level if kind == "conditional" else 0.0
@@ -221,7 +221,7 @@ def by_model(x: Float[Array, "B N A"], models: int) -> Float[Array, "B models D"
     return x.reshape(len(x), models, -1)
 
 
-def model(spec: Spec, cfg: Any, kind: str) -> Network:
+def score_network(spec: Spec, cfg: Any, kind: str) -> Network:
     """The network of one model: a noise prediction, or a mixture's log-density."""
     columns = spec.act_width
     if kind == "joint":
@@ -247,7 +247,7 @@ def model_conditions(spec: Spec, cfg: Any, kind: str) -> Callable[..., Float[Arr
 
     def unconditional(past, obs, state, prefix, level):
         if kind == "joint":
-            return stated(cfg)(past, state)[:, None]
+            return state_normaliser(cfg)(past, state)[:, None]
         return conditions(spec, cfg, past, obs, state)
 
     if kind != "conditional":
@@ -285,7 +285,7 @@ def predict(
         return -mask * jax.grad(log_density)(x)
     if cfg.score_predict == "noise":
         return mask * net.apply(params, x, t, cond, key)
-    alpha, sigma = at(vp(), t, x)
+    alpha, sigma = alpha_sigma_at(vp(), t, x)
     # the standard deviation of x_t, where the data's is SIGMA_DATA
     std = jnp.sqrt(alpha**2 * SIGMA_DATA**2 + sigma**2)
     raw = net.apply(params, x / std, t, cond, key)
@@ -304,7 +304,7 @@ def loss_weight(cfg: Config, t: Float[Array, "*B"]) -> Float[Array, "*B"] | None
         return None
     # EDM's sigma: the error of eps is that of x_0 divided by it
     noise = vp().sigma(t) / vp().alpha(t)
-    return edm.weight(noise, SIGMA_DATA) * noise**2
+    return edm.edm_loss_weight(noise, SIGMA_DATA) * noise**2
 
 
 def model_loss(

@@ -32,7 +32,7 @@ def save(folder: Path, step: int, tree: PyTree) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # the digest is written first, so that every committed checkpoint has one
-        _write(folder / f"{step}.sha256", digest(arrays))
+        _write(folder / f"{step}.sha256", digest_of_arrays(arrays))
         ocp.save(str(path), {"tree": arrays}, overwrite=True)
     except OSError:
         raise
@@ -55,7 +55,7 @@ def _clean(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def digest(tree: PyTree) -> str:
+def digest_of_arrays(tree: PyTree) -> str:
     """A digest of the tree's arrays: of their places, types, shapes and bytes."""
     sha256 = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
@@ -122,6 +122,6 @@ def _load(folder: Path, step: int, target: PyTree) -> Any:
     recorded = folder / f"{step}.sha256"
     if recorded.exists():
         text = recorded.read_text(encoding="utf-8", errors="replace")
-        if text != digest(tree):
+        if text != digest_of_arrays(tree):
             raise ValueError("its arrays are damaged")
     return tree

@@ -73,7 +73,7 @@ class Identity(NamedTuple):
 
 
 @dataclass
-class Trained:
+class TrainedStage:
     """A stage's final states and histories for U rows; arrays lead with U."""
 
     rows: tuple[str, ...]
@@ -112,7 +112,7 @@ class Folder:
             return len((self.path / "executed").read_text(encoding="utf-8").splitlines())
         return self.begun
 
-    def save(self, chunk: int, trained: Trained) -> None:
+    def save(self, chunk: int, trained: TrainedStage) -> None:
         """Commit a checkpoint after `chunk` chunks."""
         if self.path:
             checkpoint.save(self.path / "checkpoints", chunk, trained.arrays())
@@ -124,7 +124,7 @@ class Folder:
         return checkpoint.restore(self.path / "checkpoints", like, say)
 
 
-class Library:
+class StageCache:
     """Finished stages in memory and under folders.
 
     The first folder is written; the others are only read (`--from`).
@@ -132,7 +132,7 @@ class Library:
 
     def __init__(self, *roots: Path) -> None:
         self.roots = [Path(r) for r in roots]
-        self.here: dict[str, list[Trained]] = {}
+        self.here: dict[str, list[TrainedStage]] = {}
 
     def open(self, identity: Identity) -> Folder:
         """The folder in which these rows are, or will be, trained."""
@@ -142,7 +142,7 @@ class Library:
         path.mkdir(parents=True, exist_ok=True)
         return Folder(path)
 
-    def finish(self, identity: Identity, folder: Folder, trained: Trained) -> None:
+    def finish(self, identity: Identity, folder: Folder, trained: TrainedStage) -> None:
         """Record a batch as finished."""
         if folder.path:
             done = {"kind": identity.kind, "rows": trained.rows, "facts": trained.facts}
@@ -151,7 +151,9 @@ class Library:
             os.replace(part, folder.path / "DONE")
         self.here.setdefault(identity.kind, []).append(trained)
 
-    def find(self, kind: str, chunks: int, like: Callable[[int], Any], say: Say) -> list[Trained]:
+    def find(
+        self, kind: str, chunks: int, like: Callable[[int], Any], say: Say
+    ) -> list[TrainedStage]:
         """Every finished batch of a kind whose last checkpoint can be read.
 
         `like(U)` gives the shapes of the arrays of U rows.
@@ -177,7 +179,7 @@ def read_finished(
     known: Collection[tuple[str, ...]],
     like: Callable[[int], Any],
     say: Say,
-) -> Trained | None:
+) -> TrainedStage | None:
     """The batch whose DONE file this is; None where it is another kind, known, or not complete."""
     facts = documents.read(done, "It is trained again.", kind=str, rows=list, facts=dict)
     rows = tuple(facts["rows"])
@@ -191,10 +193,10 @@ def read_finished(
         return None
     metrics = jax.tree.map(np.asarray, arrays["metrics"])
     evaluations = jax.tree.map(np.asarray, arrays["evaluations"])
-    return Trained(rows, arrays["state"], metrics, evaluations, facts["facts"])
+    return TrainedStage(rows, arrays["state"], metrics, evaluations, facts["facts"])
 
 
-def gather(rows: tuple[str, ...], batches: list[Trained]) -> Trained:
+def gather(rows: tuple[str, ...], batches: list[TrainedStage]) -> TrainedStage:
     """The rows, in this order, from finished batches that together hold them all."""
     if len(batches) == 1 and batches[0].rows == rows:
         return batches[0]
@@ -217,4 +219,4 @@ def gather(rows: tuple[str, ...], batches: list[Trained]) -> Trained:
     state = jax.tree.map(join, *(batch.state for batch in batches))
     used = sorted({batch_of[row] for row in rows})
     facts = {"batches": [batches[b].facts for b in used]}
-    return Trained(rows, state, history("metrics"), history("evaluations"), facts)
+    return TrainedStage(rows, state, history("metrics"), history("evaluations"), facts)

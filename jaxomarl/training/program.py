@@ -15,7 +15,7 @@ from jaxomarl.base import Dataset, Environment, Past, Spec, Stage, State, System
 from jaxomarl.config import stack
 from jaxomarl.training import evaluation, sharding
 from jaxomarl.training.evaluation import Config
-from jaxomarl.training.library import Library, Trained
+from jaxomarl.training.library import StageCache, TrainedStage
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,11 @@ class Job:
     episodes: int = 32
     facts: dict[str, Any] = field(default_factory=dict)
     """Names task and data; part of each stage's identity."""
-    library: Library = field(default_factory=Library)
+    library: StageCache = field(default_factory=StageCache)
     report: Callable[[Progress], None] = lambda progress: None
     stopped: Callable[[], bool] = lambda: False
     """Whether training is to stop, after it has saved its work."""
-    finished: Callable[[int, Stage, Trained], None] = lambda index, stage, trained: None
+    finished: Callable[[int, Stage, TrainedStage], None] = lambda index, stage, trained: None
     say: Callable[[str], None] = print
 
     def make(self, cfg: Config) -> tuple[Stage, ...]:

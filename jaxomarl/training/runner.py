@@ -20,7 +20,7 @@ import numpy as np
 from jaxomarl.base import Past, Stage, refuse
 from jaxomarl.numerics import pinned, rounded
 from jaxomarl.training import evaluation, sharding
-from jaxomarl.training.library import Identity, Trained, gather
+from jaxomarl.training.library import Identity, TrainedStage, gather
 from jaxomarl.training.program import Job, Program, Progress
 
 __all__ = ["Interrupted", "Job", "Program", "Progress", "Training", "run"]
@@ -55,7 +55,7 @@ def run(job: Job) -> Past:
     return past
 
 
-def train_stage(job: Job, program: Program) -> Trained:
+def train_stage(job: Job, program: Program) -> TrainedStage:
     """One finished stage of all R runs: from the cache where it is there, else trained now."""
     facts = {**job.facts, **rounded(), "episodes": program.episodes}
     identity = Identity.of(program.stage, job.cfgs, job.seeds, facts)
@@ -70,7 +70,7 @@ def train_stage(job: Job, program: Program) -> Trained:
     return gather(identity.rows, [batch for batch in batches if wanted & set(batch.rows)])
 
 
-def runs_to_train(identity: Identity, batches: list[Trained]) -> list[int]:
+def runs_to_train(identity: Identity, batches: list[TrainedStage]) -> list[int]:
     """The first run of each distinct row that no finished batch holds."""
     finished = {row for batch in batches for row in batch.rows}
     first: dict[str, int] = {}
@@ -102,7 +102,7 @@ class Training:
         self.state: Any = None
         self.compiled_evaluation: Callable | None = None
 
-    def run(self) -> Trained:
+    def run(self) -> TrainedStage:
         """Train to the end, or until every run has diverged.
 
         Raises Interrupted, with a checkpoint, when the job is stopped.
@@ -168,14 +168,14 @@ class Training:
             done, arrays = restored
             metrics = jax.tree.map(np.array, arrays["metrics"])
             evaluations = jax.tree.map(np.array, arrays["evaluations"])
-            self.trained = Trained(self.identity.rows, None, metrics, evaluations, {})
+            self.trained = TrainedStage(self.identity.rows, None, metrics, evaluations, {})
             self.state = sharding.place(arrays["state"], program.devices, self.size)
             return done
 
         # --- or begin ---
         metrics = unfilled(like["metrics"])
         evaluations = unfilled(like["evaluations"])
-        self.trained = Trained(self.identity.rows, None, metrics, evaluations, {})
+        self.trained = TrainedStage(self.identity.rows, None, metrics, evaluations, {})
         args = (self.cfgs, self.keys, self.past, self.data)
         init = program.compile(program.init, program.how, shared=1, args=args)
         self.state = init(*args)
@@ -257,7 +257,7 @@ class Training:
         self.job.report(progress)
         check_limits(stage, metrics)
 
-    def finish(self, seconds: float) -> Trained:
+    def finish(self, seconds: float) -> TrainedStage:
         """Put the finished stage into the cache, with what it cost."""
         program = self.program
         self.take_state(program.chunks)

@@ -16,7 +16,7 @@ from jaxomarl.base import Stage
 from jaxomarl.data.dataset import content_hash, pads_are_zero
 from jaxomarl.numerics import rounded
 from jaxomarl.optim import Net, first_moments
-from jaxomarl.training.library import Identity, Library
+from jaxomarl.training.library import Identity, StageCache
 from jaxomarl.training.runner import Interrupted
 
 CLOSE = 1e-5
@@ -356,8 +356,8 @@ def resumes_exactly(trial: Trial, index: int, after: int, folder: Path) -> None:
     stage = trial.stages[index]
     begun = lambda: sum(len(path.read_text().splitlines()) for path in folder.glob("*/executed"))
 
-    def library() -> Library:
-        fresh = Library(folder)
+    def library() -> StageCache:
+        fresh = StageCache(folder)
         others = {identity(trial, s, trial.cfg).kind for s in trial.stages if s is not stage}
         fresh.here = {k: [*v] for k, v in LIBRARIES["base"].here.items() if k in others}
         return fresh
@@ -405,7 +405,7 @@ def shared_stages_are_trained_once(trial: Trial) -> Any:
 
     Returns the two-value run, which equals two runs of one value each.
     """
-    library = Library()
+    library = StageCache()
     both, (field, values) = trial.sweep(library), trial.swept
     for stage in trial.stages:
         runs = len(SEEDS) * (2 if stage is trial.stages[-1] else 1)
@@ -415,7 +415,7 @@ def shared_stages_are_trained_once(trial: Trial) -> Any:
         )
         assert batch.facts["updates_executed"] == stage.steps, f"{stage.name}: {batch.facts}"
     for v, cfg in enumerate(values):
-        one = trial.run([cfg] * len(SEEDS), SEEDS, Library(), env=False)
+        one = trial.run([cfg] * len(SEEDS), SEEDS, StageCache(), env=False)
         for stage in trial.stages:
             chosen = slice(v * len(SEEDS), (v + 1) * len(SEEDS))
             mine = jax.tree.map(lambda x, at=chosen: on_host(x)[at], both.past[stage.name])

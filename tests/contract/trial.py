@@ -25,7 +25,7 @@ from jaxomarl.config import static_fields, traced_fields
 from jaxomarl.data.catalog import load
 from jaxomarl.data.stats import identity, statistics
 from jaxomarl.training import runner, sharding
-from jaxomarl.training.library import Library, Trained
+from jaxomarl.training.library import StageCache, TrainedStage
 
 SMALL = {
     "steps": 6, "chunk": 2, "every": 2, "width": 8, "batch": 8, "embedding": 8, "capacity": 16, "horizon": 1,
@@ -135,7 +135,7 @@ class Outcome(NamedTuple):
     """What a run left behind."""
 
     past: dict[str, Any]
-    trained: dict[str, Trained]
+    trained: dict[str, TrainedStage]
     when_finished: dict[str, Any]  # each stage's state, copied when it was finished
     progress: list[runner.Progress]
     traces: Counter[str]  # how often each stage's update was traced
@@ -236,7 +236,7 @@ class Trial:
         self,
         cfgs: list[Any],
         seeds: tuple[int, ...],
-        library: Library,
+        library: StageCache,
         how: str = "vmap",
         data: Any = None,
         env: bool = True,
@@ -245,7 +245,7 @@ class Trial:
         """Train through the runner; `data` replaces the trial's, of the same shape."""
         out = Outcome({}, {}, {}, [], Counter())
 
-        def finished(index: int, stage: Stage, trained: Trained) -> None:
+        def finished(index: int, stage: Stage, trained: TrainedStage) -> None:
             out.trained[stage.name] = trained
             out.when_finished[stage.name] = jax.tree.map(np.array, trained.state)
 
@@ -315,7 +315,7 @@ class Trial:
         value = getattr(self.cfg, field)
         return field, [dataclasses.replace(self.cfg, **{field: k * value}) for k in (1.0, 3.0)]
 
-    def sweep(self, library: Library) -> Outcome:
+    def sweep(self, library: StageCache) -> Outcome:
         """Both values with every seed, in one run."""
         return self.run([c for c in self.swept[1] for _ in SEEDS], SEEDS * 2, library, env=False)
 
@@ -467,7 +467,7 @@ class Counting(System):
         return self
 
 
-LIBRARIES: dict[str, Library] = {
-    k: Library() for k in ("base", "alone", "turned", "obs", "action", "nan")
+LIBRARIES: dict[str, StageCache] = {
+    k: StageCache() for k in ("base", "alone", "turned", "obs", "action", "nan")
 }
 """What the trials of one session share, as the systems of one command do."""

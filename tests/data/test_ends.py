@@ -14,7 +14,7 @@ from jaxomarl.data import catalog as sets
 from jaxomarl.data import files, formats
 from jaxomarl.data.dataset import content_hash
 from jaxomarl.data.fit import fit
-from jaxomarl.data.raw import seen, select_rows
+from jaxomarl.data.raw import from_dataset, select_rows
 from jaxomarl.envs import catalog
 
 READERS = ("omar", "vault", "madiff", "omiga", "minari", "jaxomarl")
@@ -46,7 +46,7 @@ def write(name, path, r, task):
     assert manifest["origin"]["terminations"] == len(r.lengths), (
         "an earlier version believed such flags"
     )
-    files.save(path, data, manifest)
+    files.save_folder(path, data, manifest)
     return path
 
 
@@ -305,7 +305,7 @@ def test_a_state_that_stays_the_reset_s_is_made_from_the_observations(
         from jaxomarl.base import Episodes
         from jaxomarl.data.dataset import pack
 
-        raw = seen(data, spread.env.spec)
+        raw = from_dataset(data, spread.env.spec)
         first = np.flatnonzero(raw.step == 0)[np.cumsum(raw.step == 0) - 1]
         kept = {
             k: np.asarray(getattr(data, k))
@@ -314,7 +314,7 @@ def test_a_state_that_stays_the_reset_s_is_made_from_the_observations(
         old = dataclasses.replace(
             data, rows=pack(Episodes(**kept, state=raw.state[first]), spread.env.spec).rows
         )
-        files.save(path, old, {**manifest, "sha256": content_hash(old)})
+        files.save_folder(path, old, {**manifest, "sha256": content_hash(old)})
     else:
         path = write(name, tmp_path / "set", r, spread)
         if name == "madiff":

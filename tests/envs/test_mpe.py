@@ -13,7 +13,7 @@ from jaxomarl.envs.mpe import prey as preys
 from jaxomarl.envs.mpe import scenarios, tasks, train_prey
 from jaxomarl.envs.mpe.environment import HORIZON, advance, environment
 from jaxomarl.envs.mpe.physics import Scene
-from jaxomarl.envs.recipes import play_rows, uniform_behaviour
+from jaxomarl.envs.recipes import roll_out_rows, uniform_behaviour
 
 NAMES = ("spread", "tag", "world")
 RETURNS = {  # of agent 0 in the six recorded episodes
@@ -185,12 +185,12 @@ def test_omars_prey_is_known_and_another_is_not(omar, tmp_path):
             arrays |= {f"{layer}.weight": np.ascontiguousarray(kernel.T), f"{layer}.bias": bias}
         path = tmp_path / f"{name}.safetensors"
         save_file(arrays, path)
-        assert preys.load(path, name, width)[1] == "mpe-omar"
+        assert preys.load_prey(path, name, width)[1] == "mpe-omar"
         task = catalog.make(f"mpe/{name}:prey={path}")
         assert (task.env.spec.dialect, task.scale.source) == ("mpe-omar", "OMAR's data")
         arrays["fc3.bias"] = arrays["fc3.bias"] + 1.0
         save_file(arrays, path)
-        assert preys.load(path, name, width)[1].startswith("mpe-prey-")
+        assert preys.load_prey(path, name, width)[1].startswith("mpe-prey-")
 
 
 def test_a_wrong_prey_file_says_what_is_wrong(tmp_path):
@@ -223,7 +223,7 @@ def test_uniform_random_play_scores_what_the_reference_measured(omar, name):
     """Against OMAR's prey, over 20,000 episodes, within three standard errors of the difference."""
     env = environment(scenario(name), "mpe-omar", omar.get(name))
     episodes = 20_000
-    played = play_rows(env, uniform_behaviour(env), jax.random.key(5), episodes * HORIZON)
+    played = roll_out_rows(env, uniform_behaviour(env), jax.random.key(5), episodes * HORIZON)
     reward = np.concatenate([p.reward for p, _ in played]).sum(axis=1)
     returns = reward[:, 0] if env.spec.team == "first" else reward.mean(axis=1)
     assert len(returns) == episodes

@@ -25,7 +25,7 @@ def exact():
     held, _ = load(make("games/bandit"), "std0.1", 2000, seed=1)
     past = {"stats": statistics(group.data)}
     for kind in ("conditional", "marginal"):
-        stage = score_models.scores(group.task.env.spec, group.cfgs[0], kind).algorithm
+        stage = score_models.behaviour_model(group.task.env.spec, group.cfgs[0], kind).algorithm
         past[f"scores-{kind}"] = stage.init(jax.random.key(0), past, group.data)
     return group, jax.tree.map(lambda x: jnp.asarray(x)[None], past), held
 

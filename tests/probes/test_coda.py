@@ -17,7 +17,12 @@ from jaxomarl.data.windows import sample_windows
 from jaxomarl.envs.polynomial import ascend, brud_gradient, polynomial, twin_peaks_brud_fixed_point
 from jaxomarl.papers.coda import games
 from jaxomarl.stages import augmented as stage_of
-from jaxomarl.stages.generator import Generator, Trained, column_distributions, window_columns
+from jaxomarl.stages.generator import (
+    Generator,
+    TrainedGenerator,
+    column_distributions,
+    window_columns,
+)
 
 SPEC = Spec(
     (2, 1), (2, 1), state_dim=1, horizon=4
@@ -157,7 +162,7 @@ def test_rows_become_likely_under_the_policy(made):
 def scores(data):
     """(x_0, gradients by `chain`) -> of a policy that plays `played` whatever it sees."""
     model = Generator(SPEC, CFG, 3)
-    trained = Trained(None, jit(lambda d: column_distributions(d, model.held))(data), ())
+    trained = TrainedGenerator(None, jit(lambda d: column_distributions(d, model.held))(data), ())
     x0 = jax.random.normal(jax.random.key(5), (6, 4, model.held.width))
 
     def of(played, chain=True):

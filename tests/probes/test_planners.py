@@ -105,7 +105,7 @@ def made(config, model, **changes):
 
 
 def dof(**changes):
-    return made(dof_trajectory.Config, dof_trajectory.model, **{**CONCAT, **changes})
+    return made(dof_trajectory.Config, dof_trajectory.dof_planner, **{**CONCAT, **changes})
 
 
 def stub(predict, each: bool = False) -> planning.Planner:
@@ -275,7 +275,7 @@ def passes(track):
 
     @jax.jit
     def one(y, drop):
-        tell = planning.told(jnp.full((8, 2), y), jnp.full((8, 2), drop))
+        tell = planning.return_condition(jnp.full((8, 2), y), jnp.full((8, 2), drop))
         return planning.clean(
             cfg, parts.executed, state.net.target["plan"], tell, jnp.ones((2, 1, 2))
         )(x, t)
@@ -498,7 +498,7 @@ def test_discrete_actions_are_one_hot_and_available():
     cfg = dof_trajectory.Config(**{**TINY, **CONCAT, "horizon": 1, "calls": 1, "policy_batch": 8})
     rows = task.recipes[task.quality](jax.random.key(0), 64)
     rows = pack(rows, spec)
-    algorithm = planner.planner_stage(spec, cfg, dof_trajectory.model(spec, cfg))
+    algorithm = planner.planner_stage(spec, cfg, dof_trajectory.dof_planner(spec, cfg))
     ready = planner.prepare(spec, cfg, rows)
 
     @jax.jit
@@ -523,7 +523,7 @@ def test_discrete_actions_are_one_hot_and_available():
 
 
 def test_madiff_without_gains_is_independent_planners_bit_for_bit():
-    cfg, parts, _ = made(madiff.Config, functools.partial(madiff.model, each=False))
+    cfg, parts, _ = made(madiff.Config, functools.partial(madiff.madiff_planner, each=False))
     _, alone, _ = dof()
     params = jax.jit(parts.init)(jax.random.key(0))
     bare = {
@@ -540,7 +540,9 @@ def test_madiff_without_gains_is_independent_planners_bit_for_bit():
 
 
 def test_madiff_d_plans_for_all_from_its_own_rows():
-    cfg, parts, _ = made(madiff.Config, functools.partial(madiff.model, each=True), calls=2)
+    cfg, parts, _ = made(
+        madiff.Config, functools.partial(madiff.madiff_planner, each=True), calls=2
+    )
     params = jax.tree_util.tree_map_with_path(
         lambda k, x: jnp.ones(()) if "gain" in str(k) else x, jax.jit(parts.init)(jax.random.key(0))
     )
@@ -552,7 +554,7 @@ def test_madiff_d_plans_for_all_from_its_own_rows():
 
 
 def test_decision_diffuser_is_one_agent_that_sees_all():
-    cfg, parts, _ = made(decision_diffuser.Config, decision_diffuser.model, reward="team")
+    cfg, parts, _ = made(decision_diffuser.Config, decision_diffuser.joint_planner, reward="team")
     params = jax.jit(parts.init)(jax.random.key(0))
     x, tell = jax.random.normal(jax.random.key(1), (2, 4, 2)), jnp.zeros((2, 2))
     predict = jax.jit(parts.trained)

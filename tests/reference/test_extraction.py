@@ -252,7 +252,7 @@ def test_larger_beta_is_weaker_regularisation():
 def test_weights_and_times(weighting):
     cfg = dataclasses.replace(CFG, weighting=weighting, t_min=0.1, t_max=0.4)
     mask = jnp.asarray(SPEC.act_mask)
-    t, z = score_regularised.times_and_noise(jax.random.key(0), cfg, (4000, N, 2), mask)
+    t, z = score_regularised.score_times_and_noise(jax.random.key(0), cfg, (4000, N, 2), mask)
     if weighting == "delta":
         np.testing.assert_allclose(t, 0.02, rtol=1e-6)
     else:
@@ -286,7 +286,7 @@ def test_weights_and_times(weighting):
 def test_the_condition_of_score_models(kind, condition):
     """obs: the agent's own observation alone. state, and joint models: the state alone."""
     cfg = dataclasses.replace(CFG, condition=condition)
-    model = scores.scores(SPEC, cfg, kind)
+    model = scores.behaviour_model(SPEC, cfg, kind)
     b = batch_of()
     past = {f"scores-{kind}": filled(model.algorithm.init)}
     x = some(5, SIZE, N, 2)

@@ -19,7 +19,7 @@ from jaxomarl.data.dataset import pack, sample_transitions
 from jaxomarl.envs import catalog
 from jaxomarl.envs.chain import chain_values
 from jaxomarl.losses.expectile import expectile
-from jaxomarl.losses.td import continues
+from jaxomarl.losses.td import continuation_factor
 from jaxomarl.stages import critic
 
 SPEC = Spec((3, 2), (2, 1), state_dim=4, horizon=5)
@@ -351,8 +351,10 @@ def test_which_transitions_continue(done, last, known):
     b = batch_of()._replace(
         done=jnp.full(SIZE, done), last=jnp.full(SIZE, last), known=jnp.full(SIZE, known)
     )
-    np.testing.assert_array_equal(continues(b, "bootstrap"), float(not done and known))
-    np.testing.assert_array_equal(continues(b, "terminal"), float(not done and known and not last))
+    np.testing.assert_array_equal(continuation_factor(b, "bootstrap"), float(not done and known))
+    np.testing.assert_array_equal(
+        continuation_factor(b, "terminal"), float(not done and known and not last)
+    )
 
 
 def test_a_cut_episode_bootstraps_with_its_own_successor():

@@ -91,14 +91,14 @@ def _check_arrays(arrays: dict[str, np.ndarray], width: int, where: str) -> None
 @functools.cache
 def own(task: str) -> Prey:
     """The package's prey of `tag` or `world`."""
-    from safetensors.numpy import load as parse
+    from safetensors.numpy import load_prey as parse
 
     assets = resources.files("jaxomarl").joinpath("assets", "mpe")
     arrays = parse(assets.joinpath(f"{task}-prey.safetensors").read_bytes())
     return fold(arrays, len(arrays[NORM[0]]), f"the package's prey of {task}")
 
 
-def load(path: str | Path, task: str, width: int) -> tuple[Prey, str]:
+def load_prey(path: str | Path, task: str, width: int) -> tuple[Prey, str]:
     """A user's prey and its dialect.
 
     `path` is a `pretrained_adv_model.pt` as OMAR and OG-MARL ship it, or a .safetensors with the

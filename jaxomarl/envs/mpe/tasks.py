@@ -50,7 +50,7 @@ def six(hidden: int = 0) -> Task:
 def _chase(name: str, prey: str, speed_min: float, about: str) -> Task:
     scenario = getattr(scenarios, name)()
     if prey:
-        policy, dialect = preys.load(prey, name, scenario.prey_width)
+        policy, dialect = preys.load_prey(prey, name, scenario.prey_width)
     else:
         policy = preys.own(name)
         dialect = "mpe-own-prey"

@@ -17,7 +17,7 @@ from jaxomarl.api import plan
 from jaxomarl.api.plan import Group
 from jaxomarl.base import Spec, Stage, System, Task, refuse
 from jaxomarl.envs.catalog import make
-from jaxomarl.health.fidelity import Judge, Judged
+from jaxomarl.health.fidelity import Fidelity, FidelityMeasure
 from jaxomarl.papers import cells
 from jaxomarl.papers.asked import Asked, one_name
 from jaxomarl.papers.comparison import markdown_table
@@ -47,8 +47,8 @@ def coda_fidelity(asked: Asked) -> str:
     groups = generator_groups(asked, task, system, quality)
     generators = train_generators(asked, groups)
     spec = task.env.spec
-    judges: dict[str, Judge] = {}
-    reports: dict[str, list[Judged]] = {}
+    judges: dict[str, FidelityMeasure] = {}
+    reports: dict[str, list[Fidelity]] = {}
     for group, generator in zip(groups, generators, strict=True):
         assert group.data is not None
         for r, seed in enumerate(group.seeds):
@@ -58,7 +58,7 @@ def coda_fidelity(asked: Asked) -> str:
             # what a judge compiles serves all seeds
             if swept not in judges:
                 model = Generator(spec, cfg, coda.horizon_of(spec, cfg))
-                judges[swept] = Judge(task, group.data, model)
+                judges[swept] = FidelityMeasure(task, group.data, model)
             own = jax.tree.map(lambda x, r=r: x[r], generator)
             reports.setdefault(swept, []).append(judges[swept].judged(own, seed))
     why_left_out = next(iter(judges.values())).place.why
@@ -105,7 +105,7 @@ def train_generators(asked: Asked, groups: Sequence[Group]) -> list[Any]:
 
 
 def fidelity_report(
-    task: Task, groups: Sequence[Group], reports: dict[str, list[Judged]], why_left_out: str
+    task: Task, groups: Sequence[Group], reports: dict[str, list[Fidelity]], why_left_out: str
 ) -> str:
     """The tables and what has to be known to read them."""
     parts = [f"{generators_sentence(task, groups)}. {HOW}"]
@@ -140,7 +140,7 @@ def generators_sentence(task: Task, groups: Sequence[Group]) -> str:
     return sentence
 
 
-def number_rows(of_seeds: Sequence[Judged]) -> list[tuple[str, ...]]:
+def number_rows(of_seeds: Sequence[Fidelity]) -> list[tuple[str, ...]]:
     """A row for each thing measured: synthetic, real, and a model that says nothing moves."""
     rows = []
     for name in of_seeds[0].numbers:

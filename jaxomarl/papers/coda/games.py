@@ -202,7 +202,7 @@ def fit_row_model(key: Key[Array, ""], data: Float[Array, "M 3"], steps: int) ->
 
     Its descriptor of a joint policy is the row's own joint action.
     """
-    columns = cdf.fit(data)
+    columns = cdf.fit_cdf(data)
     tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(annealed(LR, steps)))
     schedule = edm.KARRAS.schedule
     scale = jnp.stack([data[:, 2].mean(), data[:, 2].std()])
@@ -218,7 +218,7 @@ def fit_row_model(key: Key[Array, ""], data: Float[Array, "M 3"], steps: int) ->
         x0 = columns.forward(rows)[:, None]
         t = edm.KARRAS.draw(k_t, (ROWS_STEP,))
         z = jax.random.normal(k_z, x0.shape)
-        weight = edm.weight(schedule.sigma(t))
+        weight = edm.edm_loss_weight(schedule.sigma(t))
 
         def loss(params: Any) -> Array:
             return denoising_loss(row_denoiser(params, condition), schedule, x0, t, z, weight)

@@ -30,8 +30,8 @@ from jaxomarl.papers.comparison import markdown_table
 from jaxomarl.results import curves, intervals
 from jaxomarl.results.curves import Point
 from jaxomarl.stages.augmented import Settings
-from jaxomarl.stages.generator import Generator, Trained
-from jaxomarl.training.library import Library
+from jaxomarl.stages.generator import Generator, TrainedGenerator
+from jaxomarl.training.library import StageCache
 from jaxomarl.training.runner import Job, run
 
 TASK = "mamujoco/2halfcheetah"
@@ -118,7 +118,7 @@ def guiding_policies(spec: Spec, task: str) -> dict[str, tuple[Play, Callable[[i
     folder, _, name = task.partition(":")[0].partition("/")
     behaviours = {}
     if folder in ("mpe", "mamujoco"):
-        behaviours = stored.stored(folder, name)
+        behaviours = stored.stored_behaviours(folder, name)
     kind = next((kind for kind in BEST if kind in behaviours), None)
     if kind is None:
         wanted = "a task that ships with behaviours"
@@ -131,7 +131,7 @@ def guiding_policies(spec: Spec, task: str) -> dict[str, tuple[Play, Callable[[i
         return mask * fresh.apply(params, obs)
 
     def act_best(params: Any, obs: Array) -> Array:
-        one_action = lambda o: stored.play(params, o)
+        one_action = lambda o: stored.behaviour_actions(params, o)
         return mask * jax.vmap(jax.vmap(one_action))(obs)
 
     return {
@@ -142,7 +142,7 @@ def guiding_policies(spec: Spec, task: str) -> dict[str, tuple[Play, Callable[[i
 
 def train_generator(
     asked: Asked, settings: Settings, horizon: int, task: Task, rows: Dataset, manifest: dict
-) -> Trained:
+) -> TrainedGenerator:
     """The generator after all its updates, kept under OUT as any command keeps its stages.
 
     Raises Interrupted.
@@ -167,7 +167,7 @@ def train_generator(
         data=rows,
         stats=identity(task.env.spec),
         facts={"task": task.name, "data": manifest["sha256"], "horizon": horizon},
-        library=Library(asked.out / "stages"),
+        library=StageCache(asked.out / "stages"),
         stopped=asked.stopped,
         say=asked.progress.say,
     )
@@ -177,7 +177,7 @@ def train_generator(
 def mean_likelihood(
     key: Key[Array, ""],
     model: Generator,
-    trained: Trained,
+    trained: TrainedGenerator,
     play: Play,
     params: Any,
     lam: Array,

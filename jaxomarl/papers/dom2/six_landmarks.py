@@ -243,7 +243,7 @@ def attempts_of(group: Group, past: Mapping[str, Any]) -> Attempts:
     env = group.task.env
     one_start = env._replace(reset=lambda key: env.reset(jax.random.key(0)))
     key = jax.random.key(group.seeds[0])
-    states, _, _ = render.play(one_start, act, final.algorithm.memory, key, SHOWN)
+    states, _, _ = render.roll_out_states(one_start, act, final.algorithm.memory, key, SHOWN)
     last = jax.tree.map(lambda x: jnp.asarray(x[:, -1]), states)
     solutions = np.asarray(jax.vmap(solution)(last))
     return states.pos[:, :, :AGENTS], states.pos[0, 0, AGENTS:], solutions

@@ -220,7 +220,7 @@ def resolve_groups(
 ) -> list[Group]:
     """Groups of the preset `oracle`; `overrides` of BC are those of what was asked that it has."""
     if not overrides:
-        known = plan.fields(systems[0])
+        known = plan.config_field_names(systems[0])
         overrides = {field: v[:1] for field, v in asked.overrides.items() if field in known}
     return plan.resolve(
         systems,

@@ -171,7 +171,7 @@ def model_error(
     each run.
     """
     cfg = group.cfgs[0]
-    model = scores.scores(group.task.env.spec, cfg, kind)
+    model = scores.behaviour_model(group.task.env.spec, cfg, kind)
     obs = held.obs[held.starts]
     state = held.state[held.starts]
     own = held.action[held.starts]
