@@ -296,8 +296,8 @@ def sample(
 ) -> Float[Array, "*B N W O"]:
     """Plans [..., N, W, O] whose known entries are those of `seen`, bit for bit.
 
-    `seen` is history and present. The default of `drawn` is `plan_sampler`'s. The default of `y`, the
-    target returns, is the settings' target.
+    `seen` is history and present. The default of `drawn` is `plan_sampler`'s. The default of `y`,
+    the target returns, is the settings' target.
     """
     chain, denoise = drawn or plan_sampler(spec, cfg, model)
     mask = real_columns(spec, model)

@@ -234,7 +234,10 @@ def actor_critic_learner(
     play: Play,
     beside: Callable[[Past, Batch], Any] | None = None,
 ) -> Algorithm:
-    """Policies and critics of all agents at once; `step`, `play` and `beside` are as in `independent_learners`."""
+    """Policies and critics of all agents at once.
+
+    `step`, `play` and `beside` are as in `independent_learners`.
+    """
 
     def fresh(key: Key[Array, ""]) -> ActorCritic:
         k_actor, k_q = jax.random.split(key)

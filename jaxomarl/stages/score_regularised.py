@@ -7,7 +7,8 @@ i, with e and g held constant,
 
 where e_i is a behaviour model's noise prediction at x = alpha a + sigma z, and g_i is the critic's
 gradient at the joint action. Members differ in the behaviour model, in the critic, and in the order
-in which agents move. Their files hold that and the update; `score_regularised_learner` turns it into a stage.
+in which agents move. Their files hold that and the update; `score_regularised_learner` turns it
+into a stage.
 
 beta has one internal meaning, that of the authors' code: it multiplies the Q gradient, so **larger
 beta is weaker regularisation**. `beta_convention` converts to it:
