@@ -24,7 +24,7 @@ from jaxomarl.algorithms import matd3
 from jaxomarl.base import Environment, refuse
 from jaxomarl.data.stats import identity
 from jaxomarl.envs import stored
-from jaxomarl.envs.catalog import make_behaviours as make_task
+from jaxomarl.envs.catalog import make as make_task
 from jaxomarl.envs.mpe import scenarios, train_prey
 from jaxomarl.envs.mpe.behaviours import RENUMBERED, renumbered
 from jaxomarl.envs.mpe.prey import HIDDEN, LAYERS, NORM, Prey

@@ -85,7 +85,7 @@ def save_policies(
     for r, folder in enumerate(folders):
         arrays = {name: np.ascontiguousarray(leaf[r]) for name, leaf in host.items()}
         # one entry, as several would have no order
-        metadata = {"format": f"{FORMAT} {digest(arrays)}"}
+        metadata = {"format": f"{FORMAT} {digest_of_arrays(arrays)}"}
         part = folder / f".{FILE}.part"
         save_file(arrays, part, metadata=metadata)
         os.replace(part, folder / FILE)

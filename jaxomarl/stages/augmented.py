@@ -33,8 +33,7 @@ from jaxomarl.base import (
 )
 from jaxomarl.config import config, static, traced
 from jaxomarl.diffusion.policy_guidance import likelihood, strengths, towards
-from jaxomarl.stages.generator import GENERATED, Columns, Generated, Generator
-from jaxomarl.stages.generator import Trained as TrainedGenerator
+from jaxomarl.stages.generator import GENERATED, Columns, Generated, Generator, TrainedGenerator
 
 DROPPED = "synthetic_dropped"
 """The metric that says which share of the last refresh was not finite."""

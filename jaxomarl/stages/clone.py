@@ -20,7 +20,7 @@ from jaxomarl.losses.gaussian import log_density
 from jaxomarl.networks.inputs import observation_normaliser
 from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import Net, Params, adam_or_sgd, clipped_adam, create, descend
-from jaxomarl.policies import gaussian_cloning_learner as gaussian_policy
+from jaxomarl.policies import gaussian as gaussian_policy
 
 FIELDS = (
     "policy_steps", "policy_batch", "policy_width", "policy_lr", "clip", "chunk", "normalise",
@@ -197,16 +197,16 @@ def gaussian_cloning_learner(
 
     `weigh` is as in `cloning_learner`; without it w = 1.
     """
-    net = gaussian_policy.network(spec, cfg)
+    net = gaussian_policy.gaussian_network(spec, cfg)
 
     def loss(key, params, samples, w):
-        normal = gaussian_policy.normal(net, params, samples.obs)
+        normal = gaussian_policy.policy_normal(net, params, samples.obs)
         log_pi = log_density(normal, samples.action, samples.mask)
         if w is not None:
             log_pi = w * log_pi
         return -jnp.mean(log_pi)
 
     def play(key, params, obs, mask):
-        return gaussian_policy.mode(net, params, obs, mask)
+        return gaussian_policy.deterministic_action(net, params, obs, mask)
 
     return cloning_learner(spec, cfg, net, loss, weigh, play if acts else None)

@@ -4,8 +4,8 @@
     norm(o) = gamma (o - mean) / sqrt(var + eps) + beta
 
 Published scores hold for the prey that came with OMAR's data (dialect `mpe-omar`). It is not ours
-to ship: `load` takes a user's copy. The package's own prey (dialect `mpe-own-prey`) was trained by
-`python -m experiments.behaviours prey`.
+to ship: `load_prey` takes a user's copy. The package's own prey (dialect `mpe-own-prey`) was
+trained by `python -m experiments.behaviours prey`.
 """
 
 import functools
@@ -91,7 +91,7 @@ def _check_arrays(arrays: dict[str, np.ndarray], width: int, where: str) -> None
 @functools.cache
 def own(task: str) -> Prey:
     """The package's prey of `tag` or `world`."""
-    from safetensors.numpy import load_prey as parse
+    from safetensors.numpy import load as parse
 
     assets = resources.files("jaxomarl").joinpath("assets", "mpe")
     arrays = parse(assets.joinpath(f"{task}-prey.safetensors").read_bytes())
