@@ -91,8 +91,8 @@ def _first_rows(pairs: dict[str, Pair]) -> list[dict[str, Any]]:
                     "field": name,
                     "row": int(row),
                     "differ": int(differ.sum()),
-                    "a": _shown(x, row),
-                    "b": _shown(y, row),
+                    "a": _shown(x, int(row)),
+                    "b": _shown(y, int(row)),
                 }
             )
     return sorted(found, key=lambda entry: entry["row"])

@@ -9,6 +9,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
 from jaxomarl.base import Task, refuse
@@ -82,7 +83,9 @@ def _task(
     )
 
 
-def polynomial(action: Float[Array, "*B 2"], A: float, B: float, C: float) -> Float[Array, "*B"]:
+def polynomial(
+    action: Float[Array, "*B 2"], A: ArrayLike, B: ArrayLike, C: ArrayLike
+) -> Float[Array, "*B"]:
     """R = -A (x^2 + y^2) - B x^2 y^2 + C x y; A = B = 0, C = 1 is the multiplication game."""
     x = action[..., 0]
     y = action[..., 1]

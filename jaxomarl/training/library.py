@@ -27,6 +27,8 @@ from jaxomarl.training import checkpoint
 from jaxomarl.training.evaluation import Config
 
 FORMAT = 1
+NAMES_IN_0_1_0 = {"score_term": "pull", "q_term": "push"}
+"""Metrics that had another name in version 0.1.0."""
 """Version of an identity; stages of another version are not found."""
 
 Say = Callable[[str], None]
@@ -121,7 +123,19 @@ class Folder:
         """The newest checkpoint that can be read, as (chunk, arrays)."""
         if not self.path:
             return None
-        return checkpoint.restore(self.path / "checkpoints", like, say)
+        return restore(self.path / "checkpoints", like, say)
+
+
+def restore(folder: Path, like: Any, say: Say) -> tuple[int, Any] | None:
+    """The newest readable checkpoint of a stage, of version 0.1.0 too; its metrics' names are ours."""
+    names = {NAMES_IN_0_1_0.get(name, name): name for name in like["metrics"]}
+    older = {**like, "metrics": {old: like["metrics"][new] for old, new in names.items()}}
+    restored = checkpoint.restore(folder, like, say, older)
+    if not restored:
+        return None
+    step, arrays = restored
+    metrics = {names.get(name, name): values for name, values in arrays["metrics"].items()}
+    return step, {**arrays, "metrics": metrics}
 
 
 class StageCache:
@@ -185,7 +199,7 @@ def read_finished(
     rows = tuple(facts["rows"])
     if facts["kind"] != kind or rows in known:
         return None
-    restored = checkpoint.restore(done.parent / "checkpoints", like(len(rows)), say)
+    restored = restore(done.parent / "checkpoints", like(len(rows)), say)
     if not restored:
         return None
     chunk, arrays = restored

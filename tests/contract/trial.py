@@ -183,6 +183,7 @@ class Trial:
     def __init__(self, name: str, system: System, task: Task = mixed.TASK) -> None:
         self.name, self.system, self.task, self.spec = name, system, task, task.env.spec
         self.cfg = tiny(system.Config, self.spec.horizon)
+        self.players: dict[str, Callable[[np.ndarray], np.ndarray]] = {}
         self.raw = None if system.online else data_of(task)
         system.check(self.spec, self.cfg, self.raw)
         self.data = self.prepared(self.cfg)
@@ -264,7 +265,7 @@ class Trial:
             stopped=stopped,
             finished=finished,
         )
-        with Kept.programs(), mock.patch.object(sharding, "mapping", lambda *sizes: how):
+        with Kept.programs(), mock.patch.object(sharding, "mapping", lambda **sizes: how):
             out.past.update(runner.run(job))
         return out
 
@@ -376,9 +377,14 @@ class Trial:
 
     # --- acting ---
 
-    @functools.cache  # noqa: B019 (trials live as long as the session)
     def player(self, stage: Stage) -> Callable[[np.ndarray], np.ndarray]:
         """obs [T, N, O] -> actions [T, N, A] of the base run's first policy, with its memory."""
+        if stage.name not in self.players:
+            self.players[stage.name] = self.new_player(stage)
+        return self.players[stage.name]
+
+    def new_player(self, stage: Stage) -> Callable[[np.ndarray], np.ndarray]:
+        """A player that is compiled at its first call."""
         row = lambda tree: jax.tree.map(lambda x: on_host(x)[0], tree)
         state, past, algorithm = (
             row(self.base.past[stage.name]),

@@ -140,7 +140,7 @@ def test_entries_of_another_type_are_named(tmp_path, bandit, changed):
 def test_an_edited_manifest_is_refused_and_says_how_to_keep_it(tmp_path, bandit):
     path = written(tmp_path / "set", bandit) / files.MANIFEST
     path.write_text(path.read_text().replace('"episodes": 16', '"episodes": 17'))
-    with pytest.raises(JaxomarlError, match=rf"{files.SEAL}.*deletes this entry"):
+    with pytest.raises(JaxomarlError, match=rf"{files.SEAL}.*delete this entry"):
         files.read_manifest(path.parent)
 
 

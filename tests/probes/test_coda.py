@@ -418,7 +418,7 @@ def test_rows_of_the_present_policy_make_it_online_ascent(monkeypatch):
     monkeypatch.setattr(games, "SHORT", 60)
     monkeypatch.setattr(games, "ROWS", 50)
     exact = lambda key, model, told, each: jnp.repeat(told[:, None, :2], each, axis=1)
-    monkeypatch.setattr(games, "sampled", exact)
+    monkeypatch.setattr(games, "sample_actions", exact)
     model = games.RowModel((), None, jnp.array([0.0, 1.0]))
     pools = jnp.stack([jnp.full((50, 2), c) for c in (0.1, -0.2, 0.0)])
     keys = jax.vmap(jax.random.key)(jnp.arange(2))
