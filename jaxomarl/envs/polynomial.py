@@ -9,7 +9,6 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
 from jaxomarl.base import Task, refuse
@@ -84,7 +83,7 @@ def _task(
 
 
 def polynomial(
-    action: Float[Array, "*B 2"], A: ArrayLike, B: ArrayLike, C: ArrayLike
+    action: Float[Array, "*B 2"], A: float | Array, B: float | Array, C: float | Array
 ) -> Float[Array, "*B"]:
     """R = -A (x^2 + y^2) - B x^2 y^2 + C x y; A = B = 0, C = 1 is the multiplication game."""
     x = action[..., 0]
@@ -122,9 +121,9 @@ def brud_gradient(
     theta: Float[Array, "*B 2"],
     mean: Float[Array, "*B 2"],
     std: Float[Array, "*B 2"] | float,
-    A: float,
-    B: float,
-    C: float,
+    A: float | Array,
+    B: float | Array,
+    C: float | Array,
 ) -> Float[Array, "*B 2"]:
     """The expectation over the data of dR/da_i at (theta_i, a_-i).
 
@@ -154,7 +153,7 @@ def ascend(
 
 
 def twin_peaks_brud_fixed_point(
-    A: float, B: float, C: float, mean: Array | float, std: Array | float
+    A: float | Array, B: float | Array, C: float | Array, mean: Array | float, std: Array | float
 ) -> Array | float:
     """The zero C m / (2A + 2B (m^2 + s^2)) of an agent's BRUD gradient.
 

@@ -127,7 +127,7 @@ class Folder:
 
 
 def restore(folder: Path, like: Any, say: Say) -> tuple[int, Any] | None:
-    """The newest readable checkpoint of a stage, of version 0.1.0 too; its metrics' names are ours."""
+    """The newest readable checkpoint of a stage, with the names that metrics have today."""
     names = {NAMES_IN_0_1_0.get(name, name): name for name in like["metrics"]}
     older = {**like, "metrics": {old: like["metrics"][new] for old, new in names.items()}}
     restored = checkpoint.restore(folder, like, say, older)
