@@ -405,7 +405,8 @@ def test_learning_from_data_has_the_gradient_of_its_moments():
         for theta in np.array([[-0.64, 0.65], [0.3, 0.9]], np.float32):
             found, want = both(theta, weights)
             np.testing.assert_allclose(found, want, rtol=1e-3, atol=1e-5)
-    constant = brud_gradient(theta, batch.mean(axis=0), batch.std(axis=0), 0.0, 0.0, 1.0)
+    mean, std = batch.mean(axis=0), batch.std(axis=0)
+    constant = brud_gradient(jnp.asarray(theta), jnp.asarray(mean), jnp.asarray(std), 0.0, 0.0, 1.0)
     np.testing.assert_allclose(constant, batch.mean(axis=0)[::-1], rtol=1e-5)
     assert twin_peaks_brud_fixed_point(1.0, 4.0, 5.0, 0.6124, 0.3) == pytest.approx(
         0.5353, abs=1e-4
