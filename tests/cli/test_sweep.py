@@ -293,13 +293,13 @@ DEVICES = """
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxomarl.training import sharding
-from jaxomarl.training.library import Trained, gather
+from jaxomarl.training.library import TrainedStage, gather
 assert jax.device_count() == 2
 x = np.arange(8, dtype=np.float32).reshape(4, 2)
 two = NamedSharding(sharding.mesh(2), PartitionSpec("runs"))
 one, other = jax.devices()
 parts = ((("a", "b"), x[:2], two), (("c",), x[2:3], one), (("d",), x[3:], other))
-batches = [Trained(rows, {"w": jax.device_put(w, place)}, {}, {}, {}) for rows, w, place in parts]
+batches = [TrainedStage(rows, {"w": jax.device_put(w, place)}, {}, {}, {}) for rows, w, place in parts]
 got = gather(("d", "a", "c"), batches).state["w"]
 assert np.array_equal(jax.jit(lambda w: w * 1)(got), x[[3, 0, 2]])
 """

@@ -13,7 +13,7 @@ from jaxomarl.networks.mlp import Network
 
 def given(module, value, members=2):
     """Within, agents of `module` have critics that say value(action) and learn nothing."""
-    original = module.networks
+    original = module.agent_networks
 
     def fixed(*args, **kwargs):
         q = lambda params, obs, action: jnp.broadcast_to(
@@ -21,7 +21,7 @@ def given(module, value, members=2):
         )
         return original(*args, **kwargs)._replace(q=Network(lambda key: jnp.zeros(1), q))
 
-    return mock.patch.object(module, "networks", fixed)
+    return mock.patch.object(module, "agent_networks", fixed)
 
 
 def likes_the_good_mode(action):

@@ -48,7 +48,7 @@ def actions():
     The critics are fixed, 1 - (a - MODE)^2, so that what is seen is the policy's doing. Sixteen levels, because the
     chain itself blurs these modes when it has five, whatever the network (tests/diffusion/test_dom2_sampling.py).
     """
-    data, original = two_modes(), dom2.networks
+    data, original = two_modes(), dom2.agent_networks
 
     def fixed(*args, **kwargs):
         value = lambda params, obs, action: jnp.broadcast_to(
@@ -59,7 +59,7 @@ def actions():
     @jit
     @jax.vmap
     def learn(eta):
-        with mock.patch.object(dom2, "networks", fixed):
+        with mock.patch.object(dom2, "agent_networks", fixed):
             algorithm = dom2.policy(SPEC, dataclasses.replace(LEARN, eta=eta))
         return played(algorithm, trained(algorithm, data, 1200), 200)
 

@@ -85,8 +85,8 @@ def test_no_action_off_the_data_is_ever_valued():
         lambda key: jnp.zeros(1),
         lambda params, obs, a: jnp.broadcast_to(value(a), (2, *a.shape[:-1])),
     )
-    original = icq.networks
-    with mock.patch.object(icq, "networks", lambda *args: original(*args)._replace(q=fixed)):
+    original = icq.agent_networks
+    with mock.patch.object(icq, "agent_networks", lambda *args: original(*args)._replace(q=fixed)):
         actions = np.asarray(jit(lambda data: learned(CFG, data))(base))
     np.testing.assert_allclose(actions[SPEC.act_mask > 0], MODE, atol=0.15)
 
