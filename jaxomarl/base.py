@@ -380,6 +380,30 @@ class Limit(NamedTuple):
     way_out: str  # what to do, after "To go on,"
 
 
+class Gate(NamedTuple):
+    """What a figure of a trained stage has to reach, or may not exceed, for the stage to count as learned."""
+
+    figure: str
+    """The figure that is judged."""
+    at_least: float | None = None
+    """What it has to reach; give this or `at_most`."""
+    at_most: float | None = None
+    """What it may not exceed."""
+    times: str = ""
+    """A figure that needs no training, by which the number is multiplied; empty: the number stands alone."""
+
+
+class Health(NamedTuple):
+    """Figures of a stage on episodes that it was not trained on, next to figures that need no training."""
+
+    measure: Callable[[Key[Array, ""], State, Past, Dataset], dict[str, Float[Array, ""]]]
+    """(key, the stage's state, earlier stages, held-out episodes) -> figures."""
+    gates: tuple[Gate, ...] = ()
+    """When the stage counts as learned; none: it is not judged."""
+    raise_fields: tuple[str, ...] = ()
+    """Settings to raise where it has not learned."""
+
+
 class Stage(NamedTuple):
     """An algorithm and how long it is trained.
 
@@ -405,6 +429,8 @@ class Stage(NamedTuple):
     episodes: int = (
         0  # of an evaluation, where this stage's are dear; 0: as many as all others play
     )
+    health: Health | None = None
+    """What the trained stage is compared with, and when it has learned."""
     limits: tuple[Limit, ...] = ()  # of its metrics: the run stops above one
 
 
