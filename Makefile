@@ -2,14 +2,21 @@
 # Only Python 3.11 or newer has to be there: `make sweep` and `make test` first set up .venv if they must.
 
 PYTHON ?= python3
-PYTEST_ARGS ?= -n auto --dist loadscope
-# make bench BENCH_ARGS='--parts game mpe'; --toy only tries whether everything runs
-BENCH_ARGS ?=
+# Files start in the order of tests/conftest.py, the longest first: no worker waits long at the end.
+PYTEST_ARGS ?= -n auto --dist loadscope --no-loadscope-reorder
+# make quick ONLY=omsd: one system
+ONLY ?=
 PY := .venv/bin/python
+LINT = $(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m pyright
+# What `make quick` tests: the contract by tracing, rules of the house, units that compile little
+QUICK := tests/contract/test_contract.py \
+	$(patsubst %,tests/architecture/test_%.py,help levels lines registry shape_checks style ways_out) \
+	$(patsubst %,tests/data/test_%.py,arrays dataset ends windows) \
+	$(patsubst %,tests/results/test_%.py,intervals statistics tables)
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep test test-long lint bench bench-peers bench-gpu clean
+.PHONY: help setup sweep test quick test-long lint bench bench-peers bench-gpu clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/make \1	\2/' | expand -t 16
@@ -19,16 +26,25 @@ setup: $(STAMP) ## Make .venv and install the package, editable, in the tested v
 sweep: $(STAMP) ## The main job: every default system on the built-in tasks, 16 seeds; run again to resume
 	$(PY) -m experiments.sweep --seeds 16 --resume
 
-test: lint ## Lint, then all tests but the long ones, on the CPU
-	JAX_PLATFORMS=cpu $(PY) -m pytest $(PYTEST_ARGS)
+test: $(STAMP) ## Lint, then all tests but the long ones, on the CPU
+	@began=$$(date +%s); $(LINT) && JAX_PLATFORMS=cpu $(PY) -m pytest $(PYTEST_ARGS); code=$$?; \
+	echo "make test took $$(($$(date +%s) - began)) s, lint and types included"; exit $$code
+
+quick: $(STAMP) ## Lint, types and what needs no training; ONLY=omsd: one system and its numbers
+ifeq ($(ONLY),)
+	@began=$$(date +%s); ($(LINT)) & lint=$$!; \
+	JAX_PLATFORMS=cpu $(PY) -m pytest -n auto --dist loadgroup -k 'by_tracing or not test_contract' $(QUICK); \
+	code=$$?; wait $$lint || code=$$?; \
+	echo "make quick took $$(($$(date +%s) - began)) s, lint and types included"; exit $$code
+else
+	JAX_PLATFORMS=cpu $(PY) -m pytest -n 2 --dist loadgroup --only $(ONLY) tests/contract/test_contract.py
+endif
 
 test-long: $(STAMP) ## The tests that take minutes
 	JAX_PLATFORMS=cpu $(PY) -m pytest -m long
 
 lint: $(STAMP) ## Style, format and types
-	$(PY) -m ruff check .
-	$(PY) -m ruff format --check .
-	$(PY) -m pyright
+	$(LINT)
 
 bench: $(STAMP) ## All benchmarks on the CPU: lines, tables, targets and pictures in runs/bench
 	JAX_PLATFORMS=cpu $(PY) -m benchmarks $(BENCH_ARGS)

@@ -1,1 +1,1 @@
-"""How fast things are: one module per question, each a command that prints one JSON line per measurement."""
+"""Measurements of speed: one module per question, one JSON line per measurement."""

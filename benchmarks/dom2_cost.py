@@ -1,8 +1,9 @@
-"""What DOM2's Table 10 counts: `python -m benchmarks.dom2_cost`.
+"""The costs of DOM2's Table 10: `python -m benchmarks.dom2_cost`.
 
-Its protocol: 10,000 updates on World's expert data, and 10 episodes after every 100 of them. Widths, batch and sampler
-are the preset's. Some updates and some evaluations are timed, after compilation and one chunk of warming up, and their
-medians are multiplied up to the protocol's counts: the line says from how many.
+Its protocol has 10,000 updates on World's expert data, and 10 episodes after every 100 of them.
+Widths, batch and sampler are the preset's. Some updates and some evaluations are timed, after
+compilation and one chunk of warming up. Their medians are multiplied up to the protocol's counts,
+and the line says from how many.
 
     training    = 10,000 * seconds per update of all R runs
     evaluation  = 100 * seconds for R times 10 episodes
@@ -21,8 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from benchmarks.report import alone, markdown, report, short
-from benchmarks.work import peak, reset_peak
+from benchmarks.report import Line, alone, markdown, report, short
+from benchmarks.work import peak, program_bytes, reset_peak
 from jaxomarl.api import plan, runtime
 from jaxomarl.api.plan import Group
 from jaxomarl.base import Past, refuse
@@ -30,13 +31,15 @@ from jaxomarl.data.stats import statistics as data_statistics
 from jaxomarl.training import evaluation, sharding
 from jaxomarl.training.runner import Job, Program
 
-UPDATES, EVALUATIONS, EPISODES = 10_000, 100, 10
+UPDATES = 10_000
+EVALUATIONS = 100
+EPISODES = 10
 PRINTED = {
     "dom2": (3307.9, 857.2, 2349),
     "madiff": (16762.8, 13123.2, 10908),
     "dof": (15488.8, 8126.3, 13321),
 }
-"""Seconds of training and of evaluation and MB on a card that is not named."""
+"""System -> printed seconds of training and of evaluation, and MB, on a card that is not named."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,46 +47,41 @@ class Flags:
     """Time DOM2's Table 10 protocol: one JSON line for each system and R, then a table."""
 
     systems: tuple[str, ...] = ("dom2",)
-    """Systems of one stage, as the README names them."""
+    """Systems of one stage, by their names in docs/systems.md."""
     task: str = "mpe/world"
+    """Task that the systems train on."""
     data: str = "expert"
+    """Quality of its data."""
     runs: tuple[int, ...] = (1,)
-    """R, the seeds that train at once."""
+    """Numbers R of seeds that train at once."""
     chunks: int = 3
-    """Timed chunks of `chunk` updates, and timed evaluations."""
+    """Number of timed chunks, and of timed evaluations."""
     chunk: int = 2
     """Updates in a chunk; on an accelerator take 100."""
     rows: int = 100_000
-    """Transitions in the data; what an update costs does not depend on them."""
+    """Transitions in the data; the cost of an update does not depend on them."""
     scale: float = 1.0
-    """Of the preset's widths, by its cube root; 1 is the paper's."""
+    """Scale of the preset's widths, by its cube root; 1 is the paper's."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """JSON lines go here; empty: to the standard output."""
+    """File of the JSON lines; empty: the standard output."""
 
 
-def measure(system: str, runs: int, flags: Flags) -> dict[str, Any]:
+def measure(system: str, runs: int, flags: Flags) -> Line:
     """The line of a system and R."""
-    changed = {"chunk": [flags.chunk]} | ({"thresholds": [""]} if system == "dom2" else {})
-    asked = (
-        [system],
-        [flags.task],
-        [flags.data],
-        runs,
-        "",
-        changed,
-        flags.rows,
-        EPISODES,
-        flags.scale,
-    )
-    (group,) = plan.resolve(*asked)
+    changed: Line = {"chunk": [flags.chunk]}
+    if system == "dom2":
+        changed["thresholds"] = [""]
+    cell = ([system], [flags.task], [flags.data], runs)
+    (group,) = plan.resolve(*cell, "", changed, flags.rows, EPISODES, flags.scale)
     reset_peak()
-    program, step, play, held = compiled(group)
+    program, step, roll_out, size = compiled(group)
     rounds = range(1, flags.chunks + 1)
     timed(step, 0)
-    timed(play, 0)
+    timed(roll_out, 0)
     update = statistics.median(timed(step, k) for k in rounds) / program.chunk
-    episodes = statistics.median(timed(play, k) for k in rounds)
-    train, test = UPDATES * update, EVALUATIONS * episodes
+    episodes = statistics.median(timed(roll_out, k) for k in rounds)
+    train = UPDATES * update
+    test = EVALUATIONS * episodes
     return {
         "benchmark": "dom2_cost",
         "system": system,
@@ -97,7 +95,7 @@ def measure(system: str, runs: int, flags: Flags) -> dict[str, Any]:
         "evaluation_seconds": test,
         "seconds_per_seed": (train + test) / runs,
         "compile_seconds": program.compile_seconds,
-        "program_mb": held / 2**20,
+        "program_mb": size / 2**20,
         "peak_mb": peak() / 2**20,
     }
 
@@ -111,16 +109,15 @@ def timed(call: Callable[[int], Any], k: int) -> float:
 
 
 def compiled(group: Group) -> tuple[Program, Callable[[int], None], Callable[[int], None], int]:
-    """(program, a chunk of updates, an evaluation, bytes of the chunk by XLA's count), as training runs them."""
-    spec, env, runs = group.task.env.spec, group.task.env, len(group.seeds)
+    """What training runs: (program, a chunk of updates, an evaluation, bytes of the chunk)."""
+    env = group.task.env
+    spec = env.spec
+    runs = len(group.seeds)
     assert group.data is not None
     if len(group.system.pipeline(spec, group.cfgs[0], None)) > 1:
-        raise refuse(
-            "--systems",
-            "systems of one stage",
-            group.name,
-            "The protocol counts one kind of update.",
-        )
+        way = "The protocol counts one kind of update."
+        raise refuse("--systems", "systems of one stage", group.name, way)
+
     data = group.system.prepare(spec, group.cfgs[0], group.data)
     stats = data_statistics(group.data)
     episodes = group.task.episodes
@@ -129,10 +126,12 @@ def compiled(group: Group) -> tuple[Program, Callable[[int], None], Callable[[in
     program = Program(job, 0, past)
     data = sharding.replicate(data, program.devices)
     cfgs, keys, past = program.rows(list(range(runs)))
-    size, how = sharding.padded(runs, program.devices), program.how
+    size = sharding.padded(runs, program.devices)
+    how = program.how
     state = program.compile(program.init, how, 1, (cfgs, keys, past, data))(cfgs, keys, past, data)
     first = (state, cfgs, keys, past, jnp.asarray(1, jnp.int32), data)
     advance = program.compile(program.advance, how, 2, first, donate=(0,))
+
     acts = jnp.stack([evaluation.act_keys(seed, 0, episodes) for seed in group.seeds])
     acts = sharding.place(acts, program.devices, size)
     resets = sharding.replicate(evaluation.reset_keys(episodes), program.devices)
@@ -144,56 +143,33 @@ def compiled(group: Group) -> tuple[Program, Callable[[int], None], Callable[[in
         jax.tree.map(np.asarray, metrics)
         jax.block_until_ready(state)
 
-    def play(k: int) -> None:
+    def roll_out(k: int) -> None:
         jax.tree.map(np.asarray, evaluate(cfgs, state, past, acts, resets))
 
-    m: Any = advance.memory_analysis()  # type: ignore[attr-defined]
-    held = (
-        m.argument_size_in_bytes
-        + m.output_size_in_bytes
-        - m.alias_size_in_bytes
-        + m.temp_size_in_bytes
-        if m
-        else 0
-    )
-    return program, step, play, held
+    return program, step, roll_out, program_bytes(advance)
 
 
-def table(lines: Sequence[dict[str, Any]]) -> str:
-    """The lines as Markdown, above the paper's."""
+def table(lines: Sequence[Line]) -> str:
+    """The lines as Markdown, above the paper's numbers."""
     head = ("system", "R", "training s", "evaluation s", "seconds per seed", "program MB", "from")
     rows = [head, ("---", *["---:"] * 5, "---")]
     for x in lines:
         counts = f"{x['timed_updates']} updates, {x['timed_evaluations']} evaluations"
-        numbers = (
-            x["training_seconds"],
-            x["evaluation_seconds"],
-            x["seconds_per_seed"],
-            x["program_mb"],
-        )
-        rows.append((x["system"], str(x["runs"]), *map(short, numbers), counts))
+        fields = ("training_seconds", "evaluation_seconds", "seconds_per_seed", "program_mb")
+        numbers = [short(x[field]) for field in fields]
+        rows.append((x["system"], str(x["runs"]), *numbers, counts))
     for name, (train, test, memory) in PRINTED.items():
-        rows.append(
-            (
-                f"{name}, printed",
-                "1",
-                f"{train}",
-                f"{test}",
-                short(train + test),
-                str(memory),
-                "a card",
-            )
-        )
+        numbers = [str(train), str(test), short(train + test), str(memory)]
+        rows.append((f"{name}, printed", "1", *numbers, "a card"))
     return markdown(rows)
 
 
-def bench(flags: Flags) -> Iterator[dict[str, Any]]:
+def bench(flags: Flags) -> Iterator[Line]:
     """Every line, as it comes."""
     for name in ("chunks", "chunk", "rows"):
         if getattr(flags, name) < 1:
-            raise refuse(
-                f"--{name}", "at least 1", getattr(flags, name), "The defaults take some minutes."
-            )
+            way = "The defaults take some minutes."
+            raise refuse(f"--{name}", "at least 1", getattr(flags, name), way)
     for system in flags.systems:
         for runs in flags.runs:
             yield measure(system, runs, flags)

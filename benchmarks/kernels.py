@@ -1,10 +1,11 @@
-"""Where an update's time goes, kernel by kernel: `python -m benchmarks.kernels --system dom2 --runs 16`.
+"""An update's time, kernel by kernel: `python -m benchmarks.kernels --system dom2 --runs 16`.
 
-One compiled chunk of a stage is run under the profiler, after others that warm up. Kernels of one name but for their
-number are a row, the longest first; the device's time outside all kernels is `idle`: launches, and waiting for the
-host. The time without the profiler stands beside the table. `--hlo FILE` keeps the compiled program, where a kernel's
-name is found again. Kernels inside a CUDA graph may be seen as one: XLA_FLAGS=--xla_gpu_enable_command_buffer= runs
-them one by one.
+One compiled chunk of a stage runs under the profiler, after others that warm up. Kernels whose
+names differ only in a number are one row, the longest first. The device's time outside all kernels
+is `idle`: launches, and waiting for the host. The time without the profiler stands below the table.
+
+`--hlo FILE` keeps the compiled program, which has the kernels' names. The profiler may show the
+kernels of a CUDA graph as one: XLA_FLAGS=--xla_gpu_enable_command_buffer= runs them one by one.
 """
 
 import re
@@ -15,12 +16,12 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
 import tyro
 
-from benchmarks.report import columns, report, short
+from benchmarks.report import Line, columns, report, short
 from benchmarks.sizes import size
 from benchmarks.updates import Cell, untrained
 from jaxomarl.api import runtime
@@ -34,44 +35,48 @@ class Flags:
     """Profile the updates of one stage: one JSON line per kernel, then a table."""
 
     system: str = "omsd"
+    """System of the stage."""
     stage: str = ""
-    """Empty: the last."""
+    """Stage that is profiled; empty: the last."""
     size: str = "mpe"
-    """As in benchmarks.updates."""
+    """Size, as in benchmarks.updates."""
     runs: int = 16
+    """Number R of runs at once."""
     chunk: int = 10
     """Updates under the profiler."""
     top: int = 20
-    """Rows; the rest is summed up in one."""
+    """Number of rows; one more has the sum of the rest."""
     hlo: Path | None = None
-    """The compiled chunk goes here as text."""
+    """File of the compiled chunk as text; empty: nowhere."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """JSON lines go here; empty: to the standard output."""
+    """File of the JSON lines; empty: the standard output."""
 
 
 def kind(name: str) -> str:
-    """A kernel's name without its number: fusions of one kind are told apart by what they are called after alone."""
+    """A kernel's name without its number, so that fusions of one kind are one row."""
     return re.sub(r"(\.|_)\d+(?=$|\.|_)", "", name)
 
 
 def kernels(folder: Path) -> dict[str, list[float]]:
-    """Kernel -> the seconds of its calls, of all devices; a CPU's are those of its threads."""
+    """Kernel -> the seconds of its calls on all devices, or on all threads of a CPU."""
     (path,) = folder.rglob("*.xplane.pb")
     found: dict[str, list[float]] = defaultdict(list)
     planes = list(jax.profiler.ProfileData.from_file(str(path)).planes)
     cards = [plane for plane in planes if plane.name.startswith("/device:")]
-    for plane in cards or [plane for plane in planes if plane.name == "/host:CPU"]:
-        for line in plane.lines:
-            if line.name.startswith("Stream" if cards else "tf_XLA"):
-                for event in line.events:
-                    if not re.search(
-                        "^end: |^ThunkExecutor", event.name
-                    ):  # a CPU's marks around what it runs
-                        found[event.name].append(event.duration_ns / 1e9)
+    timeline = "Stream"
+    if not cards:
+        cards = [plane for plane in planes if plane.name == "/host:CPU"]
+        timeline = "tf_XLA"
+    lines = [line for plane in cards for line in plane.lines if line.name.startswith(timeline)]
+    for line in lines:
+        for event in line.events:
+            # a CPU's marks around what it runs
+            if not re.search("^end: |^ThunkExecutor", event.name):
+                found[event.name].append(event.duration_ns / 1e9)
     return found
 
 
-def measure(flags: Flags) -> Iterator[dict[str, Any]]:
+def measure(flags: Flags) -> Iterator[Line]:
     """The rows of a stage's profile."""
     of = size(flags.size, flags.system)
     of = of._replace(cfg=replace(of.cfg, chunk=flags.chunk))
@@ -83,13 +88,16 @@ def measure(flags: Flags) -> Iterator[dict[str, Any]]:
     cell.start()
     if flags.hlo:
         flags.hlo.write_text(cell.step.as_text(), encoding="utf-8")
-    alone, cell.calls = cell.lasts / cell.calls / flags.chunk, 1
+
+    unprofiled = cell.lasts / cell.calls / flags.chunk
+    cell.calls = 1
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             began = time.perf_counter()
             cell.sample()
             total = time.perf_counter() - began
         found = kernels(Path(folder))
+
     rows: dict[str, list[float]] = defaultdict(list)
     for name, seconds in found.items():
         rows[kind(name)] += seconds
@@ -108,17 +116,17 @@ def measure(flags: Flags) -> Iterator[dict[str, Any]]:
             "calls": len(seconds) / flags.chunk,
             "milliseconds": 1e3 * sum(seconds) / flags.chunk,
             "share": sum(seconds) / total,
-            "update_milliseconds": 1e3 * alone,  # without the profiler
+            "update_milliseconds": 1e3 * unprofiled,
         }
 
 
-def table(lines: Sequence[dict[str, Any]]) -> str:
-    """Per update: calls and milliseconds of every kernel."""
-    said = "".join(
-        f"\n\nWithout the profiler: {short(x['update_milliseconds'])} ms per update."
-        for x in lines[:1]
-    )
-    return columns(lines, "kernels", COLUMNS) + said
+def table(lines: Sequence[Line]) -> str:
+    """Calls and milliseconds of every kernel per update."""
+    rows = columns(lines, "kernels", COLUMNS)
+    if not lines:
+        return rows
+    unprofiled = short(lines[0]["update_milliseconds"])
+    return f"{rows}\n\nWithout the profiler: {unprofiled} ms per update."
 
 
 def main(argv: Sequence[str] | None = None) -> int:

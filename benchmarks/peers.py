@@ -1,13 +1,14 @@
-"""Updates of OMSD's stages and of DOM2 beside PyTorch's: `python -m benchmarks.peers`.
+"""Updates of OMSD's stages and of DOM2 compared with PyTorch's: `python -m benchmarks.peers`.
 
-The peers are our own twins (benchmarks/twins.py), written for one seed as one writes PyTorch: 16 seeds, one after
-another, cost 16 times one. Before a stage is timed, the twin takes over our parameters and follows our updates for a
-few steps on the same minibatches and the same random numbers, dropout's among them. Where losses or parameters come out
-apart, the command says by how much, ends with an error, and times nothing.
+The peers are our own twins (benchmarks/twins.py), written for one seed as one writes PyTorch. 16
+seeds, one after another, cost 16 times one. Before a stage is timed, the twin takes our parameters
+and follows our updates for a few steps, on the same minibatches and random numbers, dropout's too.
+Where losses or parameters differ, the command prints by how much, ends with an error, and times
+nothing.
 
-Timed is what `benchmarks.updates` times, and of a twin the like: minibatches drawn from the same data, random numbers,
-the update. All programs of a stage take turns, round after round, on the same cores. Medians are reported with their
-range, and the ratio is
+Timed is what `benchmarks.updates` times, and the same of a twin: a minibatch of the same data,
+random numbers, the update. All programs of a stage take turns on the same cores. A line has the
+median and the range, and the ratio is
 
     R * (PyTorch's seconds per update) / (our seconds per update of R seeds at once)
 """
@@ -23,7 +24,7 @@ from typing import Annotated, Any
 import tyro
 
 from benchmarks import updates
-from benchmarks.report import cores, markdown, report, short
+from benchmarks.report import Line, cores, markdown, report, short
 from benchmarks.sizes import Size, size
 from benchmarks.twins_check import Guide, followed
 from benchmarks.work import GIB
@@ -36,39 +37,41 @@ STAGES = {
     "policy": ("omsd", 2),
     "dom2": ("dom2", 0),
 }
-"""A stage as it is asked for -> its system and its place there."""
+"""Stage -> its system and its place there."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Flags:
-    """Time updates beside PyTorch twins: one JSON line per program, then a table."""
+    """Time updates and their PyTorch twins: one JSON line per program, then a table."""
 
     sizes: tuple[str, ...] = ("game", "mpe")
-    """As in benchmarks.updates: game, mpe, WIDTHxBATCH."""
+    """Sizes, as in benchmarks.updates: game, mpe, WIDTHxBATCH."""
     stages: tuple[str, ...] = ("critic", "scores-conditional", "policy")
-    """OMSD's, and dom2."""
+    """Stages of OMSD, and dom2."""
     runs: tuple[int, ...] = (1, 16)
-    """R of ours at the size game."""
+    """Numbers R of our runs at the size game."""
     wide_runs: tuple[int, ...] = (1,)
-    """R of ours at the other sizes, where an update takes a tenth of a second and more."""
+    """Numbers R at the other sizes, where an update takes a tenth of a second and more."""
     seconds: float = 3.0
-    """Timed seconds per program; slow ones take three samples all the same."""
+    """Timed seconds per program; slow ones take three samples in any case."""
     compile: bool = True
     """Time torch.compile too, which takes a minute per stage."""
     max_gib: float = 12.0
-    """Memory that ours may take by estimate; larger R are left out, with the reason on their line."""
+    """Most estimated memory of our runs; larger R are skipped, and their line says so."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """JSON lines go here; empty: to the standard output."""
+    """File of the JSON lines; empty: the standard output."""
 
 
 def needs_torch() -> tuple[Any, dict[str, tuple[Any, Any]]]:
-    """(torch, {stage: (twin, what our update draws)}); raises JaxomarlError where PyTorch is missing."""
+    """(torch, {stage: (twin, function that draws our update's random numbers)}).
+
+    Raises JaxomarlError where PyTorch is missing.
+    """
     try:
         import torch
     except ModuleNotFoundError:
-        raise refuse(
-            "python -m benchmarks.peers", "PyTorch", "none", "pip install -e '.[bench]'"
-        ) from None
+        way = "pip install -e '.[bench]'"
+        raise refuse("python -m benchmarks.peers", "PyTorch", "none", way) from None
     from benchmarks import twins_dom2, twins_draws, twins_omsd
 
     return torch, {
@@ -89,8 +92,10 @@ class Peer:
     program: str
     twin: Any
     difference: float
-    seconds: list[float] = field(default_factory=list)  # per update, one entry per sample
-    calls: int = 1  # updates in a sample
+    seconds: list[float] = field(default_factory=list)
+    """Seconds per update, one entry per sample."""
+    calls: int = 1
+    """Updates in a sample."""
 
     def start(self) -> None:
         """Warm up, and choose how many updates make a sample."""
@@ -107,29 +112,34 @@ class Peer:
 
 
 def peers(size: Size, stage: str, past: Past, flags: Flags) -> tuple[list[Peer], str]:
-    """The twins of a stage, which have followed ours, and why there is no compiled one among them."""
+    """The twins of a stage, which have followed ours, and why the compiled one is missing."""
     make, draws = needs_torch()[1][stage]
-    guide, found, name = Guide(size, STAGES[stage][1], past, draws), [], f"{size.name}, {stage}"
-    for program in ("eager", "compile") if flags.compile else ("eager",):
+    guide = Guide(size, STAGES[stage][1], past, draws)
+    programs = ["eager"]
+    if flags.compile:
+        programs.append("compile")
+
+    followers: list[Peer] = []
+    for program in programs:
         twin = make(size.spec, size.cfg, size.data, past["stats"])
         try:
             if program == "compile":
                 twin.compile()
-            found.append(Peer(program, twin, followed(guide, twin, f"{name}, {program}")))
+            name = f"{size.name}, {stage}, {program}"
+            followers.append(Peer(program, twin, followed(guide, twin, name)))
         except JaxomarlError:
             raise
-        except Exception as error:  # whatever torch.compile and the compiler beneath it raise
+        # torch.compile and the compiler beneath it raise errors of any kind
+        except Exception as error:
             if program == "eager":
                 raise
-            return (
-                found,
-                f"{type(error).__name__}: {[*str(error).strip().splitlines(), ''][0][:160]}",
-            )
-    return found, ""
+            first_line = [*str(error).strip().splitlines(), ""][0]
+            return followers, f"{type(error).__name__}: {first_line[:160]}"
+    return followers, ""
 
 
-def measure(size: Size, stage: str, runs: Sequence[int], flags: Flags) -> list[dict[str, Any]]:
-    """One stage at one size, timed by turns: a line of each program."""
+def measure(size: Size, stage: str, runs: Sequence[int], flags: Flags) -> list[Line]:
+    """The lines of one stage at one size; its programs take turns."""
     torch, _ = needs_torch()
     index = STAGES[stage][1]
     past = updates.untrained(size, index)
@@ -146,40 +156,39 @@ def measure(size: Size, stage: str, runs: Sequence[int], flags: Flags) -> list[d
     while len(timed[0].seconds) < updates.ROUNDS or time.perf_counter() < end:
         for program in timed:
             program.seconds.append(program.sample())
-    one = {"benchmark": "peers", "size": size.name, "system": size.system, "stage": stage}
-    one |= {
+
+    one = {
+        "benchmark": "peers",
+        "size": size.name,
+        "system": size.system,
+        "stage": stage,
         "agents": size.spec.agents,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
-    lines = [
-        {**one, "program": x.program, "runs": 1, **timing(x), "difference": x.difference}
-        for x in twins
-    ]
-    lines += [{**one, "program": "compile", "runs": 1, "skipped": failure}] if failure else []
-    for cell in cells:
-        mine = {**one, "program": "ours", "runs": cell.runs}
-        if cell.skipped:
-            lines.append({**mine, "skipped": cell.skipped})
-            continue
-        cost = statistics.median(cell.seconds)
-        ratios = {
-            f"{x.program}_ratio": cell.runs * statistics.median(x.seconds) / cost for x in twins
-        }
-        lines.append(
-            {
-                **mine,
-                **timing(cell),
-                "mapping": cell.how,
-                "devices": cell.program.devices.size,
-                **ratios,
-            }
-        )
-    return lines
+    lines: list[Line] = []
+    for x in twins:
+        lines.append({**one, "program": x.program, "runs": 1, **timing(x)})
+        lines[-1]["difference"] = x.difference
+    if failure:
+        lines.append({**one, "program": "compile", "runs": 1, "skipped": failure})
+    return lines + [{**one, "program": "ours", **our_line(cell, twins)} for cell in cells]
 
 
-def timing(program: Any) -> dict[str, Any]:
-    """Median and range of a program's samples, in seconds per update of all that it trains."""
+def our_line(cell: updates.Cell, twins: Sequence[Peer]) -> Line:
+    """The fields of one of our cells, with its ratios to the twins."""
+    if cell.skipped:
+        return {"runs": cell.runs, "skipped": cell.skipped}
+    line = {"runs": cell.runs, **timing(cell)}
+    line |= {"mapping": cell.how, "devices": cell.program.devices.size}
+    for twin in twins:
+        twin_cost = statistics.median(twin.seconds)
+        line[f"{twin.program}_ratio"] = cell.runs * twin_cost / statistics.median(cell.seconds)
+    return line
+
+
+def timing(program: "Peer | updates.Cell") -> Line:
+    """Median and range of a program's samples, in seconds per update of all its runs."""
     return {
         "seconds_per_update": statistics.median(program.seconds),
         "seconds_per_update_low": min(program.seconds),
@@ -191,27 +200,34 @@ def timing(program: Any) -> dict[str, Any]:
 # --- what is printed ---
 
 
-def table(lines: Sequence[dict[str, Any]]) -> str:
-    """A Markdown table: a row for each size, stage and R of ours, with the twins beside it."""
+def table(lines: Sequence[Line]) -> str:
+    """A Markdown table: a row for each size, stage and R of ours, with its twins."""
     header = (
-        "size", "stage", "R", "ours, ms", "range", "ms per seed", "eager, one seed, ms", "range", "compile, ms",
-        "R eager / ours", "R compile / ours", "threads",
+        "size", "stage", "R", "ours, ms", "range", "ms per seed", "eager, one seed, ms", "range",
+        "compile, ms", "R eager / ours", "R compile / ours", "threads",
     )  # fmt: skip
     rows = [header, ("---", "---", *["---:"] * 10)]
     theirs = {(x["size"], x["stage"], x["program"]): x for x in lines if x["program"] != "ours"}
     for x in lines:
         if x["program"] != "ours":
             continue
-        eager, compiled = (theirs.get((x["size"], x["stage"], k), {}) for k in ("eager", "compile"))
+        eager = theirs.get((x["size"], x["stage"], "eager"), {})
+        compiled = theirs.get((x["size"], x["stage"], "compile"), {})
+
+        mine = (f"skipped: {x.get('skipped')}", "", "")
+        if "skipped" not in x:
+            mine = (*milliseconds(x), per_seed(x))
+        other = milliseconds(compiled)[0]
+        if "skipped" in compiled:
+            other = f"failed: {compiled['skipped']}"
+
         name = (x["size"], x["stage"], str(x["runs"]))
-        mine = (f"skipped: {x['skipped']}", "", "") if "skipped" in x else (*spoken(x), per_seed(x))
-        other = f"failed: {compiled['skipped']}" if "skipped" in compiled else spoken(compiled)[0]
         ratios = (short(x.get("eager_ratio")), short(x.get("compile_ratio")))
-        rows.append((*name, *mine, *spoken(eager), other, *ratios, str(x["threads"])))
+        rows.append((*name, *mine, *milliseconds(eager), other, *ratios, str(x["threads"])))
     return markdown(rows)
 
 
-def spoken(line: dict[str, Any]) -> tuple[str, str]:
+def milliseconds(line: Line) -> tuple[str, str]:
     """Median and range in milliseconds."""
     if "seconds_per_update" not in line:
         return "", ""
@@ -219,13 +235,13 @@ def spoken(line: dict[str, Any]) -> tuple[str, str]:
     return short(1e3 * line["seconds_per_update"]), f"{low} to {high}"
 
 
-def per_seed(line: dict[str, Any]) -> str:
+def per_seed(line: Line) -> str:
     """Milliseconds of an update of one of R seeds."""
     return short(1e3 * line["seconds_per_update"] / line["runs"])
 
 
 def check(flags: Flags) -> None:
-    """Raise JaxomarlError for flags that mean nothing, and where there is no PyTorch."""
+    """Raise JaxomarlError for flags that mean nothing, and where PyTorch is missing."""
     for stage in flags.stages:
         if stage not in STAGES:
             raise refuse("--stages", f"some of {', '.join(STAGES)}", stage, "")
@@ -235,14 +251,14 @@ def check(flags: Flags) -> None:
     needs_torch()
 
 
-def bench(flags: Flags) -> Iterator[dict[str, Any]]:
+def bench(flags: Flags) -> Iterator[Line]:
     """Every line, as it comes."""
     check(flags)
     needs_torch()[0].set_num_threads(cores())
     for name in flags.sizes:
         for stage in flags.stages:
-            one = size(name, STAGES[stage][0])
-            yield from measure(one, stage, flags.runs if name == "game" else flags.wide_runs, flags)
+            runs = flags.runs if name == "game" else flags.wide_runs
+            yield from measure(size(name, STAGES[stage][0]), stage, runs, flags)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

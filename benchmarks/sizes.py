@@ -1,4 +1,4 @@
-"""What is timed: a system's settings at a named size, on a task's shapes, with data to draw from."""
+"""Sizes that are timed: a system's settings, a task's shapes, and data to draw from."""
 
 import re
 from collections.abc import Mapping
@@ -18,15 +18,18 @@ from jaxomarl.envs import catalog
 from jaxomarl.presets import PRESETS, find
 from jaxomarl.training.runner import Job
 
-SPREAD = Spec(
-    obs_dims=(18,) * 3, act_dims=(2,) * 3, state_dim=54, horizon=25
-)  # three agents in MPE's spread
-GAME = {"width": 32, "batch": 64}  # of the preset mode-seeking
-EPISODES = 800  # of random data
+SPREAD = Spec(obs_dims=(18,) * 3, act_dims=(2,) * 3, state_dim=54, horizon=25)
+"""The shapes of three agents in MPE's spread."""
+GAME = {"width": 32, "batch": 64}
+"""Width and batch of the preset mode-seeking."""
+EPISODES = 800
+"""Episodes of random data."""
 CHUNK = {"cpu": 4}
-"""Updates per chunk outside the game: on a CPU each takes a tenth of a second. A map copies a run's state once per
-chunk, which four updates hide less well; and a chunk of one would be another program, for XLA drops a loop of one.
-An accelerator, whose updates take a millisecond, does 100."""
+"""Updates per chunk outside the game; 100 on an accelerator, whose updates take a millisecond.
+
+On a CPU an update takes a tenth of a second. A map copies a run's state once per chunk, which four
+updates hide less well. A chunk of one would be another program, because XLA drops a loop of one.
+"""
 
 
 class Size(NamedTuple):
@@ -38,76 +41,88 @@ class Size(NamedTuple):
     data: Dataset | None
     system: str = "omsd"
     env: Environment | None = None
-    """Of systems that learn online."""
+    """The environment of a system that learns online."""
 
     @property
-    def made(self) -> System:
-        """The system."""
+    def definition(self) -> System:
+        """The system itself."""
         return plan.find_system(self.system)
 
     @property
     def stages(self) -> tuple[str, ...]:
         """Names of its stages, in order."""
-        return tuple(stage.name for stage in self.made.pipeline(self.spec, self.cfg, self.env))
+        return tuple(
+            stage.name for stage in self.definition.pipeline(self.spec, self.cfg, self.env)
+        )
 
     @property
     def past(self) -> Past:
-        """What the first stage of one run is given."""
-        return {"stats": identity(self.spec) if self.data is None else data_statistics(self.data)}
+        """The `past` of the first stage of one run."""
+        if self.data is None:
+            return {"stats": identity(self.spec)}
+        return {"stats": data_statistics(self.data)}
 
     def job(self, runs: int) -> Job:
         """R runs that differ in their seed."""
+        cfgs = [self.cfg] * runs
         seeds = list(range(runs))
-        return Job(
-            self.made, self.spec, [self.cfg] * runs, seeds, self.data, self.past["stats"], self.env
-        )
+        stats = self.past["stats"]
+        return Job(self.definition, self.spec, cfgs, seeds, self.data, stats, self.env)
 
 
 def size(name: str, system: str = "omsd", agents: int = 0) -> Size:
-    """A system at `game`, `mpe`, or WIDTHxBATCH: every width and batch of the mpe size replaced.
+    """A system at `game`, `mpe`, or WIDTHxBATCH, which replaces every width and batch of mpe.
 
-    With `agents`, as many of spread's, who each see what three see; else the size's own number. The settings of mpe are
-    the preset's for spread. Raises JaxomarlError for unknown names and for what a system refuses.
+    With `agents`, there are as many of spread's, each with the observation of three; else the
+    size's own number. The settings of mpe are the preset's for spread. Raises JaxomarlError for
+    unknown names, and for what a system refuses.
     """
-    made = plan.find_system(system)
+    definition = plan.find_system(system)
     if name == "game" and system in PRESETS["mode-seeking"].systems and not agents:
-        task, preset = catalog.make("games/bandit"), PRESETS["mode-seeking"]
+        task = catalog.make("games/bandit")
+        preset = PRESETS["mode-seeking"]
         data, _ = data_catalog.load(task, preset.data[task.name])
         return Size(name, task.env.spec, configured(system, preset.cfg), data, system)
     if name not in ("game", "mpe") and not re.fullmatch(r"[1-9]\d*x[1-9]\d*", name):
         raise refuse("--sizes", "game, mpe or WIDTHxBATCH", name, "For example 128x512.")
     spec = team(agents) if agents else SPREAD
-    if made.online and agents:
-        raise refuse(
-            "--agents",
-            "systems that learn from data",
-            system,
-            "An online system plays the task that there is.",
-        )
+    if definition.online and agents:
+        way = "An online system acts in the task that there is."
+        raise refuse("--agents", "systems that learn from data", system, way)
+
     base = system.partition("+")[0]
     preset = find("", "mpe/spread", base)
-    cfg = configured(system, preset.at("mpe/spread", "medium") if base in preset.systems else {})
-    changed: dict[str, Any] = {"chunk": CHUNK.get(jax.default_backend(), 100)}
-    if name != "mpe":
-        width, batch = (
-            (GAME["width"], GAME["batch"]) if name == "game" else map(int, name.split("x"))
-        )
-        ends = {"width": width, "batch": batch}
-        named = [f.name for f in fields(cfg)]
-        changed |= {
-            f: n for f in named for end, n in ends.items() if f == end or f.endswith(f"_{end}")
-        }
-    if name == "game":
-        changed["chunk"] = 100
-    if hasattr(cfg, "thresholds"):
-        changed["thresholds"] = ""  # random data reach none
-    cfg = replace(cfg, **changed)
-    if made.online:
+    values: Mapping[str, object] = {}
+    if base in preset.systems:
+        values = preset.at("mpe/spread", "medium")
+    cfg = configured(system, values)
+    cfg = replace(cfg, **changes(name, cfg))
+    if definition.online:
         env = catalog.make("mpe/spread").env
         return Size(name, env.spec, cfg, None, system, env)
     data = random_data(spec, EPISODES)
-    made.check(spec, cfg, data)
-    return Size(name, spec, cfg, made.prepare(spec, cfg, data), system)
+    definition.check(spec, cfg, data)
+    return Size(name, spec, cfg, definition.prepare(spec, cfg, data), system)
+
+
+def changes(name: str, cfg: Any) -> dict[str, Any]:
+    """The settings of a named size that differ from the preset's."""
+    changed: dict[str, Any] = {"chunk": CHUNK.get(jax.default_backend(), 100)}
+    ends: dict[str, int] = {}
+    if name == "game":
+        ends = GAME
+        changed["chunk"] = 100
+    elif name != "mpe":
+        width, batch = map(int, name.split("x"))
+        ends = {"width": width, "batch": batch}
+    for field in fields(cfg):
+        for end, number in ends.items():
+            if field.name == end or field.name.endswith(f"_{end}"):
+                changed[field.name] = number
+    # random data reach no threshold
+    if hasattr(cfg, "thresholds"):
+        changed["thresholds"] = ""
+    return changed
 
 
 def configured(system: str, given: Mapping[str, object]) -> Any:
@@ -117,19 +132,22 @@ def configured(system: str, given: Mapping[str, object]) -> Any:
 
 
 def team(agents: int) -> Spec:
-    """That many agents of spread, who see as much as three do."""
+    """So many agents of spread, each with the observation of three."""
     return Spec(obs_dims=(18,) * agents, act_dims=(2,) * agents, state_dim=18 * agents, horizon=25)
 
 
 def random_data(spec: Spec, episodes: int, seed: int = 0) -> Dataset:
-    """Whole episodes of normal numbers, actions clipped to [-1, 1]."""
-    rng, n, length = np.random.default_rng(seed), spec.agents, spec.horizon + 1
+    """Full episodes of normal numbers, actions clipped to [-1, 1]."""
+    rng = np.random.default_rng(seed)
+    n = spec.agents
+    length = spec.horizon + 1
     normal = lambda *shape: rng.standard_normal((episodes * length, *shape), np.float32)
     step = np.tile(np.arange(length, dtype=np.int32), episodes)
     left = spec.horizon - step
     action = np.clip(normal(n, spec.act_width), -1, 1) * spec.act_mask * (left > 0)[:, None, None]
-    obs, state = normal(n, spec.obs_width) * spec.obs_mask, normal(spec.state_dim)
+    obs = normal(n, spec.obs_width) * spec.obs_mask
+    state = normal(spec.state_dim)
+    reward = normal(n)
     none = np.zeros_like(step)
-    return pack(
-        Episodes(obs, state, action, normal(n), none.astype(np.float32), step, left, none), spec
-    )
+    done = none.astype(np.float32)
+    return pack(Episodes(obs, state, action, reward, done, step, left, none), spec)

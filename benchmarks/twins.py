@@ -1,9 +1,10 @@
-"""What the PyTorch twins of our systems are made of: minibatches, optimisers, and how parameters are carried over.
+"""Blocks of the PyTorch twins of our systems: minibatches, optimisers, and places of parameters.
 
-A twin (twins_omsd.py, twins_dom2.py) is one stage's update for one seed as it is written by hand in PyTorch: modules,
-`backward`, a fused Adam. It is there to be fast: networks of one shape are one batched product, data are one table of
-ready transitions (z-scored once, ours at every update), statistics are not gathered, and nothing is computed twice. In
-exact arithmetic it is our update; `benchmarks.peers` checks that before it times anything.
+A twin (twins_omsd.py, twins_dom2.py) is one stage's update for one seed, as one writes it by hand
+in PyTorch: modules, `backward`, a fused Adam. It is written to be fast. Networks of one shape are
+one batched product. Data are one table of ready transitions, which is z-scored once, where ours are
+at every update. Statistics are not gathered, and nothing is computed twice. In exact arithmetic it
+is our update; `benchmarks.peers` checks that before it times anything.
 
 This file needs PyTorch: `pip install -e '.[bench]'`.
 """
@@ -24,14 +25,15 @@ from jaxomarl.base import Dataset, refuse
 
 
 class Table:
-    """Ready transitions, one per row, in named columns side by side; each start of the data set is one row."""
+    """Ready transitions in named columns; each start of the data set is one row."""
 
     def __init__(self, data: Dataset, columns: Mapping[str, np.ndarray]) -> None:
-        """`columns` are float blocks [M, ...], over the data set's rows; those named next_* are read one row later."""
+        """`columns` are float blocks [M, ...]; those named next_* are read one row later."""
         starts = np.asarray(data.starts)
-        flat = {
-            k: x.reshape(len(x), -1)[starts + k.startswith("next_")] for k, x in columns.items()
-        }
+        flat = {}
+        for name, x in columns.items():
+            rows = starts + name.startswith("next_")
+            flat[name] = x.reshape(len(x), -1)[rows]
         self.rows = torch.from_numpy(np.concatenate(list(flat.values()), axis=1).astype(np.float32))
         self.widths = [x.shape[1] for x in flat.values()]
 
@@ -48,29 +50,32 @@ class Table:
 
 
 class Place(NamedTuple):
-    """Where a part of our state stands in a twin."""
+    """The modules of a twin that have the parameters of a part of our state."""
 
-    modules: Sequence[
-        nn.Module
-    ]  # several: one for each entry of `axis`; one: the whole, its leading axes as one
+    modules: Sequence[nn.Module]
+    """One for each entry of `axis`; a lone module has all entries, with the leading axes as one."""
     axis: int = 0
 
     def load(self, tree: Any) -> None:
         """Set the parameters to ours."""
         for name, leaf in leaves(tree).items():
-            each = np.moveaxis(leaf, self.axis, 0) if len(self.modules) > 1 else [leaf]
+            each = [leaf]
+            if len(self.modules) > 1:
+                each = list(np.moveaxis(leaf, self.axis, 0))
             for module, x in zip(self.modules, each, strict=True):
-                held = module.get_parameter(name)
-                held.data.copy_(torch.from_numpy(np.array(x)).reshape(held.shape))
+                parameter = module.get_parameter(name)
+                parameter.data.copy_(torch.from_numpy(np.array(x)).reshape(parameter.shape))
 
     def read(self, tree: Any) -> dict[str, np.ndarray]:
         """The parameters in the shapes of ours."""
         out = {}
         for name, leaf in leaves(tree).items():
-            found = [module.get_parameter(name).detach().numpy() for module in self.modules]
-            shape = leaf.shape if len(found) == 1 else np.moveaxis(leaf, self.axis, 0).shape[1:]
-            each = [x.reshape(shape) for x in found]
-            out[name] = each[0].copy() if len(found) == 1 else np.stack(each, axis=self.axis)
+            each = [module.get_parameter(name).detach().numpy() for module in self.modules]
+            if len(each) == 1:
+                out[name] = each[0].reshape(leaf.shape).copy()
+            else:
+                shape = np.moveaxis(leaf, self.axis, 0).shape[1:]
+                out[name] = np.stack([x.reshape(shape) for x in each], axis=self.axis)
         return out
 
 
@@ -81,20 +86,26 @@ def leaves(tree: Any) -> dict[str, np.ndarray]:
 
 
 def place(root: Any, path: str) -> Any:
-    """What stands at "critic.q.target" in our `past` or state: keys of a dictionary, fields of a named tuple."""
+    """The part at a path such as "critic.q.target" in our `past` or state.
+
+    The path names keys of dictionaries and fields of named tuples.
+    """
     for name in path.split("."):
         root = root[name] if isinstance(root, dict) else getattr(root, name)
     return root
 
 
 class Twin(abc.ABC):
-    """One stage's update for one seed. Subclasses fill in the attributes and `noise` and `update`."""
+    """One stage's update for one seed; subclasses have the attributes, `noise` and `update`."""
 
     table: Table
     batch: int
-    learned: Mapping[str, Place]  # by the place in our stage's state
-    given: Mapping[str, Place]  # by the place in `past`
-    compiled: Sequence[str]  # methods that torch.compile takes
+    learned: Mapping[str, Place]
+    """Path in our stage's state -> the twin's modules."""
+    given: Mapping[str, Place]
+    """Path in `past` -> the twin's modules."""
+    compiled: Sequence[str]
+    """Methods that torch.compile takes."""
 
     def load(self, state: Any, past: Any) -> None:
         """Start from our state and our finished stages."""
@@ -108,7 +119,7 @@ class Twin(abc.ABC):
             setattr(self, name, torch.compile(getattr(self, name)))
 
     def noise(self) -> Any:
-        """Draw what one update draws: here nothing."""
+        """Draw the random numbers of one update; here none."""
         return None
 
     @abc.abstractmethod
@@ -117,9 +128,8 @@ class Twin(abc.ABC):
 
     def step(self) -> None:
         """One update on a minibatch of its own."""
-        self.update(
-            self.table.take(torch.randint(len(self.table.rows), (self.batch,))), self.noise()
-        )
+        index = torch.randint(len(self.table.rows), (self.batch,))
+        self.update(self.table.take(index), self.noise())
 
 
 def adam(modules: Iterable[nn.Module], lr: float, decay: float = 0.0) -> torch.optim.Optimizer:
@@ -129,7 +139,7 @@ def adam(modules: Iterable[nn.Module], lr: float, decay: float = 0.0) -> torch.o
 
 
 def frozen(module: nn.Module) -> nn.Module:
-    """The same module, whose parameters no gradient is asked for."""
+    """The same module, whose parameters get no gradients."""
     return module.requires_grad_(False)
 
 
@@ -148,6 +158,5 @@ def covers(cfg: Any, **only: Any) -> None:
     """Raise JaxomarlError where a setting is not the one that the twin was written for."""
     for name, value in only.items():
         if getattr(cfg, name) != value:
-            raise refuse(
-                f"--cfg.{name}", repr(value), getattr(cfg, name), "The PyTorch twin has no other."
-            )
+            way = "The PyTorch twin has no other."
+            raise refuse(f"--cfg.{name}", repr(value), getattr(cfg, name), way)

@@ -1,4 +1,4 @@
-"""Whether a PyTorch twin computes what ours does: it follows our first updates, on the same rows and random numbers."""
+"""Check of a PyTorch twin: it follows our first updates, on the same rows and random numbers."""
 
 from typing import Any
 
@@ -9,12 +9,18 @@ from benchmarks.sizes import Size
 from jaxomarl.base import Past, refuse
 from jaxomarl.training.runner import Program
 
-FOLLOWED = 3  # updates that a twin follows before it is timed
-LOSS, ARRAY, LATER = 1e-4, 3e-3, 1e-2
-"""Largest differences: of a first update's loss, relative to it; of its parameter arrays, relative to how far they have
-moved; and of both in the updates after it. Losses show a wrong number best. Parameters follow signs of gradients in
-Adam's first steps, and what is a rounding apart (of a time's 500 radians, 3e-5) is a sample apart where a ReLU counts
-in the one program and not in the other."""
+FOLLOWED = 3
+"""Updates that a twin follows before it is timed."""
+LOSS = 1e-4
+"""Largest difference of a first update's loss, relative to it. Losses show a wrong number best."""
+ARRAY = 3e-3
+"""Largest difference of a parameter array after the first update, relative to how far it has moved.
+
+Parameters follow signs of gradients in Adam's first steps. A rounding (of a time's 500 radians,
+3e-5) becomes the difference of a sample where a ReLU is active in one program and not in the other.
+"""
+LATER = 1e-2
+"""Largest difference of both in the later updates."""
 
 
 class Guide:
@@ -23,35 +29,36 @@ class Guide:
     def __init__(
         self, size: Size, index: int, past: Past, draws: Any, steps: int = FOLLOWED
     ) -> None:
-        """`draws(spec, cfg, key)`: what an update of ours draws from its key."""
+        """`draws(spec, cfg, key)` returns the random numbers of one of our updates."""
         program = Program(size.job(1), index, jax.tree.map(lambda x: x[None], past))
-        key, data, update = program.key(0), size.data, jax.jit(program.update)
+        key = program.key(0)
+        data = size.data
+        update = jax.jit(program.update)
         state = jax.jit(program.init)(size.cfg, key, past, data)
         rows = jax.eval_shape(program.stage.algorithm.batch, key, state, data).done.shape
-        self.past, self.first = past, state
-        self.told: list[tuple[np.ndarray, Any, dict[str, Any], Any]] = []
+        self.past = past
+        self.first = state
+        self.updates: list[tuple[np.ndarray, Any, dict[str, Any], Any]] = []
         for key in jax.random.split(program.key(1), steps):
             k_batch, k_update = jax.random.split(key)
             drawn = np.asarray(jax.random.randint(k_batch, rows, 0, data.starts.shape[0]))
             state, metrics = update(state, key, size.cfg, past, data)
-            self.told.append((drawn, draws(size.spec, size.cfg, k_update), metrics, state))
+            self.updates.append((drawn, draws(size.spec, size.cfg, k_update), metrics, state))
 
     def apart(self, twin: Any) -> list[dict[str, float]]:
-        """By how much each loss and each array differs after each update; the twin starts where ours did."""
+        """The differences of losses and arrays after each update, from the same start."""
         from benchmarks.twins import leaves, place
 
         twin.load(self.first, self.past)
         found = []
-        for index, noise, ours, state in self.told:
-            losses = {
-                k: (float(x), float(ours[k]))
-                for k, x in twin.update(twin.table.at(index), noise).items()
-            }
-            differences = {
-                k: abs(theirs - mine) / max(abs(mine), 1e-3) for k, (theirs, mine) in losses.items()
-            }
+        for index, noise, ours, state in self.updates:
+            differences = {}
+            for name, loss in twin.update(twin.table.at(index), noise).items():
+                mine = float(ours[name])
+                differences[name] = abs(float(loss) - mine) / max(abs(mine), 1e-3)
             for path, part in twin.learned.items():
-                before, after = leaves(place(self.first, path)), leaves(place(state, path))
+                before = leaves(place(self.first, path))
+                after = leaves(place(state, path))
                 for name, theirs in part.read(place(state, path)).items():
                     differences[f"{path}.{name}"] = distance(theirs, after[name], before[name])
             found.append(differences)
@@ -61,8 +68,9 @@ class Guide:
 def distance(theirs: np.ndarray, ours: np.ndarray, before: np.ndarray) -> float:
     """Sum |theirs - ours| / sum |ours - before|, less what each update may round.
 
-    No squares: Adam divides a gradient by its size, so that where one cancels to nothing, its rounding is a whole step.
-    Such entries are few, and must not stand for the array.
+    There are no squares: Adam divides a gradient by its size, so that a gradient that cancels to
+    nothing makes a full step of its rounding. Such entries are few, and must not stand for the
+    array.
     """
     theirs, ours, before = (np.asarray(x, np.float64) for x in (theirs, ours, before))
     rounded = FOLLOWED * float(np.finfo(np.float32).eps) * np.abs(ours)
@@ -71,11 +79,16 @@ def distance(theirs: np.ndarray, ours: np.ndarray, before: np.ndarray) -> float:
 
 
 def followed(guide: Guide, twin: Any, name: str) -> float:
-    """The largest difference after the first update; raises JaxomarlError where one is more than rounding."""
+    """The largest difference after the first update.
+
+    Raises JaxomarlError where a difference is more than rounding.
+    """
     found = guide.apart(twin)
     for k, differences in enumerate(found):
         for what, difference in differences.items():
-            allowed = LATER if k else ARRAY if "." in what else LOSS
+            allowed = ARRAY if "." in what else LOSS
+            if k > 0:
+                allowed = LATER
             if not difference <= allowed:
                 expected = f"a relative difference of at most {allowed:g} after update {k + 1}"
                 way = "Ours and the twin compute different things; nothing was timed."

@@ -1,6 +1,7 @@
-"""The random numbers of one of our updates, from its key, for a twin that is to draw the same.
+"""The random numbers of one of our updates, from its key, for a twin.
 
-They follow the key splits of the package's updates; where one of those changes, the check of `benchmarks.peers` fails.
+They follow the key splits of the package's updates. Where one of those changes, the check of
+`benchmarks.peers` fails.
 """
 
 from typing import Any
@@ -14,61 +15,65 @@ from torch import Tensor
 
 from benchmarks.twins_dom2 import Noise
 from benchmarks.twins_omsd import PolicyNoise, ScoreNoise
-from jaxomarl.algorithms.dom2 import noise_network
+from jaxomarl.algorithms import dom2, omsd
 from jaxomarl.base import Spec
 from jaxomarl.networks.mlp import Network
 from jaxomarl.stages import score_regularised, scores
 
 
-def critic_draws(spec: Spec, cfg: Any, key: jax.Array) -> None:
-    """Our update draws nothing."""
+def critic_draws(spec: Spec, cfg: omsd.Config, key: jax.Array) -> None:
+    """Nothing: our update draws no random numbers."""
 
 
-def score_draws(spec: Spec, cfg: Any, key: jax.Array) -> ScoreNoise:
-    """What our update draws from its key, flax's dropout among it."""
-    n, batch, width, mask = spec.agents, cfg.score_batch, spec.act_width, spec.act_mask
+def score_draws(spec: Spec, cfg: omsd.Config, key: jax.Array) -> ScoreNoise:
+    """The random numbers that our update draws from its key, flax's dropout included."""
+    n = spec.agents
+    batch = cfg.score_batch
+    width = spec.act_width
     k_t, k_z, k_drop = jax.random.split(key, 3)
     t = jax.random.uniform(k_t, (batch, n), minval=1e-3, maxval=1.0)
-    z = mask * jax.random.normal(k_z, (batch, n, width))
+    z = spec.act_mask * jax.random.normal(k_z, (batch, n, width))
     if not cfg.score_dropout:
         return ScoreNoise(tensor(t.T), tensor(z.swapaxes(0, 1)), False)
-    net = scores.model(spec, cfg, "conditional")
+    net = scores.score_network(spec, cfg, "conditional")
     keys = jax.random.split(k_drop, n)
     drop = multipliers(net, keys, batch, width, spec.obs_width + n * width)
     return ScoreNoise(tensor(t.T), tensor(z.swapaxes(0, 1)), drop)
 
 
-def policy_draws(spec: Spec, cfg: Any, key: jax.Array) -> PolicyNoise:
-    """What our update draws from its key."""
+def policy_draws(spec: Spec, cfg: omsd.Config, key: jax.Array) -> PolicyNoise:
+    """The random numbers that our update draws from its key."""
     shape = cfg.policy_batch, spec.agents, spec.act_width
-    return PolicyNoise(
-        *(
-            tensor(x)
-            for x in score_regularised.times_and_noise(key, cfg, shape, jnp.asarray(spec.act_mask))
-        )
-    )
+    mask = jnp.asarray(spec.act_mask)
+    t, z = score_regularised.score_times_and_noise(key, cfg, shape, mask)
+    return PolicyNoise(tensor(t), tensor(z))
 
 
-def dom2_draws(spec: Spec, cfg: Any, key: jax.Array) -> Noise:
-    """What our update draws from its key, flax's dropout among it."""
-    batch, n, width, mask = cfg.policy_batch, spec.agents, spec.act_width, spec.act_mask
-    keys = jax.vmap(lambda k: jax.random.split(k, 6))(jax.random.split(key, n))  # [N, 6]
+def dom2_draws(spec: Spec, cfg: dom2.Config, key: jax.Array) -> Noise:
+    """The random numbers that our update draws from its key, flax's dropout included."""
+    batch = cfg.policy_batch
+    width = spec.act_width
+    mask = spec.act_mask[:, None]
+    keys = jax.vmap(lambda k: jax.random.split(k, 6))(jax.random.split(key, spec.agents))  # [N, 6]
     each = lambda draw, k: jax.vmap(draw)(keys[:, k])
+
     normal = lambda k: jax.random.normal(k, (batch, width))
-    started = lambda k: normal(jax.random.split(k)[0])  # a sampler's first noise
-    after, played, z = (
-        mask[:, None] * each(draw, k) for draw, k in ((started, 0), (started, 5), (normal, 3))
-    )
+    first_noise = lambda k: normal(jax.random.split(k)[0])  # of a sampler
+    after = mask * each(first_noise, 0)
     u = each(lambda k: jax.random.uniform(k, (1, cfg.samples, batch, width))[0], 1)
+    proposed = mask[:, None] * (2.0 * u - 1.0)
     t = each(lambda k: jax.random.randint(k, (batch,), 1, cfg.levels + 1) / cfg.levels, 2)
-    proposed = mask[:, None, None] * (2.0 * u - 1.0)
-    net = noise_network(spec, cfg)
-    drop = multipliers(net, keys[:, 4], batch, width, spec.obs_width) if cfg.dropout else False
-    return Noise(*(tensor(x) for x in (after, proposed, t, z)), drop, tensor(played))
+    z = mask * each(normal, 3)
+    acting = mask * each(first_noise, 5)
+
+    drop: bool | list[Tensor] = False
+    if cfg.dropout:
+        drop = multipliers(dom2.noise_network(spec, cfg), keys[:, 4], batch, width, spec.obs_width)
+    return Noise(tensor(after), tensor(proposed), tensor(t), tensor(z), drop, tensor(acting))
 
 
 def multipliers(net: Network, keys: jax.Array, batch: int, columns: int, cond: int) -> list[Tensor]:
-    """What flax's dropout layers of a noise network multiply by under each of N keys: [N, B, width] for each layer."""
+    """The factors of flax's dropout layers in a noise network under N keys: [N, B, width] each."""
 
     def one(key: jax.Array) -> list[Any]:
         found = []
@@ -82,10 +87,10 @@ def multipliers(net: Network, keys: jax.Array, batch: int, columns: int, cond: i
             return args[0]
 
         params = net.init(key)
+        x = jnp.zeros((batch, columns))
+        t = jnp.zeros(batch)
         with nn.intercept_methods(watch):
-            net.apply(
-                params, jnp.zeros((batch, columns)), jnp.zeros(batch), jnp.zeros((batch, cond)), key
-            )
+            net.apply(params, x, t, jnp.zeros((batch, cond)), key)
         return found
 
     return [tensor(x) for x in jax.jit(jax.vmap(one))(keys)]

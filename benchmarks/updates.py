@@ -1,34 +1,38 @@
-"""Updates per second of any system's stages for R runs at once: `python -m benchmarks.updates`, or `make bench`.
+"""Updates per second of any system's stages for R runs at once: `python -m benchmarks.updates`.
 
-What is timed is what training runs: the runner's compiled chunk, on its devices, under its mapping rule, and the
-metrics brought to the host after each chunk. All R of one stage take turns, round after round, so that a disturbance of
-the machine falls on all of them alike; medians are reported beside their range, and the cost of R runs against R times
-the cost of one:
+Timed is what training runs: the runner's compiled chunk, on its devices, under its mapping rule.
+The metrics are brought to the host after each chunk. All R of one stage take turns, so that a
+disturbance of the machine falls on all alike. A line has the median and the range, and the cost of
+R runs over R times the cost of one:
 
-    cost(R) = seconds per update of all R runs,   ratio = cost(R) / (R cost(1)),   share = floor / cost(R)
+    cost(R) = seconds per update of all R runs
+    ratio   = cost(R) / (R cost(1))
+    share   = floor / cost(R)
 
-with the floor of `benchmarks.work`: what the operations and the optimiser's numbers take at the machine's ceiling,
-which is measured in the same run.
+The floor is that of `benchmarks.work`: the time of the operations and of the optimiser's numbers at
+the machine's ceiling, which is measured in the same run.
 
-Stages before the timed one are initialised and not trained: an update's cost does not depend on values.
+Stages before the timed one are initialised and not trained: an update's cost does not depend on
+values.
 """
 
+import itertools
 import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from benchmarks.report import alone, markdown, report, short
+from benchmarks.report import Line, alone, markdown, report, short
 from benchmarks.sizes import Size, size
-from benchmarks.work import GIB, ceiling, operations, peak, reset_peak, weigh
+from benchmarks.work import GIB, ceiling, operations, peak, program_bytes, reset_peak, weigh
 from jaxomarl.algorithms import REGISTRY
 from jaxomarl.api import runtime
 from jaxomarl.base import JaxomarlError, Past, refuse
@@ -38,36 +42,38 @@ from jaxomarl.training.library import Identity
 from jaxomarl.training.runner import Program
 
 MAPPINGS = ("rule", "vmap", "map")
-SAMPLE = 0.25  # seconds that one timed sample lasts at least
-ROUNDS = 3  # samples of every cell at least, whatever --seconds says
+SAMPLE = 0.25
+"""Shortest seconds of a timed sample."""
+ROUNDS = 3
+"""Fewest samples of a cell, for any --seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Flags:
-    """Time the updates of systems' stages: one JSON line per cell (size, system, stage, agents, runs), then a table."""
+    """Time updates: one JSON line per size, system, stage, agents and runs, then a table."""
 
     systems: tuple[str, ...] = ("omsd",)
-    """Names as in the README, +coda and its like too; all: every system."""
+    """Names from docs/systems.md, also with +coda and its like; all: every system."""
     sizes: tuple[str, ...] = ("game", "mpe")
-    """game: width 32, batch 64 (preset mode-seeking). mpe: the paper's sizes. WIDTHxBATCH: on mpe's shapes."""
+    """game: width 32, batch 64. mpe: the paper's sizes. WIDTHxBATCH: these on mpe's shapes."""
     stages: tuple[str, ...] = ()
-    """Empty: all."""
+    """Stages that are timed; empty: all."""
     agents: tuple[int, ...] = (0,)
-    """How many agents of spread; 0: the size's own number."""
+    """Numbers of agents of spread; 0: the size's own number."""
     runs: tuple[int, ...] = (1, 4, 16)
-    """R; a ratio needs 1 among them."""
+    """Numbers R of runs at once; a ratio needs 1 among them."""
     seconds: float = 3.0
-    """Timed seconds per cell; slow cells take three samples all the same."""
+    """Timed seconds per cell; slow cells take three samples in any case."""
     patience: float = 20.0
-    """Seconds that one sample may take; a cell whose smaller one says that it would take longer is skipped."""
+    """Most seconds of a sample; a cell is skipped where a smaller one foretells more."""
     mapping: str = "rule"
-    """The runner's own rule, or vmap, or map: how a device goes through its runs."""
+    """How a device goes through its runs: rule (the runner's own), vmap or map."""
     devices: int = 0
-    """CPU devices; 0: one per core, as in training."""
+    """Number of CPU devices; 0: one per core, as in training."""
     max_gib: float = 12.0
-    """Memory that a cell may take by estimate; one that needs more is skipped, with the reason on its line."""
+    """Most estimated memory of a cell; one that needs more is skipped, and its line says so."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """JSON lines go here; empty: to the standard output."""
+    """File of the JSON lines; empty: the standard output."""
 
 
 def untrained(size: Size, index: int) -> Past:
@@ -89,44 +95,50 @@ class Cell:
     size: Size
     program: Program
     how: str
-    need: int  # bytes, by estimate
-    seconds: list[float] = field(
-        default_factory=list
-    )  # per update of all R runs, one entry per sample
-    calls: int = 1  # chunks in a sample
-    chunk: int = 0  # chunks done
+    """vmap or map."""
+    need: int
+    """Estimated bytes."""
+    seconds: list[float] = field(default_factory=list)
+    """Seconds per update of all R runs, one entry per sample."""
+    calls: int = 1
+    """Chunks in a sample."""
+    chunk: int = 0
+    """Chunks that are done."""
     peak: int = 0
     skipped: str = ""
-    lasts: float = 0.0  # seconds of a sample
+    lasts: float = 0.0
+    """Seconds of a sample."""
 
     @classmethod
     def of(cls, size: Size, index: int, runs: int, past: Past, mapping: str = "rule") -> "Cell":
-        """The cell, nothing of it compiled yet; `past` is one run's and is repeated."""
+        """The cell, of which nothing is compiled yet; `past` is one run's and is repeated."""
         many = jax.tree.map(lambda x: jnp.broadcast_to(x, (runs, *x.shape)), past)
         program = Program(size.job(runs), index, many)
-        # The finished stages are held twice for a moment, the state thrice at most: a map copies it.
+        # for a moment the finished stages are stored twice, and a map stores the state three times
         need = runs * (3 * weigh(program.shapes["state"]) + 2 * weigh(past))
-        return cls(size, program, program.how if mapping == "rule" else mapping, need)
+        how = program.how if mapping == "rule" else mapping
+        return cls(size, program, how, need)
 
     @property
     def runs(self) -> int:
-        """R."""
+        """The number R of runs."""
         return len(self.program.job.seeds)
 
     def beyond(self, planned: float, most: float) -> bool:
-        """Whether it needs more than is left of `most` GiB beside `planned`: then it is skipped, with the reason."""
+        """Whether it needs more than `most` GiB next to `planned`; then it is skipped."""
         need = self.need / GIB
         if planned + need > most:
             self.skipped = f"needs about {need:.1f} GiB beside {planned:.1f}; --max-gib is {most:g}"
         return bool(self.skipped)
 
     def start(self) -> None:
-        """Compile, make the first states, warm up, and choose how many chunks make a sample."""
+        """Compile, initialise, warm up, and choose how many chunks are a sample."""
         program = self.program
         reset_peak()
         self.data = sharding.replicate(self.size.data, program.devices)
         self.rows = program.rows(list(range(self.runs)))
-        program.past = {}  # `rows` holds a copy
+        # `rows` has a copy
+        program.past = {}
         args = (*self.rows, self.data)
         self.state = program.compile(program.init, self.how, 1, args)(*args)
         args = (self.state, *self.rows, jnp.asarray(1, jnp.int32), self.data)
@@ -139,51 +151,43 @@ class Cell:
         self.peak = peak()
 
     def sample(self) -> float:
-        """Seconds per update over `calls` chunks, the metrics brought to the host after each, as training does."""
+        """Seconds per update over `calls` chunks, with metrics brought to the host after each."""
         with alone():
             began = time.perf_counter()
             for _ in range(self.calls):
                 self.chunk += 1
-                self.state, metrics = self.step(
-                    self.state, *self.rows, jnp.asarray(self.chunk, jnp.int32), self.data
-                )
+                chunk = jnp.asarray(self.chunk, jnp.int32)
+                self.state, metrics = self.step(self.state, *self.rows, chunk, self.data)
                 jax.tree.map(np.asarray, metrics)
             jax.block_until_ready(self.state)
             return (time.perf_counter() - began) / (self.calls * self.program.chunk)
 
-    def held(self) -> int:
-        """Bytes of the compiled chunk by XLA's count: arguments, results that alias none, temporaries."""
-        m = self.step.memory_analysis()
-        if m is None:
-            return 0
-        one = (
-            m.argument_size_in_bytes
-            + m.output_size_in_bytes
-            - m.alias_size_in_bytes
-            + m.temp_size_in_bytes
-        )
-        return one * self.program.devices.size
+    def program_size(self) -> int:
+        """Bytes of the compiled chunk on all devices, by XLA's count."""
+        return program_bytes(self.step) * self.program.devices.size
 
-    def line(self, single: "Cell | None", work: float | None) -> dict[str, Any]:
-        """What is reported; `single` is the same with one run, `work` one update's floating-point operations."""
-        of = self.size
+    def line(self, single: "Cell | None", work: float | None) -> Line:
+        """The cell's line.
+
+        `single` is the same cell with one run, `work` the operations of one run's update.
+        """
         line = {
             "benchmark": "updates",
-            "size": of.name,
-            "system": of.system,
+            "size": self.size.name,
+            "system": self.size.system,
             "stage": self.program.stage.name,
+            "agents": self.size.spec.agents,
+            "runs": self.runs,
         }
-        line |= {"agents": of.spec.agents, "runs": self.runs}
         if self.skipped:
             return {**line, "skipped": self.skipped}
-        cost, best = statistics.median(self.seconds), min(self.seconds)
-        alone = single.seconds if single else []
-        dtype = "bfloat16" if precision() == "bfloat16" else "float32"
-        most, state = (
-            ceiling(self.program.devices.size, dtype=dtype),
-            weigh(self.program.shapes["state"]),
-        )
-        floor = self.runs * (work / most.flops + 2 * state / most.bytes) if work else None
+
+        cost = statistics.median(self.seconds)
+        best = min(self.seconds)
+        ratio = ratio_of_best = None
+        if single:
+            ratio = cost / (self.runs * statistics.median(single.seconds))
+            ratio_of_best = best / (self.runs * min(single.seconds))
         return {
             **line,
             "mapping": self.how,
@@ -192,20 +196,33 @@ class Cell:
             "updates_per_second_low": 1 / max(self.seconds),
             "updates_per_second_high": 1 / best,
             "seconds_per_update": cost,
-            "ratio": cost / (self.runs * statistics.median(alone)) if alone else None,
-            "ratio_of_best": best / (self.runs * min(alone)) if alone else None,
-            "flop_per_update": work,  # of one run
-            "gflop_per_second": work * self.runs / cost / 1e9 if work else None,
-            "ceiling_gflop_per_second": most.flops / 1e9,
-            "ceiling_gb_per_second": most.bytes / 1e9,
-            "ceiling_share": work * self.runs / cost / most.flops if work else None,
-            "floor_share": floor / cost if floor else None,
-            "state_mib": state / 2**20,  # of one run
+            "ratio": ratio,
+            "ratio_of_best": ratio_of_best,
+            **self.shares(cost, work),
             "compile_seconds": self.program.compile_seconds,
             "samples": len(self.seconds),
             "updates_per_sample": self.calls * self.program.chunk,
-            "program_gib": self.held() / GIB,
+            "program_gib": self.program_size() / GIB,
             "peak_gib": self.peak / GIB,  # of the process, with the cells of fewer runs in it
+        }
+
+    def shares(self, cost: float, work: float | None) -> Line:
+        """The cost relative to the machine's ceiling; None where XLA counts no operations."""
+        dtype = "bfloat16" if precision() == "bfloat16" else "float32"
+        most = ceiling(self.program.devices.size, dtype=dtype)
+        state = weigh(self.program.shapes["state"])
+        rate = floor = None
+        if work:
+            rate = work * self.runs / cost
+            floor = self.runs * (work / most.flops + 2 * state / most.bytes)
+        return {
+            "flop_per_update": work,  # of one run
+            "gflop_per_second": rate and rate / 1e9,
+            "ceiling_gflop_per_second": most.flops / 1e9,
+            "ceiling_gb_per_second": most.bytes / 1e9,
+            "ceiling_share": rate and rate / most.flops,
+            "floor_share": floor and floor / cost,
+            "state_mib": state / 2**20,  # of one run
         }
 
 
@@ -217,25 +234,26 @@ def measure(
     mapping: str = "rule",
     max_gib: float = 12.0,
     patience: float = 20.0,
-) -> list[dict[str, Any]]:
-    """The stage `index` of a size for several R, timed by turns: their lines, in the order of R."""
+) -> list[Line]:
+    """The lines of the stage `index` of a size for several R, which take turns."""
     past = untrained(size, index)
     work = operations(size, index, past)
-    cells, planned = [Cell.of(size, index, r, past, mapping) for r in sorted(set(runs))], 0.0
+    cells = [Cell.of(size, index, r, past, mapping) for r in sorted(set(runs))]
+    planned = 0.0
     timed: list[Cell] = []
     for cell in cells:
-        need, ahead = (
-            cell.need / GIB,
-            timed[-1].lasts * cell.runs / timed[-1].runs if timed else 0.0,
-        )
         if cell.beyond(planned, max_gib):
             continue
+        ahead = 0.0
+        if timed:
+            ahead = timed[-1].lasts * cell.runs / timed[-1].runs
         if ahead > patience:
             cell.skipped = f"a sample would take about {ahead:.0f} s; --patience is {patience:g}"
-        else:
-            planned += need
-            cell.start()
-            timed.append(cell)
+            continue
+        planned += cell.need / GIB
+        cell.start()
+        timed.append(cell)
+
     end = time.perf_counter() + seconds * len(timed)
     while timed and (len(timed[0].seconds) < ROUNDS or time.perf_counter() < end):
         for cell in timed:
@@ -247,38 +265,29 @@ def measure(
 # --- what is printed ---
 
 
-def table(lines: Sequence[dict[str, Any]]) -> str:
+COLUMNS = (
+    "size", "system", "stage", "n", "R", "mapping", "updates/s", "range", "ms/update",
+    "cost(R)/(R cost(1))", "GFLOP/s", "of the ceiling", "floor/cost", "compile s", "peak GiB",
+)  # fmt: skip
+NUMBERS = (
+    "ratio", "gflop_per_second", "ceiling_share", "floor_share", "compile_seconds", "peak_gib",
+)  # fmt: skip
+
+
+def table(lines: Sequence[Line]) -> str:
     """The lines as a Markdown table."""
-    header = (
-        "size", "system", "stage", "n", "R", "mapping", "updates/s", "range", "ms/update", "cost(R)/(R cost(1))",
-        "GFLOP/s", "of the ceiling", "floor/cost", "compile s", "peak GiB",
-    )  # fmt: skip
-    rows = [header, (*["---"] * 3, "---:", "---:", "---", *["---:"] * 9)]
+    rows = [COLUMNS, (*["---"] * 3, "---:", "---:", "---", *["---:"] * 9)]
     for x in lines:
-        name = (
-            x["size"],
-            x["system"],
-            x["stage"],
-            str(x.get("agents", "")),
-            str(x.get("runs", "")),
-        )
+        counts = (str(x.get("agents", "")), str(x.get("runs", "")))
+        name = (x["size"], x["system"], x["stage"], *counts)
         if "skipped" in x:
             rows.append((*name, f"skipped: {x['skipped']}", *[""] * 9))
             continue
-        low, high = short(x["updates_per_second_low"]), short(x["updates_per_second_high"])
-        numbers = (
-            1e3 * x["seconds_per_update"], x["ratio"], x["gflop_per_second"], x["ceiling_share"], x["floor_share"],
-            x["compile_seconds"], x["peak_gib"],
-        )  # fmt: skip
-        rows.append(
-            (
-                *name,
-                x["mapping"],
-                short(x["updates_per_second"]),
-                f"{low} to {high}",
-                *map(short, numbers),
-            )
-        )
+        low = short(x["updates_per_second_low"])
+        high = short(x["updates_per_second_high"])
+        rate = (x["mapping"], short(x["updates_per_second"]), f"{low} to {high}")
+        numbers = (short(x[field]) for field in NUMBERS)
+        rows.append((*name, *rate, short(1e3 * x["seconds_per_update"]), *numbers))
     return markdown(rows)
 
 
@@ -288,48 +297,39 @@ def checked(flags: Flags) -> list[str]:
         raise refuse("--mapping", f"one of {', '.join(MAPPINGS)}", flags.mapping, "")
     if not flags.runs or min(flags.runs) < 1 or min(flags.agents) < 0 or flags.devices < 0:
         found = (flags.runs, flags.agents, flags.devices)
-        raise refuse(
-            "--runs, --agents, --devices", "positive counts", found, "For example --runs 1 4 16."
-        )
-    systems = list(REGISTRY) if flags.systems == ("all",) else list(flags.systems)
+        way = "For example --runs 1 4 16."
+        raise refuse("--runs, --agents, --devices", "positive counts", found, way)
+    systems = list(flags.systems)
+    if systems == ["all"]:
+        systems = list(REGISTRY)
     if flags.stages:
-        known = {
-            stage
-            for system in systems
-            for name in flags.sizes
-            for stage in size(name, system).stages
-        }
+        sizes = [size(name, system) for system in systems for name in flags.sizes]
+        known = {stage for one in sizes for stage in one.stages}
         for stage in set(flags.stages) - known:
             raise refuse("--stages", f"some of {', '.join(sorted(known))}", stage, "")
     return systems
 
 
-def bench(flags: Flags) -> Iterator[dict[str, Any]]:
-    """Every line, as it comes. A stage that several systems share, settings and all, is timed once."""
-    systems, seen = checked(flags), set()
-    for name in flags.sizes:
-        for system in systems:
-            for agents in flags.agents:
-                try:
-                    one = size(name, system, agents)
-                except JaxomarlError as error:
-                    if len(systems) == 1:
-                        raise
-                    yield {
-                        "benchmark": "updates",
-                        "size": name,
-                        "system": system,
-                        "stage": "",
-                        "skipped": str(error),
-                    }
-                    continue
-                for index, stage in enumerate(one.made.pipeline(one.spec, one.cfg, one.env)):
-                    kind = name, agents, Identity.of(stage, [one.cfg], [0], {}).kind
-                    if kind in seen or (flags.stages and stage.name not in flags.stages):
-                        continue
-                    seen.add(kind)
-                    limits = flags.mapping, flags.max_gib, flags.patience
-                    yield from measure(one, index, flags.runs, flags.seconds, *limits)
+def bench(flags: Flags) -> Iterator[Line]:
+    """Every line, as it comes; a stage that systems share, settings and all, is timed once."""
+    systems = checked(flags)
+    timed: set[tuple] = set()
+    for name, system, agents in itertools.product(flags.sizes, systems, flags.agents):
+        try:
+            one = size(name, system, agents)
+        except JaxomarlError as error:
+            if len(systems) == 1:
+                raise
+            line = {"benchmark": "updates", "size": name, "system": system, "stage": ""}
+            yield {**line, "skipped": str(error)}
+            continue
+        for index, stage in enumerate(one.definition.pipeline(one.spec, one.cfg, one.env)):
+            kind = name, agents, Identity.of(stage, [one.cfg], [0], {}).kind
+            if kind in timed or (flags.stages and stage.name not in flags.stages):
+                continue
+            timed.add(kind)
+            limits = flags.mapping, flags.max_gib, flags.patience
+            yield from measure(one, index, flags.runs, flags.seconds, *limits)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,10 +1,11 @@
 """What a user waits for from beginning to end: `python -m benchmarks.whole`.
 
-    import       seconds of `import jaxomarl` in a fresh process, and what it loads that it should not
-    sweep        seconds of the default `make sweep`: with an empty compile cache, then warm, each in a fresh --out
+    import       seconds of `import jaxomarl` in a fresh process, and heavy modules that it loads
+    sweep        seconds of the default `make sweep` in a fresh --out: with an empty compile cache,
+                 then warm
     evaluation   seconds of R seeds times a hundred episodes of spread, in one program
 
-Each is a process or a call as users have them. Repeats are reported as a median and a range.
+Each is a process or a call as users have them. A line has the median of repeats, and their range.
 """
 
 import dataclasses
@@ -21,7 +22,7 @@ from typing import Annotated, Any
 import tyro
 
 from benchmarks.dom2_cost import compiled, timed
-from benchmarks.report import markdown, report, short
+from benchmarks.report import Line, markdown, report, short
 from jaxomarl.api import plan, runtime
 from jaxomarl.base import JaxomarlError, refuse
 
@@ -38,27 +39,28 @@ PARTS = ("import", "sweep", "evaluation")
 
 @dataclass(frozen=True, kw_only=True)
 class Flags:
-    """Time whole runs: one JSON line each, then a table."""
+    """Time runs from beginning to end: one JSON line each, then a table."""
 
     parts: tuple[str, ...] = PARTS
+    """Parts that are timed."""
     repeats: int = 3
-    """Of imports, warm sweeps and evaluations."""
+    """Repeats of imports, warm sweeps and evaluations."""
     seeds: int = 16
-    """Of the sweep and of the evaluation."""
+    """Seeds of the sweep and of the evaluation."""
     episodes: int = 100
-    """Of an evaluation."""
+    """Episodes of an evaluation."""
     scale: float = 1.0
-    """Of the sweep's steps and widths."""
+    """Scale of the sweep's steps and widths."""
     quick: bool = False
-    """Tiny sizes: whether it runs, not how fast."""
+    """Take tiny sizes: they show whether it runs, not how fast."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """JSON lines go here; empty: to the standard output."""
+    """File of the JSON lines; empty: the standard output."""
 
 
 QUICK = dict(repeats=1, seeds=1, episodes=2, scale=0.01)
 
 
-def line(part: str, seconds: Sequence[float], **more: Any) -> dict[str, Any]:
+def line(part: str, seconds: Sequence[float], **more: Any) -> Line:
     """The median of some repeats, and their range."""
     ends = {"seconds_low": min(seconds), "seconds_high": max(seconds), "samples": len(seconds)}
     return {
@@ -71,35 +73,36 @@ def line(part: str, seconds: Sequence[float], **more: Any) -> dict[str, Any]:
 
 
 def run(*arguments: str, cache: Path | None = None) -> str:
-    """The standard output of this Python in a fresh process at the repository's root; its errors are ours."""
-    environment = os.environ | ({"JAXOMARL_CACHE": str(cache)} if cache else {})
-    environment.pop(
-        "JAX_COMPILATION_CACHE_DIR", None
-    )  # a warm one would not be the user's first run
+    """The standard output of this Python in a fresh process at the repository's root.
+
+    Raises JaxomarlError where the process fails.
+    """
+    environment = dict(os.environ)
+    if cache:
+        environment["JAXOMARL_CACHE"] = str(cache)
+    # a warm cache would not be the user's first run
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
     done = subprocess.run(
         [sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True
     )
     if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        raise JaxomarlError(
-            f"{' '.join(arguments[:3])} ended with {done.returncode}: {said[-1] if said else ''}"
-        )
+        printed = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        command = " ".join(arguments[:3])
+        raise JaxomarlError(f"{command} ended with {done.returncode}: {''.join(printed[-1:])}")
     return done.stdout
 
 
-def imports(flags: Flags) -> Iterator[dict[str, Any]]:
+def imports(flags: Flags) -> Iterator[Line]:
     """How long `import jaxomarl` takes."""
-    said = [run("-c", IMPORT.format(heavy=HEAVY)).split() for _ in range(flags.repeats + 1)][
-        1:
-    ]  # after the disk's
-    yield line(
-        "import",
-        [float(words[0]) for words in said],
-        loaded=sorted({w for words in said for w in words[1:]}),
-    )
+    command = IMPORT.format(heavy=HEAVY)
+    # the first import reads from the disk
+    run("-c", command)
+    printed = [run("-c", command).split() for _ in range(flags.repeats)]
+    seconds = [float(words[0]) for words in printed]
+    yield line("import", seconds, loaded=sorted({w for words in printed for w in words[1:]}))
 
 
-def sweep(flags: Flags) -> Iterator[dict[str, Any]]:
+def sweep(flags: Flags) -> Iterator[Line]:
     """How long the default sweep takes, with an empty compile cache and with a full one."""
     with tempfile.TemporaryDirectory() as folder:
         ask = ["-m", "experiments.sweep", "--seeds", str(flags.seeds), "--scale", str(flags.scale)]
@@ -113,42 +116,36 @@ def sweep(flags: Flags) -> Iterator[dict[str, Any]]:
         )
 
 
-def evaluation(flags: Flags) -> Iterator[dict[str, Any]]:
-    """How long R seeds of a clone take for their episodes of spread."""
+def evaluation(flags: Flags) -> Iterator[Line]:
+    """How long the episodes of R seeds of behaviour cloning take on spread."""
     asked = (["bc"], ["mpe/spread"], ["random"], flags.seeds, "", None, 10_000, flags.episodes, 1.0)
     (group,) = plan.resolve(*asked)
-    _, _, play, _ = compiled(group)
-    play(0)
-    seconds = [timed(play, k) for k in range(flags.repeats)]
+    _, _, roll_out, _ = compiled(group)
+    roll_out(0)
+    seconds = [timed(roll_out, k) for k in range(flags.repeats)]
     yield line("evaluation", seconds, seeds=flags.seeds, episodes=flags.episodes)
 
 
-MADE: dict[str, Callable[[Flags], Iterator[dict[str, Any]]]] = {
+MEASURES: dict[str, Callable[[Flags], Iterator[Line]]] = {
     "import": imports,
     "sweep": sweep,
     "evaluation": evaluation,
 }
 
 
-def table(lines: Sequence[dict[str, Any]]) -> str:
+def table(lines: Sequence[Line]) -> str:
     """The lines as Markdown."""
     rows = [("what", "seconds", "range", "of"), ("---", "---:", "---:", "---")]
     for x in lines:
         of = ", ".join(f"{x[k]:g} {k}" for k in ("seeds", "episodes", "scale") if k in x)
         if x.get("loaded"):
             of = f"loads {', '.join(x['loaded'])}"
-        rows.append(
-            (
-                x["part"],
-                short(x["seconds"]),
-                f"{short(x['seconds_low'])} to {short(x['seconds_high'])}",
-                of,
-            )
-        )
+        spread = f"{short(x['seconds_low'])} to {short(x['seconds_high'])}"
+        rows.append((x["part"], short(x["seconds"]), spread, of))
     return markdown(rows)
 
 
-def bench(flags: Flags) -> Iterator[dict[str, Any]]:
+def bench(flags: Flags) -> Iterator[Line]:
     """Every line, as it comes."""
     if flags.quick:
         flags = dataclasses.replace(flags, **QUICK)  # type: ignore[arg-type]
@@ -158,7 +155,7 @@ def bench(flags: Flags) -> Iterator[dict[str, Any]]:
     if min(flags.repeats, flags.seeds, flags.episodes) < 1:
         raise refuse("--repeats, --seeds, --episodes", "positive counts", flags, "Leave them out.")
     for part in flags.parts:
-        yield from MADE[part](flags)
+        yield from MEASURES[part](flags)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

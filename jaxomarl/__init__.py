@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 try:
     __version__ = importlib.metadata.version("jaxomarl")
-except importlib.metadata.PackageNotFoundError:  # a checkout that was never installed
+except importlib.metadata.PackageNotFoundError:
+    # a checkout that was never installed
     __version__ = "0+unknown"
 
 __all__ = [
@@ -30,7 +31,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import what a name needs when it is asked for, so that `import jaxomarl` costs nothing."""
+    """Import what a name needs on its first use, so that `import jaxomarl` costs nothing."""
     if name in ("from_arrays", "load", "register_system", "register_task", "train"):
         from jaxomarl.api import train
 

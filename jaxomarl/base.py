@@ -1,7 +1,9 @@
 """Every contract on one page.
 
-Axes: `R` runs, `B` batch, `H` window, `N` agents, `O` observation, `A` action, `S` state, `E` ensemble, `M` rows.
-An algorithm is a record of pure functions, a system is a pipeline of stages, and all state is arrays.
+Axes: `R` runs, `B` batch, `H` window, `N` agents, `O` observation, `A` action, `S` state,
+`E` ensemble, `M` rows.
+
+An algorithm is a record of pure functions. A system is a pipeline of stages. All state is arrays.
 """
 
 import dataclasses
@@ -15,86 +17,95 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-State = Any  # a pytree of arrays, an algorithm's or an environment's
-Memory = Any  # what one environment's policy remembers within an episode; `()` for most
+State = Any
+"""A pytree of arrays: the state of an algorithm or of an environment."""
+Memory = Any
+"""What the policy of one environment remembers within an episode; `()` for most policies."""
 Metrics = dict[str, Float[Array, ""]]
-Past = dict[str, State]  # finished stages by name, and past["stats"]; read-only
+"""Numbers that one update reports, by name."""
+Past = dict[str, State]
+"""The states of finished stages by name, and past["stats"]; it is only read."""
 
 
 class JaxomarlError(ValueError):
-    """An error of the user's making: names the field, what was expected, what was found, and the way out."""
+    """An error that the user can fix.
+
+    It names the field, what was expected, what was given, and the way out.
+    """
 
     field: str = ""
-    """The flag, setting or file that is refused: "--cfg.beta" at a command line, "beta" from Python."""
+    """The refused flag, setting or file: "--cfg.beta" at a command line, "beta" from Python."""
 
 
 def refuse(field: str, expected: str, found: object, way_out: str) -> JaxomarlError:
-    """An error in the one form that our messages take; raise it."""
+    """Build an error in the one form that all our messages have; the caller raises it."""
     error = JaxomarlError(f"{field}: expected {expected}, found {found!r}. {way_out}")
     error.field = field
     return error
 
 
 def check_count(field: str, count: Any, most: int) -> None:
-    """Raise JaxomarlError where a count is not a whole number from 0, which stands for a default, to `most`."""
+    """Raise JaxomarlError unless `count` is a whole number from 0 to `most`; 0 means a default."""
     whole = isinstance(count, numbers.Integral) and not isinstance(count, bool)
     if not whole or not 0 <= int(count) <= most:
-        raise refuse(
-            field, f"a whole number from 1 to {most:,}", count, "Leave it out for its default."
-        )
+        expected = f"a whole number from 1 to {most:,}"
+        raise refuse(field, expected, count, "Leave it out for its default.")
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.4) -> str:
-    """The way out for an unknown name: the names that it is most like, or to name one of those listed."""
+    """The way out for an unknown name: it suggests the most similar names, if there are any."""
     near = difflib.get_close_matches(name, list(known), n=3, cutoff=cutoff)
-    return f"Did you mean {' or '.join(near)}?" if near else "Name one of them."
+    if near:
+        return f"Did you mean {' or '.join(near)}?"
+    return "Name one of them."
 
 
 # --- the task ---
 
 ENDINGS = ("never", "may", "always")
-"""What `Spec.terminates` may be."""
+"""The values that `Spec.terminates` may have."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """Static facts of a task: hashable, closed over, never traced. Arrays are padded to the widest agent."""
+    """Static facts of a task. They are hashable, and programs close over them.
+
+    Arrays are padded to the widest agent.
+    """
 
     obs_dims: tuple[int, ...]
     """True observation width of each agent."""
     act_dims: tuple[int, ...]
     """Continuous: action columns of each agent, in [-1, 1]. Discrete: its number of actions."""
     state_dim: int
+    """Width of the state that a centralised critic may see."""
     horizon: int
     """Steps after which an episode is cut; a cut is a time-out, not a termination."""
     discrete: bool = False
-    """Then actions are one-hot rows of [N, A] everywhere past the adapters."""
+    """Whether actions are discrete; then they are one-hot rows of [N, A] inside all programs."""
     team: str = "mean"
-    """How the team's reward and score are made of the agents' rewards: "mean" or "first"."""
+    """How the team's reward follows from the agents' rewards: "mean", or "first" agent's."""
     dialect: str = ""
-    """Which rules: "games-v1", "mpe-omar", ...; data and environment must agree."""
+    """The version of the rules: "games-v1", "mpe-omar", ...; data and environment must agree."""
     terminates: str = "may"
-    """Whether the rules end episodes: "never" (each end is a time-out), "may", "always" (none is a time-out)."""
+    """Whether the rules end episodes: "never" (each end is a time-out), "may", or "always"."""
     earliest: int = 1
-    """Fewest steps after which an episode can terminate; without a meaning where it never does."""
+    """Fewest steps after which an episode can terminate; unused where it never terminates."""
 
     def __post_init__(self) -> None:
         if self.terminates not in ENDINGS:
-            expected = " or ".join(f'"{x}"' for x in ENDINGS)
-            raise refuse(
-                "Spec.terminates", expected, self.terminates, "Say whether the rules end episodes."
-            )
+            expected = " or ".join(f'"{ending}"' for ending in ENDINGS)
+            way_out = "Say whether the rules end episodes."
+            raise refuse("Spec.terminates", expected, self.terminates, way_out)
         if not 1 <= self.earliest <= max(self.horizon, 1):
             expected = f"1 to {self.horizon} steps, the horizon"
             raise refuse("Spec.earliest", expected, self.earliest, "1 where nothing is known.")
         if self.team not in ("mean", "first"):
-            raise refuse(
-                "Spec.team", '"mean" or "first"', self.team, "Say how the team's reward is made."
-            )
+            way_out = "Say how the team's reward is made."
+            raise refuse("Spec.team", '"mean" or "first"', self.team, way_out)
         if len(self.obs_dims) != len(self.act_dims):
-            raise refuse(
-                "Spec.act_dims", f"{len(self.obs_dims)} widths", self.act_dims, "One per agent."
-            )
+            expected = f"{len(self.obs_dims)} widths"
+            raise refuse("Spec.act_dims", expected, self.act_dims, "One per agent.")
 
     @property
     def agents(self) -> int:
@@ -123,12 +134,18 @@ class Spec:
 
 
 def team_reward(team: str, reward: Any) -> Any:
-    """The team's reward [...] of the agents' [..., N], by `Spec.team`; NumPy's arrays and JAX's."""
-    return reward[..., 0] if team == "first" else reward.mean(axis=-1)
+    """The team's reward [...] from the agents' [..., N], as `Spec.team` says.
+
+    It takes arrays of NumPy and of JAX.
+    """
+    if team == "first":
+        return reward[..., 0]
+    return reward.mean(axis=-1)
 
 
 def _mask(widths: tuple[int, ...]) -> np.ndarray:
-    return (np.arange(max(widths)) < np.array(widths)[:, None]).astype(np.float32)
+    columns = np.arange(max(widths))
+    return (columns < np.array(widths)[:, None]).astype(np.float32)
 
 
 class Observation(NamedTuple):
@@ -136,56 +153,70 @@ class Observation(NamedTuple):
 
     obs: Float[Array, "N O"]
     available: Bool[Array, "N A"]
-    reward: Float[Array, " N"] | None = (
-        None  # what each agent received at the step before; None where nobody says
-    )
+    reward: Float[Array, " N"] | None = None
+    """The reward of each agent at the step before; None where nobody reports it."""
 
 
 class TimeStep(NamedTuple):
-    """What an environment returns; padded columns are exactly zero."""
+    """What an environment returns. Padded columns are exactly zero."""
 
     obs: Float[Array, "N O"]
-    state: Float[Array, " S"]  # what a centralised critic may see
+    state: Float[Array, " S"]
+    """What a centralised critic may see."""
     reward: Float[Array, " N"]
-    done: Float[Array, ""]  # 1.0 on termination, 0.0 on time-out
+    done: Float[Array, ""]
+    """1.0 on termination, 0.0 on time-out."""
     alive: Float[Array, " N"]
     available: Bool[Array, "N A"]
-    info: dict[str, Float[Array, ""]]  # fixed keys per task: coordinated, collisions, win, ...
+    info: dict[str, Float[Array, ""]]
+    """Further numbers under keys that are fixed for each task: coordinated, collisions, win, ..."""
 
 
 class Environment(NamedTuple):
-    """A task's rules: pure in key and state, and it never resets itself."""
+    """The rules of a task. They are pure in key and state, and never reset themselves."""
 
     spec: Spec
     reset: Callable[[Key[Array, ""]], tuple[State, TimeStep]]
     step: Callable[[Key[Array, ""], State, Float[Array, "N A"]], tuple[State, TimeStep]]
-    render: Callable[[State], np.ndarray] | None = None  # one frame [height, width, 3], uint8
+    render: Callable[[State], np.ndarray] | None = None
+    """It draws one frame [height, width, 3] in uint8."""
 
 
 class Episodes(NamedTuple):
-    """Raw rows of whole episodes, back to back, each with its successor row: what a recipe or an importer returns."""
+    """What a recipe or an importer returns: raw rows of complete episodes, back to back.
+
+    Each episode ends with its successor row.
+    """
 
     obs: Float[Array, "M N O"]
     state: Float[Array, "M S"]
-    action: Float[Array, "M N A"]  # zeros in an episode's last row
+    action: Float[Array, "M N A"]
+    """Zeros in the last row of an episode."""
     reward: Float[Array, "M N"]
-    done: Float[Array, " M"]  # 1.0 where the transition that starts here terminates
-    step: Int[Array, " M"]  # position in the episode
-    left: Int[Array, " M"]  # rows after this one in the episode; 0 marks the successor row
-    behaviour: Int[Array, " M"]  # which behaviour made the row; zeros where unknown
+    done: Float[Array, " M"]
+    """1.0 where the transition that starts here terminates."""
+    step: Int[Array, " M"]
+    """Position in the episode."""
+    left: Int[Array, " M"]
+    """Number of rows after this one in the episode; 0 marks the successor row."""
+    behaviour: Int[Array, " M"]
+    """Number of the behaviour that produced the row; zeros where unknown."""
 
 
 Recipe = Callable[[Key[Array, ""], int], Episodes]
-"""(key, rows) -> episodes with that many transitions (rounded up to whole episodes), on the device."""
+"""(key, rows) -> episodes with that many transitions, rounded up to complete episodes."""
 
 
 class Behaviours(NamedTuple):
-    """The K joint behaviours that made a data set: behaviour k acts by N(m_k(o), std^2 I), clipped to [-1, 1]."""
+    """The K joint behaviours that produced a data set.
+
+    Behaviour k acts by N(m_k(o), std^2 I), clipped to [-1, 1].
+    """
 
     params: dict[str, Any]
-    """Perceptrons as `envs.stored.play` takes them, whose outputs are the means; leaves lead with [K, N]."""
+    """Perceptrons as `envs.stored.play` takes them: they output the means, and lead with [K, N]."""
     numbers: Int[np.ndarray, " K"]
-    """What `Dataset.behaviour` calls them."""
+    """Their numbers in `Dataset.behaviour`."""
     shares: Float[np.ndarray, " K"]
     """Their shares of the transitions, which sum to 1."""
     std: float
@@ -193,19 +224,20 @@ class Behaviours(NamedTuple):
 
 
 class Source(NamedTuple):
-    """Which recipe made a data set."""
+    """The recipe that generated a data set."""
 
     task: str
     quality: str
 
 
 class Scale(NamedTuple):
-    """Team returns that a normalised score calls 0 and 100, and where they come from."""
+    """The team returns that a normalised score calls 0 and 100, and where they come from."""
 
     random: float
     expert: float
     source: str
-    medium: float | None = None  # where the medium data lie, for orientation
+    medium: float | None = None
+    """The return of the medium data, for orientation."""
 
     def normalise(self, score: Any) -> Any:
         """100 (S - S_random) / (S_expert - S_random)."""
@@ -213,36 +245,44 @@ class Scale(NamedTuple):
 
 
 class Fields(NamedTuple):
-    """What the columns of each agent's observation and action are called."""
+    """Names of the columns of each agent's observation and action."""
 
     obs: tuple[tuple[str, ...], ...]
     action: tuple[tuple[str, ...], ...]
 
 
 class Task(NamedTuple):
-    """A named environment with the data sets that can be made for it and the answer that is known."""
+    """A named environment, its recipes for data, and the answer where it is known."""
 
     name: str
     env: Environment
     recipes: Mapping[str, Recipe]
-    quality: str  # the recipe taken where none is named
-    optimum: float | None = None  # largest attainable team return of an episode, where it is known
-    about: str = ""  # one line: the rule, and where the optimum lies
-    episodes: int = 32  # per evaluation
-    rows: int = 100_000  # transitions in a data set made on demand
-    scale: Scale | None = None  # of normalised scores, under the environment's dialect
-    fields: Fields | None = None  # names of the columns, where the task has them
-    behaviours: Mapping[
-        str, Callable[[], Behaviours]
-    ] = {}  # who made a quality's data, where that is known
-    final_episodes: int = 1024  # of the final evaluation
+    """Recipes by the name of the data's quality."""
+    quality: str
+    """The quality that is taken where none is named."""
+    optimum: float | None = None
+    """Largest attainable team return of an episode, where it is known."""
+    about: str = ""
+    """One line: the rule, and where the optimum lies."""
+    episodes: int = 32
+    """Episodes of each evaluation while training."""
+    rows: int = 100_000
+    """Transitions in a generated data set."""
+    scale: Scale | None = None
+    """The scale of normalised scores, under the environment's dialect."""
+    fields: Fields | None = None
+    """Names of the columns, where the task has them."""
+    behaviours: Mapping[str, Callable[[], Behaviours]] = {}
+    """The behaviours that produced each quality's data, where they are known."""
+    final_episodes: int = 1024
+    """Episodes of the final evaluation."""
 
 
 # --- the data ---
 
 
 class Layout(NamedTuple):
-    """Widths of the blocks packed in `Dataset.rows` (static)."""
+    """Widths of the blocks that `Dataset.rows` packs side by side (static)."""
 
     agents: int
     obs: int
@@ -266,55 +306,76 @@ class Layout(NamedTuple):
 
     def unpack(self, rows: Float[Array, "*B W"]) -> dict[str, Array]:
         """Split packed rows into their named blocks."""
-        out, at = {}, 0
+        blocks = {}
+        start = 0
         for name, shape in self.blocks.items():
-            width = int(np.prod(shape))
-            out[name] = rows[..., at : at + width].reshape(*rows.shape[:-1], *shape)
-            at += width
-        return out
+            end = start + int(np.prod(shape))
+            blocks[name] = rows[..., start:end].reshape(*rows.shape[:-1], *shape)
+            start = end
+        return blocks
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Rows of all episodes, back to back, successor rows included; raw units.
+    """The rows of all episodes in raw units, back to back, successor rows included.
 
-    The float blocks are packed side by side, so that a transition is one gather of two neighbouring rows.
+    The float blocks are packed side by side. A transition is then one gather of two neighbours.
     """
 
     rows: Float[Array, "M W"]
     step: Int[Array, " M"]
+    """Position in the episode."""
     left: Int[Array, " M"]
-    starts: Int[
-        Array, " M1"
-    ]  # where a transition may start (a multiset: reweighting repeats entries, not rows)
+    """Number of rows after this one in the episode; 0 marks the successor row."""
+    starts: Int[Array, " M1"]
+    """Rows where a transition may start; reweighting repeats entries here, never rows."""
     behaviour: Int[Array, " M"]
-    extra: dict[str, Array]  # what prepare() adds: returns-to-go, alive, available, ...
+    """Number of the behaviour that produced the row; zeros where unknown."""
+    extra: dict[str, Array]
+    """What `prepare` adds: returns-to-go, alive, available, ..."""
     layout: Layout = dataclasses.field(metadata={"static": True})
-    source: Source | None = dataclasses.field(
-        default=None, metadata={"static": True}
-    )  # None: not one of our recipes
+    source: Source | None = dataclasses.field(default=None, metadata={"static": True})
+    """The recipe; None where the data come from elsewhere."""
 
-    obs = property(lambda self: self.layout.unpack(self.rows)["obs"], doc="[M, N, O]")
-    state = property(lambda self: self.layout.unpack(self.rows)["state"], doc="[M, S]")
-    action = property(lambda self: self.layout.unpack(self.rows)["action"], doc="[M, N, A]")
-    reward = property(lambda self: self.layout.unpack(self.rows)["reward"], doc="[M, N]")
-    done = property(
-        lambda self: self.layout.unpack(self.rows)["done"],
-        doc="[M], 1.0 where a transition terminates",
-    )
-    known = property(
-        lambda self: self.layout.unpack(self.rows)["known"],
-        doc="[M], 0.0 where the successor is a copy",
-    )
-    last = property(
-        lambda self: self.layout.unpack(self.rows)["last"],
-        doc="[M], final transition, by time-out too",
-    )
+    @property
+    def obs(self) -> Float[Array, "M N O"]:
+        """Observations."""
+        return self.layout.unpack(self.rows)["obs"]
+
+    @property
+    def state(self) -> Float[Array, "M S"]:
+        """States."""
+        return self.layout.unpack(self.rows)["state"]
+
+    @property
+    def action(self) -> Float[Array, "M N A"]:
+        """Actions."""
+        return self.layout.unpack(self.rows)["action"]
+
+    @property
+    def reward(self) -> Float[Array, "M N"]:
+        """Rewards of the agents."""
+        return self.layout.unpack(self.rows)["reward"]
+
+    @property
+    def done(self) -> Float[Array, " M"]:
+        """1.0 where a transition terminates."""
+        return self.layout.unpack(self.rows)["done"]
+
+    @property
+    def known(self) -> Float[Array, " M"]:
+        """0.0 where the successor is a copy, since the file had none."""
+        return self.layout.unpack(self.rows)["known"]
+
+    @property
+    def last(self) -> Float[Array, " M"]:
+        """1.0 on the final transition of an episode, by time-out too."""
+        return self.layout.unpack(self.rows)["last"]
 
 
 class Batch(NamedTuple):
-    """Transitions drawn from a data set."""
+    """Transitions that were sampled from a data set."""
 
     obs: Float[Array, "B N O"]
     state: Float[Array, "B S"]
@@ -323,9 +384,8 @@ class Batch(NamedTuple):
     team_reward: Float[Array, " B"]
     next_obs: Float[Array, "B N O"]
     next_state: Float[Array, "B S"]
-    next_action: Float[
-        Array, "B N A"
-    ]  # zeros where none was taken: after the last step, by time-out too
+    next_action: Float[Array, "B N A"]
+    """Zeros where no action followed: after the last step of an episode, by time-out too."""
     done: Float[Array, " B"]
     last: Float[Array, " B"]
     known: Float[Array, " B"]
@@ -335,10 +395,11 @@ class Batch(NamedTuple):
 
 
 class Window(NamedTuple):
-    """W = history + horizon + 1 neighbouring rows around drawn starts; the present is row `history`.
+    """W = history + horizon + 1 neighbouring rows around sampled starts.
 
-    Rows past an end of the episode repeat its outermost row: there `valid` is 0.0, and actions, rewards, done and last
-    are zero. An episode's successor row is valid, but nothing was done in it: its action and reward are zero.
+    The present is row `history`. Rows past an end of the episode repeat its outermost row: there
+    `valid` is 0.0, and action, reward, done and last are zero. An episode's successor row is
+    valid, but nobody acted in it: its action and reward are zero.
     """
 
     obs: Float[Array, "B W N O"]
@@ -351,37 +412,50 @@ class Window(NamedTuple):
     alive: Float[Array, "B W N"]
     available: Float[Array, "B W N A"]
     valid: Float[Array, "B W"]
-    extra: dict[str, Array]  # what `prepare` added to the rows: [B, W, ...]
+    extra: dict[str, Array]
+    """What `prepare` added to the rows, [B, W, ...]."""
 
 
 # --- the systems ---
 
 
 class Algorithm(NamedTuple):
-    """A named tuple of pure functions, as optax's transformations are; networks and optimisers live in the closure."""
+    """A named tuple of pure functions, as optax's transformations are.
+
+    The closures of the functions hold networks and optimisers.
+    """
 
     init: Callable[[Key[Array, ""], Past, Dataset], State]
-    batch: Callable[[Key[Array, ""], State, Dataset], Any]  # the only place that draws rows
-    update: Callable[[Key[Array, ""], State, Past, Any], tuple[State, Metrics]]  # one gradient step
+    batch: Callable[[Key[Array, ""], State, Dataset], Any]
+    """The only function that samples rows."""
+    update: Callable[[Key[Array, ""], State, Past, Any], tuple[State, Metrics]]
+    """One gradient step."""
     act: (
         Callable[[Key[Array, ""], State, Past, Memory, Observation], tuple[Array, Memory]] | None
     ) = None
-    memory: Memory = ()  # one environment's memory at the start of an episode
-    centralised: bool = False  # True only where execution truly needs other agents' observations
+    """It returns an action [N, A] and the next memory; None where the algorithm does not act."""
+    memory: Memory = ()
+    """The memory of one environment at the start of an episode."""
+    centralised: bool = False
+    """True only where execution truly needs other agents' observations."""
 
 
 class Limit(NamedTuple):
-    """The share of a stage's numbers, told by a metric, above which its training is refused."""
+    """The share of a stage's numbers above which its training is refused."""
 
     metric: str
+    """The metric that reports the share."""
     most: float
-    field: str  # what is limited, as the refusal names it
-    of: str  # what the share is of, after "at most 10%"
-    way_out: str  # what to do, after "To go on,"
+    field: str
+    """What is limited, as the refusal names it."""
+    of: str
+    """What the share is of: the words after "at most 10%"."""
+    way_out: str
+    """What to do: the words after "To go on,"."""
 
 
 class Gate(NamedTuple):
-    """What a figure of a trained stage has to reach, or may not exceed, for the stage to count as learned."""
+    """What a figure of a trained stage has to reach, or may not exceed: then it has learned."""
 
     figure: str
     """The figure that is judged."""
@@ -390,11 +464,11 @@ class Gate(NamedTuple):
     at_most: float | None = None
     """What it may not exceed."""
     times: str = ""
-    """A figure that needs no training, by which the number is multiplied; empty: the number stands alone."""
+    """A figure that needs no training, which multiplies the number; empty: the number alone."""
 
 
 class Health(NamedTuple):
-    """Figures of a stage on episodes that it was not trained on, next to figures that need no training."""
+    """Figures of a stage on episodes that it was not trained on, and figures without training."""
 
     measure: Callable[[Key[Array, ""], State, Past, Dataset], dict[str, Float[Array, ""]]]
     """(key, the stage's state, earlier stages, held-out episodes) -> figures."""
@@ -407,49 +481,49 @@ class Health(NamedTuple):
 class Stage(NamedTuple):
     """An algorithm and how long it is trained.
 
-    Two runs' stages are the same, and trained once, when name, owner, seed, data and the config's `fields` agree.
-    Random streams follow the name alone, so that systems which differ in a stage still meet the same draws in it.
+    The stages of two runs are the same when name, owner, seed, data and the config's `fields`
+    agree. Such a stage is trained once. Random streams follow the name alone, so that systems
+    which differ in a stage still get the same samples in it.
     """
 
     name: str
     algorithm: Algorithm
     steps: int
-    chunk: int  # updates per scan; refresh runs before each scan
-    every: int = 1  # chunks between report, evaluation and checkpoint
-    fields: tuple[str, ...] | None = (
-        None  # the config fields that reach this stage, steps and chunk among them; None: all
-    )
-    owner: str = ""  # the system whose own stage this is; "" where other systems may share it
-    refresh: Callable[[Key[Array, ""], State, Past, Dataset], State] | None = (
-        None  # pure, compiled with the scan
-    )
-    kept: Callable[[State], State] = lambda state: (
-        state
-    )  # of the state once the stage is finished: drop a replay here
-    episodes: int = (
-        0  # of an evaluation, where this stage's are dear; 0: as many as all others play
-    )
+    chunk: int
+    """Updates per scan; `refresh` runs before each scan."""
+    every: int = 1
+    """Chunks between two reports, evaluations and checkpoints."""
+    fields: tuple[str, ...] | None = None
+    """Config fields that this stage depends on, steps and chunk among them; None means all."""
+    owner: str = ""
+    """The system that alone has this stage; "" where other systems may share it."""
+    refresh: Callable[[Key[Array, ""], State, Past, Dataset], State] | None = None
+    """A pure function that is compiled with the scan: it adds synthetic or online rows."""
+    kept: Callable[[State], State] = lambda state: state
+    """What is kept of the state once the stage is finished; a replay is dropped here."""
+    episodes: int = 0
+    """Episodes of an evaluation, where they are costly; 0 means as many as for all stages."""
     health: Health | None = None
     """What the trained stage is compared with, and when it has learned."""
-    limits: tuple[Limit, ...] = ()  # of its metrics: the run stops above one
+    limits: tuple[Limit, ...] = ()
+    """Limits of its metrics; the run stops above one."""
 
 
 class System(NamedTuple):
-    """A registry row."""
+    """A row of the registry."""
 
     Config: type
-    check: Callable[
-        [Spec, Any, Dataset | None], None
-    ]  # host, concrete values: raises JaxomarlError with the way out
-    prepare: Callable[[Spec, Any, Dataset], Dataset]  # host, once, static fields only
-    pipeline: Callable[
-        [Spec, Any, Environment | None], tuple[Stage, ...]
-    ]  # env only for online systems
+    check: Callable[[Spec, Any, Dataset | None], None]
+    """It raises JaxomarlError with the way out; it runs on the host, with concrete values."""
+    prepare: Callable[[Spec, Any, Dataset], Dataset]
+    """It adds to the data, once, on the host; it may read static fields only."""
+    pipeline: Callable[[Spec, Any, Environment | None], tuple[Stage, ...]]
+    """It builds the stages; only online systems get the environment."""
     online: bool = False
 
 
 Denoise = Callable[[Array, Array], Array]
-"""(x_t, t) -> estimate of x_0. The only currency of samplers and guidance."""
+"""(x_t, t) -> estimate of x_0. All samplers and all guidance take and return this type."""
 
 
 class Schedule(NamedTuple):

@@ -1,11 +1,11 @@
-"""Hyper-parameters say what they are: traced or static, and in which range, in one flat frozen dataclass per system.
+"""Hyper-parameters: one flat frozen dataclass per system, whose fields say what they are.
 
     @config
     class Config:
         beta: float = 0.1                                     # traced: swept inside one program
         gamma: float = traced(default=0.99, within="[0, 1]")  # the same, and its range
         batch: int = static(default=512)                      # static: fixes a shape or the program
-        steps: int = static(default=1000, scaled="steps")     # the same, and a length that `--scale` changes
+        steps: int = static(default=1000, scaled="steps")     # the same, and `--scale` changes it
 
 A traced field must be a float. Ranges are written as in mathematics, "(0, 1]", "[0, inf)"; whole
 numbers without one are at least 1; `check_fields` reads them. `stack` lays configs that differ in
@@ -27,25 +27,26 @@ from jaxomarl.base import refuse
 T = TypeVar("T")
 
 
+# --- declaring fields ---
+
 SCALED = ("steps", "width")
-"""How `--scale` changes a field: updates of a stage in proportion, a network's width by the cube root."""
+"""How `--scale` changes a field: steps in proportion, the width of a network by the cube root."""
 
 
 def static(*, default: Any, within: str = "", scaled: str = "") -> Any:
-    """A field that fixes a shape, a length or the program: another value is another program.
+    """Declare a field that fixes a shape, a length or the program: each value has its own program.
 
-    `within` is the range of a number, such as "[0, 1)". `scaled` says that a command's scale changes it, and how: one
-    of SCALED. Steps are whole chunks.
+    `within` is the range of a number, such as "[0, 1)". `scaled`, one of SCALED, says how the
+    scale of a command changes the field. Steps are a multiple of the chunk.
     """
     if scaled and scaled not in SCALED:
         raise ValueError(f"scaled is one of {SCALED}, not {scaled!r}")
-    return dataclasses.field(
-        default=default, metadata={"static": True, "scaled": scaled, **_range(default, within)}
-    )
+    metadata = {"static": True, "scaled": scaled, **_range(default, within)}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def traced(*, default: float, within: str) -> Any:
-    """A field that may differ between the runs of one program, with its range, such as "[0, 1]"."""
+    """Declare a field that may differ between the runs of one program, and its range."""
     return dataclasses.field(default=default, metadata=_range(default, within))
 
 
@@ -58,28 +59,34 @@ class Interval(NamedTuple):
 
     @classmethod
     def of(cls, text: str) -> "Interval":
-        """Read "[low, high]", where a round bracket leaves the end out; ValueError where it is none."""
+        """Read "[low, high]"; a round bracket leaves that end out.
+
+        Raises ValueError where the text is no interval.
+        """
         low, _, high = text[1:-1].partition(",")
-        found = cls(text, float(low), float(high))
-        if text[0] not in "[(" or text[-1] not in "])" or not found.low < found.high:
+        interval = cls(text, float(low), float(high))
+        bracketed = text[0] in "[(" and text[-1] in "])"
+        if not bracketed or not interval.low < interval.high:
             raise ValueError(f"no interval: {text!r}")
-        return found
+        return interval
 
     def holds(self, value: int | float) -> bool:
-        """Whether a number lies in it."""
+        """Whether a number lies in the range."""
         above = value >= self.low if self.text[0] == "[" else value > self.low
         below = value <= self.high if self.text[-1] == "]" else value < self.high
         return above and below
 
     def words(self, kind: str) -> str:
-        """What a refusal expects: "a number in [0, 1]", "a positive number"."""
-        if self.high == math.inf and self.low == 0.0:
-            return f"a positive {kind}" if self.text[0] == "(" else f"a {kind} of at least 0"
-        return f"a {kind} in {self.text}"
+        """The range in the words of a refusal: "a number in [0, 1]", "a positive number"."""
+        if self.low != 0.0 or self.high != math.inf:
+            return f"a {kind} in {self.text}"
+        if self.text[0] == "(":
+            return f"a positive {kind}"
+        return f"a {kind} of at least 0"
 
 
 def _range(default: Any, within: str) -> dict[str, Any]:
-    """A field's metadata; ValueError where its default lies outside its range."""
+    """The range as metadata of a field; ValueError where the default lies outside it."""
     if not within:
         return {}
     interval = Interval.of(within)
@@ -97,52 +104,47 @@ def config(cls: type[T]) -> type[T]:
     Raises TypeError where a field has no default, or a traced field is no float.
     """
     cls = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
-    for f in dataclasses.fields(cls):  # type: ignore[arg-type]
-        if f.default is dataclasses.MISSING:
-            raise TypeError(f"{cls.__name__}.{f.name} has no default")
-        if not f.metadata.get("static") and type(f.default) is not float:
-            raise TypeError(
-                f"{cls.__name__}.{f.name} is traced, so it must be a float; else declare it static()"
-            )
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        name = f"{cls.__name__}.{field.name}"
+        if field.default is dataclasses.MISSING:
+            raise TypeError(f"{name} has no default")
+        if not field.metadata.get("static") and type(field.default) is not float:
+            raise TypeError(f"{name} is traced, so it must be a float; else declare it static()")
     return jax.tree_util.register_dataclass(cls)
+
+
+# --- reading fields ---
 
 
 def traced_fields(cfg: Any) -> dict[str, Any]:
     """The fields that may differ between the runs of one program."""
-    return {
-        f.name: getattr(cfg, f.name)
-        for f in dataclasses.fields(cfg)
-        if not f.metadata.get("static")
-    }
+    fields = dataclasses.fields(cfg)
+    return {f.name: getattr(cfg, f.name) for f in fields if not f.metadata.get("static")}
 
 
 def static_fields(cfg: Any) -> dict[str, Any]:
     """The fields that are part of the program."""
-    return {
-        f.name: getattr(cfg, f.name) for f in dataclasses.fields(cfg) if f.metadata.get("static")
-    }
+    fields = dataclasses.fields(cfg)
+    return {f.name: getattr(cfg, f.name) for f in fields if f.metadata.get("static")}
 
 
 def scaled_fields(cfg: Any, kind: str) -> dict[str, int]:
     """The fields that are scaled as steps, or as widths."""
-    return {
-        f.name: getattr(cfg, f.name)
-        for f in dataclasses.fields(cfg)
-        if f.metadata.get("scaled") == kind
-    }
+    fields = dataclasses.fields(cfg)
+    return {f.name: getattr(cfg, f.name) for f in fields if f.metadata.get("scaled") == kind}
 
 
 def check_fields(cfg: Any, choices: Mapping[str, Sequence[str]]) -> None:
-    """Raise JaxomarlError for a choice that is none, a number out of its field's range, or odd steps.
+    """Raise JaxomarlError for an unknown choice, a number out of its range, or odd steps.
 
-    Whole numbers are at least 1 where their field says nothing; steps are whole chunks.
+    Whole numbers without a range are at least 1. Steps are a multiple of the chunk.
     """
     values = {field.name: getattr(cfg, field.name) for field in dataclasses.fields(cfg)}
     for name, allowed in choices.items():
         if values[name] not in allowed:
-            raise refuse(
-                flag(name), f"one of {', '.join(allowed)}", values[name], "Take one of these."
-            )
+            expected = f"one of {', '.join(allowed)}"
+            raise refuse(flag(name), expected, values[name], "Take one of these.")
+
     for field in dataclasses.fields(cfg):
         value = values[field.name]
         way = f"Leave it out for its default, {field.default}."
@@ -150,20 +152,22 @@ def check_fields(cfg: Any, choices: Mapping[str, Sequence[str]]) -> None:
             raise refuse(flag(field.name), "a finite number", value, way)
         if isinstance(value, int | float) and not isinstance(value, bool):
             _check_range(field, value, way)
+
     for name, value in scaled_fields(cfg, "steps").items():
         _check_steps(name, value, values["chunk"])
 
 
 def _check_range(field: dataclasses.Field, value: int | float, way: str) -> None:
-    if field.metadata.get("scaled") == "steps":  # whole chunks
+    # `_check_steps` checks steps
+    if field.metadata.get("scaled") == "steps":
         return
+
     interval = field.metadata.get("within")
     kind = "number" if isinstance(field.default, float) else "whole number"
     if interval is None:
-        if isinstance(field.default, float) or value >= 1:
-            return
-        raise refuse(flag(field.name), f"a positive {kind}", value, way)
-    if not interval.holds(value):
+        if kind == "whole number" and value < 1:
+            raise refuse(flag(field.name), f"a positive {kind}", value, way)
+    elif not interval.holds(value):
         raise refuse(flag(field.name), interval.words(kind), value, way)
 
 
@@ -174,21 +178,21 @@ def _check_steps(name: str, value: int, chunk: int) -> None:
 
 
 def flag(name: str) -> str:
-    """A field as the command line spells it."""
+    """The flag of a field at the command line."""
     return f"--cfg.{name.replace('_', '-')}"
 
 
 def stack(cfgs: list[T]) -> T:
-    """Configs of R runs -> one config whose traced fields are arrays [R].
+    """One config for R runs, whose traced fields are arrays [R].
 
-    Raises JaxomarlError where they differ in a static field.
+    Raises JaxomarlError where the configs differ in a static field.
     """
+    first = static_fields(cfgs[0])
     for cfg in cfgs[1:]:
-        if static_fields(cfg) != static_fields(cfgs[0]):
-            found = [static_fields(cfg), static_fields(cfgs[0])]
-            raise refuse(
-                "stack", "configs that agree in their static fields", found, "Make two groups."
-            )
+        other = static_fields(cfg)
+        if other != first:
+            expected = "configs that agree in their static fields"
+            raise refuse("stack", expected, [other, first], "Make two groups.")
     return jax.tree.map(lambda *leaves: jnp.asarray(leaves, jnp.float32), *cfgs)
 
 

@@ -1,10 +1,10 @@
-"""What decides numbers besides the program: settings that a shell or a caller gives to JAX and to XLA.
+"""Settings of JAX and XLA, from a shell or a caller, that change the numbers of a program.
 
 Each of them is pinned, refused, or recorded:
 
-- Pinned: our programs run under a value of our own, and the caller's comes back afterwards.
+- Pinned: our programs run under our own value, and the caller's value is restored afterwards.
 - Refused: it cannot be pinned from within.
-- Recorded: it changes rounding alone. It stands in run.json, and results made under different
+- Recorded: it changes rounding alone. It is written to run.json, and results under different
   values never share a stage or a folder.
 
 Settings that can stop a program but change no number (JAX_DEBUG_NANS, JAX_TRANSFER_GUARD,
@@ -55,10 +55,10 @@ RECORDED: dict[str, Any] = {
     "jax_remat3": False,
     "jax_scan3": False,
 }
-"""Setting of the compiler -> its value where nobody has said anything."""
+"""Setting of the compiler -> its default value."""
 
 VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE")
-"""Environment variables that a compiler or a library of kernels reads for itself."""
+"""Environment variables that a compiler or a library of kernels reads by itself."""
 
 HARMLESS = (
     "--xla_force_host_platform_device_count",
@@ -69,38 +69,44 @@ HARMLESS = (
 """Beginnings of compiler flags that change no number."""
 
 FAST = ("fast_math", "fast_min_max")
-"""Parts of the names of compiler flags that let NaN and signed zeros come out otherwise."""
+"""Parts of the names of compiler flags that change results with NaN or signed zeros."""
 
 
 def value(name: str) -> Any:
-    """A setting as text or number, as it holds for the caller; None where this JAX does not know it."""
-    known = jax.config.values
-    found = getattr(
-        jax.config, name, known.get(name)
-    )  # an attribute is this thread's; some have none
-    if name == "jax_explicit_x64_dtypes":  # an enumeration of numbers, whose names say more
-        return getattr(found, "name", None)
-    return getattr(found, "value", found)
+    """A setting as text or number, as the caller has it; None where this JAX does not know it."""
+    # an attribute is this thread's value; some settings have none
+    everywhere = jax.config.values.get(name)
+    setting = getattr(jax.config, name, everywhere)
+
+    # an enumeration of numbers, whose names say more
+    if name == "jax_explicit_x64_dtypes":
+        return getattr(setting, "name", None)
+    return getattr(setting, "value", setting)
 
 
 def differing() -> dict[str, Any]:
-    """The pinned settings that the caller has otherwise, with the caller's values."""
-    found = {name: value(name) for name in PINNED}
-    return {name: has for name, has in found.items() if has is not None and has != PINNED[name]}
+    """The pinned settings that the caller has set differently, with the caller's values."""
+    given = {name: value(name) for name in PINNED}
+    return {
+        name: setting
+        for name, setting in given.items()
+        if setting is not None and setting != PINNED[name]
+    }
 
 
 def check() -> None:
     """Raise JaxomarlError for a setting that would change numbers and cannot be pinned."""
     for name, allowed in REFUSED.items():
-        found = value(name)
-        if found is not None and found not in allowed:
+        setting = value(name)
+        if setting is not None and setting not in allowed:
+            expected = f"{allowed[0]!r}, which leaves numbers as they are"
             way = f"Unset {name.upper()}, or jax.config.update({name!r}, {allowed[0]!r})."
-            raise refuse(
-                name.upper(), f"{allowed[0]!r}, which leaves numbers as they are", found, way
-            )
+            raise refuse(name.upper(), expected, setting, way)
+
     for given in compiler_flags("XLA_FLAGS"):
         name, _, text = given.partition("=")
-        if any(part in name for part in FAST) and text.lower() not in ("false", "0"):
+        fast = any(part in name for part in FAST)
+        if fast and text.lower() not in ("false", "0"):
             way = "Take it out: not-a-number is how a diverged run is noticed."
             raise refuse("XLA_FLAGS", "exact arithmetic", given, way)
 
@@ -114,20 +120,21 @@ def pinned() -> Iterator[None]:
     check()
     with contextlib.ExitStack() as stack:
         for name in differing():
-            stack.enter_context(getattr(jax, name.removeprefix("jax_"))(PINNED[name]))
+            set_in_context = getattr(jax, name.removeprefix("jax_"))
+            stack.enter_context(set_in_context(PINNED[name]))
         yield
 
 
 def pin_process() -> dict[str, Any]:
-    """Set our own values for the whole process, which is a command's; returns the shell's that are set aside.
+    """Set our own values for a command's whole process; returns the replaced values of the shell.
 
     Raises JaxomarlError for a setting that cannot be pinned.
     """
     check()
-    aside = differing()
-    for name in aside:
+    replaced = differing()
+    for name in replaced:
         jax.config.update(name, PINNED[name])
-    return aside
+    return replaced
 
 
 def compiler_flags(variable: str) -> list[str]:
@@ -137,22 +144,24 @@ def compiler_flags(variable: str) -> list[str]:
 
 
 def precision() -> str:
-    """How what is traced now rounds products of matrices: JAX's name for it, or "default".
+    """How programs that are traced now round matrix products: JAX's name for it, or "default".
 
-    The setting is JAX's, `jax.default_matmul_precision`. Two names mean more here: "bfloat16" (the
-    hidden layers of networks are bfloat16, see `networks/mlp.py`), and "default", which is each
-    device's own way: TF32 on NVIDIA's cards, float32 on a CPU.
+    The setting is JAX's, `jax.default_matmul_precision`. Two names mean more here. "bfloat16": the
+    hidden layers of networks are bfloat16, see `networks/mlp.py`. "default": each device's own
+    choice, which is TF32 on NVIDIA's cards and float32 on a CPU.
     """
     return str(jax.config.jax_default_matmul_precision or "default")  # type: ignore[attr-defined]
 
 
 def rounded() -> dict[str, Any]:
-    """The recorded settings that were changed: facts that keep results of different ones apart."""
-    facts = {} if precision() == "default" else {"precision": precision()}
+    """The recorded settings that differ from their defaults; they keep results apart."""
+    facts = {}
+    if precision() != "default":
+        facts["precision"] = precision()
     for name, default in RECORDED.items():
-        found = value(name)
-        if found is not None and found != default:
-            facts[name] = found
+        setting = value(name)
+        if setting is not None and setting != default:
+            facts[name] = setting
     for variable in VARIABLES:
         flags = compiler_flags(variable)
         if flags:
@@ -161,6 +170,10 @@ def rounded() -> dict[str, Any]:
 
 
 def settings() -> dict[str, Any]:
-    """What decided a run's numbers, for run.json: every pinned setting, and the recorded ones that were changed."""
-    known = {name: pin for name, pin in PINNED.items() if value(name) is not None}
-    return known | {name: fact for name, fact in rounded().items() if name != "precision"}
+    """The settings that decided a run's numbers, for run.json.
+
+    They are every pinned setting, and the recorded ones that differ from their defaults.
+    """
+    pinned_here = {name: pin for name, pin in PINNED.items() if value(name) is not None}
+    recorded = {name: fact for name, fact in rounded().items() if name != "precision"}
+    return pinned_here | recorded

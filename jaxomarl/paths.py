@@ -1,4 +1,4 @@
-"""Paths as people write them."""
+"""File paths as people write them."""
 
 import os
 from pathlib import Path
@@ -7,9 +7,9 @@ from jaxomarl.base import refuse
 
 
 def user_path(path: str | os.PathLike[str]) -> Path:
-    """The path with a leading `~` or `~name` as the home folder that it means.
+    """The path with a leading `~` or `~name` replaced by that home folder.
 
-    A shell expands it too, but not within quotes, nor in a flag like `--task mpe/tag:prey=~/file`.
+    A shell does so too, but not within quotes, nor in a flag like `--task mpe/tag:prey=~/file`.
     Raises JaxomarlError where there is no such home.
     """
     try:
@@ -19,5 +19,5 @@ def user_path(path: str | os.PathLike[str]) -> Path:
 
 
 def folder_name(*parts: object) -> str:
-    """A folder's name from a task, a quality and what else tells two of them apart."""
+    """The name of a folder, from a task, a quality and other parts that tell folders apart."""
     return "-".join(map(str, parts)).translate(str.maketrans("/:=, ", "-----"))

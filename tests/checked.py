@@ -1,38 +1,76 @@
-"""The type checker of the tests: beartype, asked once for each signature.
+"""`jaxtyping.jaxtyped` for tests: a nested function gets its checks once, not whenever it is defined.
 
-Functions inside of functions are decorated anew whenever the outer one is called, and jaxtyping gives the checker a
-stand-in that has a signature and nothing else. Stand-ins of one signature are the same, so the first is kept.
+jaxtyping builds two checkers, a millisecond's work, each time that a decorated function is defined.
+A function inside of another is defined at every call of the outer one, thousands of times while
+one system is traced. All that come of one definition have the same signature, so they share one
+checked relay, which hands its arguments on to the function that was called.
 """
 
+import functools
+import inspect
+import threading
 from collections.abc import Callable
-from typing import Any
+from types import FunctionType
+from typing import Any, get_args, get_origin
 
-from beartype import beartype
+import jaxtyping
 
-_checked: dict[Any, Callable] = {}
+_original = jaxtyping.jaxtyped
+_relays: dict[int, tuple[FunctionType, tuple, Callable]] = {}
+"""The id of a function's code -> a function of it, what it promises, and the relay for it."""
+_called = threading.local()
 
 
-def once(stand_in: Callable) -> Callable:
-    """The stand-in with its arguments and its result checked."""
-    code = stand_in.__code__
-    names = (
-        code.co_varnames,
-        code.co_argcount,
-        code.co_posonlyargcount,
-        code.co_kwonlyargcount,
-        code.co_flags,
-    )
-    key = (
-        stand_in.__module__,
-        stand_in.__qualname__,
-        code.co_code,
-        names,
-        *stand_in.__annotations__.items(),
-    )
-    try:
-        found = _checked.get(key)
-    except TypeError:  # an annotation that cannot be hashed
-        return beartype(stand_in)
-    if found is None:
-        found = _checked[key] = beartype(stand_in)
-    return found
+def jaxtyped(fn: Any = None, *, typechecker: Callable) -> Any:
+    """Stand in for jaxtyping's, which its import hook puts before every function and class."""
+    if fn is None:
+        return functools.partial(jaxtyped, typechecker=typechecker)
+    if not isinstance(fn, FunctionType):
+        return _original(fn, typechecker=typechecker)
+    if not fn.__annotations__:
+        return fn
+    if "<locals>" not in fn.__qualname__:
+        return _original(fn, typechecker=typechecker)
+    return _behind(_relay(fn, typechecker), fn)
+
+
+def _relay(fn: FunctionType, typechecker: Callable) -> Callable:
+    """The checked relay for all functions of this definition."""
+    promised = tuple(map(_meaning, fn.__annotations__.values()))
+    _, known, relay = _relays.get(id(fn.__code__), (None, None, None))
+    if relay is None or promised != known:
+        relay = _original(_signed(fn), typechecker=typechecker)
+        _relays[id(fn.__code__)] = fn, promised, relay
+    return relay
+
+
+def _meaning(hint: Any) -> Any:
+    """What an annotation stands for; jaxtyping's arrays are new classes wherever they are named."""
+    if isinstance(hint, type) and issubclass(hint, jaxtyping.AbstractArray):
+        return hint.array_type, hint.dtypes, hint.dim_str
+    if isinstance(hint, list):  # of a callable's arguments
+        return tuple(map(_meaning, hint))
+    parts = get_args(hint)
+    return (get_origin(hint), *map(_meaning, parts)) if parts else hint
+
+
+def _signed(fn: FunctionType) -> Callable:
+    """A function of this one's signature that calls whichever was called last."""
+
+    @functools.wraps(fn)
+    def relay(*args: Any, **kwargs: Any) -> Any:
+        return _called.fn(*args, **kwargs)
+
+    relay.__signature__ = inspect.signature(fn)
+    return relay
+
+
+def _behind(relay: Callable, fn: FunctionType) -> Callable:
+    """The function behind its relay, which checks the arguments and then takes it up at once."""
+
+    @functools.wraps(fn)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        _called.fn = fn
+        return relay(*args, **kwargs)
+
+    return checked

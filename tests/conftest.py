@@ -9,6 +9,17 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 MAPPINGS = 20_000
 """Memory mappings of a process above which compiled programs are let go: Linux aborts one at 65,530."""
+FIRST = (
+    "contract/test_contract",
+    "probes/test_planners",
+    "faults/test_kill",
+    "envs/test_environments",
+    "probes/test_bandit_exact",
+    "cli/test_sweep",
+    "faults/test_torn",
+    "probes/test_coda",
+)
+"""The files that take longest, by falling seconds: they start first, and small ones end a run."""
 pytest_plugins = ["seconds"]
 
 # Before JAX is imported, and for the processes that tests start as well. Programs compiled in an earlier session are
@@ -19,17 +30,20 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = str(ROOT / ".pytest_cache" / "xla")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 # Small programs that run once: XLA's costly passes take longer than they save. Set it to 0 to have them.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-# XLA's newer way to compile fusions takes a processor three times as long as its older one, which jaxlib 0.11 has no
-# more: it ends the process at a flag that it does not know.
+# Flags of jaxlib 0.10, two ways to compile faster: XLA's older fusions, which take a third of the
+# newer ones' time, and one piece of code for a program, which takes 30 % less than pieces for
+# threads. Another jaxlib ends the process at a flag that it does not know, as 0.11 at the first.
 if importlib.metadata.version("jaxlib").startswith("0.10."):
-    os.environ["XLA_FLAGS"] = (
-        f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false".strip()
-    )
+    flags = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
 
+import checked  # noqa: E402
 import jax  # noqa: E402
 import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
 
+# Tracing makes and keeps millions of small objects: collecting often takes a tenth of it.
+gc.set_threshold(50_000, 20, 20)
 _register_dataclass = jax.tree_util.register_dataclass
 
 
@@ -43,7 +57,8 @@ def _register_unchecked(cls: type, *args: Any, **kwargs: Any) -> type:
 
 
 jax.tree_util.register_dataclass = _register_unchecked
-jaxtyping.install_import_hook("jaxomarl", "checked.once")
+jaxtyping.jaxtyped = checked.jaxtyped
+jaxtyping.install_import_hook("jaxomarl", "beartype.beartype")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -65,6 +80,17 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     if maps.read_bytes().count(b"\n") > MAPPINGS:
         jax.clear_caches()
         gc.collect()
+
+
+def pytest_sessionfinish() -> None:
+    """Let go of what is left with the process: pytest would search gigabytes for garbage, twice."""
+    gc.freeze()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files in the order that workers take them: the longest first, the others as they are."""
+    place = {f"{name}.py": k for k, name in enumerate(FIRST)}
+    items.sort(key=lambda item: place.get("/".join(item.path.parts[-2:]), len(FIRST)))
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The registry: every system by name. A new system is one file beside this one and one row here."""
+"""The registry: every system by name. A new system is one file in this folder and one row here."""
 
 from jaxomarl.algorithms import (
     bc,

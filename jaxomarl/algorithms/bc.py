@@ -1,18 +1,22 @@
 """BC: each agent imitates its own actions in the data.
 
-**Paper**. Pomerleau 1991, "Efficient Training of Artificial Neural Networks for Autonomous Navigation"; the behaviour
-cloning row of every table of this field.
+**Paper**. Pomerleau 1991, "Efficient Training of Artificial Neural Networks for Autonomous
+Navigation"; the behaviour cloning row of every table of this field.
 
 **Pseudo-code**.
 
-    1   for each gradient step on a batch of transitions:                       stage "policy", `update`
-    2       theta_i <- step down mean_batch sum_dims (pi_i(o_i) - a_i)^2        for all agents i at once
+    1   for each gradient step on a batch of transitions:           stage "policy", `update`
+    2       theta_i <- step down mean_batch sum_dims (pi_i(o_i) - a_i)^2, for all agents i at once
 
-**Differs**. Deterministic policies under a squared loss, so the optimum is E[a_i | o_i]: where the data's behaviours
-disagree it plays their mean, which may be an action that none of them takes. One network per agent, no parameters
-shared; OG-MARL's recurrent clone is another system.
+**Differs**.
 
-**Checked**. tests/probes/test_bc_iql.py (the mean on two-mode data; a linear policy recovered), tests/contract.
+- The policies are deterministic and have a squared loss, so the optimum is E[a_i | o_i]. Where the
+  behaviours in the data disagree, the policy plays their mean, which none of them may ever play.
+- Each agent has a network of its own. No parameters are shared.
+- OG-MARL's behaviour cloning has a recurrent policy; ours sees the current observation alone.
+
+**Checked**. tests/probes/test_bc_iql.py (the mean on two-mode data; a linear policy recovered),
+tests/contract.
 """
 
 import jax
@@ -35,15 +39,22 @@ from jaxomarl.config import check_fields, config, static
 from jaxomarl.data.dataset import check_transitions, sample_transitions
 from jaxomarl.networks.actors import actor
 from jaxomarl.networks.agents import separate
-from jaxomarl.networks.inputs import observed
+from jaxomarl.networks.inputs import observation_normaliser
 from jaxomarl.optim import OPTIMISERS, create, descend
 from jaxomarl.stages import clone
 from jaxomarl.stages.clone import Policies, policy_optimiser
 
 FIELDS = (
-    "policy_steps", "policy_batch", "policy_width", "policy_lr", "policy_anneal", "policy_optimiser", "normalise",
+    "policy_steps",
+    "policy_batch",
+    "policy_width",
+    "policy_lr",
+    "policy_anneal",
+    "policy_optimiser",
+    "normalise",
     "chunk",
-)  # fmt: skip
+)
+"""The settings that reach the stage; runs that agree in them share its training."""
 
 
 @config
@@ -55,14 +66,15 @@ class Config(clone.Config):
 
 
 def policy(spec: Spec, cfg: Config) -> Algorithm:
-    """The algorithm."""
-    actors = separate(actor(spec.obs_width, (cfg.policy_width,) * 2, spec.act_width), spec.agents)
-    tx = policy_optimiser(cfg)
-    mask = jnp.asarray(spec.act_mask)
-    see = observed(spec, cfg)
+    """Build the learner: one network for each agent, and one update for all of them."""
+    one_actor = actor(spec.obs_width, (cfg.policy_width,) * 2, spec.act_width)
+    actors = separate(one_actor, spec.agents)
+    optimiser = policy_optimiser(cfg)
+    action_mask = jnp.asarray(spec.act_mask)
+    normalise_obs = observation_normaliser(spec, cfg)
 
     def init(key: Key[Array, ""], past: Past, data: Dataset) -> Policies:
-        return Policies(create(tx, actors.init(key)))
+        return Policies(create(optimiser, actors.init(key)))
 
     def batch(key: Key[Array, ""], state: State, data: Dataset) -> Batch:
         return sample_transitions(key, data, cfg.policy_batch)
@@ -71,36 +83,40 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
     def update(
         key: Key[Array, ""], state: Policies, past: Past, batch: Batch
     ) -> tuple[Policies, dict]:
-        def loss(params):  # line 2
-            error = actors.apply(params, see(past, batch.obs)) - batch.action
-            return jnp.mean(jnp.sum(mask * error**2, axis=(1, 2)))
+        # line 2
+        def loss(params):
+            predicted = actors.apply(params, normalise_obs(past, batch.obs))
+            error = predicted - batch.action
+            return jnp.mean(jnp.sum(action_mask * error**2, axis=(1, 2)))
 
         value, grads = jax.value_and_grad(loss)(state.actor.params)
-        return Policies(descend(tx, state.actor, grads)), {"policy_loss": value / spec.agents}
+        stepped = descend(optimiser, state.actor, grads)
+        return Policies(stepped), {"policy_loss": value / spec.agents}
 
     def act(key, state, past, memory, observation):
-        return mask * actors.apply(state.actor.params, see(past, observation.obs)), memory
+        obs = normalise_obs(past, observation.obs)
+        action = action_mask * actors.apply(state.actor.params, obs)
+        return action, memory
 
     return Algorithm(init, batch, update, act)
 
 
 def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
-    """Raise JaxomarlError for tasks that it cannot train on."""
+    """Raise JaxomarlError for tasks that BC cannot train on."""
     if spec.discrete:
-        raise refuse(
-            "--task", "continuous actions", "a discrete task", "This clone regresses real actions."
-        )
+        way = "This clone regresses real actions."
+        raise refuse("--task", "continuous actions", "a discrete task", way)
     check_fields(cfg, {"policy_optimiser": OPTIMISERS})
     check_transitions(data)
 
 
 def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
-    """One stage."""
-    return (
-        Stage(
-            "policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, FIELDS, owner="bc"
-        ),
+    """BC has one stage."""
+    final = policy(spec, cfg)
+    stage = Stage(
+        "policy", final, cfg.policy_steps, cfg.chunk, cfg.every, fields=FIELDS, owner="bc"
     )
+    return (stage,)
 
 
-BC = System(Config, check, lambda spec, cfg, data: data, pipeline)
+BC = System(Config, check, prepare=lambda spec, cfg, data: data, pipeline=pipeline)

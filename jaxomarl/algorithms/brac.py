@@ -1,30 +1,37 @@
-"""MA-BRAC: each agent's actor-critic, held near a clone of its behaviour by a divergence that is paid for.
+"""MA-BRAC: each agent's actor-critic pays for its divergence from a clone of its behaviour.
 
-**Paper**. Wu et al. 2019, "Behavior Regularized Offline Reinforcement Learning", with the KL, run by every agent alone
-as in DOM2's Table 4.
+**Paper**. Wu et al. 2019, "Behavior Regularized Offline Reinforcement Learning", with the KL, run
+by every agent alone as in DOM2's Table 4.
 
 **Pseudo-code**. For every agent i, on its own observation, action and reward:
 
-    1   mu: step down -mean log mu(a | o)                                       stage "behaviour" (stages/clone.py)
+    1   mu: step down -mean log mu(a | o)                     stage "behaviour" (stages/clone.py)
     2   pi <- mu
-    3   for each gradient step on a batch of transitions:                       stage "policy", `step`
+    3   for each gradient step on a batch of transitions:     stage "policy", `step`
     4       a' ~ pibar(o')
     5       y = r + gamma (1 - d) [ min_k Qbar^k(o', a') - alpha KL(pibar || mu)(o') ]
     6       each Q^k: step down mean (Q^k(o, a) - y)^2
     7       pi: step down mean [ alpha KL(pi || mu)(o) - min_k Q^k(o, tanh(m + s z)) ], z ~ N(0, I)
     8       targets follow with polyak
 
-**Differs**. The paper tries divergences and finds none much better; this is its KL, from policy to behaviour. Policies
-are normals under a tanh, and as a tanh can be undone, their KL is that of the two normals: line 7 has it in closed
-form, where the released code averages log-densities of four samples, cut off near the edge of the box. The penalty
-stands in line 5 too (BRAC-v); value_penalty=False leaves it to the policy (BRAC-p). Line 2 is what 20,000 first steps
-of the KL alone are for, the released code's warm start. Line 4 takes the target policy, as the other systems here do.
-alpha is fixed, where the code may also fit it to a wished divergence; there is no bonus for entropy. Its default is
-ours, for rewards of tens a step: at the released 0.1 policies of the particle tasks leave their data. Own critic, own
-reward (`reward`="team" for the team's). DOM2 prints no settings of its MA-BRAC.
+**Differs**.
 
-**Checked**. tests/probes/test_brac.py (the penalty is the KL, on normals and on their actions; targets written apart;
-alpha from clone to critic), tests/contract.
+- The paper tries several divergences and finds none much better. We have its KL, from the policy to
+  the behaviour.
+- Policies are normals under a tanh. A tanh can be inverted, so their KL is that of the two normals,
+  and line 7 has it in closed form. The released code averages the log-densities of four samples and
+  cuts them off near the edge of the box.
+- The penalty stands in line 5 too (BRAC-v). `value_penalty=False` leaves it to the policy (BRAC-p).
+- The released code starts with 20,000 steps on the KL alone. Line 2 copies the clone instead.
+- Line 4 takes the target policy, as the other systems here do.
+- alpha is fixed; the released code can also fit it to a given divergence. Its default is ours, for
+  rewards of tens per step: with the released 0.1, policies of the particle tasks leave their data.
+- There is no entropy bonus.
+- Each agent has its own critic and its own reward (`reward="team"` for the team's).
+- DOM2 prints no settings of its MA-BRAC.
+
+**Checked**. tests/probes/test_brac.py (the penalty is the KL, on normals and on their actions;
+targets against a separate implementation; alpha from clone to critic), tests/contract.
 """
 
 import dataclasses
@@ -33,13 +40,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from jaxomarl.base import Algorithm, Dataset, Environment, Past, Spec, Stage, System
+from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, System
 from jaxomarl.config import config, static, traced
 from jaxomarl.losses.gaussian import divergence, squashed
 from jaxomarl.optim import Params
-from jaxomarl.policies.gaussian import mode, network, normal
+from jaxomarl.policies.gaussian import deterministic_action, gaussian_network, policy_normal
 from jaxomarl.stages import clone, decentralised
-from jaxomarl.stages.decentralised import AgentBatch, Learner, critic_step, networks, policy_step
+from jaxomarl.stages.decentralised import (
+    ActorCritic,
+    AgentBatch,
+    agent_networks,
+    critic_step,
+    policy_step,
+)
 
 BEHAVIOUR = ("clone_steps", "clone_batch", "clone_lr", "policy_width", "clip", "chunk", "normalise")
 
@@ -61,78 +74,81 @@ class Config(decentralised.Gaussian, decentralised.Config):
     """Learning rate of the behaviour clone."""
 
 
-def behaviour(spec: Spec, cfg: Config) -> Algorithm:
-    """The behaviour's stage: line 1."""
-    return clone.gaussian(
-        spec,
-        dataclasses.replace(cfg, policy_batch=cfg.clone_batch, policy_lr=cfg.clone_lr),
-        acts=False,
-    )
+def behaviour_clone(spec: Spec, cfg: Config) -> Algorithm:
+    """Build the first stage: each agent's Gaussian behaviour model (line 1)."""
+    own = dataclasses.replace(cfg, policy_batch=cfg.clone_batch, policy_lr=cfg.clone_lr)
+    return clone.gaussian_cloning_learner(spec, own, acts=False)
 
 
 def policy(spec: Spec, cfg: Config) -> Algorithm:
-    """The actor-critic's stage: lines 2 to 8."""
-    net = network(spec, cfg)
-    nets = networks(spec, cfg, net)
+    """Build the second stage: each agent's actor-critic (lines 2 to 8)."""
+    net = gaussian_network(spec, cfg)
+    nets = agent_networks(spec, cfg, net)
 
     # line 3, for one agent
     def step(
-        key: Key[Array, ""], state: Learner, batch: AgentBatch, behaved: Params
-    ) -> tuple[Learner, dict[str, Array]]:
-        k_after, k_play = jax.random.split(key)
-        shape = batch.action.shape
+        key: Key[Array, ""], state: ActorCritic, batch: AgentBatch, behaviour: Params
+    ) -> tuple[ActorCritic, dict[str, Array]]:
+        k_next, k_action = jax.random.split(key)
 
-        def drawn(key, params, obs):
-            """An action at each observation, and the divergence there."""
-            pi, mu = normal(net, params, obs), normal(net, behaved, obs)
-            return squashed(pi, jax.random.normal(key, shape), batch.mask), divergence(
-                pi, mu, batch.mask
-            )
+        def action_and_divergence(key, params, obs):
+            pi = policy_normal(net, params, obs)
+            mu = policy_normal(net, behaviour, obs)
+            noise = jax.random.normal(key, batch.action.shape)
+            return squashed(pi, noise, batch.mask), divergence(pi, mu, batch.mask)
 
-        after, price = drawn(k_after, state.actor.target, batch.next_obs)  # line 4
-        charged = batch.reward - cfg.gamma * batch.go_on * cfg.alpha * price  # line 5
-        paid = batch._replace(reward=charged) if cfg.value_penalty else batch
-        state, judged = critic_step(cfg, nets, state, paid, after)  # line 6
+        # --- critics: lines 4-6 ---
+        next_action, next_kl = action_and_divergence(k_next, state.actor.target, batch.next_obs)
+        charged = batch.reward - cfg.gamma * batch.go_on * cfg.alpha * next_kl
+        penalised = batch._replace(reward=charged) if cfg.value_penalty else batch
+        state, critic_metrics = critic_step(cfg, nets, state, penalised, next_action)
 
-        def loss(params):  # line 7
-            a, kl = drawn(k_play, params, batch.obs)
-            q = nets.q.apply(state.critic.params, batch.obs, a).min(axis=0)
+        # --- policy: line 7 ---
+        def loss(params):
+            action, kl = action_and_divergence(k_action, params, batch.obs)
+            q = nets.q.apply(state.critic.params, batch.obs, action).min(axis=0)
             return jnp.mean(cfg.alpha * kl - q), {"divergence": kl.mean(), "q_played": q.mean()}
 
-        state, metrics = policy_step(cfg, nets, state, loss)  # lines 7 and 8
-        return state, judged | metrics
+        # lines 7 and 8
+        state, policy_metrics = policy_step(cfg, nets, state, loss)
+        return state, critic_metrics | policy_metrics
 
-    play = lambda key, state, obs, mask: mode(net, state.actor.params, obs, mask)
-    algorithm = decentralised.learner(
-        spec, cfg, nets, step, play, lambda past, batch: past["behaviour"].params
-    )
+    def play(key, state, obs, mask):
+        return deterministic_action(net, state.actor.params, obs, mask)
 
-    def init(key: Key[Array, ""], past: Past, data: Dataset) -> Learner:  # line 2
-        state, mu = algorithm.init(key, past, data), past["behaviour"].params
+    def behaviours(past: Past, batch: Batch) -> Params:
+        return past["behaviour"].params
+
+    algorithm = decentralised.actor_critic_learner(spec, cfg, nets, step, play, behaviours)
+
+    # line 2
+    def init(key: Key[Array, ""], past: Past, data: Dataset) -> ActorCritic:
+        state = algorithm.init(key, past, data)
+        mu = past["behaviour"].params
         return state._replace(actor=state.actor._replace(params=mu, target=mu))
 
     return algorithm._replace(init=init)
 
 
 def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
-    """Raise JaxomarlError for settings, tasks or data that it cannot train on."""
+    """Raise JaxomarlError for settings, tasks or data that MA-BRAC cannot train on."""
     decentralised.check(spec, cfg, data, decentralised.CHOICES)
 
 
 def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
-    """Behaviour -> actor-critic."""
-    return (
-        Stage(
-            "behaviour",
-            behaviour(spec, cfg),
-            cfg.clone_steps,
-            cfg.chunk,
-            cfg.every,
-            BEHAVIOUR,
-            owner="brac",
-        ),
-        Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="brac"),
+    """Two stages: behaviour -> actor-critic."""
+    behaviour_stage = Stage(
+        "behaviour",
+        behaviour_clone(spec, cfg),
+        cfg.clone_steps,
+        cfg.chunk,
+        cfg.every,
+        fields=BEHAVIOUR,
+        owner="brac",
     )
+    final = policy(spec, cfg)
+    policy_stage = Stage("policy", final, cfg.policy_steps, cfg.chunk, cfg.every, owner="brac")
+    return behaviour_stage, policy_stage
 
 
-BRAC = System(Config, check, lambda spec, cfg, data: data, pipeline)
+BRAC = System(Config, check, prepare=lambda spec, cfg, data: data, pipeline=pipeline)

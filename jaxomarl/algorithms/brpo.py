@@ -1,30 +1,34 @@
-"""BRPO: OMSD's ablations, in which all agents move at once and the behaviour model is not sequential.
+"""BRPO: OMSD's ablations, in which all agents move at once and the score is not sequential.
 
-**Paper**. "Offline Multi-agent Reinforcement Learning with Sequential Score Decomposition", 2025, appendix F and
-Table 1: behaviour-regularised policy optimisation, factorised in the usual ways.
+**Paper**. "Offline Multi-agent Reinforcement Learning with Sequential Score Decomposition", 2025,
+appendix F and Table 1: behaviour-regularised policy optimisation, factorised in the usual ways.
 
 **Pseudo-code**.
 
-    1   train the critic by IQL: joint, or each agent's own        stage "critic" or "critic-own" (stages/critic.py)
-    2   train the behaviour model: marginal or joint               stage "scores-marginal", "-joint" (stages/scores.py)
-    3   for each policy gradient step:                             stage "policy", `update`
+    1   train the critic by IQL: joint, or each agent's own
+                                         stage "critic" or "critic-own" (stages/critic.py)
+    2   train the behaviour model: marginal or joint
+                                         stage "scores-marginal", "-joint" (stages/scores.py)
+    3   for each policy gradient step:                        stage "policy", `update`
     4       a = (pi_1(o_1), .., pi_n(o_n)), or pi(o_1..o_n) for JAL
     5       Adam step down sum_i mean[ w(t) <e_i, a_i> - beta <g_i, a_i> ]
 
-                        e_i                      g_i                      policies
-        brpo-ind        eps_i(x_i, t | o_i)      dQ_i(o_i, a_i)/da_i      one each
-        brpo-ctde       eps_i(x_i, t | o_i)      dQ_tot(s, a)/da_i        one each
-        brpo-jal        [eps(x, t | s)]_i        dQ_tot(s, a)/da_i        one for all (not decentralised)
-        joint-score     [eps(x, t | s)]_i        dQ_tot(s, a)/da_i        one each
+                        e_i                      g_i                    policies
+        brpo-ind        eps_i(x_i, t | o_i)      dQ_i(o_i, a_i)/da_i    one each
+        brpo-ctde       eps_i(x_i, t | o_i)      dQ_tot(s, a)/da_i      one each
+        brpo-jal        [eps(x, t | s)]_i        dQ_tot(s, a)/da_i      one for all (centralised)
+        joint-score     [eps(x, t | s)]_i        dQ_tot(s, a)/da_i      one each
 
-**Differs**. `joint-score` is not in the paper: it follows the exact gradient of log mu(a | s), which OMSD's sequence
-of best responses is not (it drops the sum over j > i of d log mu_j(a_j | s, a_<j) / d a_i). IND learns each agent's
-critic from that agent's own reward. JAL's policy sees all observations when it acts and so declares itself
-centralised.
+**Differs**.
 
-**Checked**. tests/probes/test_bandit_exact.py (end points with exact scores), tests/probes/test_scores.py (on
-independent agents all four regularisers agree), tests/probes/test_cms.py (on correlated ones they do not),
-tests/reference/test_extraction.py.
+- `joint-score` is not in the paper. It follows the exact gradient of log mu(a | s). OMSD's sequence
+  of best responses does not: it drops the sum over j > i of d log mu_j(a_j | s, a_<j) / d a_i.
+- IND trains each agent's critic on that agent's own reward.
+- JAL's policy needs all observations to act, so it declares itself centralised.
+
+**Checked**. tests/probes/test_bandit_exact.py (end points with exact scores),
+tests/probes/test_scores.py (on independent agents all four regularisers agree),
+tests/probes/test_cms.py (on correlated agents they do not), tests/reference/test_extraction.py.
 """
 
 from collections.abc import Callable
@@ -37,15 +41,15 @@ from jaxtyping import Array, Key
 
 from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, System
 from jaxomarl.config import config, static
-from jaxomarl.networks.inputs import observed
+from jaxomarl.networks.inputs import observation_normaliser
 from jaxomarl.optim import create, descend
 from jaxomarl.stages import critic, score_regularised, scores
 from jaxomarl.stages.clone import Policies, policy_optimiser
 from jaxomarl.stages.score_regularised import (
     diffused,
     q_gradient,
+    score_times_and_noise,
     surrogate,
-    times_and_noise,
     weight,
 )
 
@@ -59,12 +63,15 @@ class OwnConfig(score_regularised.Config):
 
 
 class Variant(NamedTuple):
-    """One column of the table above."""
+    """One row of the table above."""
 
     name: str
-    scores: str  # marginal or joint
-    own: bool = False  # own critics and rewards
+    scores: str
+    """The behaviour model: marginal or joint."""
+    own: bool = False
+    """Each agent has a critic of its own, trained on its own reward."""
     joint_policy: bool = False
+    """One policy maps all observations to all actions."""
 
 
 def policy(
@@ -74,63 +81,99 @@ def policy(
     eps: Callable[..., Array],
     q: Callable[..., Array],
 ) -> Algorithm:
-    """Stage 3: behaviour model `eps(past, x, t, obs, state, action)` and critic `q(past, obs, state, action)`."""
-    actors = (score_regularised.joint_actor if variant.joint_policy else score_regularised.actors)(
-        spec, cfg
-    )
-    tx = policy_optimiser(cfg)
-    mask = jnp.asarray(spec.act_mask)
+    """Build the policies' stage from a trained behaviour model and a trained critic.
+
+    `eps(past, x, t, obs, state, action)` is the noise prediction of all agents, and
+    `q(past, obs, state, action)` is the value of a joint action.
+    """
+    if variant.joint_policy:
+        actors = score_regularised.joint_actor(spec, cfg)
+    else:
+        actors = score_regularised.actors(spec, cfg)
+    optimiser = policy_optimiser(cfg)
+    action_mask = jnp.asarray(spec.act_mask)
+    normalise_obs = observation_normaliser(spec, cfg)
 
     # line 3
     def update(
         key: Key[Array, ""], state: Policies, past: Past, batch: Batch
     ) -> tuple[Policies, dict]:
-        t, z = times_and_noise(key, cfg, batch.action.shape, mask)
-        t = (
-            t[:, :1] + jnp.zeros_like(t) if variant.scores == "joint" else t
-        )  # a joint sample has one time
-        obs = observed(spec, cfg)(past, batch.obs)
-        a = actors.every(state.actor.params, obs)  # line 4
-        e = (
-            eps(past, diffused(cfg, a, t, z), t, batch.obs, batch.state, a)
-            - cfg.control_variate * z
-        )
-        g, w = q_gradient(cfg, q, past, batch, a, mask), weight(cfg, t)
+        t, z = score_times_and_noise(key, cfg, batch.action.shape, action_mask)
+        if variant.scores == "joint":
+            t = t[:, :1] + jnp.zeros_like(t)  # a joint sample has one time for all agents
 
-        def loss(params):  # line 5
-            return surrogate(cfg, w, e, g, actors.every(params, obs)).sum(axis=1).mean()
+        # --- the joint action: line 4 ---
+        obs = normalise_obs(past, batch.obs)
+        a = actors.every(state.actor.params, obs)
+
+        # --- the score of the behaviour, the gradient of the critic, the weight of the score ---
+        x = diffused(cfg, a, t, z)
+        noise = eps(past, x, t, batch.obs, batch.state, a)
+        e = noise - cfg.control_variate * z
+        g = q_gradient(cfg, q, past, batch, a, action_mask)
+        w = weight(cfg, t)
+
+        # --- one step of all policies: line 5 ---
+        def loss(params):
+            actions = actors.every(params, obs)
+            return surrogate(cfg, w, e, g, actions).sum(axis=1).mean()
 
         value, grads = jax.value_and_grad(loss)(state.actor.params)
-        return Policies(descend(tx, state.actor, grads)), score_regularised.report(
-            a, e, g, w, value
-        )
+        actor = descend(optimiser, state.actor, grads)
+        return Policies(actor), score_regularised.score_regularised_metrics(a, e, g, w, value)
 
-    return score_regularised.learner(
-        spec, cfg, actors, partial(create, tx), update, variant.joint_policy
+    first_state = partial(create, optimiser)
+    return score_regularised.score_regularised_learner(
+        spec, cfg, actors, first_state, update, variant.joint_policy
     )
 
 
 def check(
     spec: Spec, cfg: score_regularised.Config, data: Dataset | None, variant: Variant
 ) -> None:
-    """Raise JaxomarlError for settings that the variant cannot take."""
-    score_regularised.check(spec, cfg, data, reward=("own",) if variant.own else ("team", "first"))
+    """Raise JaxomarlError for settings that the variant cannot train with."""
+    rewards = ("own",) if variant.own else ("team", "first")
+    score_regularised.check(spec, cfg, data, reward=rewards)
 
 
 def pipeline(
     spec: Spec, cfg: score_regularised.Config, env: Environment | None, variant: Variant
 ) -> tuple[Stage, ...]:
-    """Critic -> scores -> policy."""
-    learner, model = critic.iql(spec, cfg, variant.own), scores.scores(spec, cfg, variant.scores)
-    final = policy(spec, cfg, variant, model.every, learner.q)
-    names = "critic-own" if variant.own else "critic", f"scores-{variant.scores}"
-    kept = scores.fields(variant.scores)
-    fields = (*critic.FIELDS, *kept, *score_regularised.FIELDS)
-    return (
-        Stage(names[0], learner.algorithm, cfg.critic_steps, cfg.chunk, cfg.every, critic.FIELDS),
-        Stage(names[1], model.algorithm, scores.steps(cfg), cfg.chunk, cfg.every, kept),
-        Stage("policy", final, cfg.policy_steps, cfg.chunk, cfg.every, fields, owner=variant.name),
+    """Three stages: critic -> scores -> policy."""
+    # line 1
+    trained_critic = critic.iql(spec, cfg, variant.own)
+    critic_stage = Stage(
+        "critic-own" if variant.own else "critic",
+        trained_critic.algorithm,
+        cfg.critic_steps,
+        cfg.chunk,
+        cfg.every,
+        fields=critic.FIELDS,
     )
+
+    # line 2
+    score_model = scores.behaviour_model(spec, cfg, variant.scores)
+    score_fields = scores.score_fields(variant.scores)
+    score_stage = Stage(
+        f"scores-{variant.scores}",
+        score_model.algorithm,
+        scores.score_steps(cfg),
+        cfg.chunk,
+        cfg.every,
+        fields=score_fields,
+    )
+
+    # lines 3-5
+    policy_stage = Stage(
+        "policy",
+        policy(spec, cfg, variant, score_model.every, trained_critic.q),
+        cfg.policy_steps,
+        cfg.chunk,
+        cfg.every,
+        fields=(*critic.FIELDS, *score_fields, *score_regularised.FIELDS),
+        owner=variant.name,
+    )
+    return critic_stage, score_stage, policy_stage
 
 
 def system(variant: Variant) -> System:
@@ -138,8 +181,8 @@ def system(variant: Variant) -> System:
     return System(
         OwnConfig if variant.own else score_regularised.Config,
         partial(check, variant=variant),
-        lambda spec, cfg, data: data,
-        partial(pipeline, variant=variant),
+        prepare=lambda spec, cfg, data: data,
+        pipeline=partial(pipeline, variant=variant),
     )
 
 

@@ -1,34 +1,42 @@
-"""CFCQL: one conservative critic of the joint action, which is told of unseen actions one agent at a time.
+"""CFCQL: one conservative critic of the joint action, with a penalty for each agent's own actions.
 
-**Paper**. Shao et al. 2023, "Counterfactual Conservative Q Learning for Offline Multi-agent Reinforcement Learning",
-its form for continuous actions.
+**Paper**. Shao et al. 2023, "Counterfactual Conservative Q Learning for Offline Multi-agent
+Reinforcement Learning", its form for continuous actions.
 
 **Pseudo-code**. For one joint critic and N policies:
 
-    1   for each gradient step on a batch of transitions:                       stage "policy", `update`
+    1   for each gradient step on a batch of transitions:     stage "policy", `update`
     2       a'_i = clip(pibar_i(o'_i) + N(0, 0.05^2)) for all agents
     3       y = r + gamma (1 - d) min_k Qbar^k(s', a')
-    4       for every agent i, a_i^m ~ p_m: M uniform actions; or, penalty_from="policy", M more around pi_i(o_i) and
-            around pi_i(o'_i), the others' actions from the data:
-            L_i = log mean_m exp(Q^k(s, a_i^m, a_-i) - log p_m(a_i^m))
-    5       each Q^k: step down mean (Q^k(s, a) - y)^2 + penalty mean [ sum_i lambda_i L_i - Q^k(s, a) ], lambda = 1/N
+    4       for every agent i, a_i^m ~ p_m: M uniform actions;
+                with penalty_from="policy", also M around pi_i(o_i) and M around pi_i(o'_i)
+            L_i = log mean_m exp(Q^k(s, a_i^m, a_-i) - log p_m(a_i^m)),     a_-i from the data
+    5       each Q^k: step down mean (Q^k(s, a) - y)^2
+                + penalty mean [ sum_i lambda_i L_i - Q^k(s, a) ],          lambda = 1/N
     6       every fifth step (`policy_delay`):
-    7           pi_i: step down -mean Q^1(s, pi_i(o_i), a_-i) + 1e-3 mean pi_i(o_i)^2, a_-i from the data
+    7           pi_i: step down -mean Q^1(s, pi_i(o_i), a_-i) + 1e-3 mean pi_i(o_i)^2,
+                    a_-i from the data
     8           targets follow with polyak
 
-**Differs**. With resample="all" line 4 draws the actions of all agents at once, in one L: that is the joint MA-CQL
-against which the paper argues, as the term then grows with the joint action's volume; for one agent both are CQL. The
-weights are the released default's 1/N; those by a ratio of the policy to a fitted behaviour are not here. Others'
-actions carry no jitter of 1e-5. On MuJoCo the released code pairs the samples around pi(o) with the densities around
-pi(o') and the other way round; here each keeps its own, of noise cut off at the box. `others="current"` takes a_-i of
-line 7 from the policies, held constant. The reward is the team's, and OMAR's mixing of policies is left out.
+**Differs**.
 
-**Checked**. tests/probes/test_cfcql.py (CQL's term for one agent; N separate terms for a sum of values; the policy's
-gradient by other agents' actions; a joint bandit), tests/contract.
+- The weights lambda are 1/N, the released default. The weights by a ratio of the policy to a fitted
+  behaviour are left out.
+- With `resample="all"`, line 4 samples the actions of all agents at once, in one L. That is the
+  joint MA-CQL against which the paper argues, because the term then grows with the volume of the
+  joint action. For one agent, both are CQL.
+- The released code adds a jitter of 1e-5 to the others' actions. We do not.
+- On MuJoCo, the released code pairs the samples around pi(o) with the densities around pi(o'), and
+  the other way round. Here each sample keeps its own density, of noise that is cut off at the box.
+- `others="current"` takes a_-i of line 7 from the current policies, held constant.
+- The reward is the team's, and OMAR's mixing of policies is left out.
+
+**Checked**. tests/probes/test_cfcql.py (CQL's term for one agent; N separate terms for a sum of
+values; the policy's gradient by other agents' actions; a joint bandit), tests/contract.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,12 +47,19 @@ from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, St
 from jaxomarl.config import config, static, traced
 from jaxomarl.data.dataset import sample_transitions
 from jaxomarl.losses.conservative import Proposals, conservative
-from jaxomarl.losses.td import continues, ensemble_loss, joint_reward
+from jaxomarl.losses.td import continuation_factor, ensemble_loss, joint_reward
 from jaxomarl.networks.critics import twin
-from jaxomarl.networks.inputs import flat, observed, stated
-from jaxomarl.optim import create, descend, polyak
+from jaxomarl.networks.inputs import flat, observation_normaliser, state_normaliser
+from jaxomarl.networks.mlp import Network
+from jaxomarl.optim import Net, Params, create, descend, polyak
 from jaxomarl.stages import decentralised
-from jaxomarl.stages.decentralised import Learner, agent_batches, effort, networks, proposals
+from jaxomarl.stages.decentralised import (
+    ActorCritic,
+    AgentNetworks,
+    agent_networks,
+    effort,
+    proposals,
+)
 
 CHOICES = {
     **decentralised.DETERMINISTIC_CHOICES,
@@ -63,21 +78,57 @@ class Config(decentralised.Deterministic):
     policy_lr: float = traced(default=1e-3, within="(0, inf)")
     critic_lr: float = traced(default=1e-3, within="(0, inf)")
     resample: str = static(default="each")
-    """Unseen actions of the penalty. each: one agent's at a time (CFCQL). all: all agents' at once (joint MA-CQL)."""
+    """Unseen actions of the penalty. each: one agent's at a time (CFCQL). all: all agents' at once
+    (joint MA-CQL)."""
     others: str = static(default="data")
-    """Team-mates' actions in a policy's loss. data: the batch's. current: those of the current policies."""
+    """Team-mates' actions in a policy's loss. data: the batch's. current: the current policies'."""
     target_noise: float = traced(default=0.05, within="[0, inf)")
     """Standard deviation of the noise on the target policies' actions."""
     policy_delay: int = static(default=5)
     """Critic updates for one update of the policies and the targets."""
 
 
+# --- networks ---
+
+
+class JointNets(NamedTuple):
+    """The policies of N agents and their joint critic."""
+
+    nets: AgentNetworks
+    """One agent's policy, and the optimisers."""
+    critic: Network
+    """(params, state [B, S], action [*M, B, N, A]) -> [E, *M, B]."""
+    play: Callable[[Params, Float[Array, "*B N O"]], Float[Array, "*B N A"]]
+    """All agents' actions."""
+    action_mask: Float[Array, "N A"]
+
+
+def joint_networks(spec: Spec, cfg: Config) -> JointNets:
+    """Build the policies and the joint critic."""
+    nets = agent_networks(spec, cfg)
+    action_mask = jnp.asarray(spec.act_mask)
+    twins = twin(spec.state_dim, spec.agents * spec.act_width, (cfg.critic_width,) * 2)
+
+    def q(params, state, action):
+        repeated = jnp.broadcast_to(state, (*action.shape[:-2], state.shape[-1]))
+        return twins.apply(params, repeated, flat(action))
+
+    def play(params, obs):
+        each = jax.vmap(nets.actor.apply, in_axes=(0, -2), out_axes=-2)
+        return action_mask * each(params, obs)
+
+    return JointNets(nets, Network(twins.init, q), play, action_mask)
+
+
+# --- the critic's loss ---
+
+
 def replaced(
     action: Float[Array, "*B N A"], i: int | Array, own: Float[Array, "*M A"]
 ) -> Float[Array, "*M N A"]:
-    """The joint action with agent i's set to `own`, whose axes may lead with more."""
-    mine = (jnp.arange(action.shape[-2]) == i)[:, None]
-    return jnp.where(mine, own[..., None, :], action)
+    """The joint action with agent i's action set to `own`, which may have more leading axes."""
+    is_agent_i = (jnp.arange(action.shape[-2]) == i)[:, None]
+    return jnp.where(is_agent_i, own[..., None, :], action)
 
 
 def penalty(
@@ -88,27 +139,31 @@ def penalty(
 ) -> Float[Array, "E B"]:
     """Lines 4 and 5: mean_i L_i - Q(s, a), or with resample="all" one L of all agents' samples.
 
-    `sampled` holds each agent's proposals: actions [N, M, B, A] and log-densities [N, M, B].
+    `sampled` has each agent's proposals: actions [N, M, B, A] and log-densities [N, M, B].
     """
     q_data = q(action[None])[:, 0]
     if resample == "all":
-        return conservative(
-            q(jnp.moveaxis(sampled.action, 0, -2)), sampled.log_p.sum(axis=0), q_data
-        )
+        joint = jnp.moveaxis(sampled.action, 0, -2)
+        return conservative(q(joint), sampled.log_p.sum(axis=0), q_data)
 
-    def one(i, own):
+    def counterfactual(i, own):
         return conservative(q(replaced(action, i, own.action)), own.log_p, q_data)
 
-    return jax.vmap(one)(jnp.arange(action.shape[-2]), sampled).mean(axis=0)
+    agents = jnp.arange(action.shape[-2])
+    return jax.vmap(counterfactual)(agents, sampled).mean(axis=0)
 
 
 def samples(
-    key: Key[Array, ""], spec: Spec, cfg: Config, past: Past, batch: Batch, near: list[Array]
+    key: Key[Array, ""], spec: Spec, cfg: Config, past: Past, batch: Batch, centres: list[Array]
 ) -> Proposals:
-    """Line 4's proposals of every agent: actions [N, M, B, A]; `near` are centres [B, N, A]."""
-    each, axes = agent_batches(spec, cfg, past, batch)
-    draw = lambda k, one, near: proposals(k, cfg, one, cfg.penalty_std, near)
-    return jax.vmap(draw, in_axes=(0, axes, 1))(jax.random.split(key, spec.agents), each, near)
+    """Sample line 4's actions [N, M, B, A] of every agent, around `centres` [B, N, A] too."""
+    each, axes = decentralised.agent_batches(spec, cfg, past, batch)
+
+    def of_one_agent(key, own, centres):
+        return proposals(key, cfg, own, cfg.penalty_std, centres)
+
+    keys = jax.random.split(key, spec.agents)
+    return jax.vmap(of_one_agent, in_axes=(0, axes, 1))(keys, each, centres)
 
 
 def conservative_loss(
@@ -118,107 +173,122 @@ def conservative_loss(
     y: Float[Array, " B"],
     sampled: Proposals,
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """Line 5, and its metrics; `q` as in `penalty`."""
+    """The loss of line 5, and its metrics; `q` as in `penalty`."""
     q_data = q(action)
     gap = penalty(q, action, sampled, cfg.resample).mean(axis=-1)
-    fit = ensemble_loss(q_data, y)
-    return fit + cfg.penalty * gap.sum(), {
-        "q_loss": fit,
-        "q_mean": q_data.mean(),
-        "q_gap": gap.mean(),
-    }
+    td_loss = ensemble_loss(q_data, y)
+    loss = td_loss + cfg.penalty * gap.sum()
+    return loss, {"q_loss": td_loss, "q_mean": q_data.mean(), "q_gap": gap.mean()}
+
+
+# --- the algorithm ---
 
 
 def policy(spec: Spec, cfg: Config) -> Algorithm:
-    """The algorithm."""
-    n, mask = spec.agents, jnp.asarray(spec.act_mask)
-    nets, see, known = networks(spec, cfg), observed(spec, cfg), stated(cfg)
-    value = twin(spec.state_dim, n * spec.act_width, (cfg.critic_width,) * 2)
+    """Build the learner: the policies of N agents under one joint critic."""
+    team = joint_networks(spec, cfg)
+    nets = team.nets
+    q = team.critic.apply
+    play = team.play
+    action_mask = team.action_mask
+    normalise_obs = observation_normaliser(spec, cfg)
+    normalise_state = state_normaliser(cfg)
 
-    def judge(
-        params: Any, s: Float[Array, "B S"], action: Float[Array, "*M N A"]
-    ) -> Float[Array, "E *M"]:
-        return value.apply(
-            params, jnp.broadcast_to(s, (*action.shape[:-2], s.shape[-1])), flat(action)
-        )
+    def init(key: Key[Array, ""], past: Past, data: Dataset) -> ActorCritic:
+        k_actor, k_critic = jax.random.split(key)
+        new_actor = lambda key: create(nets.tx_actor, nets.actor.init(key), target=True)
+        actor = jax.vmap(new_actor)(jax.random.split(k_actor, spec.agents))
+        return ActorCritic(actor, create(nets.tx_q, team.critic.init(k_critic), target=True))
 
-    def play(params: Any, obs: Float[Array, "*B N O"]) -> Float[Array, "*B N A"]:
-        return mask * jax.vmap(nets.actor.apply, in_axes=(0, -2), out_axes=-2)(params, obs)
-
-    def init(key: Key[Array, ""], past: Past, data: Dataset) -> Learner:
-        k_actor, k_q = jax.random.split(key)
-        one = lambda k: create(nets.tx_actor, nets.actor.init(k), target=True)
-        return Learner(
-            jax.vmap(one)(jax.random.split(k_actor, n)),
-            create(nets.tx_q, value.init(k_q), target=True),
-        )
-
-    def batch(key: Key[Array, ""], state: Learner, data: Dataset) -> Batch:
+    def batch(key: Key[Array, ""], state: ActorCritic, data: Dataset) -> Batch:
         return sample_transitions(key, data, cfg.policy_batch)
 
     # line 1
     def update(
-        key: Key[Array, ""], state: Learner, past: Past, batch: Batch
-    ) -> tuple[Learner, dict]:
-        k_after, k_penalty = jax.random.split(key)
-        action, s = batch.action * mask, known(past, batch.state)
-        obs, next_obs = see(past, batch.obs), see(past, batch.next_obs)
+        key: Key[Array, ""], state: ActorCritic, past: Past, batch: Batch
+    ) -> tuple[ActorCritic, dict]:
+        k_next, k_penalty = jax.random.split(key)
+        action = batch.action * action_mask
+        s = normalise_state(past, batch.state)
+        obs = normalise_obs(past, batch.obs)
+        next_obs = normalise_obs(past, batch.next_obs)
 
         # --- critic: lines 2-5 ---
-        noise = cfg.target_noise * mask * jax.random.normal(k_after, action.shape)
-        after = jnp.clip(play(state.actor.target, next_obs) + noise, -1.0, 1.0)
-        ahead = judge(state.critic.target, known(past, batch.next_state), after).min(axis=0)
-        y = joint_reward(batch, cfg.reward) + cfg.gamma * continues(batch, cfg.time_limit) * ahead
-        near = (
-            [play(state.actor.params, o) for o in (obs, next_obs)]
-            if cfg.penalty_from == "policy"
-            else []
-        )
-        sampled = samples(k_penalty, spec, cfg, past, batch, near)
-        loss = lambda params: conservative_loss(
-            cfg, lambda a: judge(params, s, a), action, y, sampled
-        )
-        grads, metrics = jax.grad(loss, has_aux=True)(state.critic.params)
+        noise = cfg.target_noise * action_mask * jax.random.normal(k_next, action.shape)
+        next_action = jnp.clip(play(state.actor.target, next_obs) + noise, -1.0, 1.0)
+        next_s = normalise_state(past, batch.next_state)
+        next_q = q(state.critic.target, next_s, next_action).min(axis=0)
+        reward = joint_reward(batch, cfg.reward)
+        y = reward + cfg.gamma * continuation_factor(batch, cfg.time_limit) * next_q
+        centres = []
+        if cfg.penalty_from == "policy":
+            centres = [play(state.actor.params, o) for o in (obs, next_obs)]
+        sampled = samples(k_penalty, spec, cfg, past, batch, centres)
+
+        def critic_loss(params):
+            return conservative_loss(cfg, lambda a: q(params, s, a), action, y, sampled)
+
+        grads, metrics = jax.grad(critic_loss, has_aux=True)(state.critic.params)
         critic = descend(nets.tx_q, state.critic, grads)
 
-        # --- policies: line 7 ---
-        beside = (
-            action if cfg.others == "data" else jax.lax.stop_gradient(play(state.actor.params, obs))
-        )
-
-        def climb(i, actor, obs, mask):
-            def loss(params):
-                own = mask * nets.actor.apply(params, obs)
-                q = judge(critic.params, s, replaced(beside, i, own))[0].mean()
-                return cfg.action_penalty * effort(own, mask) - q
-
-            value, grads = jax.value_and_grad(loss)(actor.params)
-            return descend(nets.tx_actor, actor, grads), value
-
-        actor, losses = jax.vmap(climb, in_axes=(0, 0, 1, 0))(jnp.arange(n), state.actor, obs, mask)
+        # --- policies: lines 6-8 ---
+        others = action
+        if cfg.others == "current":
+            others = jax.lax.stop_gradient(play(state.actor.params, obs))
+        actor, losses = improved(cfg, team, state.actor, critic, s, obs, others)
         metrics["policy_loss"] = losses.mean()
-        due = optax.tree_utils.tree_get(critic.opt, "count") % cfg.policy_delay == 0  # line 6
-        moved = Learner(polyak(actor, cfg.polyak), polyak(critic, cfg.polyak))  # line 8
-        return jax.tree.map(
-            lambda new, old: jnp.where(due, new, old), moved, Learner(state.actor, critic)
-        ), metrics
+        return delayed(cfg, state.actor, actor, critic), metrics
 
     def act(key, state, past, memory, observation):
-        return play(state.actor.params, see(past, observation.obs)), memory
+        return play(state.actor.params, normalise_obs(past, observation.obs)), memory
 
     return Algorithm(init, batch, update, act)
 
 
+def improved(
+    cfg: Config,
+    team: JointNets,
+    actor: Net,
+    critic: Net,
+    state: Float[Array, "B S"],
+    obs: Float[Array, "B N O"],
+    others: Float[Array, "B N A"],
+) -> tuple[Net, Float[Array, " N"]]:
+    """One step of every policy up the joint critic, and the policies' losses."""
+
+    # line 7
+    def climb(i, actor, obs, mask):
+        def loss(params):
+            own = mask * team.nets.actor.apply(params, obs)
+            q = team.critic.apply(critic.params, state, replaced(others, i, own))[0].mean()
+            return cfg.action_penalty * effort(own, mask) - q
+
+        value, grads = jax.value_and_grad(loss)(actor.params)
+        return descend(team.nets.tx_actor, actor, grads), value
+
+    agents = jnp.arange(len(team.action_mask))
+    return jax.vmap(climb, in_axes=(0, 0, 1, 0))(agents, actor, obs, team.action_mask)
+
+
+def delayed(cfg: Config, old_actor: Net, actor: Net, critic: Net) -> ActorCritic:
+    """The policies and the targets move in every `policy_delay`-th step, the critic in each."""
+    # line 6
+    due = optax.tree_utils.tree_get(critic.opt, "count") % cfg.policy_delay == 0
+    # line 8
+    moved = ActorCritic(polyak(actor, cfg.polyak), polyak(critic, cfg.polyak))
+    kept = ActorCritic(old_actor, critic)
+    return jax.tree.map(lambda new, old: jnp.where(due, new, old), moved, kept)
+
+
 def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
-    """Raise JaxomarlError for settings, tasks or data that it cannot train on."""
+    """Raise JaxomarlError for settings, tasks or data that CFCQL cannot train on."""
     decentralised.check(spec, cfg, data, CHOICES)
 
 
 def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
-    """One stage."""
-    return (
-        Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="cfcql"),
-    )
+    """CFCQL has one stage."""
+    final = policy(spec, cfg)
+    return (Stage("policy", final, cfg.policy_steps, cfg.chunk, cfg.every, owner="cfcql"),)
 
 
-CFCQL = System(Config, check, lambda spec, cfg, data: data, pipeline)
+CFCQL = System(Config, check, prepare=lambda spec, cfg, data: data, pipeline=pipeline)

@@ -1,24 +1,28 @@
-"""Decision Diffuser: the team as one agent, whose observation is all observations and whose plan is all plans.
+"""Decision Diffuser: the team is one agent, with all observations as one and all plans as one.
 
-**Paper**. Ajay et al. 2023, "Is Conditional Generative Modeling all you need for Decision-Making?", Algorithm 1.
+**Paper**. Ajay et al. 2023, "Is Conditional Generative Modeling all you need for Decision-Making?",
+Algorithm 1.
 
 **Pseudo-code**. As `dof-t` for one agent with o = (o_1, .., o_n), a = (a_1, .., a_n):
 
-    1   each row: y = discounted team return from it on, as a share                     (data/returns.py)
-    2   for each gradient step on a batch of windows:                   stage "planner" (stages/planner.py, `update`)
-    3       step down 1/2 mean |eps(alpha_k x^0 + sigma_k z, k, y) - z|^2, known rows as they are, y dropped at times
-            (stages/planner.py, `planning_loss`); eps is one U-Net of all observations, `model`
-    4       step down 1/2 mean |a - D(o, o')|^2                                         (stages/planner.py, `update`)
+    1   each row: y = discounted team return from that row on, as a share      (data/returns.py)
+    2   for each gradient step on a batch of windows: stage "planner" (stages/planner.py, `update`)
+    3       step down 1/2 mean |eps(alpha_k x^0 + sigma_k z, k, y) - z|^2, known rows as they are,
+            y dropped at times (stages/planner.py, `planning_loss`); eps is one U-Net of all
+            observations, `model`
+    4       step down 1/2 mean |a - D(o, o')|^2                (stages/planner.py, `update`)
     5   act: sample a plan for a high return with eps_0 + w (eps_y - eps_0), play D(o, its next row)
-                                                                                        (policies/plans.py, `actor`)
+                                                               (policies/plans.py, `actor`)
 
 **Differs**.
 
-- It is the single-agent limit of the planners, so it is played centrally. The other limit, each agent a Decision
-  Diffuser of its own, is `dof-t` with concat for both mixers and separate networks.
-- The temperature scales the chain's start alone; the paper scales every step's noise.
-- Settings are MADiff's and DoF's, for like with like; the paper's own history is one present row, `--cfg.history 0`.
-- The return asked for is one number, as the paper's; `target_kind` has ones that data reach (data/return_targets.py).
+- It is the single-agent limit of the planners, so it acts centrally. The other limit, a Decision
+  Diffuser for each agent, is `dof-t` with concat for both mixers and separate networks.
+- The temperature scales the chain's start alone. The paper scales the noise of every step.
+- The settings are MADiff's and DoF's, to compare like with like. The paper conditions on the
+  present row alone: `--cfg.history 0`.
+- The target return is one number, as in the paper. `target_kind` has targets that the data reach
+  (data/return_targets.py).
 
 **Checked**. tests/probes/test_planners.py (rows of all agents reach every action), tests/contract.
 """
@@ -43,11 +47,21 @@ class Config(planner.Config):
     """Reward that is learned: the team's, as there is one agent with one return."""
 
 
-def model(spec: Spec, cfg: Config) -> Planner:
-    """The planner of one agent that is all of them."""
-    init, predict = joint_plans(unet(cfg, spec.agents * spec.obs_width))  # line 3
-    acts = inverse(spec, "joint", cfg.inverse_width)  # line 4
-    return Planner(init, predict, predict, None, acts, each=False, centralised=True)
+def joint_planner(spec: Spec, cfg: Config) -> Planner:
+    """Build the planner of the one agent that stands for all."""
+    # line 3
+    init, predict = joint_plans(unet(cfg, spec.agents * spec.obs_width))
+    # line 4
+    inverse_dynamics = inverse(spec, "joint", cfg.inverse_width)
+    return Planner(
+        init,
+        trained=predict,
+        executed=predict,
+        mix=None,
+        inverse=inverse_dynamics,
+        each=False,
+        centralised=True,
+    )
 
 
 def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
@@ -56,8 +70,8 @@ def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
 
 
 def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
-    """The planner, and a consistency model behind it where `sampler` asks for one."""
-    return plan_stages("decision-diffuser", spec, cfg, model(spec, cfg))
+    """The planner; then, where `sampler` asks for one, a consistency model of it."""
+    return plan_stages("decision-diffuser", spec, cfg, joint_planner(spec, cfg))
 
 
 DECISION_DIFFUSER = System(Config, check, planner.prepare, pipeline)

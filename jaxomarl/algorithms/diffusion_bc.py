@@ -1,19 +1,25 @@
-"""Diffusion BC: each agent imitates its own actions in the data by a diffusion model, and so keeps their modes.
+"""Diffusion BC: each agent imitates its actions in the data by a diffusion model, mode by mode.
 
-**Paper**. Pearce et al. 2023, "Imitating Human Behaviour with Diffusion Models", run by every agent alone.
+**Paper**. Pearce et al. 2023, "Imitating Human Behaviour with Diffusion Models", run by every agent
+alone.
 
 **Pseudo-code**. For every agent i, on its own observation and action:
 
-    1   for each gradient step on a batch of transitions:                       stage "policy" (stages/clone.py)
+    1   for each gradient step on a batch of transitions:     stage "policy" (stages/clone.py)
     2       eps: step down mean |eps(alpha_t a + sigma_t z, t, o) - z|^2, t ~ U(1e-3, 1)
     3   act: one sample of a deterministic chain of K steps (DPM-Solver of the first order)
 
-**Differs**. `bc` regresses an action and plays the mean of the data's behaviours where they disagree; this draws one of
-their actions, which is what "imitation" should mean on data of several policies. Agents draw apart, so that they may
-follow different behaviours at the same time. The paper's extra denoising steps and its choice of likely samples are not
-taken. The rate falls to zero by a cosine, as `bc`'s does. This is line 1 of SfBC, or Diffusion-QL with eta = 0.
+**Differs**.
 
-**Checked**. tests/probes/test_diffusion_bc.py (modes in their shares, where `bc` plays the middle), tests/contract.
+- `bc` regresses an action, so it plays the mean of behaviours that disagree. This system samples
+  one of their actions, which is what "imitation" should mean on data of several policies.
+- Agents sample independently, so they may follow different behaviours at the same time.
+- We leave out the paper's extra denoising steps and its selection of likely samples.
+- The learning rate falls to zero by a cosine, as that of `bc` does.
+- The system equals line 1 of SfBC, and Diffusion-QL with eta = 0.
+
+**Checked**. tests/probes/test_diffusion_bc.py (modes in their shares, where `bc` plays the middle),
+tests/contract.
 """
 
 from jaxomarl.base import Algorithm, Dataset, Environment, Spec, Stage, System
@@ -23,10 +29,10 @@ from jaxomarl.diffusion.schedules import vp
 from jaxomarl.optim import annealed
 from jaxomarl.policies.diffusion import (
     Diffuser,
+    agent_times_and_noise,
     denoising_loss,
     noise_network,
     sample,
-    times_and_noise,
 )
 from jaxomarl.stages import clone, decentralised
 
@@ -35,7 +41,7 @@ FIELDS = (*clone.FIELDS, "policy_anneal", "levels")
 
 @config
 class Config(clone.Config):
-    """Diffusion BC's settings; sizes and rates are `bc`'s."""
+    """Diffusion BC's settings; sizes and rates are those of `bc`."""
 
     normalise: bool = static(default=True)
     """Whether the networks' observations are normalised to mean 0 and standard deviation 1."""
@@ -46,34 +52,36 @@ class Config(clone.Config):
 
 
 def policy(spec: Spec, cfg: Config) -> Algorithm:
-    """The algorithm."""
+    """Build the learner: each agent's diffusion model of its own actions."""
     diffuser = Diffuser(noise_network(spec, cfg.policy_width), vp(), dpm_solver, cfg.levels)
-    loss = lambda key, params, seen, _: denoising_loss(
-        diffuser, params, seen, *times_and_noise(key, seen)
-    )  # line 2
-    play = lambda key, params, obs, mask: sample(diffuser, key, params, obs, mask)  # line 3
-    lr = annealed(cfg.policy_lr, cfg.policy_steps) if cfg.policy_anneal else cfg.policy_lr
-    return clone.behaviour(spec, cfg, diffuser.net, loss, play=play, lr=lr)
+
+    # line 2, for one agent
+    def loss(key, params, batch, weight):
+        t, z = agent_times_and_noise(key, batch)
+        return denoising_loss(diffuser, params, batch, t, z)
+
+    # line 3, for one agent
+    def play(key, params, obs, mask):
+        return sample(diffuser, key, params, obs, mask)
+
+    learning_rate = cfg.policy_lr
+    if cfg.policy_anneal:
+        learning_rate = annealed(cfg.policy_lr, cfg.policy_steps)
+    return clone.cloning_learner(spec, cfg, diffuser.net, loss, play=play, lr=learning_rate)
 
 
 def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
-    """Raise JaxomarlError for settings, tasks or data that it cannot train on."""
+    """Raise JaxomarlError for settings, tasks or data that Diffusion BC cannot train on."""
     decentralised.check(spec, cfg, data, {})
 
 
 def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
-    """One stage."""
-    return (
-        Stage(
-            "policy",
-            policy(spec, cfg),
-            cfg.policy_steps,
-            cfg.chunk,
-            cfg.every,
-            FIELDS,
-            owner="diffusion-bc",
-        ),
+    """Diffusion BC has one stage."""
+    final = policy(spec, cfg)
+    stage = Stage(
+        "policy", final, cfg.policy_steps, cfg.chunk, cfg.every, FIELDS, owner="diffusion-bc"
     )
+    return (stage,)
 
 
-DIFFUSION_BC = System(Config, check, lambda spec, cfg, data: data, pipeline)
+DIFFUSION_BC = System(Config, check, prepare=lambda spec, cfg, data: data, pipeline=pipeline)

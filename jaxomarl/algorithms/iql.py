@@ -1,25 +1,26 @@
 """IQL: implicit Q-learning with one joint critic, and policies by advantage-weighted regression.
 
-**Paper**. Kostrikov et al. 2022, "Offline Reinforcement Learning with Implicit Q-Learning", Algorithm 1; as the OMSD
-authors pretrain with it (their appendix D.4).
+**Paper**. Kostrikov et al. 2022, "Offline Reinforcement Learning with Implicit Q-Learning",
+Algorithm 1; as the OMSD authors pretrain with it (their appendix D.4).
 
 **Pseudo-code**.
 
-    1   train Q_tot(s, a) and V(s) by expectile regression                      stage "critic" (stages/critic.py)
-    2   for each gradient step on a batch of transitions:                       stage "policy", `update`
+    1   train Q_tot(s, a) and V(s) by expectile regression    stage "critic" (stages/critic.py)
+    2   for each gradient step on a batch of transitions:     stage "policy", `update`
     3       w = min(exp(T (min_k Qbar^k(s, a) - V(s))), 100)
-    4       theta_i <- step down mean w sum_dims (pi_i(o_i) - a_i)^2            for all agents i at once
+    4       theta_i <- step down mean w sum_dims (pi_i(o_i) - a_i)^2, for all agents i at once
 
-**Differs**. The policies are extracted after the critic has been trained, not beside it: the critic does not depend on
-them, and is shared with OMSD's. Each agent acts on its own observation (`execution="separate"`); the authors'
-monitoring policy sees the state and commands all agents (`execution="joint"`, which declares itself centralised). The
-advantage is the team's; an IQL of each agent's own is another system.
+**Differs**.
 
-**Checked**. tests/reference/test_iql.py (the critic), tests/probes/test_bc_iql.py (weights and their cap; large T
-prefers the better mode), tests/contract.
+- The paper trains policies and critic side by side. Here the policies follow the finished critic:
+  the critic does not depend on them, and it is shared with OMSD.
+- Each agent acts on its own observation (`execution="separate"`). The authors' monitoring policy
+  sees the state and commands all agents: `execution="joint"`, which is centralised.
+- The advantage is the team's. `iql-ind` has one for each agent.
+
+**Checked**. tests/reference/test_iql.py (the critic), tests/probes/test_bc_iql.py (weights and
+their cap; large T prefers the better mode), tests/contract.
 """
-
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -42,43 +43,67 @@ from jaxomarl.data.dataset import check_transitions, sample_transitions
 from jaxomarl.losses.td import TIME_LIMITS
 from jaxomarl.networks.actors import actor
 from jaxomarl.networks.agents import separate
-from jaxomarl.networks.inputs import flat, observed
+from jaxomarl.networks.inputs import flat, observation_normaliser
+from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import OPTIMISERS, create, descend
 from jaxomarl.stages import clone, critic
 from jaxomarl.stages.clone import Policies, policy_optimiser
 
+CHOICES = {
+    "execution": ("separate", "joint"),
+    "reward": ("team", "first"),
+    "time_limit": TIME_LIMITS,
+    "policy_optimiser": OPTIMISERS,
+}
 FIELDS = (
-    "policy_steps", "policy_batch", "policy_width", "policy_lr", "policy_anneal", "policy_optimiser", "execution",
-)  # fmt: skip
+    "policy_steps",
+    "policy_batch",
+    "policy_width",
+    "policy_lr",
+    "policy_anneal",
+    "policy_optimiser",
+    "execution",
+)
+"""The settings that reach the policies' stage, next to those of the critic."""
+LARGEST_WEIGHT = 100.0
 
 
 @config
 class Config(critic.Config, clone.Config):
-    """IQL's settings; those of the critic have OMSD's names and defaults, so that both share one."""
+    """IQL's settings; the critic's have OMSD's names and defaults, so that both share one."""
 
     execution: str = static(default="separate")
-    """Inputs of the policy. separate: each agent's own observation. joint: the state, for one joint policy."""
+    """Inputs of the policy. separate: each agent's own observation. joint: all observations, for
+    one joint policy."""
     policy_optimiser: str = static(default="adam")
     """Optimiser of the policy: adam, or sgd."""
 
 
-def policy(spec: Spec, cfg: Config, joint: critic.Critic) -> Algorithm:
-    """The policies' stage."""
-    n, a, hidden = spec.agents, spec.act_width, (cfg.policy_width,) * 2
-    tx = policy_optimiser(cfg)
-    mask = jnp.asarray(spec.act_mask)
-    own = separate(actor(spec.obs_width, hidden, a), n)
-    whole = actor(n * spec.obs_width, hidden, n * a)
-    together = cfg.execution == "joint"
+def team_actor(spec: Spec, cfg: Config) -> Network:
+    """Build the policies of all agents [..., N, O] -> [..., N, A], or one joint policy."""
+    hidden = (cfg.policy_width,) * 2
+    if cfg.execution == "separate":
+        return separate(actor(spec.obs_width, hidden, spec.act_width), spec.agents)
+    joint = actor(spec.agents * spec.obs_width, hidden, spec.agents * spec.act_width)
 
-    def play(params: Any, past: Past, obs: Array) -> Array:
-        seen = observed(spec, cfg)(past, obs)
-        if together:
-            return mask * whole.apply(params, flat(seen)).reshape(*obs.shape[:-1], a)
-        return mask * own.apply(params, seen)
+    def apply(params, obs):
+        return joint.apply(params, flat(obs)).reshape(*obs.shape[:-1], spec.act_width)
+
+    return Network(joint.init, apply)
+
+
+def policy(spec: Spec, cfg: Config, joint_critic: critic.Critic) -> Algorithm:
+    """Build the policies' stage from a trained critic."""
+    actors = team_actor(spec, cfg)
+    optimiser = policy_optimiser(cfg)
+    action_mask = jnp.asarray(spec.act_mask)
+    normalise_obs = observation_normaliser(spec, cfg)
+
+    def play(params, past: Past, obs: Array) -> Array:
+        return action_mask * actors.apply(params, normalise_obs(past, obs))
 
     def init(key: Key[Array, ""], past: Past, data: Dataset) -> Policies:
-        return Policies(create(tx, (whole if together else own).init(key)))
+        return Policies(create(optimiser, actors.init(key)))
 
     def batch(key: Key[Array, ""], state: State, data: Dataset) -> Batch:
         return sample_transitions(key, data, cfg.policy_batch)
@@ -87,57 +112,54 @@ def policy(spec: Spec, cfg: Config, joint: critic.Critic) -> Algorithm:
     def update(
         key: Key[Array, ""], state: Policies, past: Past, batch: Batch
     ) -> tuple[Policies, dict]:
-        u = joint.advantage(past, batch.obs, batch.state, batch.action * mask)
-        w = jnp.minimum(jnp.exp(cfg.temperature * u), 100.0)  # line 3
+        # line 3
+        action = batch.action * action_mask
+        advantage = joint_critic.advantage(past, batch.obs, batch.state, action)
+        w = jnp.minimum(jnp.exp(cfg.temperature * advantage), LARGEST_WEIGHT)
 
-        def loss(params):  # line 4
-            error = mask * (play(params, past, batch.obs) - batch.action)
+        # line 4
+        def loss(params):
+            error = action_mask * (play(params, past, batch.obs) - batch.action)
             return jnp.mean(w * jnp.sum(error**2, axis=(1, 2)))
 
         value, grads = jax.value_and_grad(loss)(state.actor.params)
-        metrics = {"policy_loss": value, "weight": w.mean(), "capped": jnp.mean(w >= 100.0)}
-        return Policies(descend(tx, state.actor, grads)), metrics
+        metrics = {"policy_loss": value, "weight": w.mean()}
+        metrics["capped"] = jnp.mean(w >= LARGEST_WEIGHT)
+        return Policies(descend(optimiser, state.actor, grads)), metrics
 
     def act(key, state, past, memory, observation):
         return play(state.actor.params, past, observation.obs), memory
 
-    return Algorithm(init, batch, update, act, centralised=together)
+    return Algorithm(init, batch, update, act, centralised=cfg.execution == "joint")
 
 
 def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
-    """Raise JaxomarlError for settings or tasks that it cannot train on."""
+    """Raise JaxomarlError for settings or tasks that IQL cannot train on."""
     if spec.discrete:
-        raise refuse(
-            "--task",
-            "continuous actions",
-            "a discrete task",
-            "These policies regress real actions.",
-        )
-    choices = {
-        "execution": ("separate", "joint"),
-        "reward": ("team", "first"),
-        "time_limit": TIME_LIMITS,
-    }
-    check_fields(cfg, {**choices, "policy_optimiser": OPTIMISERS})
+        way = "These policies regress real actions."
+        raise refuse("--task", "continuous actions", "a discrete task", way)
+    check_fields(cfg, CHOICES)
     check_transitions(data)
 
 
 def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
-    """Critic -> policy."""
-    joint = critic.iql(spec, cfg)
-    fields = (*critic.FIELDS, *FIELDS)
-    return (
-        Stage("critic", joint.algorithm, cfg.critic_steps, cfg.chunk, cfg.every, critic.FIELDS),
-        Stage(
-            "policy",
-            policy(spec, cfg, joint),
-            cfg.policy_steps,
-            cfg.chunk,
-            cfg.every,
-            fields,
-            owner="iql",
-        ),
+    """Two stages: critic -> policies."""
+    # line 1
+    joint_critic = critic.iql(spec, cfg)
+    learner = joint_critic.algorithm
+    critic_stage = Stage(
+        "critic", learner, cfg.critic_steps, cfg.chunk, cfg.every, fields=critic.FIELDS
     )
+    policy_stage = Stage(
+        "policy",
+        policy(spec, cfg, joint_critic),
+        cfg.policy_steps,
+        cfg.chunk,
+        cfg.every,
+        fields=(*critic.FIELDS, *FIELDS),
+        owner="iql",
+    )
+    return critic_stage, policy_stage
 
 
-IQL = System(Config, check, lambda spec, cfg, data: data, pipeline)
+IQL = System(Config, check, prepare=lambda spec, cfg, data: data, pipeline=pipeline)

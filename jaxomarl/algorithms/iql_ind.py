@@ -1,40 +1,47 @@
-"""MA-IQL: each agent's implicit Q-learning on its own observation, action and reward, with a critic of its own.
+"""MA-IQL: each agent's implicit Q-learning on its own observation, action and reward.
 
-**Paper**. Kostrikov et al. 2022, "Offline Reinforcement Learning with Implicit Q-Learning", Algorithm 1, run by every
-agent alone as in the tables of the field.
+**Paper**. Kostrikov et al. 2022, "Offline Reinforcement Learning with Implicit Q-Learning",
+Algorithm 1, run by every agent alone as in the tables of the field.
 
 **Pseudo-code**. For every agent i:
 
-    1   train Q_i(o_i, a_i) and V_i(o_i) by expectile regression                stage "critic-own" (stages/critic.py)
-    2   for each gradient step on a batch of transitions:                       stage "policy" (stages/clone.py)
+    1   train Q_i(o_i, a_i) and V_i(o_i) by expectile regression
+                                                              stage "critic-own" (stages/critic.py)
+    2   for each gradient step on a batch of transitions:     stage "policy" (stages/clone.py)
     3       w_i = min(exp(T (min_k Qbar_i^k(o_i, a_i) - V_i(o_i))), 100)
     4       theta_i <- step down mean w_i sum_dims (pi_i(o_i) - a_i)^2
 
-**Differs**. The system `iql` has one critic of the joint action, and so one weight for all agents' actions: an agent is
-then copied for what the team did. Here it answers for its own action, as seen from its own observation, where the
-others are part of the weather; the name is formed as `brpo-ind`'s, with which it shares the critics' stage. Tables
-that print "MA-IQL" mean either; ours has both, by name. Gradients are clipped, and the rate is held.
-The policies are extracted after the critics and not beside them, which changes nothing for the critics.
+**Differs**.
 
-**Checked**. tests/probes/test_iql_ind.py (weights of each agent's own; an agent is not copied for the other's luck),
-tests/contract.
+- The system `iql` has one critic of the joint action and so one weight for all agents' actions: an
+  agent is copied for what the team did. Here each agent answers for its own action, and the others
+  are part of its environment.
+- Tables that print "MA-IQL" mean either system. The name `iql-ind` is formed as `brpo-ind`, with
+  which it shares the critics' stage.
+- Gradients are clipped, and the learning rate is constant.
+- The policies follow the finished critics, which do not depend on them.
+
+**Checked**. tests/probes/test_iql_ind.py (weights of each agent's own; an agent is not copied for
+the others' luck), tests/contract.
 """
 
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, System
 from jaxomarl.config import config, static, traced
 from jaxomarl.networks.actors import actor
 from jaxomarl.stages import clone, critic, decentralised
 
+LARGEST_WEIGHT = 100.0
+
 
 @config
-class Config(decentralised.Base):
+class Config(decentralised.AgentSettings):
     """MA-IQL's settings."""
 
     normalise: bool = static(default=False)
-    """z-score observations inside the networks."""
+    """Whether the networks' observations are normalised to mean 0 and standard deviation 1."""
     gamma: float = traced(default=0.99, within="[0, 1]")
     chunk: int = static(default=1000)
     policy_steps: int = static(default=100_000, scaled="steps")
@@ -58,46 +65,52 @@ class Config(decentralised.Base):
     """T of the advantage weights min(exp(T u), 100); larger follows the critics more."""
 
 
-def policy(spec: Spec, cfg: Config, own: critic.Critic) -> Algorithm:
-    """The policies' stage."""
-    net, mask = (
-        actor(spec.obs_width, (cfg.policy_width,) * 2, spec.act_width),
-        jnp.asarray(spec.act_mask),
-    )
+def policy(spec: Spec, cfg: Config, own_critics: critic.Critic) -> Algorithm:
+    """Build the policies' stage from trained critics."""
+    net = actor(spec.obs_width, (cfg.policy_width,) * 2, spec.act_width)
+    action_mask = jnp.asarray(spec.act_mask)
 
-    def weigh(past: Past, batch: Batch) -> Array:  # line 3
-        u = own.advantage(past, batch.obs, batch.state, batch.action * mask)
-        return jnp.minimum(jnp.exp(cfg.temperature * u), 100.0)
+    # line 3
+    def weigh(past: Past, batch: Batch) -> Float[Array, "B N"]:
+        action = batch.action * action_mask
+        advantage = own_critics.advantage(past, batch.obs, batch.state, action)
+        return jnp.minimum(jnp.exp(cfg.temperature * advantage), LARGEST_WEIGHT)
 
-    def loss(key, params, seen, w):  # line 4
-        error = seen.mask * (net.apply(params, seen.obs) - seen.action)
+    # line 4, for one agent
+    def loss(key, params, batch, w):
+        error = batch.mask * (net.apply(params, batch.obs) - batch.action)
         return jnp.mean(w * jnp.sum(error**2, axis=-1))
 
-    play = lambda key, params, obs, mask: mask * net.apply(params, obs)
-    return clone.behaviour(spec, cfg, net, loss, weigh, play)
+    def play(key, params, obs, mask):
+        return mask * net.apply(params, obs)
+
+    return clone.cloning_learner(spec, cfg, net, loss, weigh, play)
 
 
 def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
-    """Raise JaxomarlError for settings, tasks or data that it cannot train on."""
+    """Raise JaxomarlError for settings, tasks or data that MA-IQL cannot train on."""
     decentralised.check(spec, cfg, data, {**decentralised.CHOICES, "reward": ("own",)})
 
 
 def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
-    """Own critics -> policies."""
-    own = critic.iql(spec, cfg, own=True)
-    fields = (*critic.FIELDS, *(f for f in clone.FIELDS if f not in critic.FIELDS))
-    return (
-        Stage("critic-own", own.algorithm, cfg.critic_steps, cfg.chunk, cfg.every, critic.FIELDS),
-        Stage(
-            "policy",
-            policy(spec, cfg, own),
-            cfg.policy_steps,
-            cfg.chunk,
-            cfg.every,
-            fields,
-            owner="iql-ind",
-        ),
+    """Two stages: own critics -> policies."""
+    # line 1
+    own_critics = critic.iql(spec, cfg, own=True)
+    learner = own_critics.algorithm
+    critic_stage = Stage(
+        "critic-own", learner, cfg.critic_steps, cfg.chunk, cfg.every, fields=critic.FIELDS
     )
+    policy_fields = [name for name in clone.FIELDS if name not in critic.FIELDS]
+    policy_stage = Stage(
+        "policy",
+        policy(spec, cfg, own_critics),
+        cfg.policy_steps,
+        cfg.chunk,
+        cfg.every,
+        fields=(*critic.FIELDS, *policy_fields),
+        owner="iql-ind",
+    )
+    return critic_stage, policy_stage
 
 
-IQL_IND = System(Config, check, lambda spec, cfg, data: data, pipeline)
+IQL_IND = System(Config, check, prepare=lambda spec, cfg, data: data, pipeline=pipeline)

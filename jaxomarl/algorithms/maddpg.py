@@ -1,32 +1,39 @@
-"""MADDPG+BC: one recurrent policy for all agents under central twin critics, drawn to the actions in the data.
+"""MADDPG+BC: one recurrent policy for all agents climbs central critics and stays near the data.
 
-**Paper**. Lowe et al. 2017 (MADDPG) with the cloning term of Fujimoto and Gu 2021 (TD3+BC), recurrent and with shared
-networks as in OG-MARL's systems (Formanek et al. 2023); CODA's base learner (its Table 5).
+**Paper**. Lowe et al. 2017 (MADDPG) with the cloning term of Fujimoto and Gu 2021 (TD3+BC),
+recurrent and with shared networks as in OG-MARL's systems (Formanek et al. 2023); CODA's base
+learner (its Table 5).
 
-**Pseudo-code**. On windows of H steps, each from an empty memory; every mean is over real steps, agents and columns:
+**Pseudo-code**. On windows of H steps, each from an empty memory; every mean is over real steps,
+agents and columns:
 
-    1   for each gradient step on a batch of windows:                               stage "policy", `update`
+    1   for each gradient step on a batch of windows:         stage "policy", `update`
     2       a = pi(o_0..o_H), a' = pibar(o_0..o_H), unrolled
     3       y_i,t = r_i,t + gamma (1 - d_t) min_k Qbar^k(s_t+1, a'_t+1, i)
     4       Q^k: step down sum_k 1/2 mean (Q^k(s, a_data, i) - y_i)^2
-    5       q_i = min_k Q^k(s, (a_i, others), i)            others: the data's actions, or sg pi's
+    5       q_i = min_k Q^k(s, (a_i, others), i)       others: the data's actions, or sg pi's
     6       pi: step down -c_q mean q / sg[ mean |q| ] + c_a mean (a - a_data)^2 + 1e-3 mean a^2
     7       targets follow with polyak
 
 (c_q, c_a) = (alpha, 1) with `coefficient_on="value"`, (1, alpha) with "clone".
 
-**Differs**. The divisor is held constant (sg). In OG-MARL's code it is not: wherever a batch's values share a sign its
-gradient of q is exactly zero, and what is left is cloning. Its "BC coefficient" 2.5 multiplies the value, not the
-clone: `coefficient_on` has both readings, and at alpha = 0 the first is a clone. A window never leaves its episode, so
-that a transition cut by the time limit bootstraps from its own successor, or does not count where the data lack it;
-OG-MARL's sequences run on into the next episode. Whose `others` are the data's best-responds to the data (BRUD).
+**Differs**.
 
-**Checked**. tests/probes/test_maddpg.py (both losses against ones written apart; the divisor; the cut transition; who
-hears whom; memory), tests/contract.
+- We hold the divisor constant (sg). OG-MARL's code does not: wherever a batch's values share a
+  sign, its gradient of q is exactly zero, and cloning alone is left.
+- The "BC coefficient" 2.5 of OG-MARL multiplies the value, not the clone. `coefficient_on` has both
+  readings. With alpha = 0, the first reading is a clone.
+- A window never leaves its episode. A transition that the time limit cuts bootstraps from its own
+  successor, or does not count where the data lack it. OG-MARL's sequences run into the next
+  episode.
+- With the data's actions as `others`, an agent responds to the data, not to its team-mates (BRUD).
+
+**Checked**. tests/probes/test_maddpg.py (both losses against a separate implementation; the
+divisor; the cut transition; what each agent's action depends on; memory), tests/contract.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,11 +57,11 @@ from jaxomarl.data.dataset import check_transitions
 from jaxomarl.data.windows import sample_windows
 from jaxomarl.losses.td import TIME_LIMITS
 from jaxomarl.masking import column_mean
-from jaxomarl.networks.agents import identified
+from jaxomarl.networks.agents import with_agent_number
 from jaxomarl.networks.critics import twin
-from jaxomarl.networks.inputs import flat, observed, stated
+from jaxomarl.networks.inputs import flat, observation_normaliser, state_normaliser
 from jaxomarl.networks.recurrent import Recurrent, recurrent
-from jaxomarl.optim import Net, create, descend, polyak
+from jaxomarl.optim import Net, Params, create, descend, polyak
 
 CHOICES = {
     "reward": ("own", "team"),
@@ -71,15 +78,15 @@ class Config:
     reward: str = static(default="team")
     """Reward that is learned. team: the team's, for every agent. own: each agent's."""
     time_limit: str = static(default="bootstrap")
-    """How a time limit counts. bootstrap: the episode continues past it. terminal: it ends the episode."""
+    """How a time limit counts. bootstrap: the episode continues. terminal: it ends there."""
     normalise: bool = static(default=False)
-    """Whether the networks' observations and states are normalised to mean 0 and standard deviation 1."""
+    """Whether the networks' inputs are normalised to mean 0 and standard deviation 1."""
     others: str = static(default="data")
-    """Team-mates' actions in the policy's loss. data: the batch's. policy: those of the current policy."""
+    """Team-mates' actions in the policy's loss. data: the batch's. policy: the current policy's."""
     alpha: float = traced(default=2.5, within="[0, inf)")
     """Weight of the term that --cfg.coefficient-on names, the papers' BC coefficient."""
     coefficient_on: str = static(default="value")
-    """Term that alpha multiplies. value: the normalised value, as in the codes. clone: the cloning term."""
+    """Term that alpha multiplies. value: the normalised value, as in the codes. clone: cloning."""
     gamma: float = traced(default=0.99, within="[0, 1]")
     """Discount factor of future rewards."""
     chunk: int = static(default=1000)
@@ -106,54 +113,56 @@ class Config:
     """Weight of the mean square of the policy's actions in its loss."""
 
 
-class Learner(NamedTuple):
+class RecurrentLearner(NamedTuple):
     """The policy and the twin critics with their targets; all agents share both."""
 
     actor: Net
     critic: Net
 
 
-class Nets(NamedTuple):
-    """The networks and what steps them."""
+class RecurrentNets(NamedTuple):
+    """The networks and their optimisers."""
 
     actor: Recurrent
-    play: Callable[..., Array]  # (params, obs [B, T, N, O]) -> [B, T, N, A]
-    q: Callable[
-        ..., Array
-    ]  # (params, state [B, T, S], action [B, T, M, N, A]) -> [E, B, T, N]; M is N or 1
-    init_q: Callable[[Key[Array, ""]], Any]
+    play: Callable[..., Array]
+    """(params, obs [B, T, N, O]) -> [B, T, N, A]."""
+    q: Callable[..., Array]
+    """(params, state [B, T, S], action [B, T, M, N, A]) -> [E, B, T, N]; M is N or 1."""
+    init_q: Callable[[Key[Array, ""]], Params]
     tx_actor: optax.GradientTransformation
     tx_q: optax.GradientTransformation
 
 
-def networks(spec: Spec, cfg: Config) -> Nets:
-    """One policy and two critics, told which agent is meant."""
+def recurrent_networks(spec: Spec, cfg: Config) -> RecurrentNets:
+    """Build one policy and two critics, all conditioned on the agent."""
     n = spec.agents
     actor = recurrent(spec.obs_width + n, cfg.policy_width, spec.act_width)
     critic = twin(spec.state_dim + n, n * spec.act_width, (cfg.critic_width,) * 2)
-    mask = jnp.asarray(spec.act_mask)
+    action_mask = jnp.asarray(spec.act_mask)
 
-    def play(params: Any, obs: Float[Array, "B T N O"]) -> Float[Array, "B T N A"]:
-        along = jnp.swapaxes(identified(obs, n), 1, 2)
-        return mask * jnp.swapaxes(actor.unrolled(params, along), 1, 2)
+    def play(params: Params, obs: Float[Array, "B T N O"]) -> Float[Array, "B T N A"]:
+        sequences = jnp.swapaxes(with_agent_number(obs, n), 1, 2)
+        return action_mask * jnp.swapaxes(actor.unrolled(params, sequences), 1, 2)
 
     def q(
-        params: Any, state: Float[Array, "B T S"], action: Float[Array, "B T M N A"]
+        params: Params, state: Float[Array, "B T S"], action: Float[Array, "B T M N A"]
     ) -> Float[Array, "E B T N"]:
         """Values for agent i where all agents act as in `action[..., i]`, or in its only one."""
-        told = identified(
-            jnp.broadcast_to(state[..., None, :], (*state.shape[:-1], n, state.shape[-1])), n
-        )
-        joint = jnp.broadcast_to(flat(action), (*told.shape[:-1], n * spec.act_width))
-        return critic.apply(params, told, joint)
+        for_each_agent = (*state.shape[:-1], n, state.shape[-1])
+        states = with_agent_number(jnp.broadcast_to(state[..., None, :], for_each_agent), n)
+        joint = jnp.broadcast_to(flat(action), (*states.shape[:-1], n * spec.act_width))
+        return critic.apply(params, states, joint)
 
-    return Nets(actor, play, q, critic.init, optax.adam(cfg.policy_lr), optax.adam(cfg.critic_lr))
+    actor_optimiser = optax.adam(cfg.policy_lr)
+    critic_optimiser = optax.adam(cfg.critic_lr)
+    return RecurrentNets(actor, play, q, critic.init, actor_optimiser, critic_optimiser)
 
 
 def counts(window: Window) -> Float[Array, "B H N"]:
-    """1.0 for transitions that were made, by agents that were there, and whose successor is known or not needed."""
-    made = window.valid[:, :-1] * jnp.maximum(window.valid[:, 1:], window.done[:, :-1])
-    return made[..., None] * window.alive[:, :-1]
+    """1.0 for transitions of agents that were there, whose successor is known or not needed."""
+    started = window.valid[:, :-1]
+    usable = started * jnp.maximum(window.valid[:, 1:], window.done[:, :-1])
+    return usable[..., None] * window.alive[:, :-1]
 
 
 def average(x: Float[Array, "... B H N"], weight: Float[Array, "B H N"]) -> Float[Array, "..."]:
@@ -162,108 +171,128 @@ def average(x: Float[Array, "... B H N"], weight: Float[Array, "B H N"]) -> Floa
 
 
 def policy(spec: Spec, cfg: Config) -> Algorithm:
-    """The algorithm."""
-    nets, see, state_of, mask = (
-        networks(spec, cfg),
-        observed(spec, cfg),
-        stated(cfg),
-        jnp.asarray(spec.act_mask),
-    )
-    weights = (cfg.alpha, 1.0) if cfg.coefficient_on == "value" else (1.0, cfg.alpha)
+    """Build the learner: one recurrent policy and central critics, shared by all agents."""
+    nets = recurrent_networks(spec, cfg)
+    normalise_obs = observation_normaliser(spec, cfg)
+    normalise_state = state_normaliser(cfg)
+    action_mask = jnp.asarray(spec.act_mask)
 
-    def init(key: Key[Array, ""], past: Past, data: Dataset) -> Learner:
-        k_actor, k_q = jax.random.split(key)
-        one = lambda tx, params: create(tx, params, target=True)
-        return Learner(
-            one(nets.tx_actor, nets.actor.init(k_actor)), one(nets.tx_q, nets.init_q(k_q))
-        )
+    def init(key: Key[Array, ""], past: Past, data: Dataset) -> RecurrentLearner:
+        k_actor, k_critic = jax.random.split(key)
+        actor = create(nets.tx_actor, nets.actor.init(k_actor), target=True)
+        critic = create(nets.tx_q, nets.init_q(k_critic), target=True)
+        return RecurrentLearner(actor, critic)
 
     def batch(key: Key[Array, ""], state: State, data: Dataset) -> Window:
         return sample_windows(key, data, cfg.policy_batch, cfg.horizon)._replace(extra={})
 
     # line 1
     def update(
-        key: Key[Array, ""], state: Learner, past: Past, batch: Window
-    ) -> tuple[Learner, dict]:
-        obs, seen, count = see(past, batch.obs), state_of(past, batch.state), counts(batch)
-        now, done = seen[:, :-1], batch.action[:, :-1] * mask
-        y = targets(spec, cfg, nets, state, obs, seen, batch)  # line 3
+        key: Key[Array, ""], state: RecurrentLearner, past: Past, batch: Window
+    ) -> tuple[RecurrentLearner, dict]:
+        obs = normalise_obs(past, batch.obs)
+        states = normalise_state(past, batch.state)
+        count = counts(batch)
+        s = states[:, :-1]
+        data_action = batch.action[:, :-1] * action_mask
+
+        # --- critics: lines 3 and 4 ---
+        y = td_targets(spec, cfg, nets, state, obs, states, batch)
 
         def critic_loss(params):
-            q = nets.q(params, now, done[:, :, None])
+            q = nets.q(params, s, data_action[:, :, None])
             error = average(jnp.square(q - y), count)
-            return 0.5 * error.sum(), {
-                "q_loss": error.sum(),
-                "q_mean": average(q, count).mean(),
-            }  # line 4
+            loss = 0.5 * error.sum()
+            return loss, {"q_loss": error.sum(), "q_mean": average(q, count).mean()}
 
-        grads, judged = jax.grad(critic_loss, has_aux=True)(state.critic.params)
+        grads, critic_metrics = jax.grad(critic_loss, has_aux=True)(state.critic.params)
         critic = descend(nets.tx_q, state.critic, grads)
 
-        def actor_loss(params):
-            a = nets.play(params, obs)[:, :-1]  # line 2
-            rest = done if cfg.others == "data" else jax.lax.stop_gradient(a)
-            eye = jnp.eye(spec.agents)[..., None]
-            q = nets.q(critic.params, now, jnp.where(eye > 0, a[:, :, None], rest[:, :, None])).min(
-                axis=0
-            )  # line 5
-            scale = jax.lax.stop_gradient(average(jnp.abs(q), count)) + 1e-8
-            clone, effort = (
-                average(column_mean(jnp.square(x), mask), count) for x in (a - done, a)
-            )
-            loss = (
-                weights[1] * clone
-                - weights[0] * average(q, count) / scale
-                + cfg.action_penalty * effort
-            )  # line 6
-            return loss, {"policy_loss": loss, "q_played": average(q, count), "clone_loss": clone}
+        # --- policy: lines 2, 5 and 6 ---
+        def loss(params):
+            action = nets.play(params, obs)[:, :-1]
+            return policy_loss(cfg, nets, action_mask, critic.params, s, action, data_action, count)
 
-        grads, metrics = jax.grad(actor_loss, has_aux=True)(state.actor.params)
+        grads, policy_metrics = jax.grad(loss, has_aux=True)(state.actor.params)
         actor = descend(nets.tx_actor, state.actor, grads)
-        return Learner(
-            polyak(actor, cfg.polyak), polyak(critic, cfg.polyak)
-        ), judged | metrics  # line 7
+
+        # --- targets: line 7 ---
+        learner = RecurrentLearner(polyak(actor, cfg.polyak), polyak(critic, cfg.polyak))
+        return learner, critic_metrics | policy_metrics
 
     def act(key, state, past, memory, observation):
-        told = identified(see(past, observation.obs), spec.agents)
-        memory, action = nets.actor.step(state.actor.params, memory, told)
-        return mask * action, memory
+        inputs = with_agent_number(normalise_obs(past, observation.obs), spec.agents)
+        memory, action = nets.actor.step(state.actor.params, memory, inputs)
+        return action_mask * action, memory
 
-    return Algorithm(init, batch, update, act, memory=jnp.zeros((spec.agents, cfg.policy_width)))
+    memory = jnp.zeros((spec.agents, cfg.policy_width))
+    return Algorithm(init, batch, update, act, memory)
 
 
-def targets(
+def td_targets(
     spec: Spec,
     cfg: Config,
-    nets: Nets,
-    state: Learner,
+    nets: RecurrentNets,
+    learner: RecurrentLearner,
     obs: Float[Array, "B W N O"],
-    seen: Float[Array, "B W S"],
+    states: Float[Array, "B W S"],
     batch: Window,
 ) -> Float[Array, "B H N"]:
     """The y of line 3."""
-    after = nets.play(state.actor.target, obs)[:, 1:]  # line 2
-    ahead = nets.q(state.critic.target, seen[:, 1:], after[:, :, None]).min(axis=0)
+    # line 2
+    next_action = nets.play(learner.actor.target, obs)[:, 1:]
+    next_q = nets.q(learner.critic.target, states[:, 1:], next_action[:, :, None]).min(axis=0)
     reward = batch.reward if cfg.reward == "own" else batch.team_reward[..., None]
-    ends = jnp.maximum(batch.done, batch.last) if cfg.time_limit == "terminal" else batch.done
-    return reward[:, :-1] + cfg.gamma * (1.0 - ends[:, :-1, None]) * ahead
+    ends = batch.done
+    if cfg.time_limit == "terminal":
+        ends = jnp.maximum(batch.done, batch.last)
+    return reward[:, :-1] + cfg.gamma * (1.0 - ends[:, :-1, None]) * next_q
+
+
+def policy_loss(
+    cfg: Config,
+    nets: RecurrentNets,
+    action_mask: Float[Array, "N A"],
+    critic_params: Params,
+    state: Float[Array, "B H S"],
+    action: Float[Array, "B H N A"],
+    data_action: Float[Array, "B H N A"],
+    count: Float[Array, "B H N"],
+) -> tuple[Float[Array, ""], dict[str, Array]]:
+    """The loss of line 6 at the policy's actions, and its metrics."""
+    value_weight, clone_weight = 1.0, cfg.alpha
+    if cfg.coefficient_on == "value":
+        value_weight, clone_weight = cfg.alpha, 1.0
+
+    # line 5
+    others = data_action if cfg.others == "data" else jax.lax.stop_gradient(action)
+    is_agent_i = jnp.eye(len(action_mask))[..., None] > 0
+    joint = jnp.where(is_agent_i, action[:, :, None], others[:, :, None])
+    q = nets.q(critic_params, state, joint).min(axis=0)
+
+    # line 6
+    scale = jax.lax.stop_gradient(average(jnp.abs(q), count)) + 1e-8
+    clone = average(column_mean(jnp.square(action - data_action), action_mask), count)
+    effort = average(column_mean(jnp.square(action), action_mask), count)
+    clone_term = clone_weight * clone
+    value_term = value_weight * average(q, count) / scale
+    loss = clone_term - value_term + cfg.action_penalty * effort
+    return loss, {"policy_loss": loss, "q_played": average(q, count), "clone_loss": clone}
 
 
 def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
-    """Raise JaxomarlError for settings, tasks or data that it cannot train on."""
+    """Raise JaxomarlError for settings, tasks or data that MADDPG+BC cannot train on."""
     if spec.discrete:
-        raise refuse("--task", "continuous actions", "a discrete task", "Its policy follows dQ/da.")
+        way = "Its policy follows dQ/da."
+        raise refuse("--task", "continuous actions", "a discrete task", way)
     check_fields(cfg, CHOICES)
     check_transitions(data)
 
 
 def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
-    """One stage."""
-    return (
-        Stage(
-            "policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="maddpg-bc"
-        ),
-    )
+    """MADDPG+BC has one stage."""
+    final = policy(spec, cfg)
+    return (Stage("policy", final, cfg.policy_steps, cfg.chunk, cfg.every, owner="maddpg-bc"),)
 
 
-MADDPG_BC = System(Config, check, lambda spec, cfg, data: data, pipeline)
+MADDPG_BC = System(Config, check, prepare=lambda spec, cfg, data: data, pipeline=pipeline)

@@ -1,25 +1,30 @@
-"""MADT: each agent's next action by a causal transformer of returns to go, observations and actions.
+"""MADT: a causal transformer of returns, observations and actions plays each agent's next action.
 
-**Paper**. Meng et al. 2023, "Offline Pre-trained Multi-agent Decision Transformer", Algorithm 1, offline part; the
-transformer is Chen et al. 2021's.
+**Paper**. Meng et al. 2023, "Offline Pre-trained Multi-agent Decision Transformer", Algorithm 1,
+offline part; the transformer is Chen et al. 2021's.
 
-**Pseudo-code**. One transformer for all agents, told whose rows it reads:
+**Pseudo-code**. One transformer for all agents, conditioned on the agent:
 
-    1   each row: R_i = agent i's return to go, as a share of the data's range                   `prepare`
-    2   for each gradient step on a batch of windows of C rows that end in the present one:      stage "policy"
-    3       step down mean |f(R_1, o_1, a_1, .., R_c, o_c)_c - a_c|^2 over rows of the episode, or the cross-entropy
-    4   act: remember the last C rows; R_t = target x the largest R that the data have at step t; play f's last output
+    1   each row: R_i = agent i's return to go, as a share of the data's range      `prepare`
+    2   for each gradient step on a batch of windows of C rows that end in the present one:
+                                                                          stage "policy"
+    3       step down mean |f(R_1, o_1, a_1, .., R_c, o_c)_c - a_c|^2 over rows of the episode,
+            or the cross-entropy
+    4   act: remember the last C rows; R_t = target x the largest R that the data have at step t;
+        play the last output of f
 
 **Differs**.
 
-- The papers subtract the rewards received from the return asked for; line 4 reads what is left to ask for off the data,
-  step by step, so that it is never more than what some row reached.
-- The state is not told to the transformer: only what an agent sees itself, so that it is played apart.
+- The papers subtract the received rewards from the target return. Line 4 reads the target off the
+  data, step by step, so it never exceeds what some row reached.
+- The transformer does not see the state, only what the agent itself observes, so that agents act
+  alone.
 - Actions that were not available have no share in the cross-entropy.
-- There is no dropout and no weight decay. Widths are Decision Transformer's; MADT prints them for other tasks.
+- There is no dropout and no weight decay. The widths are Decision Transformer's; MADT prints widths
+  for other tasks.
 
-**Checked**. tests/probes/test_madt.py (no row reads a later one, or one from before its episode; the memory against a
-plain loop; a better return is played when asked for), tests/contract.
+**Checked**. tests/probes/test_madt.py (no row reads a later one, or one from before its episode;
+the memory against a plain loop; a higher target return gets a better return), tests/contract.
 """
 
 import dataclasses
@@ -43,13 +48,13 @@ from jaxomarl.base import (
 )
 from jaxomarl.config import check_fields, config, static, traced
 from jaxomarl.data.dataset import check_batch, check_transitions
-from jaxomarl.data.returns import conditioned
+from jaxomarl.data.returns import with_returns
 from jaxomarl.data.windows import sample_windows
 from jaxomarl.losses.imitation import action_error
 from jaxomarl.masking import weighted_mean
-from jaxomarl.networks.actors import played
-from jaxomarl.networks.agents import identified
-from jaxomarl.networks.inputs import observed
+from jaxomarl.networks.actors import action_of_output
+from jaxomarl.networks.agents import with_agent_number
+from jaxomarl.networks.inputs import observation_normaliser
 from jaxomarl.networks.mlp import Network
 from jaxomarl.networks.transformer import decision_transformer, last_steps
 from jaxomarl.optim import Net, clipped_adam, create, descend
@@ -70,7 +75,7 @@ class Config:
     return_scale: float = static(default=0.0, within="[0, inf)")
     """Return that counts as 1; 0 maps the data's range of returns to 0 .. 1."""
     target: float = traced(default=1.0, within="(-inf, inf)")
-    """Share of the data's largest return to go that every step asks for."""
+    """Target return of every step, as a share of the data's largest return to go."""
     normalise: bool = static(default=True)
     """Whether the network's observations are normalised to mean 0 and standard deviation 1."""
     layers: int = static(default=3)
@@ -93,7 +98,7 @@ class Config:
     """Largest norm of a gradient."""
 
 
-class Learner(NamedTuple):
+class TransformerLearner(NamedTuple):
     """The transformer, and the largest return to go of the data by step and agent."""
 
     net: Net
@@ -101,7 +106,7 @@ class Learner(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """One environment's last C rows, the newest last, and steps so far."""
+    """One environment's last C rows, the newest last, and the number of steps so far."""
 
     returns: Float[Array, "N C"]
     obs: Float[Array, "N C O"]
@@ -110,93 +115,119 @@ class Memory(NamedTuple):
 
 
 def network(spec: Spec, cfg: Config) -> Network:
-    """The transformer of one agent's rows, who it is appended to what it sees."""
-    wide = spec.obs_width + spec.agents
+    """Build the transformer of one agent's rows; each observation ends with the agent's number."""
     return decision_transformer(
-        wide, spec.act_width, cfg.policy_width, cfg.layers, cfg.heads, spec.horizon
+        spec.obs_width + spec.agents,
+        spec.act_width,
+        cfg.policy_width,
+        cfg.layers,
+        cfg.heads,
+        spec.horizon,
     )
+
+
+def empty_memory(spec: Spec, cfg: Config) -> Memory:
+    """The memory at the start of an episode."""
+    rows = (spec.agents, cfg.context)
+    return Memory(
+        returns=jnp.zeros(rows),
+        obs=jnp.zeros((*rows, spec.obs_width)),
+        action=jnp.zeros((*rows, spec.act_width)),
+        step=jnp.zeros((), jnp.int32),
+    )
+
+
+def swap_rows(x: Float[Array, "*B R N I"]) -> Float[Array, "*B N R I"]:
+    """Exchange the axes of rows and agents."""
+    return jnp.swapaxes(x, -2, -3)
+
+
+def appended(rows: Float[Array, "N C *I"], new: Float[Array, "N *I"]) -> Float[Array, "N C *I"]:
+    """The rows without the oldest, and the new one."""
+    return jnp.concatenate([rows[:, 1:], new[:, None]], axis=1)
 
 
 def policy(spec: Spec, cfg: Config) -> Algorithm:
-    """The algorithm."""
-    net, see, mask = network(spec, cfg), observed(spec, cfg), jnp.asarray(spec.act_mask)
-    tx = clipped_adam(cfg.policy_lr, cfg.clip)
-    n, rows, last = spec.agents, cfg.context, spec.horizon
+    """Build the learner: one transformer that plays for every agent."""
+    net = network(spec, cfg)
+    normalise_obs = observation_normaliser(spec, cfg)
+    action_mask = jnp.asarray(spec.act_mask)
+    optimiser = clipped_adam(cfg.policy_lr, cfg.clip)
 
-    def init(key: Key[Array, ""], past: Past, data: Dataset) -> Learner:
-        best = jax.ops.segment_max(data.extra["returns"], data.step, last + 1)
-        return Learner(create(tx, net.init(key)), jnp.where(jnp.isfinite(best), best, 0.0))
+    def init(key: Key[Array, ""], past: Past, data: Dataset) -> TransformerLearner:
+        best = jax.ops.segment_max(data.extra["returns"], data.step, spec.horizon + 1)
+        net_state = create(optimiser, net.init(key))
+        return TransformerLearner(net_state, jnp.where(jnp.isfinite(best), best, 0.0))
 
     def batch(key: Key[Array, ""], state: State, data: Dataset) -> Window:
-        return sample_windows(key, data, cfg.policy_batch, horizon=0, history=rows - 1)
+        return sample_windows(key, data, cfg.policy_batch, horizon=0, history=cfg.context - 1)
 
-    def read(params, past, returns, obs, action, step, valid):
-        """All agents' rows [..., N, C, ...] to actions [..., C, N, A]."""
-        who = jnp.swapaxes(identified(see(past, jnp.swapaxes(obs, -2, -3)), n), -2, -3)
-        shape = obs.shape[:-1]
-        step, valid = (jnp.broadcast_to(x[..., None, :], shape) for x in (step, valid))
-        return jnp.swapaxes(
-            net.apply(params, returns, who, action * mask[:, None], step, valid), -2, -3
-        )
+    def predict(params, past, returns, obs, action, step, valid):
+        """All agents' rows [..., N, C, ...] -> actions [..., C, N, A]."""
+        seen = with_agent_number(normalise_obs(past, swap_rows(obs)), spec.agents)
+        inputs = swap_rows(seen)
+        step = jnp.broadcast_to(step[..., None, :], obs.shape[:-1])
+        valid = jnp.broadcast_to(valid[..., None, :], obs.shape[:-1])
+        action = action * action_mask[:, None]
+        return swap_rows(net.apply(params, returns, inputs, action, step, valid))
 
     # line 2
     def update(
-        key: Key[Array, ""], state: Learner, past: Past, batch: Window
-    ) -> tuple[Learner, dict]:
-        whose = lambda x: jnp.swapaxes(x, 1, 2)
-        returns, step = whose(batch.extra["returns"]), batch.extra["step"]
+        key: Key[Array, ""], state: TransformerLearner, past: Past, batch: Window
+    ) -> tuple[TransformerLearner, dict]:
+        returns = jnp.swapaxes(batch.extra["returns"], 1, 2)
+        step = batch.extra["step"]
         weight = batch.valid[..., None] * batch.alive
 
+        # line 3
         def loss(params):
-            out = read(
-                params, past, returns, whose(batch.obs), whose(batch.action), step, batch.valid
-            )
-            wrong = action_error(spec, out, batch.action, batch.available)
-            return weighted_mean(wrong, weight)
+            obs = jnp.swapaxes(batch.obs, 1, 2)
+            action = jnp.swapaxes(batch.action, 1, 2)
+            predicted = predict(params, past, returns, obs, action, step, batch.valid)
+            error = action_error(spec, predicted, batch.action, batch.available)
+            return weighted_mean(error, weight)
 
-        value, grads = jax.value_and_grad(loss)(state.net.params)  # line 3
-        return state._replace(net=descend(tx, state.net, grads)), {"policy_loss": value}
+        value, grads = jax.value_and_grad(loss)(state.net.params)
+        return state._replace(net=descend(optimiser, state.net, grads)), {"policy_loss": value}
 
-    def act(key, state, past, memory, observation):  # line 4
-        newest = lambda old, new: jnp.concatenate([old[:, 1:], new[:, None]], axis=1)
-        asked = cfg.target * state.best[jnp.minimum(memory.step, last)]
-        returns, obs = newest(memory.returns, asked), newest(memory.obs, observation.obs)
-        blank = newest(memory.action, jnp.zeros_like(mask))  # what is not known yet, and not read
-        out = read(state.net.params, past, returns, obs, blank, *last_steps(memory.step, rows))
-        action = played(spec, out[-1], observation.available)
-        return action, Memory(returns, obs, blank.at[:, -1].set(action), memory.step + 1)
+    # line 4
+    def act(key, state, past, memory, observation):
+        target = cfg.target * state.best[jnp.minimum(memory.step, spec.horizon)]
+        returns = appended(memory.returns, target)
+        obs = appended(memory.obs, observation.obs)
+        unknown = appended(memory.action, jnp.zeros_like(action_mask))  # its last row is not read
+        step_and_valid = last_steps(memory.step, cfg.context)
+        output = predict(state.net.params, past, returns, obs, unknown, *step_and_valid)
+        action = action_of_output(spec, output[-1], observation.available)
+        actions = unknown.at[:, -1].set(action)
+        return action, Memory(returns, obs, actions, memory.step + 1)
 
-    held = lambda *shape: jnp.zeros((n, rows, *shape))
-    memory = Memory(held(), held(spec.obs_width), held(spec.act_width), jnp.zeros((), jnp.int32))
-    return Algorithm(init, batch, update, act, memory)
+    return Algorithm(init, batch, update, act, empty_memory(spec, cfg))
 
 
 def prepare(spec: Spec, cfg: Config, data: Dataset) -> Dataset:
-    """The data with returns to go, and the step of each row."""
+    """Add returns to go, and the step of each row."""
     # line 1
-    data = conditioned(data, cfg.gamma, "togo", cfg.reward, cfg.return_scale)
-    return dataclasses.replace(
-        data, extra={**data.extra, "step": jnp.minimum(data.step, spec.horizon)}
-    )
+    data = with_returns(data, cfg.gamma, "togo", cfg.reward, cfg.return_scale)
+    step = jnp.minimum(data.step, spec.horizon)
+    return dataclasses.replace(data, extra={**data.extra, "step": step})
 
 
 def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
-    """Raise JaxomarlError for settings or data that it cannot train on."""
+    """Raise JaxomarlError for settings or data that MADT cannot train on."""
     check_fields(cfg, CHOICES)
     check_transitions(data)
     if cfg.policy_width % cfg.heads:
+        expected = f"a multiple of the {cfg.heads} heads"
         way = f"Take a multiple of {cfg.heads}, or other --cfg.heads."
-        raise refuse(
-            "--cfg.policy-width", f"a multiple of the {cfg.heads} heads", cfg.policy_width, way
-        )
+        raise refuse("--cfg.policy-width", expected, cfg.policy_width, way)
     check_batch(data, cfg.policy_batch)
 
 
 def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
-    """One stage."""
-    return (
-        Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="madt"),
-    )
+    """MADT has one stage."""
+    final = policy(spec, cfg)
+    return (Stage("policy", final, cfg.policy_steps, cfg.chunk, cfg.every, owner="madt"),)
 
 
 MADT = System(Config, check, prepare, pipeline)

@@ -1,26 +1,33 @@
-"""MA-SfBC: each agent clones its behaviour with a diffusion policy, and selects from it by planned values.
+"""MA-SfBC: each agent clones its behaviour with a diffusion model, and selects from it by value.
 
-**Paper**. Chen et al. 2023, "Offline Reinforcement Learning via High-Fidelity Generative Behavior Modeling",
-Algorithm 1, run by every agent alone as in DOM2's tables.
+**Paper**. Chen et al. 2023, "Offline Reinforcement Learning via High-Fidelity Generative Behavior
+Modeling", Algorithm 1, run by every agent alone as in DOM2's tables.
 
 **Pseudo-code**. For every agent i, on its own observation, action and reward:
 
-    1   eps: step down mean |eps(alpha_t a + sigma_t z, t, o) - z|^2, t ~ U(1e-3, 1)       stage "behaviour"
-    2   for each round (`rounds`):                                                         stage "policy", `refresh`
-    3       V(o) = sum_j softmax_j(alpha Q(o, a_j)) Q(o, a_j), 16 samples a_j of the behaviour, at every row of data
-    4       R_t = r_t + gamma (1 - d_t) max(R_{t+1}, V(o_{t+1})), from each trajectory's end; in the first round R_{t+1}
-    5       Q: step down mean (Q(o, a) - R)^2                                              `update`
+    1   eps: step down mean |eps(alpha_t a + sigma_t z, t, o) - z|^2, t ~ U(1e-3, 1)
+                                                              stage "behaviour"
+    2   for each round (`rounds`):                            stage "policy", `refresh`
+    3       at every row of the data, with 16 samples a_j of the behaviour:
+            V(o) = sum_j softmax_j(alpha Q(o, a_j)) Q(o, a_j)
+    4       from each trajectory's end: R_t = r_t + gamma (1 - d_t) max(R_{t+1}, V(o_{t+1}));
+            in the first round R_{t+1} instead of the maximum
+    5       Q: step down mean (Q(o, a) - R)^2                 `update`
     6   act: 32 samples a_j of the behaviour, one of them with chance softmax_j(alpha Q(o, a_j))
 
-**Differs**. No policy is trained against a critic, so no action is valued that the behaviour would not take: against
-diffusion-ql, the value moved from line 5's loss to line 6. alpha counts deviations of the data's returns, which run
-from tens to hundreds here, so that one number serves all tasks; it is ours. A trajectory cut by the time limit goes on
-with V of its last state (with time_limit="terminal" it ends), and with nothing in the first round, which the paper's
-tasks leave open. The noise network is a Mish perceptron and not their residual one, and DPM-Solver is of the first
-order. Line 3 is 16 chains for each row and later round: the cost of a run is there.
+**Differs**.
 
-**Checked**. tests/probes/test_sfbc.py (the best of its candidates under an exact critic; returns by hand, joined where
-trajectories meet; clones and the better mode), tests/contract.
+- No policy is trained against a critic, so no action is valued that the behaviour would not take.
+  Compared with diffusion-ql, the value moves from the loss (line 5 there) to the choice (line 6).
+- alpha counts standard deviations of the data's returns, which run from tens to hundreds here, so
+  one number serves all tasks. Its value is ours.
+- A trajectory that the time limit cuts continues with V of its last state, and with nothing in the
+  first round. With `time_limit="terminal"` it ends. The paper's tasks leave this open.
+- The noise network is a Mish perceptron; the authors' is residual. DPM-Solver is of first order.
+- Line 3 samples 16 chains for each row in each later round. That is most of the cost of a run.
+
+**Checked**. tests/probes/test_sfbc.py (the best of its candidates under an exact critic; returns by
+hand, joined where trajectories meet; clones and the better mode), tests/contract.
 """
 
 from collections.abc import Callable
@@ -30,27 +37,38 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jaxomarl.base import Algorithm, Dataset, Environment, Past, Spec, Stage, System, team_reward
+from jaxomarl.base import (
+    Algorithm,
+    Dataset,
+    Environment,
+    Past,
+    Spec,
+    Stage,
+    System,
+    team_reward,
+)
 from jaxomarl.config import config, static, traced
 from jaxomarl.diffusion.samplers import dpm_solver
 from jaxomarl.diffusion.schedules import vp
-from jaxomarl.losses.candidates import pick, soft_value
+from jaxomarl.losses.candidates import pick_by_value, soft_value
 from jaxomarl.losses.planning import planned_returns
-from jaxomarl.losses.td import continues, ensemble_loss
-from jaxomarl.networks.inputs import observed
+from jaxomarl.losses.td import continuation_factor, ensemble_loss
+from jaxomarl.networks.inputs import observation_normaliser
 from jaxomarl.networks.mlp import mish
 from jaxomarl.optim import Net, create, descend
 from jaxomarl.policies.diffusion import (
     Diffuser,
+    agent_times_and_noise,
     denoising_loss,
     noise_network,
     several,
-    times_and_noise,
 )
 from jaxomarl.stages import clone, decentralised
-from jaxomarl.stages.decentralised import networks
+from jaxomarl.stages.decentralised import AgentNetworks, agent_networks
 
-ROWS = 512  # rows of data whose candidates are drawn at once
+ROWS = 512
+"""Rows of data whose candidates are sampled at once."""
+CHOICES = {**decentralised.CHOICES, "select": ("softmax", "argmax")}
 
 
 @config
@@ -61,7 +79,7 @@ class Config(decentralised.Diffusion):
     """Gradient steps of the behaviour model, from which actions are sampled."""
     candidates: int = static(default=32)
     critic_steps: int = static(default=9000, scaled="steps")
-    """Gradient steps of the critics over all rounds; reports and checkpoints fall between rounds."""
+    """Gradient steps of the critics over all rounds; reports and checkpoints fall between them."""
     critic_batch: int = static(default=1024)
     """Transitions in a batch of the critics' updates."""
     rounds: int = static(default=3)
@@ -71,15 +89,16 @@ class Config(decentralised.Diffusion):
     alpha: float = traced(default=10.0, within="[0, inf)")
     """Sharpness of both softmaxes, for values in standard deviations of the data's returns."""
     select: str = static(default="softmax")
-    """Candidate that is played. softmax: a draw by value. argmax: the best."""
+    """Candidate that is played. softmax: a sample by value. argmax: the best."""
 
 
 class Planned(NamedTuple):
-    """Critics, and the returns that they are fitted to."""
+    """Critics, which lead with N, and the returns that they are fitted to."""
 
-    critic: Net  # leads with N
+    critic: Net
     returns: Float[Array, "M N"]
-    spread: Float[Array, " N"]  # standard deviation of the first round's returns
+    spread: Float[Array, " N"]
+    """Standard deviation of the first round's returns."""
     round: Int[Array, ""]
 
 
@@ -91,142 +110,186 @@ class Regression(NamedTuple):
     returns: Float[Array, "B N"]
 
 
+# --- the behaviour ---
+
+
 def diffusion(spec: Spec, cfg: Config) -> Diffuser:
-    """The behaviour model."""
+    """Build one agent's behaviour model."""
     return Diffuser(noise_network(spec, cfg.policy_width), vp(), dpm_solver, cfg.levels)
+
+
+def behaviour_diffusion(spec: Spec, cfg: Config) -> Algorithm:
+    """Build the first stage: each agent's diffusion model of its own actions."""
+    diffuser = diffusion(spec, cfg)
+
+    # line 1
+    def loss(key, params, batch, weight):
+        t, z = agent_times_and_noise(key, batch)
+        return denoising_loss(diffuser, params, batch, t, z)
+
+    return clone.cloning_learner(spec, cfg, diffuser.net, loss)
+
+
+# --- candidates and their values ---
+
+
+class CandidateNets(NamedTuple):
+    """One agent's behaviour model and critic, and all agents' action columns."""
+
+    diffuser: Diffuser
+    nets: AgentNetworks
+    action_mask: Float[Array, "N A"]
+
+
+def candidate_networks(spec: Spec, cfg: Config) -> CandidateNets:
+    """Build one agent's behaviour model and critic."""
+    diffuser = diffusion(spec, cfg)
+    nets = agent_networks(spec, cfg, diffuser.net, activation=mish, members=1)
+    return CandidateNets(diffuser, nets, jnp.asarray(spec.act_mask))
+
+
+def valued_candidates(
+    of: CandidateNets,
+    key: Key[Array, ""],
+    state: Planned,
+    past: Past,
+    obs: Float[Array, "N O"],
+    count: int,
+) -> tuple[Float[Array, "K N A"], Float[Array, "K N"]]:
+    """Sample `count` actions of every agent's behaviour, and value them."""
+
+    def of_one_agent(key, model, critic, obs, mask):
+        repeated, actions = several(of.diffuser, key, model, obs, mask, count)
+        return actions, of.nets.q.apply(critic, repeated, actions)[0]
+
+    keys = jax.random.split(key, len(of.action_mask))
+    models = past["behaviour"].params
+    of_all = jax.vmap(of_one_agent, out_axes=1)
+    return of_all(keys, models, state.critic.params, obs, of.action_mask)
 
 
 def every_row(
     value: Callable[[Any], Array], rows: Any, idle: Bool[Array, ""]
 ) -> Float[Array, "M N"]:
-    """`value` of all rows, some at a time. Where `idle` it is zeros, and no work if all runs of a program are."""
+    """Compute `value` of all rows, ROWS at a time.
+
+    Where `idle` the result is zeros, and no work is done if all runs of a program are idle.
+    """
     count = jax.tree.leaves(rows)[0].shape[0]
     size = min(ROWS, count)
-    turns = -(-count // size)
+    blocks = -(-count // size)
 
-    def some(carry):
-        k, v = carry
-        at = jnp.minimum(k * size, count - size)  # the last ones lie over those before
-        cut = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, at, size), rows)
-        return k + 1, jax.lax.dynamic_update_slice_in_dim(v, value(cut), at, 0)
+    def next_block(carry):
+        k, values = carry
+        start = jnp.minimum(k * size, count - size)  # the last block overlaps the one before
+        block = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, size), rows)
+        return k + 1, jax.lax.dynamic_update_slice_in_dim(values, value(block), start, 0)
 
-    one = jax.eval_shape(value, jax.tree.map(lambda x: x[:size], rows))
-    begun = jnp.where(idle, turns, 0), jnp.zeros((count, *one.shape[1:]))
-    return jax.lax.while_loop(lambda carry: carry[0] < turns, some, begun)[1]
-
-
-def behaviour(spec: Spec, cfg: Config) -> Algorithm:
-    """The behaviour's stage: line 1."""
-    diffuser = diffusion(spec, cfg)
-    # line 1
-    return clone.behaviour(
-        spec,
-        cfg,
-        diffuser.net,
-        lambda key, params, seen, _: denoising_loss(
-            diffuser, params, seen, *times_and_noise(key, seen)
-        ),
-    )
+    shape = jax.eval_shape(value, jax.tree.map(lambda x: x[:size], rows)).shape
+    first = jnp.where(idle, blocks, 0)
+    zeros = jnp.zeros((count, *shape[1:]))
+    return jax.lax.while_loop(lambda carry: carry[0] < blocks, next_block, (first, zeros))[1]
 
 
-def policy(spec: Spec, cfg: Config) -> tuple[Algorithm, Any]:
-    """The critics' stage, which acts, and its refresh."""
-    n, see, mask, diffuser = (
-        spec.agents,
-        observed(spec, cfg),
-        jnp.asarray(spec.act_mask),
-        diffusion(spec, cfg),
-    )
-    nets = networks(spec, cfg, diffuser.net, activation=mish, members=1)
+# --- the critics, which select ---
 
-    def judged(
-        key: Any, state: Planned, past: Past, obs: Float[Array, "N O"], count: int
-    ) -> tuple[Array, Array]:
-        """Candidates [K, N, A] and their values [K, N]."""
 
-        def one(key, model, critic, obs, mask):
-            wide, drawn = several(diffuser, key, model, obs, mask, count)
-            return drawn, nets.q.apply(critic, wide, drawn)[0]
-
-        each = jax.vmap(one, out_axes=1)
-        return each(
-            jax.random.split(key, n), past["behaviour"].params, state.critic.params, obs, mask
-        )
+def policy(spec: Spec, cfg: Config) -> tuple[Algorithm, Callable[..., Planned]]:
+    """Build the second stage, critics that select from the behaviour's samples, and its refresh."""
+    of = candidate_networks(spec, cfg)
+    nets = of.nets
+    normalise_obs = observation_normaliser(spec, cfg)
 
     def init(key: Key[Array, ""], past: Past, data: Dataset) -> Planned:
-        critics = jax.vmap(lambda k: create(nets.tx_q, nets.q.init(k)))(jax.random.split(key, n))
-        return Planned(
-            critics, jnp.zeros((data.step.shape[0], n)), jnp.ones(n), jnp.zeros((), jnp.int32)
-        )
-
-    # line 2
-    def refresh(
-        key: Key[Array, ""], state: Planned, past: Past, data: Dataset
-    ) -> Planned:  # lines 3 and 4
-        def value(row):
-            q = judged(row[0], state, past, row[1], cfg.value_samples)[1]
-            return soft_value(q, cfg.alpha / state.spread)
-
-        keys, obs = jax.random.split(key, data.step.shape[0]), see(past, data.obs)
-        first = state.round == 0
-        v = every_row(jax.vmap(value), (keys, obs), first)  # the first round has no use for them
-        team = team_reward(spec.team, data.reward)[:, None]
-        reward = data.reward if cfg.reward == "own" else jnp.broadcast_to(team, data.reward.shape)
-        factor = cfg.gamma * continues(data, cfg.time_limit)
-        found = planned_returns(reward, factor, data.left == 0, v, first)
-        spread = jnp.where(first, found[data.starts].std(axis=0) + 1e-6, state.spread)
-        return Planned(state.critic, found, spread, state.round + 1)
+        keys = jax.random.split(key, spec.agents)
+        critic = jax.vmap(lambda key: create(nets.tx_q, nets.q.init(key)))(keys)
+        returns = jnp.zeros((data.step.shape[0], spec.agents))
+        return Planned(critic, returns, jnp.ones(spec.agents), jnp.zeros((), jnp.int32))
 
     def batch(key: Key[Array, ""], state: Planned, data: Dataset) -> Regression:
-        start = data.starts[jax.random.randint(key, (cfg.critic_batch,), 0, data.starts.shape[0])]
+        drawn = jax.random.randint(key, (cfg.critic_batch,), 0, data.starts.shape[0])
+        start = data.starts[drawn]
         row = data.layout.unpack(data.rows[start])
-        return Regression(row["obs"], row["action"] * mask, state.returns[start])
+        return Regression(row["obs"], row["action"] * of.action_mask, state.returns[start])
 
+    # line 5
     def update(
         key: Key[Array, ""], state: Planned, past: Past, batch: Regression
     ) -> tuple[Planned, dict]:
-        def fit(one, obs, action, returns):  # line 5
+        def fit(critic, obs, action, returns):
             loss = lambda params: ensemble_loss(nets.q.apply(params, obs, action), returns)
-            value, grads = jax.value_and_grad(loss)(one.params)
-            return descend(nets.tx_q, one, grads), value
+            value, grads = jax.value_and_grad(loss)(critic.params)
+            return descend(nets.tx_q, critic, grads), value
 
-        each = jax.vmap(fit, in_axes=(0, 1, 1, 1))
-        critic, value = each(state.critic, see(past, batch.obs), batch.action, batch.returns)
-        return state._replace(critic=critic), {
-            "q_loss": value.mean(),
-            "returns": batch.returns.mean(),
-        }
+        fit_all = jax.vmap(fit, in_axes=(0, 1, 1, 1))
+        obs = normalise_obs(past, batch.obs)
+        critic, loss = fit_all(state.critic, obs, batch.action, batch.returns)
+        metrics = {"q_loss": loss.mean(), "returns": batch.returns.mean()}
+        return state._replace(critic=critic), metrics
 
-    def act(key, state, past, memory, observation):  # line 6
-        k_draw, k_pick = jax.random.split(key)
-        drawn, q = judged(k_draw, state, past, see(past, observation.obs), cfg.candidates)
+    # line 6
+    def act(key, state, past, memory, observation):
+        k_sample, k_pick = jax.random.split(key)
+        obs = normalise_obs(past, observation.obs)
+        actions, q = valued_candidates(of, k_sample, state, past, obs, cfg.candidates)
         gumbel = jax.random.gumbel(k_pick, q.shape) if cfg.select == "softmax" else None
-        return pick(drawn, cfg.alpha / state.spread * q, gumbel), memory
+        return pick_by_value(actions, cfg.alpha / state.spread * q, gumbel), memory
 
-    return Algorithm(init, batch, update, act), refresh
+    return Algorithm(init, batch, update, act), planning(spec, cfg, of)
+
+
+def planning(spec: Spec, cfg: Config, of: CandidateNets) -> Callable[..., Planned]:
+    """Build the stage's `refresh`: the returns of a round, planned with the values so far."""
+    normalise_obs = observation_normaliser(spec, cfg)
+
+    # line 2
+    def refresh(key: Key[Array, ""], state: Planned, past: Past, data: Dataset) -> Planned:
+        # line 3
+        def value(row):
+            key, obs = row
+            _, q = valued_candidates(of, key, state, past, obs, cfg.value_samples)
+            return soft_value(q, cfg.alpha / state.spread)
+
+        keys = jax.random.split(key, data.step.shape[0])
+        obs = normalise_obs(past, data.obs)
+        first_round = state.round == 0  # it needs no values
+        v = every_row(jax.vmap(value), (keys, obs), first_round)
+
+        # line 4
+        reward = data.reward
+        if cfg.reward != "own":
+            team = team_reward(spec.team, data.reward)[:, None]
+            reward = jnp.broadcast_to(team, data.reward.shape)
+        discount = cfg.gamma * continuation_factor(data, cfg.time_limit)
+        returns = planned_returns(reward, discount, data.left == 0, v, first_round)
+        deviation = returns[data.starts].std(axis=0) + 1e-6
+        spread = jnp.where(first_round, deviation, state.spread)
+        return Planned(state.critic, returns, spread, state.round + 1)
+
+    return refresh
 
 
 def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
-    """Raise JaxomarlError for settings, tasks or data that it cannot train on."""
-    decentralised.check(spec, cfg, data, {**decentralised.CHOICES, "select": ("softmax", "argmax")})
+    """Raise JaxomarlError for settings, tasks or data that MA-SfBC cannot train on."""
+    decentralised.check(spec, cfg, data, CHOICES)
 
 
 def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
-    """Behaviour -> critics by rounds: one scan is one round, before which returns are computed anew."""
-    algorithm, refresh = policy(spec, cfg)
-    a_round = -(-cfg.critic_steps // cfg.rounds)
-    return (
-        Stage(
-            "behaviour",
-            behaviour(spec, cfg),
-            cfg.policy_steps,
-            cfg.chunk,
-            cfg.every,
-            clone.FIELDS,
-            owner="sfbc",
-        ),
-        Stage("policy", algorithm, cfg.rounds * a_round, a_round, 1, owner="sfbc", refresh=refresh),
+    """Two stages: behaviour -> critics, in which one scan is one round on new returns."""
+    behaviour_stage = Stage(
+        "behaviour",
+        behaviour_diffusion(spec, cfg),
+        cfg.policy_steps,
+        cfg.chunk,
+        cfg.every,
+        fields=clone.FIELDS,
+        owner="sfbc",
     )
+    final, refresh = policy(spec, cfg)
+    round_steps = -(-cfg.critic_steps // cfg.rounds)
+    steps = cfg.rounds * round_steps
+    policy_stage = Stage("policy", final, steps, round_steps, owner="sfbc", refresh=refresh)
+    return behaviour_stage, policy_stage
 
 
-SFBC = System(Config, check, lambda spec, cfg, data: data, pipeline)
+SFBC = System(Config, check, prepare=lambda spec, cfg, data: data, pipeline=pipeline)

@@ -1,24 +1,29 @@
-"""MA-TD3+BC: each agent's TD3, whose policy is also drawn to the actions in the data.
+"""MA-TD3+BC: each agent's TD3, whose policy also imitates the actions in the data.
 
-**Paper**. Fujimoto and Gu 2021, "A Minimalist Approach to Offline Reinforcement Learning", its equations 3-5, run by
-every agent alone as in Pan et al. 2022 (OMAR) and DOM2's tables.
+**Paper**. Fujimoto and Gu 2021, "A Minimalist Approach to Offline Reinforcement Learning", its
+equations 3-5, run by every agent alone as in Pan et al. 2022 (OMAR) and DOM2's tables.
 
 **Pseudo-code**. For every agent i, on its own observation, action and reward:
 
-    1   for each gradient step on a batch of transitions:                       stage "policy", `update`
+    1   for each gradient step on a batch of transitions:     stage "policy", `update`
     2       a' = clip(pibar(o') + clip(N(0, 0.2^2), +-0.5))
     3       each Q^k: step down mean (Q^k(o, a) - r - gamma (1 - d) min_k Qbar^k(o', a'))^2
     4       every second step (`policy_delay`):
-    5           pi: step down -alpha mean Q^1(o, pi(o)) / sg[ mean |Q^1(o, pi(o))| ] + mean (pi(o) - a)^2
+    5           pi: step down -alpha mean Q^1(o, pi(o)) / sg[ mean |Q^1(o, pi(o))| ]
+                    + mean (pi(o) - a)^2
     6           targets follow with polyak
 
-**Differs**. The divisor is held constant (sg). OG-MARL's normaliser, on which others build, is not: there the policy
-gradient of Q vanishes wherever the batch's values share a sign. Larger `alpha` is more reinforcement learning, though
-some codes call it the coefficient of cloning. The delayed step is computed each time and dropped every second: a branch
-on a counter would run both ways for runs side by side. One batch serves all agents, whose networks are separate.
+**Differs**.
 
-**Checked**. tests/probes/test_td3_bc.py (the gradient under values of one sign and scaled values; delay and targets;
-better than a clone), tests/contract.
+- We hold the divisor constant (sg). The normaliser of OG-MARL, on which others build, does not:
+  wherever the batch's values share a sign, its policy gradient of Q vanishes.
+- A larger `alpha` is more reinforcement learning. Some codes call it the coefficient of cloning.
+- The delayed step is computed each time, and dropped every second time. Under vmap, a branch on a
+  counter would run both ways.
+- One batch serves all agents, whose networks are separate.
+
+**Checked**. tests/probes/test_td3_bc.py (the gradient under values of one sign and scaled values;
+delay and targets; better than a clone), tests/contract.
 """
 
 import jax
@@ -31,11 +36,11 @@ from jaxomarl.config import config, static, traced
 from jaxomarl.losses.weighting import normalised_value
 from jaxomarl.stages import decentralised
 from jaxomarl.stages.decentralised import (
+    ActorCritic,
     AgentBatch,
-    Learner,
+    agent_networks,
     critic_step,
     effort,
-    networks,
     policy_step,
 )
 
@@ -55,47 +60,51 @@ class Config(decentralised.Config):
 
 
 def policy(spec: Spec, cfg: Config) -> Algorithm:
-    """The algorithm."""
-    nets = networks(spec, cfg)
+    """Build the learner: each agent's policy and twin critics."""
+    nets = agent_networks(spec, cfg)
 
     # line 1, for one agent
     def step(
-        key: Key[Array, ""], state: Learner, batch: AgentBatch
-    ) -> tuple[Learner, dict[str, Array]]:
-        play = lambda params, obs: batch.mask * nets.actor.apply(params, obs)
+        key: Key[Array, ""], state: ActorCritic, batch: AgentBatch
+    ) -> tuple[ActorCritic, dict[str, Array]]:
+        def play(params, obs):
+            return batch.mask * nets.actor.apply(params, obs)
+
+        # --- critics: lines 2 and 3 ---
         noise = cfg.target_noise * batch.mask * jax.random.normal(key, batch.action.shape)
         noise = jnp.clip(noise, -cfg.target_clip, cfg.target_clip)
-        after = jnp.clip(play(state.actor.target, batch.next_obs) + noise, -1.0, 1.0)  # line 2
-        state, judged = critic_step(cfg, nets, state, batch, after)  # line 3
+        next_action = jnp.clip(play(state.actor.target, batch.next_obs) + noise, -1.0, 1.0)
+        state, critic_metrics = critic_step(cfg, nets, state, batch, next_action)
 
-        def loss(params):  # line 5
-            a = play(params, batch.obs)
-            q = nets.q.apply(state.critic.params, batch.obs, a)[0]
-            error = effort(a - batch.action, batch.mask)
-            return normalised_value(q, cfg.alpha, q) + error, {
-                "q_played": q.mean(),
-                "clone_loss": error,
-            }
+        # --- policy: line 5 ---
+        def loss(params):
+            action = play(params, batch.obs)
+            q = nets.q.apply(state.critic.params, batch.obs, action)[0]
+            error = effort(action - batch.action, batch.mask)
+            value = normalised_value(q, cfg.alpha, q)
+            return value + error, {"q_played": q.mean(), "clone_loss": error}
 
-        moved, metrics = policy_step(cfg, nets, state, loss)  # lines 5 and 6
-        due = optax.tree_utils.tree_get(state.critic.opt, "count") % cfg.policy_delay == 0  # line 4
-        return jax.tree.map(
-            lambda new, old: jnp.where(due, new, old), moved, state
-        ), judged | metrics
+        # lines 5 and 6
+        moved, policy_metrics = policy_step(cfg, nets, state, loss)
 
-    return decentralised.learner(spec, cfg, nets, step, nets.play)
+        # --- the delay: line 4 ---
+        updates = optax.tree_utils.tree_get(state.critic.opt, "count")
+        due = updates % cfg.policy_delay == 0
+        state = jax.tree.map(lambda new, old: jnp.where(due, new, old), moved, state)
+        return state, critic_metrics | policy_metrics
+
+    return decentralised.actor_critic_learner(spec, cfg, nets, step, nets.play)
 
 
 def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
-    """Raise JaxomarlError for settings, tasks or data that it cannot train on."""
+    """Raise JaxomarlError for settings, tasks or data that MA-TD3+BC cannot train on."""
     decentralised.check(spec, cfg, data, decentralised.CHOICES)
 
 
 def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
-    """One stage."""
-    return (
-        Stage("policy", policy(spec, cfg), cfg.policy_steps, cfg.chunk, cfg.every, owner="td3-bc"),
-    )
+    """MA-TD3+BC has one stage."""
+    final = policy(spec, cfg)
+    return (Stage("policy", final, cfg.policy_steps, cfg.chunk, cfg.every, owner="td3-bc"),)
 
 
-TD3_BC = System(Config, check, lambda spec, cfg, data: data, pipeline)
+TD3_BC = System(Config, check, prepare=lambda spec, cfg, data: data, pipeline=pipeline)

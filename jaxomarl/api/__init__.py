@@ -1,1 +1,4 @@
-"""What a program calls: train, load, plan, run, evaluate and film; the command line and the papers rest on it."""
+"""The functions that a program calls: train, load, plan, run, evaluate and film.
+
+The command line and the papers call the same functions.
+"""

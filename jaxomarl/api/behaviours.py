@@ -1,18 +1,21 @@
-"""How the package's behaviours were made: MATD3 over several seeds, snapshots kept as it learns.
+"""The training of the package's behaviours: MATD3 over several seeds, with snapshots kept.
 
     python -m experiments.behaviours prey                    the own prey of tag and world
-    python -m experiments.behaviours spread tag world six    the joint behaviours of tasks and their references
+    python -m experiments.behaviours spread tag world six    the joint behaviours of these tasks
     python -m experiments.behaviours 2halfcheetah 3hopper    likewise
 
-An expert is a seed's best snapshot, called "good" where it falls short of one. The other kinds are the snapshots whose
-data lie nearest to a fraction of the way from random to the best; a ladder is four snapshots of the first seed, evenly
-spread over its returns up to medium. All are chosen by one set of episodes and measured on another.
+The references of a task are measured and stored with its behaviours.
+
+An expert is a seed's best snapshot; it is called "good" where it falls short of an expert. The
+other kinds are snapshots whose data have a return nearest to a fraction of the way from random to
+the best. A ladder is four snapshots of the first seed, evenly spread over its returns up to medium.
+All are chosen by one set of episodes and measured on another.
 """
 
 import json
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import jax
 import numpy as np
@@ -25,31 +28,44 @@ from jaxomarl.envs.catalog import make as make_task
 from jaxomarl.envs.mpe import scenarios, train_prey
 from jaxomarl.envs.mpe.behaviours import RENUMBERED, renumbered
 from jaxomarl.envs.mpe.prey import HIDDEN, LAYERS, NORM, Prey
-from jaxomarl.envs.recipes import Behaviour, play_rows, uniform
+from jaxomarl.envs.recipes import Behaviour, roll_out_rows, uniform_behaviour
 from jaxomarl.envs.rollout import team_score
 from jaxomarl.presets import find
 from jaxomarl.training.runner import Job, Progress, run
 
 RUNGS = 4
+"""Number of snapshots of a ladder."""
+
+
+class Snapshot(TypedDict):
+    """A policy as it was at one evaluation of the training."""
+
+    params: stored.Params
+    update: int
+    score: float
+    """Mean return of episodes without noise."""
 
 
 class Plan(NamedTuple):
-    """How a task's behaviours are made."""
+    """The training of a task's behaviours, and the choice among its snapshots."""
 
     task: str
     fractions: dict[str, float]
-    """Kind -> how far its data shall lie from the random to the best ones."""
+    """Kind -> the part of the way from random to best return that its data shall have gone."""
     ladder: bool = False
-    """Whether the first seed's way up to medium is kept too."""
+    """Whether snapshots of the first seed on its way up to medium are kept too."""
     settings: dict[str, Any] = {}  # noqa: RUF012
-    """Of MATD3, besides its preset for the task."""
+    """Settings of MATD3, besides its preset for the task."""
     seeds: int = 4
     episodes: int = 64
-    """Of each evaluation as it learns."""
+    """Number of episodes of each evaluation in training."""
     steps: int = 50_000
-    """Of the environment, for each return by which a snapshot is chosen; the final measurements take five times it."""
+    """Environment steps behind each return by which a snapshot is chosen.
+
+    The final measurements take five times as many.
+    """
     top: str = "expert"
-    """What the best snapshots are called."""
+    """Name of the best snapshots' kind."""
     orders: dict[int, tuple[int, ...]] = {}  # noqa: RUF012
     """Seed -> how its best snapshot's agents are numbered anew (envs/mpe/behaviours.py)."""
 
@@ -64,76 +80,90 @@ class Plan(NamedTuple):
         return self.task.partition("/")[0]
 
 
-# OMAR's medium data lie that far from its random to its expert data (data cards; specs, section 6.1)
+# OMAR's medium data lie that far from its random to its expert data (see the data cards)
 WALKING = Plan("", {"good": 0.75, "medium": 0.5, "poor": 0.2}, episodes=16, steps=16_000)
-# Their best snapshots are short of the experts of published data: ant 2055, hopper 2452 (OMIGA's)
+# the best snapshots are short of the experts of published data: ant 2055, hopper 2452 (OMIGA's)
 SHORT = WALKING._replace(fractions={"medium": 0.5, "poor": 0.2}, top="good")
-PLANS = {
-    plan.name: plan
-    for plan in (
-        Plan(
-            "mpe/spread",
-            {"medium": 0.31},
-            True,
-            {"policy_steps": 40_000, "every": 8},
-            orders=RENUMBERED,
-        ),
-        Plan("mpe/tag", {"medium": 0.57}, True, {"policy_steps": 12_000, "every": 4}),
-        Plan("mpe/world", {"medium": 0.79}, True, {"policy_steps": 12_000, "every": 4}),
-        # at the other tasks' rate of 2e-3 one seed in four never left where it began
-        Plan("mpe/six", {"medium": 0.5}, True, {"policy_steps": 30_000, "every": 6, "lr": 1e-3}),
-        *(
-            kind._replace(task=f"mamujoco/{name}", settings={"policy_steps": updates}, seeds=seeds)
-            for name, kind, seeds, updates in (
-                ("2halfcheetah", WALKING, 3, 100_000),
-                ("6halfcheetah", WALKING, 1, 40_000),
-                ("3hopper", SHORT, 3, 120_000),
-                ("2ant", SHORT, 1, 80_000),
-                ("4ant", SHORT._replace(steps=6_000), 1, 48_000),
-            )
-        ),
-    )
-}
 
 
-def make(names: tuple[str, ...], out: Path, steps: int = 0) -> None:
-    """Train and store what is named: prey, or tasks without their family; `steps` > 0 are MATD3's updates.
+def _walker(name: str, kind: Plan, seeds: int, updates: int) -> Plan:
+    """The plan of a MuJoCo task."""
+    settings = {"policy_steps": updates}
+    return kind._replace(task=f"mamujoco/{name}", settings=settings, seeds=seeds)
 
-    Raises JaxomarlError for an unknown name, and for none, before anything is trained.
+
+_ALL = (
+    Plan(
+        "mpe/spread",
+        {"medium": 0.31},
+        ladder=True,
+        settings={"policy_steps": 40_000, "every": 8},
+        orders=RENUMBERED,
+    ),
+    Plan(
+        "mpe/tag",
+        {"medium": 0.57},
+        ladder=True,
+        settings={"policy_steps": 12_000, "every": 4},
+    ),
+    Plan(
+        "mpe/world",
+        {"medium": 0.79},
+        ladder=True,
+        settings={"policy_steps": 12_000, "every": 4},
+    ),
+    # at the other tasks' rate of 2e-3 one seed in four never left its starting point
+    Plan(
+        "mpe/six",
+        {"medium": 0.5},
+        ladder=True,
+        settings={"policy_steps": 30_000, "every": 6, "lr": 1e-3},
+    ),
+    _walker("2halfcheetah", WALKING, seeds=3, updates=100_000),
+    _walker("6halfcheetah", WALKING, seeds=1, updates=40_000),
+    _walker("3hopper", SHORT, seeds=3, updates=120_000),
+    _walker("2ant", SHORT, seeds=1, updates=80_000),
+    _walker("4ant", SHORT._replace(steps=6_000), seeds=1, updates=48_000),
+)
+PLANS = {plan.name: plan for plan in _ALL}
+
+
+def make_behaviours(names: tuple[str, ...], out: Path, steps: int = 0) -> None:
+    """Train and store what is named: prey, or tasks without their family.
+
+    `steps` > 0 is the number of MATD3's updates. Raises JaxomarlError for an unknown name, and for
+    no name, before anything is trained.
     """
     for name in names or ("nothing",):
         if name not in ("prey", *PLANS):
-            raise refuse(
-                "NAMES", f"prey or one of {', '.join(PLANS)}", name, "Name what shall be made."
-            )
+            expected = f"prey or one of {', '.join(PLANS)}"
+            raise refuse("NAMES", expected, name, "Name what shall be made.")
+
     for name in names:
         if name == "prey":
             for task in ("tag", "world"):
-                store_prey(
-                    train_prey.train(getattr(scenarios, task)()),
-                    out / "mpe" / f"{task}-prey.safetensors",
-                )
+                prey = train_prey.trained_prey(getattr(scenarios, task)())
+                store_prey(prey, out / "mpe" / f"{task}-prey.safetensors")
             continue
         plan = PLANS[name]
-        changed = {"policy_steps": steps} if steps else {}
-        store(plan._replace(settings={**plan.settings, **changed}), out / plan.folder)
+        if steps:
+            plan = plan._replace(settings={**plan.settings, "policy_steps": steps})
+        store(plan, out / plan.folder)
 
 
 def store_prey(prey: Prey, path: Path) -> None:
-    """Write a prey under the names of a torch state dict, with an input normalisation that does nothing."""
+    """Write a prey under the names of a torch state dict.
+
+    Its input normalisation is the identity.
+    """
     from safetensors.numpy import save_file
 
     width = len(prey.scale)
-    still = dict(
-        zip(
-            NORM,
-            (np.ones(width), np.zeros(width), np.zeros(width), np.full(width, 1.0 - 1e-5)),
-            strict=True,
-        )
-    )
-    layers = {f"{layer}.weight": k.T for layer, k in zip(LAYERS, prey.kernels, strict=True)}
+    identity_norm = (np.ones(width), np.zeros(width), np.zeros(width), np.full(width, 1.0 - 1e-5))
+    norm = dict(zip(NORM, identity_norm, strict=True))
+    kernels = {f"{layer}.weight": k.T for layer, k in zip(LAYERS, prey.kernels, strict=True)}
     biases = {f"{layer}.bias": b for layer, b in zip(LAYERS, prey.biases, strict=True)}
-    arrays = {**still, **layers, **biases}
+    arrays = {**norm, **kernels, **biases}
     assert arrays["fc2.weight"].shape == (HIDDEN, HIDDEN)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({k: np.ascontiguousarray(v, np.float32) for k, v in arrays.items()}, path)
@@ -143,137 +173,158 @@ def store_prey(prey: Prey, path: Path) -> None:
 
 
 def store(plan: Plan, out: Path) -> None:
-    """Train the seeds, choose snapshots, store them as float16 and write what was measured."""
+    """Train the seeds, choose snapshots, store them as float16, and write the measurements."""
     from safetensors.numpy import save_file
 
     env = make_task(plan.task).env
-    chosen, targets = choose(plan, env, train(env, plan))
+    chosen, targets = choose(plan, env, train_with_snapshots(env, plan))
     arrays = {
         f"{kind}/{k}/{leaf}": x.astype(np.float16)
-        for kind, many in chosen.items()
-        for k, s in enumerate(many)
-        for leaf, x in s["params"].items()
+        for kind, snapshots in chosen.items()
+        for k, snapshot in enumerate(snapshots)
+        for leaf, x in snapshot["params"].items()
     }
     out.mkdir(parents=True, exist_ok=True)
     save_file(arrays, out / f"{plan.name}.safetensors")
     write_references(out / "references.json", plan.name, measure(env, plan, chosen, targets))
 
 
-def train(env: Environment, plan: Plan) -> list[list[dict[str, Any]]]:
-    """Snapshots of each seed in order: parameters, update, and mean return of episodes without noise."""
-    cfg, began = (
-        matd3.Config(**{**find("", plan.task, "matd3").cfg, **plan.settings}),
-        time.perf_counter(),
-    )
-    seen: list[list[dict[str, Any]]] = [[] for _ in range(plan.seeds)]
+def train_with_snapshots(env: Environment, plan: Plan) -> list[list[Snapshot]]:
+    """The snapshots of each seed, in order."""
+    settings = {**find("", plan.task, "matd3").cfg, **plan.settings}
+    cfg = matd3.Config(**settings)
+    began = time.perf_counter()
+    of_seeds: list[list[Snapshot]] = [[] for _ in range(plan.seeds)]
 
     def keep(progress: Progress) -> None:
         if not progress.evaluations:
             return
         score = progress.evaluations["return"].mean(axis=1)
-        for r, many in enumerate(seen):
-            params = layers(
-                jax.tree.map(lambda x, r=r: np.asarray(x[r]), progress.state.actor.params)
+        for r, snapshots in enumerate(of_seeds):
+            actor = jax.tree.map(lambda x, r=r: np.asarray(x[r]), progress.state.actor.params)
+            snapshots.append(
+                {"params": layers(actor), "update": progress.step, "score": float(score[r])}
             )
-            many.append({"params": params, "update": progress.step, "score": float(score[r])})
-        print(
-            f"{plan.name} {progress.step} {time.perf_counter() - began:.0f} s {score.round(1)}",
-            flush=True,
-        )
+        seconds = time.perf_counter() - began
+        print(f"{plan.name} {progress.step} {seconds:.0f} s {score.round(1)}", flush=True)
 
-    cfgs, seeds = [cfg] * plan.seeds, list(range(plan.seeds))
-    run(
-        Job(
-            matd3.MATD3,
-            env.spec,
-            cfgs,
-            seeds,
-            None,
-            identity(env.spec),
-            env,
-            episodes=plan.episodes,
-            report=keep,
-        )
+    job = Job(
+        system=matd3.MATD3,
+        spec=env.spec,
+        cfgs=[cfg] * plan.seeds,
+        seeds=list(range(plan.seeds)),
+        data=None,
+        stats=identity(env.spec),
+        env=env,
+        episodes=plan.episodes,
+        report=keep,
     )
-    return seen
+    run(job)
+    return of_seeds
 
 
 def layers(params: dict[str, Any]) -> stored.Params:
     """An actor's parameters under the names that the stored behaviours have."""
-    names = [*sorted(k for k in params if k != "out"), "out"]
+    names = [*sorted(name for name in params if name != "out"), "out"]
     return {
-        f"{leaf}_{k}": params[n][leaf] for k, n in enumerate(names) for leaf in ("kernel", "bias")
+        f"{leaf}_{k}": params[name][leaf]
+        for k, name in enumerate(names)
+        for leaf in ("kernel", "bias")
     }
 
 
 def choose(
-    plan: Plan, env: Environment, seen: list[list[dict[str, Any]]]
-) -> tuple[dict[str, list], dict[str, float]]:
-    """Each kind's snapshots, and the returns that were wanted of their data."""
-    random = returns(env, uniform(env), 1, plan.steps).mean()
-    best = [max(many, key=lambda s: s["score"]) for many in seen]
+    plan: Plan, env: Environment, of_seeds: list[list[Snapshot]]
+) -> tuple[dict[str, list[Snapshot]], dict[str, float]]:
+    """Each kind's snapshots, and the returns that its data were to have."""
+    # --- the returns to reach ---
+    random = episode_returns(env, uniform_behaviour(env), 1, plan.steps).mean()
+    best = [max(snapshots, key=lambda s: s["score"]) for snapshots in of_seeds]
     reached = np.mean([data_return(env, s["params"], 2, plan.steps) for s in best])
     targets = {
         kind: float(random + part * (reached - random)) for kind, part in plan.fractions.items()
     }
-    upto = lambda many, last: [s for s in many if s["update"] <= last["update"]]
-    ways = [upto(many, last) for many, last in zip(seen, best, strict=True)]
-    told = lambda k, s: (
-        {**s, "params": renumbered(s["params"], plan.orders[k])} if k in plan.orders else s
-    )
-    top = [told(k, s) for k, s in enumerate(best)]
-    chosen = {plan.top: top} | {
-        k: [nearest(env, way, t, plan.steps) for way in ways] for k, t in targets.items()
-    }
+
+    # --- the snapshots that come nearest, up to each seed's best ---
+    ways = [_up_to(snapshots, last) for snapshots, last in zip(of_seeds, best, strict=True)]
+    chosen = {plan.top: [_renumbered(plan, k, snapshot) for k, snapshot in enumerate(best)]}
+    for kind, target in targets.items():
+        chosen[kind] = [nearest(env, way, target, plan.steps) for way in ways]
+
     if plan.ladder:
-        first = upto(seen[0], chosen["medium"][0])
-        rungs = [random + (targets["medium"] - random) * k / (RUNGS - 1) for k in range(RUNGS)]
+        first = _up_to(of_seeds[0], chosen["medium"][0])
+        medium = targets["medium"]
+        rungs = [random + (medium - random) * k / (RUNGS - 1) for k in range(RUNGS)]
         chosen["ladder"] = [
-            min(first, key=lambda s, want=want: abs(s["score"] - want)) for want in rungs
+            min(first, key=lambda s, rung=rung: abs(s["score"] - rung)) for rung in rungs
         ]
-    return chosen, {"random": float(random), **{f"target_of_{k}": t for k, t in targets.items()}}
+    wanted = {f"target_of_{kind}": target for kind, target in targets.items()}
+    return chosen, {"random": float(random), **wanted}
 
 
-def returns(env: Environment, behaviour: Behaviour, seed: int, steps: int) -> np.ndarray:
-    """Team returns of a behaviour's episodes, as many as make these steps."""
+def _up_to(snapshots: list[Snapshot], last: Snapshot) -> list[Snapshot]:
+    """The snapshots that are no later than another."""
+    return [snapshot for snapshot in snapshots if snapshot["update"] <= last["update"]]
+
+
+def _renumbered(plan: Plan, seed: int, snapshot: Snapshot) -> Snapshot:
+    """A seed's snapshot with its agents in the order that the plan has for it."""
+    if seed not in plan.orders:
+        return snapshot
+    return {**snapshot, "params": renumbered(snapshot["params"], plan.orders[seed])}
+
+
+def episode_returns(env: Environment, behaviour: Behaviour, seed: int, steps: int) -> np.ndarray:
+    """Team returns of a behaviour's episodes, as many as have these steps."""
     out = []
-    for played, lengths in play_rows(env, behaviour, jax.random.key(seed), steps):
+    for rollouts, lengths in roll_out_rows(env, behaviour, jax.random.key(seed), steps):
         alive = np.arange(env.spec.horizon) < np.asarray(lengths)[:, None]
-        out.append((np.asarray(team_score(env.spec, played.reward)) * alive).sum(axis=1))
+        rewards = np.asarray(team_score(env.spec, rollouts.reward))
+        out.append((rewards * alive).sum(axis=1))
     return np.concatenate(out)
 
 
 def data_return(env: Environment, params: stored.Params, seed: int, steps: int) -> float:
-    """Mean return with collecting noise."""
-    return float(returns(env, Behaviour(stored.acting(env.spec), params), seed, steps).mean())
+    """Mean return with the noise of a data collection."""
+    behaviour = Behaviour(stored.acting(env.spec), params)
+    return float(episode_returns(env, behaviour, seed, steps).mean())
 
 
-def nearest(
-    env: Environment, many: list[dict[str, Any]], target: float, steps: int
-) -> dict[str, Any]:
-    """The snapshot whose data lie nearest to a return: the eight likeliest are measured."""
-    likely = sorted(many, key=lambda s: abs(s["score"] - target))[:8]
-    return min(likely, key=lambda s: abs(data_return(env, s["params"], 3, steps // 4) - target))
+def nearest(env: Environment, snapshots: list[Snapshot], target: float, steps: int) -> Snapshot:
+    """The snapshot whose data have a return nearest to the target.
+
+    The eight snapshots with the nearest scores are measured.
+    """
+
+    def miss(snapshot: Snapshot) -> float:
+        return abs(data_return(env, snapshot["params"], 3, steps // 4) - target)
+
+    likely = sorted(snapshots, key=lambda s: abs(s["score"] - target))[:8]
+    return min(likely, key=miss)
 
 
 def measure(
-    env: Environment, plan: Plan, chosen: dict[str, list], targets: dict[str, float]
+    env: Environment, plan: Plan, chosen: dict[str, list[Snapshot]], targets: dict[str, float]
 ) -> dict[str, Any]:
-    """Means over fresh episodes, with noise (as data) and without, in float32 and as stored."""
-    half = lambda params: {k: x.astype(np.float16).astype(np.float32) for k, x in params.items()}
-    noisy, exact, steps = stored.acting(env.spec), stored.acting(env.spec, 0.0), 5 * plan.steps
+    """Mean returns over fresh episodes.
+
+    They are measured with noise (as data) and without, in float32 and as stored.
+    """
+    noisy = stored.acting(env.spec)
+    exact = stored.acting(env.spec, 0.0)
+    steps = 5 * plan.steps
     out: dict[str, Any] = {"dialect": env.spec.dialect, **targets}
-    for kind, many in chosen.items():
+    for kind, snapshots in chosen.items():
         rows = []
-        for s in many:
-            data = returns(env, Behaviour(noisy, half(s["params"])), 5, steps)
-            full, kept = (
-                returns(env, Behaviour(exact, p), 6, steps)
-                for p in (s["params"], half(s["params"]))
-            )
+        for snapshot in snapshots:
+            params = snapshot["params"]
+            as_stored = _through_float16(params)
+            data = episode_returns(env, Behaviour(noisy, as_stored), 5, steps)
+            full = episode_returns(env, Behaviour(exact, params), 6, steps)
+            kept = episode_returns(env, Behaviour(exact, as_stored), 6, steps)
             rows.append(
                 {
-                    "update": s["update"],
+                    "update": snapshot["update"],
                     "data": float(data.mean()),
                     "data_std": float(data.std()),
                     "greedy": float(kept.mean()),
@@ -281,13 +332,20 @@ def measure(
                 }
             )
         out[f"{kind}_behaviours"] = rows
-        out[kind] = float(np.mean([r["data"] for r in rows]))
+        out[kind] = float(np.mean([row["data"] for row in rows]))
     return out
 
 
-def write_references(path: Path, name: str, found: dict[str, Any]) -> None:
+def _through_float16(params: stored.Params) -> stored.Params:
+    """Parameters as a stored file gives them back."""
+    return {name: x.astype(np.float16).astype(np.float32) for name, x in params.items()}
+
+
+def write_references(path: Path, name: str, measured: dict[str, Any]) -> None:
     """Add a task's measurements to the file."""
-    held = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    path.write_text(
-        json.dumps({**held, name: found}, indent=1, sort_keys=True) + "\n", encoding="utf-8"
-    )
+    references = {}
+    if path.exists():
+        references = json.loads(path.read_text(encoding="utf-8"))
+    references[name] = measured
+    text = json.dumps(references, indent=1, sort_keys=True) + "\n"
+    path.write_text(text, encoding="utf-8")

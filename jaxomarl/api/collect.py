@@ -1,4 +1,4 @@
-"""A data set made on demand and kept: what `collect` does."""
+"""Generate a data set and keep it: the command `collect`."""
 
 import json
 from pathlib import Path
@@ -19,26 +19,26 @@ def collect(
     out: Path | None = None,
     overwrite: bool = False,
 ) -> str:
-    """Make a data set, write it to its folder, and return its manifest as text.
+    """Generate a data set, write it to its folder, and return its manifest as text.
 
-    Raises JaxomarlError for an unknown task or quality, a seed out of range, and where the folder holds anything
-    already.
+    Raises JaxomarlError for an unknown task or quality, for a seed out of range, and where the
+    folder is not empty.
     """
     check_seed(seed)
-    found = make(task)
+    chosen = make(task)
     if "/" in quality or quality.startswith("."):
-        raise refuse(
-            "--quality",
-            f"one of {', '.join(found.recipes)}",
-            quality,
-            "A folder is a data set already.",
-        )
-    folder = out or Path("runs/data") / folder_name(found.name, quality or found.quality)
+        expected = f"one of {', '.join(chosen.recipes)}"
+        raise refuse("--quality", expected, quality, "A folder is a data set already.")
+
+    folder = out or Path("runs/data") / folder_name(chosen.name, quality or chosen.quality)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         ours = (folder / files.MANIFEST).exists()
+        way = "It holds no data set: name another."
+        if ours:
+            way = "--overwrite replaces it."
         if not (overwrite and ours):
-            way = "--overwrite replaces it." if ours else "It holds no data set: name another."
             raise refuse("--out", "a new folder", str(folder), way)
-    data, manifest = load(found, quality, rows, seed)
-    files.save(folder, data, manifest)
+
+    data, manifest = load(chosen, quality, rows, seed)
+    files.save_folder(folder, data, manifest)
     return f"{json.dumps(manifest, indent=1)}\n{folder}"

@@ -1,4 +1,7 @@
-"""Every figure of a command's results, by name: drawn when asked for, written only where a path is given."""
+"""Every figure of a command's results, by name.
+
+A figure is drawn when it is asked for, and written only where a path is given.
+"""
 
 from pathlib import Path
 
@@ -10,7 +13,7 @@ from jaxomarl.results.canvas import Figure
 from jaxomarl.results.store import Row
 
 KINDS = ("returns", "intervals", "directions")
-"""Learning curves, final scores with their intervals, and the directions of a regularisation on a game."""
+"""Learning curves, final scores with their intervals, and the score fields of a game."""
 
 
 def figure(
@@ -20,23 +23,25 @@ def figure(
     trained: list[tuple[Group, Past]],
     path: str | Path | None = None,
 ) -> Figure:
-    """The figure of a kind, of the first task where it shows one.
+    """The figure of a kind; one that shows a single task shows the first.
 
-    Raises JaxomarlError for another kind, where these results have no such figure, and where matplotlib is missing.
+    Raises JaxomarlError for another kind, where these results have no such figure, and where
+    matplotlib is missing.
     """
     if kind not in KINDS:
         raise refuse("kind", f"one of {', '.join(KINDS)}", kind, nearest(kind, KINDS))
+
     scales = {group.scale for group, _ in trained}
     note = "  ".join(tables.reduced(scale) for scale in sorted(scales - {1.0}))
     if kind == "returns":
         return figures.learning_curves(path, rows, note=note)
     if kind == "intervals":
         return figures.score_intervals(path, records, note)
-    drawn = directions.draw(path, trained, rows)
+
+    drawn = directions.draw_directions(path, trained, rows)
     if drawn is None:
+        expected = "score models on a game of two agents with one action each"
         found = ", ".join(sorted({f"{group.name} on {group.task.name}" for group, _ in trained}))
         way = "Train omsd or one of its ablations on games/bandit."
-        raise refuse(
-            "kind", "score models on a game of two agents with one action each", found, way
-        )
+        raise refuse("kind", expected, found, way)
     return drawn

@@ -1,6 +1,10 @@
-"""A run's final policy: saved as safetensors with what it needs to act and nothing else, and loaded to act."""
+"""A run's final policy: saved with only what it needs to act, and loaded to act.
+
+The file is a safetensors file.
+"""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +16,35 @@ from jaxtyping import Array, Float
 from jaxomarl import documents
 from jaxomarl.api import register
 from jaxomarl.api.plan import find_system
-from jaxomarl.base import Algorithm, Observation, Past, Spec, State, System, refuse
+from jaxomarl.base import Algorithm, Observation, Past, Spec, Stage, State, System, refuse
 from jaxomarl.numerics import pinned
 from jaxomarl.paths import user_path
 from jaxomarl.results.store import INFO, read_json
-from jaxomarl.training.checkpoint import digest
+from jaxomarl.training.checkpoint import digest_of_arrays
 
 FILE = "policy.safetensors"
 FORMAT = "1"
 WROTE = "Use the version that wrote it, or train again."
 WIDTHS = ("obs_dims", "act_dims")
 SPEC: dict[str, type] = {
-    **dict.fromkeys(WIDTHS, list), "state_dim": int, "horizon": int, "discrete": bool, "team": str, "dialect": str,
-    "terminates": str, "earliest": int,
-}  # fmt: skip
-"""What run.json says of a task, as JSON has it."""
+    "obs_dims": list,
+    "act_dims": list,
+    "state_dim": int,
+    "horizon": int,
+    "discrete": bool,
+    "team": str,
+    "dialect": str,
+    "terminates": str,
+    "earliest": int,
+}
+"""The task's facts in run.json, and their types in JSON."""
+
+
+# --- saving ---
 
 
 def used(algorithm: Algorithm, state: State, past: Past, spec: Spec) -> list[bool]:
-    """Which leaves of (state, past) the acting policy reads, found by tracing `act`."""
+    """Whether the acting policy reads each leaf of (state, past); `act` is traced to find out."""
     assert algorithm.act is not None
     flat, tree = jax.tree.flatten((state, past))
 
@@ -39,17 +53,18 @@ def used(algorithm: Algorithm, state: State, past: Past, spec: Spec) -> list[boo
         return algorithm.act(key, own, finished, memory, observation)  # type: ignore[misc]
 
     program = jax.make_jaxpr(act)(flat, jax.random.key(0), algorithm.memory, blank(spec)).jaxpr
-    live = {id(v) for v in program.outvars}
+    live = {id(variable) for variable in program.outvars}
     for equation in reversed(program.eqns):
-        if any(id(v) in live for v in equation.outvars):
-            live |= {id(v) for v in equation.invars}
-    return [id(v) in live for v in program.invars[: len(flat)]]
+        if any(id(variable) in live for variable in equation.outvars):
+            live |= {id(variable) for variable in equation.invars}
+    return [id(variable) in live for variable in program.invars[: len(flat)]]
 
 
 def blank(spec: Spec) -> Observation:
     """An observation of zeros in which every action is available, after rewards of zero."""
+    obs = jnp.zeros((spec.agents, spec.obs_width))
     available = jnp.ones((spec.agents, spec.act_width), bool)
-    return Observation(jnp.zeros((spec.agents, spec.obs_width)), available, jnp.zeros(spec.agents))
+    return Observation(obs, available, jnp.zeros(spec.agents))
 
 
 def save_policies(
@@ -58,24 +73,25 @@ def save_policies(
     """Write the final policy of each of R runs; `state` and `past` lead with R."""
     from safetensors.numpy import save_file
 
-    first, before = jax.tree.map(lambda x: x[0], (state, past))
-    keep = used(algorithm, first, before, spec)
-    paths = [
-        jax.tree_util.keystr(p) for p, _ in jax.tree_util.tree_flatten_with_path((state, past))[0]
-    ]
-    host = [
-        np.asarray(x) if k else None
-        for x, k in zip(jax.tree.leaves((state, past)), keep, strict=True)
-    ]
+    first_state, first_past = jax.tree.map(lambda leaf: leaf[0], (state, past))
+    reads = used(algorithm, first_state, first_past, spec)
+    leaves, _ = jax.tree_util.tree_flatten_with_path((state, past))
+    host = {
+        jax.tree_util.keystr(path): np.asarray(leaf)
+        for (path, leaf), read in zip(leaves, reads, strict=True)
+        if read
+    }
+
     for r, folder in enumerate(folders):
-        arrays = {
-            p: np.ascontiguousarray(x[r]) for p, x in zip(paths, host, strict=True) if x is not None
-        }
+        arrays = {name: np.ascontiguousarray(leaf[r]) for name, leaf in host.items()}
+        # one entry, as several would have no order
+        metadata = {"format": f"{FORMAT} {digest_of_arrays(arrays)}"}
         part = folder / f".{FILE}.part"
-        save_file(
-            arrays, part, metadata={"format": f"{FORMAT} {digest(arrays)}"}
-        )  # one entry: several have no order
+        save_file(arrays, part, metadata=metadata)
         os.replace(part, folder / FILE)
+
+
+# --- acting ---
 
 
 class Policy:
@@ -84,68 +100,71 @@ class Policy:
     def __init__(
         self, algorithm: Algorithm, state: State, past: Past, spec: Spec, info: dict[str, Any]
     ) -> None:
-        self.spec, self.info = spec, info
-        self.algorithm, self.state, self.past = algorithm, state, past
+        self.spec = spec
+        self.info = info
+        self.algorithm = algorithm
+        self.state = state
+        self.past = past
         assert algorithm.act is not None
         self._act = jax.jit(algorithm.act)
         self.reset()
 
     @pinned()
     def reset(self, seed: int = 0) -> None:
-        """Forget the episode so far; `seed` counts for policies that draw."""
-        self._memory, self._key, self._step = self.algorithm.memory, jax.random.key(seed), 0
+        """Start a new episode; `seed` counts for stochastic policies."""
+        self._memory = self.algorithm.memory
+        self._key = jax.random.key(seed)
+        self._step = 0
 
     @pinned()
     def act(self, obs: Any, available: Any = None, reward: Any = None) -> Float[Array, "N A"]:
         """The joint action [N, A] for raw observations [N, O], padded to the widest agent.
 
-        `reward` [N] is what each agent received at the step before, zeros at first; only planners with the setting
-        target_kind "remaining" read it. Raises JaxomarlError where a shape is another, or where a reward is needed
-        and not given.
+        `available` [N, A] marks the actions that are legal; all are by default. `reward` [N] is
+        what each agent received in the step before, zeros at first. Only planners with the setting
+        target_kind "remaining" read it. Raises JaxomarlError where a shape is another, or where a
+        reward is needed and not given.
         """
-        want = (self.spec.agents, self.spec.obs_width)
+        spec = self.spec
+        shape = (spec.agents, spec.obs_width)
         obs = jnp.asarray(obs, jnp.float32)
-        if obs.shape != want:
-            raise refuse(
-                "obs",
-                f"shape {want}: agents, observation",
-                obs.shape,
-                "One row per agent, zeros as padding.",
-            )
-        possible = blank(self.spec).available if available is None else jnp.asarray(available, bool)
-        paid = None if reward is None else jnp.asarray(reward, jnp.float32)
-        if paid is not None and paid.shape != (self.spec.agents,):
-            raise refuse(
-                "reward",
-                f"shape ({self.spec.agents},): agents",
-                paid.shape,
-                "One number per agent.",
-            )
-        seen = Observation(obs, possible, paid)
+        if obs.shape != shape:
+            expected = f"shape {shape}: agents, observation"
+            way = "One row per agent, zeros as padding."
+            raise refuse("obs", expected, obs.shape, way)
+
+        if available is None:
+            available = blank(spec).available
+        if reward is not None:
+            reward = jnp.asarray(reward, jnp.float32)
+            if reward.shape != (spec.agents,):
+                expected = f"shape ({spec.agents},): agents"
+                raise refuse("reward", expected, reward.shape, "One number per agent.")
+
+        observation = Observation(obs, jnp.asarray(available, bool), reward)
         key = jax.random.fold_in(self._key, self._step)
         with jax.default_matmul_precision("highest"):
-            action, self._memory = self._act(key, self.state, self.past, self._memory, seen)
+            action, self._memory = self._act(key, self.state, self.past, self._memory, observation)
         self._step += 1
         return action
 
 
+# --- loading ---
+
+
 @pinned()
-def load(run: str | Path) -> Policy:
+def load_policy(run: str | Path) -> Policy:
     """The final policy of a run's folder, as `sweep`, `train` and `jaxomarl.train` write it.
 
     Raises JaxomarlError where the folder is no finished run or was written in another format.
     """
-    from safetensors import SafetensorError, safe_open
-
     run = user_path(run)
-    if not (run / "run.json").exists() or not (run / FILE).exists():
-        found = "no run.json" if not (run / "run.json").exists() else f"no {FILE}"
-        raise refuse(
-            "RUN",
-            "the folder of a finished run",
-            f"{found} in {run}",
-            "Name a folder like OUT/.../seed-0.",
-        )
+    for name in ("run.json", FILE):
+        if not (run / name).exists():
+            way = "Name a folder like OUT/.../seed-0."
+            raise refuse("RUN", "the folder of a finished run", f"no {name} in {run}", way)
+
+    # --- the system and its config ---
     info = read_json(run / "run.json", **INFO, spec=dict)
     spec = _spec(f"{run / 'run.json'}, spec", info["spec"])
     register.check_system(info)
@@ -153,90 +172,97 @@ def load(run: str | Path) -> Policy:
     try:
         cfg = system.Config(**info["cfg"])
     except TypeError as error:
-        raise refuse(
-            f"{run / 'run.json'}, cfg", f"the settings of {info['system']}", str(error)[:200], WROTE
-        ) from None
+        expected = f"the settings of {info['system']}"
+        found = str(error)[:200]
+        raise refuse(f"{run / 'run.json'}, cfg", expected, found, WROTE) from None
     stages = system.pipeline(spec, cfg, None)
+    algorithm = stages[-1].algorithm
+
+    # --- the arrays, where the policy reads them ---
+    arrays = {name: jnp.asarray(x) for name, x in _read_arrays(run / FILE).items()}
     leaves, tree = jax.tree_util.tree_flatten_with_path(shapes(system, cfg, stages, spec))
-    try:
-        with safe_open(run / FILE, framework="numpy") as file:
-            said = (file.metadata() or {}).get("format", "")
-            written, _, sha = said.partition(" ")
-            if written != FORMAT:
-                raise refuse(str(run / FILE), f"format {FORMAT}", said[:40], WROTE)
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except SafetensorError as error:
-        raise refuse(
-            str(run / FILE),
-            "a safetensors file",
-            str(error),
-            "It is torn: train again, or --resume.",
-        ) from None
-    if sha and sha != digest(arrays):  # 0.1.0 wrote none
-        raise refuse(
-            str(run / FILE),
-            "the arrays that were saved",
-            "others",
-            "It is damaged: train again, or --resume.",
-        )
-    held = {name: jnp.asarray(x) for name, x in arrays.items()}
-    arrays = [held.get(jax.tree_util.keystr(p), jnp.zeros(x.shape, x.dtype)) for p, x in leaves]
-    state, past = jax.tree.unflatten(tree, arrays)
+    likes = {jax.tree_util.keystr(path): like for path, like in leaves}
+    filled = [arrays.get(name, jnp.zeros(like.shape, like.dtype)) for name, like in likes.items()]
+    state, past = jax.tree.unflatten(tree, filled)
     wrong = []
-    for (path, like), reads in zip(
-        leaves, used(stages[-1].algorithm, state, past, spec), strict=True
-    ):
-        found = held.get(jax.tree_util.keystr(path))
-        if reads and (found is None or found.shape != like.shape):
-            wrong.append(jax.tree_util.keystr(path))
+    for (name, like), reads in zip(likes.items(), used(algorithm, state, past, spec), strict=True):
+        if reads and (name not in arrays or arrays[name].shape != like.shape):
+            wrong.append(name)
     if wrong:
+        found = f"none of the right shape for {wrong}"
         way = "It belongs to another config: train again, or --resume."
-        raise refuse(
-            str(run / FILE),
-            "the arrays that the policy reads",
-            f"none of the right shape for {wrong}",
-            way,
-        )
-    return Policy(stages[-1].algorithm, state, past, spec, info)
+        raise refuse(str(run / FILE), "the arrays that the policy reads", found, way)
+    return Policy(algorithm, state, past, spec, info)
 
 
-def _spec(where: str, said: dict[str, Any]) -> Spec:
-    """The task's facts; JaxomarlError where one is missing, unknown, or of another type."""
-    documents.check(
-        where,
-        said,
-        WROTE,
-        **{name: kind for name, kind in SPEC.items() if name in {*said, *WIDTHS}},
-    )
-    for name in WIDTHS:
-        if not all(type(width) is int and 0 <= width < 1 << 20 for width in said[name]):
-            raise refuse(f"{where}, {name}", "a width for each agent", str(said[name])[:80], WROTE)
-    facts: dict[str, Any] = {**said, **{name: tuple(said[name]) for name in WIDTHS}}
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a policy's file.
+
+    Raises JaxomarlError where the file is torn, damaged or of another format.
+    """
+    from safetensors import SafetensorError, safe_open
+
     try:
-        return Spec(**facts)
+        with safe_open(path, framework="numpy") as file:
+            stated = (file.metadata() or {}).get("format", "")
+            written, _, sha = stated.partition(" ")
+            if written != FORMAT:
+                raise refuse(str(path), f"format {FORMAT}", stated[:40], WROTE)
+            names = list(file.keys())
+            arrays = {name: file.get_tensor(name) for name in names}
+    except SafetensorError as error:
+        way = "It is torn: train again, or --resume."
+        raise refuse(str(path), "a safetensors file", str(error), way) from None
+    # version 0.1.0 wrote no digest
+    if sha and sha != digest_of_arrays(arrays):
+        way = "It is damaged: train again, or --resume."
+        raise refuse(str(path), "the arrays that were saved", "others", way)
+    return arrays
+
+
+def _spec(where: str, stated: dict[str, Any]) -> Spec:
+    """The task's facts; JaxomarlError where one is missing, unknown, or of another type."""
+    kinds = {name: kind for name, kind in SPEC.items() if name in {*stated, *WIDTHS}}
+    documents.check(where, stated, WROTE, **kinds)
+    for name in WIDTHS:
+        if not all(type(width) is int and 0 <= width < 1 << 20 for width in stated[name]):
+            found = str(stated[name])[:80]
+            raise refuse(f"{where}, {name}", "a width for each agent", found, WROTE)
+    widths = {name: tuple(stated[name]) for name in WIDTHS}
+    try:
+        return Spec(**{**stated, **widths})
     except TypeError as error:
         raise refuse(where, "the facts of a task", str(error)[:200], WROTE) from None
 
 
-def shapes(system: System, cfg: Any, stages: Any, spec: Spec) -> tuple[Any, Past]:
-    """Shapes of the final state and of the finished stages before it, without data: an empty set stands in."""
+def shapes(
+    system: System, cfg: Any, stages: Sequence[Stage], spec: Spec
+) -> tuple[State | None, Past]:
+    """Shapes of the final state and of the finished stages before it, without data.
+
+    A data set of one empty transition stands in for the data.
+    """
     from jaxomarl.base import Episodes
     from jaxomarl.data.dataset import pack
     from jaxomarl.data.stats import identity
 
-    n, rows = spec.agents, 2
-    zeros = lambda *shape: jnp.zeros(shape)
+    n = spec.agents
+    rows = 2
     count = jnp.zeros(rows, jnp.int32)
-    data = pack(
-        Episodes(
-            zeros(rows, n, spec.obs_width), zeros(rows, spec.state_dim), zeros(rows, n, spec.act_width), zeros(rows, n),
-            zeros(rows), count, jnp.array([1, 0]), count,
-        ),
-        spec,
-    )  # fmt: skip
-    data = system.prepare(spec, cfg, data)
+    episodes = Episodes(
+        obs=jnp.zeros((rows, n, spec.obs_width)),
+        state=jnp.zeros((rows, spec.state_dim)),
+        action=jnp.zeros((rows, n, spec.act_width)),
+        reward=jnp.zeros((rows, n)),
+        done=jnp.zeros(rows),
+        step=count,
+        left=jnp.array([1, 0]),
+        behaviour=count,
+    )
+    data = system.prepare(spec, cfg, pack(episodes, spec))
+
     past: Past = {"stats": identity(spec)}
-    past = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), past)
+    past = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), past)
     state = None
     for stage in stages:
         state = stage.kept(jax.eval_shape(stage.algorithm.init, jax.random.key(0), past, data))

@@ -1,65 +1,90 @@
-"""One line per stage while it trains: rewritten on a terminal and in a notebook, printed now and then elsewhere."""
+"""One line per stage while it trains.
+
+The line is rewritten on a terminal and in a notebook, and printed now and then elsewhere.
+"""
 
 import contextlib
 import os
 import sys
 import time
-from typing import Any
+from io import TextIOBase
 
 from jaxomarl.api.plan import Group
 from jaxomarl.training.runner import Progress
 
-SECONDS = 10.0  # between plain lines
-NOTEBOOK_SECONDS = 0.5  # between lines of a notebook, whose page is redrawn
+SECONDS = 10.0
+"""Least time between plain lines."""
+NOTEBOOK_SECONDS = 0.5
+"""Least time between lines of a notebook, whose page is redrawn."""
 
 
-class Lines:
-    """Prints progress: one line that is rewritten where that is possible, a line now and then elsewhere."""
+class ProgressPrinter:
+    """Prints progress: one line that is rewritten where that is possible, plain lines elsewhere."""
 
-    def __init__(self, stream: Any = None, notebook: bool | None = None) -> None:
-        """Print to a stream, by default stderr, or the output of a notebook's cell (None: where there is one)."""
+    def __init__(self, stream: TextIOBase | None = None, notebook: bool | None = None) -> None:
+        """Print to a stream, by default stderr, or the output of a notebook's cell.
+
+        `notebook` None finds out whether this is a notebook.
+        """
         self.notebook = in_notebook() if notebook is None else notebook
         own = sys.stdout if self.notebook else sys.stderr
         self.stream = stream or own
         self.terminal = self.stream.isatty() and not self.notebook
-        self.last = 0.0
+        # the clock may start at 0 when the machine does
+        self.last = float("-inf")
         self.told: set[str] = set()
-        self.width = 0  # of the line that a notebook shows now
+        # width of the line that a notebook shows now
+        self.width = 0
 
     def __call__(self, group: Group, p: Progress) -> None:
-        """Show where a stage is; name runs whose numbers stopped being finite, once each."""
+        """Show a stage's progress; name runs whose numbers stopped being finite, once each."""
         done = p.step >= p.steps
         for name in p.bad:
             if name not in self.told:
                 self.told.add(name)
                 self.say(f"  ! {group.name} {p.stage}: not finite at step {p.step}: {name}")
+
         pause = NOTEBOOK_SECONDS if self.notebook else SECONDS
         if not done and not self.terminal and time.monotonic() - self.last < pause:
             return
         self.last = time.monotonic()
-        left = (p.steps - p.step) / p.rate if p.rate else 0.0
-        text = (
-            f"  {group.name:<12} {p.stage:<20} {p.step:>8}/{p.steps} updates x {p.runs:<3} {p.rate:>8.0f}/s  "
-            f"{'took' if done else 'left'} {clock(p.seconds if done else left)}  compile {p.compile_seconds:.1f} s"
-        )
-        if self.terminal and not done:  # a line that wraps could not be rewritten
+
+        text = _line(group.name, p, done)
+        if self.terminal and not done:
+            # a line that wraps could not be rewritten
             with contextlib.suppress(OSError, ValueError):
                 text = text[: os.get_terminal_size(self.stream.fileno()).columns - 1]
         self.show(text, done)
 
     def show(self, text: str, done: bool) -> None:
-        """Show a line in place of the one before it; the next one begins below it once it is `done`."""
+        """Show a line in place of the one before it; once it is `done`, the next begins below."""
+        end = "\n" if done else ""
         if self.terminal:
-            print(f"\r\x1b[K{text}", end="\n" if done else "", file=self.stream, flush=True)
+            print(f"\r\x1b[K{text}", end=end, file=self.stream, flush=True)
         elif self.notebook:
-            print(f"\r{text:<{self.width}}", end="\n" if done else "", file=self.stream, flush=True)
-            self.width = 0 if done else len(text)
+            print(f"\r{text:<{self.width}}", end=end, file=self.stream, flush=True)
+            self.width = len(text)
+            if done:
+                self.width = 0
         else:
             print(text, file=self.stream, flush=True)
 
     def say(self, text: str) -> None:
         """Print a line of its own."""
         self.show(text, done=True)
+
+
+def _line(system: str, p: Progress, done: bool) -> str:
+    """A stage's step, its speed, and the time that it took or has left."""
+    left = 0.0
+    if p.rate:
+        left = (p.steps - p.step) / p.rate
+    updates = f"{p.step:>8}/{p.steps} updates x {p.runs:<3} {p.rate:>8.0f}/s"
+    when = f"left {clock(left)}"
+    if done:
+        when = f"took {clock(p.seconds)}"
+    compiled = f"compile {p.compile_seconds:.1f} s"
+    return f"  {system:<12} {p.stage:<20} {updates}  {when}  {compiled}"
 
 
 def in_notebook() -> bool:
@@ -69,7 +94,7 @@ def in_notebook() -> bool:
 
 
 def clock(seconds: float) -> str:
-    """Spelt out: "12.3 s" or "4 min 05 s" or "2 h 03 min"."""
+    """A duration in words: "12.3 s" or "4 min 05 s" or "2 h 03 min"."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     if seconds < 3600:

@@ -1,4 +1,7 @@
-"""Which code and data made a result, and why `--resume` reuses nothing: both compared with what is asked for now."""
+"""Provenance: which code and data made a result, and why `--resume` reuses nothing of it.
+
+Both are compared with what is asked for now.
+"""
 
 import contextlib
 import functools
@@ -25,8 +28,9 @@ PACKAGE = Path(jaxomarl.base.__file__).resolve().parent
 def source(package: Path = PACKAGE) -> dict[str, Any]:
     """{"commit", "dirty"} where the package lies in a checkout of its own repository, else {}.
 
-    A repository around it that does not track the package (an environment within another project)
-    is none of its own. `dirty` says whether a file of the package differs from the commit.
+    A repository that contains the package without tracking it does not count, such as that of
+    another project with an environment inside. `dirty` says whether a file of the package differs
+    from the commit.
     """
     if _git(package, "ls-files", "--error-unmatch", "base.py") is None:
         return {}
@@ -38,7 +42,7 @@ def source(package: Path = PACKAGE) -> dict[str, Any]:
 
 
 def _git(folder: Path, *words: str) -> str | None:
-    """What git says in a folder; None where it fails, is not there, or takes too long."""
+    """The output of git in a folder; None where it fails, is not there, or takes too long."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     env["GIT_OPTIONAL_LOCKS"] = "0"
     command = ["git", "-C", str(folder), *words]
@@ -50,7 +54,7 @@ def _git(folder: Path, *words: str) -> str | None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
+    """Versions of Python and the packages that the numbers depend on."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -68,7 +72,7 @@ def tell(groups: Sequence[Group], out: Path) -> None:
 
 
 def reasons(groups: Sequence[Group], out: Path) -> Iterator[str]:
-    """One line for each group that a folder has results like, none of which can be continued.
+    """One line for each group whose earlier results in the folder cannot be continued.
 
     A group that only adds values to a sweep has no line.
     """
@@ -78,17 +82,18 @@ def reasons(groups: Sequence[Group], out: Path) -> Iterator[str]:
             continue
         changed = [_changes(info, group) for info in before]
         if all(changed):
-            found = "; ".join(min(changed, key=len))
+            differences = "; ".join(min(changed, key=len))
             name = f"{group.name} on {group.task.name}/{group.quality}"
-            yield f"nothing of {name} is resumed, it is trained again beside what is there: {found}"
+            again = "it is trained again beside what is there"
+            yield f"nothing of {name} is resumed, {again}: {differences}"
 
 
 def _runs(group: Group, out: Path) -> Iterator[dict[str, Any]]:
-    """run.json of one run of each group of this system, task and quality, with its group's digest."""
-    folder = out / group.task.name.replace("/", "-") / group.quality
-    for found in sorted(folder.glob(f"{group.name}-*")):
-        name, _, digest = found.name.rpartition("-")
-        runs = sorted(found.glob("*/run.json"))
+    """One run.json of each group of this system, task and quality, with its group's digest."""
+    parent = out / group.task.name.replace("/", "-") / group.quality
+    for folder in sorted(parent.glob(f"{group.name}-*")):
+        name, _, digest = folder.name.rpartition("-")
+        runs = sorted(folder.glob("*/run.json"))
         if name != group.name or not runs:
             continue
         try:
@@ -100,27 +105,34 @@ def _runs(group: Group, out: Path) -> Iterator[dict[str, Any]]:
 
 
 def _changes(info: dict[str, Any], group: Group) -> list[str]:
-    """What differs, in words, apart from the values of a sweep."""
+    """The differences in words, apart from the values of a sweep."""
     lines = []
-    was, now = str(info.get("data_sha256", "")), str(group.manifest["sha256"])
+    was = str(info.get("data_sha256", ""))
+    now = str(group.manifest["sha256"])
     if was != now:
         lines.append(f"its data were {was[:8]} and are {now[:8]}")
+
     swept = set(info.get("swept") or {}) | {name for values in group.swept for name in values}
     cfg = info.get("cfg") or {}
     for name, value in static_fields(group.cfgs[0]).items():
         if name not in swept and cfg.get(name) != value:
             lines.append(f"{name} was {cfg.get(name)!r} and is {value!r}")
-    return lines + _other_code(info) if lines else []
+    if not lines:
+        return []
+    return lines + _other_code(info)
 
 
 def _other_code(info: dict[str, Any]) -> list[str]:
-    """Versions and commit that are not those of a run: why its data or defaults may differ."""
-    made, here = info.get("versions") or {}, versions()
+    """Versions and commit that differ from those of a run: why its data or defaults may differ."""
+    before = info.get("versions") or {}
+    here = versions()
     lines = []
-    for name in sorted({*made, *here}):
-        if made.get(name) != here.get(name):
-            lines.append(f"{name} was {made.get(name)} and is {here.get(name)}")
-    before, now = (info.get("source") or {}).get("commit"), source().get("commit")
+    for name in sorted({*before, *here}):
+        if before.get(name) != here.get(name):
+            lines.append(f"{name} was {before.get(name)} and is {here.get(name)}")
+
+    before = (info.get("source") or {}).get("commit")
+    now = source().get("commit")
     if before != now:
         lines.append(f"the commit was {before} and is {now}")
     return lines

@@ -1,4 +1,4 @@
-"""What a command sets before JAX starts: its numbers, its devices, and where programs are kept."""
+"""A command's settings before JAX starts: numbers, devices, and the compilation cache."""
 
 import contextlib
 import os
@@ -18,45 +18,53 @@ from jaxomarl.paths import user_path
 
 
 def pin_numbers() -> None:
-    """Take our own values of JAX's settings that decide numbers; a line says which ones were otherwise."""
+    """Set our own values of JAX's settings that decide numbers.
+
+    A line names each setting that had another value.
+    """
     for name, found in pin_process().items():
-        said = f"{name.upper()}={found} is set aside: jaxomarl computes with {PINNED[name]}"
-        print(f"{said}, so that a result does not depend on the shell", file=sys.stderr)
+        aside = f"{name.upper()}={found} is set aside: jaxomarl computes with {PINNED[name]}"
+        print(f"{aside}, so that a result does not depend on the shell", file=sys.stderr)
 
 
 # --- devices ---
 
 
 def use_cores() -> int:
-    """Make each processor core a device, so that runs spread over cores as they do over accelerators.
+    """Make each processor core a device, so that runs are sharded over cores as over accelerators.
 
-    A no-op where the user has said otherwise (JAX_NUM_CPU_DEVICES) or JAX has started already.
-    Returns the number of devices; raises JaxomarlError where the platform that was asked for is not there.
+    Nothing changes where the user has chosen the number (JAX_NUM_CPU_DEVICES), or where JAX has
+    started already. Returns the number of devices. Raises JaxomarlError where the platform that was
+    asked for is not there.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     chosen = "JAX_NUM_CPU_DEVICES" in os.environ or "xla_force_host_platform_device_count" in flags
     if not chosen:
-        with contextlib.suppress(
-            RuntimeError, AttributeError
-        ):  # it has started; or there are no affinities
+        # it has started, or the system has no affinities
+        with contextlib.suppress(RuntimeError, AttributeError):
             jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
     return devices()
 
 
 def devices() -> int:
-    """The number of devices; raises JaxomarlError where JAX cannot start the platform that was asked for."""
+    """The number of devices.
+
+    Raises JaxomarlError where JAX cannot start the platform that was asked for.
+    """
     try:
         return jax.device_count()
-    except (
-        Exception
-    ) as error:  # an unknown name, a missing driver and a missing plugin are three kinds of error
-        asked = jax.config.jax_platforms or jax.config.jax_platform_name or ""  # type: ignore[attr-defined]
+    # an unknown name, a missing driver and a missing plugin raise three kinds of error
+    except Exception as error:
+        set_to: Any = jax.config
+        asked = set_to.jax_platforms or set_to.jax_platform_name or ""
         there = platforms()
-        reason = f" ({str(error).splitlines()[0][:200]})" if str(error) else ""
+        lines = str(error).splitlines()
+        reason = ""
+        if lines:
+            reason = f" ({lines[0][:200]})"
         way = f"Name one of these, or unset it for JAX to choose.{reason}"
-        raise refuse(
-            "JAX_PLATFORMS", f"a platform that is there: {', '.join(there)}", asked, way
-        ) from None
+        expected = f"a platform that is there: {', '.join(there)}"
+        raise refuse("JAX_PLATFORMS", expected, asked, way) from None
 
 
 def platforms() -> list[str]:
@@ -79,25 +87,30 @@ def platforms() -> list[str]:
 
 
 def cache_folder() -> Path:
-    """`$JAXOMARL_CACHE`, or jaxomarl under the user's cache directory."""
+    """The folder `$JAXOMARL_CACHE`, or jaxomarl under the user's cache directory."""
     if os.environ.get("JAXOMARL_CACHE"):
         return user_path(os.environ["JAXOMARL_CACHE"])
-    return user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "jaxomarl"
+    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return user_path(caches) / "jaxomarl"
 
 
 def program_folder() -> Path:
-    """Where compiled programs are kept: by our variable, by JAX's own setting, or by default."""
-    jaxs = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
-    if jaxs and not os.environ.get("JAXOMARL_CACHE"):
-        return user_path(jaxs)
+    """The folder of compiled programs, by our variable, by JAX's own setting, or by default."""
+    jax_folder = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    if jax_folder and not os.environ.get("JAXOMARL_CACHE"):
+        return user_path(jax_folder)
     return cache_folder() / "xla"
 
 
 def keep_programs() -> Path | None:
-    """Turn the compilation cache on, for every program; None, and no cache, where its folder cannot be written."""
+    """Turn the compilation cache on, for every program, and return its folder.
+
+    Where the folder cannot be written, there is no cache, and the result is None.
+    """
     try:
         folder = program_folder()
-        if "://" not in str(folder):  # JAX also writes to a bucket
+        # JAX also writes to a bucket, whose address has ://
+        if "://" not in str(folder):
             folder.mkdir(parents=True, exist_ok=True)
             if not os.access(folder, os.W_OK):
                 raise PermissionError(f"{folder} cannot be written")
@@ -118,7 +131,10 @@ def keep_programs() -> Path | None:
 
 @contextlib.contextmanager
 def programs(kept: bool) -> Iterator[None]:
-    """Keep compiled programs while a command runs, or keep none, JAX's own setting included."""
+    """Keep compiled programs while a command runs.
+
+    Where `kept` is False, none is kept, whatever the setting of JAX.
+    """
     if kept:
         keep_programs()
         yield
@@ -126,7 +142,8 @@ def programs(kept: bool) -> Iterator[None]:
     name = "jax_enable_compilation_cache"
     before = getattr(jax.config, name)
     jax.config.update(name, False)
-    compilation_cache.reset_cache()  # which asks for the setting once
+    # the cache reads its setting once
+    compilation_cache.reset_cache()
     try:
         yield
     finally:
@@ -136,19 +153,20 @@ def programs(kept: bool) -> Iterator[None]:
 
 # --- precision ---
 
-
 PRECISIONS = ("default", "float32", "bfloat16")
 
 
 def use_precision(name: str) -> None:
-    """Round as `name` says from here on; the empty name leaves what is set (JAX_DEFAULT_MATMUL_PRECISION)."""
-    if name and name not in PRECISIONS:
-        raise refuse(
-            "--precision",
-            f"one of {', '.join(PRECISIONS)}",
-            name,
-            "Leave it out for the device's own.",
-        )
-    value: Any = None if name == "default" else name
-    if name:
-        jax.config.update("jax_default_matmul_precision", value)
+    """Set the precision of matrix products from here on.
+
+    The empty name leaves what is set (JAX_DEFAULT_MATMUL_PRECISION).
+    """
+    if not name:
+        return
+    if name not in PRECISIONS:
+        way = "Leave it out for the device's own."
+        raise refuse("--precision", f"one of {', '.join(PRECISIONS)}", name, way)
+    value: Any = name
+    if name == "default":
+        value = None
+    jax.config.update("jax_default_matmul_precision", value)

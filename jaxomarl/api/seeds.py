@@ -1,4 +1,4 @@
-"""`--seeds 16` is 0..15, `--seeds 4:8` is 4..7, `--seeds 3,5` names them."""
+"""Seeds by text: `--seeds 16` is 0..15, `--seeds 4:8` is 4..7, `--seeds 3,5` names them."""
 
 from jaxomarl.base import refuse
 
@@ -8,17 +8,12 @@ MOST = 100_000
 
 
 def parse_seeds(text: str) -> list[int]:
-    """The seeds a text means; JaxomarlError where it is empty, negative or malformed."""
+    """The seeds that a text means; JaxomarlError where it is empty, negative or malformed."""
     try:
-        if ":" in text:
-            low, high = (int(x) for x in text.split(":"))
-            seeds = range(low, high)
-        elif "," in text:
-            seeds = [int(x) for x in text.removesuffix(",").split(",")]
-        else:
-            seeds = range(int(text))
+        seeds = _listed(text)
     except ValueError:
         raise refuse("--seeds", "a count, a range or a list", text, WAY) from None
+
     if isinstance(seeds, range) and seeds.stop - seeds.start > MOST:
         raise refuse("--seeds", f"at most {MOST} seeds", text, WAY)
     seeds = list(seeds)
@@ -27,6 +22,16 @@ def parse_seeds(text: str) -> list[int]:
     if len(set(seeds)) < len(seeds):
         raise refuse("--seeds", "each seed once", text, WAY)
     return seeds
+
+
+def _listed(text: str) -> range | list[int]:
+    """A range of seeds, or the list of those named; ValueError where one is no number."""
+    if ":" in text:
+        low, high = (int(part) for part in text.split(":"))
+        return range(low, high)
+    if "," in text:
+        return [int(part) for part in text.removesuffix(",").split(",")]
+    return range(int(text))
 
 
 def check_seed(seed: int) -> None:

@@ -1,9 +1,10 @@
 """One command from its resolved plan to files: folders, training, csv, policies, summary, figures.
 
-OUT/sweep.json                        what was asked; what --resume compares
-OUT/stages/<stage>-<digest>-<rows>/   checkpoints, executed, DONE: trained stages, shared by whoever needs them
+OUT/sweep.json                        the settings that were asked for, which --resume compares
+OUT/stages/<stage>-<digest>-<rows>/   a trained stage: checkpoints, executed, DONE; groups share it
 OUT/<task>/<data>/<system>-<digest>/  a group: DONE, and a folder for each run:
-    <config>-seed-<s>/                run.json, metrics.csv, returns.csv, final.csv, policy.safetensors
+    <config>-seed-<s>/                run.json, policy.safetensors,
+                                      metrics.csv, returns.csv, final.csv
 OUT/summary.md, summary.csv, *.png
 """
 
@@ -23,25 +24,25 @@ from jaxomarl.api.plan import Group, config_digest
 from jaxomarl.api.policy import Policy, save_policies
 from jaxomarl.api.provenance import source, versions
 from jaxomarl.api.spoken import python_face
-from jaxomarl.base import JaxomarlError, Past, Stage, refuse
+from jaxomarl.base import JaxomarlError, Past, Stage, State, refuse
 from jaxomarl.config import digest, static_fields, traced_fields
 from jaxomarl.data.stats import identity, statistics
 from jaxomarl.numerics import precision, rounded, settings
 from jaxomarl.results import differences, store, tables
 from jaxomarl.results.canvas import Figure
 from jaxomarl.training.final import roll_out
-from jaxomarl.training.library import Library, Trained
+from jaxomarl.training.library import StageCache, TrainedStage
 from jaxomarl.training.program import chunking, last_step, marks
 from jaxomarl.training.runner import Interrupted, Job, Progress, run
 
 FORMAT = 1
 MORE = "final_episodes"
-"""What of `asked` may grow."""
+"""The setting in `asked` that may grow."""
 
 
 @dataclasses.dataclass(repr=False)
 class Results:
-    """What a command has made: the records of its table, its runs, and the finished stages of each group."""
+    """The results of a command: the records of its table, its runs, and each group's stages."""
 
     out: Path | None
     records: list[tables.Record]
@@ -57,12 +58,13 @@ class Results:
 
     @property
     def returns(self) -> dict[str, np.ndarray]:
-        """Team returns of the final evaluation by system (and swept values): [seeds, episodes]."""
+        """Team returns [seeds, episodes] of the final evaluation, by system and swept values."""
         scores: dict[tuple[str, str], dict[int, list[float]]] = {}
         for row in self.final:
             if row.metric == "return":
                 seeds = scores.setdefault((row.system, row.config), {})
                 seeds.setdefault(row.seed, []).append(row.value)
+
         out = {}
         for record in self.records:
             seeds = scores.get((record.system, record.config), {})
@@ -71,12 +73,12 @@ class Results:
         return out
 
     def __repr__(self) -> str:
-        runs = f"{len(self.runs)} run{'s' * (len(self.runs) != 1)}"
-        kinds = sorted(
-            {f"{record.system} on {record.task}/{record.data}" for record in self.records}
-        )
-        where = f", in {self.out}" if self.out else ""
-        return f"<Results of {runs}: {', '.join(kinds) or 'none evaluated'}{where}; .table shows the scores>"
+        plural = "s" * (len(self.runs) != 1)
+        kinds = {f"{record.system} on {record.task}/{record.data}" for record in self.records}
+        shown = ", ".join(sorted(kinds)) or "none evaluated"
+        if self.out:
+            shown = f"{shown}, in {self.out}"
+        return f"<Results of {len(self.runs)} run{plural}: {shown}; .table shows the scores>"
 
     def _repr_html_(self) -> str:
         return tables.html(self.records)
@@ -85,35 +87,38 @@ class Results:
     def policy(self, seed: int = 0, system: str = "", **swept: Any) -> Policy:
         """The final policy of a run, as `load` gives it from a folder.
 
-        `system` and swept values say which run where a seed has several. Raises JaxomarlError where these name no run,
-        or more than one.
+        `system` and swept values name the run where a seed has several. Raises JaxomarlError where
+        they name no run, or more than one.
         """
-        every = [(group, past, r) for group, past in self.past for r in range(len(group.seeds))]
-        found = [
-            k for k, (group, _, r) in enumerate(every) if is_run(group, r, seed, system, swept)
+        runs = [(group, past, r) for group, past in self.past for r in range(len(group.seeds))]
+        chosen = [
+            k for k, (group, _, r) in enumerate(runs) if is_run(group, r, seed, system, swept)
         ]
-        if len(found) != 1:
-            named = [
-                run_name(group, r) for group, _, r in (every[k] for k in found or range(len(every)))
-            ]
+        if len(chosen) != 1:
+            candidates = [runs[k] for k in chosen] or runs
+            names = "; ".join(run_name(group, r) for group, _, r in candidates)
+            expected = "what names one run"
+            if not chosen:
+                expected = "what names a run"
             way = "Give seed, system and the swept values of one of them."
-            expected = "what names one run" if found else "what names a run"
-            raise refuse("policy", expected, f"{len(found)} of: {'; '.join(named)[:400]}", way)
-        group, past, r = every[found[0]]
-        last = group.system.pipeline(group.task.env.spec, group.cfgs[r], None)[-1]
+            raise refuse("policy", expected, f"{len(chosen)} of: {names[:400]}", way)
+
+        group, past, r = runs[chosen[0]]
+        spec = group.task.env.spec
+        last = group.system.pipeline(spec, group.cfgs[r], None)[-1]
         if last.algorithm.act is None:
-            raise refuse(
-                "policy", "a system that acts", group.name, "Train one whose last stage has an act."
-            )
-        own = jax.tree.map(lambda x: x[r], past)
+            way = "Train one whose last stage has an act."
+            raise refuse("policy", "a system that acts", group.name, way)
+        own = jax.tree.map(lambda leaf: leaf[r], past)
         state = own.pop(last.name)
-        return Policy(last.algorithm, state, own, group.task.env.spec, self.runs[found[0]].info)
+        return Policy(last.algorithm, state, own, spec, self.runs[chosen[0]].info)
 
     @python_face
     def figure(self, kind: str = "returns", path: str | Path | None = None) -> Figure:
-        """A figure that the command line draws: "returns", "intervals" or "directions"; written where `path` says.
+        """A figure of the command line: "returns", "intervals" or "directions".
 
-        Raises JaxomarlError for another kind, where these results have no such figure, and where matplotlib is missing.
+        It is written to `path` where one is given. Raises JaxomarlError for another kind, where
+        these results have no such figure, and where matplotlib is missing.
         """
         return pictures.figure(kind, self.rows, self.records, self.past, path)
 
@@ -125,9 +130,9 @@ def is_run(group: Group, r: int, seed: int, system: str, settings: Mapping[str, 
 
 
 def run_name(group: Group, r: int) -> str:
-    """What tells a run from the others, as arguments of `Results.policy`."""
+    """The arguments of `Results.policy` that name a run."""
     swept = [f"{name}={value}" for name, value in group.swept[r].items()]
-    return f"seed={group.seeds[r]} " + " ".join([f"system={group.name}", *swept])
+    return " ".join([f"seed={group.seeds[r]}", f"system={group.name}", *swept])
 
 
 # --- the output folder ---
@@ -136,77 +141,87 @@ def run_name(group: Group, r: int) -> str:
 def open_folder(
     out: Path, asked: dict[str, Any], resume: bool, overwrite: bool, imports: Sequence[str] = ()
 ) -> None:
-    """Take a folder for a command; `asked` is all that must agree for its results to belong together.
+    """Take a folder for a command.
 
-    `imports` are what registers the systems and tasks that are not our own.
+    `asked` are the settings that must agree for its results to belong together. `imports` are the
+    modules that register systems and tasks from outside the package.
 
-    Raises JaxomarlError where it holds something else, or the same without --resume or --overwrite.
+    Raises JaxomarlError where the folder holds something else, or the same without --resume or
+    --overwrite.
     """
     check_folder(out, asked, resume, overwrite)
-    found = out / "sweep.json"
-    if found.exists() and overwrite:
-        for path in out.iterdir():
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            elif path.name not in (
-                ".lock",
-                "sweep.json",
-            ):  # held by this process; what says that the folder is ours
-                path.unlink()
+    sweep = out / "sweep.json"
+    if sweep.exists() and overwrite:
+        _empty(out)
     out.mkdir(parents=True, exist_ok=True)
     for part in out.glob(".sweep.json.*.part"):
         part.unlink(missing_ok=True)
-    before = store.read_json(found).get("imports") if found.exists() and not overwrite else None
-    every = sorted({*imports, *(before if isinstance(before, list) else ())})
-    named = {"imports": every} if every else {}
-    store.write_json(found, {"format": FORMAT, "asked": asked, "versions": versions(), **named})
+
+    before = None
+    if sweep.exists() and not overwrite:
+        before = store.read_json(sweep).get("imports")
+    every = set(imports)
+    if isinstance(before, list):
+        every.update(before)
+    facts: dict[str, Any] = {"format": FORMAT, "asked": asked, "versions": versions()}
+    if every:
+        facts["imports"] = sorted(every)
+    store.write_json(sweep, facts)
+
+
+def _empty(out: Path) -> None:
+    """Delete the results in a folder of ours."""
+    # this process holds the lock, and sweep.json says that the folder is ours
+    kept = (".lock", "sweep.json")
+    for path in out.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name not in kept:
+            path.unlink()
 
 
 def check_folder(out: Path, asked: dict[str, Any], resume: bool, overwrite: bool) -> None:
     """Raise JaxomarlError where `open_folder` would; nothing is touched."""
     if resume and overwrite:
-        raise refuse(
-            "--resume, --overwrite", "one of them", "both", "Continue, or delete and start again."
-        )
+        way = "Continue, or delete and start again."
+        raise refuse("--resume, --overwrite", "one of them", "both", way)
     check_ours(out)
-    found = out / "sweep.json"
-    if found.exists() and not overwrite:
-        before = store.read_json(found, asked=dict)["asked"]
-        grown = before.get(MORE, 0) <= asked.get(MORE, 0)
-        agreed = {MORE} if grown else set()
-        other = [
-            k
-            for k in sorted({*before, *asked} - agreed)
-            if not extends(before.get(k), asked.get(k))
-        ]
-        if other:
-            was, now = ({k: d.get(k) for k in other} for d in (before, asked))
-            way = "--out takes another folder; --overwrite deletes this one; --resume wants the same settings."
-            raise refuse(f"--out {out}", f"results of {was}", now, way)
-        if not resume:
-            raise refuse(
-                "--out",
-                "a new folder",
-                f"{out}, which holds this command's results",
-                "--resume goes on, --overwrite starts again.",
-            )
+    sweep = out / "sweep.json"
+    if not sweep.exists() or overwrite:
+        return
+
+    before = store.read_json(sweep, asked=dict)["asked"]
+    names = {*before, *asked}
+    if before.get(MORE, 0) <= asked.get(MORE, 0):
+        names.discard(MORE)
+    other = [name for name in sorted(names) if not extends(before.get(name), asked.get(name))]
+    if other:
+        was = {name: before.get(name) for name in other}
+        now = {name: asked.get(name) for name in other}
+        way = (
+            "--out takes another folder; --overwrite deletes this one; "
+            "--resume wants the same settings."
+        )
+        raise refuse(f"--out {out}", f"results of {was}", now, way)
+    if not resume:
+        found = f"{out}, which holds this command's results"
+        way = "--resume goes on, --overwrite starts again."
+        raise refuse("--out", "a new folder", found, way)
 
 
 def check_ours(out: Path) -> None:
     """Raise JaxomarlError where a folder for results is a file, or holds what is not ours."""
-    if out.exists() and not out.is_dir():
+    if not out.exists():
+        return
+    if not out.is_dir():
         raise refuse("--out", "a folder", f"the file {out}", "Name another.")
-    if (
-        out.is_dir()
-        and not (out / "sweep.json").exists()
-        and not all(map(left_by_a_kill, out.iterdir()))
-    ):
+    if not (out / "sweep.json").exists() and not all(map(left_by_a_kill, out.iterdir())):
         way = "Name another; nothing was touched."
         raise refuse("--out", "an empty folder or one that jaxomarl made", str(out), way)
 
 
 def left_by_a_kill(path: Path) -> bool:
-    """Whether a command that was killed before its first file was there leaves such a thing."""
+    """Whether a command leaves such a path that was killed before it wrote its first file."""
     if path.is_dir():
         return path.name == "stages" and not any(path.iterdir())
     return path.name == ".lock" or path.match(".sweep.json.*.part")
@@ -214,7 +229,7 @@ def left_by_a_kill(path: Path) -> bool:
 
 @contextlib.contextmanager
 def locked(out: Path | None) -> Iterator[None]:
-    """Hold a folder for this process; JaxomarlError where another holds it, or it is none of ours."""
+    """Lock a folder for this process; JaxomarlError where it is locked already, or is not ours."""
     if out is None:
         yield
         return
@@ -224,12 +239,9 @@ def locked(out: Path | None) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise refuse(
-                "--out",
-                "a folder of this command alone",
-                f"{out}, in use",
-                "Wait, or name another.",
-            ) from None
+            expected = "a folder of this command alone"
+            way = "Wait, or name another."
+            raise refuse("--out", expected, f"{out}, in use", way) from None
         yield
 
 
@@ -237,58 +249,63 @@ def locked(out: Path | None) -> Iterator[None]:
 
 
 class Writer:
-    """Writes a group's run folders, after each stage what is known by then."""
+    """Writes a group's run folders; after each stage it writes what is known by then."""
 
     def __init__(self, out: Path | None, group: Group) -> None:
-        self.out, self.group = out, group
+        self.out = out
+        self.group = group
         self.facts: dict[str, Any] = {}
         self.rows: dict[str, list[list[store.Row]]] = {
-            k: [[] for _ in group.seeds] for k in ("metrics", "returns")
+            "metrics": [[] for _ in group.seeds],
+            "returns": [[] for _ in group.seeds],
         }
         self.final: list[store.Row] = []
         self.infos = [self.info(r) for r in range(len(group.seeds))]
-        self.folders = [self.folder / f"{i['config'][:8]}-seed-{i['seed']}" for i in self.infos]
+        self.folders = [
+            self.folder / f"{info['config'][:8]}-seed-{info['seed']}" for info in self.infos
+        ]
 
     @property
     def folder(self) -> Path:
-        """The group's, below OUT; JaxomarlError where a name leads out of it."""
-        g, out = self.group, self.out or Path()
-        found = out / g.task.name.replace("/", "-") / g.quality / f"{g.name}-{g.digest}"
-        if not found.resolve().is_relative_to(out.resolve()):
-            raise refuse(
-                "data, quality",
-                "the name of a folder",
-                g.quality,
-                "Rename it where the data set says it.",
-            )
-        return found
+        """The group's folder, below OUT; JaxomarlError where a name leads out of it."""
+        g = self.group
+        out = self.out or Path()
+        folder = out / g.task.name.replace("/", "-") / g.quality / f"{g.name}-{g.digest}"
+        if not folder.resolve().is_relative_to(out.resolve()):
+            way = "Rename it where the data set says it."
+            raise refuse("data, quality", "the name of a folder", g.quality, way)
+        return folder
+
+    @property
+    def last_stage(self) -> Stage:
+        """The group's last stage, whose policy acts."""
+        g = self.group
+        return g.system.pipeline(g.task.env.spec, g.cfgs[0], None)[-1]
 
     def info(self, r: int) -> dict[str, Any]:
         """The part of run.json that is known before training."""
         g = self.group
-        stages = g.system.pipeline(
-            g.task.env.spec, g.cfgs[r], g.task.env if g.system.online else None
-        )
-        spec = dataclasses.asdict(g.task.env.spec)
-        imports = register.modules(g.name, g.task.name)
-        named = {"imports": imports} if imports else {}
-        return {
+        cfg = g.cfgs[r]
+        env = g.task.env
+        online = env if g.system.online else None
+        last = g.system.pipeline(env.spec, cfg, online)[-1]
+        info = {
             "format": FORMAT,
             "system": g.name,
             "augment": g.name.partition("+")[2],
             "task": g.task.name,
             "data": g.quality,
             "data_sha256": g.manifest["sha256"],
-            "dialect": g.task.env.spec.dialect,
-            "spec": spec,
-            "config": config_digest(g.cfgs[r]),
-            "cfg": {**static_fields(g.cfgs[r]), **traced_fields(g.cfgs[r])},
+            "dialect": env.spec.dialect,
+            "spec": dataclasses.asdict(env.spec),
+            "config": config_digest(cfg),
+            "cfg": {**static_fields(cfg), **traced_fields(cfg)},
             "swept": g.swept[r],
             "seed": g.seeds[r],
-            "final_stage": stages[-1].name,
-            "centralised": stages[-1].algorithm.centralised,
-            "episodes": stages[-1].episodes or g.task.episodes,
-            "final_episodes": g.final_episodes if stages[-1].algorithm.act else 0,
+            "final_stage": last.name,
+            "centralised": last.algorithm.centralised,
+            "episodes": last.episodes or g.task.episodes,
+            "final_episodes": g.final_episodes if last.algorithm.act else 0,
             "data_return": data_return(g.manifest),
             "optimum": g.task.optimum,
             "scale": g.scale,
@@ -298,35 +315,41 @@ class Writer:
             "device": f"{jax.devices()[0].device_kind} x{jax.device_count()}",
             "precision": {"matmul": precision(), "evaluation": "highest"},
             "jax": settings(),
-            **named,
         }
+        imports = register.modules(g.name, g.task.name)
+        if imports:
+            info["imports"] = imports
+        return info
 
-    def stage(self, index: int, stage: Stage, trained: Trained) -> None:
+    def stage(self, index: int, stage: Stage, trained: TrainedStage) -> None:
         """Take a finished stage's histories."""
         batches = trained.facts.get("batches", [trained.facts])
-        self.facts[stage.name] = batches[0] if len(batches) == 1 else {"batches": batches}
+        self.facts[stage.name] = {"batches": batches}
+        if len(batches) == 1:
+            self.facts[stage.name] = batches[0]
+
         chunk, chunks = chunking(stage)
         steps = chunk * np.arange(1, chunks + 1)
         evaluated = chunk * np.array([0, *marks(stage)])
         for r, info in enumerate(self.infos):
-            metrics = {k: v[r] for k, v in trained.metrics.items()}
+            metrics = {name: values[r] for name, values in trained.metrics.items()}
             self.rows["metrics"][r] += store.metrics_rows(info, stage.name, steps, metrics)
             if trained.evaluations:
-                shown = {k: v[r] for k, v in trained.evaluations.items()}
+                shown = {name: values[r] for name, values in trained.evaluations.items()}
                 self.rows["returns"][r] += store.returns_rows(info, stage.name, evaluated, shown)
         self.write()
 
     def write(self) -> None:
-        """Files of every run as far as they are known."""
+        """Write the files of every run, as far as they are known."""
         if self.out is None:
             return
-        done = sum(f.get("seconds", 0.0) for f in self.facts.values())
-        compiled = sum(f.get("compile_seconds", 0.0) for f in self.facts.values())
-        executed = sum(f.get("updates_executed", 0) for f in self.facts.values())
+        stages = self.facts.values()
+        seconds = sum(facts.get("seconds", 0.0) for facts in stages)
+        compile_seconds = sum(facts.get("compile_seconds", 0.0) for facts in stages)
         cost = {
-            "seconds": round(done, 3),
-            "compile_seconds": round(compiled, 3),
-            "updates_executed": executed,
+            "seconds": round(seconds, 3),
+            "compile_seconds": round(compile_seconds, 3),
+            "updates_executed": sum(facts.get("updates_executed", 0) for facts in stages),
         }
         for r, folder in enumerate(self.folders):
             store.write_json(folder / "run.json", {**self.infos[r], **cost, "stages": self.facts})
@@ -334,11 +357,14 @@ class Writer:
                 store.write_table(folder / f"{name}.csv", rows[r], store.COLUMNS)
 
     def roll_out(
-        self, state: Any, past: Past, say: Callable[[str], None], stopped: Callable[[], bool]
+        self, state: State, past: Past, say: Callable[[str], None], stopped: Callable[[], bool]
     ) -> None:
-        """The final evaluation of every run whose final.csv does not hold it yet; raises Interrupted when stopped."""
+        """Evaluate every run whose final.csv does not hold its final evaluation yet.
+
+        Raises Interrupted when stopped.
+        """
         g = self.group
-        last = g.system.pipeline(g.task.env.spec, g.cfgs[0], None)[-1]
+        last = self.last_stage
         if last.algorithm.act is None:
             return
 
@@ -349,37 +375,36 @@ class Writer:
         kept = [self.kept_final(r, last, say) for r in range(len(g.seeds))]
         missing = [r for r, rows in enumerate(kept) if rows is None]
         if missing:
-            say(
-                f"  {g.name}: final evaluation of {len(missing)} runs, {g.final_episodes} fresh episodes each"
-            )
-            rows = np.array(missing)
-            own_state, own_past = jax.tree.map(lambda x: x[rows], (state, past))
-            cfgs, seeds = [g.cfgs[r] for r in missing], [g.seeds[r] for r in missing]
-            env, pipeline = g.task.env, g.system.pipeline
-            shown = roll_out(
+            each = f"{g.final_episodes} fresh episodes each"
+            say(f"  {g.name}: final evaluation of {len(missing)} runs, {each}")
+            env = g.task.env
+            chosen = np.array(missing)
+            own_state, own_past = jax.tree.map(lambda leaf: leaf[chosen], (state, past))
+            metrics = roll_out(
                 env,
-                pipeline,
+                g.system.pipeline,
                 env.spec,
-                cfgs,
-                seeds,
+                [g.cfgs[r] for r in missing],
+                [g.seeds[r] for r in missing],
                 own_state,
                 own_past,
                 g.final_episodes,
                 pause=pause,
             )
+            step = np.array([last_step(last)])
             for k, r in enumerate(missing):
-                mine = {name: values[k : k + 1] for name, values in shown.items()}
-                kept[r] = store.returns_rows(
-                    self.infos[r], last.name, np.array([last_step(last)]), mine
-                )
+                own = {name: values[k : k + 1] for name, values in metrics.items()}
+                rows = store.returns_rows(self.infos[r], last.name, step, own)
                 if self.out is not None:
-                    store.write_table(self.folders[r] / store.FINAL, kept[r] or (), store.COLUMNS)
+                    store.write_table(self.folders[r] / store.FINAL, rows, store.COLUMNS)
+                kept[r] = rows
         self.final = [row for rows in kept for row in rows or ()]
 
     def kept_final(self, r: int, last: Stage, say: Callable[[str], None]) -> list[store.Row] | None:
-        """The rows of a run's final.csv, as many episodes as asked; None where there is none, it is torn or too short.
+        """The rows of a run's final.csv, of as many episodes as are asked for.
 
-        A longer one stays: start e is the same however many were asked for.
+        They are None where there is no file, or where it is torn or has fewer episodes. A longer
+        file stays, as start e is the same whatever the number of episodes.
         """
         file = self.folders[r] / store.FINAL
         if self.out is None or not file.exists():
@@ -389,27 +414,30 @@ class Writer:
         except JaxomarlError:
             say(f"  {file} is torn: it is made again")
             return None
-        asked, found = self.group.final_episodes, sum(row.metric == "return" for row in rows)
-        if found < asked:
-            say(f"  {file} has {found} episodes: it is made again with {asked}")
-            return None
-        same = all((row.stage, row.step) == (last.name, last_step(last)) for row in rows)
-        return [row for row in rows if int(row.episode) < asked] if same else None
 
-    def finish(self, state: Any, past: Past) -> None:
-        """Final policies and the group's DONE."""
+        asked = self.group.final_episodes
+        episodes = sum(row.metric == "return" for row in rows)
+        if episodes < asked:
+            say(f"  {file} has {episodes} episodes: it is made again with {asked}")
+            return None
+        if any((row.stage, row.step) != (last.name, last_step(last)) for row in rows):
+            return None
+        return [row for row in rows if int(row.episode) < asked]
+
+    def finish(self, state: State, past: Past) -> None:
+        """Write the final policies and the group's DONE."""
         if self.out is None:
             return
-        g = self.group
-        algorithm = g.system.pipeline(g.task.env.spec, g.cfgs[0], None)[-1].algorithm
+        algorithm = self.last_stage.algorithm
         if algorithm.act is not None:
-            save_policies(self.folders, algorithm, state, past, g.task.env.spec)
-        store.write_json(self.folder / "DONE", {"runs": [f.name for f in self.folders]})
+            save_policies(self.folders, algorithm, state, past, self.group.task.env.spec)
+        store.write_json(self.folder / "DONE", {"runs": [folder.name for folder in self.folders]})
 
     @property
     def runs(self) -> list[store.Run]:
-        """As the report reads them."""
-        return [store.Run(f, i) for f, i in zip(self.folders, self.infos, strict=True)]
+        """The runs as the report reads them."""
+        pairs = zip(self.folders, self.infos, strict=True)
+        return [store.Run(folder, info) for folder, info in pairs]
 
 
 def train_groups(
@@ -420,43 +448,33 @@ def train_groups(
     stopped: Callable[[], bool] = lambda: False,
     say: Callable[[str], None] = print,
 ) -> Results:
-    """Train every group, sharing stages, and write what there is to write; raises Interrupted with all work saved."""
-    library = Library(*([out / "stages"] if out else []), *(s / "stages" for s in sources))
-    past, rows, final, runs = [], [], [], []
+    """Train every group, sharing stages, and write the results below `out` where it is given.
+
+    `sources` are other output folders whose stages may be reused. Raises Interrupted, with all work
+    saved, once `stopped()` says so.
+    """
+    folders = [folder for folder in (out, *sources) if folder]
+    library = StageCache(*(folder / "stages" for folder in folders))
+    past: list[tuple[Group, Past]] = []
+    rows: list[store.Row] = []
+    final: list[store.Row] = []
+    runs: list[store.Run] = []
     for group in groups:
-        writer, env = Writer(out, group), group.task.env
-        spec = env.spec
-        job = Job(
-            system=group.system,
-            spec=spec,
-            cfgs=group.cfgs,
-            seeds=group.seeds,
-            data=group.system.prepare(spec, group.cfgs[0], group.data) if group.data else None,
-            stats=statistics(group.data) if group.data else identity(spec),
-            env=env,
-            episodes=group.task.episodes,
-            facts={
-                "task": group.task.name,
-                "dialect": spec.dialect,
-                "data": group.manifest["sha256"],
-            },
-            library=library,
-            report=lambda progress, group=group: report(group, progress),
-            stopped=stopped,
-            finished=writer.stage,
-            say=say,
-        )
+        writer = Writer(out, group)
+        job = _job(group, library, report, stopped, writer, say)
         done = run(job)
-        last = group.system.pipeline(spec, group.cfgs[0], env if group.system.online else None)[
-            -1
-        ].name
-        finished = done[last], {k: v for k, v in done.items() if k != last}
-        writer.roll_out(*finished, say, stopped)
-        writer.finish(*finished)
+
+        last = job.make(group.cfgs[0])[-1].name
+        state = done[last]
+        before = {name: stage for name, stage in done.items() if name != last}
+        writer.roll_out(state, before, say, stopped)
+        writer.finish(state, before)
+
         past.append((group, done))
         runs += writer.runs
-        rows += [row for one in writer.rows["returns"] for row in one]
+        rows += [row for of_run in writer.rows["returns"] for row in of_run]
         final += writer.final
+
     records = tables.summary(rows, runs, final)
     if out:
         compared = differences.markdown(differences.differences(records, final))
@@ -464,12 +482,56 @@ def train_groups(
     return Results(out, records, runs, rows, final, past)
 
 
+def _job(
+    group: Group,
+    library: StageCache,
+    report: Callable[[Group, Progress], None],
+    stopped: Callable[[], bool],
+    writer: Writer,
+    say: Callable[[str], None],
+) -> Job:
+    """The job of the runner for a group."""
+    env = group.task.env
+    spec = env.spec
+    data = None
+    stats = identity(spec)
+    if group.data:
+        data = group.system.prepare(spec, group.cfgs[0], group.data)
+        stats = statistics(group.data)
+    return Job(
+        system=group.system,
+        spec=spec,
+        cfgs=group.cfgs,
+        seeds=group.seeds,
+        data=data,
+        stats=stats,
+        env=env,
+        episodes=group.task.episodes,
+        facts={
+            "task": group.task.name,
+            "dialect": spec.dialect,
+            "data": group.manifest["sha256"],
+        },
+        library=library,
+        report=lambda progress: report(group, progress),
+        stopped=stopped,
+        finished=writer.stage,
+        say=say,
+    )
+
+
+# --- what a folder states about its results ---
+
+
 def data_return(manifest: Mapping[str, Any]) -> dict[str, float] | None:
-    """Mean and standard deviation of the data's episode returns, and how many there are; None without data."""
+    """Mean and standard deviation of the data's episode returns, and their number.
+
+    The result is None without data.
+    """
     if "return" not in manifest:
         return None
-    held = manifest["return"]
-    return {"mean": held["mean"], "std": held["std"], "episodes": manifest["episodes"]}
+    found = manifest["return"]
+    return {"mean": found["mean"], "std": found["std"], "episodes": manifest["episodes"]}
 
 
 def asked(
@@ -480,31 +542,35 @@ def asked(
     scale: float,
     final_episodes: int = 0,
 ) -> dict[str, Any]:
-    """What must agree for two commands to share a folder: all but systems, tasks, seeds and further swept values.
+    """The settings that must agree for two commands to share a folder.
 
-    More final episodes than before may be asked for: training does not depend on them.
+    Systems, tasks, seeds and further swept values may differ. A later command may ask for more
+    final episodes, as training does not depend on them.
     """
-    fields = {f"cfg.{k}": list(v) for k, v in overrides.items()}
-    final = {MORE: final_episodes} if final_episodes else {}
-    return {
+    agreed: dict[str, Any] = {
         "preset": preset,
         "rows": rows,
         "episodes": episodes,
         "scale": scale,
-        **final,
-        **rounded(),
-        **fields,
     }
+    if final_episodes:
+        agreed[MORE] = final_episodes
+    fields = {f"cfg.{name}": list(values) for name, values in overrides.items()}
+    return {**agreed, **rounded(), **fields}
 
 
-def extends(before: Any, now: Any) -> bool:
-    """Whether a setting is what it was, or a sweep of a field that had one value, or fewer of them."""
-    if isinstance(now, list) and (before is None or isinstance(before, list)):
-        return set(before or ()) <= set(now) and (before is not None or len(now) > 1)
-    return before == now
+def extends(before: object, now: object) -> bool:
+    """Whether a setting is unchanged, or sweeps at least the values that it had before."""
+    if not isinstance(now, list) or not (before is None or isinstance(before, list)):
+        return before == now
+    if before is None:
+        return len(now) > 1
+    return set(before) <= set(now)
 
 
 def default_folder(groups: Sequence[Group], preset: str) -> Path:
-    """runs/<task>-<preset>, or a digest where there are several tasks."""
-    names = sorted({f"{g.task.name}-{g.quality}".replace("/", "-") for g in groups})
-    return Path("runs") / f"{names[0] if len(names) == 1 else digest(names)[:8]}-{preset}"
+    """The folder runs/<task>-<preset>, or a digest where there are several tasks."""
+    names = sorted({f"{group.task.name}-{group.quality}".replace("/", "-") for group in groups})
+    if len(names) > 1:
+        return Path("runs") / f"{digest(names)[:8]}-{preset}"
+    return Path("runs") / f"{names[0]}-{preset}"

@@ -1,4 +1,4 @@
-"""A refusal in the words of whoever reads it: flags at a command line, keyword arguments in Python."""
+"""A refusal in its reader's words: flags at a command line, keyword arguments in Python."""
 
 import functools
 import re
@@ -14,7 +14,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 NAMES = {"systems": "system", "tasks": "task"}
-"""Flags of `sweep` whose argument of `train` is called otherwise."""
+"""Flags of `sweep` whose argument of `train` has another name."""
 
 SWITCHES = ("resume", "overwrite")
 VALUE = r"(?: (?P<number>-?\d[\d.e-]*\d|\d)| (?P<word>[a-z][a-z0-9_-]*)(?=[.,]|$| --))?"
@@ -23,8 +23,13 @@ FLAG = re.compile(rf"--(?P<cfg>cfg\.)?(?P<name>[a-z][a-z0-9-]*){VALUE}")
 
 
 def in_python(text: str) -> str:
-    """A message with `--cfg.beta 0.1` as `beta=0.1`, `--resume` as `resume=True`, `--import own.py` as `import own`."""
-    return FLAG.sub(_argument, IMPORT.sub(_statement, text)).replace("RUN: ", "run: ")
+    """A message as a Python user writes it.
+
+    `--cfg.beta 0.1` becomes `beta=0.1`, `--resume` becomes `resume=True`, and `--import own.py`
+    becomes `import own`.
+    """
+    with_imports = IMPORT.sub(_statement, text)
+    return FLAG.sub(_argument, with_imports).replace("RUN: ", "run: ")
 
 
 def _statement(match: re.Match) -> str:
@@ -35,14 +40,21 @@ def _argument(match: re.Match) -> str:
     name = match["name"].replace("-", "_")
     name = NAMES.get(name, name)
     if name in SWITCHES and not match["cfg"]:
-        return f"{name}=True{match[0][len('--' + name) :]}"
+        rest = match[0][len("--" + name) :]
+        return f"{name}=True{rest}"
     if match["number"]:
         return f"{name}={match['number']}"
-    return f'{name}="{match["word"]}"' if match["word"] else f"{name}="
+    if match["word"]:
+        return f'{name}="{match["word"]}"'
+    return f"{name}="
 
 
 def python_face(function: Callable[P, R]) -> Callable[P, R]:
-    """A function as Python calls it: under our own numbers, on devices that are there, refused in Python's words."""
+    """A function as Python calls it.
+
+    It runs under our own numeric settings, on devices that are there, and its refusals speak of
+    keyword arguments.
+    """
 
     @functools.wraps(function)
     def called(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -1,4 +1,7 @@
-"""What `import jaxomarl` gives: train a system and load what it has learned; the command line is a skin over it."""
+"""The functions of `import jaxomarl`: train a system, and load the policy that it has learned.
+
+The command line calls the same functions.
+"""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,7 +10,7 @@ from typing import Any
 from jaxomarl.api import arrays, policy, provenance, register, session
 from jaxomarl.api.arrays import Fitted
 from jaxomarl.api.plan import resolve
-from jaxomarl.api.progress import Lines
+from jaxomarl.api.progress import ProgressPrinter
 from jaxomarl.api.session import Results
 from jaxomarl.api.spoken import python_face
 from jaxomarl.base import refuse
@@ -18,7 +21,7 @@ from jaxomarl.presets import find
 __all__ = ["from_arrays", "load", "register_system", "register_task", "train"]
 
 from_arrays = python_face(arrays.from_arrays)
-load = python_face(policy.load)
+load = python_face(policy.load_policy)
 register_system = python_face(register.register_system)
 register_task = python_face(register.register_task)
 
@@ -42,58 +45,65 @@ def train(
     progress: bool = True,
     **cfg: Any,
 ) -> Results:
-    """Train a system on a data set over seeds and return its results; `out` keeps them as the command line does.
+    """Train a system on a data set over seeds and return its results.
 
-    `data` is a quality of the task ("" its default), a path, or what `from_arrays` made. `seeds` is a count, "4:8" or a
-    list. `augment` adds synthetic rows: coda, synther or eaq. `final_episodes` is the number of fresh episodes of the
-    final evaluation (0: the task's own), whose returns are `Results.returns`. `cfg` sets the system's fields; a list of
-    values sweeps one. `progress` False trains in silence; `report`, a function of (group, progress), is called after
-    each chunk in place of the printed line.
+    Args:
+        system: The system's name, such as "omsd"; "bc+coda" adds an augmentation.
+        task: The task's name, such as "games/bandit".
+        data: A quality of the task ("" is its default), a path, or what `from_arrays` built.
+        seeds: A count, a range like "4:8", or a list.
+        preset: The preset whose settings are taken; "" is the task's own.
+        out: The folder that keeps the results, laid out as the command line does it.
+        resume: Whether to continue the results that `out` holds.
+        overwrite: Whether to delete the results that `out` holds, and start again.
+        rows: The number of transitions of a generated data set; 0 is the task's own.
+        episodes: The number of episodes of each evaluation in training; 0 is the task's own.
+        scale: The factor on the preset's numbers of steps.
+        augment: The augmentation that adds synthetic rows: coda, synther or eaq.
+        report: A function of (group, progress), called after each chunk in place of a line.
+        final_episodes: The number of fresh episodes behind `Results.returns`; 0 is the task's own.
+        progress: Whether lines are printed; False trains in silence.
+        cfg: The system's fields; a list of values sweeps one.
+
     Raises JaxomarlError for anything that cannot be trained as asked.
     """
-    overrides = {k: list(v) if isinstance(v, list | tuple) else [v] for k, v in cfg.items()}
+    overrides = {name: _as_values(value) for name, value in cfg.items()}
+    names = ([system], [task], [data])
     groups = resolve(
-        [system],
-        [task],
-        [data],
-        seeds,
-        preset,
-        overrides,
-        rows,
-        episodes,
-        scale,
-        augment,
-        final_episodes,
+        *names, seeds, preset, overrides, rows, episodes, scale, augment, final_episodes
     )
-    folder = user_path(out) if out is not None else None
-    if folder is None and (resume or overwrite):
-        raise refuse(
-            "out", "the folder that resume or overwrite is about", None, "Name it: out=..."
-        )
+    folder = _folder(out, resume, overwrite)
     with session.locked(folder):
         if folder:
-            session.open_folder(
-                folder,
-                session.asked(
-                    find(preset, make(task).name).name,
-                    overrides,
-                    rows,
-                    episodes,
-                    scale,
-                    final_episodes,
-                ),
-                resume,
-                overwrite,
-                register.modules(system, task),
-            )
-            if progress:
-                provenance.tell(groups, folder)
-        lines = Lines()
+            named = find(preset, make(task).name).name
+            asked = session.asked(named, overrides, rows, episodes, scale, final_episodes)
+            imports = register.modules(system, task)
+            session.open_folder(folder, asked, resume, overwrite, imports)
+        if folder and progress:
+            provenance.tell(groups, folder)
+
+        lines = ProgressPrinter()
         shown = lines if progress else silent
-        return session.train_groups(
-            groups, folder, report=report or shown, say=lines.say if progress else silent
-        )
+        say = lines.say if progress else silent
+        return session.train_groups(groups, folder, report=report or shown, say=say)
 
 
-def silent(*_: Any) -> None:
+def _folder(out: str | Path | None, resume: bool, overwrite: bool) -> Path | None:
+    """The folder of the results; JaxomarlError where one is needed and none is given."""
+    if out is not None:
+        return user_path(out)
+    if resume or overwrite:
+        expected = "the folder that resume or overwrite is about"
+        raise refuse("out", expected, None, "Name it: out=...")
+    return None
+
+
+def _as_values(value: object) -> list[Any]:
+    """The values of a setting: those of a list sweep it."""
+    if isinstance(value, list | tuple):
+        return list(value)
+    return [value]
+
+
+def silent(*_: object) -> None:
     """Show nothing."""

@@ -12,8 +12,10 @@ from jaxomarl.cli.signals import CODES
 def main(command: str = "", argv: Sequence[str] | None = None) -> None:
     """Run a command and exit: 0 done, 2 a mistake in what was asked, else as in `signals.CODES`."""
     output.take()
-    for number, code in CODES.items():  # while JAX is imported there is nothing to save
+    # while JAX is imported there is nothing to save
+    for number, code in CODES.items():
         signal.signal(number, lambda *_, code=code: os._exit(code))
+
     try:
         from jaxomarl.cli import commands
     except ValueError as error:
@@ -26,4 +28,6 @@ def main(command: str = "", argv: Sequence[str] | None = None) -> None:
         )
         sys.exit(2)
 
-    sys.exit(commands.run(command, list(sys.argv[1:] if argv is None else argv)))
+    if argv is None:
+        argv = sys.argv[1:]
+    sys.exit(commands.run(command, list(argv)))

@@ -1,4 +1,4 @@
-"""What the file of a system says about it: its first sentence, its paper, its pseudo-code and how it is executed."""
+"""What a system's file says about it: first sentence, paper, pseudo-code, kind of execution."""
 
 import functools
 import re
@@ -17,9 +17,16 @@ CITED = re.compile(r'^.*?"[^"]+"(?:, \d{4})?')
 SENTENCES = {
     "brpo-ind": "OMSD's ablation with each agent's own critic and a marginal behaviour model.",
     "brpo-ctde": "OMSD's ablation with a joint critic and a marginal behaviour model.",
-    "brpo-jal": "OMSD's ablation with a joint critic, a joint behaviour model and one joint policy.",
-    "joint-score": "OMSD's policies under one joint behaviour model: the exact gradient, which a sequence is not.",
-    "dof-p": "DoF-Policy: one diffusion of the team's actions, factorised so that agents act alone.",
+    "brpo-jal": (
+        "OMSD's ablation with a joint critic, a joint behaviour model and one joint policy."
+    ),
+    "joint-score": (
+        "OMSD's policies under one joint behaviour model: "
+        "the exact gradient, which a sequence is not."
+    ),
+    "dof-p": (
+        "DoF-Policy: one diffusion of the team's actions, factorised so that agents act alone."
+    ),
     "ind-diffusion": "DoF's baseline: diffusion policies of a team without factorisation.",
     "madiff-d": "MADiff, decentralised: each agent plans for all from its own observations.",
     "madiff-c": "MADiff, centralised: one plan for all agents from all observations.",
@@ -40,43 +47,50 @@ class Box(NamedTuple):
         """The paper's authors, year and title."""
         flat = " ".join(self.paper.split())
         head = CITED.match(flat)
-        return head[0].rstrip(",") if head else flat.partition(";")[0].rstrip(".")
+        if head:
+            return head[0].rstrip(",")
+        return flat.partition(";")[0].rstrip(".")
 
 
 def box(name: str) -> Box:
-    """What the file says in which a system's pipeline is written; empty parts where it says nothing."""
+    """What the file of a system's pipeline says; parts that it does not have are empty."""
     base, _, augmentation = name.partition("+")
     pipeline = find_system(base).pipeline
-    written = pipeline.func if isinstance(pipeline, functools.partial) else pipeline
-    module = sys.modules[written.__module__]
+    if isinstance(pipeline, functools.partial):
+        pipeline = pipeline.func
+    module = sys.modules[pipeline.__module__]
     docstring = module.__doc__ or ""
-    first = docstring.partition("\n")[0].partition(": ")
-    sentence = SENTENCES.get(base) or first[2] or first[0]
+
+    title, _, after_colon = docstring.partition("\n")[0].partition(": ")
+    sentence = SENTENCES.get(base) or after_colon or title
     if augmentation:
         sentence = f"{sentence} Part of each batch is synthetic (--augment {augmentation})."
-    file = Path(module.__file__ or module.__name__).name
+
     return Box(
         sentence[:1].upper() + sentence[1:],
         part(docstring, "Paper"),
         part(docstring, "Pseudo-code"),
-        file,
+        Path(module.__file__ or module.__name__).name,
     )
 
 
 def part(docstring: str, title: str) -> str:
-    """A titled part of an algorithm's docstring, as it is laid out there."""
+    """A titled part of an algorithm's docstring, laid out as it is there."""
     after = docstring.partition(f"**{title}**")[2]
-    return re.split(r"\n\*\*", after)[0].removeprefix(". ").removeprefix(".").strip("\n")
+    text = re.split(r"\n\*\*", after)[0]
+    return text.removeprefix(". ").removeprefix(".").strip("\n")
 
 
 def stages(name: str) -> tuple[Stage, ...]:
     """The stages of a system with its own settings, on a task that every system takes."""
-    system, env = find_system(name), make(STATED).env
-    return system.pipeline(env.spec, system.Config(), env if system.online else None)
+    system = find_system(name)
+    env = make(STATED).env
+    online_env = env if system.online else None
+    return system.pipeline(env.spec, system.Config(), online_env)
 
 
 def kind(name: str) -> str:
-    """Whether it learns from data or from its own experience, and whether its agents can act apart."""
+    """Whether a system learns offline or online, and whether its agents can act apart."""
     learns = "online" if find_system(name).online else "offline"
     try:
         acting = stages(name)[-1].algorithm

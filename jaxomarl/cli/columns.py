@@ -1,4 +1,7 @@
-"""Plain text in columns, as wide as the terminal; where there is none, each row is one line that `grep` finds."""
+"""Plain text in columns, as wide as the terminal.
+
+An output that is no terminal has each row on one line, which `grep` finds.
+"""
 
 import shutil
 import textwrap
@@ -11,29 +14,34 @@ NARROW = 30
 
 
 def width(otherwise: int = UNBOUNDED) -> int:
-    """Columns of the terminal; `otherwise` where the output goes elsewhere and COLUMNS is not set."""
+    """Columns of the terminal; `otherwise` where there is none and COLUMNS is not set."""
     return max(20, shutil.get_terminal_size((otherwise, 24)).columns)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], columns: int) -> str:
-    """Rows under a head; the last cell of each is wrapped, beside the others or, where they are wide, below them."""
-    body = [tuple(row) for row in rows]
-    sizes = [max(len(row[k]) for row in (tuple(head), *body)) for k in range(len(head) - 1)]
+    """Rows under a head.
+
+    The last cell of a row is wrapped. It stands next to the other cells, or below them where they
+    are wide.
+    """
+    lines = [tuple(head), *(tuple(row) for row in rows)]
+    sizes = [max(len(line[k]) for line in lines) for k in range(len(head) - 1)]
     indent = sum(sizes) + 2 * len(sizes)
-    beside = columns - indent >= NARROW
-    lines = []
-    for row in (tuple(head), *body):
-        cells = "".join(f"{cell:<{size}}  " for cell, size in zip(row, sizes, strict=False))
-        if beside:
-            lines.append(wrapped(row[-1], columns, cells, " " * indent))
+    fits = columns - indent >= NARROW
+
+    shown = []
+    for line in lines:
+        cells = "".join(f"{cell:<{size}}  " for cell, size in zip(line, sizes, strict=False))
+        if fits:
+            shown.append(wrapped(line[-1], columns, cells, " " * indent))
         else:
-            lines.append(wrapped(cells, columns, "", "    "))
-            lines.append(wrapped(row[-1], columns, "    ", "    "))
-    return "\n".join(line for line in lines if line.strip())
+            shown.append(wrapped(cells, columns, "", "    "))
+            shown.append(wrapped(line[-1], columns, "    ", "    "))
+    return "\n".join(line for line in shown if line.strip())
 
 
 def wrapped(text: str, columns: int, first: str = "", later: str = "") -> str:
-    """A text in lines of at most so many columns; long words, such as paths, are left as they are."""
+    """A text in lines of at most so many columns; long words, such as paths, are not cut."""
     lines = textwrap.wrap(
         " ".join(text.split()),
         columns,

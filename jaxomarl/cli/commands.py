@@ -23,7 +23,7 @@ from jaxomarl.api import (
     session,
 )
 from jaxomarl.api.evaluate import evaluate
-from jaxomarl.api.progress import Lines, clock
+from jaxomarl.api.progress import ProgressPrinter, clock
 from jaxomarl.api.seeds import parse_seeds
 from jaxomarl.base import JaxomarlError, refuse
 from jaxomarl.cli import data as data_sets
@@ -38,67 +38,70 @@ from jaxomarl.training.runner import Interrupted
 
 MAIN = ("omsd", "brpo-ind", "brpo-ctde", "brpo-jal")
 
+"""The default systems of `sweep`."""
+
 Names = Annotated[tuple[str, ...], tyro.conf.arg(help_behavior_hint="(default: empty)")]
+"""A flag of several names, whose default is empty."""
 
 Cfg = imports.settings(plan.config_fields())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class List(Imports):
-    """Say which systems, tasks, data sets, presets or tables there are."""
+    """List the systems, tasks, data sets, presets or tables that there are."""
 
     what: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="WHAT")] = ""
-    """systems, tasks, data, presets or tables; nothing: what each of these lists."""
+    """systems, tasks, data, presets or tables; empty: what each of these lists."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Show(Imports):
-    """Show a system: its paper, its pseudo-code, its stages, and each of its fields with its value on a task."""
+    """Show a system: paper, pseudo-code, stages, and its fields with their values on a task."""
 
     system: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SYSTEM")]
-    """A name as `jaxomarl list systems` has it; bc+coda is bc with --augment coda."""
+    """A name from `jaxomarl list systems`; bc+coda is bc with --augment coda."""
     task: str = ""
-    """The task whose preset gives the values; empty: the first that has a preset for the system."""
+    """The task whose preset gives the values; empty: the first with a preset for the system."""
     data: str = ""
-    """Quality of data; empty: the preset's, or the task's default."""
+    """Quality of data, or a path; empty: the preset's, or the task's default."""
     preset: str = ""
-    """Named settings; empty: those that training on the task takes."""
+    """Named settings; empty: those with which the system trains on the task."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Common(Imports):
-    """Flags of everything that trains."""
+    """Flags of the commands that train."""
 
     seeds: str = "16"
-    """16 for seeds 0..15, 4:8 for 4..7, or 3,5."""
+    """Seeds of the runs: 16 for 0..15, 4:8 for 4..7, or 3,5."""
     preset: str = ""
-    """Named settings; empty: the first made for the task. Others: paper-code (games), paper, paper-mujoco (OMSD)."""
+    """Named settings from `jaxomarl list presets`; empty: the first preset of the task."""
     out: Path | None = None
-    """Folder of the results; empty: runs/TASK-DATA-PRESET."""
+    """Folder of the results (OUT); empty: runs/TASK-DATA-PRESET."""
     resume: bool = False
-    """Start, continue or reprint what OUT holds."""
+    """Start, continue, or print again what is in OUT."""
     overwrite: bool = False
-    """Delete what OUT holds and start again."""
+    """Delete what is in OUT and start again."""
     source: Annotated[Path | None, tyro.conf.arg(name="from")] = None
-    """OUT of another command whose finished stages are reused."""
+    """Folder of another command (its OUT), whose finished stages are reused."""
     rows: int = 0
-    """Transitions in a generated data set; 0: the task's own number."""
+    """Transitions of a generated data set; 0: the task's own number."""
     episodes: int = 0
     """Episodes of each evaluation in training; 0: the task's own number."""
     final_episodes: int = 0
-    """Episodes of the final evaluation, on fresh starts for every seed; 0: 1024, of robots 128, of planners fewer."""
+    """Episodes of the final evaluation; 0: 1024, for robots 128, for planners fewer."""
     scale: float = 1.0
-    """Factor of the preset's step counts, in whole chunks; widths change by its cube root, --cfg values do not."""
+    """Factor of steps, in whole chunks; widths change by its cube root, and --cfg values stay."""
     dry_run: bool = False
-    """Say what would run, and stop."""
+    """Print what would run, and stop."""
     augment: str = ""
-    """coda, synther or eaq: part of every batch is synthetic: of the present policy, the data, or high returns."""
+    """Synthetic rows: coda (of the policy), synther (as the data), eaq (of high returns)."""
     precision: str = ""
-    """bfloat16: hidden layers in half the bits, for cards. float32: all of them; a card rounds products to TF32."""
+    """Precision of hidden layers: bfloat16, float32; empty: the device's, TF32 on a card."""
     compile_cache: bool = True
-    """Keep compiled programs in the user's cache directory (JAXOMARL_CACHE moves it)."""
+    """Keep compiled programs in the user's cache directory, or in $JAXOMARL_CACHE."""
     cfg: Cfg = Cfg()  # type: ignore  # noqa: RUF009 (frozen, empty)
-    """A system's fields; several values sweep one."""
+    """Fields of a system; several values of a field sweep it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,11 +109,11 @@ class Sweep(Common):
     """Train systems on tasks over seeds and settings: one table, intervals and pictures."""
 
     systems: tuple[str, ...] = MAIN
-    """Names as `jaxomarl list systems` has them; bc+coda is bc with --augment coda."""
+    """Names from `jaxomarl list systems`; bc+coda is bc with --augment coda."""
     tasks: tuple[str, ...] = ("games/bandit",)
-    """Tasks as `jaxomarl list tasks` has them."""
+    """Names from `jaxomarl list tasks`; parameters follow a colon."""
     data: Names = ()
-    """Qualities of data; empty: the preset's, or the task's default."""
+    """Qualities of data from `jaxomarl list data`; empty: the preset's, or the task's default."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -118,59 +121,59 @@ class Train(Common):
     """Train one system on one data set."""
 
     system: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SYSTEM")]
-    """A name as `jaxomarl list systems` has it."""
+    """A name from `jaxomarl list systems`."""
     task: str = "games/bandit"
-    """A task as `jaxomarl list tasks` has it; parameters follow a colon, as in games/consensus:n=4."""
+    """A name from `jaxomarl list tasks`; parameters follow a colon: games/consensus:n=4."""
     data: str = ""
-    """Quality of data; empty: the preset's, or the task's default."""
+    """Quality of data, or a path; empty: the preset's, or the task's default."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Reproduce(Imports):
-    """Make a paper's table again, ours beside the published numbers."""
+    """Measure a paper's table again, and print it next to the published numbers."""
 
     table: Annotated[
         tyro.conf.Positional[str], tyro.conf.arg(metavar="TABLE", help=reproduce.NAMES)
     ]
     seeds: str = "16"
-    """16 for seeds 0..15, 4:8 for 4..7, or 3,5."""
+    """Seeds of the runs: 16 for 0..15, 4:8 for 4..7, or 3,5."""
     systems: Names = ()
-    """Rows of the table; empty: all of ours. omsd-table1 takes neither this nor what follows, up to --cfg."""
+    """Rows of the table; empty: all. omsd-table1 takes no flag from this one to --cfg."""
     tasks: Names = ()
     """Tasks of the table; empty: the paper's."""
     data: Names = ()
     """Qualities of data in the table; empty: the paper's."""
     rows: int = 0
-    """Transitions in a generated data set; 0: the task's own number."""
+    """Transitions of a generated data set; 0: the task's own number."""
     episodes: int = 0
     """Episodes of each evaluation in training; 0: the task's own number."""
     final_episodes: int = 0
     """Episodes of the final evaluation; 0: the task's own number."""
     cfg: Cfg = Cfg()  # type: ignore  # noqa: RUF009 (frozen, empty)
-    """A system's fields; several values sweep one."""
+    """Fields of a system; several values of a field sweep it."""
     scale: float = 1.0
-    """Factor of the learned runs' step counts, in whole chunks; their widths change by its cube root."""
+    """Factor of learned runs' steps, in whole chunks; widths change by its cube root."""
     out: Path | None = None
-    """Empty: runs/TABLE. The same command goes on with what it holds."""
+    """Folder of the results, with which the same command continues; empty: runs/TABLE."""
     source: Annotated[Path | None, tyro.conf.arg(name="from")] = None
-    """OUT of another table whose finished stages are reused."""
+    """Folder of another table, whose finished stages are reused."""
     precision: str = ""
-    """bfloat16: hidden layers in half the bits, for cards. float32: all of them; a card rounds products to TF32."""
+    """Precision of hidden layers: bfloat16, float32; empty: the device's, TF32 on a card."""
     compile_cache: bool = True
     """Keep compiled programs in the user's cache directory."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluate(Imports):
-    """Score finished runs from fresh starts, those of their final evaluation, also in a variant of their task."""
+    """Score finished runs on the starts of their final evaluation, or in a variant of the task."""
 
     runs: Annotated[
         tyro.conf.Positional[tuple[Path, ...]],
         tyro.conf.arg(metavar="RUN...", help_behavior_hint="(at least one)"),
     ]
-    """Folders of runs, or folders above them."""
+    """Folders of runs, or folders that contain runs."""
     task: str = ""
-    """A variant with the same observations, actions and rules, like mpe/spread:speed_min=0.3; empty: the runs' own."""
+    """A variant of the runs' task, like mpe/spread:speed_min=0.3; empty: the task itself."""
     episodes: int = 0
     """Episodes of each run; 0: as many as its final evaluation."""
     compile_cache: bool = True
@@ -182,11 +185,11 @@ class Render(Imports):
     """Film a run's final policy in its task."""
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """Folder of a finished run: OUT/.../seed-0."""
+    """Folder of a finished run, OUT/.../seed-0."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """The film, .mp4 or .gif."""
+    """File of the film, .mp4 or .gif."""
     episodes: int = 3
-    """Episodes that are filmed, shown side by side."""
+    """Number of episodes, which are shown side by side."""
     seed: int = 0
     """Seed of the episodes."""
     fps: float = 10.0
@@ -197,37 +200,37 @@ class Render(Imports):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Collect(Imports):
-    """Make a data set and keep it in a folder that --data takes; training makes the same one by itself."""
+    """Generate a data set into a folder that --data takes; training generates the same set."""
 
     task: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TASK")]
-    """For example mpe/spread."""
+    """The task, for example mpe/spread."""
     quality: str = ""
-    """For example medium; empty: the task's default."""
+    """Quality of data, for example medium; empty: the task's default."""
     rows: int = 0
-    """Transitions; 0: the task's own number."""
+    """Number of transitions; 0: the task's own number."""
     seed: int = 0
-    """Seed of the data set; training takes 0."""
+    """Seed of the data set; training generates seed 0."""
     out: Path | None = None
-    """Folder; empty: runs/data/TASK-QUALITY."""
+    """Folder of the data set (OUT); empty: runs/data/TASK-QUALITY."""
     overwrite: bool = False
-    """Replace what OUT holds."""
+    """Replace what is in OUT."""
     compile_cache: bool = True
     """Keep compiled programs in the user's cache directory."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Behaviours:
-    """Make the package's prey and behaviours again, as they were made for it."""
+    """Train the package's prey and behaviours again, as they were trained for it."""
 
     names: Annotated[
         tyro.conf.Positional[tuple[str, ...]],
         tyro.conf.arg(metavar="NAME...", help_behavior_hint="(at least one)"),
     ]
-    """prey, or tasks without their family: spread tag world 2halfcheetah 3hopper."""
+    """prey, or names of tasks without their family, such as spread or 3hopper."""
     steps: int = 0
-    """MATD3's updates; 0: as planned."""
+    """Updates of MATD3; 0: as planned."""
     out: Path = Path("runs/behaviours")
-    """Folder; the package's own are in jaxomarl/assets."""
+    """Folder of the results; the package's own are in jaxomarl/assets."""
     compile_cache: bool = True
     """Keep compiled programs in the user's cache directory."""
 
@@ -247,7 +250,10 @@ COMMANDS = {
 
 
 class Stop:
-    """Ctrl-C, SIGTERM and SIGUSR1 ask training to stop at the next chunk; a second one ends the process at once."""
+    """Stops training at the next chunk after Ctrl-C, SIGTERM or SIGUSR1.
+
+    A second signal ends the process at once.
+    """
 
     def __init__(self) -> None:
         self.code = 0
@@ -263,49 +269,49 @@ class Stop:
     def note(self, number: int, frame: object) -> None:
         """Remember the signal."""
         if self.code:
-            print(
-                "\nstopped at once; everything up to the last checkpoint is kept",
-                file=sys.stderr,
-                flush=True,
-            )
-            os._exit(
-                self.code
-            )  # an exception here may surface in JAX's callbacks, or crash its threads at exit
+            say("\nstopped at once; everything up to the last checkpoint is kept")
+            # an exception here may surface in JAX's callbacks, or crash its threads at exit
+            os._exit(self.code)
         self.code = CODES[signal.Signals(number)]
-        print(
-            "\nstopping at the next chunk; what is trained will be saved",
-            file=sys.stderr,
-            flush=True,
-        )
+        say("\nstopping at the next chunk; what is trained will be saved")
 
     def asked(self) -> bool:
         """Whether training should stop."""
         return bool(self.code)
 
 
+def say(text: str) -> None:
+    """Print a line on stderr at once."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def run(command: str, argv: list[str]) -> int:
-    """Parse and run; the exit code."""
+    """Parse a command line and do it; the exit code."""
     asked: Any = None
     try:
-        if imports.named(argv):  # a module may start JAX
+        # a module may start JAX
+        if imports.named(argv):
             runtime.pin_numbers()
             runtime.use_cores()
             imports.load(argv)
         asked = parse(imports.with_fields(COMMANDS), command, argv)
         if isinstance(asked, List | Show):
             return tell(asked)
+
         runtime.pin_numbers()
         runtime.use_cores()
         runtime.use_precision(getattr(asked, "precision", ""))
         with runtime.programs(asked.compile_cache):
-            return answer(asked, go_on(command, argv))
+            return answer(asked, resuming(command, argv))
+
     except JaxomarlError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}")
         return 2
     except OSError as error:
-        trains = not isinstance(asked, Evaluate | Render | Data)
-        kept = " What was finished is kept; --resume goes on once that is mended." if trains else ""
-        print(f"error: {error}.{kept}", file=sys.stderr)
+        advice = ""
+        if not isinstance(asked, Evaluate | Render | Data):
+            advice = " What was finished is kept; --resume continues once that is fixed."
+        say(f"error: {error}.{advice}")
         return 74
 
 
@@ -319,27 +325,32 @@ def tell(asked: List | Show) -> int:
 
 
 def answer(asked: Any, again: str) -> int:
-    """Do what was asked; the exit code. `again` is the command that goes on where this one is stopped."""
-    if isinstance(asked, Render):  # nothing of it can be kept, so Ctrl-C ends it at once
+    """Do what was asked; the exit code. `again` is the command that continues a stopped one."""
+    if isinstance(asked, Render):
+        # nothing of a film can be kept, so Ctrl-C ends it at once
         returns = render.render(asked.run, asked.episodes, asked.out, asked.seed, asked.fps)
         print(f"returns: {', '.join(f'{x:.1f}' for x in returns)}\n{asked.out}")
         return 0
     if isinstance(asked, Evaluate):
-        records = evaluate(asked.runs, asked.task, asked.episodes, Lines().say)
+        records = evaluate(asked.runs, asked.task, asked.episodes, ProgressPrinter().say)
         print(f"\n{tables.text(records)}")
         return 0
     if isinstance(asked, Collect):
-        print(
-            collect.collect(
-                asked.task, asked.quality, asked.rows, asked.seed, asked.out, asked.overwrite
-            )
+        folder = collect.collect(
+            asked.task, asked.quality, asked.rows, asked.seed, asked.out, asked.overwrite
         )
+        print(folder)
         return 0
     if isinstance(asked, Data):
         return data_sets.run(asked)
     if isinstance(asked, Behaviours):
-        behaviours.make(asked.names, asked.out, asked.steps)
+        behaviours.make_behaviours(asked.names, asked.out, asked.steps)
         return 0
+    return trained(asked, again)
+
+
+def trained(asked: Sweep | Train | Reproduce, again: str) -> int:
+    """Train what was asked until it is done or stopped; the exit code."""
     with Stop() as stop:
         try:
             if isinstance(asked, Reproduce):
@@ -347,27 +358,30 @@ def answer(asked: Any, again: str) -> int:
             else:
                 sweep(asked, stop)
         except (Interrupted, KeyboardInterrupt):
-            kept = "stopped; everything up to the last checkpoint is kept. Go on with:"
-            line = "\n" if sys.stderr.isatty() else ""  # a progress line may be open
-            print(f"{line}{kept}\n  {again}", file=sys.stderr)
+            # a progress line may be open
+            line = "\n" if sys.stderr.isatty() else ""
+            kept = "stopped; everything up to the last checkpoint is kept. Continue with:"
+            say(f"{line}{kept}\n  {again}")
             return stop.code or 130
     return 0
 
 
-def go_on(command: str, argv: list[str]) -> str:
+def resuming(command: str, argv: list[str]) -> str:
     """The command line that continues this one; `reproduce` continues by itself."""
-    again = [x for x in argv if x != "--overwrite"]  # which --resume excludes
-    if (command or argv[0]) != "reproduce" and "--resume" not in again:
-        again.append("--resume")
-    return shlex.join(
-        [*(("python", "-m", f"experiments.{command}") if command else ("jaxomarl",)), *again]
-    )
+    # --resume excludes --overwrite
+    words = [word for word in argv if word != "--overwrite"]
+    if (command or argv[0]) != "reproduce" and "--resume" not in words:
+        words.append("--resume")
+    program = ["jaxomarl"]
+    if command:
+        program = ["python", "-m", f"experiments.{command}"]
+    return shlex.join([*program, *words])
 
 
 def overridden(cfg: Any) -> dict[str, Any]:
     """The config fields that were given."""
     chosen = {f.name: getattr(cfg, f.name) for f in dataclasses.fields(cfg)}
-    return {k: v for k, v in chosen.items() if v}
+    return {name: values for name, values in chosen.items() if values}
 
 
 def wanted(asked: Reproduce, stop: Stop) -> reproduce.Asked:
@@ -388,12 +402,10 @@ def wanted(asked: Reproduce, stop: Stop) -> reproduce.Asked:
     )
 
 
-def sweep(asked: Any, stop: Stop) -> None:
-    """Train what was asked for and show the table."""
+def sweep(asked: Sweep | Train, stop: Stop) -> None:
+    """Train what was asked for, and print and draw the results."""
     start = time.perf_counter()
-    several = isinstance(asked, Sweep)
-    systems, tasks = (asked.systems, asked.tasks) if several else ((asked.system,), (asked.task,))
-    data = asked.data if several else ((asked.data,) if asked.data else ())
+    systems, tasks, data = cells(asked)
     overrides = overridden(asked.cfg)
     groups = plan.resolve(
         systems,
@@ -409,56 +421,66 @@ def sweep(asked: Any, stop: Stop) -> None:
         asked.final_episodes,
     )
     if not groups:
-        raise refuse(
-            "--systems, --tasks",
-            "at least one name each",
-            "none",
-            "Leave the flag out for its default.",
-        )
+        way = "Leave the flag out for its default."
+        raise refuse("--systems, --tasks", "at least one name each", "none", way)
+    sources = reused(asked.source)
     preset = find(asked.preset, groups[0].task.name).name
     out = asked.out or session.default_folder(groups, preset)
-    for source in [asked.source] if asked.source else []:
-        if not (source / "stages").is_dir():
-            raise refuse(
-                "--from", "the --out folder of another command", str(source), "It has no stages/."
-            )
     settings = session.asked(
         preset, overrides, asked.rows, asked.episodes, asked.scale, asked.final_episodes
     )
+
     if asked.dry_run:
         print(dry_run.plan_text(groups, out))
         session.check_folder(out, settings, asked.resume, asked.overwrite)
         return
+
     with session.locked(out):
-        session.open_folder(
-            out, settings, asked.resume, asked.overwrite, register.modules(*systems, *tasks)
-        )
+        modules = register.modules(*systems, *tasks)
+        session.open_folder(out, settings, asked.resume, asked.overwrite, modules)
         provenance.tell(groups, out)
-        print(
-            f"{len(groups)} group(s), {sum(len(g.seeds) for g in groups)} runs, preset {preset}, into {out}",
-            file=sys.stderr,
-        )
-        lines = Lines()
-        results = session.train_groups(
-            groups, out, [asked.source] if asked.source else [], lines, stop.asked, lines.say
-        )
+        runs = sum(len(group.seeds) for group in groups)
+        say(f"{len(groups)} group(s), {runs} runs, preset {preset}, into {out}")
+        lines = ProgressPrinter()
+        results = session.train_groups(groups, out, sources, lines, stop.asked, lines.say)
         pictures = draw(results, out)
-    print(f"\n{results.table}\n{out / 'summary.md'}" + "".join(f"\n{p}" for p in pictures))
-    print(f"done in {clock(time.perf_counter() - start)}", file=sys.stderr)
+
+    print()
+    print(results.table)
+    print(out / "summary.md", *pictures, sep="\n")
+    say(f"done in {clock(time.perf_counter() - start)}")
+
+
+def cells(asked: Sweep | Train) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """The systems, tasks and qualities of data that are combined."""
+    if isinstance(asked, Sweep):
+        return asked.systems, asked.tasks, asked.data
+    qualities = (asked.data,) if asked.data else ()
+    return (asked.system,), (asked.task,), qualities
+
+
+def reused(source: Path | None) -> list[Path]:
+    """The folders whose finished stages are reused; raises JaxomarlError where there are none."""
+    if source is None:
+        return []
+    if not (source / "stages").is_dir():
+        folder = "the --out folder of another command"
+        raise refuse("--from", folder, str(source), "It has no stages/.")
+    return [source]
 
 
 def draw(results: session.Results, out: Path) -> list[Path]:
     """Every picture that these results allow; where matplotlib is missing, a line says so."""
-    made = [out / "returns.png", out / "intervals.png"]
+    drawn = [out / "returns.png", out / "intervals.png"]
     try:
-        results.figure("returns", made[0])
-        results.figure("intervals", made[1])
+        results.figure("returns", drawn[0])
+        results.figure("intervals", drawn[1])
         for task in {group.task.name: None for group, _ in results.past}:
             path = out / f"{task.replace('/', '-')}-directions.png"
-            trained = [(group, past) for group, past in results.past if group.task.name == task]
-            if directions.draw(path, trained, results.rows) is not None:
-                made.append(path)
+            past = [(group, past) for group, past in results.past if group.task.name == task]
+            if directions.draw_directions(path, past, results.rows) is not None:
+                drawn.append(path)
     except JaxomarlError as error:
-        print(f"no pictures: {error}", file=sys.stderr)
+        say(f"no pictures: {error}")
         return []
-    return made
+    return drawn

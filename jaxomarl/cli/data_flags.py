@@ -12,7 +12,7 @@ from jaxomarl.cli.imports import Imports
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Describe(Imports):
-    """Say what data sets hold: counts, columns, actions, returns, behaviours, ends, and guess their rules."""
+    """Print cards of data sets: counts, columns, returns, behaviours, ends and likely rules."""
 
     sources: Annotated[
         tyro.conf.Positional[tuple[str, ...]],
@@ -20,25 +20,25 @@ class Describe(Imports):
     ]
     """Paths, or recipes like mpe/spread/medium; several are drawn side by side."""
     task: str = ""
-    """The task of a path: its column names, team and references; empty: none, or what our own folder says."""
+    """The task of a path, which names its columns; empty: none, or what our own folder says."""
     rows: int = 0
-    """Transitions of a recipe; 0: the task's own number."""
+    """Transitions that a recipe generates; 0: the task's own number."""
     out: Path | None = None
-    """Folder for card.txt, card.json and card.png."""
+    """Folder for card.txt, card.json and card.png; empty: only print."""
     json: bool = False
-    """Print the JSON, a list of cards."""
+    """Print JSON, a list of cards, in place of text."""
     compile_cache: bool = True
     """Keep compiled programs in the user's cache directory."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Validate(Imports):
-    """Check a set against a task: what would be repaired, or with exit code 2 why it is refused."""
+    """Check a set against a task: what would be repaired, or why it is refused (exit code 2)."""
 
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SRC")]
-    """A path."""
+    """Path of the set."""
     task: str
-    """For example mpe/spread."""
+    """The task, for example mpe/spread."""
     compile_cache: bool = True
     """Keep compiled programs in the user's cache directory."""
 
@@ -48,15 +48,15 @@ class Convert(Imports):
     """Write a set in another format."""
 
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SRC")]
-    """A path or a recipe."""
+    """Path of the set, or a recipe."""
     to_path: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DST")]
-    """A new folder, or an empty one."""
+    """The folder to write, new or empty."""
     to: str
-    """The format: one that has a writer, or jaxomarl for our own folder."""
+    """The format: omar, vault, minari, or jaxomarl for our own folder."""
     task: str = ""
-    """Fit the set to this task first; our own folder needs it, unless the source is a recipe or such a folder."""
+    """Fit the set to this task first; our own folder needs it for sets that name no task."""
     rows: int = 0
-    """Transitions of a recipe; 0: the task's own number."""
+    """Transitions that a recipe generates; 0: the task's own number."""
     compile_cache: bool = True
     """Keep compiled programs in the user's cache directory."""
 
@@ -66,15 +66,15 @@ class Diff(Imports):
     """Compare two sets: exit code 0 where their content is the same, else 1."""
 
     a: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="A")]
-    """A path or a recipe."""
+    """Path of the set, or a recipe."""
     b: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="B")]
-    """A path or a recipe."""
+    """Path of the set, or a recipe."""
     task: str = ""
-    """Fit paths to this task first: the sets are then compared as training would see them."""
+    """Fit paths to this task first, so that the sets are compared as training reads them."""
     rows: int = 0
-    """Transitions of recipes; 0: the task's own number."""
+    """Transitions that recipes generate; 0: the task's own number."""
     json: bool = False
-    """Print the JSON."""
+    """Print JSON in place of text."""
     compile_cache: bool = True
     """Keep compiled programs in the user's cache directory."""
 
@@ -98,7 +98,7 @@ Command = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Data:
-    """Describe, validate, convert or compare data sets: ours and other people's."""
+    """Describe, validate, convert or compare data sets, ours and other people's."""
 
     command: tyro.conf.OmitSubcommandPrefixes[tyro.conf.OmitArgPrefixes[Command]]
 

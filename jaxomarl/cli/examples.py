@@ -1,4 +1,4 @@
-"""Two examples of each command, with which its help opens."""
+"""Two examples of each command, which open its help."""
 
 EXAMPLES = {
     "list": ("jaxomarl list systems", "jaxomarl list data"),
@@ -9,7 +9,7 @@ EXAMPLES = {
     ),
     "sweep": (
         "jaxomarl sweep --seeds 16",
-        "jaxomarl sweep --systems bc iql --tasks mpe/spread mpe/tag --data medium --seeds 4 --scale 0.01",
+        "jaxomarl sweep --systems bc iql --tasks mpe/spread mpe/tag --data medium --scale 0.01",
     ),
     "collect": (
         "jaxomarl collect mpe/spread --quality medium",
@@ -52,11 +52,12 @@ EXAMPLES = {
         "jaxomarl behaviours spread tag --out runs/behaviours",
     ),
 }
-"""Command -> what a person would type; capitals stand for a path of theirs."""
+"""Command -> what a person would type; words in capitals stand for their own paths."""
 
 
 def opening(command: str, docstring: str | None) -> str:
-    """The head of a command's help: its docstring's sentence and its examples."""
-    sentence = (docstring or "").partition("\n")[0]
+    """The head of a command's help: its docstring's first sentence and its examples."""
+    first = (docstring or "").partition("\n\n")[0]
+    sentence = " ".join(first.split())
     lines = "\n".join(f"$ {example}" for example in EXAMPLES[command])
     return f"{sentence}\n{lines}"

@@ -1,4 +1,4 @@
-"""What a system's fields are, in words for a terminal: sentence, kind, range or choices, default."""
+"""A system's fields in words for a terminal: sentence, kind, range or choices, default."""
 
 import ast
 import dataclasses
@@ -41,7 +41,7 @@ class Field(NamedTuple):
 
 
 def described(name: str) -> list[Field]:
-    """The fields of the system called `name`, in order; raises JaxomarlError for an unknown system."""
+    """The fields of a system, in order; raises JaxomarlError for an unknown system."""
     system = find_system(name)
     spec = make(STATED).env.spec
     return [_describe(system, spec, field) for field in dataclasses.fields(system.Config)]
@@ -49,11 +49,17 @@ def described(name: str) -> list[Field]:
 
 def _describe(system: System, spec: Spec, field: dataclasses.Field) -> Field:
     kind = type(field.default)
-    taken = choices(system, spec, field.name) if kind is str else ()
-    expected = " or ".join(taken) or values(field)
-    sentence = sentences(system.Config).get(field.name, "")
+    taken: tuple[str, ...] = ()
+    if kind is str:
+        taken = choices(system, spec, field.name)
     return Field(
-        field.name, kind, sentence, field.default, expected, taken, not field.metadata.get("static")
+        name=field.name,
+        kind=kind,
+        sentence=sentences(system.Config).get(field.name, ""),
+        default=field.default,
+        expected=" or ".join(taken) or values(field),
+        choices=taken,
+        traced=not field.metadata.get("static"),
     )
 
 
@@ -69,11 +75,13 @@ def values(field: dataclasses.Field) -> str:
     interval = field.metadata.get("within")
     if interval:
         return interval.words(KINDS[kind])
-    return "a number" if kind is float else f"a positive {KINDS[kind]}"
+    if kind is float:
+        return "a number"
+    return f"a positive {KINDS[kind]}"
 
 
 def choices(system: System, spec: Spec, name: str) -> tuple[str, ...]:
-    """The texts that a field takes, out of the refusal of one that it does not; () where it takes others too."""
+    """The texts that a field takes, read from a refusal; () where it takes any other text too."""
     cfg = dataclasses.replace(system.Config(), **{name: UNKNOWN})
     try:
         system.check(spec, cfg, None)
@@ -88,7 +96,7 @@ def choices(system: System, spec: Spec, name: str) -> tuple[str, ...]:
 
 
 def sentences(kind: type) -> dict[str, str]:
-    """Each field's docstring; one without its own has the docstring of the field that it overrides."""
+    """Each field's docstring; a field without its own has that of the field that it overrides."""
     found: dict[str, str] = {}
     for cls in reversed(kind.__mro__):
         found |= _own(cls)
@@ -105,10 +113,9 @@ def _own(cls: type) -> dict[str, str]:
     body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef))
     found = {}
     for field, after in itertools.pairwise(body):
-        if (
-            isinstance(field, ast.AnnAssign)
-            and isinstance(field.target, ast.Name)
-            and isinstance(after, ast.Expr)
-        ):
-            found[field.target.id] = inspect.cleandoc(str(ast.literal_eval(after.value)))
+        if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
+            continue
+        if isinstance(after, ast.Expr):
+            docstring = str(ast.literal_eval(after.value))
+            found[field.target.id] = " ".join(docstring.split())
     return found

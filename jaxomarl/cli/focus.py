@@ -17,25 +17,36 @@ HOW = {
     "sweep": f"{POINTER}, or --help after --systems.",
     "reproduce": f"{POINTER}.",
 }
-"""A command that trains -> where the fields are that its help leaves out."""
+"""A command that trains -> where to find the fields that its help leaves out."""
 
 
 def systems(command: str, argv: Sequence[str]) -> list[str]:
-    """The systems that a command line names; [] where it names none, or one that there is not.
+    """The systems that a command line names; [] where it names none, or an unknown one.
 
     Only help and refusals depend on it: a command is parsed with every field that there is.
     """
-    words = list(argv)
-    if "--systems" in words:
-        words = words[words.index("--systems") + 1 :]
-        ends = [k for k, word in enumerate(words) if word.startswith("-")]
-        words = words[: ends[0]] if ends else words
-        return [word for word in words if word.partition("+")[0] in REGISTRY]
+    if "--systems" in argv:
+        return known_systems(values_of("--systems", argv))
     if command != "train":
         return []
-    named = [word for word in words if word.partition("+")[0] in REGISTRY]
-    augment = words[words.index("--augment") + 1 :][:1] if "--augment" in words else []
-    return ["+".join([named[0], *augment])] if named else []
+    named = known_systems(argv)
+    if not named:
+        return []
+    return ["+".join([named[0], *values_of("--augment", argv)[:1]])]
+
+
+def values_of(flag: str, argv: Sequence[str]) -> list[str]:
+    """The words between a flag and the next one; [] where the flag is not there."""
+    if flag not in argv:
+        return []
+    words = list(argv)[list(argv).index(flag) + 1 :]
+    ends = [k for k, word in enumerate(words) if word.startswith("-")]
+    return words[: min(ends, default=len(words))]
+
+
+def known_systems(words: Sequence[str]) -> list[str]:
+    """The words that name a system."""
+    return [word for word in words if word.partition("+")[0] in REGISTRY]
 
 
 def of(command: str, kind: type, argv: Sequence[str]) -> tuple[type, str]:
@@ -45,7 +56,8 @@ def of(command: str, kind: type, argv: Sequence[str]) -> tuple[type, str]:
             name: {field.name: field for field in described(name)}
             for name in systems(command, argv)
         }
-    except JaxomarlError:  # an augmentation that there is not; the command itself would refuse it
+    # an augmentation that there is not; the command itself would refuse it
+    except JaxomarlError:
         owners = {}
     if not owners:
         hidden = Annotated[kind.__annotations__.get("cfg", Any), tyro.conf.Suppress]
@@ -56,7 +68,7 @@ def of(command: str, kind: type, argv: Sequence[str]) -> tuple[type, str]:
     return with_fields(kind, shown, shown()), f"With the fields of {', '.join(owners)}."
 
 
-def with_fields(kind: type, annotation: Any, default: Any) -> type:
+def with_fields(kind: type, annotation: Any, default: object) -> type:
     """A command's dataclass with other fields of systems."""
     own = dataclasses.make_dataclass(
         kind.__name__, [("cfg", annotation, default)], bases=(kind,), frozen=True, kw_only=True
@@ -66,16 +78,21 @@ def with_fields(kind: type, annotation: Any, default: Any) -> type:
 
 
 def flag_of(name: str, owners: dict[str, dict[str, Field]]) -> Any:
-    """The annotation of a field's flag: its values, its sentence, and the default of each system that has it."""
+    """The annotation of a field's flag: its values, its sentence, and each system's default."""
     having = {system: own[name] for system, own in owners.items() if name in own}
     field = next(iter(having.values()))
+
     defaults = {system: shown_value(own.default) for system, own in having.items()}
-    default = defaults[next(iter(defaults))]
+    default = next(iter(defaults.values()))
     if len(set(defaults.values())) > 1:
         default = ", ".join(f"{system} {value}" for system, value in defaults.items())
-    alone = "" if len(having) == len(owners) else f" Of {', '.join(having)} alone."
-    hint = f"(default: {default}; takes {field.expected})"
+
+    sentence = field.sentence
+    if len(having) < len(owners):
+        sentence = f"{sentence} Only in {', '.join(having)}."
     described_as = tyro.conf.arg(
-        help=f"{field.sentence}{alone}", metavar=f"{WORDS[field.kind]}...", help_behavior_hint=hint
+        help=sentence,
+        metavar=f"{WORDS[field.kind]}...",
+        help_behavior_hint=f"(default: {default}; takes {field.expected})",
     )
     return Annotated[tuple[field.kind, ...], described_as]

@@ -1,4 +1,7 @@
-"""The flag `--import` of every command that takes systems or tasks: read before all others, for it adds to them."""
+"""The flag `--import` of every command that takes systems or tasks.
+
+It is read before all other flags, because it adds systems, tasks and fields to them.
+"""
 
 import dataclasses
 import itertools
@@ -19,7 +22,7 @@ class Imports:
     imports: tyro.conf.UseAppendAction[
         Annotated[tuple[str, ...], tyro.conf.arg(name=FLAG.removeprefix("--"), metavar="MODULE")]
     ] = ()
-    """A module or a .py file that registers systems or tasks of your own (docs/extend.md); it may be given again."""
+    """A module or a .py file with systems or tasks of your own (docs/extend.md)."""
 
 
 def named(argv: Sequence[str]) -> list[str]:
@@ -33,23 +36,28 @@ def load(argv: Sequence[str]) -> None:
     register.import_modules(named(argv))
 
 
-def with_fields(commands: Mapping[str, Any]) -> dict[str, Any]:
+def with_fields(commands: Mapping[str, type]) -> dict[str, type]:
     """The commands, whose `--cfg` has the fields of every system that is registered by now."""
     fields = plan.config_fields()
     return {name: _with_fields(kind, fields) for name, kind in commands.items()}
 
 
-def _with_fields(command: Any, fields: Mapping[str, type]) -> Any:
-    """A command whose `--cfg` has these fields; itself where it has them already, or has no `--cfg`."""
+def _with_fields(command: Any, fields: Mapping[str, type]) -> type:
+    """A command whose `--cfg` has these fields.
+
+    It is the command itself where it has these fields already, or has no `--cfg`.
+    """
     own: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(command)}
-    if "cfg" not in own or {field.name for field in dataclasses.fields(own["cfg"])} == set(fields):
+    if "cfg" not in own:
+        return command
+    if {field.name for field in dataclasses.fields(own["cfg"])} == set(fields):
         return command
     cfg = settings(fields)
-    made = dataclasses.make_dataclass(
+    extended = dataclasses.make_dataclass(
         command.__name__, [("cfg", cfg, cfg())], bases=(command,), frozen=True, kw_only=True
     )
-    made.__doc__ = command.__doc__
-    return made
+    extended.__doc__ = command.__doc__
+    return extended
 
 
 def settings(fields: Mapping[str, type]) -> Any:

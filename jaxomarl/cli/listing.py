@@ -1,4 +1,4 @@
-"""The command `list`: what there is, as plain tables of names with a sentence each."""
+"""The command `list`: plain tables of names, with a sentence each."""
 
 from collections.abc import Callable, Iterator
 
@@ -24,37 +24,29 @@ def systems() -> Table:
 
 def tasks() -> Table:
     """Every task: agents, steps of an episode, rules, qualities of data and its sentence."""
-    rows = []
-    for task in made():
-        spec = task.env.spec
-        text = f"{task.about}. Data: {', '.join(qualities(task))}."
-        rows.append((task.name, str(spec.agents), str(spec.horizon), spec.dialect, text))
-    rows.append(
-        (
-            "jaxmarl/ID",
-            "",
-            "",
-            "",
-            "Any environment of JaxMARL, such as jaxmarl/MPE_simple_spread_v3. Data: random.",
-        )
-    )
-    return (
+    head = (
         "task",
         "agents",
         "horizon",
         "dialect",
         "its rule, and qualities of data (the default first)",
-    ), rows
+    )
+    rows = []
+    for task in catalog_tasks():
+        spec = task.env.spec
+        text = f"{task.about}. Data: {', '.join(qualities(task))}."
+        rows.append((task.name, str(spec.agents), str(spec.horizon), spec.dialect, text))
+    jaxmarl = "Any environment of JaxMARL, such as jaxmarl/MPE_simple_spread_v3. Data: random."
+    rows.append(("jaxmarl/ID", "", "", "", jaxmarl))
+    return head, rows
 
 
 def data() -> Table:
     """Every data set that a task generates: its transitions, and the behaviours behind it."""
     rows = []
-    for task in made():
-        rows += [
-            (task.name, quality, f"{task.rows:,}", behaviours(task, quality))
-            for quality in qualities(task)
-        ]
+    for task in catalog_tasks():
+        for quality in qualities(task):
+            rows.append((task.name, quality, f"{task.rows:,}", behaviours(task, quality)))
     return ("task", "quality", "rows", "behaviours"), rows
 
 
@@ -62,14 +54,13 @@ def presets() -> Table:
     """Every preset: for which tasks and systems, and where its values come from."""
     rows = []
     for name, preset in PRESETS.items():
-        rows.append(
-            (name, " ".join(preset.tasks), f"{preset.about}. For {', '.join(preset.systems)}.")
-        )
+        text = f"{preset.about}. For {', '.join(preset.systems)}."
+        rows.append((name, " ".join(preset.tasks), text))
     return ("preset", "tasks", "where its values come from, and for which systems"), rows
 
 
 def tables() -> Table:
-    """Every table and figure that `reproduce` makes."""
+    """Every table and figure that `reproduce` measures again."""
     return ("table", "what it shows"), list(reproduce.known().items())
 
 
@@ -83,7 +74,7 @@ LISTS: dict[str, Callable[[], Table]] = {
 """What can be listed."""
 
 
-def made() -> Iterator[Task]:
+def catalog_tasks() -> Iterator[Task]:
     """Every task of the catalog, with its default parameters."""
     for name in catalog.names():
         yield catalog.make(name)
@@ -95,20 +86,23 @@ def qualities(task: Task) -> list[str]:
 
 
 def listed(kind: str) -> str:
-    """A table of what there is of a kind; without one, what can be listed. Raises JaxomarlError for an unknown kind."""
+    """A table of what there is of a kind; without a kind, what can be listed.
+
+    Raises JaxomarlError for an unknown kind.
+    """
     size = columns.width()
     if not kind:
-        rows = [(f"jaxomarl list {name}", first_line(make)) for name, make in LISTS.items()]
-        rows.append(
-            (
-                "jaxomarl show SYSTEM",
-                "One system: its paper, its pseudo-code, its stages and its fields.",
-            )
-        )
-        return columns.table(("command", "what it lists"), rows, size)
+        return columns.table(("command", "what it lists"), commands(), size)
     if kind not in LISTS:
         raise refuse("WHAT", f"one of {', '.join(LISTS)}", kind, nearest(kind, LISTS))
     return columns.table(*LISTS[kind](), size)
+
+
+def commands() -> list[tuple[str, str]]:
+    """The commands that list, and what each lists."""
+    rows = [(f"jaxomarl list {name}", first_line(table)) for name, table in LISTS.items()]
+    about_show = "One system: its paper, its pseudo-code, its stages and its fields."
+    return [*rows, ("jaxomarl show SYSTEM", about_show)]
 
 
 def first_line(function: Callable[[], Table]) -> str:

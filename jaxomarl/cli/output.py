@@ -1,7 +1,7 @@
-"""What a command prints, whatever takes it: any encoding, a terminal or a pipe, a reader that leaves.
+"""Output that never fails: in any encoding, to a terminal or a pipe, to a reader that leaves.
 
-`take` replaces the process's two streams. Characters that the encoding has not are shown by others,
-and once a reader has left (`| head -1`), the rest goes nowhere and the command goes on.
+`take` replaces the process's two streams. A character that the encoding does not have is shown by
+another. Once a reader has left (`| head -1`), the rest is dropped and the command continues.
 """
 
 import codecs
@@ -13,14 +13,15 @@ from typing import Any
 
 PLAIN = str.maketrans(
     {
-        "±": "+-", "×": "x", "≤": "<=", "≥": ">=", "→": "->", "…": "...", "•": "*", "·": ".",  # noqa: RUF001
-        "–": "-", "—": "-", "‘": "'", "’": "'", "“": '"', "”": '"', "é": "e", "ö": "o", "ü": "u",  # noqa: RUF001
+        "±": "+-", "×": "x", "≤": "<=", "≥": ">=", "→": "->", "…": "...", "•": "*",  # noqa: RUF001
+        "·": ".", "–": "-", "—": "-", "‘": "'", "’": "'", "“": '"', "”": '"',  # noqa: RUF001
+        "é": "e", "ö": "o", "ü": "u",
         "─": "-", "━": "-", "│": "|", "┃": "|", "╭": "+", "╮": "+", "╰": "+", "╯": "+",
         "┌": "+", "┐": "+", "└": "+", "┘": "+", "├": "+", "┤": "+", "┬": "+", "┴": "+", "┼": "+",
         "█": "#", "▁": "_", "▂": "_", "▃": "-", "▄": "-", "▅": "=", "▆": "=", "▇": "#",
     }
 )  # fmt: skip
-"""What stands for a character where the encoding has none; any other becomes a question mark."""
+"""What stands for a character that the encoding lacks; a question mark stands for any other."""
 
 ESCAPED = range(0xDC80, 0xDD00)
 """Python's own stand-ins for the bytes of a file name that is not text (PEP 383)."""
@@ -34,11 +35,13 @@ def plain(error: UnicodeError) -> tuple[str | bytes, int]:
     if ord(character) in ESCAPED:
         return bytes([ord(character) - 0xDC00]), error.start + 1
     shown = character.translate(PLAIN)
-    return (shown if shown != character and shown.isascii() else "?"), error.start + 1
+    if shown == character or not shown.isascii():
+        shown = "?"
+    return shown, error.start + 1
 
 
 class Reader(io.RawIOBase):
-    """A file descriptor whose reader may leave: what is written after that goes nowhere."""
+    """A file descriptor whose reader may leave; what is written after that is dropped."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
@@ -66,8 +69,9 @@ class Reader(io.RawIOBase):
             hung_up = error.errno == errno.EIO and self.terminal
             if not (closed or hung_up):
                 raise
+            # the libraries that write there too must not fail either
             nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self.descriptor)  # for the libraries that write there too
+            os.dup2(nowhere, self.descriptor)
             os.close(nowhere)
             return len(data)
 
@@ -78,7 +82,8 @@ def open_stream(stream: Any) -> io.TextIOBase:
         return open(os.devnull, "w", encoding="utf-8")
     try:
         descriptor = stream.fileno()
-    except (OSError, ValueError):  # it is no file: a test's, or a notebook's
+    # it is no file: a test's, or a notebook's
+    except (OSError, ValueError):
         return stream
     stream.flush()
     buffer = io.BufferedWriter(Reader(descriptor))

@@ -1,4 +1,4 @@
-"""Flags to a command's dataclass: tyro reads them, and what it refuses is said in our form.
+"""Flags to a command's dataclass. tyro reads them; its refusals are printed in our form.
 
 Paths are expanded here, for all commands at once.
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 import tyro
 
-from jaxomarl.api.plan import fields
+from jaxomarl.api.plan import config_field_names
 from jaxomarl.base import JaxomarlError, nearest, refuse
 from jaxomarl.cli import focus
 from jaxomarl.cli.examples import opening
@@ -24,13 +24,16 @@ from jaxomarl.config import flag
 from jaxomarl.paths import user_path
 
 FRAME = re.compile(r"\x1b\[[0-9;]*m|[╭╮╰╯│|+]|─{3,}|-{10,}")
-"""What of tyro's error boxes is no text."""
+"""The parts of tyro's error boxes that are no text."""
 
 
 ALL = "All flags: {} --help"
 HELP = {"-h", "--help"}
-FIRST = "Offline multi-agent reinforcement learning: `jaxomarl list` says what there is, and COMMAND --help how to ask."
-"""What the help of the program opens with."""
+FIRST = (
+    "Offline multi-agent reinforcement learning: `jaxomarl list` says what there is, "
+    "and COMMAND --help how to ask."
+)
+"""The first sentence of the program's help."""
 
 
 def parse(commands: Mapping[str, Any], command: str, argv: list[str]) -> Any:
@@ -56,22 +59,24 @@ def _read(commands: Mapping[str, Any], command: str, argv: list[str]) -> Any:
         return tyro.extras.subcommand_cli_from_dict(
             dict(commands), args=argv, prog="jaxomarl", description=FIRST
         )
-    kind, added = commands[command], ""
+    kind = commands[command]
+    added = ""
     if command in focus.HOW and HELP & set(argv):
         kind, added = focus.of(command, kind, argv)
-        argv = ["--help"]  # tyro leaves positionals that are given out of its help
+        # tyro leaves positionals that are given out of its help
+        argv = ["--help"]
     description = f"{opening(command, kind.__doc__)}\n\n{added}".strip()
     return tyro.cli(kind, args=argv, prog=f"jaxomarl {command}", description=description)
 
 
 def own_flags(command: str, argv: list[str]) -> list[str]:
     """The flags of the fields that the named systems have."""
-    owned = [fields(name) for name in focus.systems(command, argv) if "+" not in name]
+    owned = [config_field_names(name) for name in focus.systems(command, argv) if "+" not in name]
     return [flag(field) for own in owned for field in own]
 
 
 def _box(commands: Mapping[str, Any], command: str, argv: list[str]) -> str:
-    """What tyro says of arguments that it refuses, in lines that are not wrapped."""
+    """What tyro prints about arguments that it refuses, in lines that are not wrapped."""
     said = io.StringIO()
     with _columns(2000), contextlib.redirect_stderr(said), contextlib.suppress(SystemExit):
         _read(commands, command, argv)
@@ -91,14 +96,16 @@ def _columns(count: int) -> Iterator[None]:
 
 
 def refusal(box: str, own: Sequence[str] = ()) -> JaxomarlError:
-    """An error in our form from one of tyro's boxes; `own` are the flags of the named systems' fields."""
+    """One of tyro's error boxes as an error of ours.
+
+    `own` are the flags of the fields that the named systems have.
+    """
     lines = [FRAME.sub("", line).rstrip() for line in box.splitlines()]
     lines = [line[1:] for line in lines if line.strip()]
     text = " ".join(line.strip() for line in lines)
     programs = re.findall(r"(jaxomarl[\w .-]*?) --help", text)
-    program = programs[0] if programs else "jaxomarl"
+    program = [*programs, "jaxomarl"][0]
     way = ALL.format(program)
-    indented = [line.strip() for line in lines if line.startswith("    ")]
 
     if found := re.search(r"Unrecognized options: (.*)", "\n".join(lines)):
         return _unknown(program, found[1].split(", "), lines, own)
@@ -111,21 +118,27 @@ def refusal(box: str, own: Sequence[str] = ()) -> JaxomarlError:
     if found := re.search(
         r"Error parsing (\S+): (.*?) Argument helptext: (.*?)(?:For full|$)", text
     ):
-        kind = re.search(r"\b(INT|FLOAT|STR|PATH|BOOL)\b", found[3])
-        words = {"INT": "a whole number", "FLOAT": "a number", "PATH": "a path", "STR": "text"}
-        given = re.findall(r"'([^']*)'", found[2])
-        expected = words.get(kind[1], "a value of its kind") if kind else "a value of its kind"
-        return refuse(found[1], expected, given[-1] if given else found[2], way)
+        value = [found[2], *re.findall(r"'([^']*)'", found[2])][-1]
+        return refuse(found[1], _expected(found[3]), value, way)
     if "(required)" in text:
+        indented = [line.strip() for line in lines if line.startswith("    ")]
         missing = [_spelt(line) for line in indented if not line.endswith(("(required)", "--help"))]
         return refuse(", ".join(missing), "a value", "none", way)
     return refuse(program, "flags that it has", text, way)
 
 
+def _expected(help_text: str) -> str:
+    """The kind of value that a flag's help states."""
+    words = {"INT": "a whole number", "FLOAT": "a number", "PATH": "a path", "STR": "text"}
+    kind = re.search(r"\b(INT|FLOAT|STR|PATH|BOOL)\b", help_text)
+    unknown = "a value of its kind"
+    return words.get(kind[1], unknown) if kind else unknown
+
+
 def _unknown(
     program: str, tokens: list[str], lines: list[str], own: Sequence[str]
 ) -> JaxomarlError:
-    """The refusal of flags or commands that there are not, with the nearest that there are."""
+    """The refusal of unknown flags or commands, with the nearest known ones."""
     way = ALL.format(program)
     commands = [line for line in lines if "Available subcommands: " in line]
     if commands:
@@ -134,7 +147,7 @@ def _unknown(
         return refuse("command", f"one of {', '.join(known)}", tokens[0], way)
     flags = [token for token in tokens if token.startswith("-")]
     similar = [match[1] for line in lines if (match := re.match(r"\s{4}(--[\w.-]+)", line))]
-    field = flags[0] if flags else tokens[0]
+    field = [*flags, tokens[0]][0]
     near = [name for name in similar if name != field and difflib.get_close_matches(field, [name])]
     if field.startswith("--cfg.") and own:
         near = difflib.get_close_matches(field, own)
@@ -145,8 +158,8 @@ def _unknown(
 
 def _spelt(line: str) -> str:
     """A missing argument as a person would look for it."""
-    flag = re.search(r"--[\w.-]+", line)
-    return flag[0] if flag else line
+    flags = re.findall(r"--[\w.-]+", line)
+    return [*flags, line][0]
 
 
 def expanded(asked: Any) -> Any:
@@ -158,4 +171,6 @@ def expanded(asked: Any) -> Any:
             changed[field.name] = user_path(value)
         elif dataclasses.is_dataclass(value) and field.name == "command":
             changed[field.name] = expanded(value)
-    return dataclasses.replace(asked, **changed) if changed else asked
+    if not changed:
+        return asked
+    return dataclasses.replace(asked, **changed)

@@ -1,4 +1,4 @@
-"""Which behaviours a quality of data is made of, in words."""
+"""The behaviours behind a quality of data, in words."""
 
 import fnmatch
 
@@ -19,7 +19,7 @@ BEHAVIOURS = {
     ("mpe/*", "medium-replay"): f"{SNAPSHOTS} up to medium returns",
     ("mpe/*", "medium-expert"): "90 % medium, 10 % expert",
     ("mpe/*", "random-medium"): "90 % random, 10 % medium",
-    ("mpe/*", "one-expert"): "the first expert alone: a clone has no modes to average",
+    ("mpe/*", "one-expert"): "the first expert alone: cloning has no modes to average",
     ("mpe/spread", "expert-modes"): "four experts that number the agents in four ways",
     ("mamujoco/*", "expert"): "the best snapshot of every training seed",
     ("mamujoco/*", "good"): f"{SNAPSHOTS} at 75 % of the way from random to expert",
@@ -30,11 +30,11 @@ BEHAVIOURS = {
     ("mamujoco/*", "replay"): "every kind that there is, in equal shares",
     ("*", "random"): "uniform actions",
 }
-"""(pattern of tasks, quality) -> its behaviours; the first that fits."""
+"""(pattern of tasks, quality) -> its behaviours; the first fit counts."""
 
 
 def behaviours(task: Task, quality: str) -> str:
-    """What made a task's data of this quality."""
+    """The behaviours that collected a task's data of this quality."""
     base = task.name.partition(":")[0]
     for (pattern, named), text in BEHAVIOURS.items():
         if named == quality and fnmatch.fnmatch(base, pattern):

@@ -1,4 +1,4 @@
-"""The command `reproduce`: a paper's table or figure made again, printed and kept."""
+"""The command `reproduce`: a paper's table or figure measured again, printed and saved."""
 
 from jaxomarl.base import nearest, refuse
 from jaxomarl.papers import REPRODUCTIONS
@@ -6,7 +6,7 @@ from jaxomarl.papers.asked import Asked
 from jaxomarl.results import store
 
 NAMES = "\n\n".join(f"{name}: {entry.about}" for name, entry in REPRODUCTIONS.items())
-"""What there is, for `--help`."""
+"""Every table and figure with its sentence, for `--help`."""
 
 
 def known() -> dict[str, str]:
@@ -15,9 +15,9 @@ def known() -> dict[str, str]:
 
 
 def table(name: str, asked: Asked, command: str) -> None:
-    """Make a table, print it as Markdown and keep it under `out`, below the `command` that makes it again.
+    """Measure a table, print it as Markdown and save it in `out`.
 
-    Raises JaxomarlError for an unknown one.
+    The `command` that measures it again stands above it. Raises JaxomarlError for an unknown name.
     """
     if name not in REPRODUCTIONS:
         way = nearest(name, REPRODUCTIONS, cutoff=0.3)

@@ -1,4 +1,4 @@
-"""The command `show`: a system's paper, pseudo-code and stages, and its fields with their values on a task."""
+"""The command `show`: a system's paper, pseudo-code, stages, and fields with values on a task."""
 
 import re
 import textwrap
@@ -18,7 +18,7 @@ PAGE = 100
 WORDS = {float: "FLOAT", int: "INT", str: "TEXT", bool: "True|False"}
 """A field's type -> what stands for its value."""
 NUMBER = re.compile(r"\s*(\d[\d-]*)?\s*")
-"""What a line of pseudo-code begins with: its number, and how far it is in."""
+"""The start of a line of pseudo-code: its number and its indent."""
 
 
 class Setting(NamedTuple):
@@ -39,25 +39,29 @@ class Setting(NamedTuple):
 
 def setting(name: str, task: str, quality: str, preset: str) -> Setting:
     """What `train` would take; raises JaxomarlError for a name that there is not."""
-    base, system = name.partition("+")[0], plan.find_system(name)
-    made = make(task or usual(base))
-    quality = quality or find(preset, made.name).data.get(made.name, "") or made.quality
+    base = name.partition("+")[0]
+    system = plan.find_system(name)
+    taken = make(task or usual(base))
+
+    quality = quality or find(preset, taken.name).data.get(taken.name, "") or taken.quality
     if system.online:
         quality = "online"  # as the runs of such a system say
-    elif "/" not in quality and quality not in made.recipes:
-        raise refuse(
-            "--data", f"one of {', '.join(made.recipes)}", quality, nearest(quality, made.recipes)
-        )
-    found = find(preset, made.name, base)
-    known = plan.fields(name)
-    values = found.at(made.name, quality) if base in found.systems else {}
+    elif "/" not in quality and quality not in taken.recipes:
+        expected = f"one of {', '.join(taken.recipes)}"
+        raise refuse("--data", expected, quality, nearest(quality, taken.recipes))
+
+    found = find(preset, taken.name, base)
+    values: Mapping[str, object] = {}
+    if base in found.systems:
+        values = found.at(taken.name, quality)
+    known = plan.config_field_names(name)
     stated = {field: value for field, value in values.items() if field in known}
     cfg, _ = plan.configs(name, stated, {})[0]
-    return Setting(name, system, made, quality, found.name, found.about, stated, cfg)
+    return Setting(name, system, taken, quality, found.name, found.about, stated, cfg)
 
 
 def usual(system: str) -> str:
-    """The first task with a preset for a system; where there is none, the task that `train` takes by itself."""
+    """The first task with a preset for a system; without one, the default task of `train`."""
     first = "games/bandit"
     for task in (first, STATED, *names()):
         if system in find("", task, system).systems:
@@ -68,19 +72,20 @@ def usual(system: str) -> str:
 def page(name: str, task: str, quality: str, preset: str) -> str:
     """All about a system; raises JaxomarlError for a name that there is not."""
     shown = setting(name, task, quality, preset)
-    box, size = boxes.box(name), columns.width(PAGE)
+    box = boxes.box(name)
+    size = columns.width(PAGE)
     parts = [
         columns.wrapped(f"{name}: {box.sentence} It is {boxes.kind(name)}.", size),
         title("Paper"),
         indented(box.paper, size),
-    ]
-    parts += [
         title(f"Pseudo-code ({box.file})"),
         *(fitting(line, size) for line in box.code.splitlines()),
+        title(f"Stages on {shown.task.name}, data {shown.quality}"),
+        steps(shown),
+        title("Fields"),
+        columns.wrapped(origin(shown), size, "  ", "  "),
+        *(described_field(shown, field, size) for field in described(name)),
     ]
-    parts += [title(f"Stages on {shown.task.name}, data {shown.quality}"), steps(shown)]
-    parts += [title("Fields"), columns.wrapped(origin(shown), size, "  ", "  ")]
-    parts += [described_field(shown, field, size) for field in described(name)]
     return "\n".join(parts)
 
 
@@ -90,13 +95,17 @@ def title(text: str) -> str:
 
 
 def fitting(line: str, size: int) -> str:
-    """A line of pseudo-code, two columns in; where it is too long, its gaps close and it continues further right."""
+    """A line of pseudo-code, two columns in.
+
+    Where it is too long, its gaps close and it continues further right on the next line.
+    """
     line = f"  {line}".rstrip()
     if len(line) <= size:
         return line
     start = NUMBER.match(line)[0]  # type: ignore[index]
     rest = re.sub(r" {3,}", "  ", line[len(start) :])
-    if len(start) > size // 2:  # a note at the right
+    # a note at the right
+    if len(start) > size // 2:
         start = " " * 14
     later = " " * (len(start) + 4)
     return textwrap.fill(
@@ -111,25 +120,30 @@ def fitting(line: str, size: int) -> str:
 
 def indented(paragraph: str, size: int) -> str:
     """A paragraph, two columns in."""
-    return columns.wrapped(paragraph, size, "  ", "  ") if paragraph else ""
+    if not paragraph:
+        return ""
+    return columns.wrapped(paragraph, size, "  ", "  ")
 
 
 def steps(shown: Setting) -> str:
     """A line for each stage: its name, its updates, and who may reuse it."""
     env = shown.task.env
-    made = shown.system.pipeline(env.spec, shown.cfg, env if shown.system.online else None)
+    online_env = env if shown.system.online else None
+    stages = shown.system.pipeline(env.spec, shown.cfg, online_env)
     return "\n".join(
-        f"  {stage.name:<20} {stage.steps:>9,} updates{shared(stage)}" for stage in made
+        f"  {stage.name:<20} {stage.steps:>9,} updates{shared(stage)}" for stage in stages
     )
 
 
 def shared(stage: Stage) -> str:
-    """Whether other systems that need the same stage take it over."""
-    return "" if stage.owner else ", shared with systems that train the same"
+    """Whether other systems that need the same stage reuse it."""
+    if stage.owner:
+        return ""
+    return ", shared with systems that train the same"
 
 
 def origin(shown: Setting) -> str:
-    """Which preset gives the values, and from where it has them."""
+    """Which preset gives the values, and where these come from."""
     if not shown.stated:
         return f"No preset has values for {shown.name} here: they are its own defaults."
     return f"Values under preset {shown.preset}: {shown.about}."
@@ -139,18 +153,19 @@ def origin(shown: Setting) -> str:
 
 
 def described_field(shown: Setting, field: Field, size: int) -> str:
-    """A field: its flag, its sentence, and what it takes, has and sweeps as."""
+    """A field: its flag, its sentence, and its facts."""
     sentence = columns.wrapped(field.sentence, size, " " * 6, " " * 6)
     facts = columns.wrapped(facts_of(shown, field), size, " " * 6, " " * 6)
     return f"\n  {flag(field.name)} {WORDS[field.kind]}\n{sentence}\n{facts}"
 
 
 def facts_of(shown: Setting, field: Field) -> str:
-    """What a field takes, its default, its value here, and how many programs a sweep of it needs."""
+    """A field's range, its default, its value here, and how many programs a sweep of it needs."""
     facts = [f"Takes {field.expected}", f"default {shown_value(field.default)}"]
     if field.name in shown.stated:
         facts.append(f"{shown.preset} {shown_value(shown.stated[field.name])}")
-    stated, trained = shown.stated.get(field.name, field.default), getattr(shown.cfg, field.name)
+    stated = shown.stated.get(field.name, field.default)
+    trained = getattr(shown.cfg, field.name)
     if trained != stated:
         facts.append(f"here {shown_value(trained)}, for ten evaluations in training")
     programs = "a sweep is one program" if field.traced else "a sweep is a program per value"
@@ -161,4 +176,6 @@ def shown_value(value: object) -> str:
     """A value as a flag takes it."""
     if isinstance(value, float):
         return f"{value:g}"
-    return str(value) if value != "" else "empty"
+    if value == "":
+        return "empty"
+    return str(value)

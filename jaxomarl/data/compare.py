@@ -1,29 +1,36 @@
-"""Whether two data sets hold the same rows, and how far apart they are where not."""
+"""Whether two data sets have the same rows, and how far apart they are where not."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxomarl.base import Task
-from jaxomarl.data.card import number, team_reward
+from jaxomarl.data.card import json_number, team_returns
+from jaxomarl.data.fidelity import ks_distance
 from jaxomarl.data.raw import Raw
 
-SHOWN = 3
+SHOWN_ROWS = 3
+"""Rows of each field that are shown where they differ."""
+SHOWN_NUMBERS = 24
+"""Numbers of such a row that are shown."""
+
+Pair = tuple[np.ndarray, np.ndarray]
 
 
 def compare(a: Raw, b: Raw, task: Task | None = None) -> dict[str, Any]:
-    """{"same", "shapes", "counts", "rows", "columns", "return", "beside"}: JSON-able; columns and rows where unlike.
+    """How two sets differ, as values that JSON has.
 
-    The same content is equal observations, actions, rewards, ends, episodes and known successors, value by value, and
-    equal states and legal actions where both have them. `beside` lists what may differ in sets that are the same: the
-    format, the behaviours' numbers, a state that only one has.
+    The entries are "same", "shapes", "counts", "rows", "columns", "return" and "beside". The same
+    content is equal observations, actions, rewards, ends, episodes and known successors, value by
+    value, and equal states and legal actions where both have them. "rows" and "columns" are empty
+    for equal sets. "beside" lists what may differ in sets of the same content: the format, the
+    behaviours' numbers, a state that only one has.
     """
     pairs = _pairs(a, b)
-    shapes: dict[str, Any] = {
-        name: {"a": list(x.shape), "b": list(y.shape)}
-        for name, (x, y) in pairs.items()
-        if x.shape != y.shape
-    }
+    shapes: dict[str, Any] = {}
+    for name, (x, y) in pairs.items():
+        if x.shape != y.shape:
+            shapes[name] = {"a": list(x.shape), "b": list(y.shape)}
     if a.agents != b.agents:
         shapes["agents"] = {"a": a.agents, "b": b.agents}
     same = not shapes and all(np.array_equal(x, y, equal_nan=True) for x, y in pairs.values())
@@ -34,135 +41,189 @@ def compare(a: Raw, b: Raw, task: Task | None = None) -> dict[str, Any]:
         "rows": [] if same else _first_rows(pairs),
         "columns": [] if same else _columns(a, b),
         "return": _return(a, b, task),
-        "beside": _beside(a, b),
+        "beside": _other_differences(a, b),
     }
 
 
-def _pairs(a: Raw, b: Raw) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Arrays of both that make the content, by name."""
-    out: dict[str, tuple[Any, Any]] = {}
+def _pairs(a: Raw, b: Raw) -> dict[str, Pair]:
+    """The arrays of both sets that are their content, by name."""
+    pairs: dict[str, Pair] = {}
     for i in range(min(a.agents, b.agents)):
-        out[f"obs of agent {i}"] = a.obs[i], b.obs[i]
-        out[f"action of agent {i}"] = a.action[i], b.action[i]
-    out |= {
-        name: (getattr(a, name), getattr(b, name))
-        for name in ("reward", "done", "step", "left", "known")
-    }
+        pairs[f"obs of agent {i}"] = a.obs[i], b.obs[i]
+        pairs[f"action of agent {i}"] = a.action[i], b.action[i]
+    for name in ("reward", "done", "step", "left", "known"):
+        pairs[name] = getattr(a, name), getattr(b, name)
     for name in ("state", "available"):
         if getattr(a, name) is not None and getattr(b, name) is not None:
-            out[name] = getattr(a, name), getattr(b, name)
-    return out
+            pairs[name] = getattr(a, name), getattr(b, name)
+    return pairs
 
 
 def _counts(raw: Raw) -> dict[str, int]:
+    """The counts of a set that are shown next to the other's."""
+    transitions = raw.left > 0
     return {
         "agents": raw.agents,
-        "transitions": int((raw.left > 0).sum()),
+        "transitions": int(transitions.sum()),
         "episodes": int((raw.step == 0).sum()),
         "terminations": int((raw.done > 0).sum()),
-        "unknown_successors": int(((raw.left > 0) & (raw.known == 0)).sum()),
+        "unknown_successors": int((transitions & (raw.known == 0)).sum()),
     }
 
 
-def _first_rows(pairs: dict[str, tuple[np.ndarray, np.ndarray]]) -> list[dict[str, Any]]:
-    """The first rows that differ, of the fields that are as wide in both: {"field", "row", "differ", "a", "b"}."""
-    out = []
+# --- rows ---
+
+
+def _first_rows(pairs: dict[str, Pair]) -> list[dict[str, Any]]:
+    """The first rows that differ, of the fields that are as wide in both sets.
+
+    A row is {"field", "row", "differ", "a", "b"}; "differ" counts the rows of its field.
+    """
+    found = []
     for name, (x, y) in pairs.items():
         if x.shape[1:] != y.shape[1:]:
             continue
-        rows = min(len(x), len(y))
-        unlike = ~((x[:rows] == y[:rows]) | (np.isnan(x[:rows]) & np.isnan(y[:rows]))).reshape(
-            rows, -1
-        ).all(axis=1)
-        for row in np.flatnonzero(unlike)[:SHOWN]:
-            differ, show = (
-                int(unlike.sum()),
-                lambda z, row=row: [number(v) for v in np.ravel(z[row])[:24]],
+        common = min(len(x), len(y))
+        differ = _differing_rows(x[:common], y[:common])
+        for row in np.flatnonzero(differ)[:SHOWN_ROWS]:
+            found.append(
+                {
+                    "field": name,
+                    "row": int(row),
+                    "differ": int(differ.sum()),
+                    "a": _shown(x, int(row)),
+                    "b": _shown(y, int(row)),
+                }
             )
-            out.append(
-                {"field": name, "row": int(row), "differ": differ, "a": show(x), "b": show(y)}
-            )
-    return sorted(out, key=lambda r: r["row"])
+    return sorted(found, key=lambda entry: entry["row"])
+
+
+def _differing_rows(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Whether each row [M] of two arrays of one shape differs; NaN equals NaN."""
+    equal = (x == y) | (np.isnan(x) & np.isnan(y))
+    return ~equal.reshape(len(x), -1).all(axis=1)
+
+
+def _shown(x: np.ndarray, row: int) -> list[float | None]:
+    """The first numbers of a row."""
+    return [json_number(number) for number in np.ravel(x[row])[:SHOWN_NUMBERS]]
+
+
+# --- columns ---
+
+
+class Moments(NamedTuple):
+    """Mean and standard deviation of each column [C], and the number of rows."""
+
+    mean: np.ndarray
+    std: np.ndarray
+    rows: int
 
 
 def _columns(a: Raw, b: Raw) -> list[dict[str, Any]]:
-    """Columns whose moments differ, the farthest first: means and deviations, and their differences in standard errors.
+    """Columns whose moments differ, the farthest first.
 
-    The errors are those of independent rows; rows of an episode are not, so a few of them are no finding.
+    A column has the means and deviations of both sets, and their differences in standard errors.
+    These are the errors of independent rows; rows of an episode are not, so a few of them are no
+    finding.
     """
-    out = []
-    now_a, now_b = a.left > 0, b.left > 0
-    blocks = {
-        f"obs of agent {i}": (a.obs[i][now_a], b.obs[i][now_b])
-        for i in range(min(a.agents, b.agents))
-    }
-    blocks |= {
-        f"action of agent {i}": (a.action[i][now_a], b.action[i][now_b])
-        for i in range(min(a.agents, b.agents))
-    }
-    blocks["reward"] = a.reward[now_a], b.reward[now_b]
-    for name, (x, y) in blocks.items():
-        if x.shape[1:] != y.shape[1:] or not len(x) or not len(y):
-            continue
-        (mean_a, std_a, n_a), (mean_b, std_b, n_b) = _moments(x), _moments(y)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            shift = (mean_b - mean_a) / np.sqrt(std_a**2 / n_a + std_b**2 / n_b)
-            spread = (std_b - std_a) / np.sqrt(std_a**2 / (2 * n_a) + std_b**2 / (2 * n_b))
-        unlike = (mean_a != mean_b) | (std_a != std_b)
-        for k in np.flatnonzero(unlike):
-            numbers = {
-                "mean_a": mean_a[k],
-                "mean_b": mean_b[k],
-                "std_a": std_a[k],
-                "std_b": std_b[k],
-            }
-            errors = {"mean_errors": shift[k], "std_errors": spread[k]}
-            out.append(
-                {
-                    "column": f"{name}, column {k}",
-                    **{n: number(v) for n, v in {**numbers, **errors}.items()},
-                }
-            )
-    far = lambda c: max(
-        abs(c[k]) if c[k] is not None else np.inf for k in ("mean_errors", "std_errors")
-    )
-    return sorted(out, key=far, reverse=True)
+    found = []
+    for name, (x, y) in _blocks_of_transitions(a, b).items():
+        if x.shape[1:] == y.shape[1:] and len(x) and len(y):
+            found += _differing_columns(name, _moments(x), _moments(y))
+    return sorted(found, key=_distance, reverse=True)
 
 
-def _moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """(mean, deviation, rows) of each column, summed in float64."""
-    return x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64), len(x)
+def _blocks_of_transitions(a: Raw, b: Raw) -> dict[str, Pair]:
+    """Observations, actions and rewards of both sets' transitions, by name."""
+    in_a = a.left > 0
+    in_b = b.left > 0
+    blocks: dict[str, Pair] = {}
+    for kind in ("obs", "action"):
+        for i in range(min(a.agents, b.agents)):
+            x = getattr(a, kind)[i]
+            y = getattr(b, kind)[i]
+            blocks[f"{kind} of agent {i}"] = x[in_a], y[in_b]
+    blocks["reward"] = a.reward[in_a], b.reward[in_b]
+    return blocks
+
+
+def _differing_columns(name: str, a: Moments, b: Moments) -> list[dict[str, Any]]:
+    """The columns of one block whose moments differ."""
+    mean_variance = a.std**2 / a.rows + b.std**2 / b.rows
+    std_variance = a.std**2 / (2 * a.rows) + b.std**2 / (2 * b.rows)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean_errors = (b.mean - a.mean) / np.sqrt(mean_variance)
+        std_errors = (b.std - a.std) / np.sqrt(std_variance)
+
+    differs = (a.mean != b.mean) | (a.std != b.std)
+    return [
+        {
+            "column": f"{name}, column {k}",
+            "mean_a": json_number(a.mean[k]),
+            "mean_b": json_number(b.mean[k]),
+            "std_a": json_number(a.std[k]),
+            "std_b": json_number(b.std[k]),
+            "mean_errors": json_number(mean_errors[k]),
+            "std_errors": json_number(std_errors[k]),
+        }
+        for k in np.flatnonzero(differs)
+    ]
+
+
+def _distance(column: dict[str, Any]) -> float:
+    """The larger difference of a column's moments, in standard errors; infinite where unknown."""
+    errors = [column["mean_errors"], column["std_errors"]]
+    if None in errors:
+        return np.inf
+    return max(abs(error) for error in errors)
+
+
+def _moments(x: np.ndarray) -> Moments:
+    """The moments of each column, summed in float64."""
+    mean = x.mean(axis=0, dtype=np.float64)
+    std = x.std(axis=0, dtype=np.float64)
+    return Moments(mean, std, len(x))
+
+
+# --- returns and the rest ---
 
 
 def _return(a: Raw, b: Raw, task: Task | None) -> dict[str, Any]:
-    """Mean returns of both, and the largest gap of their distribution functions (Kolmogorov and Smirnov)."""
-    (x, how), (y, _) = (_returns(raw, task) for raw in (a, b))
-    at = np.concatenate([x, y])
-    gap = None
-    if len(x) and len(y) and np.isfinite(at).all():
-        below = [np.searchsorted(np.sort(z), at, side="right") / len(z) for z in (x, y)]
-        gap = float(np.abs(below[0] - below[1]).max())
-    mean = lambda z: number(z.mean()) if len(z) else None
-    return {"of": how, "a": mean(x), "b": mean(y), "ks_distance": gap}
+    """Mean returns of both sets, and the Kolmogorov-Smirnov distance of their returns."""
+    returns_a, how = team_returns(a, task)
+    returns_b, _ = team_returns(b, task)
+    distance = None
+    finite = np.isfinite(returns_a).all() and np.isfinite(returns_b).all()
+    if len(returns_a) and len(returns_b) and finite:
+        distance = ks_distance(returns_a, returns_b)
+    return {
+        "of": how,
+        "a": _mean(returns_a),
+        "b": _mean(returns_b),
+        "ks_distance": distance,
+    }
 
 
-def _returns(raw: Raw, task: Task | None) -> tuple[np.ndarray, str]:
-    team, how = team_reward(raw, task)
-    first = np.flatnonzero(raw.step == 0)
-    return (np.add.reduceat(team, first) if len(first) else np.zeros(0)), how
+def _mean(x: np.ndarray) -> float | None:
+    """The mean, or None where there are no values."""
+    return json_number(x.mean()) if len(x) else None
 
 
-def _beside(a: Raw, b: Raw) -> list[str]:
-    """What differs beside the content, one line each."""
-    out = []
+def _other_differences(a: Raw, b: Raw) -> list[str]:
+    """What differs apart from the content, one line each."""
+    lines = []
     for name in ("format", "dialects", "quality", "discrete", "distinct"):
         if getattr(a, name) != getattr(b, name):
-            out.append(f"{name}: {getattr(a, name)!r} and {getattr(b, name)!r}")
+            lines.append(f"{name}: {getattr(a, name)!r} and {getattr(b, name)!r}")
     for name in ("state", "available"):
-        if (getattr(a, name) is None) != (getattr(b, name) is None):
-            out.append(f"{name}: only {'a' if getattr(b, name) is None else 'b'} has it")
-    if a.behaviour.shape != b.behaviour.shape or (a.behaviour != b.behaviour).any():
-        out.append(
-            f"behaviours: {len(np.unique(a.behaviour))} and {len(np.unique(b.behaviour))} numbers, or other rows"
-        )
-    return out
+        in_a = getattr(a, name) is not None
+        in_b = getattr(b, name) is not None
+        if in_a != in_b:
+            owner = "a" if in_a else "b"
+            lines.append(f"{name}: only {owner} has it")
+    if not np.array_equal(a.behaviour, b.behaviour):
+        numbers_a = len(np.unique(a.behaviour))
+        numbers_b = len(np.unique(b.behaviour))
+        lines.append(f"behaviours: {numbers_a} and {numbers_b} numbers, or other rows")
+    return lines

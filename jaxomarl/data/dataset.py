@@ -1,55 +1,49 @@
 """Whole episodes packed into rows, and transitions drawn from them on the device."""
 
 import hashlib
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from jaxomarl.base import Batch, Dataset, Episodes, Layout, Spec, refuse, team_reward
 
 
 def pack(episodes: Episodes, spec: Spec, known: Float[Array, " M"] | None = None) -> Dataset:
-    """Pack rows side by side and list where transitions start.
+    """Pack the blocks of each row next to each other, and list where transitions start.
 
-    `known` is 0.0 where a row's successor is a dummy copy (default: all known). Raises JaxomarlError where a width
-    differs from the spec's or a value is not finite.
+    `known` is 0.0 where a row's successor is a dummy copy; by default all successors are known.
+    Raises JaxomarlError where a width differs from the spec's or a value is not finite.
     """
     layout = Layout(spec.agents, spec.obs_width, spec.state_dim, spec.act_width, spec.team)
-    rows = len(episodes.step)
-    last = (np.asarray(episodes.left) == 1).astype(np.float32)
-    found = {
-        **{k: getattr(episodes, k) for k in ("obs", "state", "action", "reward", "done")},
-        "known": np.ones(rows, np.float32) if known is None else known,
-        "last": last,
-    }
-    packed = np.zeros(
-        (rows, sum(int(np.prod(shape)) for shape in layout.blocks.values())), np.float32
-    )
-    at = 0
-    for name, shape in layout.blocks.items():
-        block = np.asarray(found.pop(name), np.float32)
-        if block.shape != (rows, *shape):
-            raise refuse(
-                f"data.{name}",
-                f"shape {(rows, *shape)}",
-                block.shape,
-                "Pad it to the task's widest agent.",
-            )
-        if not np.isfinite(block).all():
-            raise refuse(
-                f"data.{name}",
-                "finite numbers",
-                f"{int((~np.isfinite(block)).sum())} that are not",
-                "Clean it.",
-            )
-        width = int(np.prod(shape))
-        packed[:, at : at + width] = block.reshape(rows, width)
-        at += width
+    count = len(episodes.step)
     left = np.asarray(episodes.left, np.int32)
+    if known is None:
+        known = jnp.ones(count)
+    values = {
+        "obs": episodes.obs,
+        "state": episodes.state,
+        "action": episodes.action,
+        "reward": episodes.reward,
+        "done": episodes.done,
+        "known": known,
+        "last": (left == 1).astype(np.float32),
+    }
+
+    total_width = sum(math.prod(shape) for shape in layout.blocks.values())
+    rows = np.zeros((count, total_width), np.float32)
+    column = 0
+    for name, shape in layout.blocks.items():
+        block = np.asarray(values[name], np.float32)
+        _check_block(f"data.{name}", block, (count, *shape))
+        width = math.prod(shape)
+        rows[:, column : column + width] = block.reshape(count, width)
+        column += width
+
     return Dataset(
-        rows=jnp.asarray(packed),
+        rows=jnp.asarray(rows),
         step=jnp.asarray(episodes.step, jnp.int32),
         left=jnp.asarray(left),
         starts=jnp.asarray(np.flatnonzero(left > 0), jnp.int32),
@@ -59,6 +53,19 @@ def pack(episodes: Episodes, spec: Spec, known: Float[Array, " M"] | None = None
     )
 
 
+def _check_block(field: str, block: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Raise JaxomarlError for another shape, or for values that are not finite."""
+    if block.shape != shape:
+        way = "Pad it to the task's widest agent."
+        raise refuse(field, f"shape {shape}", block.shape, way)
+    broken = int((~np.isfinite(block)).sum())
+    if broken:
+        raise refuse(field, "finite numbers", f"{broken} that are not", "Clean it.")
+
+
+# --- checks before training ---
+
+
 def check_transitions(data: Dataset | None) -> None:
     """Raise JaxomarlError where no transition starts."""
     if data is not None and data.starts.shape[0] == 0:
@@ -66,62 +73,78 @@ def check_transitions(data: Dataset | None) -> None:
 
 
 def check_batch(data: Dataset | None, batch: int) -> None:
-    """Raise JaxomarlError for a policy's batch of more rows than there are transitions."""
+    """Raise JaxomarlError for a policy's batch that is larger than the number of transitions."""
     if data is not None and batch > data.starts.shape[0]:
         rows = data.starts.shape[0]
-        raise refuse(
-            "--cfg.policy-batch",
-            f"at most the data's {rows} transitions",
-            batch,
-            f"Take {rows}, or --rows.",
-        )
+        expected = f"at most the data's {rows} transitions"
+        raise refuse("--cfg.policy-batch", expected, batch, f"Take {rows}, or --rows.")
+
+
+# --- drawing ---
 
 
 def sample_transitions(key: Key[Array, ""], data: Dataset, size: int) -> Batch:
-    """`size` transitions drawn uniformly with replacement from `data.starts`: one gather of two neighbouring rows.
+    """`size` transitions, drawn uniformly with replacement from `data.starts`.
 
-    `next_action` is what the next row holds. In a transition that is its episode's `last`, by termination or by
-    time-out, that row is a successor, in which no action was taken: what it holds (zeros) is not to be learned from.
+    Two neighbouring rows are gathered for each. `next_action` is what the second row holds. Where a
+    transition is the `last` of its episode, by termination or by time-out, the second row is a
+    successor row, in which no action was taken: its zeros must not be learned from.
     """
     start = data.starts[jax.random.randint(key, (size,), 0, data.starts.shape[0])]
     pair = start[:, None] + jnp.arange(2)
-    row, after = (data.layout.unpack(data.rows[pair][:, k]) for k in range(2))
-    shape = (size, data.layout.agents, data.layout.action)
-    available = (
-        data.extra["available"][pair]
-        if "available" in data.extra
-        else jnp.ones((size, 2, *shape[1:]))
-    )
+    row = data.layout.unpack(data.rows[pair][:, 0])
+    next_row = data.layout.unpack(data.rows[pair][:, 1])
+
+    agents = data.layout.agents
+    available = extra_or_ones(data, "available", pair, (size, 2, agents, data.layout.action))
+    team = team_reward(data.layout.team, row["reward"])
+    alive = extra_or_ones(data, "alive", start, (size, agents))
     return Batch(
         obs=row["obs"],
         state=row["state"],
         action=row["action"],
         reward=row["reward"],
-        team_reward=team_reward(data.layout.team, row["reward"]),
-        next_obs=after["obs"],
-        next_state=after["state"],
-        next_action=after["action"],
+        team_reward=team,
+        next_obs=next_row["obs"],
+        next_state=next_row["state"],
+        next_action=next_row["action"],
         done=row["done"],
         last=row["last"],
         known=row["known"],
-        alive=data.extra["alive"][start] if "alive" in data.extra else jnp.ones(shape[:2]),
+        alive=alive,
         available=available[:, 0],
         next_available=available[:, 1],
     )
 
 
+def extra_or_ones(
+    data: Dataset, name: str, index: Int[Array, "..."], shape: tuple[int, ...]
+) -> Array:
+    """Rows `index` of an extra block of the data; ones where the data have no such block."""
+    if name in data.extra:
+        return data.extra[name][index]
+    return jnp.ones(shape)
+
+
+# --- identity ---
+
+
 def content_hash(data: Dataset) -> str:
-    """SHA-256 of the arrays and the layout: what tells two data sets apart."""
-    h = hashlib.sha256(repr(data.layout).encode())
-    fields = {k: getattr(data, k) for k in ("rows", "step", "left", "starts", "behaviour")}
-    for name, x in {**fields, **{f"extra.{k}": data.extra[k] for k in sorted(data.extra)}}.items():
-        array = np.ascontiguousarray(x)
-        h.update(f"{name}{array.dtype}{array.shape}".encode())
-        h.update(array.tobytes())
-    return h.hexdigest()
+    """SHA-256 of the arrays and the layout, which tells two data sets apart."""
+    arrays = {name: getattr(data, name) for name in ("rows", "step", "left", "starts", "behaviour")}
+    for name in sorted(data.extra):
+        arrays[f"extra.{name}"] = data.extra[name]
+
+    digest = hashlib.sha256(repr(data.layout).encode())
+    for name, values in arrays.items():
+        array = np.ascontiguousarray(values)
+        digest.update(f"{name}{array.dtype}{array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def pads_are_zero(data: Dataset, spec: Spec) -> bool:
-    """True when every padded column of observations and actions is exactly zero."""
-    padded = np.abs(np.asarray(data.obs)) * (1 - spec.obs_mask)
-    return bool(padded.sum() + (np.abs(np.asarray(data.action)) * (1 - spec.act_mask)).sum() == 0)
+    """Whether every padded column of observations and actions is exactly zero."""
+    padded_obs = np.abs(np.asarray(data.obs)) * (1 - spec.obs_mask)
+    padded_action = np.abs(np.asarray(data.action)) * (1 - spec.act_mask)
+    return bool(padded_obs.sum() + padded_action.sum() == 0)

@@ -1,7 +1,7 @@
-"""How far rows of a model are from rows of data: marginals, correlations, errors in deviations of the data.
+"""How far rows of a model are from rows of data: marginals, correlations and errors.
 
-All is NumPy on rows [M, C]. Every number is meant to be read beside the same number of two draws of the data, which
-says what draws of that size differ by when nothing is wrong.
+Everything is NumPy on rows [M, C]. Each number is meant to be compared with the same number of two
+draws of the data, which says how much draws of that size differ when nothing is wrong.
 """
 
 import numpy as np
@@ -10,41 +10,52 @@ from jaxtyping import Bool, Float
 from jaxomarl.base import Dataset
 
 TINY = 1e-6
+"""A standard deviation of at most this size counts as zero."""
 
 
 def real_windows(data: Dataset, count: int, horizon: int, seed: int) -> list[np.ndarray]:
-    """Two draws of at most `count` whole windows each [K, H + 1, W], no start in both; packed rows, as in `data`."""
-    left, starts = np.asarray(data.left), np.asarray(data.starts)
+    """Two draws of at most `count` full windows each, [K, H + 1, W], of packed rows as in `data`.
+
+    No start is in both draws.
+    """
+    left = np.asarray(data.left)
+    starts = np.asarray(data.starts)
     starts = np.unique(starts[left[starts] >= horizon])
     order = np.random.default_rng(seed).permutation(starts)
     half = min(count, len(order) // 2)
     rows = np.asarray(data.rows)
-    return [rows[order[k * half : (k + 1) * half, None] + np.arange(horizon + 1)] for k in range(2)]
+    offset = np.arange(horizon + 1)
+    return [rows[drawn[:, None] + offset] for drawn in (order[:half], order[half : 2 * half])]
 
 
 def varying(rows: Float[np.ndarray, "M C"]) -> Bool[np.ndarray, " C"]:
-    """Whether a column holds more than one value."""
+    """Whether each column has more than one value."""
     return rows.std(axis=0) > TINY
 
 
 def ks(a: Float[np.ndarray, "M C"], b: Float[np.ndarray, "K C"]) -> Float[np.ndarray, " C"]:
-    """Kolmogorov's and Smirnov's distance of each column: the largest gap between its distribution functions."""
-    out = np.zeros(a.shape[1])
-    for c in range(a.shape[1]):
-        x, y = np.sort(a[:, c]), np.sort(b[:, c])
-        at = np.concatenate([x, y])
-        below = [np.searchsorted(z, at, side="right") / len(z) for z in (x, y)]
-        out[c] = np.abs(below[0] - below[1]).max()
-    return out
+    """Kolmogorov-Smirnov distance of each column: the largest gap of the distribution functions."""
+    distance = np.zeros(a.shape[1])
+    for column in range(a.shape[1]):
+        distance[column] = ks_distance(a[:, column], b[:, column])
+    return distance
+
+
+def ks_distance(x: Float[np.ndarray, " M"], y: Float[np.ndarray, " K"]) -> float:
+    """The largest gap between the empirical distribution functions of two samples."""
+    values = np.concatenate([x, y])
+    below_x = np.searchsorted(np.sort(x), values, side="right") / len(x)
+    below_y = np.searchsorted(np.sort(y), values, side="right") / len(y)
+    return float(np.abs(below_x - below_y).max())
 
 
 def correlations(rows: Float[np.ndarray, "M C"]) -> Float[np.ndarray, "C C"]:
-    """Correlation of every two columns; 0 where one does not vary."""
-    x = rows.astype(np.float64) - rows.mean(axis=0, dtype=np.float64)
-    size = np.sqrt(np.square(x).sum(axis=0))
-    flat = size <= TINY * np.sqrt(len(x))
-    x = np.where(flat, 0.0, x / np.where(flat, 1.0, size))
-    return x.T @ x
+    """Correlation of every two columns; 0 where one of them does not vary."""
+    centred = rows.astype(np.float64) - rows.mean(axis=0, dtype=np.float64)
+    size = np.sqrt(np.square(centred).sum(axis=0))
+    constant = size <= TINY * np.sqrt(len(centred))
+    unit = np.where(constant, 0.0, centred / np.where(constant, 1.0, size))
+    return unit.T @ unit
 
 
 def above(matrix: Float[np.ndarray, "C C"]) -> Float[np.ndarray, " P"]:
@@ -55,8 +66,9 @@ def above(matrix: Float[np.ndarray, "C C"]) -> Float[np.ndarray, " P"]:
 def errors(
     said: Float[np.ndarray, "M C"], true: Float[np.ndarray, "M C"], std: Float[np.ndarray, " C"]
 ) -> Float[np.ndarray, " M"]:
-    """Root mean square over columns of (said - true) / std; columns that do not vary are left out."""
-    some = std > TINY
-    if not some.any():
+    """Root mean square over columns of (said - true) / std. Constant columns are left out."""
+    varies = std > TINY
+    if not varies.any():
         return np.zeros(len(said))
-    return np.sqrt(np.square((said[:, some] - true[:, some]) / std[some]).mean(axis=1))
+    error = (said[:, varies] - true[:, varies]) / std[varies]
+    return np.sqrt(np.square(error).mean(axis=1))

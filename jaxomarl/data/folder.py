@@ -1,4 +1,4 @@
-"""Folders of other people's files: nothing outside is followed, and what is written is new."""
+"""Folders of other people's files: no link out of them is followed, and what is written is new."""
 
 import json
 import os
@@ -10,11 +10,21 @@ from jaxomarl import documents
 from jaxomarl.base import refuse
 
 NOTE = "jaxomarl.json"
-"""What our writers add where a format has no place for it; readers take it for a hint and need none."""
+"""What our writers add where a format has no place for it. Readers take it as a hint."""
 QUALITIES = (
-    "medium-replay", "medium-expert", "random-medium", "expert", "medium", "random", "replay", "mixed", "good", "poor",
+    "medium-replay",
+    "medium-expert",
+    "random-medium",
+    "expert",
+    "medium",
+    "random",
+    "replay",
+    "mixed",
+    "good",
+    "poor",
     "uniform",
-)  # fmt: skip
+)
+COPY = "Copy the set again."
 
 
 def inside(folder: Path, name: str) -> Path:
@@ -28,7 +38,7 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def contents(folder: Path) -> Iterator[Path]:
-    """Every file below a folder, folders followed only where they are none of links; links out are refused."""
+    """Every file below a folder. Links to folders are not followed; links out are refused."""
     for top, folders, names in os.walk(folder):
         for name in (*folders, *names):
             inside(folder, str((Path(top) / name).relative_to(folder)))
@@ -37,32 +47,33 @@ def contents(folder: Path) -> Iterator[Path]:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file of somebody else's set; JaxomarlError for anything else."""
-    return documents.read(path, "Copy the set again.")
+    return documents.read(path, COPY)
 
 
-def note(folder: Path) -> dict[str, Any]:
-    """What our writer left beside the files; {} where there is nothing."""
+def read_note(folder: Path) -> dict[str, Any]:
+    """What our writer left next to the files; {} where there is nothing."""
     path = inside(folder, NOTE)
     return read_json(path) if path.is_file() else {}
 
 
-def names(found: object, where: str) -> tuple[str, ...]:
-    """A list of texts, as notes have it."""
+def write_note(path: Path, note: dict[str, Any]) -> None:
+    """Write what a format has no place for next to its files."""
+    (path / NOTE).write_text(json.dumps(note) + "\n", encoding="utf-8")
+
+
+def check_texts(found: object, where: str) -> tuple[str, ...]:
+    """A list of short texts, as notes have it; JaxomarlError for anything else."""
     if not isinstance(found, list) or not all(isinstance(x, str) and len(x) < 1000 for x in found):
-        raise refuse(where, "a list of texts", type(found).__name__, "Copy the set again.")
+        raise refuse(where, "a list of texts", type(found).__name__, COPY)
     return tuple(found)
 
 
-def widths(found: object, agents: int, where: str) -> tuple[int, ...]:
-    """A list of positive widths, one per agent."""
-    good = (
-        isinstance(found, list)
-        and len(found) == agents
-        and all(type(x) is int and 0 < x < 1 << 20 for x in found)
-    )
-    if not good:
-        raise refuse(where, f"{agents} widths", str(found)[:80], "Copy the set again.")
-    return tuple(found)  # type: ignore[arg-type]
+def check_widths(found: object, agents: int, where: str) -> tuple[int, ...]:
+    """A list of positive widths, one per agent; JaxomarlError for anything else."""
+    widths = tuple(found) if isinstance(found, list) else ()
+    if len(widths) != agents or not all(type(x) is int and 0 < x < 1 << 20 for x in widths):
+        raise refuse(where, f"{agents} widths", str(found)[:80], COPY)
+    return widths
 
 
 def guess_quality(path: Path) -> str:
@@ -76,14 +87,8 @@ def guess_quality(path: Path) -> str:
 
 
 def make_new(path: Path) -> None:
-    """Make a folder to write in; JaxomarlError where it holds something."""
+    """Create a folder to write in; JaxomarlError where it has contents."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise refuse(
-            str(path), "a new or an empty folder", "something that is there", "Choose another name."
-        )
+        found = "something that is there"
+        raise refuse(str(path), "a new or an empty folder", found, "Choose another name.")
     path.mkdir(parents=True, exist_ok=True)
-
-
-def write_note(path: Path, said: dict[str, Any]) -> None:
-    """Leave what a format has no place for beside its files."""
-    (path / NOTE).write_text(json.dumps(said) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What is written down of a data set: schema, dialect, counts, returns, hash, origin."""
+"""The manifest of a data set: schema, dialect, counts, returns, content hash and origin."""
 
 import math
 from typing import Any
@@ -10,41 +10,51 @@ from jaxomarl.data.dataset import content_hash
 
 
 def manifest(task: Task, quality: str, data: Dataset, origin: dict[str, Any]) -> dict[str, Any]:
-    """Schema, dialect, counts, return statistics, content hash and origin of a data set: JSON-able."""
-    reward = _rewards(data)
-    team = team_reward(data.layout.team, reward)
+    """What is written down of a data set, as values that JSON has."""
+    spec = task.env.spec
+    scale = task.scale
     first = np.flatnonzero(np.asarray(data.step) == 0)
+    team = team_reward(data.layout.team, _rewards(data))
     returns = np.add.reduceat(team, first)
     behaviour = np.asarray(data.behaviour)[first]
-    own = {str(b): float(returns[behaviour == b].mean()) for b in np.unique(behaviour)}
-    spread = {
-        "mean": returns.mean(),
-        "std": returns.std(),
-        "min": returns.min(),
-        "max": returns.max(),
-    }
-    return {
+    by_behaviour = {}
+    for number in np.unique(behaviour):
+        by_behaviour[str(number)] = float(returns[behaviour == number].mean())
+
+    described: dict[str, Any] = {
         "task": task.name,
         "quality": quality,
-        "dialect": task.env.spec.dialect,
+        "dialect": spec.dialect,
         "agents": data.layout.agents,
-        "obs_dims": list(task.env.spec.obs_dims),
-        "act_dims": list(task.env.spec.act_dims),
-        "state_dim": task.env.spec.state_dim,
+        "obs_dims": list(spec.obs_dims),
+        "act_dims": list(spec.act_dims),
+        "state_dim": spec.state_dim,
         "transitions": int(data.starts.shape[0]),
         "episodes": len(first),
-        "behaviours": len(own),
-        "return": {k: float(v) for k, v in spread.items()},
-        "return_by_behaviour": own,
-        "references": task.scale._asdict() if task.scale else None,
-        "normalised": float(task.scale.normalise(returns.mean())) if task.scale else None,
+        "behaviours": len(by_behaviour),
+        "return": {
+            "mean": float(returns.mean()),
+            "std": float(returns.std()),
+            "min": float(returns.min()),
+            "max": float(returns.max()),
+        },
+        "return_by_behaviour": by_behaviour,
+        "references": None,
+        "normalised": None,
         "sha256": content_hash(data),
         "origin": origin,
     }
+    if scale:
+        described["references"] = scale._asdict()
+        described["normalised"] = float(scale.normalise(returns.mean()))
+    return described
 
 
 def _rewards(data: Dataset) -> np.ndarray:
-    """[M, N], float64: without unpacking the other blocks, which are most of the set."""
-    widths = {name: math.prod(shape) for name, shape in data.layout.blocks.items()}
-    at = sum(list(widths.values())[: list(widths).index("reward")])
-    return np.asarray(data.rows[:, at : at + widths["reward"]], np.float64)
+    """Rewards [M, N], float64. The other blocks, which are most of the set, are not unpacked."""
+    start = 0
+    for name, shape in data.layout.blocks.items():
+        if name == "reward":
+            break
+        start += math.prod(shape)
+    return np.asarray(data.rows[:, start : start + data.layout.agents], np.float64)

@@ -1,200 +1,294 @@
-"""Minari sets of several agents. Minari has no layout for them; this is ours, read and written with h5py and json.
+"""Minari sets of several agents.
 
-`<id>/data/metadata.json` and `main_data.hdf5`, as Minari's own library reads them. Spaces are dictionaries with one
-entry per agent, so that each keeps its true width:
+Minari has no layout for them. This one is ours, read and written with h5py and json:
+`<id>/data/metadata.json` and `main_data.hdf5`, as Minari's own library reads them. Spaces are
+dictionaries with one entry per agent, so that each agent keeps its true width.
 
-    observations/agent_<i>  [T + 1, o_i] float32        actions/agent_<i>  [T, a_i] float32, or whole numbers [T]
-    rewards                 [T] mean over the agents     terminations, truncations  [T] bool, at the last step only
-    infos/rewards           [T + 1, N], of each agent; row 0 belongs to the reset and is zero
-    infos/state             [T + 1, S], and infos/available [T + 1, N, A], where the set has them
+| entry of an episode | content |
+|---|---|
+| observations/agent_<i> | [T + 1, o_i] float32 |
+| actions/agent_<i> | [T, a_i] float32, or whole numbers [T] |
+| rewards | [T], the mean over the agents |
+| terminations, truncations | [T] bool, true at the last step only |
+| infos/rewards | [T + 1, N], of each agent; row 0 belongs to the reset and is zero |
+| infos/state | [T + 1, S], where the set has it |
+| infos/available | [T + 1, N, A], where the set has it |
 
-An episode's attributes have `behaviour`, and `known`, 0 where the last observation is a copy because it was lost.
-metadata.json has an entry "jaxomarl": the version of this layout, the dialects, and whether time-outs are told.
+An episode's attributes are `behaviour`, and `known`: 0 where the last observation is a copy because
+it was lost. metadata.json has an entry "jaxomarl": the version of this layout, the dialects, and
+whether time-outs are told from terminations.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxomarl.base import refuse
 from jaxomarl.data import folder, hdf5
-from jaxomarl.data.raw import Raw, lay, one_hot, places
+from jaxomarl.data.raw import Raw, index_rows, interleave, one_hot
 
 LAYOUT = 1
-FILES = ("metadata.json", "main_data.hdf5")
+METADATA = "metadata.json"
+ARRAYS = "main_data.hdf5"
 FLAGS = ("terminations", "truncations")
+MOST_ACTIONS = 1 << 12
+LAYOUT_PAGE = "The layout is described in jaxomarl/data/minari.py."
+OTHER_LAYOUT = "Is it of our layout?"
+
+Choices = list[int | None]
+"""Number of actions of each agent; None where its actions are continuous."""
+
+
+class MinariEpisode(NamedTuple):
+    """One episode's arrays, of T steps and N agents."""
+
+    obs: list[np.ndarray]
+    """Each agent's observations [T + 1, o_i]."""
+    action: list[np.ndarray]
+    """Each agent's actions [T, a_i]; one-hot if discrete."""
+    reward: np.ndarray
+    """Rewards [T + 1, N], the reset's first."""
+    infos: dict[str, np.ndarray]
+    """`state` and `available`, where the set has them."""
+    terminated: bool
+    truncated: bool
+    behaviour: int
+    known: int
+
+    @property
+    def steps(self) -> int:
+        """Number of transitions T."""
+        return len(self.reward) - 1
 
 
 def _home(path: Path) -> Path:
     """The folder of the two files, for the set's own folder or its `data`."""
-    return path / "data" if (path / "data" / FILES[0]).exists() else path
+    if (path / "data" / METADATA).exists():
+        return path / "data"
+    return path
 
 
 def recognises(path: Path) -> bool:
-    """Whether the folder, or its `data`, holds metadata.json and main_data.hdf5."""
-    return all((_home(path) / name).exists() for name in FILES)
+    """Whether the folder, or its `data`, has metadata.json and main_data.hdf5."""
+    home = _home(path)
+    return (home / METADATA).exists() and (home / ARRAYS).exists()
 
 
 def read(path: Path) -> Raw:
-    """The rows of a set; raises JaxomarlError where it has another layout, or is damaged or unsafe to read."""
+    """The rows of a set.
+
+    Raises JaxomarlError where it has another layout, or is damaged or unsafe to read.
+    """
     home = _home(path)
-    said = folder.read_json(folder.inside(home, FILES[0]))
-    ours, field = said.get("jaxomarl"), f"{home / FILES[0]}"
+    metadata = folder.read_json(folder.inside(home, METADATA))
+    field = f"{home / METADATA}"
+    ours, choices = _read_entry(metadata, field)
+
+    file = folder.inside(home, ARRAYS)
+    with hdf5.opened(file) as opened:
+        names = [name for name in opened if name.startswith("episode_")]
+        if not names:
+            found = sorted(opened)[:20]
+            expected = "groups episode_0, episode_1, ..."
+            raise refuse(str(file), expected, found, "The set is empty.")
+        names.sort(key=lambda name: (len(name), name))
+        episodes = [_read_episode(opened, name, str(file), choices) for name in names]
+
+    moving = [episode for episode in episodes if episode.steps]
+    if not moving:
+        found = f"{len(episodes)} without a step"
+        raise refuse(str(file), "an episode with a step", found, "The set is empty: make it again.")
+    raw = _join_episodes(moving, choices, ours, field)
+    empty = len(episodes) - len(moving)
+    if empty:
+        raw = raw._replace(repairs=(f"{empty} empty episodes, of 0 steps, are left out",))
+    return raw
+
+
+def _read_entry(metadata: dict[str, Any], field: str) -> tuple[dict[str, Any], Choices]:
+    """Our entry of the metadata, and each agent's number of actions."""
+    ours = metadata.get("jaxomarl")
     if not isinstance(ours, dict) or ours.get("layout") != LAYOUT:
+        expected = f"an entry with layout {LAYOUT}"
         way = (
             "Minari has no layout for several agents; ours is described in jaxomarl/data/minari.py."
         )
-        raise refuse(f"{field}, jaxomarl", f"an entry with layout {LAYOUT}", str(ours)[:80], way)
+        raise refuse(f"{field}, jaxomarl", expected, str(ours)[:80], way)
+
     choices = ours.get("choices")
-    agents = len(choices) if isinstance(choices, list) else 0
-    if not agents or not all(c is None or (type(c) is int and 0 < c < 1 << 12) for c in choices):  # type: ignore
-        raise refuse(
-            f"{field}, jaxomarl, choices",
-            "null or a count for each agent",
-            str(choices)[:80],
-            "Copy again.",
+    if not isinstance(choices, list) or not choices or not all(map(_is_choice, choices)):
+        expected = "null or a count for each agent"
+        raise refuse(f"{field}, jaxomarl, choices", expected, str(choices)[:80], "Copy again.")
+    return ours, choices
+
+
+def _is_choice(choice: object) -> bool:
+    """Whether it is a number of actions, or None for continuous ones."""
+    if choice is None:
+        return True
+    return type(choice) is int and 0 < choice < MOST_ACTIONS
+
+
+# --- one episode ---
+
+
+def _read_episode(
+    file: Mapping[str, Any], name: str, where: str, choices: Choices
+) -> MinariEpisode:
+    """One episode's arrays; JaxomarlError where it is not of our layout."""
+    group = hdf5.child(file, name, where)
+    where = f"{where}, {name}"
+    inner = {key: hdf5.child(group, key, where) for key in ("observations", "actions", "infos")}
+    for key, entry in {**inner, "": group}.items():
+        if not isinstance(entry, hdf5.h5py().Group):
+            raise refuse(f"{where}, {key}", "a group", type(entry).__name__, OTHER_LAYOUT)
+
+    steps = len(hdf5.read_array(group, "rewards", where, (1,)))
+    obs = [
+        hdf5.read_array(
+            inner["observations"], f"agent_{i}", f"{where}, observations", (2,), steps + 1
         )
-    file = folder.inside(home, FILES[1])
-    with hdf5.opened(file) as opened:
-        names = sorted((n for n in opened if n.startswith("episode_")), key=lambda n: (len(n), n))
-        if not names:
-            raise refuse(
-                str(file),
-                "groups episode_0, episode_1, ...",
-                sorted(opened)[:20],
-                "The set is empty.",
-            )
-        episodes = [_episode(opened, name, str(file), choices) for name in names]  # type: ignore[arg-type]
-    moving = [e for e in episodes if e["steps"]]
-    if not moving:
-        raise refuse(
-            str(file),
-            "an episode with a step",
-            f"{len(episodes)} without",
-            "The set is empty: make it again.",
-        )
-    raw = _joined(moving, choices, ours, field)  # type: ignore[arg-type]
-    if len(moving) == len(episodes):
-        return raw
-    return raw._replace(
-        repairs=(f"{len(episodes) - len(moving)} empty episodes, of 0 steps, are left out",)
+        for i in range(len(choices))
+    ]
+    action = [
+        _read_action(inner["actions"], f"agent_{i}", f"{where}, actions", choice, steps)
+        for i, choice in enumerate(choices)
+    ]
+    infos = _read_infos(inner["infos"], f"{where}, infos", steps, len(choices))
+    return MinariEpisode(
+        obs=obs,
+        action=action,
+        reward=infos.pop("rewards"),
+        infos=infos,
+        terminated=_read_flag(group, "terminations", where, steps),
+        truncated=_read_flag(group, "truncations", where, steps),
+        behaviour=_read_attribute(group, "behaviour", where, default=0),
+        known=_read_attribute(group, "known", where, default=1),
     )
 
 
-def _episode(file: Any, name: str, where: str, choices: list[int | None]) -> dict[str, Any]:
-    """One episode's arrays."""
-    group, where = hdf5.child(file, name, where), f"{where}, {name}"
-    inner = {key: hdf5.child(group, key, where) for key in ("observations", "actions", "infos")}
-    for key, found in {**inner, "": group}.items():
-        if not isinstance(found, hdf5.h5py().Group):
-            raise refuse(f"{where}, {key}", "a group", type(found).__name__, "Is it of our layout?")
-    steps = len(hdf5.array(group, "rewards", where, (1,)))
-    out: dict[str, Any] = {"steps": steps, "obs": [], "action": []}
-    for i, choice in enumerate(choices):
-        agent = f"agent_{i}"
-        out["obs"].append(
-            hdf5.array(inner["observations"], agent, f"{where}, observations", (2,), steps + 1)
-        )
-        action = hdf5.array(
-            inner["actions"], agent, f"{where}, actions", (2,) if choice is None else (1,), steps
-        )
-        out["action"].append(
-            action if choice is None else one_hot(action, choice, f"{where}, actions, {agent}")
-        )
+def _read_action(
+    group: Mapping[str, Any], agent: str, where: str, choice: int | None, steps: int
+) -> np.ndarray:
+    """One agent's actions [T, A]; one-hot rows where it has a number of actions."""
+    if choice is None:
+        return hdf5.read_array(group, agent, where, (2,), steps)
+    numbers = hdf5.read_array(group, agent, where, (1,), steps)
+    return one_hot(numbers, choice, f"{where}, {agent}")
+
+
+def _read_infos(
+    group: Mapping[str, Any], where: str, steps: int, agents: int
+) -> dict[str, np.ndarray]:
+    """The rewards [T + 1, N] of an episode, and its state and legal actions where it has them."""
+    infos = {}
     for key, axes in {"rewards": 2, "state": 2, "available": 3}.items():
-        if key in inner["infos"]:
-            out[key] = hdf5.array(inner["infos"], key, f"{where}, infos", (axes,), steps + 1)
-    if "rewards" not in out or out["rewards"].shape[1:] != (len(choices),):
-        found = f"shape {out['rewards'].shape}" if "rewards" in out else sorted(inner["infos"])[:20]
-        way = "The layout is described in jaxomarl/data/minari.py."
-        raise refuse(f"{where}, infos, rewards", f"shape ({steps + 1}, {len(choices)})", found, way)
-    if "available" in out and out["available"].shape[1] != len(choices):
-        expected, way = (
-            f"shape ({steps + 1}, {len(choices)}, A)",
-            "The layout is described in jaxomarl/data/minari.py.",
-        )
-        raise refuse(f"{where}, infos, available", expected, f"shape {out['available'].shape}", way)
-    for key in FLAGS:
-        flags = hdf5.flat(group, key, where, steps) != 0
-        if flags[:-1].any():
-            raise refuse(
-                f"{where}, {key}",
-                "an end at the last step only",
-                "one before it",
-                "Contradictory ends.",
-            )
-        out[key] = bool(flags[-1:].any())
-    for key in ("behaviour", "known"):
-        value = np.asarray(group.attrs.get(key, 0 if key == "behaviour" else 1))
-        if value.shape or value.dtype.kind not in "iub" or not 0 <= int(value) < 1 << 31:
-            raise refuse(
-                f"{where}, {key}", "a whole number", str(value)[:40], "Is it of our layout?"
-            )
-        out[key] = int(value)
-    return out
+        if key in group:
+            infos[key] = hdf5.read_array(group, key, where, (axes,), steps + 1)
+
+    expected = f"shape ({steps + 1}, {agents})"
+    if "rewards" not in infos:
+        raise refuse(f"{where}, rewards", expected, sorted(group)[:20], LAYOUT_PAGE)
+    found = infos["rewards"].shape
+    if found[1] != agents:
+        raise refuse(f"{where}, rewards", expected, f"shape {found}", LAYOUT_PAGE)
+    if "available" in infos:
+        expected = f"shape ({steps + 1}, {agents}, A)"
+        found = infos["available"].shape
+        if found[1] != agents:
+            raise refuse(f"{where}, available", expected, f"shape {found}", LAYOUT_PAGE)
+    return infos
 
 
-def _joined(
-    episodes: list[dict[str, Any]], choices: list[int | None], ours: dict[str, Any], where: str
+def _read_flag(group: Mapping[str, Any], key: str, where: str, steps: int) -> bool:
+    """Whether the last step has the flag; JaxomarlError where another step has it."""
+    flags = hdf5.read_column(group, key, where, steps) != 0
+    if flags[:-1].any():
+        expected = "an end at the last step only"
+        raise refuse(f"{where}, {key}", expected, "one before it", "Contradictory ends.")
+    return bool(flags[-1:].any())
+
+
+def _read_attribute(group: Any, key: str, where: str, default: int) -> int:
+    """A whole number among the group's attributes."""
+    value = np.asarray(group.attrs.get(key, default))
+    if value.shape or value.dtype.kind not in "iub" or not 0 <= int(value) < 1 << 31:
+        raise refuse(f"{where}, {key}", "a whole number", str(value)[:40], OTHER_LAYOUT)
+    return int(value)
+
+
+# --- all episodes ---
+
+
+def _join_episodes(
+    episodes: list[MinariEpisode], choices: Choices, ours: dict[str, Any], where: str
 ) -> Raw:
-    at, agents = places([e["steps"] for e in episodes], where), range(len(choices))
-    if len({c is None for c in choices}) != 1:
-        raise refuse(
-            f"{where}, choices",
-            "discrete actions for all agents or none",
-            str(choices)[:80],
-            "Convert it.",
-        )
+    """The rows of all episodes; JaxomarlError where episodes differ in their columns."""
+    index = index_rows([episode.steps for episode in episodes], where)
+    if len({choice is None for choice in choices}) != 1:
+        expected = "discrete actions for all agents or none"
+        raise refuse(f"{where}, choices", expected, str(choices)[:80], "Convert it.")
 
-    def whole(parts: list[np.ndarray], name: str) -> np.ndarray:
-        shapes = {p.shape[1:] for p in parts}
-        if len(shapes) != 1:
-            raise refuse(
-                f"{where}, {name}",
-                "one width in every episode",
-                sorted(shapes),
-                "Is the set damaged?",
-            )
-        return np.concatenate(parts, dtype=np.float32, casting="unsafe")
+    # --- arrays ---
+    obs = []
+    action = []
+    for i in range(len(choices)):
+        field = f"{where}, observations, agent_{i}"
+        obs.append(_concatenate([episode.obs[i] for episode in episodes], field))
+        field = f"{where}, actions, agent_{i}"
+        transitions = _concatenate([episode.action[i] for episode in episodes], field)
+        action.append(interleave([transitions], index))
+    reward = _concatenate([episode.reward[1:] for episode in episodes], f"{where}, rewards")
 
-    def maybe(name: str) -> np.ndarray | None:
-        have = [name in e for e in episodes]
-        if any(have) and not all(have):
-            raise refuse(
-                f"{where}, infos, {name}",
-                "it in every episode",
-                f"{sum(have)} of {len(have)}",
-                "Repair it.",
-            )
-        return whole([e[name] for e in episodes], name) if all(have) else None
-
-    lengths = [e["steps"] + 1 for e in episodes]
-    done = np.zeros(len(at.step), np.float32)
-    done[at.ends - 1] = [e["terminations"] for e in episodes]
-    cut = np.zeros(len(at.step), np.float32)
-    cut[at.ends - 1] = [e["truncations"] for e in episodes]
-    known = np.ones(len(at.step), np.float32)
-    known[at.ends - 1] = [bool(e["known"]) for e in episodes]
-    gains = whole([e["rewards"][1:] for e in episodes], "rewards")
+    # --- flags ---
+    rows = len(index.step)
+    last = index.successors - 1
+    done = np.zeros(rows, np.float32)
+    done[last] = [episode.terminated for episode in episodes]
+    cut = np.zeros(rows, np.float32)
+    cut[last] = [episode.truncated for episode in episodes]
+    known = np.ones(rows, np.float32)
+    known[last] = [bool(episode.known) for episode in episodes]
+    behaviour = np.repeat(
+        [episode.behaviour for episode in episodes], [episode.steps + 1 for episode in episodes]
+    )
     return Raw(
-        "minari",
-        tuple(whole([e["obs"][i] for e in episodes], f"observations, agent_{i}") for i in agents),
-        tuple(
-            lay([whole([e["action"][i] for e in episodes], f"actions, agent_{i}")], at)
-            for i in agents
-        ),
-        lay([gains], at),
-        done,
-        at.step,
-        at.left,
-        known,
-        np.repeat([e["behaviour"] for e in episodes], lengths).astype(np.int32),
-        maybe("state"),
-        maybe("available"),
-        choices[0] is not None,
-        dialects=folder.names(ours.get("dialects", []), where),
+        format="minari",
+        obs=tuple(obs),
+        action=tuple(action),
+        reward=interleave([reward], index),
+        done=done,
+        step=index.step,
+        left=index.left,
+        known=known,
+        behaviour=behaviour.astype(np.int32),
+        state=_join_infos(episodes, "state", where),
+        available=_join_infos(episodes, "available", where),
+        discrete=choices[0] is not None,
+        dialects=folder.check_texts(ours.get("dialects", []), where),
         evidence=(f"{len(episodes)} episode groups, layout {LAYOUT}",),
         distinct=ours.get("distinct") is True,
         cut=cut,
     )
+
+
+def _join_infos(episodes: list[MinariEpisode], name: str, where: str) -> np.ndarray | None:
+    """The rows [M, ...] of an entry of `infos`; None where no episode has it."""
+    parts = [episode.infos[name] for episode in episodes if name in episode.infos]
+    if not parts:
+        return None
+    if len(parts) < len(episodes):
+        found = f"{len(parts)} of {len(episodes)}"
+        raise refuse(f"{where}, infos, {name}", "an entry in every episode", found, "Repair it.")
+    return _concatenate(parts, f"{where}, {name}")
+
+
+def _concatenate(parts: list[np.ndarray], field: str) -> np.ndarray:
+    """The episodes' arrays as one, float32; JaxomarlError where they differ in width."""
+    shapes = {part.shape[1:] for part in parts}
+    if len(shapes) != 1:
+        expected = "one width in every episode"
+        raise refuse(field, expected, sorted(shapes), "Is the set damaged?")
+    return np.concatenate(parts, dtype=np.float32, casting="unsafe")

@@ -1,19 +1,19 @@
-"""A ring of transitions that an online system fills while it learns, and the stepping that fills it."""
+"""A ring of transitions that an online system fills while it learns, and the steps that fill it."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from jaxomarl.base import Batch, Environment, Observation, Spec, TimeStep, team_reward
+from jaxomarl.base import Batch, Environment, Observation, Spec, State, TimeStep, team_reward
 
 Act = Callable[[Key[Array, ""], Observation], Float[Array, "N A"]]
 
 
 class Rows(NamedTuple):
-    """Transitions side by side; lead axis C (capacity) or the number that came in."""
+    """Transitions; the leading axis is the ring's capacity C, or the number that was collected."""
 
     obs: Float[Array, "C N O"]
     state: Float[Array, "C S"]
@@ -22,92 +22,124 @@ class Rows(NamedTuple):
     next_obs: Float[Array, "C N O"]
     next_state: Float[Array, "C S"]
     done: Float[Array, " C"]
-    last: Float[Array, " C"]  # final transition of its episode, by time-out too
+    last: Float[Array, " C"]
+    """1.0 on the final transition of an episode, by time-out too."""
 
 
 class Replay(NamedTuple):
-    """The ring and how many transitions it has ever been given."""
+    """The ring, and how many transitions were ever written to it."""
 
     rows: Rows
     count: Int[Array, ""]
 
 
 class Walk(NamedTuple):
-    """Environments in the middle of their episodes; lead axis: environments."""
+    """Environments in the middle of their episodes; the leading axis is that of environments."""
 
-    state: Any
+    state: State
     now: TimeStep
     step: Int[Array, " W"]
 
 
-def empty(spec: Spec, capacity: int) -> Replay:
+# --- the ring ---
+
+
+def empty_ring(spec: Spec, capacity: int) -> Replay:
     """A ring without rows."""
-    n, o, a, s = spec.agents, spec.obs_width, spec.act_width, spec.state_dim
+    n = spec.agents
     zeros = lambda *shape: jnp.zeros((capacity, *shape))
     rows = Rows(
-        zeros(n, o), zeros(s), zeros(n, a), zeros(n), zeros(n, o), zeros(s), zeros(), zeros()
+        obs=zeros(n, spec.obs_width),
+        state=zeros(spec.state_dim),
+        action=zeros(n, spec.act_width),
+        reward=zeros(n),
+        next_obs=zeros(n, spec.obs_width),
+        next_state=zeros(spec.state_dim),
+        done=zeros(),
+        last=zeros(),
     )
     return Replay(rows, jnp.zeros((), jnp.int32))
 
 
 def extend(replay: Replay, rows: Rows) -> Replay:
-    """Write rows over the oldest; there must be no more of them than the ring holds."""
-    new, capacity = len(rows.done), len(replay.rows.done)
-    where = (replay.count + jnp.arange(new)) % capacity
-    return Replay(
-        jax.tree.map(lambda ring, x: ring.at[where].set(x), replay.rows, rows), replay.count + new
-    )
+    """Write rows over the oldest ones. There must not be more of them than the capacity."""
+    added = len(rows.done)
+    capacity = len(replay.rows.done)
+    where = (replay.count + jnp.arange(added)) % capacity
+    written = jax.tree.map(lambda ring, x: ring.at[where].set(x), replay.rows, rows)
+    return Replay(written, replay.count + added)
 
 
-def sample(key: Key[Array, ""], replay: Replay, spec: Spec, size: int) -> Batch:
-    """`size` transitions, uniformly with replacement; a ring does not hold next actions, which are zeros."""
-    held = jnp.clip(replay.count, 1, len(replay.rows.done))
-    rows: Rows = jax.tree.map(lambda x: x[jax.random.randint(key, (size,), 0, held)], replay.rows)
+def sample_ring(key: Key[Array, ""], replay: Replay, spec: Spec, size: int) -> Batch:
+    """`size` transitions, drawn uniformly with replacement.
+
+    A ring does not store next actions: these are zeros.
+    """
+    stored = jnp.clip(replay.count, 1, len(replay.rows.done))
+
+    def draw(x: Float[Array, "C ..."]) -> Float[Array, "B ..."]:
+        # the same key draws the same rows of every block
+        return x[jax.random.randint(key, (size,), 0, stored)]
+
+    rows: Rows = jax.tree.map(draw, replay.rows)
     team = team_reward(spec.team, rows.reward)
-    ones, every = jnp.ones((size, spec.agents)), jnp.ones((size, spec.agents, spec.act_width))
+    alive = jnp.ones((size, spec.agents))
+    available = jnp.ones((size, spec.agents, spec.act_width))
     return Batch(
         **rows._asdict(),
         team_reward=team,
         next_action=jnp.zeros_like(rows.action),
         known=jnp.ones(size),
-        alive=ones,
-        available=every,
-        next_available=every,
+        alive=alive,
+        available=available,
+        next_available=available,
     )
 
 
+# --- the environments ---
+
+
 def begin(env: Environment, key: Key[Array, ""], envs: int) -> Walk:
-    """`envs` environments at their starts."""
+    """`envs` environments at the start of an episode."""
     state, now = jax.vmap(env.reset)(jax.random.split(key, envs))
     return Walk(state, now, jnp.zeros(envs, jnp.int32))
 
 
-def walk(
-    env: Environment, act: Act, walk: Walk, key: Key[Array, ""], steps: int
+def step_environments(
+    env: Environment, act: Act, start: Walk, key: Key[Array, ""], steps: int
 ) -> tuple[Walk, Rows]:
-    """Step every environment `steps` times; one that ends starts again, and its rows keep the true successor."""
+    """Step every environment `steps` times.
 
-    def one(state: Any, now: TimeStep, step: Array, key: Key[Array, ""]) -> tuple[Walk, Rows]:
+    An environment whose episode ends is reset, and its rows keep the true successor.
+    """
+
+    def step_one(
+        state: State, now: TimeStep, step: Array, key: Key[Array, ""]
+    ) -> tuple[Walk, Rows]:
         k_act, k_step, k_reset = jax.random.split(key, 3)
         action = act(k_act, Observation(now.obs, now.available))
-        after, then = env.step(k_step, state, action)
+        next_state, then = env.step(k_step, state, action)
         last = (then.done > 0) | (step + 1 >= env.spec.horizon)
         row = Rows(
-            now.obs,
-            now.state,
-            action,
-            then.reward,
-            then.obs,
-            then.state,
-            then.done,
-            last.astype(jnp.float32),
+            obs=now.obs,
+            state=now.state,
+            action=action,
+            reward=then.reward,
+            next_obs=then.obs,
+            next_state=then.state,
+            done=then.done,
+            last=last.astype(jnp.float32),
         )
+
+        # --- reset where the episode ended ---
         fresh = env.reset(k_reset)
-        after, then = jax.tree.map(lambda new, old: jnp.where(last, new, old), fresh, (after, then))
-        return Walk(after, then, jnp.where(last, 0, step + 1)), row
+        next_state, then = jax.tree.map(
+            lambda new, old: jnp.where(last, new, old), fresh, (next_state, then)
+        )
+        return Walk(next_state, then, jnp.where(last, 0, step + 1)), row
 
-    def every(carry: Walk, key: Key[Array, ""]) -> tuple[Walk, Rows]:
-        return jax.vmap(one)(*carry, jax.random.split(key, len(carry.step)))
+    def step_all(carry: Walk, key: Key[Array, ""]) -> tuple[Walk, Rows]:
+        return jax.vmap(step_one)(*carry, jax.random.split(key, len(carry.step)))
 
-    walk, rows = jax.lax.scan(every, walk, jax.random.split(key, steps))
-    return walk, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows)
+    end, rows = jax.lax.scan(step_all, start, jax.random.split(key, steps))
+    return end, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows)

@@ -1,4 +1,4 @@
-"""Trajectories counted more often the better they went: a multiset of starts, no row copied."""
+"""Good trajectories counted more often: starts are repeated, and no row is copied."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,24 +11,25 @@ from jaxomarl.base import Dataset, team_reward
 
 
 def trajectories(data: Dataset) -> tuple[Int[np.ndarray, " M"], Float[np.ndarray, " L"]]:
-    """Which of L trajectories each row belongs to, and the undiscounted sum of the team's rewards of each."""
-    which = np.cumsum(np.asarray(data.step) == 0) - 1
-    reward = np.asarray(data.reward, np.float64)
-    team = team_reward(data.layout.team, reward)
-    started = np.asarray(data.left) > 0  # the successor row pays nothing
-    return which, np.bincount(which, weights=team * started, minlength=which[-1] + 1)
+    """The trajectory of each row, and the undiscounted team return of each of L trajectories."""
+    trajectory = np.cumsum(np.asarray(data.step) == 0) - 1
+    team = team_reward(data.layout.team, np.asarray(data.reward, np.float64))
+    # a successor row earns nothing
+    earned = team * (np.asarray(data.left) > 0)
+    returns = np.bincount(trajectory, weights=earned, minlength=trajectory[-1] + 1)
+    return trajectory, returns
 
 
 def reweighted(data: Dataset, thresholds: Sequence[float]) -> Dataset:
-    """A trajectory's starts appear 1 + #{thresholds <= its return} times; equal thresholds count each.
+    """The data with each trajectory's starts repeated 1 + #{thresholds <= its return} times.
 
-    Source: Li et al. 2023 (DOM2), Algorithm 1, lines 2-4.
+    Equal thresholds count each. Source: Li et al. 2023 (DOM2), Algorithm 1, lines 2-4.
     """
     if not thresholds:
         return data
-    which, returns = trajectories(data)
-    times = 1 + (returns[:, None] >= np.asarray(thresholds, np.float64)).sum(axis=1)
+    trajectory, returns = trajectories(data)
+    reached = returns[:, None] >= np.asarray(thresholds, np.float64)
+    copies = 1 + reached.sum(axis=1)
     starts = np.asarray(data.starts)
-    return dataclasses.replace(
-        data, starts=jnp.asarray(np.repeat(starts, times[which[starts]]), jnp.int32)
-    )
+    repeated = np.repeat(starts, copies[trajectory[starts]])
+    return dataclasses.replace(data, starts=jnp.asarray(repeated, jnp.int32))

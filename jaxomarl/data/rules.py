@@ -1,23 +1,30 @@
-"""Which rules a set of unnamed ones may have been made under: guessed from all that its rows tell, or not at all."""
+"""Which rules a set that names none may have been made under.
+
+They are guessed from all that its rows tell, or not at all.
+"""
 
 from typing import NamedTuple
 
 import numpy as np
 
-from jaxomarl.data.raw import Raw, padding
+from jaxomarl.data.raw import Raw, describe_padding
 
 
 class Rules(NamedTuple):
     """A task of published data, as its rows look."""
 
     task: str
-    """Its name in our catalog."""
+    """The task's name in our catalog."""
     dialect: str
+    """Name of the rules."""
     obs: tuple[int, ...]
-    """True observation width of each agent, the prey included where it is one of the files' agents."""
+    """True observation width of each agent, and of the prey where the files have it."""
     act: tuple[int, ...]
+    """True action width of each agent."""
     state: int
+    """Width of the state."""
     horizon: int
+    """Steps of the longest possible episode."""
     never: bool
     """Whether its episodes end by the horizon alone."""
 
@@ -25,17 +32,22 @@ class Rules(NamedTuple):
 def _particle(task: str, width: int, dialect: str = "mpe-omar", prey: int = 0) -> list[Rules]:
     """The task with the learners alone, and with the prey where it has one."""
     alone = Rules(task, dialect, (width,) * 3, (2,) * 3, 3 * width, 25, True)
-    return [alone, alone._replace(obs=(width,) * 3 + (prey,), act=(2,) * 4)] if prey else [alone]
+    if not prey:
+        return [alone]
+    return [alone, alone._replace(obs=(width,) * 3 + (prey,), act=(2,) * 4)]
 
 
 def _robot(
     task: str, dialect: str, obs: tuple[int, ...], act: int, state: int, more: str = ""
 ) -> Rules:
+    """A robot's task; `more` is appended to its name."""
     name = f"mamujoco/{task}{more}"
-    if dialect != "gymnasium":
+    if dialect == "gymnasium":
+        full_dialect = "mamujoco-gymnasium-v1"
+    else:
+        full_dialect = f"mamujoco-{dialect}"
         name += f":dialect={dialect}"
-    full = "mamujoco-gymnasium-v1" if dialect == "gymnasium" else f"mamujoco-{dialect}"
-    return Rules(name, full, obs, (act,) * len(obs), state, 1000, "halfcheetah" in task)
+    return Rules(name, full_dialect, obs, (act,) * len(obs), state, 1000, "halfcheetah" in task)
 
 
 KNOWN = (
@@ -62,43 +74,72 @@ KNOWN = (
     _robot("2ant", "omiga", (113, 113), 4, 113),
     _robot("3hopper", "omiga", (14,) * 3, 1, 14),
 )
-"""Every set that was published in a format that we read, likeliest first; a test compares it with the catalog."""
+"""Every set that was published in a format that we read, likeliest first.
+
+A test compares the table with the catalog.
+"""
 
 
 def candidates(raw: Raw) -> list[Rules]:
-    """The known rules that agree with the set's agents, widths, state and episode length; [] where none do."""
-    return [] if raw.discrete else [rules for rules in KNOWN if _agrees(raw, rules)]
+    """The known rules that agree with the set's agents, widths, state and episode length.
+
+    The list is empty where none agree.
+    """
+    if raw.discrete:
+        return []
+    return [rules for rules in KNOWN if _agrees(raw, rules)]
 
 
 def _agrees(raw: Raw, rules: Rules) -> bool:
+    """Whether a set may have been made under these rules."""
     if raw.agents != len(rules.obs) or not len(raw.step):
         return False
-    longest = int(raw.step[raw.left > 0].max(initial=-1)) + 1
+    longest = _longest_episode(raw)
     if longest > rules.horizon or (rules.never and longest < rules.horizon):
         return False
     if raw.state is not None:
-        beside = {sum(x.shape[1] for x in raw.obs), sum(rules.obs)}
-        if raw.state.shape[1] not in {rules.state, *beside}:
+        joint_obs = {sum(x.shape[1] for x in raw.obs), sum(rules.obs)}
+        if raw.state.shape[1] not in {rules.state, *joint_obs}:
             return False
-    moves = raw.left > 0
-    obs = all(_fits(x, width, max(rules.obs)) for x, width in zip(raw.obs, rules.obs, strict=True))
-    return obs and all(
-        _fits(x, width, max(rules.act), moves)
-        for x, width in zip(raw.action, rules.act, strict=True)
-    )
+
+    for x, width in zip(raw.obs, rules.obs, strict=True):
+        if not _has_width(x, width, max(rules.obs)):
+            return False
+    transitions = raw.left > 0
+    for x, width in zip(raw.action, rules.act, strict=True):
+        if not _has_width(x, width, max(rules.act), transitions):
+            return False
+    return True
 
 
-def _fits(x: np.ndarray, width: int, widest: int, rows: np.ndarray | None = None) -> bool:
-    """Whether it has that width, or was padded from it to the widest agent's."""
+def _has_width(x: np.ndarray, width: int, widest: int, rows: np.ndarray | None = None) -> bool:
+    """Whether an array has that width, or was padded from it to the widest agent's.
+
+    Only `rows` are looked at for padding, where they are given.
+    """
     if x.shape[1] == width:
         return True
-    return x.shape[1] == widest > width and bool(padding(x if rows is None else x[rows], width))
+    if x.shape[1] != widest or widest < width:
+        return False
+    if rows is not None:
+        x = x[rows]
+    return bool(describe_padding(x, width))
 
 
-def seen_of(raw: Raw) -> str:
+def _longest_episode(raw: Raw) -> int:
+    """Transitions of the longest episode."""
+    return int(raw.step[raw.left > 0].max(initial=-1)) + 1
+
+
+def describe_widths(raw: Raw) -> str:
     """What the guess is made from, in words."""
-    obs, act = (" ".join(str(x.shape[1]) for x in blocks) for blocks in (raw.obs, raw.action))
-    state = "no state" if raw.state is None else f"a state of {raw.state.shape[1]}"
-    longest = int(raw.step[raw.left > 0].max(initial=-1)) + 1
+    obs = " ".join(str(x.shape[1]) for x in raw.obs)
+    action = " ".join(str(x.shape[1]) for x in raw.action)
     kind = "discrete actions" if raw.discrete else "actions"
-    return f"{raw.agents} agents, observations of {obs}, {kind} of {act}, {state}, episodes of up to {longest} steps"
+    state = "no state"
+    if raw.state is not None:
+        state = f"a state of {raw.state.shape[1]}"
+    return (
+        f"{raw.agents} agents, observations of {obs}, {kind} of {action}, {state}, "
+        f"episodes of up to {_longest_episode(raw)} steps"
+    )

@@ -1,12 +1,22 @@
-"""OG-MARL's Vaults (flashbax): one zarr array per leaf in a TensorStore "ocdbt" folder, read without flashbax.
+"""OG-MARL's Vaults (flashbax), read without flashbax.
 
-Leaves [B, T, ...]: `observations` [.., N, O], `actions` [.., N, A] or whole numbers [.., N], `rewards`, `terminals` and
-`truncations` [.., N], `infos.state` [.., S] or [.., N, S], `infos.legals` [.., N, A]; arrays claim 10^13 steps, of
-which `vault_index` are there. B is the seed in OMAR's vaults, and becomes the behaviour; all of it is read. Rewards and
-flags may be the team's, [B, T]. OG-MARL's ExperienceRecorder writes one leaf for each agent, `observations.agent_0`.
+A vault is a TensorStore "ocdbt" folder with one zarr array per leaf:
 
-A row's successor is the next row, so an episode's last one is lost. Flags: terminals = 1 at a time limit too, unless
-the vault marks truncations of its own. What `write` adds: `infos.behaviour` and an entry "jaxomarl" of metadata.json.
+| leaf | shape |
+|---|---|
+| observations | [B, T, N, O] |
+| actions | [B, T, N, A], or whole numbers [B, T, N] |
+| rewards, terminals, truncations | [B, T, N], or [B, T] where they are the team's |
+| infos.state | [B, T, S] or [B, T, N, S] |
+| infos.legals | [B, T, N, A] |
+
+Arrays claim 10^13 steps, of which `vault_index` are there. B is the seed in OMAR's vaults and
+becomes the behaviour; all of it is read. OG-MARL's ExperienceRecorder writes one leaf for each
+agent, like `observations.agent_0`.
+
+A row's successor is the next row, so an episode's last successor is lost. A terminal is 1 at a time
+limit too, unless the vault marks truncations of its own. `write` adds `infos.behaviour` and an
+entry "jaxomarl" of metadata.json.
 """
 
 import itertools
@@ -15,30 +25,48 @@ import math
 import re
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxomarl.base import JaxomarlError, refuse
 from jaxomarl.data import folder
-from jaxomarl.data.raw import Raw, ends_to_lengths, lay, one_hot, places
+from jaxomarl.data.raw import Raw, RowIndex, ends_to_lengths, index_rows, interleave, one_hot
 
-FILES = ("metadata.json", "manifest.ocdbt")
-STEPS = 10**13  # of an array, as flashbax makes them
-RATIO = 1100  # a deflated byte makes 1032 at most
-SMALL = (
-    1 << 23
-)  # bytes of a chunk that any vault may have: flashbax's own are 4 MiB, however few steps are in them
+METADATA = "metadata.json"
+MANIFEST = "manifest.ocdbt"
+STEPS = 10**13
+"""Steps that an array claims, as flashbax makes them."""
+RATIO = 1100
+"""Bytes that one stored byte can become: a deflated one 1032 at most."""
+SMALL = 1 << 23
+"""Bytes of a chunk that any vault may have: flashbax's are 4 MiB, however few steps they have."""
 COMPRESSORS = (None, "gzip", "zlib", "blosc")
 NEEDED = ("observations", "actions", "rewards", "terminals")
+TEAMS = ("rewards", "terminals", "truncations")
+"""Leaves that may be one for the team."""
 OF_AGENTS = (*NEEDED, "truncations", "infos.state", "infos.legals")
 """Leaves that may be one for each agent."""
-WAY_OUT = "Is the vault whole?"
+MOST_ACTIONS = 1 << 12
+WAY_OUT = "Is the vault complete?"
+
+Leaves = dict[str, np.ndarray]
+"""Name -> [B, T, ...]."""
+
+
+class Joined(NamedTuple):
+    """Leaves of single agents as leaves of all."""
+
+    leaves: Leaves
+    agents: list[str]
+    """The agents' names; [] where nothing was joined."""
+    widths: dict[str, list[int]]
+    """Name of a joined leaf -> true width of each agent."""
 
 
 def recognises(path: Path) -> bool:
-    """Whether the folder holds metadata.json and manifest.ocdbt."""
-    return all((path / name).exists() for name in FILES)
+    """Whether the folder has metadata.json and manifest.ocdbt."""
+    return (path / METADATA).exists() and (path / MANIFEST).exists()
 
 
 def tensorstore() -> ModuleType:
@@ -46,204 +74,245 @@ def tensorstore() -> ModuleType:
     try:
         import tensorstore as library
     except ImportError as error:
-        raise refuse(
-            "vault", "tensorstore installed", str(error), "pip install tensorstore"
-        ) from None
+        way = "pip install tensorstore"
+        raise refuse("vault", "tensorstore installed", str(error), way) from None
     return library
 
 
 def read(path: Path) -> Raw:
-    """The rows of a vault; raises JaxomarlError where a leaf is missing, of another shape, or cannot be held."""
-    said = folder.read_json(folder.inside(path, FILES[0]))
-    version, ours = said.get("version"), said.get("jaxomarl", {})
-    if type(version) not in (int, float) or not 0 <= version < 2:  # type: ignore[operator]
-        raise refuse(
-            f"{path}/{FILES[0]}, version",
-            "0.1 to 1.x",
-            str(version)[:40],
-            "Convert it with flashbax.",
-        )
-    if not isinstance(ours, dict):
-        raise refuse(
-            f"{path}/{FILES[0]}, jaxomarl",
-            "an object",
-            type(ours).__name__,
-            "Copy the vault again.",
-        )
+    """The rows of a vault.
+
+    Raises JaxomarlError where a leaf is missing, of another shape, or claims more than is stored.
+    """
+    where = str(path)
+    ours = _read_metadata(path)
     size = sum(file.stat().st_size for file in folder.contents(path))
     try:
-        leaves, names = _leaves(path, size)
+        leaves, names = _read_leaves(path, size)
     except JaxomarlError:
         raise
-    except Exception as error:  # the library raises what its C++ code happens to meet
-        shown = f"{type(error).__name__}: {error}"[:200]
-        raise refuse(
-            str(path), "a whole vault", shown, "It is truncated or damaged: copy it again."
-        ) from None
-    leaves, own = _joined(leaves, names, str(path))
-    leaves, teams = _checked(leaves, names, str(path))
-    return _rows(leaves, own, teams, ours, str(path))
+    # the library raises whatever its C++ code meets in a damaged vault
+    except Exception as error:
+        found = f"{type(error).__name__}: {error}"[:200]
+        way = "It is truncated or damaged: copy it again."
+        raise refuse(where, "a complete vault", found, way) from None
+
+    joined = _join_agents(leaves, names, where)
+    _check_needed(joined.leaves, names, where)
+    _check_shapes(joined.leaves, where)
+    leaves, of_team = _repeat_for_agents(joined.leaves)
+    _check_flags(leaves, where)
+    return _rows(joined._replace(leaves=leaves), of_team, ours, where)
+
+
+def _read_metadata(path: Path) -> dict[str, Any]:
+    """Our entry of the metadata, {} where there is none; JaxomarlError for an unknown version."""
+    metadata = folder.read_json(folder.inside(path, METADATA))
+    version = metadata.get("version")
+    ours = metadata.get("jaxomarl", {})
+    if not _is_supported(version):
+        field = f"{path}/{METADATA}, version"
+        raise refuse(field, "0.1 to 1.x", str(version)[:40], "Convert it with flashbax.")
+    if not isinstance(ours, dict):
+        field = f"{path}/{METADATA}, jaxomarl"
+        raise refuse(field, "an object", type(ours).__name__, "Copy the vault again.")
+    return ours
+
+
+def _is_supported(version: object) -> bool:
+    """Whether it is a number from 0 to below 2."""
+    if isinstance(version, bool) or not isinstance(version, int | float):
+        return False
+    return 0 <= version < 2
 
 
 # --- the store ---
 
 
-def _leaves(path: Path, size: int) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Name -> [B, T, ...] of the valid steps, for the leaves that are read; and the names of all."""
-    library = tensorstore()
-    base = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{path.resolve()}/"}}
-    store = library.KvStore.open(base).result()
-    held = {key.decode() for key in store.list().result()}
-    arrays = {}  # v0.1 has bracketed names, ['infos']['state'], later ones infos.state with a dot at the end
-    for prefix in sorted(key.removesuffix("/.zarray") for key in held if key.endswith("/.zarray")):
-        arrays[".".join(re.findall(r"\w+", prefix))] = prefix
-    if "vault_index" not in arrays:
-        raise refuse(str(path), "an array vault_index", sorted(arrays)[:40], WAY_OUT)
+class Store:
+    """The arrays of a vault's folder."""
 
-    def load(name: str, steps: int) -> np.ndarray:
-        prefix = arrays[name]
-        raw = store.read(f"{prefix}/.zarray").result().value
-        shape = _planned(f"{path}, {name}", json.loads(raw), steps, size, held, prefix)
-        found = library.open(
-            {"driver": "zarr", "kvstore": {**base, "path": prefix}}, open=True
-        ).result()
-        if tuple(found.shape)[:1] + tuple(found.shape)[2:] != shape[:1] + shape[2:]:
-            raise refuse(f"{path}, {name}", f"shape {shape}", tuple(found.shape), WAY_OUT)
-        return np.asarray((found if name == "vault_index" else found[:, :steps]).read().result())
+    def __init__(self, path: Path, size: int) -> None:
+        library = tensorstore()
+        self.path = path
+        self.size = size
+        """Bytes of all files."""
+        self.driver = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{path.resolve()}/"}}
+        self.values = library.KvStore.open(self.driver).result()
+        self.keys = {key.decode() for key in self.values.list().result()}
+        self.arrays: dict[str, str] = {}
+        """Name of an array -> prefix of its keys."""
+        # v0.1 has names in brackets, ['infos']['state']; later versions have infos.state.
+        for key in sorted(self.keys):
+            if key.endswith("/.zarray"):
+                prefix = key.removesuffix("/.zarray")
+                self.arrays[".".join(re.findall(r"\w+", prefix))] = prefix
 
-    index = load("vault_index", -1)
+    def read(self, name: str, steps: int | None = None) -> np.ndarray:
+        """An array, or its first steps; JaxomarlError where it claims more than is stored."""
+        field = f"{self.path}, {name}"
+        prefix = self.arrays[name]
+        metadata = json.loads(self.values.read(f"{prefix}/.zarray").result().value)
+        shape = self._checked_shape(field, metadata, prefix, steps)
+        spec = {"driver": "zarr", "kvstore": {**self.driver, "path": prefix}}
+        opened = tensorstore().open(spec, open=True).result()
+        found = tuple(opened.shape)
+        if found[:1] != shape[:1] or found[2:] != shape[2:]:
+            raise refuse(field, f"shape {shape}", found, WAY_OUT)
+        if steps is not None:
+            opened = opened[:, :steps]
+        return np.asarray(opened.read().result())
+
+    def _checked_shape(
+        self, field: str, metadata: dict[str, Any], prefix: str, steps: int | None
+    ) -> tuple[int, ...]:
+        """The shape that will be read.
+
+        It is compared with what is stored before a byte is allocated.
+        """
+        shape = metadata["shape"]
+        chunks = metadata["chunks"]
+        dtype = metadata["dtype"]
+        if not isinstance(dtype, str) or not re.fullmatch(r"[<>|][fiub][1248]", dtype):
+            raise refuse(f"{field}, dtype", "numbers of at most 8 bytes", str(dtype)[:40], WAY_OUT)
+        compressor = None
+        if metadata.get("compressor"):
+            compressor = metadata["compressor"]["id"]
+        if compressor not in COMPRESSORS or metadata.get("filters"):
+            expected = f"one of {COMPRESSORS}"
+            way = "Write the vault with gzip."
+            raise refuse(f"{field}, compressor", expected, compressor, way)
+        if steps is not None:
+            if len(shape) < 2 or steps > shape[1]:
+                raise refuse(field, f"{steps} steps", f"shape {shape}", WAY_OUT)
+            shape = [shape[0], steps, *shape[2:]]
+        if len(shape) != len(chunks) or len(shape) > 6 or min(*shape, *chunks, 1) < 1:
+            found = f"{shape} and {chunks}"
+            raise refuse(field, "as many chunk lengths as axes", found, WAY_OUT)
+
+        # --- bytes ---
+        counts = [-(-length // chunk) for length, chunk in zip(shape, chunks, strict=True)]
+        most = max(RATIO * self.size, SMALL)
+        claimed = max(math.prod(shape), math.prod(chunks)) * int(dtype[2])
+        if claimed > most or math.prod(counts) > self.size:
+            raise refuse(field, f"at most {most} bytes for {self.size} stored", claimed, WAY_OUT)
+
+        # --- chunks ---
+        separator = metadata.get("dimension_separator", ".")
+        missing = 0
+        for chunk in itertools.product(*map(range, counts)):
+            missing += f"{prefix}/{separator.join(map(str, chunk))}" not in self.keys
+        if missing:
+            expected = f"{math.prod(counts)} chunks"
+            way = "It is half-written: copy it again."
+            raise refuse(field, expected, f"{missing} missing", way)
+        return tuple(shape)
+
+
+def _read_leaves(path: Path, size: int) -> tuple[Leaves, list[str]]:
+    """The valid steps of the leaves that are used, and the names of all leaves."""
+    store = Store(path, size)
+    if "vault_index" not in store.arrays:
+        raise refuse(str(path), "an array vault_index", sorted(store.arrays)[:40], WAY_OUT)
+    index = store.read("vault_index")
     steps = int(index[0]) if index.shape == (1,) else 0
     if steps < 1:
         raise refuse(f"{path}, vault_index", "at least one step", steps, "The vault is empty.")
-    names = sorted(set(arrays) - {"vault_index"})
-    wanted = [
-        n
-        for n in names
-        if n == "infos.behaviour" or any(n == x or n.startswith(f"{x}.") for x in OF_AGENTS)
-    ]
-    return {name: load(name, steps) for name in wanted}, names
+    names = sorted(set(store.arrays) - {"vault_index"})
+    return {name: store.read(name, steps) for name in names if _is_used(name)}, names
 
 
-def _planned(
-    field: str, meta: dict[str, Any], steps: int, size: int, held: set[str], prefix: str
-) -> tuple[int, ...]:
-    """The shape that will be read, compared with what is stored before a byte of it is allocated."""
-    shape, chunks, kind = meta["shape"], meta["chunks"], meta["dtype"]
-    if not isinstance(kind, str) or not re.fullmatch(r"[<>|][fiub][1248]", kind):
-        raise refuse(f"{field}, dtype", "numbers of at most 8 bytes", str(kind)[:40], WAY_OUT)
-    compressor = meta["compressor"]["id"] if meta.get("compressor") else None
-    if compressor not in COMPRESSORS or meta.get("filters"):
-        raise refuse(
-            f"{field}, compressor",
-            f"one of {COMPRESSORS}",
-            compressor,
-            "Write the vault with gzip.",
-        )
-    if steps >= 0:
-        if len(shape) < 2 or steps > shape[1]:
-            raise refuse(field, f"{steps} steps", f"shape {shape}", WAY_OUT)
-        shape = [shape[0], steps, *shape[2:]]
-    if len(shape) != len(chunks) or len(shape) > 6 or min(*shape, *chunks, 1) < 1:
-        raise refuse(field, "a shape and its chunks", f"{shape} and {chunks}", WAY_OUT)
-    counts = [-(-n // c) for n, c in zip(shape, chunks, strict=True)]
-    width, many = int(kind[2]), math.prod(counts)
-    most = max(RATIO * size, SMALL)
-    claimed = max(math.prod(shape), math.prod(chunks)) * width
-    if claimed > most or many > size:
-        raise refuse(field, f"at most {most} bytes for {size} stored", claimed, WAY_OUT)
-    between = meta.get("dimension_separator", ".")
-    missing = [
-        c
-        for c in itertools.product(*map(range, counts))
-        if f"{prefix}/{between.join(map(str, c))}" not in held
-    ]
-    if missing:
-        raise refuse(
-            field, f"{many} chunks", f"{len(missing)} missing", "It is half-written: copy it again."
-        )
-    return tuple(shape)
+def _is_used(name: str) -> bool:
+    """Whether a leaf is one that we read, of all agents or of one."""
+    if name == "infos.behaviour" or name in OF_AGENTS:
+        return True
+    return any(name.startswith(f"{base}.") for base in OF_AGENTS)
 
 
-# --- the rows ---
+# --- leaves of single agents ---
 
 
-def _joined(
-    leaves: dict[str, np.ndarray], names: list[str], where: str
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Leaves with one array for all agents, padded to the widest, and what was joined.
-
-    The second has the agents' names, and "observations" and "actions": their true widths; {} where nothing was joined.
-    """
-    out, own = dict(leaves), {}
+def _join_agents(leaves: Leaves, names: list[str], where: str) -> Joined:
+    """One array for all agents where there is one leaf for each, padded to the widest."""
+    joined = Joined(dict(leaves), [], {})
     for base in OF_AGENTS:
+        prefix = f"{base}."
         parts = {
-            name.removeprefix(f"{base}."): x
-            for name, x in leaves.items()
-            if name.startswith(f"{base}.")
+            name.removeprefix(prefix): x for name, x in leaves.items() if name.startswith(prefix)
         }
         if not parts:
             continue
         for agent in parts:
-            del out[f"{base}.{agent}"]
+            del joined.leaves[prefix + agent]
         order = sorted(parts, key=_natural)
-        if base in out or own.setdefault("agents", order) != order:
+        if base in joined.leaves or joined.agents not in ([], order):
             expected = "one leaf, or one for each agent, and the same agents in all"
             way = "Record the vault again, or remove the leaves of other agents."
             raise refuse(f"{where}, {base}", expected, names[:40], way)
+        joined.agents[:] = order
+        arrays = [parts[agent] for agent in order]
         shapes = {agent: parts[agent].shape for agent in order}
-        if len({(len(x), x[:2]) for x in shapes.values()}) > 1 or len(shapes[order[0]]) not in (
-            2,
-            3,
-        ):
-            raise refuse(
-                f"{where}, {base}",
-                "axes B, T or B, T, width, the same for all agents",
-                shapes,
-                WAY_OUT,
-            )
-        if len(shapes[order[0]]) == 3:
-            widths = [parts[agent].shape[2] for agent in order]
-            own[base] = widths
-            if base in ("rewards", "terminals", "truncations"):
-                if set(widths) != {1}:
-                    raise refuse(
-                        f"{where}, {base}", "one number a row for each agent", shapes, WAY_OUT
-                    )
-                parts = {agent: x[..., 0] for agent, x in parts.items()}
-            else:
-                wide = max(widths)
-                parts = {agent: _padded(x, wide) for agent, x in parts.items()}
-        out[base] = np.stack([parts[agent] for agent in order], axis=2)
-    return out, own
+        joined.leaves[base] = _stack(f"{where}, {base}", base, arrays, shapes)
+        if arrays[0].ndim == 3:
+            joined.widths[base] = [x.shape[2] for x in arrays]
+    return joined
 
 
-def _padded(x: np.ndarray, width: int) -> np.ndarray:
-    """[B, T, C] with zeros up to `width` columns."""
-    return np.pad(x, ((0, 0), (0, 0), (0, width - x.shape[2])))
+def _stack(
+    field: str, base: str, arrays: list[np.ndarray], shapes: dict[str, tuple[int, ...]]
+) -> np.ndarray:
+    """Agents' arrays [B, T] or [B, T, width] as [B, T, N] or [B, T, N, widest]."""
+    axes = arrays[0].ndim
+    alike = len({(x.ndim, x.shape[:2]) for x in arrays}) == 1
+    if axes not in (2, 3) or not alike:
+        expected = "axes B, T or B, T, width, the same for all agents"
+        raise refuse(field, expected, shapes, WAY_OUT)
+    if axes == 2:
+        return np.stack(arrays, axis=2)
+    if base in TEAMS:
+        if any(x.shape[2] != 1 for x in arrays):
+            raise refuse(field, "one number a row for each agent", shapes, WAY_OUT)
+        return np.stack([x[..., 0] for x in arrays], axis=2)
+    widest = max(x.shape[2] for x in arrays)
+    stacked = np.zeros((*arrays[0].shape[:2], len(arrays), widest), np.result_type(*arrays))
+    for i, x in enumerate(arrays):
+        stacked[:, :, i, : x.shape[2]] = x
+    return stacked
 
 
-def _natural(name: str) -> list[Any]:
+def _natural(name: str) -> list[tuple[bool, int | str]]:
     """A key that sorts agent_2 before agent_10."""
-    return [
-        (part.isdigit(), int(part) if part.isdigit() else part)
-        for part in re.split(r"(\d+)", name)
-        if part
-    ]
+    key: list[tuple[bool, int | str]] = []
+    for part in re.split(r"(\d+)", name):
+        if part.isdigit():
+            key.append((True, int(part)))
+        elif part:
+            key.append((False, part))
+    return key
 
 
-def _checked(
-    leaves: dict[str, np.ndarray], names: list[str], where: str
-) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Leaves [B, T, N, ...] of the shapes and values that they must have, and which of them were the team's, [B, T]."""
+# --- checks ---
+
+
+def _check_needed(leaves: Leaves, names: list[str], where: str) -> None:
+    """Raise JaxomarlError where a leaf is missing, or the observations have other axes."""
     for name in NEEDED:
         if name not in leaves:
-            way = f"A vault of OG-MARL's has {', '.join(NEEDED)}; rename the leaves, or record it again."
+            way = (
+                f"A vault of OG-MARL's has {', '.join(NEEDED)}; "
+                "rename the leaves, or record it again."
+            )
             raise refuse(f"{where}, {name}", "a leaf of this name", names[:40], way)
-    if leaves["observations"].ndim != 4:
-        found = f"shape {leaves['observations'].shape}"
-        raise refuse(f"{where}, observations", "4 axes: B, T, N, O", found, WAY_OUT)
+    shape = leaves["observations"].shape
+    if len(shape) != 4:
+        expected = "4 axes: B, T, N, O"
+        raise refuse(f"{where}, observations", expected, f"shape {shape}", WAY_OUT)
+
+
+def _check_shapes(leaves: Leaves, where: str) -> None:
+    """Raise JaxomarlError for a leaf whose shape does not go with the observations'."""
     batch, steps, agents = leaves["observations"].shape[:3]
-    allowed: dict[str, list[tuple[Any, ...]]] = {
+    allowed: dict[str, list[tuple[int | str, ...]]] = {
         "actions": [(batch, steps, agents, "A"), (batch, steps, agents)],
         "infos.state": [(batch, steps, "S"), (batch, steps, agents, "S")],
         "infos.legals": [(batch, steps, agents, "A")],
@@ -256,121 +325,153 @@ def _checked(
             (batch, steps, 1),
             (batch, steps, agents, 1),
         ]
-    out, teams = dict(leaves), []
     for name, array in leaves.items():
         if name == "observations":
             continue
-        if not any(_is(array.shape, shape) for shape in allowed[name]):
+        if not any(_matches(array.shape, shape) for shape in allowed[name]):
             shapes = [f"({', '.join(map(str, shape))})" for shape in allowed[name][:2]]
-            raise refuse(
-                f"{where}, {name}", f"shape {' or '.join(shapes)}", f"shape {array.shape}", WAY_OUT
-            )
-        if name in TEAMS and array.shape != (batch, steps, agents):
-            flat = array.reshape(batch, steps, -1)
-            out[name] = np.broadcast_to(flat, (batch, steps, agents))
-            teams += [name] if flat.shape[2] < agents else []
+            expected = f"shape {' or '.join(shapes)}"
+            raise refuse(f"{where}, {name}", expected, f"shape {array.shape}", WAY_OUT)
+
+
+def _matches(found: tuple[int, ...], allowed: tuple[int | str, ...]) -> bool:
+    """Whether a shape is an allowed one, whose letters stand for any width."""
+    if len(found) != len(allowed):
+        return False
+    return all(
+        isinstance(wanted, str) or length == wanted
+        for length, wanted in zip(found, allowed, strict=True)
+    )
+
+
+def _repeat_for_agents(leaves: Leaves) -> tuple[Leaves, list[str]]:
+    """Leaves of the team as [B, T, N], and the names of those that were the team's."""
+    batch, steps, agents = leaves["observations"].shape[:3]
+    repeated = dict(leaves)
+    of_team = []
+    for name in TEAMS:
+        if name not in leaves or leaves[name].shape == (batch, steps, agents):
+            continue
+        columns = leaves[name].reshape(batch, steps, -1)
+        repeated[name] = np.broadcast_to(columns, (batch, steps, agents))
+        if columns.shape[2] < agents:
+            of_team.append(name)
+    return repeated, of_team
+
+
+def _check_flags(leaves: Leaves, where: str) -> None:
+    """Raise JaxomarlError for flags other than 0 and 1, or not the same for all agents."""
     for name in ("terminals", "truncations"):
-        flags = out.get(name, np.zeros((batch, steps, agents), np.int8))
+        if name not in leaves:
+            continue
+        flags = leaves[name]
         if not np.isin(flags, (0, 1)).all():
-            raise refuse(
-                f"{where}, {name}",
-                "zeros and ones",
-                "other numbers",
-                "It is damaged: copy the vault again.",
-            )
-        odd = np.argwhere(flags != flags[:, :, :1])
-        if len(odd):
+            way = "It is damaged: copy the vault again."
+            raise refuse(f"{where}, {name}", "zeros and ones", "other numbers", way)
+        unlike = np.argwhere(flags != flags[:, :, :1])
+        if len(unlike):
+            field = f"{where}, {name}, B {unlike[0][0]}, row {unlike[0][1]}"
             way = "The agents of a task end together: save the same flags for all."
-            raise refuse(
-                f"{where}, {name}, B {odd[0][0]}, row {odd[0][1]}",
-                "one flag for all agents",
-                "two",
-                way,
-            )
-    return out, teams
+            raise refuse(field, "one flag for all agents", "both 0 and 1", way)
 
 
-TEAMS = ("rewards", "terminals", "truncations")
-"""Leaves that may be one for the team."""
+# --- the rows ---
 
 
-def _is(found: tuple[int, ...], shape: tuple[Any, ...]) -> bool:
-    """Whether a shape is another one, whose letters stand for any width."""
-    return len(found) == len(shape) and all(
-        isinstance(y, str) or x == y for x, y in zip(found, shape, strict=True)
-    )
+def _rows(joined: Joined, of_team: list[str], ours: dict[str, Any], where: str) -> Raw:
+    """The rows of a vault's leaves, with B and T as one axis."""
+    batch, steps, agents, width = joined.leaves["observations"].shape
+    flat = {}
+    for name, leaf in joined.leaves.items():
+        flat[name] = leaf.reshape(batch * steps, *leaf.shape[2:])
 
-
-def _rows(
-    leaves: dict[str, np.ndarray],
-    own: dict[str, Any],
-    teams: list[str],
-    ours: dict[str, Any],
-    where: str,
-) -> Raw:
-    batch, steps, agents, width = leaves["observations"].shape
-    flat = {name: x.reshape(batch * steps, *x.shape[2:]) for name, x in leaves.items()}
+    # --- episodes ---
     done = flat["terminals"][:, 0] != 0
-    cut = flat["truncations"][:, 0] != 0 if "truncations" in flat else np.zeros_like(done)
-    at = places(
-        np.concatenate([ends_to_lengths(e) for e in (done | cut).reshape(batch, steps)]), where
-    )
-    discrete, legals = flat["actions"].ndim == 2, flat.get("infos.legals")
+    cut = np.zeros_like(done)
+    if "truncations" in flat:
+        cut = flat["truncations"][:, 0] != 0
+    ends = (done | cut).reshape(batch, steps)
+    index = index_rows(np.concatenate([ends_to_lengths(of_seed) for of_seed in ends]), where)
+    final = index.final
+    behaviour = flat.get("infos.behaviour", np.repeat(np.arange(batch), steps))
+    known = np.ones(len(index.step), np.float32)
+    known[index.successors - 1] = 0.0
+
+    # --- arrays ---
+    discrete = flat["actions"].ndim == 2
+    legals = flat.get("infos.legals") if discrete else None
     if discrete:
-        choices = (
-            legals.shape[2] if legals is not None else int(min(flat["actions"].max(), 1 << 12)) + 1
-        )
-        flat["actions"] = one_hot(flat["actions"], max(choices, 1), f"{where}, actions")
-    field = f"{where}/{FILES[0]}, jaxomarl"
-    obs_dims = ours.get("obs_dims", own.get("observations", [width] * agents))
-    act_dims = ours.get("act_dims", own.get("actions", [flat["actions"].shape[2]] * agents))
-    obs_dims, act_dims = (
-        folder.widths(obs_dims, agents, field),
-        folder.widths(act_dims, agents, field),
-    )
-    behaviour = (
-        flat["infos.behaviour"] if "infos.behaviour" in flat else np.repeat(np.arange(batch), steps)
-    )
-    state = flat.get("infos.state")
-    several = state is not None and state.ndim == 3 and bool((state != state[:, :1]).any())
-    if state is not None and state.ndim == 3:
-        state = state[:, 0]
-    last = at.final
-    obs, action = (
-        lay([flat["observations"]], at, flat["observations"][last]),
-        lay([flat["actions"]], at),
-    )
-    partial = int((~(done | cut)).reshape(batch, steps)[:, -1].sum())
-    named = f"a leaf for each agent, in the order {', '.join(own['agents'][:8])}" if own else ""
+        flat["actions"] = _one_hot_actions(flat["actions"], legals, f"{where}, actions")
+    state, several_states = _one_state(flat.get("infos.state"))
+    obs_dims = joined.widths.get("observations", [width] * agents)
+    act_dims = joined.widths.get("actions", [flat["actions"].shape[2]] * agents)
+    field = f"{where}/{METADATA}, jaxomarl"
+    obs_dims = folder.check_widths(ours.get("obs_dims", obs_dims), agents, field)
+    act_dims = folder.check_widths(ours.get("act_dims", act_dims), agents, field)
+    obs = interleave([flat["observations"]], index, flat["observations"][final])
+    action = interleave([flat["actions"]], index)
+
+    # --- what was done ---
+    repairs = [f"{len(final)} last successors are lost: copies of the row before, known = 0"]
+    if several_states:
+        repairs.append("each agent has a state of its own: the first agent's is kept")
+    if "rewards" in of_team:
+        repairs.append("rewards: one for the team, taken for every agent's")
+
     return Raw(
-        "vault",
-        tuple(obs[:, i, :w] for i, w in enumerate(obs_dims)),
-        tuple(action[:, i, :w] for i, w in enumerate(act_dims)),
-        lay([flat["rewards"]], at),
-        lay([done], at),
-        at.step,
-        at.left,
-        np.where(at.left == 1, 0, 1).astype(np.float32),
-        lay([behaviour], at, behaviour[last]).astype(np.int32),
-        None if state is None else lay([state], at, state[last]),
-        lay([legals], at, legals[last]) if discrete and legals is not None else None,
-        discrete,
-        dialects=folder.names(ours.get("dialects", []), field),
-        evidence=(
-            f"B = {batch}, {int(done.sum())} rows with terminals, {int(cut.sum())} with truncations",
-            *((f"{partial} last episodes without an end",) if partial else ()),
-            *((named,) if named else ()),
-        ),
-        repairs=(
-            f"{len(last)} last successors are lost: copies of the row before, known = 0",
-            *(("each agent has a state of its own: the first agent's is kept",) if several else ()),
-            *(
-                ("rewards: one for the team, taken for every agent's",)
-                if "rewards" in teams
-                else ()
-            ),
-        ),
+        format="vault",
+        obs=tuple(obs[:, i, :columns] for i, columns in enumerate(obs_dims)),
+        action=tuple(action[:, i, :columns] for i, columns in enumerate(act_dims)),
+        reward=interleave([flat["rewards"]], index),
+        done=interleave([done], index),
+        step=index.step,
+        left=index.left,
+        known=known,
+        behaviour=interleave([behaviour], index, behaviour[final]).astype(np.int32),
+        state=_with_successors(state, index),
+        available=_with_successors(legals, index),
+        discrete=discrete,
+        dialects=folder.check_texts(ours.get("dialects", []), field),
+        evidence=_evidence(done, cut, ends, joined.agents),
+        repairs=tuple(repairs),
         distinct=ours.get("distinct") is True or bool(cut.any()),
-        cut=lay([cut], at),
+        cut=interleave([cut], index),
         sliced=True,
     )
+
+
+def _evidence(
+    done: np.ndarray, cut: np.ndarray, ends: np.ndarray, agents: list[str]
+) -> tuple[str, ...]:
+    """What tells how the vault was recorded: its flags, and whose leaves it has."""
+    terminals = int(done.sum())
+    truncations = int(cut.sum())
+    lines = [f"B = {len(ends)}, {terminals} rows with terminals, {truncations} with truncations"]
+    unfinished = int((~ends[:, -1]).sum())
+    if unfinished:
+        lines.append(f"{unfinished} last episodes without an end")
+    if agents:
+        lines.append(f"a leaf for each agent, in the order {', '.join(agents[:8])}")
+    return tuple(lines)
+
+
+def _with_successors(values: np.ndarray | None, index: RowIndex) -> np.ndarray | None:
+    """Rows [M, ...] of values [T, ...], where there are any; a successor copies the row before."""
+    if values is None:
+        return None
+    return interleave([values], index, values[index.final])
+
+
+def _one_hot_actions(numbers: np.ndarray, legals: np.ndarray | None, where: str) -> np.ndarray:
+    """One-hot rows [T, N, A] of numbers [T, N], as wide as the legal actions, if there are any."""
+    choices = int(min(numbers.max(), MOST_ACTIONS)) + 1
+    if legals is not None:
+        choices = legals.shape[2]
+    return one_hot(numbers, max(choices, 1), where)
+
+
+def _one_state(state: np.ndarray | None) -> tuple[np.ndarray | None, bool]:
+    """The state [T, S], the first agent's where each has one, and whether agents' states differ."""
+    if state is None or state.ndim == 2:
+        return state, False
+    return state[:, 0], bool((state != state[:, :1]).any())

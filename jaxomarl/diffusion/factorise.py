@@ -1,8 +1,10 @@
-"""One diffusion of a team, put together from its agents': noise factorisation f and data factorisation h.
+"""The diffusion of a team from its agents': noise factorisation f and data factorisation h.
 
-    eps_tot(x, t) = f(eps_1(x_1, t | y_1), .., eps_n(x_n, t | y_n))          x_tot = h(x_1, .., x_n)
+    eps_tot(x, t) = f(eps_1(x_1, t | y_1), .., eps_n(x_n, t | y_n))
+    x_tot = h(x_1, .., x_n)
 
-Block i of either whole, of the values v_1..v_n that f or h is given; "alone": agent i can make it without the others.
+f and h get values v_1, .., v_n and return one block for each agent. The table has block i.
+"Alone": agent i can compute its block without the others.
 
     concat     v_i                                                              alone
     wconcat    k_i v_i, k_i learned and 1 at the start                          alone
@@ -10,11 +12,13 @@ Block i of either whole, of the values v_1..v_n that f or h is given; "alone": a
     dec-atten  trained as atten; executed as w_ii v_i                           alone
     qmix       two layers with weights |w(y)| and ELU: rises with every v_j
 
-With f = concat or wconcat and an elementwise h the whole is exactly a product of the agents' distributions given y: it
-holds no correlation that y does not carry. A perfect network has k = 1. The forward noise is N(0, I) under all of them:
-f weighs predictions, and what is trained with weights is sampled with them.
+With f = concat or wconcat and an elementwise h, the joint distribution is exactly the product of
+the agents' distributions given y: it has no correlation that y does not carry. A perfect network
+has k = 1. The forward noise is N(0, I) under all of them: f weighs predictions, and a model that
+is trained with weights is sampled with the same weights.
 
-Source: "DoF: A Diffusion Factorization Framework for Offline Multi-Agent Decision Making", 4.3, C.1 and C.2.
+Source: "DoF: A Diffusion Factorization Framework for Offline Multi-Agent Decision Making", 4.3,
+C.1 and C.2.
 """
 
 from collections.abc import Callable
@@ -26,60 +30,96 @@ from jaxtyping import Array, Float, Key
 
 from jaxomarl.base import refuse
 
-HEADS, HEAD_WIDTH, HIDDEN = 4, 8, 8
+HEADS = 4
+"""Attention heads of "atten" and "dec-atten"."""
+HEAD_WIDTH = 8
+"""Width of a query or a key in one head."""
+HIDDEN = 8
+"""Hidden units of "qmix"."""
 
 Params = Any
 Noise = Callable[[Params, Array, Array, Array], Array]
-"""(params, x [..., N, D], t, y [..., N, C]) -> noise [..., N, D]; t has leading axes of x, or none."""
+"""(params, x [..., N, D], t, y [..., N, C]) -> noise [..., N, D].
+
+t has leading axes of x, or none.
+"""
 Mix = Callable[[Params, Array, Array], Array]
 """(params, values [..., N, D], features [..., N, F]) -> [..., N, D]."""
 
 
 class Factorisation(NamedTuple):
-    """One way to make a whole of values of N agents."""
+    """A way to combine the values of N agents."""
 
     init: Callable[[Key[Array, ""]], Params]
     train: Mix
-    execute: Mix  # as agents act; `train` but for dec-atten
-    decentralised: bool  # block i of `execute` reads row i alone
+    execute: Mix
+    """The mix that acting agents use: `train`, except for dec-atten."""
+    decentralised: bool
+    """Whether block i of `execute` depends on row i alone."""
 
 
 def factorisation(kind: str, agents: int, columns: int, features: int) -> Factorisation:
-    """The factorisation of a name in `NOISE`, of values [..., N, `columns`] and features [..., N, `features`].
+    """The factorisation of a name in `NOISE`.
 
+    It combines values [..., N, `columns`] with features [..., N, `features`].
     Raises JaxomarlError for any other name.
     """
+
+    def weights(key):
+        return {"k": jnp.ones((agents, 1))}
+
+    def mixer(key):
+        return _mixer(key, agents, agents * features)
+
+    def attention(key):
+        return _attention(key, agents, columns + features)
+
     if kind == "concat":
-        return _alike(lambda key: (), lambda params, values, _: values, True)
+        return Factorisation(lambda key: (), _side_by_side, _side_by_side, decentralised=True)
     if kind == "wconcat":
-        ones = lambda key: {"k": jnp.ones((agents, 1))}
-        return _alike(ones, lambda params, values, _: params["k"] * values, True)
-    if kind == "qmix":
-        return _alike(lambda key: _mixer(key, agents, agents * features), _monotone, False)
-    if kind not in ("atten", "dec-atten"):
-        raise refuse("factorisation", f"one of {', '.join(NOISE)}", kind, "Take one of these.")
-    init = lambda key: _attention(key, agents, columns + features)
+        return Factorisation(weights, _weighted, _weighted, decentralised=True)
     if kind == "atten":
-        return _alike(init, _attended, False)
-    return Factorisation(init, _attended, _own_term, True)
+        return Factorisation(attention, _attended, _attended, decentralised=False)
+    if kind == "dec-atten":
+        return Factorisation(attention, _attended, _own_term, decentralised=True)
+    if kind == "qmix":
+        return Factorisation(mixer, _monotone, _monotone, decentralised=False)
+    raise refuse("factorisation", f"one of {', '.join(NOISE)}", kind, "Take one of these.")
 
 
 def composed(
     parts: Noise, f: Factorisation, mask: Float[Array, "N D"], executed: bool = False
 ) -> Noise:
-    """The team's noise prediction f(eps_1, .., eps_n), in training or as it is executed; a `Noise` itself.
+    """The team's noise prediction f(eps_1, .., eps_n), in training or as it is executed.
 
-    `parts` makes each agent's noise from its own row of x and y; params are {"parts": of them, "noise": of f}. Values
-    in padded columns (mask = 0.0) are zero before they are mixed. The features of f are x, t and y.
+    The result is a `Noise` itself. `parts` predicts each agent's noise from its own row of x and
+    y. The params are {"parts": those of `parts`, "noise": those of f}. Values in padded columns
+    (mask = 0.0) are zero before they are mixed. The features of f are x, t and y.
     """
     mix = f.execute if executed else f.train
 
     def noise(params: Params, x: Array, t: Array, y: Array) -> Array:
         own = mask * parts(params["parts"], x, t, y)
-        time = jnp.broadcast_to(t.reshape(t.shape + (1,) * (x.ndim - t.ndim)), (*x.shape[:-1], 1))
-        return mix(params["noise"], own, jnp.concatenate([x, time, y], axis=-1))
+        time = t.reshape(t.shape + (1,) * (x.ndim - t.ndim))
+        time = jnp.broadcast_to(time, (*x.shape[:-1], 1))
+        features = jnp.concatenate([x, time, y], axis=-1)
+        return mix(params["noise"], own, features)
 
     return noise
+
+
+# --- concat and wconcat ---
+
+
+def _side_by_side(params: Params, values: Array, features: Array) -> Array:
+    return values
+
+
+def _weighted(params: Params, values: Array, features: Array) -> Array:
+    return params["k"] * values
+
+
+# --- attention ---
 
 
 def attention_weights(
@@ -87,25 +127,30 @@ def attention_weights(
 ) -> Array:
     """The w_ij of "atten" [..., N, N]; rows sum to 1.
 
-    The mean over heads of softmax_j(<q_i, k_j> / sqrt(width)); q and k are linear in an agent's values and features,
-    and in who it is.
+    They are the mean over heads of softmax_j(<q_i, k_j> / sqrt(width)). q and k are linear in an
+    agent's values and features, with an offset for each agent.
     """
     q, k, _ = _queries_and_keys(params, values, features)
     return _softmax(jnp.einsum("...ihd,...jhd->...hij", q, k))
 
 
 def _attended(params: Params, values: Array, features: Array) -> Array:
-    return jnp.einsum("...ij,...jd->...id", attention_weights(params, values, features), values)
+    weights = attention_weights(params, values, features)
+    return jnp.einsum("...ij,...jd->...id", weights, values)
 
 
 def _own_term(params: Params, values: Array, features: Array) -> Array:
-    """w_ii v_i as far as agent i knows it: a team-mate's key is that of its name, without values and features."""
+    """w_ii v_i as far as agent i knows it.
+
+    The key of a team-mate is that of its name alone, without its values and features.
+    """
     q, k, blank = _queries_and_keys(params, values, features)
-    own = jnp.sum(q * k, axis=-1)  # [..., N, heads]
+    own = jnp.sum(q * k, axis=-1)
     others = jnp.einsum("...ihd,jhd->...hij", q, blank)
-    agents = values.shape[-2]
-    logits = jnp.where(jnp.eye(agents, dtype=bool), jnp.moveaxis(own, -1, -2)[..., None], others)
-    return jnp.diagonal(_softmax(logits), axis1=-2, axis2=-1)[..., None] * values
+    itself = jnp.eye(values.shape[-2], dtype=bool)
+    logits = jnp.where(itself, jnp.moveaxis(own, -1, -2)[..., None], others)
+    own_weight = jnp.diagonal(_softmax(logits), axis1=-2, axis2=-1)
+    return own_weight[..., None] * values
 
 
 def _softmax(logits: Float[Array, "*B h N N"]) -> Float[Array, "*B N N"]:
@@ -113,12 +158,17 @@ def _softmax(logits: Float[Array, "*B h N N"]) -> Float[Array, "*B N N"]:
 
 
 def _queries_and_keys(params: Params, values: Array, features: Array) -> tuple[Array, Array, Array]:
-    """Queries and keys [..., N, heads, width], and keys [N, heads, width] of agents of whom only the name is known."""
-    seen = jnp.concatenate([values, features], axis=-1)
-    heads = lambda x: x.reshape(*x.shape[:-1], HEADS, HEAD_WIDTH)
-    q, k = (
-        heads(seen @ params[name]["kernel"] + params[name]["names"]) for name in ("query", "key")
-    )
+    """Queries and keys [..., N, heads, width], and keys [N, heads, width] from the names alone."""
+    inputs = jnp.concatenate([values, features], axis=-1)
+
+    def heads(x):
+        return x.reshape(*x.shape[:-1], HEADS, HEAD_WIDTH)
+
+    def linear(name):
+        return heads(inputs @ params[name]["kernel"] + params[name]["names"])
+
+    q = linear("query")
+    k = linear("key")
     return q, k, heads(params["key"]["names"])
 
 
@@ -134,19 +184,27 @@ def _attention(key: Key[Array, ""], agents: int, width: int) -> Params:
     return {"query": linear(k_query), "key": linear(k_key)}
 
 
-def _monotone(params: Params, values: Array, features: Array) -> Array:
-    """QMIX's mixer, column by column: out_i = mean_e |w2_ei| ELU(sum_j |w1_je| v_j + b1_e) + b2_i, with w, b of y.
+# --- qmix ---
 
-    The mean, a sum in QMIX, starts what comes out at the size of what goes in; the family is the same.
+
+def _monotone(params: Params, values: Array, features: Array) -> Array:
+    """QMIX's mixer, column by column: out_i = mean_e |w2_ei| ELU(sum_j |w1_je| v_j + b1_e) + b2_i.
+
+    w and b are linear in y. QMIX has a sum in place of the mean. The mean makes outputs as large
+    as inputs at the start; the family of functions is the same.
     """
     agents = values.shape[-2]
     state = features.reshape(*features.shape[:-2], -1)
-    made = lambda name, *shape: (state @ params[name]["kernel"] + params[name]["bias"]).reshape(
-        *state.shape[:-1], *shape
-    )
-    w1, w2 = jnp.abs(made("w1", agents, HIDDEN)), jnp.abs(made("w2", HIDDEN, agents)) / HIDDEN
-    hidden = jax.nn.elu(jnp.einsum("...je,...jd->...ed", w1, values) + made("b1", HIDDEN, 1))
-    return jnp.einsum("...ei,...ed->...id", w2, hidden) + made("b2", agents, 1)
+
+    def linear(name, *shape):
+        out = state @ params[name]["kernel"] + params[name]["bias"]
+        return out.reshape(*state.shape[:-1], *shape)
+
+    w1 = jnp.abs(linear("w1", agents, HIDDEN))
+    w2 = jnp.abs(linear("w2", HIDDEN, agents)) / HIDDEN
+    inner = jnp.einsum("...je,...jd->...ed", w1, values) + linear("b1", HIDDEN, 1)
+    hidden = jax.nn.elu(inner)
+    return jnp.einsum("...ei,...ed->...id", w2, hidden) + linear("b2", agents, 1)
 
 
 def _mixer(key: Key[Array, ""], agents: int, width: int) -> Params:
@@ -159,39 +217,36 @@ def _mixer(key: Key[Array, ""], agents: int, width: int) -> Params:
             "bias": _uniform(k_bias, width, (size,)),
         }
 
-    return {
-        name: linear(k, size)
-        for k, (name, size) in zip(jax.random.split(key, 4), sizes.items(), strict=True)
-    }
+    keys = jax.random.split(key, len(sizes))
+    layers = zip(keys, sizes.items(), strict=True)
+    return {name: linear(k, size) for k, (name, size) in layers}
 
 
 def _uniform(key: Key[Array, ""], fan_in: int, shape: tuple[int, ...]) -> Array:
     return jax.random.uniform(key, shape, minval=-1.0, maxval=1.0) * fan_in**-0.5
 
 
-def _alike(
-    init: Callable[[Key[Array, ""]], Params], mix: Mix, decentralised: bool
-) -> Factorisation:
-    return Factorisation(init, mix, mix, decentralised)
-
+# --- names ---
 
 NOISE = ("concat", "wconcat", "atten", "dec-atten", "qmix")
 """Names of f."""
 DATA = ("concat", "wconcat", "atten", "qmix")
 """Names of h."""
 ALONE = tuple(kind for kind in NOISE if factorisation(kind, 1, 1, 1).decentralised)
-"""Those whose agents act without one another."""
+"""Names of those whose agents act without one another."""
 
 
 def check_execution(execution: str, noise_mixer: str, data_mixer: str) -> None:
     """Raise JaxomarlError for mixers that need other agents, unless the execution is "central"."""
     if execution == "central":
         return
-    for field, chosen, kinds in (
+    way = "It needs the other agents at every step: take one of these, or --cfg.execution central."
+    fields = (
         ("--cfg.noise-mixer", noise_mixer, NOISE),
         ("--cfg.data-mixer", data_mixer, DATA),
-    ):
+    )
+    for field, chosen, kinds in fields:
         alone = [kind for kind in kinds if kind in ALONE]
         if chosen not in alone:
-            way = "It needs the other agents at every step: take one of these, or --cfg.execution central."
-            raise refuse(field, f"one of {', '.join(alone)} for decentralised agents", chosen, way)
+            expected = f"one of {', '.join(alone)} for decentralised agents"
+            raise refuse(field, expected, chosen, way)

@@ -1,6 +1,7 @@
-"""Denoising losses on given times and noise: t and z come in, so a loss can be fed a reference's numbers.
+"""Denoising losses on given times t and noise z, so that a test can pass a reference's numbers.
 
-The axes of t are the batch, and the mean is over them; all other axes of x_0 are summed, real columns only.
+The axes of t are the batch, and the mean is over them. All other axes of x_0 are summed, over real
+columns only.
 A mean over D dimensions (DoF, MADiff, Diffusion-QL) is this divided by D.
 """
 
@@ -25,12 +26,15 @@ def eps_loss(
 ) -> Float[Array, ""]:
     """Noise regression: mean over the batch of weight |eps(alpha x_0 + sigma z, t) - z|^2.
 
-    x0, z [B, ..., A]; t, weight [B]; mask multiplies x0 and is 1.0 on what counts. For data N(m, s^2) the least value
-    is E[alpha^2 s^2 / (alpha^2 s^2 + sigma^2)] per dimension. Raises where t's axes do not lead x0.
+    x0, z [B, ..., A]; t, weight [B]; mask is 1.0 on what counts. For data N(m, s^2) the least
+    value is E[alpha^2 s^2 / (alpha^2 s^2 + sigma^2)] per dimension. Raises where t's axes do not
+    lead x0.
     Source: Ho et al. 2020, eq. 14; summed over dimensions as in SRPO and OMSD.
     """
-    z = z if mask is None else z * mask
-    return _mean_square(eps(noised(schedule, x0, t, z), t) - z, t, weight, mask)
+    if mask is not None:
+        z = z * mask
+    x = noised(schedule, x0, t, z)
+    return _mean_square(eps(x, t) - z, t, weight, mask)
 
 
 def denoising_loss(
@@ -44,21 +48,24 @@ def denoising_loss(
 ) -> Float[Array, ""]:
     """Clean regression: mean over the batch of weight |denoise(alpha x_0 + sigma z, t) - x_0|^2.
 
-    Shapes as in `eps_loss`, which this equals for weight = alpha^2 / sigma^2. EDM's weight is
-    (sigma^2 + sigma_d^2) / (sigma sigma_d)^2. Raises where t's axes do not lead x0. Source: Karras et al. 2022, eq. 2.
+    Shapes are those of `eps_loss`, which this equals for weight = alpha^2 / sigma^2. EDM's weight
+    is (sigma^2 + sigma_d^2) / (sigma sigma_d)^2. Raises where t's axes do not lead x0.
+    Source: Karras et al. 2022, eq. 2.
     """
-    z = z if mask is None else z * mask
-    return _mean_square(denoise(noised(schedule, x0, t, z), t) - x0, t, weight, mask)
+    if mask is not None:
+        z = z * mask
+    x = noised(schedule, x0, t, z)
+    return _mean_square(denoise(x, t) - x0, t, weight, mask)
 
 
 def _mean_square(error: Array, t: Array, weight: ArrayLike | None, mask: ArrayLike | None) -> Array:
     if t.shape != error.shape[: t.ndim]:
-        raise refuse(
-            "t",
-            f"the leading axes of {error.shape}",
-            t.shape,
-            "One time per sample: t has shape [B].",
-        )
-    square = jnp.square(error) if mask is None else jnp.square(error) * mask
-    each = jnp.sum(square, axis=tuple(range(t.ndim, error.ndim)))
-    return jnp.mean(each if weight is None else each * weight)
+        expected = f"the leading axes of {error.shape}"
+        raise refuse("t", expected, t.shape, "One time per sample: t has shape [B].")
+    square = jnp.square(error)
+    if mask is not None:
+        square = square * mask
+    per_sample = jnp.sum(square, axis=tuple(range(t.ndim, error.ndim)))
+    if weight is not None:
+        per_sample = per_sample * weight
+    return jnp.mean(per_sample)

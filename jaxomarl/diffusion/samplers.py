@@ -1,10 +1,13 @@
-"""Reverse chains from noise to clean samples; they know a schedule and a denoiser, and nothing of guidance.
+"""Reverse chains from noise to clean samples.
 
-A sampler is (key, denoise, shape) -> x_0. It calls denoise(x, t) with x of the given shape and a scalar t. One step is
+They know a schedule and a denoiser, and nothing about guidance. A sampler is
+(key, denoise, shape) -> x_0. It calls denoise(x, t) with x of the given shape and a scalar t.
+One step is
 
     x' = c_x x + c_0 x_0 + c_z z,        x_0 = denoise(x, t)
 
-written with alpha and sigma of neighbouring levels; the last level is clean data (alpha = 1, sigma = 0).
+The coefficients follow from alpha and sigma of neighbouring levels. The last level is clean data
+(alpha = 1, sigma = 0).
 """
 
 from collections.abc import Callable
@@ -34,9 +37,8 @@ class Step(NamedTuple):
 def ddim_step(alpha: Array, sigma: Array, alpha_next: Array, sigma_next: Array) -> Step:
     """One deterministic step: x' = alpha' x_0 + sigma' eps, eps = (x - alpha x_0) / sigma.
 
-    In eps it is (alpha' / alpha) x - (alpha' sigma / alpha - sigma') eps; log(alpha / sigma), infinite at the clean
-    level, is not used.
-
+    In eps it is (alpha' / alpha) x - (alpha' sigma / alpha - sigma') eps. It does not use
+    log(alpha / sigma), which is infinite at the clean level.
     Source: Song et al. 2021 (DDIM), eq. 12 with eta = 0; Lu et al. 2022 (DPM-Solver), eq. 3.7.
     """
     keep = sigma_next / sigma
@@ -46,17 +48,17 @@ def ddim_step(alpha: Array, sigma: Array, alpha_next: Array, sigma_next: Array) 
 def ddpm_step(alpha: Array, sigma: Array, alpha_next: Array, sigma_next: Array) -> Step:
     """Mean and standard deviation of p(x' | x, x_0).
 
-    With r = alpha / alpha' and v = sigma^2 - r^2 sigma'^2 (the beta_k of a variance-preserving chain):
-    mean = (r sigma'^2 x + alpha' v x_0) / sigma^2, variance = v sigma'^2 / sigma^2: none at the clean level.
+    With r = alpha / alpha' and v = sigma^2 - r^2 sigma'^2 (beta_k, where variance is preserved):
+    mean = (r sigma'^2 x + alpha' v x_0) / sigma^2, variance = v sigma'^2 / sigma^2.
+    The variance is 0 at the clean level.
     Source: Ho et al. 2020, eq. 7.
     """
-    ratio = alpha / alpha_next
-    variance = sigma**2 - (ratio * sigma_next) ** 2
-    return Step(
-        ratio * (sigma_next / sigma) ** 2,
-        alpha_next * variance / sigma**2,
-        jnp.sqrt(variance) * sigma_next / sigma,
-    )
+    r = alpha / alpha_next
+    v = sigma**2 - (r * sigma_next) ** 2
+    c_x = r * (sigma_next / sigma) ** 2
+    c_0 = alpha_next * v / sigma**2
+    c_z = jnp.sqrt(v) * sigma_next / sigma
+    return Step(c_x, c_0, c_z)
 
 
 def ddpm(
@@ -66,7 +68,7 @@ def ddpm(
     mask: ArrayLike | None = None,
     shift: Shift | None = None,
 ) -> Sampler:
-    """Ancestral sampling with the posterior's variance; arguments and errors as `ddim`.
+    """Ancestral sampling with the posterior's variance; arguments and errors are those of `ddim`.
 
     Source: Ho et al. 2020, algorithm 2.
     """
@@ -82,12 +84,16 @@ def ddim(
 ) -> Sampler:
     """Deterministic sampling: all randomness is in the first noise.
 
-    `start` scales the first noise, whose variance is alpha^2 + sigma^2 at t = 1 (1 where that is preserved).
-    `mask` multiplies all drawn noise, so that padded columns stay zero under a `masked` denoiser.
-    `shift` moves the x of a step after x_0 and eps are predicted; the move reaches the next level times alpha' / alpha,
-    unprojected in the last step, where it should be none (CODA, algorithm 1, where alpha = 1).
-    Few steps narrow the samples even with a perfect denoiser: for N(m, s^2) their std is the product over steps of
-    (alpha' alpha s^2 + sigma' sigma) / (alpha^2 s^2 + sigma^2). Raises unless steps >= 1.
+    - `start` scales the first noise, whose variance is alpha^2 + sigma^2 at t = 1 (1 where the
+      schedule preserves variance).
+    - `mask` multiplies all drawn noise. Padded columns then stay zero under a `masked` denoiser.
+    - `shift` moves the x of a step after x_0 and eps are predicted. The next level moves by
+      alpha' / alpha times as much. Nothing projects a move of the last step back, so it should be
+      none there (CODA, algorithm 1, where alpha = 1).
+
+    Few steps narrow the samples even with a perfect denoiser: for N(m, s^2) their std is the
+    product over steps of (alpha' alpha s^2 + sigma' sigma) / (alpha^2 s^2 + sigma^2).
+    Raises unless steps >= 1.
     Source: Song et al. 2021 (DDIM), eq. 12 with eta = 0.
     """
     return _chain(ddim_step, False, schedule, steps, start, mask, shift)
@@ -101,20 +107,29 @@ def dpm_solver(
     shift: Shift | None = None,
     order: int = 1,
 ) -> Sampler:
-    """DPM-Solver of order 1, which is `ddim`, or of order 2 by two steps, at one call of the denoiser per step.
+    """DPM-Solver with one call of the denoiser per step.
 
-    With lambda = log(alpha / sigma) and h_k = lambda_k+1 - lambda_k, order 2 takes `ddim`'s step k towards
-    x_0,k + h_k / (2 h_k-1) (x_0,k - x_0,k-1), both predictions known already (DPM-Solver++(2M)): a single-step solver
-    of order 2 (DPM-Solver-2, Heun) calls the denoiser twice per step. The first step has no past and the last one has
-    h infinite, so both are `ddim`'s: two steps or fewer are `ddim`, and samples are what the denoiser says, inside its
-    bounds. The error falls as K^-2 where h does as 1 / K (`edm`); the uniform times of `vp` have h of order 1 near the
-    data and a last step of sigma(1 / K)^2 ~ beta_min / K, which show at K of some hundreds. Arguments and errors are
-    `ddim`'s; raises for other orders. Source: Lu et al. 2022, eq. 3.7 (order 1); Lu et al. 2022, DPM-Solver++,
-    algorithm 2. DOM2's printed step (Li et al. 2023, eq. 4) swaps two alphas and is not this one.
+    Order 1 is `ddim`, order 2 is DPM-Solver++(2M).
+
+    With lambda = log(alpha / sigma) and h_k = lambda_k+1 - lambda_k, step k of order 2 is `ddim`'s
+    step towards x_0,k + h_k / (2 h_k-1) (x_0,k - x_0,k-1). Both predictions are known already. A
+    single-step solver of order 2 (DPM-Solver-2, Heun) calls the denoiser twice per step.
+
+    The first step has no past, and in the last one h is infinite. Both are therefore `ddim`'s, and
+    so are chains of at most two steps. The last step returns the denoiser's x_0, inside its bounds.
+
+    The error falls as K^-2 where h falls as 1 / K (`edm`). With the uniform times of `vp`, h is of
+    order 1 near the data, and the last step has an error of sigma(1 / K)^2 ~ beta_min / K. Both
+    show at K of some hundreds.
+
+    Arguments and errors are `ddim`'s; raises for other orders.
+    Source: Lu et al. 2022, eq. 3.7 (order 1); Lu et al. 2022, DPM-Solver++, algorithm 2. DOM2's
+    printed step (Li et al. 2023, eq. 4) swaps two alphas and is another one.
     """
     if order not in (1, 2):
         raise refuse("dpm_solver.order", "1 or 2", order, "Set order=2 and take more steps.")
-    return _chain(ddim_step, False, schedule, steps, start, mask, shift, second=order == 2)
+    second = order == 2
+    return _chain(ddim_step, False, schedule, steps, start, mask, shift, second)
 
 
 def _chain(
@@ -128,9 +143,8 @@ def _chain(
     second: bool = False,
 ) -> Sampler:
     if steps < 1:
-        raise refuse(
-            "sampler.steps", "a whole number >= 1", steps, "Each step is one call of the denoiser."
-        )
+        way_out = "Each step is one call of the denoiser."
+        raise refuse("sampler.steps", "a whole number >= 1", steps, way_out)
 
     def sample(key: Key[Array, ""], denoise: Denoise, shape: tuple[int, ...]) -> Array:
         alpha, sigma = levels(schedule, steps)
@@ -142,29 +156,37 @@ def _chain(
             return z if mask is None else z * mask
 
         def body(carried, inputs):
-            (x, before), (k, t, step, past, carry, key) = carried, inputs
+            x, x0_before = carried
+            k, t, step, extrapolation, ratio, key = inputs
             x0 = denoise(x, t)
-            aim = x0 + past * (x0 - before) if second else x0
+            aim = x0
+            if second:
+                aim = x0 + extrapolation * (x0 - x0_before)
+                x0_before = x0
             following = step.x * x + step.x0 * aim
             if noisy:
                 following = following + step.z * noise(key)
             if shift is not None:
-                following = following + carry * (shift(k, x, x0) - x)
-            return (following, x0 if second else before), None
+                following = following + ratio * (shift(k, x, x0) - x)
+            return (following, x0_before), None
 
         first = jnp.asarray(start) * jnp.hypot(alpha[0], sigma[0]) * noise(k_start)
-        keys, carry = jax.random.split(k_steps, steps), alpha[1:] / alpha[:-1]
-        past = _past(alpha[:-1], sigma[:-1]) if second else jnp.zeros(steps)
-        inputs = (jnp.arange(steps), times(steps), step, past, carry, keys)
-        return jax.lax.scan(body, (first, jnp.zeros_like(first) if second else ()), inputs)[0][0]
+        keys = jax.random.split(k_steps, steps)
+        ratio = alpha[1:] / alpha[:-1]
+        extrapolation = _extrapolation(alpha[:-1], sigma[:-1]) if second else jnp.zeros(steps)
+        inputs = (jnp.arange(steps), times(steps), step, extrapolation, ratio, keys)
+        no_x0 = jnp.zeros_like(first) if second else ()
+        (x, _), _ = jax.lax.scan(body, (first, no_x0), inputs)
+        return x
 
     return sample
 
 
-def _past(alpha: Array, sigma: Array) -> Array:
-    """h_k / (2 h_k-1), what the second order makes of the past; 0 in the first and the last step, which are `ddim`'s.
+def _extrapolation(alpha: Array, sigma: Array) -> Array:
+    """h_k / (2 h_k-1): how far the second order extrapolates from the past prediction.
 
-    From the levels of the K calls, without the clean one, whose log(alpha / sigma) is infinite.
+    It is 0 in the first and the last step, which are `ddim`'s. alpha and sigma are those of the K
+    calls, without the clean level, where log(alpha / sigma) is infinite.
     """
     h = jnp.diff(jnp.log(alpha / sigma))
     return jnp.pad(h[1:] / (2.0 * h[:-1]), 1)[: alpha.shape[0]]

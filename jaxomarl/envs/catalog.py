@@ -33,10 +33,13 @@ TASKS: dict[str, str | Callable[..., Task]] = {
     "mpe/world": "jaxomarl.envs.mpe.tasks:world",
     "games/twin-peaks": "jaxomarl.envs.polynomial:twin_peaks",
 }
-"""Name -> "module:factory", whose module is imported when its task is asked for; or a registered task's factory."""
+"""Name -> "module:factory", or a registered task's factory.
+
+The module is imported when its task is asked for.
+"""
 
 JAXMARL = "jaxmarl/"
-"""Begins the names of JaxMARL's own environments: `jaxmarl/MPE_simple_spread_v3`."""
+"""Start of the names of JaxMARL's own environments: `jaxmarl/MPE_simple_spread_v3`."""
 
 Value = bool | int | float | str
 
@@ -47,33 +50,40 @@ def names() -> list[str]:
 
 
 def make(name: str) -> Task:
-    """The task called `family/task` or `family/task:parameter=value,...`; parameters are its factory's arguments.
+    """The task called `family/task` or `family/task:parameter=value,...`.
 
-    `Task.name` is canonical: the factory's order, and no parameter that equals its default. Equal names give the same
-    object, so that what was compiled for it is found again. Raises JaxomarlError for an unknown task or parameter, or
-    a value that does not have the default's type.
+    Parameters are the arguments of the task's factory. `Task.name` is canonical: parameters stand
+    in the factory's order, and one that equals its default is left out. Equal names give the same
+    object, so that programs compiled for it are found again. Raises JaxomarlError for an unknown
+    task or parameter, and for a value that does not have the default's type.
     """
     base, _, text = name.partition(":")
     if base not in TASKS and not base.startswith(JAXMARL):
         raise refuse("task", "a task of the catalog", base, _nearest(base, names()))
     defaults = parameters(base)
     values = _parse(name, text, defaults)
-    changed = {k: values[k] for k in defaults if k in values and values[k] != defaults[k]}
-    canonical = base + (
-        ":" + ",".join(f"{k}={_show(v)}" for k, v in changed.items()) if changed else ""
-    )
+    changed = {
+        parameter: values[parameter]
+        for parameter, default in defaults.items()
+        if parameter in values and values[parameter] != default
+    }
+    canonical = base
+    if changed:
+        shown = [f"{parameter}={_show(value)}" for parameter, value in changed.items()]
+        canonical = f"{base}:{','.join(shown)}"
     return _build(canonical, base, tuple(changed.items()), TASKS.get(base))
 
 
 def parameters(base: str) -> dict[str, Value]:
     """Parameters of the task called `base` and their defaults, in order."""
-    return {k: p.default for k, p in inspect.signature(_factory(base)).parameters.items()}
+    signature = inspect.signature(_factory(base))
+    return {name: parameter.default for name, parameter in signature.parameters.items()}
 
 
 @functools.cache
 @pinned()
 def _build(canonical: str, base: str, items: tuple[tuple[str, Value], ...], row: object) -> Task:
-    """Build a task once for each row of `TASKS`: another row under the same name is another task."""
+    """Build a task once for each row of `TASKS`; a new row under the same name is another task."""
     return _factory(base)(**dict(items))._replace(name=canonical)
 
 
@@ -89,54 +99,65 @@ def _factory(base: str) -> Callable[..., Task]:
 
 
 def _parse(name: str, text: str, defaults: dict[str, Value]) -> dict[str, Value]:
+    """The values in a text `parameter=value,...`, each of its default's type."""
+    if not text:
+        return {}
+    known = [*defaults]
     values: dict[str, Value] = {}
-    for item in text.split(",") if text else []:
+    for item in text.split(","):
         field, equals, value = (part.strip() for part in item.partition("="))
         if not equals:
-            raise refuse(
-                f"task {name!r}",
-                "parameter=value, separated by commas",
-                item,
-                _nearest(field, [*defaults]),
-            )
+            expected = "parameter=value, separated by commas"
+            raise refuse(f"task {name!r}", expected, item, _nearest(field, known))
         if field not in defaults:
-            raise refuse(
-                f"task {name!r}", "a parameter of this task", field, _nearest(field, [*defaults])
-            )
+            expected = "a parameter of this task"
+            raise refuse(f"task {name!r}", expected, field, _nearest(field, known))
         if field in values:
-            raise refuse(
-                f"task {name!r}", "each parameter once", field, "Keep one of the two values."
-            )
+            way = "Keep one of the two values."
+            raise refuse(f"task {name!r}", "each parameter once", field, way)
         values[field] = _read(f"task {name!r}, parameter {field!r}", value, defaults[field])
     return values
 
 
 def _read(field: str, text: str, default: Value) -> Value:
+    """The value that a text stands for, of the default's type."""
     if isinstance(default, str):
         return text
     kind = type(default)
+    parse: Callable[[str], Value] = kind
+    expected = f"a finite {kind.__name__}"
+    if kind is bool:
+        parse = _boolean
+        expected = "true or false"
     try:
-        value = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
-    except (KeyError, ValueError):
-        value = None
-    if value is None or not math.isfinite(value):
-        expected = "true or false" if kind is bool else f"a finite {kind.__name__}"
+        value = parse(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(float(value)):
         raise refuse(field, expected, text, f"The default is {_show(default)}.")
     return value
 
 
+def _boolean(text: str) -> bool:
+    """True or False by its name; ValueError for another text."""
+    return ("false", "true").index(text.lower()) == 1
+
+
 def _show(value: Value) -> str:
+    """A value as it stands in a task's name."""
     if isinstance(value, bool):
         return str(value).lower()
-    return (
-        str(int(value))
-        if isinstance(value, float) and value.is_integer() and abs(value) < 1e15
-        else str(value)
-    )
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    return str(value)
 
 
 def _nearest(name: str, known: list[str]) -> str:
+    """The way out for an unknown name: the names that it is most like, and all of them."""
     if not known:
         return "It takes no parameters."
+    listed = f"Known: {', '.join(known)}."
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    return (f"Did you mean {', '.join(close)}? " if close else "") + f"Known: {', '.join(known)}."
+    if not close:
+        return listed
+    return f"Did you mean {', '.join(close)}? {listed}"

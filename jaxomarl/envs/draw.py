@@ -8,31 +8,42 @@ from jaxtyping import UInt8
 
 Colour = tuple[int, int, int]
 
-# Okabe and Ito's palette and four of Tol's muted colours, safe for the colour-blind
+# Okabe and Ito's palette and three of Tol's muted colours, safe for the colour-blind
 AGENTS: tuple[Colour, ...] = (
-    *((0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233)),
-    *((136, 34, 85), (51, 34, 136), (153, 153, 51)),
+    (0, 114, 178),
+    (230, 159, 0),
+    (0, 158, 115),
+    (204, 121, 167),
+    (86, 180, 233),
+    (136, 34, 85),
+    (51, 34, 136),
+    (153, 153, 51),
 )
-"""Learning agents, each in its own."""
+"""Colours of the learning agents."""
 PREY: Colour = (213, 94, 0)
 LANDMARK: Colour = (45, 45, 45)
 OBSTACLE: Colour = (160, 160, 160)
 FOOD: Colour = (120, 60, 200)
 FOREST: Colour = (168, 196, 150)
 KINDS: dict[str, Colour] = {
-    **{"agent": AGENTS[0], "predator": AGENTS[0], "prey": PREY, "landmark": LANDMARK},
-    **{"obstacle": OBSTACLE, "food": FOOD, "forest": FOREST},
+    "agent": AGENTS[0],
+    "predator": AGENTS[0],
+    "prey": PREY,
+    "landmark": LANDMARK,
+    "obstacle": OBSTACLE,
+    "food": FOOD,
+    "forest": FOREST,
 }
-"""Colours by the name of what is drawn."""
+"""Colours by the kind of entity."""
 PAPER: Colour = (250, 250, 248)
 FRAME: Colour = (222, 222, 218)
-"""The square [-1, 1]."""
+"""Colour of the square [-1, 1]."""
 INK: Colour = (40, 40, 40)
-"""Velocity lines."""
+"""Colour of velocity lines."""
 
 
 class Disc(NamedTuple):
-    """A filled circle; `tail` is a line from its centre, such as a velocity. All in world units."""
+    """A filled circle, in world units; `tail` is a line from its centre, such as a velocity."""
 
     x: float
     y: float
@@ -50,10 +61,10 @@ def agent_colour(i: int) -> Colour:
 def scene(
     discs: Sequence[tuple[Any, ...]], view: float, size: int = 360
 ) -> UInt8[np.ndarray, "P P 3"]:
-    """The discs within the square [-view, view] as size x size pixels, y upwards; later ones lie over earlier ones.
+    """The discs within the square [-view, view] as size x size pixels, y upwards.
 
-    A disc is a `Disc`, or a plain tuple in its order. Edges are anti-aliased; what lies outside, or is not finite, is
-    not drawn.
+    A disc is a `Disc`, or a plain tuple in its order. Later discs lie over earlier ones. Edges are
+    anti-aliased. A disc that lies outside, or is not finite, is not drawn.
     """
     canvas = np.empty((size, size, 3), np.float32)
     canvas[:] = PAPER
@@ -61,18 +72,20 @@ def scene(
     _frame(canvas, view, scale)
     for disc in discs:
         x, y, radius, rgb, alpha, tail = Disc(*disc)
-        if np.isfinite([x, y, radius, *tail]).all():
-            a = np.array([(view + x) * scale, (view - y) * scale])
-            _segment(canvas, a, a, radius * scale, rgb, alpha)
-            if any(tail):
-                _segment(
-                    canvas, a, a + scale * np.array([tail[0], -tail[1]]), size / 300, INK, alpha
-                )
+        if not np.isfinite([x, y, radius, *tail]).all():
+            continue
+        centre = np.array([(view + x) * scale, (view - y) * scale])
+        _segment(canvas, centre, centre, radius * scale, rgb, alpha)
+        if any(tail):
+            end = centre + scale * np.array([tail[0], -tail[1]])
+            _segment(canvas, centre, end, size / 300, INK, alpha)
     return np.rint(canvas).astype(np.uint8)
 
 
 def _frame(canvas: np.ndarray, view: float, scale: float) -> None:
-    low, high = (view - 1.0) * scale, (view + 1.0) * scale
+    """Draw the outline of the square [-1, 1]."""
+    low = (view - 1.0) * scale
+    high = (view + 1.0) * scale
     corners = np.array([[low, low], [high, low], [high, high], [low, high]])
     for a, b in zip(corners, np.roll(corners, -1, axis=0), strict=True):
         _segment(canvas, a, b, 0.75, FRAME, 1.0)
@@ -81,16 +94,24 @@ def _frame(canvas: np.ndarray, view: float, scale: float) -> None:
 def _segment(
     canvas: np.ndarray, a: np.ndarray, b: np.ndarray, radius: float, rgb: Colour, alpha: float
 ) -> None:
-    """Blend in all pixels within `radius` of the segment from `a` to `b`, a disc where they are one point."""
+    """Blend in all pixels within `radius` of the segment from `a` to `b`.
+
+    The segment is a disc where the ends are one point.
+    """
     size = len(canvas)
-    low = np.clip(np.floor(np.minimum(a, b) - radius - 1), 0, size).astype(int)
-    high = np.clip(np.ceil(np.maximum(a, b) + radius + 1), 0, size).astype(int)
+    lowest = np.floor(np.minimum(a, b) - radius - 1)
+    highest = np.ceil(np.maximum(a, b) + radius + 1)
+    low = np.clip(lowest, 0, size).astype(int)
+    high = np.clip(highest, 0, size).astype(int)
     if (high <= low).any():
         return
-    x = np.arange(low[0], high[0]) + 0.5 - a[0]  # from `a` to the pixels' centres
+
+    # from `a` to the pixels' centres
+    x = np.arange(low[0], high[0]) + 0.5 - a[0]
     y = np.arange(low[1], high[1])[:, None] + 0.5 - a[1]
     dx, dy = b - a
-    along = np.clip((x * dx + y * dy) / max(dx * dx + dy * dy, 1e-9), 0.0, 1.0)
+    squared_length = max(dx * dx + dy * dy, 1e-9)
+    along = np.clip((x * dx + y * dy) / squared_length, 0.0, 1.0)
     distance = np.hypot(x - along * dx, y - along * dy)
     cover = alpha * np.clip(radius + 0.5 - distance, 0.0, 1.0)[..., None]
     patch = canvas[low[1] : high[1], low[0] : high[0]]

@@ -1,4 +1,7 @@
-"""Data sets from behaviours: policies are played on the device, and their episodes laid back to back."""
+"""Data sets from behaviours.
+
+Policies are rolled out on the device, and their episodes are laid back to back.
+"""
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
@@ -12,12 +15,14 @@ from jaxtyping import Array, Float, Int, Key
 from jaxomarl.base import Environment, Episodes, Observation, Recipe
 from jaxomarl.envs.stateless import check_rows
 
-BATCH = 1000  # episodes played at once: what a processor's cache likes
-BYTES = 2**28  # and at most as many as take this much memory
+BATCH = 1000
+"""Most episodes that are rolled out at once; more do not fit a processor's cache."""
+BYTES = 2**28
+"""Most memory of the episodes that are rolled out at once."""
 
 
 class Behaviour(NamedTuple):
-    """A policy that makes data: `act(params, key, observation) -> [N, A]`."""
+    """A policy that collects data: `act(params, key, observation) -> [N, A]`."""
 
     act: Callable[[Any, Key[Array, ""], Observation], Float[Array, "N A"]]
     params: Any = ()
@@ -31,8 +36,11 @@ class Part(NamedTuple):
     share: float
 
 
-class Played(NamedTuple):
-    """Whole episodes side by side, cut after the step that terminates: arrays lead with [E, T] or [E, T + 1]."""
+class Rollouts(NamedTuple):
+    """Episodes of the full horizon, side by side; steps after the one that terminates do not count.
+
+    Arrays lead with [E, T] or [E, T + 1].
+    """
 
     obs: Float[Array, "E T1 N O"]
     state: Float[Array, "E T1 S"]
@@ -41,14 +49,16 @@ class Played(NamedTuple):
     done: Float[Array, "E T"]
 
 
-@functools.cache  # the same function each time, so that what was compiled for it is found again
-def uniform(env: Environment) -> Behaviour:
-    """Actions uniform in the box, or over what is available."""
-    mask, discrete = jnp.asarray(env.spec.act_mask), env.spec.discrete
+# cached, so that programs compiled for the function are found again
+@functools.cache
+def uniform_behaviour(env: Environment) -> Behaviour:
+    """Actions uniform in the box, or over the available actions."""
+    mask = jnp.asarray(env.spec.act_mask)
 
     def act(params: Any, key: Key[Array, ""], seen: Observation) -> Float[Array, "N A"]:
-        if discrete:
-            drawn = jax.random.categorical(key, jnp.where(seen.available, 0.0, -jnp.inf))
+        if env.spec.discrete:
+            logits = jnp.where(seen.available, 0.0, -jnp.inf)
+            drawn = jax.random.categorical(key, logits)
             return jax.nn.one_hot(drawn, env.spec.act_width)
         return mask * jax.random.uniform(key, mask.shape, minval=-1.0, maxval=1.0)
 
@@ -56,123 +66,153 @@ def uniform(env: Environment) -> Behaviour:
 
 
 def mixture(env: Environment, parts: Sequence[Part]) -> Recipe:
-    """The data set that these behaviours make, episodes in a drawn order; shares are of transitions and sum to 1.
+    """The data set that these behaviours collect, with its episodes in a random order.
 
-    The recipe raises JaxomarlError where it is asked for fewer than one row.
+    Shares are of transitions and sum to 1. The recipe raises JaxomarlError where it is asked for
+    fewer than one row.
     """
 
     def recipe(key: Key[Array, ""], rows: int) -> Episodes:
         check_rows(rows)
-        laid, steps = [], []
+
+        # --- each behaviour's episodes ---
+        blocks = []
+        steps = []
         for part in parts:
-            mine = jax.random.fold_in(key, part.number)
-            for episodes, count in _play(
-                env, part.behaviour, mine, max(1, round(rows * part.share))
-            ):
-                laid.append(
-                    back_to_back(episodes, count, np.full(len(count), part.number, np.int32))
-                )
+            own_key = jax.random.fold_in(key, part.number)
+            own_rows = max(1, round(rows * part.share))
+            for episodes, count in _roll_out(env, part.behaviour, own_key, own_rows):
+                numbers = np.full(len(count), part.number, np.int32)
+                blocks.append(back_to_back(episodes, count, numbers))
                 steps.append(count)
         lengths = np.concatenate(steps)
-        order = np.random.default_rng(np.asarray(jax.random.key_data(key))).permutation(
-            len(lengths)
-        )
-        order = order[
-            : 1 + int(np.searchsorted(np.cumsum(lengths[order]), rows))
-        ]  # every part was rounded up
+
+        # --- a random order, cut to `rows` transitions, as every part was rounded up ---
+        generator = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+        order = generator.permutation(len(lengths))
+        most = 1 + int(np.searchsorted(np.cumsum(lengths[order]), rows))
+        order = order[:most]
+
+        # --- the rows of the chosen episodes ---
         begins = np.cumsum(lengths + 1) - (lengths + 1)
         e, t = _places(lengths[order])
         at = begins[order][e] + t
-        return Episodes(*(_gathered(blocks, at) for blocks in zip(*laid, strict=True)))
+        return Episodes(*(_gathered(arrays, at) for arrays in zip(*blocks, strict=True)))
 
     return recipe
 
 
 def random_play(env: Environment) -> Recipe:
     """The data set of uniform actions."""
-    return mixture(env, [Part(uniform(env), 0, 1.0)])
+    return mixture(env, [Part(uniform_behaviour(env), 0, 1.0)])
 
 
-def play_rows(
+def roll_out_rows(
     env: Environment, behaviour: Behaviour, key: Key[Array, ""], rows: int
-) -> list[tuple[Played, Any]]:
+) -> list[tuple[Rollouts, Any]]:
     """The fewest episodes that hold `rows` transitions, in batches: (episodes, their steps)."""
-    return list(_play(env, behaviour, key, rows))
+    return list(_roll_out(env, behaviour, key, rows))
 
 
-def _play(
+def _roll_out(
     env: Environment, behaviour: Behaviour, key: Key[Array, ""], rows: int
-) -> Iterator[tuple[Played, Any]]:
-    spec, have, batch = env.spec, 0, 0
-    row = 4 * (spec.agents * (spec.obs_width + spec.act_width + 1) + spec.state_dim + 1)
-    many = min(BATCH, -(-rows // spec.horizon), max(1, BYTES // (row * spec.horizon)))
+) -> Iterator[tuple[Rollouts, Any]]:
+    spec = env.spec
+    roll_out = _compiled(env, behaviour.act)
+
+    # --- how many episodes at once ---
+    columns = spec.agents * (spec.obs_width + spec.act_width + 1) + spec.state_dim + 1
+    fitting = max(1, BYTES // (4 * columns * spec.horizon))
+    many = min(BATCH, -(-rows // spec.horizon), fitting)
+
+    # --- batches of episodes until there are `rows` transitions ---
+    have = 0
+    batch = 0
     while have < rows:
         keys = jax.random.split(jax.random.fold_in(key, batch), many)
-        played: Played = jax.tree.map(
-            np.asarray, _player(env, behaviour.act)(behaviour.params, keys)
-        )
-        ended = played.done > 0
-        steps = np.where(ended.any(axis=1), 1 + ended.argmax(axis=1), env.spec.horizon)
+        rollouts: Rollouts = jax.tree.map(np.asarray, roll_out(behaviour.params, keys))
+        ended = rollouts.done > 0
+        steps = np.where(ended.any(axis=1), 1 + ended.argmax(axis=1), spec.horizon)
         keep = min(many, 1 + int(np.searchsorted(np.cumsum(steps), rows - have)))
-        yield Played(*(x[:keep] for x in played)), steps[:keep]
-        have, batch = have + int(steps[:keep].sum()), batch + 1
+        yield Rollouts(*(x[:keep] for x in rollouts)), steps[:keep]
+        have += int(steps[:keep].sum())
+        batch += 1
 
 
 @functools.lru_cache(maxsize=32)
-def _player(env: Environment, act: Callable) -> Callable[[Any, Key[Array, " E"]], Played]:
-    """The compiled player of a behaviour: (params, keys) -> episodes of the full horizon."""
+def _compiled(env: Environment, act: Callable) -> Callable[[Any, Key[Array, " E"]], Rollouts]:
+    """The compiled roll-out of a behaviour: (params, keys) -> episodes of the full horizon."""
 
-    def episode(params: Any, key: Key[Array, ""]) -> Played:
+    def episode(params: Any, key: Key[Array, ""]) -> Rollouts:
         k_reset, k_act, k_step = jax.random.split(key, 3)
         state, first = env.reset(k_reset)
 
         def step(carry: tuple, t: Int[Array, ""]) -> tuple:
             state, now = carry
-            action = act(params, jax.random.fold_in(k_act, t), Observation(now.obs, now.available))
+            observation = Observation(now.obs, now.available)
+            action = act(params, jax.random.fold_in(k_act, t), observation)
             state, then = env.step(jax.random.fold_in(k_step, t), state, action)
             return (state, then), (then.obs, then.state, action, then.reward, then.done)
 
-        _, (obs, state, action, reward, done) = jax.lax.scan(
-            step, (state, first), jnp.arange(env.spec.horizon)
-        )
-        return Played(
-            jnp.concatenate([first.obs[None], obs]),
-            jnp.concatenate([first.state[None], state]),
-            action,
-            reward,
-            done,
+        times = jnp.arange(env.spec.horizon)
+        _, (obs, state, action, reward, done) = jax.lax.scan(step, (state, first), times)
+        return Rollouts(
+            obs=jnp.concatenate([first.obs[None], obs]),
+            state=jnp.concatenate([first.state[None], state]),
+            action=action,
+            reward=reward,
+            done=done,
         )
 
     return jax.jit(jax.vmap(episode, in_axes=(None, 0)))
 
 
 def back_to_back(
-    played: Played, steps: Int[np.ndarray, " E"], numbers: Int[np.ndarray, " E"]
+    rollouts: Rollouts, steps: Int[np.ndarray, " E"], numbers: Int[np.ndarray, " E"]
 ) -> Episodes:
     """Rows of the first `steps[e]` transitions of each episode and its successor row."""
-    count, full = len(steps), played.done.shape[1]
+    count = len(steps)
+    full = bool((steps == rollouts.done.shape[1]).all())
     e, t = _places(steps)
-    lay = lambda x: x.reshape(-1, *x.shape[2:]) if (steps == full).all() else x[e, t]
 
-    def moves(x: Any) -> Any:  # of transitions: an episode's last row holds none
+    def lay(x: Any) -> Any:
+        if full:
+            # the same rows as below, without a copy
+            return x.reshape(-1, *x.shape[2:])
+        return x[e, t]
+
+    def lay_transitions(x: Any) -> Any:
+        # an episode's last row has no transition
         x = np.concatenate([x, np.zeros_like(x[:, :1])], axis=1)
         x[np.arange(count), steps] = 0
         return lay(x)
 
-    left: Any = (steps[e] - t).astype(np.int32)
     position: Any = t.astype(np.int32)
-    who: Any = numbers[e]
+    left: Any = (steps[e] - t).astype(np.int32)
+    behaviour: Any = numbers[e]
     return Episodes(
-        lay(played.obs), lay(played.state), moves(played.action), moves(played.reward), moves(played.done),
-        position, left, who,
-    )  # fmt: skip
+        obs=lay(rollouts.obs),
+        state=lay(rollouts.state),
+        action=lay_transitions(rollouts.action),
+        reward=lay_transitions(rollouts.reward),
+        done=lay_transitions(rollouts.done),
+        step=position,
+        left=left,
+        behaviour=behaviour,
+    )
 
 
 def _places(steps: Int[np.ndarray, " E"]) -> tuple[Any, Any]:
-    """Episode and position of each row, where these lie back to back with their successor rows."""
-    e = np.repeat(np.arange(len(steps)), steps + 1)
-    return e, np.arange(len(e)) - np.repeat(np.cumsum(steps + 1) - (steps + 1), steps + 1)
+    """Episode and position of each row, where episodes lie back to back with successor rows."""
+    rows = steps + 1
+    begins = np.cumsum(rows) - rows
+    e = np.repeat(np.arange(len(steps)), rows)
+    t = np.arange(len(e)) - np.repeat(begins, rows)
+    return e, t
 
 
 def _gathered(blocks: Sequence[Any], at: Int[np.ndarray, " M"]) -> Any:
-    return (blocks[0] if len(blocks) == 1 else np.concatenate(blocks))[at]
+    """Rows of blocks that are joined first."""
+    if len(blocks) == 1:
+        return blocks[0][at]
+    return np.concatenate(blocks)[at]

@@ -1,4 +1,7 @@
-"""The only loop over an environment: it scans the horizon with an alive mask and never resets."""
+"""The only loop over an environment.
+
+It scans the horizon with an alive mask and never resets.
+"""
 
 from collections.abc import Callable
 
@@ -19,30 +22,32 @@ def team_score(spec: Spec, reward: Float[Array, "*B N"]) -> Float[Array, "*B"]:
 def episode(
     env: Environment, act: Act, memory: Memory, reset_key: Key[Array, ""], act_key: Key[Array, ""]
 ) -> dict:
-    """Play one episode; return its team `return` (undiscounted), `length`, and each info at its last step.
+    """Roll out one episode: its undiscounted team `return`, its `length`, and its last infos.
 
-    The environment's randomness comes from `reset_key` alone, so all systems meet the same episodes. An info that
-    counts (collisions) is cumulative by the environment's own doing. An action that is not finite makes the return nan,
-    whatever the environment makes of it: a diverged policy has no score.
+    The environment's randomness comes from `reset_key` alone, so all systems are evaluated on the
+    same episodes. An info that counts, such as collisions, is accumulated by the environment. An
+    action that is not finite makes the return nan, whatever the environment does with it: a
+    diverged policy has no score.
     """
     k_reset, k_step = jax.random.split(reset_key)
     state, first = env.reset(k_reset)
 
     def step(carry, t):
         state, now, memory, alive, out = carry
-        seen = Observation(now.obs, now.available, now.reward)
-        action, memory = act(jax.random.fold_in(act_key, t), memory, seen)
+        observation = Observation(now.obs, now.available, now.reward)
+        action, memory = act(jax.random.fold_in(act_key, t), memory, observation)
         state, then = env.step(jax.random.fold_in(k_step, t), state, action)
-        score = jnp.where(jnp.isfinite(action).all(), team_score(env.spec, then.reward), jnp.nan)
+        finite = jnp.isfinite(action).all()
+        score = jnp.where(finite, team_score(env.spec, then.reward), jnp.nan)
+
         gained = {"return": score, "length": jnp.ones(())}
-        out = {k: out[k] + jnp.where(alive > 0, v, 0.0) for k, v in gained.items()} | {
-            k: jnp.where(alive > 0, v, out[k]) for k, v in then.info.items()
-        }
-        return (state, then, memory, alive * (1.0 - then.done), out), None
+        sums = {name: out[name] + jnp.where(alive > 0, x, 0.0) for name, x in gained.items()}
+        last = {name: jnp.where(alive > 0, x, out[name]) for name, x in then.info.items()}
+        return (state, then, memory, alive * (1.0 - then.done), sums | last), None
 
     start = {"return": jnp.zeros(()), "length": jnp.zeros(())} | first.info
     carry = (state, first, memory, jnp.ones(()), start)
-    (_, _, _, _, out), _ = jax.lax.scan(step, carry, jnp.arange(env.spec.horizon))
+    (*_, out), _ = jax.lax.scan(step, carry, jnp.arange(env.spec.horizon))
     return out
 
 
@@ -53,5 +58,5 @@ def episodes(
     reset_keys: Key[Array, " E"],
     act_keys: Key[Array, " E"],
 ) -> dict[str, Float[Array, " E"]]:
-    """Play E episodes, each from its own keys."""
+    """Roll out E episodes, each from its own keys."""
     return jax.vmap(lambda r, a: episode(env, act, memory, r, a))(reset_keys, act_keys)

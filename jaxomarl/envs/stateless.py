@@ -1,4 +1,7 @@
-"""Games of one joint action: the environment of a payoff rule, and data sets drawn from a distribution of actions."""
+"""Games of one joint action.
+
+A game is the environment of a payoff rule. Its data sets are drawn from a distribution of actions.
+"""
 
 import functools
 from collections.abc import Callable
@@ -10,21 +13,27 @@ from jaxtyping import Array, Float, Int, Key
 from jaxomarl.base import Environment, Episodes, Recipe, Spec, TimeStep, refuse
 
 DIALECT = "games-v1"
-EPISODES = (
-    4  # of an evaluation: the rules draw nothing, so only a policy that draws needs more than one
-)
+EPISODES = 4
+"""Number of episodes of an evaluation.
 
-Rule = Callable[[Float[Array, "N A"]], tuple[Float[Array, ""], dict[str, Float[Array, ""]]]]
-"""action -> (reward of every agent, info)."""
-Draw = Callable[[Key[Array, ""], int], tuple[Float[Array, "M N A"], Int[Array, " M"]]]
-"""(key, rows) -> (joint actions, behaviour that made each)."""
+The rules are deterministic, so only a stochastic policy needs more than one.
+"""
+
+Payoff = tuple[Float[Array, ""], dict[str, Float[Array, ""]]]
+"""(the reward that every agent receives, info)."""
+Rule = Callable[[Float[Array, "N A"]], Payoff]
+"""Joint action -> payoff."""
+Actions = tuple[Float[Array, "M N A"], Int[Array, " M"]]
+"""(joint actions, number of the behaviour that sampled each)."""
+Draw = Callable[[Key[Array, ""], int], Actions]
+"""(key, rows) -> joint actions."""
 
 
 def stateless(act_dims: tuple[int, ...], rule: Rule, discrete: bool = False) -> Environment:
     """The game that ends after one joint action and pays `rule(action)` to every agent.
 
-    Observations and state are a constant one. Continuous actions are clipped to [-1, 1] before the rule; discrete
-    ones are one-hot rows. All agents have equal widths, so nothing is padded.
+    Observations and state are a constant one. Continuous actions are clipped to [-1, 1] before the
+    rule; discrete actions are one-hot rows. All agents have equal widths, so nothing is padded.
     """
     n = len(act_dims)
     spec = Spec((1,) * n, act_dims, 1, 1, discrete=discrete, dialect=DIALECT, terminates="always")
@@ -42,21 +51,25 @@ def stateless(act_dims: tuple[int, ...], rule: Rule, discrete: bool = False) -> 
 
     def reset(key: Key[Array, ""]) -> tuple[tuple[()], TimeStep]:
         _, info = rule(jnp.zeros((n, spec.act_width), jnp.float32))
-        return (), timestep(jnp.zeros(()), 0.0, {name: jnp.zeros(()) for name in info})
+        zeros = {name: jnp.zeros(()) for name in info}
+        return (), timestep(jnp.zeros(()), 0.0, zeros)
 
     def step(
         key: Key[Array, ""], state: tuple[()], action: Float[Array, "N A"]
     ) -> tuple[tuple[()], TimeStep]:
-        reward, info = rule(action if discrete else jnp.clip(action, -1.0, 1.0))
+        if not discrete:
+            action = jnp.clip(action, -1.0, 1.0)
+        reward, info = rule(action)
         return (), timestep(reward, 1.0, info)
 
     return Environment(spec, reset, step)
 
 
 def one_step_recipe(env: Environment, draw: Draw) -> Recipe:
-    """The data set of joint actions from `draw`: each episode is one transition and its successor row.
+    """The data set of joint actions from `draw`.
 
-    Rewards come from `env.step` itself. Raises JaxomarlError where fewer than one row is asked for.
+    Each episode is one transition and its successor row. Rewards come from `env.step` itself.
+    Raises JaxomarlError where fewer than one row is asked for.
     """
 
     @functools.partial(jax.jit, static_argnums=1)
@@ -81,15 +94,13 @@ def one_step_recipe(env: Environment, draw: Draw) -> Recipe:
 
 
 def check_rows(rows: int) -> None:
-    """Raises JaxomarlError where a recipe is asked for fewer than one row."""
+    """Raise JaxomarlError where a recipe is asked for fewer than one row."""
     if rows < 1:
-        raise refuse(
-            "rows",
-            "at least 1",
-            rows,
-            "Ask for the number of transitions that the data set shall have.",
-        )
+        way = "Ask for the number of transitions that the data set shall have."
+        raise refuse("rows", "at least 1", rows, way)
 
 
 def _interleave(x: Float[Array, "M *D"], after: Float[Array, "M *D"]) -> Float[Array, "M2 *D"]:
-    return jnp.stack([x, after], axis=1).reshape(2 * x.shape[0], *x.shape[1:])
+    """Rows of `x`, each followed by its row of `after`."""
+    pairs = jnp.stack([x, after], axis=1)
+    return pairs.reshape(-1, *x.shape[1:])

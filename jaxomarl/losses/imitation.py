@@ -1,6 +1,7 @@
-"""How far a network's output is from the action that the data have."""
+"""The distance of a network's output from the action in the data."""
 
-import jax
+from typing import Any
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -14,13 +15,19 @@ def action_error(
     action: Float[Array, "*B N A"],
     available: Float[Array, "*B N A"],
 ) -> Float[Array, "*B N"]:
-    """Mean square over real columns; where actions are discrete, the cross-entropy of logits `out`.
+    """The mean square over real columns; for discrete actions, the cross-entropy of logits `out`.
 
-    Logits of actions that were not available have no share in it, as in MADiff's code. What was done counts as
-    available.
+    Logits of unavailable actions are left out, as in MADiff's code. An action in the data counts
+    as available.
     """
     mask = jnp.asarray(spec.act_mask)
-    if spec.discrete:
-        possible = (mask > 0) & ((available > 0) | (action > 0))
-        return -jnp.sum(action * mask * jax.nn.log_softmax(jnp.where(possible, out, -1e9)), axis=-1)
-    return column_mean((out - action) ** 2, mask)
+    if not spec.discrete:
+        return column_mean((out - action) ** 2, mask)
+
+    # imported here: it takes two seconds, and only discrete tasks need it
+    import distrax
+
+    possible = (mask > 0) & ((available > 0) | (action > 0))
+    policy = distrax.OneHotCategorical(logits=jnp.where(possible, out, -1e9))
+    log_p: Any = policy.log_prob(action * mask)
+    return -log_p

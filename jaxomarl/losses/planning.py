@@ -1,4 +1,4 @@
-"""Returns along stored trajectories, improved where a state is worth more than what followed it."""
+"""Returns along stored trajectories, improved where a state is worth more than what followed."""
 
 import jax
 import jax.numpy as jnp
@@ -14,18 +14,20 @@ def planned_returns(
 ) -> Float[Array, "M N"]:
     """R_t = r_t + factor_t max(R_{t+1}, V(s_{t+1})), from each trajectory's end backwards.
 
-    Rows of trajectories lie back to back, `ends` marks their successor rows, where nothing is known but V; `factor` is
-    gamma where an episode goes on. `plain`: V counts as nothing, and R is the discounted return of the data.
-    Values in successor rows mean nothing. Source: Chen et al. 2023 (SfBC).
+    Rows of trajectories lie back to back. `ends` marks their successor rows, where only V is
+    known. `factor` is gamma where the episode continues. With `plain`, V is ignored, and R is the
+    discounted return of the data. R has no meaning in successor rows.
+    Source: Chen et al. 2023 (SfBC).
     """
-    nothing = jnp.where(ends[:, None], 0.0, -jnp.inf)
-    value = jnp.where(plain, nothing, value)
+    no_value = jnp.where(ends[:, None], 0.0, -jnp.inf)
+    value = jnp.where(plain, no_value, value)
 
-    def back(ahead, row):
-        r, g, end, v = row
-        here = r + g * ahead
-        return jnp.where(end, v, jnp.maximum(here, v)), here
+    def step_back(ahead, row):
+        r, gamma, end, v = row
+        here = r + gamma * ahead
+        best = jnp.where(end, v, jnp.maximum(here, v))
+        return best, here
 
-    return jax.lax.scan(
-        back, jnp.zeros(reward.shape[1]), (reward, factor, ends, value), reverse=True
-    )[1]
+    start = jnp.zeros(reward.shape[1])
+    _, returns = jax.lax.scan(step_back, start, (reward, factor, ends, value), reverse=True)
+    return returns

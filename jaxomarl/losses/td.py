@@ -1,4 +1,4 @@
-"""What is bootstrapped, and what a team is paid."""
+"""Rewards and bootstrap factors of critics, and their regression loss."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -6,30 +6,34 @@ from jaxtyping import Array, Float
 from jaxomarl.base import Batch, Dataset
 
 TIME_LIMITS = ("bootstrap", "terminal")
+"""What a time limit is: a cut beyond which critics bootstrap, or a termination."""
 REWARDS = ("team", "own", "first")
+"""Whose reward a critic learns: the team's, each agent's own, or the first agent's."""
 
 
-def continues(batch: Batch | Dataset, time_limit: str) -> Float[Array, " B"]:
-    """The factor of gamma V(s'), of drawn transitions or of all rows.
+def continuation_factor(batch: Batch | Dataset, time_limit: str) -> Float[Array, " B"]:
+    """The factor of gamma V(s') for sampled transitions, or for all rows.
 
-    (1 - done) known, and times (1 - last) where a time limit is taken for a termination (design: time limits).
+    It is (1 - done) known, times (1 - last) where a time limit counts as a termination.
     """
     factor = (1.0 - batch.done) * batch.known
-    return factor * (1.0 - batch.last) if time_limit == "terminal" else factor
+    if time_limit == "terminal":
+        factor = factor * (1.0 - batch.last)
+    return factor
 
 
 def joint_reward(batch: Batch, reward: str) -> Float[Array, " B"]:
-    """The reward of a joint critic: the team's, or agent 1's as the OMSD authors take it (A.3)."""
-    return batch.reward[:, 0] if reward == "first" else batch.team_reward
+    """The reward of a joint critic: the team's, or agent 1's, which the OMSD authors take (A.3)."""
+    if reward == "first":
+        return batch.reward[:, 0]
+    return batch.team_reward
 
 
 def agents_reward(batch: Batch, reward: str) -> Float[Array, "B N"]:
-    """The rewards of critics of each agent's own: "own", or the "team"'s for every agent."""
-    return (
-        batch.reward
-        if reward == "own"
-        else jnp.broadcast_to(batch.team_reward[:, None], batch.reward.shape)
-    )
+    """The rewards of the agents' own critics: "own", or the "team"'s for every agent."""
+    if reward == "own":
+        return batch.reward
+    return jnp.broadcast_to(batch.team_reward[:, None], batch.reward.shape)
 
 
 def ensemble_loss(q: Float[Array, "E B"], y: Float[Array, " B"]) -> Float[Array, ""]:

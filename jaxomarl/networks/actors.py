@@ -1,4 +1,4 @@
-"""Policies with tanh outputs: deterministic ones, and the two heads of a normal under the tanh."""
+"""Policies with tanh outputs: deterministic ones, and mean and deviation of a normal under tanh."""
 
 from collections.abc import Sequence
 
@@ -9,8 +9,10 @@ from jaxtyping import Array, Bool, Float, Key
 from jaxomarl.base import Spec
 from jaxomarl.networks.mlp import Network, Params, mlp
 
-EDGE = 1.0 - 1e-3  # a start at the very edge of tanh would have no gradient
-LOG_STD = (-5.0, 1.5)  # before the tanh, where actions at the box's edge count as +-3.8
+EDGE = 1.0 - 1e-3
+"""Largest action that `start_at` takes: the very edge of tanh has no gradient."""
+LOG_STD = (-5.0, 1.5)
+"""Range of log std before the tanh, where actions at the box's edge count as +-3.8."""
 
 
 def actor(inputs: int, hidden: Sequence[int], outputs: int) -> Network:
@@ -20,36 +22,48 @@ def actor(inputs: int, hidden: Sequence[int], outputs: int) -> Network:
 
 
 def gaussian(inputs: int, hidden: Sequence[int], outputs: int) -> Network:
-    """[..., O] -> [2, ..., A]: mean and log of the standard deviation of a normal, the latter in LOG_STD."""
-    net, (low, high) = mlp(inputs, hidden, 2 * outputs), LOG_STD
+    """[..., O] -> [2, ..., A]: mean and log std of a normal, the latter in LOG_STD."""
+    net = mlp(inputs, hidden, 2 * outputs)
+    low, high = LOG_STD
 
     def apply(params, obs):
         mean, raw = jnp.split(net.apply(params, obs), 2, axis=-1)
-        return jnp.stack([mean, low + 0.5 * (high - low) * (jnp.tanh(raw) + 1.0)])
+        log_std = low + 0.5 * (high - low) * (jnp.tanh(raw) + 1.0)
+        return jnp.stack([mean, log_std])
 
     return Network(net.init, apply)
 
 
 def start_at(params: Params, action: Float[Array, "*N A"]) -> Params:
-    """The same network with its last layer set so that it plays `action` everywhere (the bandit's starts)."""
+    """The same network with a last layer that outputs `action` for every input.
+
+    The bandit's policies start so.
+    """
     bias = jnp.arctanh(jnp.clip(action, -EDGE, EDGE))
-    return {**params, "out": {"kernel": jnp.zeros_like(params["out"]["kernel"]), "bias": bias}}
+    kernel = jnp.zeros_like(params["out"]["kernel"])
+    return {**params, "out": {"kernel": kernel, "bias": bias}}
 
 
 def uniform_start(key: Key[Array, ""], reach: float, shape: tuple[int, ...]) -> Float[Array, "..."]:
-    """Actions drawn uniformly in +-reach."""
+    """Actions sampled uniformly in [-reach, reach]."""
     return jax.random.uniform(key, shape, minval=-reach, maxval=reach)
 
 
 def small(params: Params) -> Params:
-    """The same network with its last layer a hundredth as large: it starts near the middle of the action box."""
+    """The same network with its last layer scaled to a hundredth.
+
+    Its actions start near the middle of the action box.
+    """
     return {**params, "out": jax.tree.map(lambda x: 0.01 * x, params["out"])}
 
 
-def played(
+def action_of_output(
     spec: Spec, out: Float[Array, "N A"], available: Bool[Array, "N A"]
 ) -> Float[Array, "N A"]:
-    """The action of an output: held in the box; discrete, the likeliest of those that are available, one-hot."""
+    """The action of a network's output.
+
+    Continuous: the output, clipped to the box. Discrete: the likeliest available action, one-hot.
+    """
     mask = jnp.asarray(spec.act_mask)
     if not spec.discrete:
         return mask * jnp.clip(out, -1.0, 1.0)

@@ -14,7 +14,11 @@ def value(
 ) -> Network:
     """V: [..., C] -> [...]."""
     net = mlp(inputs, hidden, 1, activation)
-    return Network(net.init, lambda params, cond: net.apply(params, cond)[..., 0])
+
+    def apply(params, cond):
+        return net.apply(params, cond)[..., 0]
+
+    return Network(net.init, apply)
 
 
 def twin(
@@ -26,6 +30,8 @@ def twin(
 ) -> Network:
     """Q^1, Q^2: ([..., C], [..., D]) -> [E, ...]."""
     net = ensemble(value(inputs + actions, hidden, activation), members)
-    return Network(
-        net.init, lambda params, cond, act: net.apply(params, jnp.concatenate([cond, act], axis=-1))
-    )
+
+    def apply(params, cond, action):
+        return net.apply(params, jnp.concatenate([cond, action], axis=-1))
+
+    return Network(net.init, apply)

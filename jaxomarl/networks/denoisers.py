@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -11,8 +12,10 @@ from jaxtyping import Array, Float
 
 from jaxomarl.networks.mlp import Network, dense, layer_norm, mish, mlp, network
 
-# N(0, 30^2) frequencies, drawn once for every network: constants, out of the optimiser's reach
 FREQUENCIES = 30.0 * np.random.default_rng(20240).standard_normal(32).astype(np.float32)
+"""Frequencies from N(0, 30^2), the same for all networks; they are constants, never trained."""
+
+# --- features of the diffusion time ---
 
 
 def fourier(t: Float[Array, "*B"], frequencies: int) -> Float[Array, "*B F"]:
@@ -22,21 +25,26 @@ def fourier(t: Float[Array, "*B"], frequencies: int) -> Float[Array, "*B F"]:
 
 
 def slow(t: Float[Array, "*B"]) -> Float[Array, "*B 12"]:
-    """[sin pi k t, cos pi k t], k = 1, 2, 4, .., 32: sinusoids that few updates learn to read.
+    """[sin pi k t, cos pi k t], k = 1, 2, 4, .., 32: slow sinusoids of the diffusion time.
 
-    Nearer to the sinusoidal embeddings of Diffusion-QL than `fourier`, which turns 30 times and more over [0, 1] and
-    lets a network learn each noise level apart. Networks 16 wide learn faster from that, wider ones on the particle
-    tasks from these.
+    They are nearer to the embeddings of Diffusion-QL than `fourier` is. `fourier` turns 30 times
+    and more over [0, 1], and lets a network learn each noise level separately. Networks of width
+    16 learn faster with it, wider ones on the particle tasks with these.
     """
     angles = math.pi * t[..., None] * 2.0 ** jnp.arange(6)
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
+# --- modules ---
+
+
 class ResidualMLP(nn.Module):
     """eps(x, t | cond): OMSD's noise network (its Table 5).
 
-    Time: 16 Fourier frequencies -> 64 -> ReLU -> 64 (`embedding`). Input: [x, cond] -> 32, linear. Then -> width,
-    `blocks` times h + Dense(width)(ReLU(Dense(4 width)(LayerNorm(Dropout(h))))), ReLU -> out.
+    - Time: 16 Fourier frequencies -> 64 -> ReLU -> 64 (`embedding`).
+    - Input: [x, cond] -> 32, linear.
+    - Trunk: both -> width, then `blocks` residual blocks
+      h + Dense(width)(ReLU(Dense(4 width)(LayerNorm(Dropout(h))))), then ReLU -> out.
     """
 
     out: int
@@ -47,40 +55,48 @@ class ResidualMLP(nn.Module):
 
     @nn.compact
     def __call__(self, x, t, cond, train: bool = False):
-        """X [..., D], t [...], cond [..., C] -> eps [..., D]; `train` wants an rng named dropout."""
+        """x [..., D], t [...], cond [..., C] -> eps [..., D].
+
+        `train` needs an rng named dropout.
+        """
+        # --- time and input ---
         time = dense(nn.relu(dense(fourier(t, 16), self.embedding)), self.embedding)
         entry = dense(jnp.concatenate([x, cond], axis=-1), 32)
-        h = dense(
-            jnp.concatenate(
-                [entry, jnp.broadcast_to(time, (*entry.shape[:-1], self.embedding))], axis=-1
-            ),
-            self.width,
-        )
+        time = jnp.broadcast_to(time, (*entry.shape[:-1], self.embedding))
+        h = dense(jnp.concatenate([entry, time], axis=-1), self.width)
+
+        # --- residual blocks ---
         for _ in range(self.blocks):
             kept = nn.Dropout(self.dropout, deterministic=not train)(h)
-            h = h + dense(nn.relu(dense(layer_norm(h.dtype)(kept), 4 * self.width)), self.width)
+            inner = nn.relu(dense(layer_norm(h.dtype)(kept), 4 * self.width))
+            h = h + dense(inner, self.width)
         return dense(nn.relu(h), self.out, name="out")
 
 
 class UBlock(nn.Module):
-    """H = Dense(SiLU(Dense(x) + Dense(embedding))); then Dropout(h) + Dense(x)."""
+    """h = Dense(SiLU(Dense(x) + Dense(embedding))), then Dropout(h) + Dense(x)."""
 
     width: int
     dropout: float
 
     @nn.compact
     def __call__(self, x, embedding, train: bool):
-        """X [..., C], embedding [..., E] -> [..., width]."""
-        h = dense(nn.silu(dense(x, self.width) + dense(embedding, self.width)), self.width)
-        return nn.Dropout(self.dropout, deterministic=not train)(h) + dense(x, self.width)
+        """x [..., C], embedding [..., E] -> [..., width]."""
+        inner = nn.silu(dense(x, self.width) + dense(embedding, self.width))
+        h = dense(inner, self.width)
+        kept = nn.Dropout(self.dropout, deterministic=not train)(h)
+        return kept + dense(x, self.width)
 
 
 class ResidualUNet(nn.Module):
-    """eps(x, t | cond): DOM2's noise network (its Figure 9, after SfBC's), with dropout in every block.
+    """eps(x, t | cond): DOM2's noise network (its Figure 9, after SfBC's).
 
-    Embedding: [16 Fourier frequencies of the time, Dense(32)(cond)] -> `embedding` -> SiLU -> `embedding`. Trunk, of
-    blocks that are told it: x -> width -> width / 2 -> width / 4, a middle of width / 4, then back up by
-    [middle, width / 4] -> width / 2, [that, width / 2] -> width, and [that, width] -> out.
+    Every block has dropout.
+
+    - Embedding: [16 Fourier frequencies of the time, Dense(32)(cond)] -> `embedding` -> SiLU
+      -> `embedding`. Every block gets it.
+    - Down: x -> width -> width / 2 -> width / 4, then a middle block of width / 4.
+    - Up: [middle, width / 4] -> width / 2, [that, width / 2] -> width, [that, width] -> out.
     """
 
     out: int
@@ -90,36 +106,54 @@ class ResidualUNet(nn.Module):
 
     @nn.compact
     def __call__(self, x, t, cond, train: bool = False):
-        """X [..., D], t [...] or of fewer axes, cond [..., C] -> eps [..., D]; `train` wants an rng named dropout."""
+        """x [..., D], t [...] or fewer axes, cond [..., C] -> eps [..., D].
+
+        `train` needs an rng named dropout.
+        """
         time = jnp.broadcast_to(fourier(t, 16), (*x.shape[:-1], 32))
-        told = dense(jnp.concatenate([time, dense(cond, 32)], axis=-1), self.embedding)
-        told = dense(nn.silu(told), self.embedding)
-        block = lambda h, width: UBlock(width, self.dropout)(h, told, train)
-        join = lambda h, skip: jnp.concatenate([skip, h], axis=-1)
+        embedding = dense(jnp.concatenate([time, dense(cond, 32)], axis=-1), self.embedding)
+        embedding = dense(nn.silu(embedding), self.embedding)
+
+        def block(h, width):
+            return UBlock(width, self.dropout)(h, embedding, train)
+
+        def join(h, skip):
+            return jnp.concatenate([skip, h], axis=-1)
+
+        # --- down ---
         top = block(x, self.width)
         half = block(top, self.width // 2)
         quarter = block(half, self.width // 4)
-        h = block(join(block(quarter, self.width // 4), quarter), self.width // 2)
+
+        # --- middle and up ---
+        middle = block(quarter, self.width // 4)
+        h = block(join(middle, quarter), self.width // 2)
         h = block(join(h, half), self.width)
         return dense(join(h, top), self.out, name="out")
+
+
+# --- networks ---
 
 
 def residual_mlp(
     actions: int, cond: int, width: int, blocks: int, dropout: float, embedding: int
 ) -> Network:
     """`apply(params, x, t, cond, dropout=key)`; without a key the network is in evaluation mode."""
-    return _dropping(
-        network(ResidualMLP(actions, width, blocks, dropout, embedding), actions, 0, cond)
-    )
+    module = ResidualMLP(actions, width, blocks, dropout, embedding)
+    return _dropping(network(module, actions, 0, cond))
 
 
 def residual_unet(actions: int, cond: int, width: int, embedding: int, dropout: float) -> Network:
     """`apply(params, x, t, cond, dropout=key)`; without a key the network is in evaluation mode."""
-    return _dropping(network(ResidualUNet(actions, width, embedding, dropout), actions, 0, cond))
+    module = ResidualUNet(actions, width, embedding, dropout)
+    return _dropping(network(module, actions, 0, cond))
 
 
 def plain_mlp(actions: int, cond: int, hidden: Sequence[int]) -> Network:
-    """The same call for a Mish perceptron of [x, slow sinusoids of the time, cond], which drops nothing."""
+    """The same call for a Mish perceptron of [x, slow sinusoids of the time, cond].
+
+    It has no dropout.
+    """
     net = mlp(actions + 12 + cond, hidden, actions, mish)
 
     def apply(params, x, t, cond, dropout=None):
@@ -139,20 +173,30 @@ def _dropping(net: Network) -> Network:
 
 
 def mixture(cond: int, hidden: Sequence[int], actions: int, components: int) -> Network:
-    """Log-density of a conditional diagonal Gaussian mixture: `apply(params, x, cond, mask) -> [...]`.
+    """The log density of a Gaussian mixture: `apply(params, x, cond, mask) -> [...]`.
 
-    std = softplus + 1e-4; columns with mask 0 add nothing. Source: the OMSD repository's mixture-density variant.
+    The network outputs logits, means and deviations of diagonal components given cond, with
+    std = softplus + 1e-4. Columns with mask 0 add nothing.
+    Source: the OMSD repository's mixture-density variant.
     """
     net = mlp(cond, hidden, components * (1 + 2 * actions))
 
-    def apply(params, x, cond, mask):
-        raw = net.apply(params, cond)
-        shape = (*raw.shape[:-1], components, actions)
-        logits, mean, scale = jnp.split(raw, [components, components * (1 + actions)], axis=-1)
+    def apply(params, x, cond, mask) -> Any:
+        # imported here: it takes two seconds, and only mixtures need it
+        import distrax
+
+        out = net.apply(params, cond)
+        logits, mean, scale = jnp.split(out, [components, components * (1 + actions)], axis=-1)
+        shape = (*out.shape[:-1], components, actions)
         std = jax.nn.softplus(scale.reshape(shape)) + 1e-4
-        u = (x[..., None, :] - mean.reshape(shape)) / std
-        log_normal = -0.5 * u**2 - jnp.log(std) - 0.5 * math.log(2.0 * math.pi)
-        parts = jnp.sum(mask[..., None, :] * log_normal, axis=-1)
-        return jax.nn.logsumexp(jax.nn.log_softmax(logits) + parts, axis=-1)
+
+        # a padded column becomes N(x, 1 / (2 pi)), whose density at x is 1
+        real = mask[..., None, :] > 0
+        mean = jnp.where(real, mean.reshape(shape), x[..., None, :])
+        std = jnp.where(real, std, (2.0 * math.pi) ** -0.5)
+
+        columns = distrax.Independent(distrax.Normal(mean, std), reinterpreted_batch_ndims=1)
+        shares = distrax.Categorical(logits=logits)
+        return distrax.MixtureSameFamily(shares, columns).log_prob(x)
 
     return Network(net.init, apply)

@@ -1,4 +1,7 @@
-"""Which action led from one observation to the next: how planners of observations act."""
+"""Inverse dynamics: the action that leads from one observation to the next.
+
+Planners of observations act by it.
+"""
 
 import jax.numpy as jnp
 
@@ -9,22 +12,29 @@ from jaxomarl.networks.mlp import Network, mlp
 
 
 def inverse(spec: Spec, kind: str, width: int, columns: int = 0) -> Network:
-    """`apply(params, obs [..., N, O], then [..., N, O]) -> [..., N, A]` of two hidden layers.
+    """`apply(params, obs [..., N, O], then [..., N, O]) -> [..., N, A]` with two hidden layers.
 
-    `columns` O are the observations' unless plans are made of something else.
-    `kind` shared: one network that is told whose action it is; separate: each agent's own; joint: one of all agents.
+    `kind` "shared": one network that gets the agent's one-hot. "separate": each agent's own
+    network. "joint": one network of all agents. `columns` is O where plans are not of observations.
     """
-    n, o, a, hidden = spec.agents, columns or spec.obs_width, spec.act_width, (width, width)
+    n = spec.agents
+    pair_width = 2 * (columns or spec.obs_width)
+    hidden = (width, width)
     if kind == "joint":
-        joint = mlp(2 * n * o, hidden, n * a)
-        net = Network(
-            joint.init,
-            lambda params, pair: joint.apply(params, flat(pair)).reshape(*pair.shape[:-1], a),
-        )
+        net = _joint(mlp(n * pair_width, hidden, n * spec.act_width), spec.act_width)
     elif kind == "shared":
-        net = agents.shared(lambda wide: mlp(wide, hidden, a), 2 * o, n)
+        net = agents.shared(lambda wide: mlp(wide, hidden, spec.act_width), pair_width, n)
     else:
-        net = agents.separate(mlp(2 * o, hidden, a), n)
-    return Network(
-        net.init, lambda params, obs, then: net.apply(params, jnp.concatenate([obs, then], axis=-1))
-    )
+        net = agents.separate(mlp(pair_width, hidden, spec.act_width), n)
+
+    def apply(params, obs, then):
+        return net.apply(params, jnp.concatenate([obs, then], axis=-1))
+
+    return Network(net.init, apply)
+
+
+def _joint(net: Network, act_width: int) -> Network:
+    def apply(params, pair):
+        return net.apply(params, flat(pair)).reshape(*pair.shape[:-1], act_width)
+
+    return Network(net.init, apply)

@@ -1,4 +1,4 @@
-"""How values of agents make one of the team."""
+"""Mixers: they combine the values of the agents to the value of the team."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -7,7 +7,10 @@ from jaxomarl.networks.mlp import Network, mlp
 
 
 def linear_mixer(state: int, width: int, agents: int) -> Network:
-    """[..., S] -> [..., N + 1]: a weight of each agent, none below zero, and then an offset; one hidden layer."""
+    """[..., S] -> [..., N + 1]: a weight of at least zero for each agent, then an offset.
+
+    It has one hidden layer.
+    """
     net = mlp(state, (width,), agents + 1)
 
     def apply(params, s):
@@ -18,5 +21,5 @@ def linear_mixer(state: int, width: int, agents: int) -> Network:
 
 
 def mixed(weights: Float[Array, "*B M"], value: Float[Array, "*B N"]) -> Float[Array, "*B"]:
-    """sum_i w_i value_i + b, of what `linear_mixer` gives."""
+    """sum_i w_i value_i + b, with w and b from `linear_mixer`."""
     return jnp.sum(weights[..., :-1] * value, axis=-1) + weights[..., -1]

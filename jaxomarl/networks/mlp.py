@@ -9,31 +9,39 @@ import jax
 import jax.numpy as jnp
 from flax.core.meta import AxisMetadata
 from flax.struct import PyTreeNode, field
+from jax.typing import DTypeLike
 from jaxtyping import Array, Key
 
 from jaxomarl.numerics import precision
 
 Params = Any
+"""The parameters of a network: a pytree of arrays."""
 
 
 class Network(NamedTuple):
-    """`init(key) -> params` and `apply(params, ...) -> array`; leading axes of the inputs are batch axes."""
+    """`init(key) -> params` and `apply(params, ...) -> array`.
+
+    Leading axes of the inputs are batch axes.
+    """
 
     init: Callable[[Key[Array, ""]], Params]
     apply: Callable[..., Array]
 
 
-class Undrawn(PyTreeNode, AxisMetadata):
-    """Stands where U(+-bound) is to be drawn, until `parameters` does it for a whole network at once.
+# --- first parameters ---
 
-    Its value is NaN, so that a module whose `init` is called without `parameters` cannot go unnoticed.
+
+class Undrawn(PyTreeNode, AxisMetadata):
+    """A placeholder for U(+-bound), until `parameters` samples for all layers at once.
+
+    Its value is NaN, so a call of a module's `init` without `parameters` is noticed.
     """
 
     value: Array
     bound: float = field(pytree_node=False)
 
     def unbox(self) -> Array:
-        """What the layer computes with while its parameters are being made."""
+        """The value that the layer computes with while its parameters are created."""
         return self.value
 
     def replace_boxed(self, val: Any) -> "Undrawn":
@@ -50,28 +58,37 @@ class Undrawn(PyTreeNode, AxisMetadata):
 
 
 def parameters(key: Key[Array, ""], module: nn.Module, *inputs: Array) -> Params:
-    """A module's first parameters; all that `dense` makes are drawn from one stream.
+    """A module's first parameters; those of all `dense` layers are sampled from one stream.
 
-    A stream for each layer, as flax has it, is most of what a small network's first state takes to compile.
+    flax has a stream for each layer, which takes most of the time that a small network's first
+    state needs to compile.
     """
     k_flax, key = jax.random.split(key)
-    made = module.init(k_flax, *inputs)["params"]
-    leaves, tree = jax.tree.flatten(made, is_leaf=lambda x: isinstance(x, Undrawn))
-    boxes = [x for x in leaves if isinstance(x, Undrawn)]
-    ends = list(itertools.accumulate(x.value.size for x in boxes))
-    u = jax.random.uniform(key, (ends[-1] if ends else 0,), minval=-1.0, maxval=1.0)
-    parts = iter(
-        x.bound * u[end - x.value.size : end].reshape(x.value.shape)
-        for x, end in zip(boxes, ends, strict=True)
+    created = module.init(k_flax, *inputs)["params"]
+    leaves, tree = jax.tree.flatten(created, is_leaf=_is_undrawn)
+    undrawn = [leaf for leaf in leaves if _is_undrawn(leaf)]
+    ends = list(itertools.accumulate(leaf.value.size for leaf in undrawn))
+    total = ends[-1] if ends else 0
+    u = jax.random.uniform(key, (total,), minval=-1.0, maxval=1.0)
+
+    drawn = iter(
+        leaf.bound * u[end - leaf.value.size : end].reshape(leaf.value.shape)
+        for leaf, end in zip(undrawn, ends, strict=True)
     )
-    return jax.tree.unflatten(tree, [next(parts) if isinstance(x, Undrawn) else x for x in leaves])
+    filled = [next(drawn) if _is_undrawn(leaf) else leaf for leaf in leaves]
+    return jax.tree.unflatten(tree, filled)
+
+
+def _is_undrawn(leaf: Any) -> bool:
+    return isinstance(leaf, Undrawn)
 
 
 def network(module: nn.Module, *widths: int) -> Network:
     """Bind a flax module to the widths of its inputs' last axes (width 0: a scalar per sample)."""
 
     def init(key):
-        return parameters(key, module, *(jnp.zeros((w,) if w else ()) for w in widths))
+        shapes = [(width,) if width else () for width in widths]
+        return parameters(key, module, *(jnp.zeros(shape) for shape in shapes))
 
     def apply(params, *inputs, **options) -> Any:
         return module.apply({"params": params}, *inputs, **options)
@@ -79,34 +96,47 @@ def network(module: nn.Module, *widths: int) -> Network:
     return Network(init, apply)
 
 
+# --- layers ---
+
+
 def hidden(x: Array) -> Array:
-    """X as hidden layers pass it on: itself, or in bfloat16 inside `jax.default_matmul_precision("bfloat16")`."""
+    """The values that a hidden layer passes on.
+
+    They are bfloat16 inside `jax.default_matmul_precision("bfloat16")`, else x itself.
+    """
     return x.astype(jnp.bfloat16) if precision() == "bfloat16" else x
 
 
 def dense(x: Array, width: int, name: str | None = None) -> Array:
-    """A linear layer that starts as PyTorch's does, weight and bias U(+-1/sqrt(fan in)), as in the papers' codes.
+    """A linear layer that starts as PyTorch's: weight and bias are U(+-1/sqrt(fan in)).
 
-    Modules that are made of it get their first numbers from `parameters`. What hidden layers pass on in bfloat16 (see
-    `hidden`) is multiplied in it. Parameters stay float32, and so do the layers that read a network's inputs and the
-    last one, `out`: eight bits are too few for a noisy action near its end, or for a value.
+    The papers' codes have it so. Modules of such layers get their first parameters from
+    `parameters`. Inputs in bfloat16 (see `hidden`) are multiplied in bfloat16. Parameters stay
+    float32. So do the layers that read a network's inputs, and the last one, `out`: eight bits are
+    too few for a noisy action near its end, or for a value.
     """
 
     def uniform(key, shape, dtype=jnp.float32) -> Any:
         return Undrawn(jnp.full(shape, jnp.nan, dtype), x.shape[-1] ** -0.5)
 
-    within = name != "out"
-    dtype = jnp.bfloat16 if within and x.dtype == jnp.bfloat16 else None
+    last = name == "out"
+    dtype = jnp.bfloat16 if x.dtype == jnp.bfloat16 and not last else None
     y = nn.Dense(width, kernel_init=uniform, bias_init=uniform, name=name, dtype=dtype)(x)
-    return hidden(y) if within else y
+    if last:
+        return y
+    return hidden(y)
 
 
-def layer_norm(dtype: Any = None) -> nn.LayerNorm:
+def layer_norm(dtype: DTypeLike | None = None) -> nn.LayerNorm:
     """A layer normalisation with PyTorch's epsilon, 1e-5; flax's own is 1e-6.
 
-    Both networks that normalise so follow PyTorch code: SRPO's and OMSD's score model, and Decision Transformer.
+    The networks that use it follow PyTorch code: the score model of SRPO and OMSD, and Decision
+    Transformer.
     """
     return nn.LayerNorm(epsilon=1e-5, dtype=dtype)
+
+
+# --- perceptrons ---
 
 
 class MLP(nn.Module):
@@ -132,15 +162,24 @@ def mlp(
 
 
 def mish(x: Array) -> Array:
-    """X tanh(softplus(x)) (Misra 2019), as x n / (n + 2) with n = e^x (e^x + 2): one exponential in place of three."""
-    e = jnp.exp(jnp.minimum(x, 20.0))  # above it the factor is 1 in float32
+    """x tanh(softplus(x)) (Misra 2019).
+
+    It is computed as x n / (n + 2) with n = e^x (e^x + 2), which takes one exponential in place of
+    three.
+    """
+    # above 20 the factor is 1 in float32
+    e = jnp.exp(jnp.minimum(x, 20.0))
     n = e * (e + 2.0)
     return x * (n / (n + 2.0))
 
 
 def ensemble(net: Network, members: int) -> Network:
     """E independent copies of `net` on the same inputs: params and outputs lead with E."""
-    return Network(
-        lambda key: jax.vmap(net.init)(jax.random.split(key, members)),
-        lambda params, *inputs: jax.vmap(lambda p: net.apply(p, *inputs))(params),
-    )
+
+    def init(key):
+        return jax.vmap(net.init)(jax.random.split(key, members))
+
+    def apply(params, *inputs):
+        return jax.vmap(lambda member: net.apply(member, *inputs))(params)
+
+    return Network(init, apply)

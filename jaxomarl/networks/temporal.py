@@ -1,11 +1,18 @@
-"""A U-Net over time: sequences in, sequences out, told a noise level and a condition in every block.
+"""A U-Net over time, from sequences to sequences.
+
+Every block gets an embedding e of the noise level and of a condition.
 
     block(h, e) = act(norm(conv(act(norm(conv(h))) + dense(act(e))))) + dense(h)
-    down: blocks, keep h for the way up, max over pairs of rows; middle: two blocks;
-    up: every row twice, beside what was kept, blocks; at last a convolution and a dense layer.
+    down:   blocks; h is kept for the way up; then the maximum over pairs of rows
+    middle: two blocks
+    up:     every row twice, next to the h that was kept; then blocks
+    end:    a convolution and a dense layer
 
-Convolutions are unfold + matmul: the same numbers as `lax.conv`, which within a scan on a CPU is many times slower.
-Source: Janner et al. 2022 (Diffuser), figure A1; attention over agents: Zhu et al. 2024 (MADiff), section 4.1.
+Convolutions are unfold + matmul. They give the numbers of `lax.conv`, which inside a scan on a CPU
+is many times slower.
+
+Source: Janner et al. 2022 (Diffuser), figure A1; attention over agents: Zhu et al. 2024 (MADiff),
+section 4.1.
 """
 
 import math
@@ -14,12 +21,14 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from jaxomarl.base import refuse
 from jaxomarl.networks.mlp import Network, dense, mish, parameters
 
 HEADS = 4
+"""Attention heads."""
 
 
 def temporal_unet(
@@ -34,45 +43,42 @@ def temporal_unet(
     blocks: int = 2,
     activation: Callable[[Array], Array] = mish,
 ) -> Network:
-    """`apply(params, x [..., T, C], t, cond [..., Y], drop=None) -> [..., T, C]`; params are the same for every T.
+    """`apply(params, x [..., T, C], t, cond [..., Y], drop=None) -> [..., T, C]`.
 
-    t and drop have leading axes of x, or none. Where drop is 1.0 the condition's embedding is zero, whatever cond is;
-    with `cond` = 0 there is no condition, and cond is not read. Levels of the U are width * multipliers wide, with
-    `blocks` blocks each way. A T that is odd is halved to (T + 1) / 2; T = 1 and `pools=False` halve nothing.
-    Normalisation is over T and groups of channels, at most `groups` of them with at least four channels each.
+    The params are the same for every T.
 
-    With `agents` > 0 axis -3 of x is the agents', who attend to one another in the middle and in all that is kept, row
-    by row of the sequence: h + gain * attention, gain one number that starts at 0, so that at the start they do not.
-    Raises where the kernel is even, a size is below one, or agents attend in a width that is no multiple of four.
+    - t and drop have leading axes of x, or none. Where drop is 1.0, the condition's embedding is
+      zero for every cond. With `cond` = 0 there is no condition, and cond is not read.
+    - Levels of the U are width * multipliers wide, with `blocks` blocks each way. An odd T is
+      halved to (T + 1) / 2; T = 1 and `pools=False` halve nothing.
+    - Normalisation is over T and groups of channels: at most `groups`, of at least four channels.
+    - With `agents` > 0, axis -3 of x is the agents'. They attend to one another in the middle and
+      in every h that is kept, row by row of the sequence: h + gain * attention. The gain is one
+      number that starts at 0, so at the start the agents are independent.
+
+    Raises where the kernel is even, a size is below one, or agents attend in a width that is no
+    multiple of four.
     """
-    if min(channels, width, blocks, kernel, *multipliers) < 1 or not multipliers:
-        found = (channels, width, multipliers, kernel, blocks)
-        raise refuse("temporal_unet", "sizes of at least 1", found, "Raise the smallest.")
-    if kernel % 2 == 0:
-        raise refuse(
-            "temporal_unet.kernel",
-            "an odd number",
-            kernel,
-            "Rows keep their places only about a middle one.",
-        )
-    if agents and any((width * m) % HEADS for m in multipliers):
-        found = tuple(width * m for m in multipliers)
-        raise refuse(
-            "temporal_unet.width",
-            f"multiples of {HEADS} in every level",
-            found,
-            f"Take {HEADS} or 16.",
-        )
     widths = tuple(width * m for m in multipliers)
+    if min(channels, width, blocks, kernel, *multipliers) < 1 or not multipliers:
+        given = (channels, width, multipliers, kernel, blocks)
+        raise refuse("temporal_unet", "sizes of at least 1", given, "Raise the smallest.")
+    if kernel % 2 == 0:
+        way_out = "Rows keep their places only about a middle one."
+        raise refuse("temporal_unet.kernel", "an odd number", kernel, way_out)
+    if agents and any(w % HEADS for w in widths):
+        expected = f"multiples of {HEADS} in every level"
+        raise refuse("temporal_unet.width", expected, widths, f"Take {HEADS} or 16.")
+
     net = TemporalUNet(
         channels, cond, width, widths, kernel, groups, agents, pools, blocks, activation
     )
     team = (agents,) if agents else ()
 
     def init(key):
-        return parameters(
-            key, net, jnp.zeros((*team, 1, channels)), jnp.zeros(()), jnp.zeros((*team, cond))
-        )
+        x = jnp.zeros((*team, 1, channels))
+        t = jnp.zeros(())
+        return parameters(key, net, x, t, jnp.zeros((*team, cond)))
 
     def apply(params, x, t, cond=None, drop=None) -> Any:
         return net.apply({"params": params}, x, t, cond, drop)
@@ -96,47 +102,64 @@ class TemporalUNet(nn.Module):
 
     @nn.compact
     def __call__(self, x, t, cond, drop=None):
-        """X [..., T, C], t and drop [...] or of fewer axes, cond [..., Y] -> [..., T, C]."""
-        told, time = self.told(x, t, cond, drop)
+        """x [..., T, C], t and drop [...] or fewer axes, cond [..., Y] -> [..., T, C]."""
+        embedding, time = self.embedded(x, t, cond, drop)
 
-        def several(h, width):
-            for _ in range(self.blocks):
-                h = Block(width, self.kernel, self.groups, self.activation)(h, told)
-            return h
+        def block(h, width):
+            return Block(width, self.kernel, self.groups, self.activation)(h, embedding)
 
         def attend(h, name):
-            return AgentAttention(self.activation, name=name)(h, time) if self.agents else h
+            if not self.agents:
+                return h
+            return AgentAttention(self.activation, name=name)(h, time)
 
-        h, kept = x, []
+        # --- down ---
+        h = x
+        kept = []
         for level, width in enumerate(self.widths):
-            h = several(halved(h) if level and self.pools else h, width)
+            if level and self.pools:
+                h = halved(h)
+            for _ in range(self.blocks):
+                h = block(h, width)
             kept.append(attend(h, f"attend_{level}"))
-        h = Block(self.widths[-1], self.kernel, self.groups, self.activation)(h, told)
+
+        # --- middle ---
+        h = block(h, self.widths[-1])
         h = attend(h, "attend_middle")
-        h = Block(self.widths[-1], self.kernel, self.groups, self.activation)(h, told)
+        h = block(h, self.widths[-1])
+
+        # --- up ---
         for level in reversed(range(len(self.widths))):
-            h = several(jnp.concatenate([h, kept[level]], axis=-1), self.widths[max(level - 1, 0)])
-            h = doubled(h, kept[level - 1].shape[-2]) if level and self.pools else h
-        h = self.activation(Norm(self.groups)(dense(unfolded(h, self.kernel), self.widths[0])))
+            h = jnp.concatenate([h, kept[level]], axis=-1)
+            for _ in range(self.blocks):
+                h = block(h, self.widths[max(level - 1, 0)])
+            if level and self.pools:
+                h = doubled(h, kept[level - 1].shape[-2])
+
+        # --- end ---
+        h = dense(unfolded(h, self.kernel), self.widths[0])
+        h = self.activation(Norm(self.groups)(h))
         return dense(h, self.out, name="out")
 
-    def told(self, x, t, cond, drop) -> tuple[Array, Array]:
-        """What blocks are told [..., 1, E], of time and condition, and the part of it that is time's."""
+    def embedded(self, x, t, cond, drop) -> tuple[Array, Array]:
+        """The embedding [..., 1, E] of time and condition, and the embedding of time alone."""
         lead = x.shape[:-2]
-        time = dense(
-            self.activation(dense(features(spread(t, lead)), 4 * self.embedding)), self.embedding
-        )
+        inner = self.activation(dense(features(per_sample(t, lead)), 4 * self.embedding))
+        time = dense(inner, self.embedding)
         if not self.cond:
             return time[..., None, :], time[..., None, :]
-        y = dense(self.activation(dense(cond, 4 * self.embedding)), self.embedding)
+
+        inner = self.activation(dense(cond, 4 * self.embedding))
+        y = dense(inner, self.embedding)
         if drop is not None:
-            y = jnp.where(spread(drop, lead)[..., None] > 0, 0.0, y)
+            y = jnp.where(per_sample(drop, lead)[..., None] > 0, 0.0, y)
         y = jnp.broadcast_to(y, time.shape)
-        return jnp.concatenate([time, y], axis=-1)[..., None, :], time[..., None, :]
+        both = jnp.concatenate([time, y], axis=-1)
+        return both[..., None, :], time[..., None, :]
 
 
 class Block(nn.Module):
-    """Two convolutions, with what the block is told added between them, beside a linear path."""
+    """Two convolutions with an embedding added between them, and a linear path around them."""
 
     width: int
     kernel: int
@@ -144,37 +167,56 @@ class Block(nn.Module):
     activation: Callable[[Array], Array]
 
     @nn.compact
-    def __call__(self, x, told):
-        """X [..., T, C], told [..., 1, E] -> [..., T, width]."""
-        h = self.activation(Norm(self.groups)(dense(unfolded(x, self.kernel), self.width)))
-        h = h + dense(self.activation(told), self.width)
-        h = self.activation(Norm(self.groups)(dense(unfolded(h, self.kernel), self.width)))
-        return h + (x if x.shape[-1] == self.width else dense(x, self.width))
+    def __call__(self, x, embedding):
+        """x [..., T, C], embedding [..., 1, E] -> [..., T, width]."""
+
+        def convolved(h):
+            h = dense(unfolded(h, self.kernel), self.width)
+            return self.activation(Norm(self.groups)(h))
+
+        h = convolved(x)
+        h = h + dense(self.activation(embedding), self.width)
+        h = convolved(h)
+        if x.shape[-1] != self.width:
+            x = dense(x, self.width)
+        return h + x
 
 
 class AgentAttention(nn.Module):
-    """H + gain * attention over axis -3, in four heads: queries and keys C / 16 wide, values C / 4."""
+    """h + gain * attention over axis -3 with four heads.
+
+    In each head, queries and keys are C / 16 wide, and values are C / 4 wide.
+    """
 
     activation: Callable[[Array], Array]
 
     @nn.compact
     def __call__(self, h, time):
-        """H [..., N, T, C], time [..., N, 1, E] -> [..., N, T, C]."""
+        """h [..., N, T, C], time [..., N, 1, E] -> [..., N, T, C]."""
         width = h.shape[-1]
-        seen = h + dense(self.activation(time), width)
-        heads = lambda x: x.reshape(*x.shape[:-1], HEADS, -1)
-        q, k = (heads(dense(seen, HEADS * max(width // 16, 1))) for _ in range(2))
-        v = heads(dense(seen, width))
+        inputs = h + dense(self.activation(time), width)
+
+        def heads(outputs):
+            x = dense(inputs, outputs)
+            return x.reshape(*x.shape[:-1], HEADS, -1)
+
+        q = heads(HEADS * max(width // 16, 1))
+        k = heads(HEADS * max(width // 16, 1))
+        v = heads(width)
+        # ours and not `jax.nn.dot_product_attention`, which wants values as wide as queries: with
+        # padded queries its gradient took 1.5 to 1.8 times as long (64 plans of 3 agents, on a CPU)
         logits = jnp.einsum("...itec,...jtec->...teij", q, k) / math.sqrt(q.shape[-1])
         weights = nn.softmax(logits.astype(jnp.float32)).astype(v.dtype)
-        heard = jnp.einsum("...teij,...jtec->...itec", weights, v)
-        return h + self.param("gain", nn.initializers.zeros, ()).astype(h.dtype) * heard.reshape(
-            h.shape
-        )
+        attended = jnp.einsum("...teij,...jtec->...itec", weights, v)
+        gain = self.param("gain", nn.initializers.zeros, ()).astype(h.dtype)
+        return h + gain * attended.reshape(h.shape)
 
 
 class Norm(nn.Module):
-    """Mean 0 and variance 1 over T and each group of channels, then a scale and a shift of each channel."""
+    """Group normalisation over T and groups of channels.
+
+    Each channel has a scale and a shift.
+    """
 
     groups: int
 
@@ -182,32 +224,47 @@ class Norm(nn.Module):
     def __call__(self, x: Float[Array, "*B T C"]) -> Float[Array, "*B T C"]:
         """Normalise each sequence by itself."""
         width = x.shape[-1]
-        groups = max(
-            g for g in range(1, self.groups + 1) if width % g == 0 and (g == 1 or width // g >= 4)
+        groups = 1
+        for count in range(2, self.groups + 1):
+            if width % count == 0 and width // count >= 4:
+                groups = count
+
+        normalise = nn.GroupNorm(
+            groups,
+            epsilon=1e-5,
+            use_bias=False,
+            reduction_axes=(-2, -1),
+            use_fast_variance=False,
         )
-        h = x.reshape(*x.shape[:-1], groups, width // groups).astype(jnp.float32)
-        mean = h.mean(axis=(-3, -1), keepdims=True)
-        h = (h - mean) * jnp.reciprocal(
-            jnp.sqrt(jnp.square(h - mean).mean(axis=(-3, -1), keepdims=True) + 1e-5)
-        )
-        scale = self.param("scale", nn.initializers.ones, (width,))
-        h = h.reshape(x.shape) * scale + self.param("shift", nn.initializers.zeros, (width,))
+        # the parameters are "scale" and "shift" in one scope, as in stored runs; flax names the
+        # latter "bias"
+        nn.share_scope(self, normalise)
+        shift = self.param("shift", nn.initializers.zeros, (width,))
+        h = normalise(x.astype(jnp.float32)) + shift
         return h.astype(x.dtype)
 
 
 def unfolded(x: Float[Array, "*B T C"], kernel: int) -> Float[Array, "*B T KC"]:
-    """Each row beside its neighbours, zeros past the ends: a dense layer of it is a convolution of that kernel."""
-    reach, rows = kernel // 2, x.shape[-2]
+    """Each row next to its neighbours, with zeros past the ends.
+
+    A dense layer of the result is a convolution with that kernel.
+    """
+    reach = kernel // 2
+    rows = x.shape[-2]
     padded = jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(reach, reach), (0, 0)])
-    return jnp.concatenate([padded[..., i : i + rows, :] for i in range(kernel)], axis=-1)
+    shifted = [padded[..., i : i + rows, :] for i in range(kernel)]
+    return jnp.concatenate(shifted, axis=-1)
 
 
 def halved(x: Float[Array, "*B T C"]) -> Float[Array, "*B H C"]:
-    """The larger of each pair of rows; the last of an odd number stands alone."""
-    if x.shape[-2] == 1:
+    """The maximum of each pair of rows; the last row of an odd number stays as it is."""
+    *lead, rows, channels = x.shape
+    if rows == 1:
         return x
-    even = jnp.concatenate([x, x[..., -1:, :]], axis=-2) if x.shape[-2] % 2 else x
-    return even.reshape(*x.shape[:-2], even.shape[-2] // 2, 2, x.shape[-1]).max(axis=-2)
+    if rows % 2:
+        x = jnp.concatenate([x, x[..., -1:, :]], axis=-2)
+    pairs = x.reshape(*lead, x.shape[-2] // 2, 2, channels)
+    return pairs.max(axis=-2)
 
 
 def doubled(x: Float[Array, "*B H C"], rows: int) -> Float[Array, "*B T C"]:
@@ -216,12 +273,16 @@ def doubled(x: Float[Array, "*B H C"], rows: int) -> Float[Array, "*B T C"]:
 
 
 def features(t: Float[Array, "*B"]) -> Float[Array, "*B 14"]:
-    """[sin, cos](pi t 2^k / 2), k = 0..6: told apart over an interval of 4, for times in [0, 1] and log sigma / 4."""
+    """[sin, cos](pi t 2^k / 2), k = 0..6.
+
+    They are unique over an interval of 4, which holds times in [0, 1] and log sigma / 4.
+    """
     angles = 0.5 * math.pi * t[..., None] * 2.0 ** jnp.arange(7)
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
-def spread(x: Any, lead: tuple[int, ...]) -> Array:
-    """A number for each sample, from one for all or for its leading axes."""
+def per_sample(x: ArrayLike, lead: tuple[int, ...]) -> Array:
+    """A number for each sample, from one number for all or for the leading axes."""
     x = jnp.asarray(x, jnp.float32)
-    return jnp.broadcast_to(x.reshape(x.shape + (1,) * (len(lead) - x.ndim)), lead)
+    x = x.reshape(x.shape + (1,) * (len(lead) - x.ndim))
+    return jnp.broadcast_to(x, lead)

@@ -1,4 +1,4 @@
-"""What makes the papers' tables and figures again, by name: `reproduce NAME`."""
+"""The papers' tables and figures that `reproduce NAME` makes again, by name."""
 
 import importlib
 from collections.abc import Callable
@@ -6,18 +6,19 @@ from typing import Any, NamedTuple
 
 
 class Reproduction(NamedTuple):
-    """A table or figure, and where the function stands that makes it."""
+    """A table or figure, and the function that makes it."""
 
     module: str
-    """The module under `jaxomarl.papers`, imported when it is asked for."""
+    """Name of the module under `jaxomarl.papers`, which is imported when it is asked for."""
     function: str
-    """Its function: what was asked -> the text, as Markdown."""
+    """Name of its function, which maps what was asked to the text, as Markdown."""
     about: str
-    """One sentence: what it makes, and from which paper."""
+    """A sentence on what it makes, and from which paper."""
 
     def load(self) -> Callable[[Any], str]:
-        """The function itself."""
-        return getattr(importlib.import_module(f"jaxomarl.papers.{self.module}"), self.function)
+        """Import the function."""
+        module = importlib.import_module(f"jaxomarl.papers.{self.module}")
+        return getattr(module, self.function)
 
 
 REPRODUCTIONS: dict[str, Reproduction] = {
@@ -68,7 +69,7 @@ REPRODUCTIONS: dict[str, Reproduction] = {
         "DOM2's Table 8: good episodes there, and their distinct joint solutions.",
     ),
     "dom2-table9": Reproduction(
-        "dom2.tables", "table9", "DOM2's Table 9: DOM2 beside the printed MADiff and DoF."
+        "dom2.tables", "table9", "DOM2's Table 9: DOM2 next to the printed MADiff and DoF."
     ),
     "dom2-fig5": Reproduction(
         "dom2.figures", "fig5", "DOM2's Figure 5: scores against the size and kind of the data."
@@ -79,17 +80,17 @@ REPRODUCTIONS: dict[str, Reproduction] = {
     "dof-games": Reproduction(
         "dof.games",
         "dof_games",
-        "DoF's illustrative games: what factorised diffusions can and cannot hold.",
+        "DoF's illustrative games: what factorised diffusions can and cannot represent.",
     ),
     "dof-policies": Reproduction(
         "dof.policies",
         "dof_policies",
-        "DoF-Policy by factorisation beside other diffusion policies, as DoF compares.",
+        "DoF-Policy by factorisation next to other diffusion policies, as DoF compares.",
     ),
     "dof-planners": Reproduction(
         "dof.planners",
         "dof_planners",
-        "Planners and MADT on spread, beside what MADiff and DoF print.",
+        "Planners and MADT on spread, next to what MADiff and DoF print.",
     ),
     "dof-fig8": Reproduction(
         "dof.figures", "fig8", "DoF's Figure 8: planners by steps, guidance, history and horizon."
@@ -102,7 +103,7 @@ REPRODUCTIONS: dict[str, Reproduction] = {
     "coda-steering": Reproduction(
         "coda.steering",
         "coda_steering",
-        "CODA's steering curve: likelihood of windows against the policy's pull.",
+        "CODA's steering curve: likelihood of windows against the strength of guidance.",
     ),
     "coda-fidelity": Reproduction(
         "coda.fidelity",

@@ -1,4 +1,4 @@
-"""What a table or figure is asked to be made of, and how its making is told, drawn and stopped."""
+"""What a table or figure is asked to be made of; how its progress is shown and stopped."""
 
 import dataclasses
 import functools
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxomarl.api.plan import Overrides
-from jaxomarl.api.progress import Lines
+from jaxomarl.api.progress import ProgressPrinter
 from jaxomarl.base import JaxomarlError, refuse
 from jaxomarl.training.runner import Interrupted
 
@@ -37,46 +37,44 @@ class Asked:
     lock: threading.Lock = dataclasses.field(
         default_factory=threading.Lock, repr=False, compare=False
     )
-    """Held while a picture is drawn, by games that are made side by side."""
+    """Lock of the picture that is being drawn, for games that are made in parallel."""
 
     @functools.cached_property
-    def lines(self) -> Lines:
-        """Where progress is shown."""
-        return Lines()
+    def progress(self) -> ProgressPrinter:
+        """The printer of progress."""
+        return ProgressPrinter()
 
     def say(self, line: str) -> None:
-        """Tell what comes next; raises Interrupted where the user asked to stop."""
+        """Print what comes next; raises Interrupted where the user asked to stop."""
         if self.stopped():
             raise Interrupted
-        self.lines.say(line)
+        self.progress.say(line)
 
     def updates(self, count: int) -> int:
         """The gradient steps that are `count` at scale 1."""
         return max(1, round(self.scale * count))
 
     def draw(self, figure: Callable[..., Any], name: str, *args: Any, **more: Any) -> None:
-        """Make a picture in `out`, one at a time; where matplotlib is missing, a line says so."""
+        """Draw a picture into `out`, one at a time; where matplotlib is missing, a line says so."""
         try:
             with self.lock:
                 figure(self.out / name, *args, **more)
         except JaxomarlError as error:
-            self.lines.say(f"no picture {name}: {error}")
+            self.progress.say(f"no picture {name}: {error}")
 
     def check_unused(self, name: str, because: str, fields: Sequence[str] = CHOICES) -> None:
-        """Raise JaxomarlError where a flag is given that the table or figure `name` does not take."""
+        """Raise JaxomarlError where a flag is given that `name` does not take."""
         for field in fields:
             value = getattr(self, field)
             if value:
-                raise refuse(
-                    FLAGS.get(field, f"--{field}"),
-                    f"nothing for {name}",
-                    value,
-                    f"Leave it out: {because}",
-                )
+                flag = FLAGS.get(field, f"--{field}")
+                raise refuse(flag, f"nothing for {name}", value, f"Leave it out: {because}")
 
 
-def one(flag: str, given: Sequence[str], default: str) -> str:
+def one_name(flag: str, given: Sequence[str], default: str) -> str:
     """The name that a flag gives; JaxomarlError where it gives several."""
+    if not given:
+        return default
     if len(given) > 1:
         raise refuse(flag, "one name", given, "Call it for each.")
-    return given[0] if given else default
+    return given[0]

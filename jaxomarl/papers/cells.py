@@ -1,4 +1,7 @@
-"""Cells of a paper's table: trained one task and quality at a time, then set beside what is printed."""
+"""Cells of a paper's table.
+
+They are trained one task and quality at a time, and then compared with the paper.
+"""
 
 import contextlib
 import dataclasses
@@ -25,7 +28,7 @@ from jaxomarl.results import statistics, tables
 
 
 class Cell(NamedTuple):
-    """What is kept of a task and a quality once systems were trained on them; the data are let go."""
+    """What is kept of a task and a quality once systems were trained on their data."""
 
     task: Task
     quality: str
@@ -34,181 +37,243 @@ class Cell(NamedTuple):
     note: str = ""
 
 
+# --- training ---
+
+
 def train(
     asked: Asked, systems: Sequence[str], task: str, quality: str, preset: str = "", name: str = ""
 ) -> tuple[Cell, session.Results]:
-    """Train systems on one data set into `asked.out/name`, or find them trained there.
+    """Train systems on one data set into `asked.out/name`, or load them where they were trained.
 
-    The results hold the data set: drop them before the next cell is trained. `preset` "" gives each system the first
-    preset made for it and the task. Raises JaxomarlError where the folder holds results of other settings.
+    The results hold the data set: drop them before the next cell is trained. `preset` "" gives each
+    system the first preset that fits it and the task. Raises JaxomarlError where the folder holds
+    results of other settings.
     """
     groups, asked, note = resolve(asked, systems, task, quality, preset)
-    name = name or folder_name(task, quality)
-    folder = asked.out / name
-    with opened(asked, folder, preset):
-        done = trained(asked, groups, folder)
+    folder = asked.out / (name or folder_name(task, quality))
+    with open_cell_folder(asked, folder, preset):
+        results = train_groups(asked, groups, folder)
     first = groups[0]
-    return Cell(first.task, first.quality, first.manifest, done.records, note), done
+    return Cell(first.task, first.quality, first.manifest, results.records, note), results
 
 
 @contextlib.contextmanager
-def opened(asked: Asked, folder: Path, preset: str) -> Iterator[None]:
-    """Hold a cell's folder, new or of the same settings; JaxomarlError where it has results of others."""
+def open_cell_folder(asked: Asked, folder: Path, preset: str) -> Iterator[None]:
+    """Lock a cell's folder, new or of the same settings.
+
+    JaxomarlError where it has results of other settings.
+    """
     settings = session.asked(
         preset, asked.overrides, asked.rows, asked.episodes, asked.scale, asked.final_episodes
     )
     with session.locked(folder):
-        session.open_folder(
-            folder, settings, resume=(folder / "sweep.json").exists(), overwrite=False
-        )
+        resume = (folder / "sweep.json").exists()
+        session.open_folder(folder, settings, resume=resume, overwrite=False)
         yield
 
 
-def trained(
+def train_groups(
     asked: Asked, groups: Sequence[Group], folder: Path, sources: Sequence[Path] = ()
 ) -> session.Results:
-    """Train groups into a folder that is held, or find them trained there.
+    """Train groups into a folder that is locked, or load them where they were trained.
 
     Finished stages are taken from `sources`, and from the folder of the same name under `--from`.
     """
-    lines = asked.lines
     if asked.source:
         sources = [*sources, asked.source / folder.name]
+    progress = asked.progress
     return session.train_groups(
-        groups, folder, sources, report=lines, stopped=asked.stopped, say=lines.say
+        groups, folder, sources, report=progress, stopped=asked.stopped, say=progress.say
     )
+
+
+# --- settings that the data cannot give ---
 
 
 def resolve(
     asked: Asked, systems: Sequence[str], task: str, quality: str, preset: str
 ) -> tuple[list[Group], Asked, str]:
-    """(groups, what was asked, a note). What these data cannot give is left out of the settings, and the note says so.
+    """(groups, what was asked, a note).
 
-    That is: DOM2's printed thresholds that no trajectory reaches, and CODA's windows of episodes that are shorter.
+    What these data cannot give is left out of the settings, and the note says so. That is: DOM2's
+    printed thresholds that no trajectory reaches, and CODA's windows of episodes that are shorter.
     """
 
     def groups(chosen: Asked) -> list[Group]:
         return plan.resolve(
-            systems, [task], [quality], chosen.seeds, preset, chosen.overrides, chosen.rows, chosen.episodes,
-            chosen.scale, final_episodes=chosen.final_episodes,
-        )  # fmt: skip
+            systems,
+            [task],
+            [quality],
+            chosen.seeds,
+            preset,
+            chosen.overrides,
+            chosen.rows,
+            chosen.episodes,
+            chosen.scale,
+            final_episodes=chosen.final_episodes,
+        )
 
     try:
         return groups(asked), asked, ""
     except JaxomarlError as error:
-        given = {*asked.overrides}
+        given = set(asked.overrides)
         if error.field == flag("thresholds") and "thresholds" not in given:
-            chosen, note = within_reach(asked, task, quality, preset)
-        elif (
-            error.field == flag("augment_horizon")
-            and not {"augment_horizon", "augment_short"} & given
-        ):
-            chosen = dataclasses.replace(
-                asked, overrides={**asked.overrides, "augment_short": ["skip"]}
-            )
-            made = groups(chosen)
-            return made, chosen, too_short(made)
-        else:
-            raise
-    return groups(chosen), chosen, note
+            chosen, note = without_high_thresholds(asked, task, quality, preset)
+            return groups(chosen), chosen, note
+        about_windows = {"augment_horizon", "augment_short"}
+        if error.field == flag("augment_horizon") and not about_windows & given:
+            overrides = {**asked.overrides, "augment_short": ["skip"]}
+            chosen = dataclasses.replace(asked, overrides=overrides)
+            resolved = groups(chosen)
+            return resolved, chosen, short_episodes_note(resolved)
+        raise
 
 
-def too_short(groups: Sequence[Group]) -> str:
-    """What an augmentation's generator does not see."""
-    of = next(g for g in groups if "+" in g.name)
-    horizon = coda.horizon_of(of.task.env.spec, of.cfgs[0])
-    assert of.data is not None
-    few, all_of = coda.shorter(of.data, horizon), coda.shorter(of.data, np.iinfo(np.int32).max)
-    return f"; {few} of {all_of} episodes are shorter than the generator's {horizon} steps and not among its windows"
+def short_episodes_note(groups: Sequence[Group]) -> str:
+    """A note on the episodes that an augmentation's generator does not see."""
+    augmented = next(group for group in groups if "+" in group.name)
+    horizon = coda.horizon_of(augmented.task.env.spec, augmented.cfgs[0])
+    assert augmented.data is not None
+    short = coda.shorter(augmented.data, horizon)
+    episodes = coda.shorter(augmented.data, np.iinfo(np.int32).max)
+    return (
+        f"; {short} of {episodes} episodes are shorter than the generator's {horizon} steps"
+        " and not among its windows"
+    )
 
 
-def within_reach(asked: Asked, task: str, quality: str, preset: str) -> tuple[Asked, str]:
-    """The same without those of DOM2's printed thresholds that lie above every return, and which those are."""
-    named = make(task)
-    data, manifest = load(named, quality, asked.rows)
-    given = find(preset, named.name, "dom2").at(named.name, manifest["quality"])
-    top = trajectories(data)[1].max()
-    wanted = dom2.bounds(str(given["thresholds"]))
-    kept = ",".join(f"{x:g}" for x in wanted if x <= top)
-    lost = ", ".join(f"{x:g}" for x in wanted if x > top)
-    note = f"; DOM2's thresholds {lost} are above every return here, {top:.1f} at most"
-    return dataclasses.replace(asked, overrides={**asked.overrides, "thresholds": [kept]}), note
+def without_high_thresholds(
+    asked: Asked, task: str, quality: str, preset: str
+) -> tuple[Asked, str]:
+    """What was asked without DOM2's printed thresholds above every return, and a note of them."""
+    named_task = make(task)
+    data, manifest = load(named_task, quality, asked.rows)
+    printed = find(preset, named_task.name, "dom2").at(named_task.name, manifest["quality"])
+    highest = trajectories(data)[1].max()
+    thresholds = dom2.bounds(str(printed["thresholds"]))
+    kept = ",".join(f"{x:g}" for x in thresholds if x <= highest)
+    dropped = ", ".join(f"{x:g}" for x in thresholds if x > highest)
+    note = f"; DOM2's thresholds {dropped} are above every return here, {highest:.1f} at most"
+    overrides = {**asked.overrides, "thresholds": [kept]}
+    return dataclasses.replace(asked, overrides=overrides), note
 
 
-def table(
+# --- reports ---
+
+
+def comparison_table(
     asked: Asked,
     default: tuple[Sequence[str], Sequence[str], Sequence[str]],
     printed: Published,
     spread: str,
     differences: Sequence[str],
-    theirs: str,
+    their_seeds: str,
     preset: str = "",
     alone: bool = False,
 ) -> str:
-    """Train every cell that was asked for, a task and quality at a time, and set it beside what is printed.
+    """Train every cell that was asked for, and compare it with the paper.
 
-    `default` are systems, tasks and data where none are asked for; `printed` are normalised scores. Cells are kept
-    under `out`, so that the same command goes on where it was stopped.
+    A task and quality is trained at a time.
+
+    `default` are systems, tasks and data where none are asked for; `printed` are normalised scores.
+    Cells are kept under `out`, so that the same command continues where it was stopped.
     """
-    systems, tasks, data = (
-        mine or its
-        for mine, its in zip((asked.systems, asked.tasks, asked.data), default, strict=True)
-    )
-    made = [train(asked, systems, task, quality, preset)[0] for task in tasks for quality in data]
-    records = [record for cell in made for record in cell.records]
-    return beside(
-        asked, made, records, printed, spread, differences, theirs, alone=alone, normalised=True
+    default_systems, default_tasks, default_data = default
+    systems = asked.systems or default_systems
+    trained = []
+    for task in asked.tasks or default_tasks:
+        for quality in asked.data or default_data:
+            cell, _ = train(asked, systems, task, quality, preset)
+            trained.append(cell)
+    records = [record for cell in trained for record in cell.records]
+    return report(
+        asked,
+        trained,
+        records,
+        printed,
+        spread,
+        differences,
+        their_seeds,
+        alone=alone,
+        normalised=True,
     )
 
 
-def means(made: Sequence[Cell]) -> dict[tuple[str, str], float]:
+def data_means(trained: Sequence[Cell]) -> dict[tuple[str, str], float]:
     """(task, data) -> the data's mean return."""
-    return {(c.task.name, c.quality): c.manifest["return"]["mean"] for c in made}
+    return {(c.task.name, c.quality): c.manifest["return"]["mean"] for c in trained}
 
 
-def beside(
+def base_name(task: str) -> str:
+    """A task's name without its parameters."""
+    return task.partition(":")[0]
+
+
+def report(
     asked: Asked,
-    made: Sequence[Cell],
+    trained: Sequence[Cell],
     records: Sequence[tables.Record],
     printed: Published,
     spread: str,
     differences: Sequence[str],
-    theirs: str,
-    key: Callable[[str], str] = lambda task: task.partition(":")[0],
+    their_seeds: str,
+    key: Callable[[str], str] = base_name,
     alone: bool = False,
     normalised: bool = False,
 ) -> str:
-    """Preface and body of a table of cells; arguments as theirs. `normalised`: what is printed counts so."""
-    shown = (records, printed, key)
-    said = preface(asked, made, differences, theirs)
-    return (
-        f"{said}\n{comparison.glance(*shown, normalised)}{comparison.body(*shown, spread, alone)}"
-    )
+    """Preface, overview and full table of cells.
+
+    The arguments are those of `preface` and `comparison.full_table`. `normalised` says that the
+    printed scores are.
+    """
+    before = preface(asked, trained, differences, their_seeds)
+    overview = comparison.overview(records, printed, key, normalised)
+    full = comparison.full_table(records, printed, key, spread, alone)
+    return f"{before}\n{overview}{full}"
 
 
-def preface(asked: Asked, cells: Sequence[Cell], differences: Sequence[str], seeds: str) -> str:
-    """What has to be known before ours and the published numbers are compared: the paper's `differences`, then ours."""
-    changed = ", ".join(
-        f"{k} = {v[0] if len(v) == 1 else list(v)}" for k, v in asked.overrides.items()
-    )
+def preface(
+    asked: Asked, trained: Sequence[Cell], differences: Sequence[str], their_seeds: str
+) -> str:
+    """What has to be known before ours and the published numbers are compared.
+
+    The paper's `differences` come first, then ours.
+    """
+    scale = "Scale: the preset of the paper."
+    if asked.scale != 1.0:
+        scale = tables.reduced(asked.scale)
+    if asked.overrides:
+        scale += f" Besides: {', '.join(map(_override, asked.overrides.items()))}."
     lines = [
         "Ours and the published scores differ in more than the code:",
         "",
         *(f"- {line}" for line in differences),
-        f"- {tables.reduced(asked.scale) if asked.scale != 1.0 else 'Scale: the preset of the paper.'}"
-        + (f" Besides: {changed}." if changed else ""),
-        f"- Seeds: ours {len(asked.seeds)}, last policy; {seeds}",
+        f"- {scale}",
+        f"- Seeds: ours {len(asked.seeds)}, last policy; {their_seeds}",
         "",
+        *map(_data_line, trained),
     ]
-    for cell in cells:
-        held, scale = cell.manifest, cell.task.scale
-        mean = held["return"]["mean"]
-        error = statistics.standard_error(held["return"]["std"], held["episodes"])
-        spread = "" if error is None else f" ± {error:.1f} (standard error)"
-        normal = f", normalised {scale.normalise(mean):.1f}" if scale else ""
-        lines.append(
-            f"- {cell.task.name} {cell.quality}: {held['transitions']} transitions of {held['behaviours']} behaviours, "
-            f"mean return {mean:.1f}{spread}{normal}, content {held['sha256'][:12]}, "
-            f"dialect {held['dialect']}{cell.note}"
-        )
     return "\n".join(lines) + "\n"
+
+
+def _override(item: tuple[str, Sequence]) -> str:
+    field, values = item
+    if len(values) == 1:
+        return f"{field} = {values[0]}"
+    return f"{field} = {list(values)}"
+
+
+def _data_line(cell: Cell) -> str:
+    """A line of a cell's data set: its size, its mean return, and what identifies it."""
+    manifest = cell.manifest
+    returns = manifest["return"]
+    mean = returns["mean"]
+    score = f"mean return {mean:.1f}"
+    error = statistics.standard_error(returns["std"], manifest["episodes"])
+    if error is not None:
+        score += f" ± {error:.1f} (standard error)"
+    if cell.task.scale:
+        score += f", normalised {cell.task.scale.normalise(mean):.1f}"
+    size = f"{manifest['transitions']} transitions of {manifest['behaviours']} behaviours"
+    identity = f"content {manifest['sha256'][:12]}, dialect {manifest['dialect']}"
+    return f"- {cell.task.name} {cell.quality}: {size}, {score}, {identity}{cell.note}"

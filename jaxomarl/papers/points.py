@@ -16,23 +16,33 @@ Scores = dict[str, np.ndarray]
 """System, with what was swept -> the final evaluation's mean return of each finished seed."""
 
 
-def ends(results: Results, scale: Scale | None) -> Scores:
-    """Each finished seed's final mean return, normalised where there is a scale; a diverged seed is nan."""
-    found = {k: v.mean(axis=1) for k, v in results.returns.items()}
-    return {k: scale.normalise(v) for k, v in found.items()} if scale else found
+def final_scores(results: Results, scale: Scale | None) -> Scores:
+    """Each finished seed's final mean return, normalised where there is a scale.
+
+    A diverged seed is nan.
+    """
+    scores = {name: returns.mean(axis=1) for name, returns in results.returns.items()}
+    if not scale:
+        return scores
+    return {name: scale.normalise(values) for name, values in scores.items()}
 
 
 def point(panel: str, curve: str, x: float, scores: Sequence[np.ndarray]) -> Point:
-    """Return the mean of data sets' scores with its 95 % t interval over seeds; nan where a seed diverged."""
+    """Return the mean of data sets' scores with its 95 % t interval over seeds.
+
+    It is nan where a seed diverged.
+    """
     table = np.stack(scores, axis=1)
+    seeds = len(table)
     if not np.isfinite(table).all():
-        return Point(panel, curve, x, float("nan"), float("nan"), float("nan"), len(table))
+        nan = float("nan")
+        return Point(panel, curve, x, nan, nan, nan, seeds)
     estimate = intervals.average([intervals.of_samples(column) for column in table.T])
     low, high = intervals.interval(estimate)
-    return Point(panel, curve, x, float(estimate.mean), float(low), float(high), len(table))
+    return Point(panel, curve, x, float(estimate.mean), float(low), float(high), seeds)
 
 
-def keep(
+def save_points(
     asked: Asked,
     points: Sequence[Point],
     x: str,
@@ -45,34 +55,41 @@ def keep(
     asked.draw(curves.curves, "curves.png", points, x, y, named, logarithmic)
 
 
-def text(
+def points_report(
     asked: Asked,
-    made: Sequence[Cell],
+    trained: Sequence[Cell],
     notes: Sequence[str],
-    theirs: str,
+    their_seeds: str,
     points: Sequence[Point],
     x: str,
     named: Mapping[str, Sequence[str]],
 ) -> str:
     """Preface and the points as a table."""
-    rows = []
-    for p in points:
-        at = named[p.panel][int(p.x)] if p.panel in named else f"{p.x:g}"
-        interval = "" if np.isnan(p.low) else f"{p.low:.1f} to {p.high:.1f}"
-        rows.append(
-            (p.panel, p.curve, at, "diverged" if np.isnan(p.mean) else f"{p.mean:.1f}", interval)
-        )
-    loose = sorted(
-        {
-            f"{r.task} {r.data} {comparison.named(r)}"
-            for c in made
-            for r in c.records
-            if r.converged is False
-        }
-    )
-    lines = "\n".join(f"- {line}" for line in loose)
-    tail = f"\nNot converged, at one of the points or more:\n\n{lines}\n" if loose else ""
-    said = tables.coverage([r for c in made for r in c.records])
-    covered = "".join(f"\n{line}\n" for line in said)
+    records = [record for cell in trained for record in cell.records]
+    before = cells.preface(asked, trained, notes, their_seeds)
     head = ("panel", "curve", x, "mean", "95 %")
-    return f"{cells.preface(asked, made, notes, theirs)}\n{comparison.markdown(head, rows)}{covered}{tail}"
+    table = comparison.markdown_table(head, [_row(p, named) for p in points])
+    covered = "".join(f"\n{line}\n" for line in tables.coverage(records))
+    return f"{before}\n{table}{covered}{_not_converged(records)}"
+
+
+def _row(p: Point, named: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """A point's cells; `named` gives the x positions of a panel words."""
+    at = f"{p.x:g}"
+    if p.panel in named:
+        at = named[p.panel][int(p.x)]
+    mean = "diverged" if np.isnan(p.mean) else f"{p.mean:.1f}"
+    interval = "" if np.isnan(p.low) else f"{p.low:.1f} to {p.high:.1f}"
+    return p.panel, p.curve, at, mean, interval
+
+
+def _not_converged(records: Sequence[tables.Record]) -> str:
+    """A list of the systems that have not converged; "" where all have."""
+    names = set()
+    for r in records:
+        if r.converged is False:
+            names.add(f"{r.task} {r.data} {comparison.full_name(r)}")
+    if not names:
+        return ""
+    lines = "\n".join(f"- {name}" for name in sorted(names))
+    return f"\nNot converged, at one of the points or more:\n\n{lines}\n"

@@ -1,8 +1,11 @@
-"""Finished policies played otherwise than in their training: DOM2's shifted environments and best of K, acting fields.
+"""Finished policies in other settings than their training's.
 
-A policy is trained and evaluated in the environment of its data. Here it is played, as it ended, in any task of the
-same spec, from the fresh starts of its final evaluation: in its own task it meets the same episodes and gets the same
-returns. A planner can be asked to act by other settings (steps of its sampler, guidance) than those it trained under.
+These are shifted tasks, the best of K attempts, and other values of the fields they act by.
+
+A policy is trained and evaluated in the environment of its data. Here it is rolled out, as training
+left it, in any task of the same spec, from the fresh starts of its final evaluation. In its own
+task it has the same episodes and gets the same returns. A planner can be asked to act by other
+settings (steps of its sampler, guidance) than those it was trained with.
 """
 
 import dataclasses
@@ -21,97 +24,106 @@ from jaxomarl.results import store, tables
 from jaxomarl.training.final import roll_out
 from jaxomarl.training.program import last_step
 
-Played = dict[str, Float[np.ndarray, "R E K"]]
+Outcome = dict[str, Float[np.ndarray, "R E K"]]
 """Metric -> value of each run, start and attempt."""
 
 
-class Meeting(NamedTuple):
-    """Where and how often finished policies are played."""
+class EvaluationSetting(NamedTuple):
+    """The task in which finished policies are rolled out, and how often."""
 
     task: Task
     starts: int
     """Fresh starts of each seed, those of its final evaluation."""
     attempts: int = 1
-    """K: episodes from each start, which differ in nothing but the policy's own draws; the best counts."""
+    """K: episodes from each start, by other draws of the policy; the best counts."""
     changed: tuple[tuple[str, Any], ...] = ()
     """Config fields, with the values that policies act by in place of their own."""
 
     @property
     def name(self) -> str:
-        """As records call it."""
-        best = f" best of {self.attempts}" if self.attempts > 1 else ""
-        return self.task.name + best + "".join(f" {field}={value}" for field, value in self.changed)
+        """The task's name in records."""
+        name = self.task.name
+        if self.attempts > 1:
+            name += f" best of {self.attempts}"
+        return " ".join([name, *self._changes()])
 
     @property
     def file(self) -> str:
-        """In each run's folder."""
-        played = (self.task.name, *(f"{field}={value}" for field, value in self.changed))
-        return f"final-{folder_name(*played)}-{self.starts}x{self.attempts}.csv"
+        """The file's name in each run's folder."""
+        folder = folder_name(self.task.name, *self._changes())
+        return f"final-{folder}-{self.starts}x{self.attempts}.csv"
+
+    def _changes(self) -> list[str]:
+        return [f"{field}={value}" for field, value in self.changed]
 
 
-def beside(name: str, shift: str) -> str:
+def with_parameter(name: str, parameter: str) -> str:
     """The task `name` with one more parameter, `parameter=value`."""
-    return f"{name}{',' if ':' in name else ':'}{shift}"
+    separator = "," if ":" in name else ":"
+    return f"{name}{separator}{parameter}"
 
 
-def played(results: Results, meeting: Meeting) -> Iterator[tuple[Group, list[store.Run], Played]]:
-    """Each group's runs in a meeting. What was played is kept in the runs' folders and not played again.
+def outcomes(
+    results: Results, setting: EvaluationSetting
+) -> Iterator[tuple[Group, list[store.Run], Outcome]]:
+    """Each group's runs and their outcome in a setting.
 
-    Raises JaxomarlError where the task's observations, actions or rules are not those of the training.
+    An outcome is kept in the runs' folders, and is read from there the next time. Raises
+    JaxomarlError where the task's observations, actions or rules are not those of the training.
     """
     first = 0
     for group, _ in results.past:
         runs = results.runs[first : first + len(group.seeds)]
         first += len(group.seeds)
-        files = [run.path / meeting.file for run in runs]
-        if results.out and all(f.exists() for f in files):
-            yield group, runs, _read(files, meeting)
+        files = [run.path / setting.file for run in runs]
+        if results.out and all(file.exists() for file in files):
+            yield group, runs, _read(files, setting)
             continue
-        found = play(results, group, meeting)
-        for r, file in enumerate(files if results.out else ()):
-            flat = {k: v[r].ravel() for k, v in found.items()}
-            store.write_table(file, zip(*flat.values(), strict=True), list(flat))
-        yield group, runs, found
+        outcome = roll_out_group(results, group, setting)
+        if results.out:
+            for r, file in enumerate(files):
+                columns = {metric: values[r].ravel() for metric, values in outcome.items()}
+                store.write_table(file, zip(*columns.values(), strict=True), list(columns))
+        yield group, runs, outcome
 
 
-def _read(files: Sequence[Path], meeting: Meeting) -> Played:
-    held = [store.read_table(file) for file in files]
-    shape = (len(files), meeting.starts, meeting.attempts)
-    return {
-        k: np.array([[float(row[k]) for row in rows] for rows in held]).reshape(shape)
-        for k in held[0][0]
-    }
+def _read(files: Sequence[Path], setting: EvaluationSetting) -> Outcome:
+    tables_of_runs = [store.read_table(file) for file in files]
+    shape = (len(files), setting.starts, setting.attempts)
+    outcome = {}
+    for metric in tables_of_runs[0][0]:
+        values = [[float(row[metric]) for row in table] for table in tables_of_runs]
+        outcome[metric] = np.array(values).reshape(shape)
+    return outcome
 
 
-def play(results: Results, group: Group, meeting: Meeting) -> Played:
-    """Play a group's finished runs."""
-    spec, env, system = group.task.env.spec, meeting.task.env, group.system
+def roll_out_group(results: Results, group: Group, setting: EvaluationSetting) -> Outcome:
+    """Roll out a group's finished runs."""
+    spec = group.task.env.spec
+    env = setting.task.env
+    system = group.system
     if env.spec != spec:
-        raise refuse(
-            f"task {meeting.task.name}",
-            f"the spec of {group.task.name}: {spec}",
-            env.spec,
-            "Shift that one.",
-        )
-    cfgs = [dataclasses.replace(cfg, **dict(meeting.changed)) for cfg in group.cfgs]
+        wanted = f"the spec of {group.task.name}: {spec}"
+        raise refuse(f"task {setting.task.name}", wanted, env.spec, "Shift that one.")
+    cfgs = [dataclasses.replace(cfg, **dict(setting.changed)) for cfg in group.cfgs]
     for cfg in cfgs:
         system.check(spec, cfg, None)
-    last = system.pipeline(spec, cfgs[0], None)[-1].name
-    (past,) = (p for g, p in results.past if g is group)
-    before = {k: v for k, v in past.items() if k != last}
-    shown = roll_out(
+    final = system.pipeline(spec, cfgs[0], None)[-1].name
+    (past,) = (past for own, past in results.past if own is group)
+    before = {name: state for name, state in past.items() if name != final}
+    values = roll_out(
         env,
         system.pipeline,
         spec,
         cfgs,
         group.seeds,
-        past[last],
+        past[final],
         before,
-        meeting.starts,
-        meeting.attempts,
+        setting.starts,
+        setting.attempts,
     )
-    shape = (len(group.seeds), meeting.starts, meeting.attempts)
-    return {k: v.reshape(shape) for k, v in shown.items()}
+    shape = (len(group.seeds), setting.starts, setting.attempts)
+    return {metric: value.reshape(shape) for metric, value in values.items()}
 
 
 def final_episodes(results: Results) -> int:
@@ -119,28 +131,32 @@ def final_episodes(results: Results) -> int:
     return min(group.final_episodes for group, _ in results.past)
 
 
-def records(results: Results, meeting: Meeting) -> list[tables.Record]:
-    """The records of a meeting, of the best attempt from each start; a shift has no normalised score.
+def setting_records(results: Results, setting: EvaluationSetting) -> list[tables.Record]:
+    """The records of a setting, of the best attempt from each start.
+
+    A shift has no normalised score.
 
     Whether a policy has converged is what its training's last two evaluations say.
     """
-    rows, runs = [], []
-    for group, mine, found in played(results, meeting):
-        last = group.system.pipeline(group.task.env.spec, group.cfgs[0], None)[-1]
-        scale = (
-            meeting.task.scale._asdict() if meeting.task.scale and meeting.attempts == 1 else None
-        )
-        for run, values in zip(mine, found["return"].max(axis=2), strict=True):
-            info = {**run.info, "task": meeting.name, "normaliser": scale}
-            if meeting.name != run.info["task"]:
-                info["data_return"] = None  # of the task that is not shifted
+    rows = []
+    runs = []
+    scale = None
+    if setting.task.scale and setting.attempts == 1:
+        scale = setting.task.scale._asdict()
+    for group, own_runs, outcome in outcomes(results, setting):
+        stage = group.system.pipeline(group.task.env.spec, group.cfgs[0], None)[-1]
+        steps = np.array([last_step(stage)])
+        best = outcome["return"].max(axis=2)
+        for run, values in zip(own_runs, best, strict=True):
+            info = {**run.info, "task": setting.name, "normaliser": scale}
+            # the data are of the task that is not shifted
+            if setting.name != run.info["task"]:
+                info["data_return"] = None
             runs.append(store.Run(run.path, info))
-            shown = {"return": np.asarray(values, np.float32)[None]}
-            rows += store.returns_rows(
-                info, info["final_stage"], np.array([last_step(last)]), shown
-            )
-    settled = {(r.system, r.data, r.config): r.converged for r in results.records}
+            evaluations = {"return": np.asarray(values, np.float32)[None]}
+            rows += store.returns_rows(info, info["final_stage"], steps, evaluations)
+    converged = {(r.system, r.data, r.config): r.converged for r in results.records}
     return [
-        r._replace(converged=settled[r.system, r.data, r.config])
+        r._replace(converged=converged[r.system, r.data, r.config])
         for r in tables.summary([], runs, rows)
     ]

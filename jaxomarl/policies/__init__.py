@@ -1,1 +1,1 @@
-"""How trained models act: diffusion policies of one agent or a team, normals under a tanh, plans."""
+"""How trained models act: diffusion policies of agents or teams, tanh-Gaussian policies, plans."""

@@ -1,14 +1,16 @@
-"""Diffusion policies of agents that act apart, under Diffusion BC, MA-Diffusion-QL, MA-EDP and MA-SfBC.
+"""Diffusion policies of agents that act apart.
 
-One agent's noise network eps(x, t, o) is a Mish perceptron. Training regresses the noise in x = alpha_t a + sigma_t z;
-acting runs a reverse chain from noise to an action, each step's estimate of the clean action held in the box. Which
-schedule, which chain, and which value besides: that is what the systems show. A whole policy in one tuple:
+Diffusion BC, MA-Diffusion-QL, MA-EDP and MA-SfBC use them. One agent's noise network eps(x, t, o)
+is a Mish perceptron. Training regresses the noise in x = alpha_t a + sigma_t z. Acting runs a
+reverse chain from noise to an action, and clips each step's clean estimate to the action box.
+
+The systems choose the schedule, the chain, and a value function. One tuple holds a policy:
 
     Diffuser(net, schedule, chain, levels)
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -19,23 +21,49 @@ from jaxomarl.diffusion.guidance import clipped, masked
 from jaxomarl.diffusion.losses import eps_loss
 from jaxomarl.diffusion.parameterise import from_eps
 from jaxomarl.diffusion.samplers import Sampler
-from jaxomarl.losses.candidates import pick
+from jaxomarl.losses.candidates import pick_by_value
 from jaxomarl.networks.denoisers import plain_mlp
 from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import Params
 
 
 class Diffuser(NamedTuple):
-    """One agent's diffusion policy, its parameters apart; or a team's, where x, obs and masks have an axis N more."""
+    """One agent's diffusion policy without its parameters, or a team's.
 
-    net: Network  # (params, x [..., A], t, obs [..., O]) -> noise [..., A]
+    In a team's, x, obs and masks have a further axis N.
+    """
+
+    net: Network
+    """(params, x [..., A], t, obs [..., O]) -> noise [..., A]."""
     schedule: Schedule
-    chain: Callable[..., Sampler]  # ddpm, ddim, dpm_solver
-    levels: int  # steps of the chain
+    chain: Callable[..., Sampler]
+    """A sampler's constructor: ddpm, ddim or dpm_solver."""
+    levels: int
+    """Steps of the chain."""
+
+
+@runtime_checkable
+class Imitated(Protocol):
+    """One agent's rows in a batch."""
+
+    @property
+    def obs(self) -> Float[Array, "B O"]:
+        """Observations."""
+        ...
+
+    @property
+    def action(self) -> Float[Array, "B A"]:
+        """Actions in the data."""
+        ...
+
+    @property
+    def mask(self) -> Float[Array, " A"]:
+        """1.0 on the agent's real action columns."""
+        ...
 
 
 def noise_network(spec: Spec, width: int) -> Network:
-    """Noise prediction `apply(params, x, t, obs)` of three hidden layers."""
+    """The noise prediction `apply(params, x, t, obs)` with three hidden layers."""
     return plain_mlp(spec.act_width, spec.obs_width, (width,) * 3)
 
 
@@ -55,8 +83,14 @@ def sample(
 def clean(
     policy: Diffuser, params: Params, obs: Float[Array, "*B O"], mask: Float[Array, "*N A"]
 ) -> Denoise:
-    """(x, t) -> (x - sigma eps) / alpha, held in the box: near t = 1 the division by alpha would throw it far out."""
-    eps = lambda x, t: policy.net.apply(params, x, t, obs)
+    """The denoiser (x, t) -> (x - sigma eps) / alpha, clipped to the action box.
+
+    Near t = 1 the division by alpha would otherwise give estimates far outside.
+    """
+
+    def eps(x, t):
+        return policy.net.apply(params, x, t, obs)
+
     return masked(clipped(from_eps(eps, policy.schedule), -1.0, 1.0), mask)
 
 
@@ -68,7 +102,7 @@ def several(
     mask: Array,
     count: int,
 ) -> tuple[Float[Array, "K *B O"], Float[Array, "K *B A"]]:
-    """Each observation `count` times over, and an action for each."""
+    """`count` copies of each observation, and an action for each copy."""
     wide = jnp.broadcast_to(obs, (count, *obs.shape))
     return wide, sample(policy, key, params, wide, mask)
 
@@ -76,37 +110,43 @@ def several(
 def player(
     policy: Diffuser, q: Network, count: int
 ) -> Callable[[Key[Array, ""], Any, Float[Array, " O"], Float[Array, " A"]], Float[Array, " A"]]:
-    """How one agent plays: one of `count` drawn actions, with chance softmax(min_k Qbar^k(o, a)).
+    """How one agent acts: it samples `count` actions and plays one of them.
 
-    The state that it plays by has an `actor` and a `critic`.
+    It plays action a with probability softmax(min_k Qbar^k(o, a)). Its state has an `actor` and a
+    `critic`.
     """
 
     def play(key, state, obs, mask):
         k_draw, k_pick = jax.random.split(key)
         wide, drawn = several(policy, k_draw, state.actor.params, obs, mask, count)
         value = q.apply(state.critic.target, wide, drawn).min(axis=0)
-        return pick(drawn, value, jax.random.gumbel(k_pick, value.shape))
+        return pick_by_value(drawn, value, jax.random.gumbel(k_pick, value.shape))
 
     return play
 
 
 def denoising_loss(
-    policy: Diffuser, params: Params, batch: Any, t: Float[Array, " B"], z: Float[Array, "B A"]
+    policy: Diffuser, params: Params, batch: Imitated, t: Float[Array, " B"], z: Float[Array, "B A"]
 ) -> Float[Array, ""]:
-    """Mean over the batch of sum_dims (eps(alpha_t a + sigma_t z, t, o) - z)^2, real columns only.
+    """Mean over the batch of sum_dims (eps(alpha_t a + sigma_t z, t, o) - z)^2.
 
-    `batch` has one agent's obs [B, O] and action [B, A], and the mask [A] of its real columns.
+    The sum is over real columns.
     """
-    eps = lambda x, t: policy.net.apply(params, x, t, batch.obs)
+
+    def eps(x, t):
+        return policy.net.apply(params, x, t, batch.obs)
+
     return eps_loss(eps, policy.schedule, batch.action, t, z, batch.mask)
 
 
-def times_and_noise(
-    key: Key[Array, ""], batch: Any, levels: int | None = None
+def agent_times_and_noise(
+    key: Key[Array, ""], batch: Imitated, levels: int | None = None
 ) -> tuple[Float[Array, " B"], Float[Array, "B A"]]:
-    """Times t and masked noise z of a batch: t uniform on {1/K .. 1} for K `levels`, on [1e-3, 1] where there are none.
+    """Times t and masked noise z for a batch.
 
-    A sampler of few steps wants the former, exactly its own times; a chain whose steps are chosen later, the latter.
+    t is uniform on {1/K .. 1} for K `levels`, and on [1e-3, 1] without `levels`. The former are
+    exactly the times of a sampler of K steps. The latter suit a sampler whose steps are chosen
+    later.
     """
     k_t, k_z = jax.random.split(key)
     shape = batch.action.shape[:-1]

@@ -1,10 +1,10 @@
 """Gaussian policies of agents that act apart, under MA-BRAC, MA-ICQ and OMIGA.
 
-One agent's network gives mean and deviation of a normal, whose tanh is the action (losses/gaussian.py); the policy
-plays the tanh of its mean.
+One agent's network outputs mean and deviation of a normal, whose tanh is the action
+(losses/gaussian.py). The acting policy plays the tanh of the mean.
 """
 
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Array, Float
 
@@ -15,18 +15,28 @@ from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import Params
 
 
-def network(spec: Spec, cfg: Any) -> Network:
-    """(params, obs [..., O]) -> [2, ..., A]: one agent's mean and log deviation."""
+@runtime_checkable
+class Width(Protocol):
+    """The field that says how wide the network is."""
+
+    @property
+    def policy_width(self) -> int:
+        """Width of the two hidden layers."""
+        ...
+
+
+def gaussian_network(spec: Spec, cfg: Width) -> Network:
+    """(params, obs [..., O]) -> [2, ..., A]: mean and log std of one agent's normal."""
     return gaussian(spec.obs_width, (cfg.policy_width,) * 2, spec.act_width)
 
 
-def normal(net: Network, params: Params, obs: Float[Array, "*B O"]) -> Normal:
+def policy_normal(net: Network, params: Params, obs: Float[Array, "*B O"]) -> Normal:
     """The normal under the tanh."""
     return Normal(*net.apply(params, obs))
 
 
-def mode(
+def deterministic_action(
     net: Network, params: Params, obs: Float[Array, "*B O"], mask: Float[Array, " A"]
 ) -> Float[Array, "*B A"]:
     """The deterministic policy: the tanh of the mean."""
-    return squashed(normal(net, params, obs), 0.0, mask)
+    return squashed(policy_normal(net, params, obs), 0.0, mask)

@@ -1,14 +1,15 @@
-"""How plans are drawn from a trained planner (stages/planner.py), and how agents act on them.
+"""How plans are sampled from a trained planner (stages/planner.py), and how agents act on them.
 
-C rows of history and the present are written over the plan before every denoising step,
-eps = eps(d = 1) + w (eps(d = 0) - eps(d = 1)), each clean estimate is held in [-1, 1], the chain starts at
-N(0, temperature^2), for the return of data/return_targets.py. The action is D(o, plan's next row), of a plan that is
-made anew every `replan` steps.
+- Before every denoising step, C rows of history and the present overwrite the plan's first rows.
+- Guidance is classifier-free: eps = eps(d = 1) + w (eps(d = 0) - eps(d = 1)), towards the return of
+  data/return_targets.py.
+- Each clean estimate is clipped to [-1, 1]. The chain starts at N(0, temperature^2).
+- The action is D(o, the plan's next row). A new plan is sampled every `replan` steps.
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -21,217 +22,375 @@ from jaxomarl.diffusion.guidance import classifier_free, clipped, inpaint, maske
 from jaxomarl.diffusion.parameterise import from_eps
 from jaxomarl.diffusion.samplers import Sampler, ddim, ddpm
 from jaxomarl.diffusion.schedules import cosine
-from jaxomarl.networks.actors import played
+from jaxomarl.networks.actors import action_of_output
 from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import Net, Params
 
 SAMPLERS = {"ddpm": ddpm, "ddim": ddim}
 
 Predict = Callable[[Params, Array, Array, Array], Array]
-"""(params, x [..., N, W, O], t, told [..., N, 2]) -> noise or plan like x; told is [y (1 - d), d]."""
+"""(params, x [..., N, W, O], t, told [..., N, 2]) -> noise or plan, shaped like x.
+
+The condition `told` is [y (1 - d), d], where d = 1 drops the return y.
+"""
 
 
 class Codes(NamedTuple):
-    """What plans are made of in place of observations."""
+    """The codes that plans consist of in place of observations."""
 
     width: int
-    encode: Callable[
-        [Past, Float[Array, "*B N O"]], Float[Array, "*B N L"]
-    ]  # of observations in the planner's units
+    encode: Callable[[Past, Float[Array, "*B N O"]], Float[Array, "*B N L"]]
+    """It takes observations in the planner's units."""
 
 
 class Planner(NamedTuple):
-    """A team's model of its plans; its params are `init`'s."""
+    """A team's model of its plans."""
 
     init: Callable[[Key[Array, ""]], Params]
     trained: Predict
-    executed: Predict  # as agents act; `trained` but for dec-atten
-    mix: Predict | None  # h: (params, x, t, told) -> x; None leaves x as it is
-    inverse: Network  # (params, obs, then) -> action
-    each: bool  # every agent draws a whole joint plan from its own rows alone
+    executed: Predict
+    """The prediction of acting agents: `trained`, except for dec-atten."""
+    mix: Predict | None
+    """h: (params, x, t, told) -> x; None leaves x as it is."""
+    inverse: Network
+    """(params, obs, then) -> action."""
+    each: bool
+    """Whether every agent samples a full joint plan from its own rows alone."""
     centralised: bool
-    codes: Codes | None = None  # None: plans are of observations
+    codes: Codes | None = None
+    """What plans consist of; None means observations."""
 
 
 class Plans(NamedTuple):
-    """What is trained, and the units of observations."""
+    """The trained networks, and the units of observations."""
 
-    net: Net  # params {"plan", "inverse"}
+    net: Net
+    """Its params are {"plan", "inverse"}."""
     knots: Quantiles
-    goals: Any = ()  # return_targets.Goals, where the return that is asked for depends on the step
+    goals: Any = ()
+    """`return_targets.Goals`, where the target return depends on the step."""
 
 
 class Memory(NamedTuple):
-    """One environment's: raw rows of history, the rows of the plan that is followed, steps so far, the last target."""
+    """What the agents of one environment remember."""
 
     history: Float[Array, "N C O"]
+    """Raw observations."""
     plan: Float[Array, "N P O"]
+    """The rows of the current plan."""
     step: Int[Array, ""]
-    goal: Any = ()  # [N], where rewards are taken from it
+    """Steps so far."""
+    goal: Any = ()
+    """The last target [N], where rewards are subtracted from it."""
 
 
-def columns(spec: Spec, model: Planner) -> Float[Array, "N 1 O"]:
+# --- the settings ---
+
+
+@runtime_checkable
+class Planning(Protocol):
+    """The fields that plans depend on."""
+
+    @property
+    def history(self) -> int:
+        """Rows of history before the present."""
+        ...
+
+    @property
+    def horizon(self) -> int:
+        """Rows of a plan after the present."""
+        ...
+
+    @property
+    def replan(self) -> int:
+        """Steps for which a plan is followed."""
+        ...
+
+    @property
+    def levels(self) -> int:
+        """Noise levels in training."""
+        ...
+
+    @property
+    def predict(self) -> str:
+        """Whether the network predicts the "noise" or the plan."""
+        ...
+
+    @property
+    def normaliser(self) -> str:
+        """How observations are brought to [-1, 1]."""
+        ...
+
+
+@runtime_checkable
+class Sampling(Planning, Protocol):
+    """The fields that sampled plans depend on besides."""
+
+    @property
+    def sampler(self) -> str:
+        """Name of the sampler, one of SAMPLERS."""
+        ...
+
+    @property
+    def calls(self) -> int:
+        """Steps of the sampler."""
+        ...
+
+    @property
+    def temperature(self) -> float:
+        """Standard deviation of the chain's start."""
+        ...
+
+    @property
+    def returns(self) -> str:
+        """The returns that plans are conditioned on, or "none"."""
+        ...
+
+    @property
+    def guidance(self) -> float:
+        """Weight of the classifier-free guidance."""
+        ...
+
+    @property
+    def target(self) -> float:
+        """The return that is asked for, in the units of the planner."""
+        ...
+
+    @property
+    def target_kind(self) -> str:
+        """How the target return depends on the step."""
+        ...
+
+    @property
+    def reward(self) -> str:
+        """Whose rewards the returns sum: "own" or "team"."""
+        ...
+
+    @property
+    def gamma(self) -> float:
+        """Discount factor of the returns."""
+        ...
+
+    @property
+    def acting(self) -> str:
+        """The parameters that act: the "target" network's or the trained ones."""
+        ...
+
+
+# --- rows of plans ---
+
+
+def real_columns(spec: Spec, model: Planner) -> Float[Array, "N 1 O"]:
     """1.0 on the real columns of a plan's rows."""
-    return (
-        jnp.ones((spec.agents, 1, model.codes.width))
-        if model.codes
-        else jnp.asarray(spec.obs_mask)[:, None]
-    )
+    if model.codes:
+        return jnp.ones((spec.agents, 1, model.codes.width))
+    return jnp.asarray(spec.obs_mask)[:, None]
 
 
-def seen_by(spec: Spec, cfg: Any, model: Planner) -> Callable[[Past, Quantiles, Array], Array]:
-    """(finished stages, quantiles, raw observations [..., N, O]) -> rows of plans [..., N, O or L]."""
-    see, codes = ranged(cfg.normaliser, spec), model.codes
-    return lambda past, table, obs: (
-        codes.encode(past, see(table, obs)) if codes else see(table, obs)
-    )
+def plan_normaliser(
+    spec: Spec, cfg: Planning, model: Planner
+) -> Callable[[Past, Quantiles, Array], Array]:
+    """(finished stages, quantiles, raw obs [..., N, O]) -> rows of plans [..., N, O or L]."""
+    normalise = ranged(cfg.normaliser, spec)
+
+    def see(past: Past, table: Quantiles, obs: Array) -> Array:
+        rows = normalise(table, obs)
+        if model.codes:
+            rows = model.codes.encode(past, rows)
+        return rows
+
+    return see
 
 
-def given(cfg: Any) -> Float[Array, "W 1"]:
-    """1.0 on history and present, 0.0 on what is planned."""
-    return (jnp.arange(cfg.history + 1 + cfg.horizon) <= cfg.history).astype(jnp.float32)[:, None]
+def given(cfg: Planning) -> Float[Array, "W 1"]:
+    """1.0 on history and present, 0.0 on the planned rows."""
+    rows = jnp.arange(cfg.history + 1 + cfg.horizon)
+    return (rows <= cfg.history).astype(jnp.float32)[:, None]
 
 
 class Known(NamedTuple):
-    """Which rows of a plan are written over before every step: as they are where `shown`, with zeros elsewhere."""
+    """The rows of a plan that are overwritten before every step."""
 
     known: Float[Array, "*B N W 1"]
+    """1.0 on every row that is overwritten."""
     shown: Float[Array, "*B N W 1"]
+    """1.0 on those that are overwritten with what happened; the others with zeros."""
 
 
-def known_to(cfg: Any, who: Float[Array, "*B N"]) -> Known:
-    """What those agents know whose `who` is 1.0: their own history and present; of the others zeros as history.
+def known_to(cfg: Planning, who: Float[Array, "*B N"]) -> Known:
+    """The rows that agents know whose `who` is 1.0.
 
-    Their team-mates' present is planned with the rows ahead. Source: MADiff's code (its CTDE data and its mask
+    They know their own history and present. The history of the others is zeros, and the present
+    of the others is planned with the rows ahead. Source: MADiff's code (its CTDE data and its mask
     generator), in training and in acting, in the plans' units.
     """
     whose = who[..., None, None]
     shown = whose * given(cfg)
-    past = (jnp.arange(cfg.history + 1 + cfg.horizon) < cfg.history).astype(jnp.float32)[:, None]
-    return Known(jnp.maximum(shown, past), shown)
+    rows = jnp.arange(cfg.history + 1 + cfg.horizon)
+    history = (rows < cfg.history).astype(jnp.float32)[:, None]
+    return Known(jnp.maximum(shown, history), shown)
 
 
-def told(y: Float[Array, "*B N"], drop: Float[Array, "*B N"]) -> Float[Array, "*B N 2"]:
-    """[y (1 - d), d]: where d = 1 nothing of y is left."""
+def return_condition(y: Float[Array, "*B N"], drop: Float[Array, "*B N"]) -> Float[Array, "*B N 2"]:
+    """The condition [y (1 - d), d]; d = 1 drops y entirely."""
     return jnp.stack([jnp.where(drop > 0, 0.0, y), drop], axis=-1)
 
 
-def clean(cfg: Any, predict: Predict, params: Params, tell: Array, mask: Array) -> Denoise:
-    """The denoiser of a prediction, without its box; `mask` as by `columns`."""
-    out = lambda x, t: predict(params, x, t, tell)
-    return masked(from_eps(out, cosine(cfg.levels)) if cfg.predict == "noise" else out, mask)
+# --- sampling ---
+
+
+def clean(cfg: Planning, predict: Predict, params: Params, tell: Array, mask: Array) -> Denoise:
+    """The denoiser of a prediction, before it is clipped; `mask` is that of `columns`."""
+
+    def out(x, t):
+        return predict(params, x, t, tell)
+
+    if cfg.predict == "noise":
+        return masked(from_eps(out, cosine(cfg.levels)), mask)
+    return masked(out, mask)
 
 
 def denoiser(
-    spec: Spec, cfg: Any, model: Planner, params: Params, y: Float[Array, "*B N"]
+    spec: Spec, cfg: Sampling, model: Planner, params: Params, y: Float[Array, "*B N"]
 ) -> Denoise:
-    """Guided towards returns y, held in [-1, 1]; the pass without the condition is told that there is none."""
-    mask = columns(spec, model)
-    free = lambda drop: clean(cfg, model.executed, params, told(y, jnp.full(y.shape, drop)), mask)
-    towards = (
-        free(1.0) if cfg.returns == "none" else classifier_free(free(0.0), free(1.0), cfg.guidance)
-    )
-    return clipped(towards, -1.0, 1.0)
+    """The denoiser that is guided towards returns y, clipped to [-1, 1].
+
+    The unconditional pass gets a condition that says so.
+    """
+    mask = real_columns(spec, model)
+
+    def conditioned(drop: float) -> Denoise:
+        condition = return_condition(y, jnp.full(y.shape, drop))
+        return clean(cfg, model.executed, params, condition, mask)
+
+    if cfg.returns == "none":
+        return clipped(conditioned(1.0), -1.0, 1.0)
+    guided = classifier_free(conditioned(0.0), conditioned(1.0), cfg.guidance)
+    return clipped(guided, -1.0, 1.0)
 
 
-class Draw(NamedTuple):
-    """How plans are drawn: a chain, and what it calls, made of (params, returns [..., N])."""
+class PlanSampler(NamedTuple):
+    """How plans are sampled: a chain, and its denoiser as a function (params, returns [..., N])."""
 
     chain: Sampler
     denoise: Callable[[Params, Array], Denoise]
 
 
-def drawn_by(spec: Spec, cfg: Any, model: Planner) -> Draw:
-    """The settings' sampler over the guided planner."""
-    mask = columns(spec, model)
+def plan_sampler(spec: Spec, cfg: Sampling, model: Planner) -> PlanSampler:
+    """The sampler of the settings, with the guided planner as its denoiser."""
+    mask = real_columns(spec, model)
     chain = SAMPLERS[cfg.sampler](cosine(cfg.levels), cfg.calls, start=cfg.temperature, mask=mask)
-    return Draw(chain, partial(denoiser, spec, cfg, model))
+    return PlanSampler(chain, partial(denoiser, spec, cfg, model))
 
 
 def sample(
     key: Key[Array, ""],
     spec: Spec,
-    cfg: Any,
+    cfg: Sampling,
     model: Planner,
     params: Params,
     seen: Float[Array, "*B N P O"],
     known: Float[Array, "*B N W 1"],
-    drawn: Draw | None = None,
+    drawn: PlanSampler | None = None,
     y: Float[Array, "*B N"] | None = None,
 ) -> Float[Array, "*B N W O"]:
-    """Plans [..., N, W, O] whose known entries are those of `seen` (history and present), bit for bit.
+    """Plans [..., N, W, O] whose known entries are those of `seen`, bit for bit.
 
-    `drawn` is `drawn_by`'s where nothing else is given; `y`, the returns that are asked for, the settings' target.
+    `seen` is history and present. The default of `drawn` is `plan_sampler`'s. The default of `y`,
+    the target returns, is the settings' target.
     """
-    chain, denoise = drawn or drawn_by(spec, cfg, model)
-    mask = columns(spec, model)
-    y = jnp.full(seen.shape[:-2], cfg.target) if y is None else y
+    chain, denoise = drawn or plan_sampler(spec, cfg, model)
+    mask = real_columns(spec, model)
+    if y is None:
+        y = jnp.full(seen.shape[:-2], cfg.target)
     rows = jnp.pad(seen, [(0, 0)] * (seen.ndim - 2) + [(0, cfg.horizon), (0, 0)])
     x = chain(key, inpaint(denoise(params, y), rows, known), rows.shape)
     if model.mix is not None:
-        x = mask * jnp.clip(
-            model.mix(params, x, jnp.zeros(()), told(y, jnp.zeros(y.shape))), -1.0, 1.0
-        )
+        mixed = model.mix(params, x, jnp.zeros(()), return_condition(y, jnp.zeros(y.shape)))
+        x = mask * jnp.clip(mixed, -1.0, 1.0)
     return jnp.where(known > 0, rows, x)
 
 
 def ahead(
     key: Key[Array, ""],
     spec: Spec,
-    cfg: Any,
+    cfg: Sampling,
     model: Planner,
     params: Params,
     seen: Float[Array, "N P O"],
-    drawn: Draw | None = None,
+    drawn: PlanSampler | None = None,
     y: Float[Array, " N"] | None = None,
 ) -> Float[Array, "N R O"]:
-    """The rows after the present that are followed until the next plan; `drawn` and `y` as in `sample`.
+    """The rows after the present that are followed until the next plan.
 
-    An agent that plans for all asks for its team-mates what it asks for itself.
+    `drawn` and `y` are those of `sample`. An agent that plans for all agents takes its own target
+    for all of them.
     """
-    y = jnp.full(spec.agents, cfg.target) if y is None else y
-    n, kept = spec.agents, slice(cfg.history + 1, cfg.history + 1 + cfg.replan)
+    if y is None:
+        y = jnp.full(spec.agents, cfg.target)
+    n = spec.agents
+    present = cfg.history + 1
+    kept = slice(present, present + cfg.replan)
 
     def plan(key, who, y):
         known, shown = known_to(cfg, who)
-        rows = seen * shown[:, : cfg.history + 1]
+        rows = seen * shown[:, :present]
         return sample(key, spec, cfg, model, params, rows, known, drawn, y)
 
     if not model.each:
         return plan(key, jnp.ones(n), y)[:, kept]
 
     def own(key, i, who):
-        return plan(key, who, jnp.full(n, y[i]))[i, kept]
+        joint = plan(key, who, jnp.full(n, y[i]))
+        return joint[i, kept]
 
     return jax.vmap(own)(jax.random.split(key, n), jnp.arange(n), jnp.eye(n))
 
 
+# --- acting ---
+
+
 def actor(
-    spec: Spec, cfg: Any, model: Planner, drawn: Draw | None = None
+    spec: Spec, cfg: Sampling, model: Planner, drawn: PlanSampler | None = None
 ) -> tuple[Callable, Memory]:
-    """(act, its memory) of a state `Plans`; plans are drawn as `sample` does."""
-    see = seen_by(spec, cfg, model)
+    """(act, the first memory) for a state `Plans`; plans are sampled by `sample`."""
+    see = plan_normaliser(spec, cfg, model)
 
     def act(key, state, past, memory, observation: Observation):
         params = state.net.target if cfg.acting == "target" else state.net.params
+
+        # --- history and present ---
         obs = observation.obs * spec.obs_mask
-        first = jnp.broadcast_to(
-            obs[:, None], memory.history.shape
-        )  # as windows repeat an episode's first row
-        history = jnp.where(memory.step == 0, first, memory.history)
+        # an episode starts with copies of its first row, as windows do
+        copies = jnp.broadcast_to(obs[:, None], memory.history.shape)
+        history = jnp.where(memory.step == 0, copies, memory.history)
         rows = jnp.concatenate([history, obs[:, None]], axis=1)
         seen = jnp.swapaxes(see(past, state.knots, jnp.swapaxes(rows, 0, 1)), 0, 1)
+
+        # --- a plan ---
         y = wanted(spec, cfg, state.goals, memory.step, memory.goal, observation.reward)
-        fresh = lambda: ahead(key, spec, cfg, model, params["plan"], seen, drawn, y)
+
+        def new_plan():
+            return ahead(key, spec, cfg, model, params["plan"], seen, drawn, y)
+
         age = memory.step % cfg.replan
-        # the counter is the same in all episodes, so that under vmap this stays a branch and plans are saved
-        plan = fresh() if cfg.replan == 1 else jax.lax.cond(age == 0, fresh, lambda: memory.plan)
+        if cfg.replan == 1:
+            plan = new_plan()
+        else:
+            # all episodes have the same step, so under vmap this stays a branch and saves plans
+            plan = jax.lax.cond(age == 0, new_plan, lambda: memory.plan)
+
+        # --- its action ---
         out = model.inverse.apply(params["inverse"], seen[:, -1], plan[:, age])
         goal = y if cfg.target_kind == "remaining" else ()
         after = Memory(rows[:, 1:], plan, memory.step + 1, goal)
-        return played(spec, out, observation.available), after
+        return action_of_output(spec, out, observation.available), after
 
-    rows = lambda count, width: jnp.zeros((spec.agents, count, width))
-    plan = rows(cfg.replan, columns(spec, model).shape[-1])
-    step, goal = jnp.zeros((), jnp.int32), first_goal(spec, cfg)
-    return act, Memory(rows(cfg.history, spec.obs_width), plan, step, goal)
+    plan_width = real_columns(spec, model).shape[-1]
+    memory = Memory(
+        history=jnp.zeros((spec.agents, cfg.history, spec.obs_width)),
+        plan=jnp.zeros((spec.agents, cfg.replan, plan_width)),
+        step=jnp.zeros((), jnp.int32),
+        goal=first_goal(spec, cfg),
+    )
+    return act, memory

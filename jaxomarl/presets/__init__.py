@@ -9,10 +9,11 @@ from jaxomarl.presets.particle import PARTICLE
 from jaxomarl.presets.preset import Preset
 
 PRESETS: dict[str, Preset] = {p.name: p for p in (*GAMES, *PARTICLE, *MUJOCO)}
+DEFAULTS = Preset("defaults", (), (), {}, about="each system's own defaults")
 
 
 def find(name: str, task: str, system: str = "") -> Preset:
-    """The preset called `name`; "" is the first one made for the task and system, or the systems' own defaults.
+    """The preset called `name`; for "", the first one for the task and the system, or DEFAULTS.
 
     Raises JaxomarlError for an unknown name.
     """
@@ -20,14 +21,14 @@ def find(name: str, task: str, system: str = "") -> Preset:
         raise refuse("--preset", f"one of {', '.join(PRESETS)}", name, nearest(name, PRESETS))
     if name:
         return PRESETS[name]
-    fitting = [
-        p
-        for p in PRESETS.values()
-        if any(fnmatch.fnmatch(task.partition(":")[0], t) for t in p.tasks)
-    ]
-    fitting = [p for p in fitting if not system or system in p.systems]
-    return (
-        fitting[0]
-        if fitting
-        else Preset("defaults", (), (), {}, about="each system's own defaults")
-    )
+    for preset in PRESETS.values():
+        if fits(preset, task, system):
+            return preset
+    return DEFAULTS
+
+
+def fits(preset: Preset, task: str, system: str) -> bool:
+    """Whether a preset is for a task and, where one is named, for a system."""
+    plain_name = task.partition(":")[0]
+    for_task = any(fnmatch.fnmatch(plain_name, pattern) for pattern in preset.tasks)
+    return for_task and (not system or system in preset.systems)

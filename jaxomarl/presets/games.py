@@ -1,8 +1,9 @@
-"""Settings for the games: OMSD's two readings of its regulariser's weight, at sizes that a laptop trains in seconds."""
+"""Settings for the games: OMSD's two weights of its regulariser, at sizes that train in seconds."""
 
 from jaxomarl.presets.preset import Preset
 
 FAMILY = ("omsd", "brpo-ind", "brpo-ctde", "brpo-jal", "joint-score")
+"""OMSD and its ablations."""
 
 SMALL = {
     "critic_width": 32, "critic_batch": 64, "critic_lr": 3e-3, "critic_steps": 2000,
@@ -26,7 +27,8 @@ GAMES = (
             "start": "uniform:0.9",
         },
         data={"games/bandit": "std0.3"},
-        about="w = alpha/sigma at t = 0.02, beta 1.29: the weight under which the regulariser rests on modes",
+        about="w = alpha/sigma at t = 0.02, beta 1.29: with this weight the regulariser rests on "
+        "modes",
     ),
     Preset(
         "paper-code",
@@ -41,6 +43,7 @@ GAMES = (
             "start": "uniform:0.9",
         },
         data={"games/bandit": "std0.1"},
-        about="w = sigma^2, t ~ U(0.02, 0.98), beta 0.1: the authors' released defaults, on their data",
+        about="w = sigma^2, t ~ U(0.02, 0.98), beta 0.1: the authors' released defaults, on their "
+        "data",
     ),
 )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Preset:
-    """Values for the config fields of some systems on some tasks, and the data they were stated for."""
+    """Settings of some systems on some tasks, and the data for which they were stated."""
 
     name: str
     systems: tuple[str, ...]
@@ -14,12 +14,15 @@ class Preset:
     tasks: tuple[str, ...]
     """Patterns of task names, such as `games/*`."""
     cfg: Mapping[str, object]
+    """Values of config fields."""
     data: Mapping[str, str] = field(default_factory=dict)
     """Quality by task, where it differs from the task's own default."""
     cases: Mapping[tuple[str, str], Mapping[str, object]] = field(default_factory=dict)
     """(task, quality) -> values that hold there alone."""
     about: str = ""
+    """Where the values come from, in a phrase."""
 
     def at(self, task: str, quality: str) -> dict[str, object]:
-        """The values for a task, named without its parameters, and a quality."""
-        return {**self.cfg, **self.cases.get((task.partition(":")[0], quality), {})}
+        """The values for a quality of a task, whose name may have parameters."""
+        plain_name = task.partition(":")[0]
+        return {**self.cfg, **self.cases.get((plain_name, quality), {})}

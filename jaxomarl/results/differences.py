@@ -1,4 +1,7 @@
-"""Differences of systems that met the same fresh starts: narrower than two intervals side by side let one guess."""
+"""Differences of systems that had the same fresh starts.
+
+Their intervals are narrower than two intervals side by side suggest.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -21,71 +24,71 @@ class Difference(NamedTuple):
 
     leader: Record
     other: Record
-    pairs: int  # seeds that both have, each on the same starts; 0 where they have none and nothing is paired
+    pairs: int
+    """Seeds that both have, each on the same starts; 0 where nothing is paired."""
     mean: float
-    low: float | None  # ends of the 95 % interval; None where there is none, for want of values
+    low: float | None
+    """Lower end of the 95 % interval; None where there are too few values for one."""
     high: float | None
 
 
 def differences(records: Sequence[Record], final: Iterable[Row]) -> list[Difference]:
-    """Compare every row of a task and data set with the one of the highest mean, by rows of their final evaluations.
+    """Compare every row of a task and data set with the one of the highest mean.
 
-    Two systems are paired by seed and episode, since both meet the same start there. Where they have no seed in common,
-    Welch's difference of their seeds' means stands. Records without a final evaluation are left out.
+    Two systems are paired by seed and episode, since both have the same start there. Where they
+    have no seed in common, Welch's difference of their seeds' means stands. Records without a final
+    evaluation are left out.
     """
-    returns = _returns(final)
+    returns = _returns_by_cell(final)
     groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
     for record in records:
         if record.starts == "fresh" and np.isfinite(record.mean):
             groups[record.task, record.data].append(record)
-    out = []
+    result = []
     for group in groups.values():
         leader = max(group, key=lambda record: record.mean)
         first = returns[_cell(leader)]
-        out += [
-            _difference(leader, first, other, returns[_cell(other)])
-            for other in group
-            if other is not leader
-        ]
-    return out
+        for other in group:
+            if other is not leader:
+                result.append(_difference(leader, first, other, returns[_cell(other)]))
+    return result
 
 
-def markdown(found: Sequence[Difference]) -> str:
+def markdown(compared: Sequence[Difference]) -> str:
     """Return the differences as a Markdown table under a sentence, or "" where there is none."""
-    if not found:
+    if not compared:
         return ""
     head = ("task", "data", "highest mean", "other", "difference [95 %]", "pairs of seeds")
-    rows = [
-        (d.leader.task, d.leader.data, _name(d.leader), _name(d.other), _interval(d), str(d.pairs))
-        for d in found
-    ]
-    lines = [
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in (head, *rows)
-    ]
-    lines.insert(1, "| " + " | ".join(["---"] * len(head)) + " |")
-    said = (
-        "How far the highest mean lies above the others, paired by seed and start where both have them. "
-        "It was chosen by these scores, so that differences lean its way."
+    lines = [_markdown_row(head), _markdown_row(["---"] * len(head))]
+    for d in compared:
+        leader = d.leader
+        row = (leader.task, leader.data, _name(leader), _name(d.other), _interval(d), str(d.pairs))
+        lines.append(_markdown_row(row))
+    note = (
+        "How far the highest mean lies above the others, paired by seed and start where both have "
+        "them. It was chosen by these scores, so that differences lean its way."
     )
-    return "\n".join([said, "", *lines]) + "\n"
+    return "\n".join([note, "", *lines]) + "\n"
 
 
-def _returns(final: Iterable[Row]) -> dict[tuple[str, ...], Scores]:
+def _markdown_row(cells: Sequence[str]) -> str:
+    escaped = [cell.replace("|", "\\|") for cell in cells]
+    return f"| {' | '.join(escaped)} |"
+
+
+def _returns_by_cell(final: Iterable[Row]) -> dict[tuple[str, ...], Scores]:
     """Group the final evaluations' returns by cell and seed; a diverged seed is left out."""
-    held: dict[tuple[str, ...], dict[int, dict[int, float]]] = defaultdict(
-        lambda: defaultdict(dict)
-    )
+    episodes_of: dict[tuple[tuple[str, ...], int], dict[int, float]] = defaultdict(dict)
     for row in final:
         if row.metric == "return":
             cell = (row.system, row.task, row.data, row.config)
-            held[cell][row.seed][int(row.episode)] = row.value
-    out: dict[tuple[str, ...], Scores] = defaultdict(dict)
-    for cell, seeds in held.items():
-        for seed, episodes in seeds.items():
-            values = np.array([episodes[e] for e in sorted(episodes)], np.float64)
-            if np.isfinite(values).all():
-                out[cell][seed] = values
-    return out
+            episodes_of[cell, row.seed][int(row.episode)] = row.value
+    scores: dict[tuple[str, ...], Scores] = defaultdict(dict)
+    for (cell, seed), episodes in episodes_of.items():
+        values = np.array([episodes[e] for e in sorted(episodes)], np.float64)
+        if np.isfinite(values).all():
+            scores[cell][seed] = values
+    return scores
 
 
 def _difference(leader: Record, x: Scores, other: Record, y: Scores) -> Difference:
@@ -94,15 +97,15 @@ def _difference(leader: Record, x: Scores, other: Record, y: Scores) -> Differen
     if common:
         # a seed's first episodes have the same starts however many were asked for
         episodes = min(len(returns[seed]) for returns in (x, y) for seed in common)
-        first, second = (
-            np.stack([returns[seed][:episodes] for seed in common]) for returns in (x, y)
-        )
+        first = np.stack([x[seed][:episodes] for seed in common])
+        second = np.stack([y[seed][:episodes] for seed in common])
         estimate = intervals.paired_difference(first, second)
     else:
         estimate = intervals.difference(_estimate(list(x.values())), _estimate(list(y.values())))
     low, high = map(float, intervals.interval(estimate))
-    told = np.isfinite([low, high]).all()
-    ends = (low, high) if told else (None, None)
+    ends = (None, None)
+    if np.isfinite([low, high]).all():
+        ends = (low, high)
     return Difference(leader, other, len(common), float(estimate.mean), *ends)
 
 
@@ -122,5 +125,6 @@ def _name(record: Record) -> str:
 
 
 def _interval(d: Difference) -> str:
-    interval = "" if d.low is None else f" [{d.low:.4g}, {d.high:.4g}]"
-    return f"{d.mean:.4g}{interval}"
+    if d.low is None:
+        return f"{d.mean:.4g}"
+    return f"{d.mean:.4g} [{d.low:.4g}, {d.high:.4g}]"

@@ -30,8 +30,15 @@ COLUMNS = (
     "value",
 )
 INFO: dict[str, type] = {
-    "system": str, "task": str, "data": str, "config": str, "cfg": dict, "swept": dict, "seed": int, "final_stage": str,
-}  # fmt: skip
+    "system": str,
+    "task": str,
+    "data": str,
+    "config": str,
+    "cfg": dict,
+    "swept": dict,
+    "seed": int,
+    "final_stage": str,
+}
 """What every run.json holds, and its types; a runner may add more."""
 FINAL = "final.csv"
 """A run's final evaluation, on starts of its own: rows of its final stage and last step."""
@@ -48,7 +55,8 @@ class Row(NamedTuple):
     stage: str
     step: int
     metric: str
-    episode: int | str  # "" in metrics.csv, which holds means over a chunk
+    episode: int | str
+    """An evaluation's episode; "" in metrics.csv, which holds means over a chunk."""
     value: float
 
 
@@ -63,15 +71,15 @@ class Run(NamedTuple):
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
-    """Replace a file in one step: a reader, or a killed writer, leaves the old content or the new, never a part.
+    """Replace a file in one step: a reader, or a killed writer, leaves the old content or the new.
 
-    Missing folders are made. OSError (a full disk, say) passes through and leaves the old file as it was.
+    Missing folders are created. OSError (a full disk, say) passes through and leaves the old file
+    as it was.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(
-        f".{path.name}.{secrets.token_hex(4)}.part"
-    )  # same folder, so that os.replace is atomic
+    # in the same folder, so that os.replace is atomic
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         with open(part, "xb") as file:
             file.write(content)
@@ -80,25 +88,27 @@ def write_bytes(path: str | Path, content: bytes) -> None:
         os.replace(part, path)
     except BaseException as error:
         part.unlink(missing_ok=True)
-        if (
-            isinstance(error, OSError) and error.errno is not None and error.filename is None
-        ):  # a write does not say where
+        # the error of a write does not say where
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
             error.filename = str(path)
         raise
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write strict JSON with sorted keys; numpy values become plain ones, a non-finite float "nan", "inf" or "-inf".
+    """Write strict JSON with sorted keys.
 
+    Numpy values become plain ones, and a float that is not finite becomes "nan", "inf" or "-inf".
     TypeError where a value is no data (a function, an object).
     """
-    write_bytes(
-        path, (json.dumps(_plain(value), indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
-    )
+    text = json.dumps(_plain(value), indent=2, sort_keys=True, allow_nan=False)
+    write_bytes(path, f"{text}\n".encode())
 
 
 def read_json(path: str | Path, **entries: type) -> dict[str, Any]:
-    """The object that `write_json` wrote, with the entries asked for; JaxomarlError as of `documents.read`."""
+    """The object that `write_json` wrote, with the entries asked for.
+
+    JaxomarlError as of `documents.read`.
+    """
     return documents.read(path, "Delete the file, or run the cell again.", **entries)
 
 
@@ -111,11 +121,16 @@ def _plain(value: Any) -> Any:
         return [_plain(v) for v in value]
     if isinstance(value, float) and not math.isfinite(value):
         return repr(value)
-    return str(value) if isinstance(value, Path) else value
+    if isinstance(value, Path):
+        return str(value)
+    return value
 
 
 def write_table(path: str | Path, rows: Iterable[Iterable[Any]], columns: Sequence[str]) -> None:
-    """Write a CSV; floats as `repr(float(x))`, which reads back to the same bits, None as an empty cell.
+    """Write a CSV.
+
+    Floats are written as `repr(float(x))`, which reads back to the same bits, and None as an empty
+    cell.
 
     JaxomarlError where a row is not as long as `columns`.
     """
@@ -125,12 +140,8 @@ def write_table(path: str | Path, rows: Iterable[Iterable[Any]], columns: Sequen
     for row in rows:
         cells = [_cell(x) for x in row]
         if len(cells) != len(columns):
-            raise refuse(
-                f"a row of {path}",
-                f"{len(columns)} cells",
-                cells,
-                f"The columns are {tuple(columns)}.",
-            )
+            wanted = f"{len(columns)} cells"
+            raise refuse(f"a row of {path}", wanted, cells, f"The columns are {tuple(columns)}.")
         writer.writerow(cells)
     write_bytes(path, text.getvalue().encode())
 
@@ -138,7 +149,9 @@ def write_table(path: str | Path, rows: Iterable[Iterable[Any]], columns: Sequen
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    return repr(float(value)) if isinstance(value, float | np.floating) else str(value)
+    if isinstance(value, float | np.floating):
+        return repr(float(value))
+    return str(value)
 
 
 def read_table(path: str | Path) -> list[dict[str, str]]:
@@ -148,24 +161,36 @@ def read_table(path: str | Path) -> list[dict[str, str]]:
 
 
 def read_rows(path: str | Path) -> list[Row]:
-    """Rows of a metrics.csv or returns.csv; JaxomarlError where a column or a cell is not as `Row` has it."""
+    """Rows of a metrics.csv or returns.csv.
+
+    JaxomarlError where a column or a cell is not as `Row` has it.
+    """
     header, rows = _read(path)
     if tuple(header) != COLUMNS:
-        raise refuse(
-            f"the columns of {path}",
-            repr(COLUMNS),
-            tuple(header),
-            "Read other tables with read_table.",
-        )
+        way_out = "Read other tables with read_table."
+        raise refuse(f"the columns of {path}", repr(COLUMNS), tuple(header), way_out)
     try:
-        return [
-            Row(*r[:4], int(r[4]), r[5], int(r[6]), r[7], int(r[8]) if r[8] else "", float(r[9]))  # pyright: ignore
-            for r in rows
-        ]
+        return [_parsed(row) for row in rows]
     except ValueError as error:
-        raise refuse(
-            str(path), "whole numbers and a value", str(error), "Run the cell again."
-        ) from error
+        wanted = "whole numbers and a value"
+        raise refuse(str(path), wanted, str(error), "Run the cell again.") from error
+
+
+def _parsed(row: Sequence[str]) -> Row:
+    """A row from its cells; ValueError where one is no number."""
+    system, task, data, config, seed, stage, step, metric, episode, value = row
+    return Row(
+        system=system,
+        task=task,
+        data=data,
+        config=config,
+        seed=int(seed),
+        stage=stage,
+        step=int(step),
+        metric=metric,
+        episode=int(episode) if episode else "",
+        value=float(value),
+    )
 
 
 def _read(path: str | Path) -> tuple[list[str], list[list[str]]]:
@@ -173,17 +198,12 @@ def _read(path: str | Path) -> tuple[list[str], list[list[str]]]:
         try:
             header, *rows = csv.reader(file, strict=True)
         except (csv.Error, ValueError) as error:
-            raise refuse(
-                str(path), "a CSV with a header", str(error), "Run the cell again."
-            ) from error
+            wanted = "a CSV with a header"
+            raise refuse(str(path), wanted, str(error), "Run the cell again.") from error
     for line, row in enumerate(rows, 2):
         if len(row) != len(header):
-            raise refuse(
-                f"{path}, row {line}",
-                f"{len(header)} cells",
-                row,
-                "The file is torn: run the cell again.",
-            )
+            way_out = "The file is torn: run the cell again."
+            raise refuse(f"{path}, row {line}", f"{len(header)} cells", row, way_out)
     return header, rows
 
 
@@ -198,10 +218,10 @@ def metrics_rows(
 ) -> list[Row]:
     """Rows of one run's training metrics, by step, then by name.
 
-    `info` is the run's run.json; steps [C] counts the updates at the end of each chunk; metrics name -> [C].
-    JaxomarlError where a metric has not one value per step.
+    `info` is the run's run.json; steps [C] counts the updates at the end of each chunk; metrics
+    name -> [C]. JaxomarlError where a metric has not one value per step.
     """
-    _check("metrics", {name: x.shape for name, x in metrics.items()}, (len(steps),))
+    _check_shapes("metrics", metrics, (len(steps),))
     cell = _identity(info)
     columns = [(name, metrics[name].tolist()) for name in sorted(metrics)]
     return [
@@ -219,13 +239,13 @@ def returns_rows(
 ) -> list[Row]:
     """Rows of one run's evaluations, by step, then by metric, then by episode.
 
-    steps [V] counts the updates at each evaluation; evaluations metric -> [V, E], "return" among them.
-    JaxomarlError where a metric has not one row per step, or metrics differ in episodes.
+    steps [V] counts the updates at each evaluation; evaluations metric -> [V, E], "return" among
+    them. JaxomarlError where a metric has not one row per step, or metrics differ in episodes.
     """
-    episodes = next(iter(evaluations.values())).shape[-1] if evaluations else 0
-    _check(
-        "evaluations", {name: x.shape for name, x in evaluations.items()}, (len(steps), episodes)
-    )
+    episodes = 0
+    if evaluations:
+        episodes = next(iter(evaluations.values())).shape[-1]
+    _check_shapes("evaluations", evaluations, (len(steps), episodes))
     cell = _identity(info)
     tables = [(name, evaluations[name].tolist()) for name in sorted(evaluations)]
     return [
@@ -240,40 +260,42 @@ def _identity(info: Mapping[str, Any]) -> tuple[str, str, str, str, int]:
     return info["system"], info["task"], info["data"], info["config"], int(info["seed"])
 
 
-def _check(field: str, shapes: Mapping[str, tuple[int, ...]], expected: tuple[int, ...]) -> None:
-    for name, shape in shapes.items():
-        if shape != expected:
-            raise refuse(
-                f"{field}[{name!r}]", f"shape {expected}", shape, "Give one value per step."
-            )
+def _check_shapes(field: str, arrays: Mapping[str, np.ndarray], expected: tuple[int, ...]) -> None:
+    for name, array in arrays.items():
+        if array.shape != expected:
+            way_out = "Give one value per step."
+            raise refuse(f"{field}[{name!r}]", f"shape {expected}", array.shape, way_out)
 
 
 # --- many runs ---
 
 
 def find_runs(paths: Iterable[str | Path]) -> list[Run]:
-    """Every run at or below the given folders, once each, in the order of system, task, data, config, seed.
+    """Every run at or below the given folders, once each.
+
+    They are in the order of system, task, data, config, seed.
 
     JaxomarlError where a path does not exist or a run.json lacks an entry of `INFO`.
     """
     folders = set()
     for path in map(user_path, paths):
         if not path.exists():
-            raise refuse(
-                "path",
-                "a folder of runs",
-                str(path),
-                "Give the --out folder of a sweep, or a run's folder.",
-            )
+            way_out = "Give the --out folder of a sweep, or a run's folder."
+            raise refuse("path", "a folder of runs", str(path), way_out)
         if path.name == "run.json":
             folders.add(path.parent.resolve())
-        folders.update(Path(at).resolve() for at, _, files in os.walk(path) if "run.json" in files)
+        for folder, _, files in os.walk(path):
+            if "run.json" in files:
+                folders.add(Path(folder).resolve())
     runs = [Run(folder, read_json(folder / "run.json", **INFO)) for folder in folders]
     return sorted(runs, key=lambda run: (*_identity(run.info), str(run.path)))
 
 
 def load_returns(runs: Iterable[Run]) -> list[Row]:
-    """The rows of every run's returns.csv; a run that has none yet gives no row (`tables.summary` counts it)."""
+    """The rows of every run's returns.csv.
+
+    A run that has none yet gives no row (`tables.summary` counts it).
+    """
     files = [run.path / "returns.csv" for run in runs]
     return [row for file in files if file.exists() for row in read_rows(file)]
 

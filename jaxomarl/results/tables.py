@@ -1,4 +1,7 @@
-"""Tables from return rows: one record per cell; final and best scores never mix, and no diverged seed is hidden."""
+"""Tables from return rows: one record per cell.
+
+Final and best scores never mix, and no diverged seed is hidden.
+"""
 
 import textwrap
 from collections import defaultdict
@@ -16,90 +19,109 @@ from jaxomarl.results.store import Row, Run, write_bytes, write_table
 
 
 class Record(NamedTuple):
-    """One cell of the study: the runs that differ only in their seed. Scores are over finished, finite seeds.
+    """One cell of the study: the runs that differ only in their seed.
 
-    Intervals are 95 % ones of `results.intervals`; an end is None where there is none, for want of values.
+    Scores are over finished, finite seeds. Intervals are 95 % ones of `results.intervals`; an end
+    is None where there are too few values for one.
     """
 
     task: str
     data: str
     system: str
-    swept: str  # "beta=0.01 lr=0.0003"
+    swept: str
+    """Swept values, as "beta=0.01 lr=0.0003"."""
     config: str
     stage: str
-    step: int  # of the final evaluation
-    seeds: int  # finished: evaluated at `step`; the diverged ones are among them
-    nonfinite: int  # diverged: a final episode return is nan or inf
-    unfinished: int  # runs without an evaluation at `step`
-    starts: str  # of the final score's episodes: "fresh" for every seed, or "common" to all seeds and systems
-    episodes: int  # of one seed's final score
-    covers: str  # what the intervals cover: "seeds and episodes", "seeds" or "episodes"
-    mean: float  # over seeds, of each seed's mean episode return at `step`; nan where no seed is finite
+    step: int
+    """Step of the final evaluation."""
+    seeds: int
+    """Finished seeds: evaluated at `step`; the diverged ones are among them."""
+    nonfinite: int
+    """Diverged seeds: a final episode return is nan or inf."""
+    unfinished: int
+    """Runs without an evaluation at `step`."""
+    starts: str
+    """Starts of the final score's episodes: "fresh" for every seed, or "common" to all."""
+    episodes: int
+    """Episodes of one seed's final score."""
+    covers: str
+    """What the intervals cover: "seeds and episodes", "seeds" or "episodes"."""
+    mean: float
+    """Mean over seeds of each one's mean episode return at `step`; nan where no seed is finite."""
     mean_low: float | None
     mean_high: float | None
-    std: float | None  # of the seeds' mean returns, ddof = 1; None below two seeds
-    iqm: float  # interquartile mean of the seeds' mean returns
+    std: float | None
+    """Standard deviation of the seeds' mean returns, ddof = 1; None below two seeds."""
+    iqm: float
+    """Interquartile mean of the seeds' mean returns."""
     iqm_low: float | None
     iqm_high: float | None
-    data_mean: float | None  # mean episode return of the data; None where run.json does not say
-    data_se: float | None  # standard error of `data_mean`; None of a single episode
-    share: float | None  # mean / data_mean; None where the data's mean is not positive
+    data_mean: float | None
+    """Mean episode return of the data; None where run.json does not say."""
+    data_se: float | None
+    """Standard error of `data_mean`; None of a single episode."""
+    share: float | None
+    """`mean` / `data_mean`; None where the data's mean is not positive."""
     share_low: float | None
     share_high: float | None
-    normalised: (
-        float | None
-    )  # `mean` between the task's random (0) and expert (100) returns; None where it has none
+    normalised: float | None
+    """`mean` between the task's random (0) and expert (100) returns; None where it has none."""
     normalised_low: float | None
     normalised_high: float | None
-    coordinated: float | None  # share of the final episodes; None where the task does not tell
-    converged: (
-        bool | None
-    )  # False where training's last two evaluations differ by more than two standard errors
-    scale: float  # of the preset's steps and widths; 1 is the paper's size
-    best: (
-        float  # mean over the same seeds of each one's best evaluation in training: biased upwards
-    )
+    coordinated: float | None
+    """Share of the final episodes that are coordinated; None where the task does not tell."""
+    converged: bool | None
+    """False where training's last two evaluations differ by more than two standard errors."""
+    scale: float
+    """Scale of the preset's steps and widths; 1 is the paper's size."""
+    best: float
+    """Mean over the same seeds of each one's best evaluation in training: biased upwards."""
 
 
-Values = dict[tuple[int, str], list[float]]  # (step, metric) -> episodes
+Values = dict[tuple[int, str], list[float]]
+"""(step, metric) -> one value per episode."""
+Curve = dict[int, float]
+"""Step -> mean return of one seed's evaluation in training."""
+
+
+# --- from rows to records ---
 
 
 def summary(rows: Iterable[Row], runs: Sequence[Run], final: Iterable[Row] = ()) -> list[Record]:
     """One record per (task, data, system, swept values, config), sorted so.
 
-    `rows` are those of `load_returns(runs)` and `final` those of `load_final(runs)`. Where a cell has final rows, they
-    are its score, on fresh starts; else its score is the last evaluation in training, on common starts.
-    The score's step is the last one of the final stage that any seed of the cell has; a seed without it is counted as
-    unfinished, one with a non-finite return as diverged, and neither enters a mean.
-    A cell of which no run was evaluated yet has no record.
+    `rows` are those of `load_returns(runs)` and `final` those of `load_final(runs)`. Where a cell
+    has final rows, they are its score, on fresh starts; else its score is the last evaluation in
+    training, on common starts.
+
+    The score's step is the last one of the final stage that any seed of the cell has. A seed
+    without it is counted as unfinished, one with a non-finite return as diverged, and neither
+    enters a mean. A cell of which no run was evaluated yet has no record.
+
     Raises JaxomarlError where two folders hold the same run, or a row belongs to none.
     """
     folders: dict[tuple, Path] = {}
     facts: dict[tuple, Mapping[str, Any]] = {}
     cells = defaultdict(list)
     for run in runs:
-        key, info = _key(run.info), run.info
+        key = _key(run.info)
         if key in facts:
+            both = f"{key} in {folders[key]} and {run.path}"
             way_out = "Report one of them; a config digest must tell swept values apart."
-            raise refuse(
-                "runs", "each run once", f"{key} in {folders[key]} and {run.path}", way_out
-            )
-        facts[key], folders[key] = info, run.path
-        swept = tuple(
-            (k, v if isinstance(v, int | float) else str(v))
-            for k, v in sorted(info["swept"].items())
-        )
-        cells[
-            (info["task"], info["data"], info["system"], swept, info["config"], info["final_stage"])
-        ].append(key)
-    training, scores = _by_run(rows, facts), _by_run(final, facts)
-    records = [
-        _record(
-            cell, [training[key] for key in keys], [scores[key] for key in keys], facts[keys[0]]
-        )
-        for cell, keys in sorted(cells.items(), key=_order)
-    ]
-    return [record for record in records if record]
+            raise refuse("runs", "each run once", both, way_out)
+        facts[key] = run.info
+        folders[key] = run.path
+        cells[_cell_of(run.info)].append(key)
+    training = _by_run(rows, facts)
+    scores = _by_run(final, facts)
+    records = []
+    for cell, keys in sorted(cells.items(), key=_order):
+        own_training = [training[key] for key in keys]
+        own_scores = [scores[key] for key in keys]
+        record = _record(cell, own_training, own_scores, facts[keys[0]])
+        if record:
+            records.append(record)
+    return records
 
 
 def _by_run(rows: Iterable[Row], facts: Mapping[tuple, Mapping[str, Any]]) -> dict[tuple, Values]:
@@ -108,12 +130,8 @@ def _by_run(rows: Iterable[Row], facts: Mapping[tuple, Mapping[str, Any]]) -> di
     for row in rows:
         key = row[:5]
         if key not in facts:
-            raise refuse(
-                "rows",
-                "rows of the given runs",
-                key,
-                "Give load_returns and summary the same runs.",
-            )
+            way_out = "Give load_returns and summary the same runs."
+            raise refuse("rows", "rows of the given runs", key, way_out)
         if row.stage == facts[key]["final_stage"]:
             values[key].setdefault((row.step, row.metric), []).append(row.value)
     return values
@@ -123,37 +141,57 @@ def _key(info: Mapping[str, Any]) -> tuple:
     return info["system"], info["task"], info["data"], info["config"], int(info["seed"])
 
 
+def _cell_of(info: Mapping[str, Any]) -> tuple:
+    """What the runs of a cell have in common."""
+    swept = []
+    for name, value in sorted(info["swept"].items()):
+        if not isinstance(value, int | float):
+            value = str(value)
+        swept.append((name, value))
+    task_and_data = (info["task"], info["data"])
+    return (*task_and_data, info["system"], tuple(swept), info["config"], info["final_stage"])
+
+
 def _order(item: tuple[tuple, Any]) -> tuple:
+    """The order of cells: swept numbers by value, and before words."""
     task, data, system, swept, config, stage = item[0]
-    numbers_first = [(k, (1, 0, v) if isinstance(v, str) else (0, v, "")) for k, v in swept]
-    return task, data, system, numbers_first, config, stage
+    swept_order = []
+    for name, value in swept:
+        if isinstance(value, str):
+            swept_order.append((name, (1, 0, value)))
+        else:
+            swept_order.append((name, (0, value, "")))
+    return task, data, system, swept_order, config, stage
 
 
 def _record(
     cell: tuple, training: list[Values], final: list[Values], info: Mapping[str, Any]
 ) -> Record | None:
-    """The record of a cell from its runs' values and one run's facts; None where nothing was evaluated."""
+    """The record of a cell from its runs' values; None where nothing was evaluated."""
     task, data, system, swept, config, stage = cell
     fresh = any(final)
     runs = final if fresh else training
-    step = _last(runs)
+    step = _last_step(runs)
     if step is None:
         return None
-    done = [i for i, run in enumerate(runs) if (step, "return") in run]
-    with np.errstate(invalid="ignore"):  # inf - inf
-        means = {i: float(np.mean(runs[i][step, "return"])) for i in done}
-        curves = [
-            {s: float(np.mean(x)) for (s, m), x in run.items() if m == "return"} for run in training
-        ]
-    finite = [i for i in done if np.isfinite(means[i])]
+
+    # --- seeds: finished, and of these the finite ones ---
+    finished = [i for i, run in enumerate(runs) if (step, "return") in run]
+    # the mean of inf and -inf warns
+    with np.errstate(invalid="ignore"):
+        means = {i: float(np.mean(runs[i][step, "return"])) for i in finished}
+        curves = [_curve(run) for run in training]
+    finite = [i for i in finished if np.isfinite(means[i])]
     scores = np.array([means[i] for i in finite], np.float64)
-    evaluated = [[v for v in curves[i].values() if np.isfinite(v)] for i in finite]
-    best = [max(x) for x in evaluated if x]
-    told = [x for i in finite if (x := runs[i].get((step, "coordinated")))]
+
+    # --- scores ---
+    best = _best_in_training([curves[i] for i in finite])
+    coordinated = _coordinated([runs[i] for i in finite], step)
     estimate = None
-    if finite:
-        single = np.array(runs[finite[0]][step, "return"], np.float64)
-        estimate = intervals.of_samples(scores if len(finite) > 1 else single)
+    if len(finite) == 1:
+        estimate = intervals.of_samples(np.array(runs[finite[0]][step, "return"], np.float64))
+    elif finite:
+        estimate = intervals.of_samples(scores)
     return Record(
         task=task,
         data=data,
@@ -162,108 +200,145 @@ def _record(
         config=config,
         stage=stage,
         step=step,
-        seeds=len(done),
-        nonfinite=len(done) - len(finite),
-        unfinished=len(runs) - len(done),
+        seeds=len(finished),
+        nonfinite=len(finished) - len(finite),
+        unfinished=len(runs) - len(finished),
         starts="fresh" if fresh else "common",
-        episodes=max(len(runs[i][step, "return"]) for i in done),
+        episodes=max(len(runs[i][step, "return"]) for i in finished),
         covers=_covers(len(finite), fresh),
-        std=float(statistics.std(scores)) if len(finite) > 1 else None,
-        coordinated=float(np.mean([np.mean(x) for x in told])) if told else None,
-        converged=_settled([curves[i] for i in finite]),
+        std=_std(scores),
+        coordinated=coordinated,
+        converged=_converged([curves[i] for i in finite]),
         scale=float(info.get("scale", 1.0)),
-        best=float(np.mean(best)) if best else float("nan"),
-        **_mean(estimate),
-        **_iqm(scores, estimate),
-        **_share(estimate, info.get("data_return")),
-        **_normalised(estimate, info.get("normaliser")),
+        best=best,
+        **_mean_fields(estimate),
+        **_iqm_fields(scores, estimate),
+        **_share_fields(estimate, info.get("data_return")),
+        **_normalised_fields(estimate, info.get("normaliser")),
     )
 
 
+def _last_step(runs: Sequence[Values]) -> int | None:
+    """The last step at which any run has a return."""
+    return max((step for run in runs for step, metric in run if metric == "return"), default=None)
+
+
+def _curve(run: Values) -> Curve:
+    """A run's mean return at each step."""
+    return {
+        step: float(np.mean(values)) for (step, metric), values in run.items() if metric == "return"
+    }
+
+
+def _best_in_training(curves: Sequence[Curve]) -> float:
+    """The mean over seeds of each one's best finite evaluation; nan where there is none."""
+    best = []
+    for curve in curves:
+        finite = [value for value in curve.values() if np.isfinite(value)]
+        if finite:
+            best.append(max(finite))
+    if not best:
+        return float("nan")
+    return float(np.mean(best))
+
+
+def _coordinated(runs: Sequence[Values], step: int) -> float | None:
+    """The share of coordinated episodes at a step; None where no run tells."""
+    known = [run[step, "coordinated"] for run in runs if run.get((step, "coordinated"))]
+    if not known:
+        return None
+    return float(np.mean([np.mean(values) for values in known]))
+
+
+def _std(scores: np.ndarray) -> float | None:
+    """The standard deviation of the seeds' scores; None below two seeds."""
+    if len(scores) < 2:
+        return None
+    return float(statistics.std(scores))
+
+
 def _covers(seeds: int, fresh: bool) -> str:
-    """Return the sources of error that a cell's intervals cover."""
+    """The sources of error that a cell's intervals cover."""
     if seeds < 2:
         return "episodes"
     return "seeds and episodes" if fresh else "seeds"
 
 
-def _mean(estimate: Estimate | None) -> dict[str, Any]:
+def _mean_fields(estimate: Estimate | None) -> dict[str, Any]:
     if estimate is None:
         return {"mean": float("nan"), "mean_low": None, "mean_high": None}
     low, high = _ends(intervals.interval(estimate))
     return {"mean": float(estimate.mean), "mean_low": low, "mean_high": high}
 
 
-def _iqm(scores: np.ndarray, estimate: Estimate | None) -> dict[str, Any]:
-    """Return the fields of the interquartile mean of the seeds' scores; one seed's is its mean."""
+def _iqm_fields(scores: np.ndarray, estimate: Estimate | None) -> dict[str, Any]:
+    """The fields of the interquartile mean of the seeds' scores; one seed's is its mean."""
     if estimate is None:
         return {"iqm": float("nan"), "iqm_low": None, "iqm_high": None}
-    single = len(scores) == 1
-    low, high = _ends(intervals.interval(estimate) if single else intervals.iqm(scores))
+    if len(scores) == 1:
+        low, high = _ends(intervals.interval(estimate))
+    else:
+        low, high = _ends(intervals.iqm(scores))
     return {"iqm": float(statistics.iqm(scores)), "iqm_low": low, "iqm_high": high}
 
 
-def _share(estimate: Estimate | None, data: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the fields of the data's mean return, as run.json gives it, and of the score's share of it."""
-    found: dict[str, Any] = dict.fromkeys(
-        ("data_mean", "data_se", "share", "share_low", "share_high")
-    )
-    if not data or not all(
-        isinstance(data.get(key), int | float) for key in ("mean", "std", "episodes")
-    ):
-        return found
+def _share_fields(estimate: Estimate | None, data: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The fields of the data's mean return, and of the score's share of it."""
+    names = ("data_mean", "data_se", "share", "share_low", "share_high")
+    fields: dict[str, Any] = dict.fromkeys(names)
+    if not data:
+        return fields
+    needed = ("mean", "std", "episodes")
+    if not all(isinstance(data.get(key), int | float) for key in needed):
+        return fields
+    mean = data["mean"]
     error = statistics.standard_error(data["std"], data["episodes"])
-    found |= {"data_mean": float(data["mean"]), "data_se": error}
-    if estimate is None or data["mean"] <= 0:
-        return found
+    fields["data_mean"] = float(mean)
+    fields["data_se"] = error
+    if estimate is None or mean <= 0:
+        return fields
+    fields["share"] = float(estimate.mean / mean)
     if error is None:
-        return {**found, "share": float(estimate.mean / data["mean"])}
-    known = Estimate(
-        *(np.asarray(x, np.float64) for x in (data["mean"], error**2, data["episodes"] - 1.0))
-    )
-    low, high = _ends(intervals.share(estimate, known))
-    return {
-        **found,
-        "share": float(estimate.mean / known.mean),
-        "share_low": low,
-        "share_high": high,
-    }
+        return fields
+    degrees = data["episodes"] - 1.0
+    of_data = Estimate(*(np.asarray(x, np.float64) for x in (mean, error**2, degrees)))
+    fields["share_low"], fields["share_high"] = _ends(intervals.share(estimate, of_data))
+    return fields
 
 
-def _normalised(estimate: Estimate | None, ends: Mapping[str, float] | None) -> dict[str, Any]:
-    """Return the fields of the normalised score, where the task has references."""
-    if not ends:
+def _normalised_fields(
+    estimate: Estimate | None, references: Mapping[str, float] | None
+) -> dict[str, Any]:
+    """The fields of the normalised score, where the task has references."""
+    if not references:
         return dict.fromkeys(("normalised", "normalised_low", "normalised_high"))
     if estimate is None:
         return {"normalised": float("nan"), "normalised_low": None, "normalised_high": None}
-    references = ends["random"], ends["expert"]
-    low, high = _ends(intervals.scaled(intervals.interval(estimate), *references))
-    middle, _ = intervals.scaled((estimate.mean, estimate.mean), *references)
+    zero = references["random"]
+    hundred = references["expert"]
+    low, high = _ends(intervals.scaled(intervals.interval(estimate), zero, hundred))
+    middle, _ = intervals.scaled((estimate.mean, estimate.mean), zero, hundred)
     return {"normalised": float(middle), "normalised_low": low, "normalised_high": high}
 
 
 def _ends(ends: intervals.Ends) -> tuple[float | None, float | None]:
-    """Return an interval's ends as numbers, or None where there are none."""
+    """An interval's ends as numbers, or None where there are none."""
     low, high = map(float, ends)
-    return (low, high) if np.isfinite([low, high]).all() else (None, None)
+    if not np.isfinite([low, high]).all():
+        return None, None
+    return low, high
 
 
-def _last(runs: Sequence[Values]) -> int | None:
-    """The last step at which any run has a return."""
-    return max((step for run in runs for step, metric in run if metric == "return"), default=None)
-
-
-def _settled(curves: list[dict[int, float]]) -> bool | None:
+def _converged(curves: list[Curve]) -> bool | None:
     """Whether the last two evaluations in training agree within two standard errors over seeds.
 
-    Both are on the same starts. None below two seeds, or where a seed lacks one of the two or is not finite there.
+    Both are on the same starts. None below two seeds, or where a seed lacks one of the two or is
+    not finite there.
     """
     steps = sorted({step for curve in curves for step in curve})[-2:]
-    if (
-        len(curves) < 2
-        or len(steps) < 2
-        or any(step not in curve for curve in curves for step in steps)
-    ):
+    if len(curves) < 2 or len(steps) < 2:
+        return None
+    if any(step not in curve for curve in curves for step in steps):
         return None
     before, last = (np.array([curve[step] for curve in curves]) for step in steps)
     if not np.isfinite(before + last).all():
@@ -272,7 +347,7 @@ def _settled(curves: list[dict[int, float]]) -> bool | None:
     return bool(abs(last.mean() - before.mean()) <= 2.0 * error)
 
 
-# --- writers ---
+# --- from records to text ---
 
 WORDS = ("task", "data", "system", "starts")
 """Columns of words."""
@@ -282,33 +357,36 @@ WIDTH = 100
 
 def markdown(records: Sequence[Record]) -> str:
     """The records as a markdown table, with a note where seeds diverged or are not finished."""
-    header, rows, said = _cells(records)
+    header, rows, notes_below = _cells(records)
     escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
     rule = ["---" if name in WORDS else "---:" for name in header]
-    lines = ["| " + " | ".join(row) + " |" for row in _aligned([header, rule, *escaped])]
-    return "\n".join(lines + [f"\n{note}" for note in said]) + "\n"
+    lines = [f"| {' | '.join(row)} |" for row in _aligned([header, rule, *escaped])]
+    lines += [f"\n{note}" for note in notes_below]
+    return "\n".join(lines) + "\n"
 
 
 def text(records: Sequence[Record]) -> str:
     """The records as aligned columns for the terminal, with the same notes."""
-    header, rows, said = _cells(records)
+    header, rows, notes_below = _cells(records)
     lines = ["  ".join(row).rstrip() for row in _aligned([header, *rows])]
-    return "\n".join([*lines, *(textwrap.fill(note, WIDTH) for note in said)]) + "\n"
+    lines += [textwrap.fill(note, WIDTH) for note in notes_below]
+    return "\n".join(lines) + "\n"
 
 
 def html(records: Sequence[Record]) -> str:
     """The records as a table of HTML for a notebook, with the same notes; every text is escaped."""
-    header, rows, said = _cells(records)
+    header, rows, notes_below = _cells(records)
     head = "".join(f"<th>{escape(name)}</th>" for name in header)
-    body = "".join(
-        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows
-    )
-    notes = "".join(f"<p>{escape(note)}</p>" for note in said)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}"
+    body = ""
+    for row in rows:
+        cells = "".join(f"<td>{escape(cell)}</td>" for cell in row)
+        body += f"<tr>{cells}</tr>"
+    paragraphs = "".join(f"<p>{escape(note)}</p>" for note in notes_below)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{paragraphs}"
 
 
 def write_summary(folder: str | Path, records: Sequence[Record], more: str = "") -> None:
-    """Write summary.csv, every field of every record in full precision, and summary.md, for reading.
+    """Write summary.csv, with every field in full precision, and summary.md, for reading.
 
     `more` is Markdown that follows the table.
     """
@@ -318,14 +396,27 @@ def write_summary(folder: str | Path, records: Sequence[Record], more: str = "")
 
 
 def _aligned(rows: list[list[str]]) -> list[list[str]]:
-    """Pad every column to its widest cell: words to the left, numbers to the right. The first row has the names."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    pad = [str.ljust if name in WORDS else str.rjust for name in rows[0]]
-    return [[pad[c](cell, widths[c]) for c, cell in enumerate(row)] for row in rows]
+    """Pad every column to its widest cell: words to the left, numbers to the right.
+
+    The first row has the names.
+    """
+    columns = []
+    for cells in zip(*rows, strict=True):
+        width = max(map(len, cells))
+        pad = str.ljust if cells[0] in WORDS else str.rjust
+        columns.append([pad(cell, width) for cell in cells])
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+SHARED = ("task", "data", "step", "seeds", "episodes", "starts", "data's mean ± s.e.")
+"""Columns that become words below the table where all rows agree."""
 
 
 def _cells(records: Sequence[Record]) -> tuple[list[str], list[list[str]], list[str]]:
-    """(header, rows, notes); a column that says nothing is left out, and what all rows share stands in a note."""
+    """(header, rows, notes).
+
+    A column that says nothing is left out, and what all rows share stands in a note.
+    """
     names = [(r.task, r.data, r.system, r.swept) for r in records]
     columns = {
         "task": [r.task for r in records],
@@ -340,21 +431,20 @@ def _cells(records: Sequence[Record]) -> tuple[list[str], list[list[str]], list[
         "IQM [95 %]": [interval(r, r.iqm, r.iqm_low, r.iqm_high) for r in records],
         "% of data's mean [95 %]": [share(r) for r in records],
         "normalised [95 %]": [normalised(r) for r in records],
-        "coordinated": ["" if r.coordinated is None else f"{r.coordinated:.2f}" for r in records],
+        "coordinated": [_coordinated_cell(r) for r in records],
         "best in training": [number(r, r.best) for r in records],
     }
     columns = {name: column for name, column in columns.items() if any(column)}
-    shared = {name: columns.pop(name)[0] for name in SHARED if len(set(columns.get(name, ()))) == 1}
+    shared = {}
+    for name in SHARED:
+        if len(set(columns.get(name, ()))) == 1:
+            shared[name] = columns.pop(name)[0]
     rows = [list(row) for row in zip(*columns.values(), strict=True)]
-    return list(columns), rows, [*_facts(shared), *notes(records)]
+    return list(columns), rows, [*_shared_note(shared), *notes(records)]
 
 
-SHARED = ("task", "data", "step", "seeds", "episodes", "starts", "data's mean ± s.e.")
-"""Columns that become words below the table where all rows agree."""
-
-
-def _facts(shared: Mapping[str, str]) -> list[str]:
-    """Return one line of what all rows have in common."""
+def _shared_note(shared: Mapping[str, str]) -> list[str]:
+    """One line of what all rows have in common."""
     words = {
         "task": "{}",
         "data": "data {}",
@@ -364,115 +454,142 @@ def _facts(shared: Mapping[str, str]) -> list[str]:
         "starts": "{} starts",
         "data's mean ± s.e.": "data's mean return {}",
     }
-    said = [words[name].format(value) for name, value in shared.items()]
-    return [f"All rows: {', '.join(said)}."] if said else []
+    if not shared:
+        return []
+    facts = [words[name].format(value) for name, value in shared.items()]
+    return [f"All rows: {', '.join(facts)}."]
 
+
+# --- notes ---
 
 NOT_CONVERGED = (
     "* not converged: training's last two evaluations differ by more than two standard errors."
 )
 """What the mark at a system's name means."""
+BEST = "Best in training: each seed's best evaluation on common starts, biased upwards."
+"""What the column of best scores means."""
 
 
 def coverage(records: Sequence[Record]) -> list[str]:
-    """Return a sentence for each kind of interval among the records: which starts, and what it covers."""
+    """A sentence for each kind of interval among the records: which starts, and what it covers."""
     kinds = {r.covers for r in records if r.mean_low is not None}
-    said = []
+    sentences = []
     if "seeds and episodes" in kinds:
-        said.append("Fresh starts for every seed: intervals cover seeds and episodes.")
+        sentences.append("Fresh starts for every seed: intervals cover seeds and episodes.")
     if "seeds" in kinds:
         counts = sorted({r.episodes for r in records if r.covers == "seeds"})
         same = " or ".join(map(str, counts))
-        said.append(
-            f"Common starts, the same {same} for every seed and system: intervals cover seeds alone."
-        )
+        starts = f"Common starts, the same {same} for every seed and system"
+        sentences.append(f"{starts}: intervals cover seeds alone.")
     if "episodes" in kinds:
-        said.append("One seed: the interval covers its episodes alone.")
-    return said
+        sentences.append("One seed: the interval covers its episodes alone.")
+    return sentences
 
 
 def notes(records: Sequence[Record]) -> list[str]:
-    """Return what has to be known to read the records' numbers: what intervals cover, marks, scale."""
-    said = coverage(records)
+    """What has to be known to read the records' numbers: what intervals cover, marks, scale."""
+    lines = coverage(records)
     if any(np.isfinite(r.best) for r in records):
-        said.append(
-            "Best in training: each seed's best evaluation on common starts, biased upwards."
-        )
+        lines.append(BEST)
     if any(r.converged is False for r in records):
-        said.append(NOT_CONVERGED)
+        lines.append(NOT_CONVERGED)
     diverged = sum(r.nonfinite for r in records)
     missing = sum(r.unfinished for r in records)
     if diverged:
-        said.append(
-            f"! {diverged} diverged (nan or inf): scores are over the finite seeds of that row only."
-        )
+        scores = "scores are over the finite seeds of that row only"
+        lines.append(f"! {diverged} diverged (nan or inf): {scores}.")
     if missing:
-        said.append(f"+ {missing} runs have not reached that step and are not counted.")
-    return said + [reduced(scale) for scale in sorted({r.scale for r in records} - {1.0})]
+        lines.append(f"+ {missing} runs have not reached that step and are not counted.")
+    lines += [reduced(scale) for scale in sorted({r.scale for r in records} - {1.0})]
+    return lines
 
 
 def reduced(scale: float) -> str:
     """What is said of results at another scale than the preset's."""
     size = scale ** (1 / 3)
-    return f"Scale {scale:g}: steps are {scale:g} and widths {size:.2g} times the preset's, but for what was set."
+    times = f"steps are {scale:g} and widths {size:.2g} times the preset's"
+    return f"Scale {scale:g}: {times}, but for what was set."
+
+
+# --- one cell ---
 
 
 def _system(r: Record, names: list[tuple[str, str, str, str]]) -> str:
-    """Return the system and what was swept; the config's digest only where nothing else tells two rows apart."""
-    twins = names.count((r.task, r.data, r.system, r.swept)) > 1
-    digest = f"({r.config[:8]})" if twins else ""
-    mark = "*" if r.converged is False else ""
-    return " ".join(filter(None, (r.system, r.swept, digest))) + mark
+    """The system and what was swept.
+
+    The config's digest is added only where nothing else tells two rows apart.
+    """
+    words = [r.system, r.swept]
+    if names.count((r.task, r.data, r.system, r.swept)) > 1:
+        words.append(f"({r.config[:8]})")
+    name = " ".join(filter(None, words))
+    if r.converged is False:
+        name += "*"
+    return name
 
 
 def _seeds(r: Record) -> str:
-    finite = f"{r.seeds - r.nonfinite} of {r.seeds} !" if r.nonfinite else str(r.seeds)
-    return finite + (f" +{r.unfinished}" if r.unfinished else "")
+    cell = str(r.seeds)
+    if r.nonfinite:
+        cell = f"{r.seeds - r.nonfinite} of {r.seeds} !"
+    if r.unfinished:
+        cell += f" +{r.unfinished}"
+    return cell
+
+
+def _coordinated_cell(r: Record) -> str:
+    if r.coordinated is None:
+        return ""
+    return f"{r.coordinated:.2f}"
 
 
 def data_mean(r: Record) -> str:
-    """Return the data's mean return and its standard error, as far as they are known."""
+    """The data's mean return and its standard error, as far as they are known."""
     if r.data_mean is None:
         return ""
     digits = _digits(r.data_mean)
-    error = "" if r.data_se is None else f" ± {r.data_se:.{digits}f}"
-    return f"{r.data_mean:.{digits}f}{error}"
+    cell = f"{r.data_mean:.{digits}f}"
+    if r.data_se is not None:
+        cell += f" ± {r.data_se:.{digits}f}"
+    return cell
 
 
 def interval(r: Record, x: float, low: float | None, high: float | None) -> str:
-    """Return a number of a row and its interval."""
-    return number(r, x) + ("" if low is None else f" [{number(r, low)}, {number(r, high)}]")
+    """A number of a row and its interval."""
+    if low is None:
+        return number(r, x)
+    return f"{number(r, x)} [{number(r, low)}, {number(r, high)}]"
 
 
 def share(r: Record) -> str:
-    """Return the share of the data's mean and its interval, in per cent."""
+    """The share of the data's mean and its interval, in per cent."""
     if r.share is None:
         return ""
-    interval = ""
+    cell = f"{100 * r.share:.1f}"
     if r.share_low is not None and r.share_high is not None:
-        interval = f" [{100 * r.share_low:.1f}, {100 * r.share_high:.1f}]"
-    return f"{100 * r.share:.1f}{interval}"
+        cell += f" [{100 * r.share_low:.1f}, {100 * r.share_high:.1f}]"
+    return cell
 
 
 def normalised(r: Record) -> str:
-    """Return the normalised score and its interval."""
+    """The normalised score and its interval."""
     if r.normalised is None:
         return ""
-    interval = (
-        "" if r.normalised_low is None else f" [{r.normalised_low:.1f}, {r.normalised_high:.1f}]"
-    )
-    return f"{r.normalised:.1f}{interval}"
+    cell = f"{r.normalised:.1f}"
+    if r.normalised_low is not None:
+        cell += f" [{r.normalised_low:.1f}, {r.normalised_high:.1f}]"
+    return cell
 
 
 def _digits(x: float) -> int:
-    """Return two decimals for small scores, one for hundreds, none for tens of thousands."""
+    """Decimals of a score: two for small ones, one for hundreds, none for tens of thousands."""
     if abs(x) < 100:
         return 2
     return 1 if abs(x) < 10_000 else 0
 
 
 def number(r: Record, x: float | None) -> str:
-    """Return one number of a row, with as many decimals as its mean has; "" where there is none."""
+    """One number of a row, with as many decimals as its mean has; "" where there is none."""
     if x is None or (np.isnan(x) and np.isfinite(r.mean)):
         return ""
     return f"{x:.{_digits(r.mean)}f}"

@@ -1,11 +1,12 @@
-"""Each agent fits a model to its own actions in the data: of its behaviour, or of the part of it that is worth copying.
+"""Behaviour cloning: each agent fits a model to its own actions in the data.
 
-What the model is, and the loss that fits it, come in: a diffusion policy's denoising (SfBC), or a squared error with
-weights of finished critics (IQL of each agent's own).
+The model may fit the behaviour, or the part of it that is worth copying. What the model is, and the
+loss that fits it, come in as arguments: a diffusion policy's denoising loss (SfBC), or a squared
+error with weights of finished critics (IQL with a critic for each agent).
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from jaxomarl.base import Algorithm, Batch, Dataset, Past, Spec, State
 from jaxomarl.config import config, static, traced
 from jaxomarl.data.dataset import sample_transitions
 from jaxomarl.losses.gaussian import log_density
-from jaxomarl.networks.inputs import observed
+from jaxomarl.networks.inputs import observation_normaliser
 from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import Net, Params, adam_or_sgd, clipped_adam, create, descend
 from jaxomarl.policies import gaussian as gaussian_policy
@@ -31,7 +32,7 @@ class Config:
     """Settings of a stage of policies that are fitted to data."""
 
     normalise: bool = static(default=False)
-    """Whether the networks' observations and states are normalised to mean 0 and standard deviation 1."""
+    """Whether the networks' observations and states are normalised to mean 0 and deviation 1."""
     chunk: int = static(default=1000)
     """Updates of one compiled scan; reports and checkpoints fall between two scans."""
     every: int = static(default=10)
@@ -48,87 +49,164 @@ class Config:
     """Whether the policy's learning rate falls to zero along a cosine."""
 
 
-def policy_optimiser(cfg: Any) -> optax.GradientTransformation:
+@runtime_checkable
+class CloningSettings(Protocol):
+    """The settings that `cloning_learner` and `gaussian_cloning_learner` read."""
+
+    @property
+    def normalise(self) -> bool:
+        """Whether observations are normalised."""
+        ...
+
+    @property
+    def policy_batch(self) -> int:
+        """Transitions in a batch."""
+        ...
+
+    @property
+    def policy_width(self) -> int:
+        """Width of the hidden layers."""
+        ...
+
+    @property
+    def policy_lr(self) -> float:
+        """Learning rate."""
+        ...
+
+    @property
+    def clip(self) -> float:
+        """Largest norm of a gradient."""
+        ...
+
+
+@runtime_checkable
+class OptimiserSettings(Protocol):
+    """The settings that `policy_optimiser` reads."""
+
+    @property
+    def policy_optimiser(self) -> str:
+        """Either adam or sgd."""
+        ...
+
+    @property
+    def policy_lr(self) -> float:
+        """Learning rate."""
+        ...
+
+    @property
+    def policy_steps(self) -> int:
+        """Gradient steps, over which the rate is annealed."""
+        ...
+
+    @property
+    def policy_anneal(self) -> bool:
+        """Whether the rate falls to zero."""
+        ...
+
+
+def policy_optimiser(cfg: OptimiserSettings) -> optax.GradientTransformation:
     """Adam or plain descent, annealed or not, by the settings `policy_*`."""
     return adam_or_sgd(cfg.policy_optimiser, cfg.policy_lr, cfg.policy_steps, cfg.policy_anneal)
 
 
 class Policies(NamedTuple):
-    """State of a stage that trains policies alone; parameters lead with N where they are separate."""
+    """State of a stage that trains policies alone; separate parameters lead with N."""
 
     actor: Net
 
 
-class Seen(NamedTuple):
-    """What one agent saw and did; padded columns are zero."""
+class AgentSamples(NamedTuple):
+    """One agent's normalised observations and actions; padded columns are zero."""
 
     obs: Float[Array, "B O"]
     action: Float[Array, "B A"]
     mask: Float[Array, " A"]
 
 
-def behaviour(
+Weigh = Callable[[Past, Batch], Float[Array, "B N"]]
+"""(finished stages, batch) -> a weight for each agent's action."""
+Play = Callable[
+    [Key[Array, ""], Params, Float[Array, " O"], Float[Array, " A"]], Float[Array, " A"]
+]
+"""(key, params, obs, mask) -> one agent's action."""
+
+
+def cloning_learner(
     spec: Spec,
-    cfg: Any,
+    cfg: CloningSettings,
     net: Network,
-    loss: Callable[[Key[Array, ""], Params, Seen, Any], Array],
-    weigh: Callable[[Past, Batch], Float[Array, "B N"]] | None = None,
-    play: Callable[
-        [Key[Array, ""], Params, Float[Array, " O"], Float[Array, " A"]], Float[Array, " A"]
-    ]
-    | None = None,
+    loss: Callable[[Key[Array, ""], Params, AgentSamples, Array | None], Array],
+    weigh: Weigh | None = None,
+    play: Play | None = None,
     lr: optax.ScalarOrSchedule | None = None,
 ) -> Algorithm:
-    """One model for each agent, all in one vmapped update down `loss(key, params, seen, weight)`.
+    """One model for each agent; all step down `loss(key, params, samples, weight)` in one vmap.
 
-    `weigh` gives a weight [B, N] for each action, else it is None. With `play(key, params, obs, mask)` the models act.
-    `lr` stands in place of policy_lr.
+    - `weigh` gives a weight [B, N] for each action; without it the weight is None.
+    - With `play` the models act.
+    - `lr` replaces the setting policy_lr.
     """
-    tx = clipped_adam(cfg.policy_lr if lr is None else lr, cfg.clip)
+    if lr is None:
+        lr = cfg.policy_lr
+    optimiser = clipped_adam(lr, cfg.clip)
     mask = jnp.asarray(spec.act_mask)
-    see = observed(spec, cfg)
+    normalise_obs = observation_normaliser(spec, cfg)
 
     def init(key: Key[Array, ""], past: Past, data: Dataset) -> Net:
-        return jax.vmap(lambda k: create(tx, net.init(k)))(jax.random.split(key, spec.agents))
+        start = lambda key: create(optimiser, net.init(key))
+        return jax.vmap(start)(jax.random.split(key, spec.agents))
 
     def batch(key: Key[Array, ""], state: State, data: Dataset) -> Batch:
         return sample_transitions(key, data, cfg.policy_batch)
 
-    def update(key: Key[Array, ""], state: Net, past: Past, batch: Batch) -> tuple[Net, dict]:
-        def fit(key, one, seen, w):
-            value, grads = jax.value_and_grad(lambda params: loss(key, params, seen, w))(one.params)
-            return descend(tx, one, grads), value
+    def fit(key, one, samples, w):
+        of_params = lambda params: loss(key, params, samples, w)
+        value, grads = jax.value_and_grad(of_params)(one.params)
+        return descend(optimiser, one, grads), value
 
-        keys, seen = (
-            jax.random.split(key, spec.agents),
-            Seen(see(past, batch.obs), batch.action * mask, mask),
-        )
-        w = None if weigh is None else weigh(past, batch)
-        axes = Seen(1, 1, 0)  # pyright: ignore[reportArgumentType]
-        state, value = jax.vmap(fit, in_axes=(0, 0, axes, 1))(keys, state, seen, w)
+    def update(key: Key[Array, ""], state: Net, past: Past, batch: Batch) -> tuple[Net, dict]:
+        keys = jax.random.split(key, spec.agents)
+        samples = AgentSamples(normalise_obs(past, batch.obs), batch.action * mask, mask)
+        w = None
+        if weigh is not None:
+            w = weigh(past, batch)
+
+        axes = AgentSamples(1, 1, 0)  # pyright: ignore[reportArgumentType]
+        state, value = jax.vmap(fit, in_axes=(0, 0, axes, 1))(keys, state, samples, w)
         metrics = {"clone_loss": jnp.mean(value)}
-        return state, metrics if w is None else {**metrics, "weight": w.mean()}
+        if w is not None:
+            metrics["weight"] = w.mean()
+        return state, metrics
 
     def act(key, state, past, memory, observation):
         assert play is not None
         keys = jax.random.split(key, spec.agents)
-        return jax.vmap(play)(keys, state.params, see(past, observation.obs), mask), memory
+        obs = normalise_obs(past, observation.obs)
+        return jax.vmap(play)(keys, state.params, obs, mask), memory
 
     return Algorithm(init, batch, update, act if play else None)
 
 
-def gaussian(
+def gaussian_cloning_learner(
     spec: Spec,
-    cfg: Any,
-    weigh: Callable[[Past, Batch], Float[Array, "B N"]] | None = None,
+    cfg: CloningSettings,
+    weigh: Weigh | None = None,
     acts: bool = True,
 ) -> Algorithm:
-    """Gaussian policies of all agents, down -mean w log pi(a | o); `weigh` as in `behaviour`, w = 1 without."""
-    net = gaussian_policy.network(spec, cfg)
+    """Gaussian policies of all agents, down -mean w log pi(a | o).
 
-    def loss(key, params, seen, w):
-        fit = log_density(gaussian_policy.normal(net, params, seen.obs), seen.action, seen.mask)
-        return -jnp.mean(fit if w is None else w * fit)
+    `weigh` is as in `cloning_learner`; without it w = 1.
+    """
+    net = gaussian_policy.gaussian_network(spec, cfg)
 
-    play = lambda key, params, obs, mask: gaussian_policy.mode(net, params, obs, mask)
-    return behaviour(spec, cfg, net, loss, weigh, play if acts else None)
+    def loss(key, params, samples, w):
+        normal = gaussian_policy.policy_normal(net, params, samples.obs)
+        log_pi = log_density(normal, samples.action, samples.mask)
+        if w is not None:
+            log_pi = w * log_pi
+        return -jnp.mean(log_pi)
+
+    def play(key, params, obs, mask):
+        return gaussian_policy.deterministic_action(net, params, obs, mask)
+
+    return cloning_learner(spec, cfg, net, loss, weigh, play if acts else None)

@@ -1,13 +1,15 @@
-"""Implicit Q-learning: one centralised critic of the joint action, or one of its own for each agent.
+"""Implicit Q-learning: one centralised critic of the joint action, or a critic for each agent.
 
-Kostrikov et al. 2022, Algorithm 1; as the OMSD authors train it. One step, with everything on the right from before it:
+Kostrikov et al. 2022, Algorithm 1, as the OMSD authors train it. One step, in which everything on
+the right is from before the step:
 
     u  = min_k Qbar^k(c, a) - V(c)                  L_V = mean |tau - 1[u < 0]| u^2
     y  = r + gamma (1 - d) V(c')                    L_Q = 1/2 sum_k mean (Q^k(c, a) - y)^2
-    w  = min(exp(T u), 100)                         L_pi = mean w sum_dims (pi(c) - a)^2   (optional, to watch it)
+    w  = min(exp(T u), 100)                         L_pi = mean w sum_dims (pi(c) - a)^2
     Qbar <- rho Q + (1 - rho) Qbar
 
-The joint critic has c = state and a = all actions; the own critics have c = o_i, a = a_i and are one vmapped update.
+The policy of L_pi is optional: it is there to watch the critic. The joint critic has c = state and
+a = all actions. Own critics have c = o_i and a = a_i, and are one vmapped update.
 """
 
 from collections.abc import Callable
@@ -22,16 +24,17 @@ from jaxomarl.base import Algorithm, Batch, Dataset, Past, Spec, State
 from jaxomarl.config import config, static, traced
 from jaxomarl.data.dataset import sample_transitions
 from jaxomarl.losses.expectile import expectile
-from jaxomarl.losses.td import continues, joint_reward
+from jaxomarl.losses.td import continuation_factor, joint_reward
 from jaxomarl.networks.actors import actor
 from jaxomarl.networks.critics import twin, value
-from jaxomarl.networks.inputs import flat, observed, stated
+from jaxomarl.networks.inputs import flat, observation_normaliser, state_normaliser
 from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import Net, create, descend, polyak
 
 FIELDS = (
-    "critic_steps", "critic_batch", "critic_width", "critic_lr", "critic_polyak", "critic_policy", "chunk",
-    "expectile", "temperature", "gamma", "reward", "time_limit", "normalise",
+    "critic_steps", "critic_batch", "critic_width", "critic_lr", "critic_polyak",
+    "critic_policy", "chunk", "expectile", "temperature", "gamma", "reward", "time_limit",
+    "normalise",
 )  # fmt: skip
 
 
@@ -42,7 +45,7 @@ class Config:
     reward: str = static(default="team")
     """Reward that is learned. team: the team's. first: agent 1's, as in the authors' code."""
     time_limit: str = static(default="bootstrap")
-    """How a time limit counts. bootstrap: the episode continues past it. terminal: it ends the episode."""
+    """What a time limit does. bootstrap: the episode continues past it. terminal: it ends there."""
     gamma: float = traced(default=0.99, within="[0, 1]")
     """Discount factor of future rewards."""
     critic_steps: int = static(default=500_000, scaled="steps")
@@ -58,13 +61,13 @@ class Config:
     expectile: float = traced(default=0.7, within="(0, 1)")
     """tau of the value's expectile regression: 0.5 is the mean, near 1 the maximum."""
     critic_policy: bool = static(default=False)
-    """Whether an advantage-weighted policy is fitted next to the critic, to watch it; no later stage reads it."""
+    """Whether an advantage-weighted policy is fitted next to the critic; later stages ignore it."""
     temperature: float = traced(default=3.0, within="[0, inf)")
     """T of the advantage weights min(exp(T u), 100); larger follows the critic more."""
 
 
 class CriticState(NamedTuple):
-    """Twin action values with targets, the state value, and the watched policy (`()` where there is none)."""
+    """Twin action values with targets, the state value, and the watched policy (`()` if none)."""
 
     q: Net
     v: Net
@@ -80,7 +83,7 @@ class CriticBatch(NamedTuple):
     next_cond: Float[Array, "B C"]
 
 
-class Nets(NamedTuple):
+class CriticNets(NamedTuple):
     """One critic's networks and their optimiser."""
 
     q: Network
@@ -90,120 +93,182 @@ class Nets(NamedTuple):
 
 
 class Critic(NamedTuple):
-    """A critic's learner and its value: `q(past, obs, state, action) -> [B]`, summed over own critics."""
+    """A critic's learner, its value and its advantage, as functions of finished stages."""
 
     algorithm: Algorithm
     q: Callable[[Past, Array, Array, Array], Float[Array, " B"]]
-    advantage: Callable[
-        [Past, Array, Array, Array], Float[Array, "B *N"]
-    ]  # min_k Qbar^k - V, of each own critic
+    """`q(past, obs, state, action) -> [B]`, summed over own critics."""
+    advantage: Callable[[Past, Array, Array, Array], Float[Array, "B *N"]]
+    """`advantage(past, obs, state, action)`: min_k Qbar^k - V, of each own critic."""
 
 
 def iql(spec: Spec, cfg: Any, own: bool = False) -> Critic:
-    """IQL on the joint action (stage `critic`), or on each agent's own (`own`, stage `critic-own`)."""
-    n, hidden = spec.agents, (cfg.critic_width,) * 2
-    cond, acts = (spec.obs_width, spec.act_width) if own else (spec.state_dim, n * spec.act_width)
-    nets = Nets(
-        twin(cond, acts, hidden),
-        value(cond, hidden),
-        actor(cond, hidden, acts),
-        optax.adam(cfg.critic_lr),
-    )
-    mask = jnp.asarray(spec.act_mask) if own else jnp.asarray(spec.act_mask).reshape(-1)
+    """IQL on the joint action (stage `critic`), or on each agent's own (stage `critic-own`).
+
+    `cfg` has the fields of `Config`.
+    """
+    if own:
+        return own_critics(spec, cfg)
+    return joint_critic(spec, cfg)
+
+
+def joint_critic(spec: Spec, cfg: Any) -> Critic:
+    """One critic of the state and the joint action."""
+    nets = critic_networks(cfg, spec.state_dim, spec.agents * spec.act_width)
+    mask = jnp.asarray(spec.act_mask).reshape(-1)
+    normalise_state = state_normaliser(cfg)
 
     def init(key: Key[Array, ""], past: Past, data: Dataset) -> CriticState:
-        start = lambda k: fresh(nets, cfg, k)
-        return jax.vmap(start)(jax.random.split(key, n)) if own else start(key)
+        return first_state(nets, cfg, key)
 
     def batch(key: Key[Array, ""], state: State, data: Dataset) -> Batch:
         return sample_transitions(key, data, cfg.critic_batch)
 
     def update(
-        key: Key[Array, ""], state: CriticState, past: Past, batch: Batch
+        key: Key[Array, ""],
+        state: CriticState,
+        past: Past,
+        batch: Batch,
     ) -> tuple[CriticState, dict]:
-        go_on, action = continues(batch, cfg.time_limit), batch.action * spec.act_mask
-        if not own:
-            see, reward = stated(cfg), joint_reward(batch, cfg.reward)
-            own_batch = CriticBatch(
-                see(past, batch.state), flat(action), reward, see(past, batch.next_state)
-            )
-            return learn(nets, cfg, state, own_batch, mask, go_on)
-        see = observed(spec, cfg)
-        own_batch = CriticBatch(
-            see(past, batch.obs), action, batch.reward, see(past, batch.next_obs)
+        not_ended = continuation_factor(batch, cfg.time_limit)
+        action = batch.action * spec.act_mask
+        reward = joint_reward(batch, cfg.reward)
+        critic_batch = CriticBatch(
+            cond=normalise_state(past, batch.state),
+            action=flat(action),
+            reward=reward,
+            next_cond=normalise_state(past, batch.next_state),
         )
-        each = lambda state, own_batch, mask: learn(nets, cfg, state, own_batch, mask, go_on)
-        state, metrics = jax.vmap(each, in_axes=(0, 1, 0))(state, own_batch, mask)
-        return state, jax.tree.map(jnp.mean, metrics)
+        return iql_step(nets, cfg, state, critic_batch, mask, not_ended)
 
     def q(past: Past, obs: Array, state: Array, action: Array) -> Float[Array, " B"]:
-        if not own:
-            return nets.q.apply(
-                past["critic"].q.target, stated(cfg)(past, state), flat(action)
-            ).mean(axis=0)
-        params = past["critic-own"].q.target
-        each = jax.vmap(nets.q.apply, in_axes=(0, 1, 1))(
-            params, observed(spec, cfg)(past, obs), action
-        )  # [N, E, B]
-        return each.mean(axis=1).sum(axis=0)
+        cond = normalise_state(past, state)
+        target = past["critic"].q.target
+        return nets.q.apply(target, cond, flat(action)).mean(axis=0)
 
-    def advantage(past: Past, obs: Array, state: Array, action: Array) -> Float[Array, "B *N"]:
-        def one(held, seen, act):
-            return nets.q.apply(held.q.target, seen, act).min(axis=0) - nets.v.apply(
-                held.v.params, seen
-            )
-
-        if not own:
-            return one(past["critic"], stated(cfg)(past, state), flat(action))
-        return jax.vmap(one, in_axes=(0, 1, 1), out_axes=1)(
-            past["critic-own"], observed(spec, cfg)(past, obs), action
-        )
+    def advantage(past: Past, obs: Array, state: Array, action: Array) -> Float[Array, " B"]:
+        cond = normalise_state(past, state)
+        return critic_advantage(nets, past["critic"], cond, flat(action))
 
     return Critic(Algorithm(init, batch, update), q, advantage)
 
 
-def fresh(nets: Nets, cfg: Any, key: Key[Array, ""]) -> CriticState:
-    """One critic before its first step."""
-    k_q, k_v, k_pi = jax.random.split(key, 3)
-    policy = create(nets.tx, nets.pi.init(k_pi)) if cfg.critic_policy else ()
-    return CriticState(
-        create(nets.tx, nets.q.init(k_q), target=True), create(nets.tx, nets.v.init(k_v)), policy
+def own_critics(spec: Spec, cfg: Any) -> Critic:
+    """A critic of each agent's own observation and action; all are one vmapped update."""
+    nets = critic_networks(cfg, spec.obs_width, spec.act_width)
+    mask = jnp.asarray(spec.act_mask)
+    normalise_obs = observation_normaliser(spec, cfg)
+
+    def init(key: Key[Array, ""], past: Past, data: Dataset) -> CriticState:
+        start = lambda key: first_state(nets, cfg, key)
+        return jax.vmap(start)(jax.random.split(key, spec.agents))
+
+    def batch(key: Key[Array, ""], state: State, data: Dataset) -> Batch:
+        return sample_transitions(key, data, cfg.critic_batch)
+
+    def update(
+        key: Key[Array, ""],
+        state: CriticState,
+        past: Past,
+        batch: Batch,
+    ) -> tuple[CriticState, dict]:
+        not_ended = continuation_factor(batch, cfg.time_limit)
+        action = batch.action * spec.act_mask
+        critic_batch = CriticBatch(
+            cond=normalise_obs(past, batch.obs),
+            action=action,
+            reward=batch.reward,
+            next_cond=normalise_obs(past, batch.next_obs),
+        )
+        step = lambda state, batch, mask: iql_step(nets, cfg, state, batch, mask, not_ended)
+        state, metrics = jax.vmap(step, in_axes=(0, 1, 0))(state, critic_batch, mask)
+        return state, jax.tree.map(jnp.mean, metrics)
+
+    def q(past: Past, obs: Array, state: Array, action: Array) -> Float[Array, " B"]:
+        target = past["critic-own"].q.target
+        each = jax.vmap(nets.q.apply, in_axes=(0, 1, 1))  # -> [N, E, B]
+        return each(target, normalise_obs(past, obs), action).mean(axis=1).sum(axis=0)
+
+    def advantage(past: Past, obs: Array, state: Array, action: Array) -> Float[Array, "B N"]:
+        one = lambda critic, cond, action: critic_advantage(nets, critic, cond, action)
+        each = jax.vmap(one, in_axes=(0, 1, 1), out_axes=1)
+        return each(past["critic-own"], normalise_obs(past, obs), action)
+
+    return Critic(Algorithm(init, batch, update), q, advantage)
+
+
+def critic_networks(cfg: Any, cond: int, action: int) -> CriticNets:
+    """The networks of a critic whose condition and action have these widths."""
+    hidden = (cfg.critic_width,) * 2
+    return CriticNets(
+        q=twin(cond, action, hidden),
+        v=value(cond, hidden),
+        pi=actor(cond, hidden, action),
+        tx=optax.adam(cfg.critic_lr),
     )
 
 
-def learn(
-    nets: Nets,
+def first_state(nets: CriticNets, cfg: Any, key: Key[Array, ""]) -> CriticState:
+    """One critic before its first step."""
+    k_q, k_v, k_pi = jax.random.split(key, 3)
+    policy = ()
+    if cfg.critic_policy:
+        policy = create(nets.tx, nets.pi.init(k_pi))
+    q = create(nets.tx, nets.q.init(k_q), target=True)
+    return CriticState(q, create(nets.tx, nets.v.init(k_v)), policy)
+
+
+def critic_advantage(
+    nets: CriticNets,
+    critic: CriticState,
+    cond: Array,
+    action: Array,
+) -> Float[Array, " B"]:
+    """The advantage min_k Qbar^k(c, a) - V(c)."""
+    q_min = nets.q.apply(critic.q.target, cond, action).min(axis=0)
+    return q_min - nets.v.apply(critic.v.params, cond)
+
+
+def iql_step(
+    nets: CriticNets,
     cfg: Any,
     state: CriticState,
     batch: CriticBatch,
     mask: Float[Array, " D"],
-    go_on: Float[Array, " B"],
+    not_ended: Float[Array, " B"],
 ) -> tuple[CriticState, dict[str, Array]]:
     """One step of one critic, as at the head of this file."""
+    # --- targets, from before the step ---
     q_min = nets.q.apply(state.q.target, batch.cond, batch.action).min(axis=0)
-    y = batch.reward + cfg.gamma * go_on * nets.v.apply(state.v.params, batch.next_cond)
+    discount = cfg.gamma * not_ended
+    y = batch.reward + discount * nets.v.apply(state.v.params, batch.next_cond)
 
+    # --- values ---
     def v_loss(params):
         u = q_min - nets.v.apply(params, batch.cond)
         return expectile(u, cfg.expectile).mean(), u
 
     def q_loss(params):
         q = nets.q.apply(params, batch.cond, batch.action)
-        return 0.5 * jnp.sum(jnp.mean((q - y) ** 2, axis=-1)), q.mean()
+        errors = jnp.mean((q - y) ** 2, axis=-1)
+        return 0.5 * jnp.sum(errors), q.mean()
 
     (loss_v, u), grad_v = jax.value_and_grad(v_loss, has_aux=True)(state.v.params)
     (loss_q, q_mean), grad_q = jax.value_and_grad(q_loss, has_aux=True)(state.q.params)
     metrics = {"v_loss": loss_v, "q_loss": loss_q, "q_mean": q_mean, "advantage": u.mean()}
+
+    # --- the watched policy ---
     policy = state.policy
     if cfg.critic_policy:
         w = jnp.minimum(jnp.exp(cfg.temperature * u), 100.0)
 
         def policy_loss(params):
-            return jnp.mean(
-                w * jnp.sum(mask * (nets.pi.apply(params, batch.cond) - batch.action) ** 2, axis=-1)
-            )
+            error = nets.pi.apply(params, batch.cond) - batch.action
+            return jnp.mean(w * jnp.sum(mask * error**2, axis=-1))
 
         metrics["policy_loss"], grad_pi = jax.value_and_grad(policy_loss)(policy.params)
         policy = descend(nets.tx, policy, grad_pi)
+
+    # --- steps, and targets ---
     q = polyak(descend(nets.tx, state.q, grad_q), cfg.critic_polyak)
     return CriticState(q, descend(nets.tx, state.v, grad_v), policy), metrics

@@ -1,11 +1,14 @@
-"""Agents that learn apart: agent i from (o_i, a_i, r_i, o'_i) alone, with twin critics Q_i(o_i, a_i) of its own.
+"""Agents that learn apart: agent i from (o_i, a_i, r_i, o'_i), with its own twin critics.
 
-DOM2 and the baselines of its tables differ in how a policy plays and in what it descends. Here is the rest: settings,
-one agent's share of a batch, the critics' step, and the one vmapped update in which all agents train. One step:
+DOM2 and the baselines of its tables differ in how a policy acts and in what it descends. Here is
+the rest: settings, one agent's share of a batch, the critics' step, and the one vmapped update in
+which all agents train. One step:
 
     y = r + gamma (1 - d) min_k Qbar^k(o', a')
-    L_Q = sum_k { mean (Q^k(o, a) - y)^2 + penalty mean [ log mean_m exp(Q^k(o, a_m) - log p_m) - Q^k(o, a) ] }
-    the critics step down L_Q, the policy down its loss under the new critics, and both targets follow.
+    L_Q = sum_k { mean (Q^k(o, a) - y)^2 + penalty C^k }
+    C^k = mean [ log mean_m exp(Q^k(o, a_m) - log p_m) - Q^k(o, a) ]
+    the critics step down L_Q, the policy steps down its loss under the new critics,
+    and both targets follow.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,26 +22,33 @@ from jaxtyping import Array, Float, Key
 from jaxomarl.base import Algorithm, Batch, Dataset, Past, Spec, State, refuse
 from jaxomarl.config import check_fields, config, static, traced
 from jaxomarl.data.dataset import check_batch, check_transitions, sample_transitions
-from jaxomarl.losses.conservative import Proposals, around, conservative, joined, uniform
-from jaxomarl.losses.td import TIME_LIMITS, agents_reward, continues, ensemble_loss
+from jaxomarl.losses.conservative import (
+    Proposals,
+    conservative,
+    joined_proposals,
+    normal_proposals,
+    uniform_proposals,
+)
+from jaxomarl.losses.td import TIME_LIMITS, agents_reward, continuation_factor, ensemble_loss
 from jaxomarl.networks.actors import actor, small
 from jaxomarl.networks.critics import twin
-from jaxomarl.networks.inputs import observed
+from jaxomarl.networks.inputs import observation_normaliser
 from jaxomarl.networks.mlp import Network
-from jaxomarl.optim import Net, clipped_adam, create, descend, polyak
+from jaxomarl.optim import Net, Params, clipped_adam, create, descend, polyak
+from jaxomarl.stages import clone
 
 CHOICES = {"reward": ("own", "team"), "time_limit": TIME_LIMITS}
 DETERMINISTIC_CHOICES = {**CHOICES, "penalty_from": ("uniform", "policy")}
 
 
 @config
-class Base:
-    """Settings of systems whose agents learn apart; the defaults are OMAR's for the particle tasks."""
+class AgentSettings:
+    """Settings of systems whose agents learn apart; the defaults are OMAR's for particle tasks."""
 
     reward: str = static(default="own")
     """Reward that is learned. own: each agent's. team: the team's, for every agent."""
     time_limit: str = static(default="bootstrap")
-    """How a time limit counts. bootstrap: the episode continues past it. terminal: it ends the episode."""
+    """What a time limit does. bootstrap: the episode continues past it. terminal: it ends there."""
     normalise: bool = static(default=True)
     """Whether the networks' observations are normalised to mean 0 and standard deviation 1."""
     gamma: float = traced(default=0.95, within="[0, 1]")
@@ -64,7 +74,7 @@ class Base:
 
 
 @config
-class Diffusion(Base):
+class Diffusion(AgentSettings):
     """Settings of agents with diffusion policies; the sizes and rates are Diffusion-QL's."""
 
     policy_width: int = static(default=256, scaled="width")
@@ -75,11 +85,11 @@ class Diffusion(Base):
     levels: int = static(default=15)
     """Steps of the sampler."""
     candidates: int = static(default=10)
-    """Actions that the diffusion policy samples in each step, of which one is played."""
+    """Actions that the diffusion policy samples in each step, of which one is taken."""
 
 
 @config
-class Gaussian(Base):
+class Gaussian(AgentSettings):
     """Settings of agents with Gaussian policies."""
 
     policy_width: int = static(default=256, scaled="width")
@@ -94,7 +104,7 @@ class Gaussian(Base):
 
 @config
 class InSample(Gaussian):
-    """Settings of agents that learn the values of what the data did, and then copy what was worth most."""
+    """Settings of agents that learn the values of the data's actions, and then copy the best."""
 
     policy_steps: int = static(default=10_000, scaled="steps")
     """Gradient steps of the policies, which begin when the values are finished."""
@@ -107,7 +117,7 @@ class InSample(Gaussian):
 
 
 @config
-class Config(Base):
+class Config(AgentSettings):
     """Settings of agents that bootstrap."""
 
     polyak: float = traced(default=0.01, within="(0, 1]")
@@ -116,7 +126,7 @@ class Config(Base):
 
 @config
 class Conservative(Config):
-    """Settings of CQL's critics besides."""
+    """Settings of agents with CQL's critics."""
 
     penalty: float = traced(default=1.0, within="[0, inf)")
     """Weight of the conservative term, which lowers the values of actions outside the data."""
@@ -126,17 +136,20 @@ class Conservative(Config):
 
 @config
 class Deterministic(Conservative):
-    """Settings of deterministic policies beside CQL's critics."""
+    """Settings of deterministic policies with CQL's critics."""
 
     penalty_from: str = static(default="uniform")
-    """Actions whose values are lowered. uniform: of the whole box. policy: also as many around pi(o) and pi(o')."""
+    """Actions whose values are lowered. uniform: of the full box.
+
+    policy: of the full box, and as many around each of pi(o) and pi(o').
+    """
     penalty_std: float = traced(default=0.2, within="(0, inf)")
     """Standard deviation of the proposals around the policy's actions."""
     action_penalty: float = traced(default=1e-3, within="[0, inf)")
     """Weight of the mean square of the policy's actions in its loss."""
 
 
-class Learner(NamedTuple):
+class ActorCritic(NamedTuple):
     """Policies and twin critics with their targets; all lead with N."""
 
     actor: Net
@@ -151,81 +164,109 @@ class AgentBatch(NamedTuple):
     reward: Float[Array, " B"]
     next_obs: Float[Array, "B O"]
     go_on: Float[Array, " B"]
+    """1.0 where the episode continues after the transition."""
     mask: Float[Array, " A"]
 
 
-class Nets(NamedTuple):
-    """One agent's networks and what steps them; the `actor` is called as its system pleases."""
+class AgentNetworks(NamedTuple):
+    """One agent's networks and their optimisers; each system calls the `actor` in its own way."""
 
     actor: Network
-    q: Network  # (params, obs [..., O], action [..., A]) -> [E, ...]
+    q: Network
+    """(params, obs [..., O], action [..., A]) -> [E, ...]."""
     tx_actor: optax.GradientTransformation
     tx_q: optax.GradientTransformation
 
-    def play(self, key: Any, state: Learner, obs: Array, mask: Array) -> Array:
-        """How a deterministic policy acts, for `learner`."""
+    def play(
+        self, key: Key[Array, ""] | None, state: ActorCritic, obs: Array, mask: Array
+    ) -> Array:
+        """How a deterministic policy acts, for `actor_critic_learner`."""
         return mask * self.actor.apply(state.actor.params, obs)
 
 
-def networks(spec: Spec, cfg: Any, policy: Network | None = None, **of_critic: Any) -> Nets:
-    """Twin critics beside `policy`, or beside a deterministic one that starts near the middle of the box."""
+Step = Callable[..., tuple[State, dict[str, Array]]]
+"""`step(key, state, batch)` of one agent, with `beside`'s arguments after the batch, if any."""
+Play = Callable[[Key[Array, ""], State, Float[Array, " O"], Float[Array, " A"]], Float[Array, " A"]]
+"""`play(key, state, obs, mask)` of one agent."""
+
+
+def agent_networks(
+    spec: Spec, cfg: AgentSettings, policy: Network | None = None, **of_critic: Any
+) -> AgentNetworks:
+    """Twin critics with `policy`, or with a deterministic one that starts near the box's middle."""
     plain = actor(spec.obs_width, (cfg.policy_width,) * 2, spec.act_width)
-    policy = policy or Network(lambda key: small(plain.init(key)), plain.apply)
-    q = twin(spec.obs_width, spec.act_width, (cfg.critic_width,) * 2, **of_critic)
-    return Nets(
-        policy, q, clipped_adam(cfg.policy_lr, cfg.clip), clipped_adam(cfg.critic_lr, cfg.clip)
+    deterministic = Network(lambda key: small(plain.init(key)), plain.apply)
+    return AgentNetworks(
+        actor=policy or deterministic,
+        q=twin(spec.obs_width, spec.act_width, (cfg.critic_width,) * 2, **of_critic),
+        tx_actor=clipped_adam(cfg.policy_lr, cfg.clip),
+        tx_q=clipped_adam(cfg.critic_lr, cfg.clip),
     )
 
 
-def agent_batches(spec: Spec, cfg: Any, past: Past, batch: Batch) -> tuple[AgentBatch, AgentBatch]:
+# --- all agents at once ---
+
+
+def agent_batches(
+    spec: Spec, cfg: AgentSettings, past: Past, batch: Batch
+) -> tuple[AgentBatch, AgentBatch]:
     """A batch as all agents' own, and the axes over which to vmap them."""
-    see, mask = observed(spec, cfg), jnp.asarray(spec.act_mask)
-    reward, go_on = agents_reward(batch, cfg.reward), continues(batch, cfg.time_limit)
-    every = AgentBatch(
-        see(past, batch.obs), batch.action * mask, reward, see(past, batch.next_obs), go_on, mask
+    normalise_obs = observation_normaliser(spec, cfg)
+    mask = jnp.asarray(spec.act_mask)
+    reward = agents_reward(batch, cfg.reward)
+    go_on = continuation_factor(batch, cfg.time_limit)
+    each = AgentBatch(
+        obs=normalise_obs(past, batch.obs),
+        action=batch.action * mask,
+        reward=reward,
+        next_obs=normalise_obs(past, batch.next_obs),
+        go_on=go_on,
+        mask=mask,
     )
-    return every, AgentBatch(1, 1, 1, 1, None, 0)  # pyright: ignore[reportArgumentType]
+    return each, AgentBatch(1, 1, 1, 1, None, 0)  # pyright: ignore[reportArgumentType]
 
 
-def learner(
+def actor_critic_learner(
     spec: Spec,
-    cfg: Any,
-    nets: Nets,
-    step: Callable[..., tuple[Learner, dict[str, Array]]],
-    play: Callable[
-        [Key[Array, ""], Learner, Float[Array, " O"], Float[Array, " A"]], Float[Array, " A"]
-    ],
+    cfg: AgentSettings,
+    nets: AgentNetworks,
+    step: Step,
+    play: Play,
     beside: Callable[[Past, Batch], Any] | None = None,
 ) -> Algorithm:
-    """Policies and critics of all agents at once; `step`, `play` and `beside` as in `apart`."""
+    """Policies and critics of all agents at once.
 
-    def fresh(key: Key[Array, ""]) -> Learner:
+    `step`, `play` and `beside` are as in `independent_learners`.
+    """
+
+    def fresh(key: Key[Array, ""]) -> ActorCritic:
         k_actor, k_q = jax.random.split(key)
-        one = lambda tx, params: create(tx, params, target=True)
-        return Learner(
-            one(nets.tx_actor, nets.actor.init(k_actor)), one(nets.tx_q, nets.q.init(k_q))
-        )
+        actor = create(nets.tx_actor, nets.actor.init(k_actor), target=True)
+        critic = create(nets.tx_q, nets.q.init(k_q), target=True)
+        return ActorCritic(actor, critic)
 
-    return apart(spec, cfg, fresh, step, play, beside, cfg.policy_batch)
+    return independent_learners(spec, cfg, fresh, step, play, beside, cfg.policy_batch)
 
 
-def apart(
+def independent_learners(
     spec: Spec,
-    cfg: Any,
+    cfg: AgentSettings,
     fresh: Callable[[Key[Array, ""]], State],
-    step: Callable[..., tuple[State, dict[str, Array]]],
-    play: Callable[
-        [Key[Array, ""], State, Float[Array, " O"], Float[Array, " A"]], Float[Array, " A"]
-    ]
-    | None,
+    step: Step,
+    play: Play | None,
     beside: Callable[[Past, Batch], Any] | None,
     size: int,
 ) -> Algorithm:
-    """All agents at once, of one's `fresh(key)`, `step(key, state, batch)` and, to act, `play(key, state, obs, mask)`.
+    """All agents at once, from functions of one agent.
 
-    `beside(past, batch)` is a tree that leads with N: what each agent's step is told after its batch.
+    - `fresh(key)` is its first state.
+    - `step(key, state, batch)` is its update, on batches of `size` transitions.
+    - `play(key, state, obs, mask)` is its action; None for a stage that does not act.
+    - `beside(past, batch)` is one more argument of `step`, a tree that leads with N.
     """
-    n, see, mask = spec.agents, observed(spec, cfg), jnp.asarray(spec.act_mask)
+    n = spec.agents
+    normalise_obs = observation_normaliser(spec, cfg)
+    mask = jnp.asarray(spec.act_mask)
 
     def init(key: Key[Array, ""], past: Past, data: Dataset) -> State:
         return jax.vmap(fresh)(jax.random.split(key, n))
@@ -235,83 +276,102 @@ def apart(
 
     def update(key: Key[Array, ""], state: State, past: Past, batch: Batch) -> tuple[State, dict]:
         each_batch, axes = agent_batches(spec, cfg, past, batch)
-        more = () if beside is None else (beside(past, batch),)
+        more = []
+        if beside is not None:
+            more.append(beside(past, batch))
         each = jax.vmap(step, in_axes=(0, 0, axes, *(0 for _ in more)))
         state, metrics = each(jax.random.split(key, n), state, each_batch, *more)
         return state, jax.tree.map(jnp.mean, metrics)
 
     def act(key, state, past, memory, observation):
         assert play is not None
-        return jax.vmap(play)(
-            jax.random.split(key, n), state, see(past, observation.obs), mask
-        ), memory
+        keys = jax.random.split(key, n)
+        obs = normalise_obs(past, observation.obs)
+        return jax.vmap(play)(keys, state, obs, mask), memory
 
     return Algorithm(init, batch, update, act if play else None)
 
 
+# --- one agent's steps ---
+
+
 def proposals(
     key: Key[Array, ""],
-    cfg: Any,
+    cfg: Conservative,
     batch: AgentBatch,
-    std: Any = 1.0,
+    std: float | Float[Array, ""] = 1.0,
     centres: Sequence[Float[Array, "B A"]] = (),
 ) -> Proposals:
     """Actions of the conservative term: all over the box, and as many around each of `centres`."""
-    first, *others = jax.random.uniform(key, (1 + len(centres), cfg.samples, *batch.action.shape))
-    near = [around(c, u, std, batch.mask) for c, u in zip(centres, others, strict=True)]
-    return joined(uniform(first, batch.mask), *near)
+    shape = (1 + len(centres), cfg.samples, *batch.action.shape)
+    first, *others = jax.random.uniform(key, shape)
+    near = [
+        normal_proposals(centre, u, std, batch.mask)
+        for centre, u in zip(centres, others, strict=True)
+    ]
+    return joined_proposals(uniform_proposals(first, batch.mask), *near)
 
 
 def critic_step(
-    cfg: Any,
-    nets: Nets,
-    state: Any,
+    cfg: AgentSettings,
+    nets: AgentNetworks,
+    state: State,
     batch: AgentBatch,
     after: Float[Array, "B A"],
     sampled: Proposals | None = None,
-) -> tuple[Any, dict[str, Array]]:
-    """One step down L_Q of `state.critic`, at next actions `after`; the conservative term is there with `sampled`."""
+) -> tuple[State, dict[str, Array]]:
+    """One step of `state.critic` down L_Q, at next actions `after`.
+
+    The conservative term is there with `sampled`, and takes `Conservative` settings.
+    """
     ahead = nets.q.apply(state.critic.target, batch.next_obs, after).min(axis=0)
     y = batch.reward + cfg.gamma * batch.go_on * ahead
 
-    def loss(params):
+    def loss(params: Params) -> tuple[Array, dict[str, Array]]:
         q = nets.q.apply(params, batch.obs, batch.action)
         metrics = {"q_loss": ensemble_loss(q, y), "q_mean": q.mean()}
         if sampled is None:
             return metrics["q_loss"], metrics
+
+        assert isinstance(cfg, Conservative)
         obs = jnp.broadcast_to(batch.obs, (len(sampled.log_p), *batch.obs.shape))
-        gap = conservative(nets.q.apply(params, obs, sampled.action), sampled.log_p, q).mean(
-            axis=-1
-        )
-        return metrics["q_loss"] + cfg.penalty * gap.sum(), {**metrics, "q_gap": gap.mean()}
+        q_sampled = nets.q.apply(params, obs, sampled.action)
+        gap = conservative(q_sampled, sampled.log_p, q).mean(axis=-1)
+        total = metrics["q_loss"] + cfg.penalty * gap.sum()
+        return total, {**metrics, "q_gap": gap.mean()}
 
     grads, metrics = jax.grad(loss, has_aux=True)(state.critic.params)
     return state._replace(critic=descend(nets.tx_q, state.critic, grads)), metrics
 
 
 def cql_step(
-    key: Key[Array, ""], cfg: Any, nets: Nets, state: Learner, batch: AgentBatch
-) -> tuple[Learner, dict[str, Array]]:
-    """MA-CQL's step of the critics beside a deterministic policy, from `Deterministic` settings."""
+    key: Key[Array, ""],
+    cfg: Deterministic,
+    nets: AgentNetworks,
+    state: ActorCritic,
+    batch: AgentBatch,
+) -> tuple[ActorCritic, dict[str, Array]]:
+    """MA-CQL's step of the critics, with a deterministic policy."""
     play = lambda params, obs: batch.mask * nets.actor.apply(params, obs)
-    near = batch.obs, batch.next_obs
-    centres = (
-        [play(state.actor.params, obs) for obs in near] if cfg.penalty_from == "policy" else []
-    )
+    centres = []
+    if cfg.penalty_from == "policy":
+        centres = [play(state.actor.params, obs) for obs in (batch.obs, batch.next_obs)]
     sampled = proposals(key, cfg, batch, cfg.penalty_std, centres)
-    return critic_step(cfg, nets, state, batch, play(state.actor.target, batch.next_obs), sampled)
+    after = play(state.actor.target, batch.next_obs)
+    return critic_step(cfg, nets, state, batch, after, sampled)
 
 
 def policy_step(
-    cfg: Any, nets: Nets, state: Learner, loss: Callable[[Any], tuple[Array, dict[str, Array]]]
-) -> tuple[Learner, dict[str, Array]]:
+    cfg: Config,
+    nets: AgentNetworks,
+    state: ActorCritic,
+    loss: Callable[[Params], tuple[Array, dict[str, Array]]],
+) -> tuple[ActorCritic, dict[str, Array]]:
     """One step of the policy down `loss(params) -> (value, metrics)`; then both targets follow."""
     (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(state.actor.params)
-    moved = descend(nets.tx_actor, state.actor, grads)
-    return Learner(polyak(moved, cfg.polyak), polyak(state.critic, cfg.polyak)), {
-        "policy_loss": value,
-        **metrics,
-    }
+    actor = descend(nets.tx_actor, state.actor, grads)
+    state = ActorCritic(polyak(actor, cfg.polyak), polyak(state.critic, cfg.polyak))
+    return state, {"policy_loss": value, **metrics}
 
 
 def effort(action: Float[Array, "B A"], mask: Float[Array, " A"]) -> Float[Array, ""]:
@@ -319,7 +379,12 @@ def effort(action: Float[Array, "B A"], mask: Float[Array, " A"]) -> Float[Array
     return jnp.mean(jnp.sum(mask * action**2, axis=-1)) / mask.sum()
 
 
-def check(spec: Spec, cfg: Any, data: Dataset | None, choices: dict[str, tuple[str, ...]]) -> None:
+def check(
+    spec: Spec,
+    cfg: AgentSettings | clone.Config,
+    data: Dataset | None,
+    choices: dict[str, tuple[str, ...]],
+) -> None:
     """Raise JaxomarlError for settings, tasks or data that agents cannot learn on."""
     if spec.discrete:
         way = (

@@ -1,18 +1,23 @@
-"""Planning by diffusion: the stage of DoF-Trajectory, MADiff and Decision Diffuser, which differ in their `Planner`.
+"""Planning by diffusion: the stage of DoF-Trajectory, MADiff and Decision Diffuser.
 
-A plan x [N, W, O] is all agents' observations over W = C + 1 + H rows: C of history, the present, H ahead, in the units
-of data/ranges.py. A `Planner` predicts the noise in it (or the plan itself); the systems make theirs. One update on
-windows of the data (data/windows.py), with t from {1/K .. 1}, y_i agent i's return as a share, d_i ~ Bernoulli(drop):
+A plan x [N, W, O] is all agents' observations over W = C + 1 + H rows: C of history, the present,
+and H ahead, in the units of data/ranges.py. A `Planner` predicts the noise in it, or the plan
+itself; the systems differ in their `Planner`. One update on windows of the data (data/windows.py),
+with t from {1/K .. 1}, agent i's return as a share y_i, and d_i ~ Bernoulli(drop):
 
     x = known rows as they are (plans.known_to), elsewhere alpha_t x_0 + sigma_t z
-    L = 1/2 ( mean |f(x, t, y, d) - z|^2 over unknown rows of the episode + mean |a - D(o, o')|^2 over its pairs ) + L_h
+    L = 1/2 L_plan + 1/2 L_action + L_h
+    L_plan = mean |f(x, t, y, d) - z|^2 over unknown rows of the episode
+    L_action = mean |a - D(o, o')|^2 over pairs of rows
+    L_h = mean |h(sg x0) - x_0|^2
 
-where d_i = 1 zeroes the embedding of y_i, and D's error is the cross-entropy of its logits where actions are discrete.
-L_h = mean |h(sg x0) - x_0|^2 is for planners that factorise the data (DoF), x0 what the chain's last step makes of the
-plan itself, noised to the level of that step: whole samples of the chain belong to no row. policies/plans.py acts.
+d_i = 1 zeroes the embedding of y_i. Where actions are discrete, D's error is the cross-entropy of
+its logits. L_h is for planners that factorise the data (DoF). Its x0 is what the chain's last step
+makes of the plan itself, noised to the level of that step: full samples of the chain belong to no
+row. policies/plans.py acts.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +31,7 @@ from jaxomarl.data import ranges, return_targets
 from jaxomarl.data.dataset import check_batch, check_transitions
 from jaxomarl.data.ranges import fit_quantiles
 from jaxomarl.data.return_targets import goals
-from jaxomarl.data.returns import KINDS, conditioned, returns
+from jaxomarl.data.returns import KINDS, returns, with_returns
 from jaxomarl.data.windows import check_windows, sample_windows
 from jaxomarl.diffusion.guidance import inpaint
 from jaxomarl.diffusion.parameterise import noised
@@ -43,10 +48,10 @@ from jaxomarl.policies.plans import (
     Plans,
     actor,
     clean,
-    columns,
     known_to,
-    seen_by,
-    told,
+    plan_normaliser,
+    real_columns,
+    return_condition,
 )
 
 MULTIPLIERS = (1, 4, 8)
@@ -64,7 +69,10 @@ CHOICES = {
 
 @config
 class Config:
-    """Settings of planners; the defaults are DoF-Trajectory's Table 7, and MADiff's code where it is silent."""
+    """Settings of planners.
+
+    The defaults are those of DoF-Trajectory's Table 7, and of MADiff's code where it is silent.
+    """
 
     horizon: int = static(default=20)
     """H: steps that a plan looks ahead."""
@@ -73,9 +81,9 @@ class Config:
     replan: int = static(default=1)
     """Steps for which a plan is followed before the next one is sampled."""
     normaliser: str = static(default="cdf")
-    """How observations are normalised. cdf: to their ranks. limits: from the data's minimum to its maximum."""
+    """How observations are normalised. cdf: to their ranks. limits: by the data's extremes."""
     returns: str = static(default="togo")
-    """Condition of a plan. togo: discounted return from the present on. episode: of the full episode. none."""
+    """Condition of a plan. togo: discounted return from now on. episode: of the episode. none."""
     reward: str = static(default="own")
     """Reward that is learned. own: each agent's. team: the team's, for every agent."""
     gamma: float = static(default=0.99, within="[0, 1]")
@@ -83,9 +91,15 @@ class Config:
     return_scale: float = static(default=0.0, within="[0, inf)")
     """Return that counts as 1; 0 maps the data's range of returns to 0 .. 1."""
     target: float = traced(default=0.9, within="(-inf, inf)")
-    """Return that acting asks for, in units of return-scale; its quantile where target-kind is quantile."""
+    """Return that acting asks for, in units of return-scale.
+
+    With target-kind quantile it is a quantile of the data's returns.
+    """
     target_kind: str = static(default="constant")
-    """Return asked for at a step. constant. remaining: less what was received. quantile: of the data there."""
+    """Return asked for at a step. constant. remaining: less what was received.
+
+    quantile: of the data's returns at that step.
+    """
     guidance: float = traced(default=1.2, within="[0, inf)")
     """w: 1 follows the condition, more exaggerates it, 0 ignores it."""
     drop: float = traced(default=0.25, within="[0, 1]")
@@ -93,7 +107,7 @@ class Config:
     levels: int = static(default=200)
     """K: noise levels of the squared-cosine schedule that are trained."""
     sampler: str = static(default="ddpm")
-    """How plans are sampled. ddpm, ddim. consistency: a distilled model, for --cfg.calls 1 or a few."""
+    """How plans are sampled. ddpm. ddim. consistency: a distilled model, for a few --cfg.calls."""
     calls: int = static(default=200)
     """Steps of the sampler; each calls the network with the condition and without it."""
     grid: int = static(default=40)
@@ -101,7 +115,7 @@ class Config:
     temperature: float = traced(default=0.5, within="[0, inf)")
     """Standard deviation of the noise that sampling starts from."""
     predict: str = static(default="noise")
-    """What the network predicts. noise. clean: the plan itself, which is better at a handful of sampling steps."""
+    """What the network predicts. noise. clean: the plan itself, better with few sampling steps."""
     polyak: float = traced(default=0.005, within="(0, 1]")
     """Rate at which the averaged weights follow the trained ones."""
     acting: str = static(default="target")
@@ -132,176 +146,225 @@ class Config:
     """Learning rate of the planner."""
 
 
-def unet(cfg: Any, channels: int, agents: int = 0) -> Network:
-    """One temporal U-Net of these settings: (params, x [..., W, D], t, told [..., 2]) -> like x.
+def unet(cfg: Config, channels: int, agents: int = 0) -> Network:
+    """One temporal U-Net of these settings: (params, x [..., W, D], t, condition) -> like x.
 
-    It is told the return where there is one, as its condition; what is dropped has none.
+    `condition` [..., 2] is the return, and 1.0 where the return is dropped. A network of plans
+    without returns does not use it.
     """
     net = temporal_unet(
-        channels, int(cfg.returns != "none"), cfg.policy_width, MULTIPLIERS[: cfg.depth], 2 * cfg.reach + 1,
-        agents=agents, blocks=cfg.blocks,
-    )  # fmt: skip
-    return Network(
-        net.init, lambda params, x, t, told: net.apply(params, x, t, told[..., :1], told[..., 1])
+        channels,
+        int(cfg.returns != "none"),
+        cfg.policy_width,
+        MULTIPLIERS[: cfg.depth],
+        2 * cfg.reach + 1,
+        agents=agents,
+        blocks=cfg.blocks,
     )
+
+    def apply(params, x, t, condition):
+        return net.apply(params, x, t, condition[..., :1], condition[..., 1])
+
+    return Network(net.init, apply)
 
 
 # --- the update ---
 
 
-def planner_stage(spec: Spec, cfg: Any, model: Planner) -> Algorithm:
-    """The algorithm; as at the head of this file."""
-    tx, see = optax.adam(cfg.policy_lr), seen_by(spec, cfg, model)
+def planner_stage(spec: Spec, cfg: Config, model: Planner) -> Algorithm:
+    """The algorithm, as at the head of this file."""
+    optimiser = optax.adam(cfg.policy_lr)
+    normalise_obs = plan_normaliser(spec, cfg, model)
 
     def init(key: Key[Array, ""], past: Past, data: Dataset) -> Plans:
         k_plan, k_inverse = jax.random.split(key)
         params = {"plan": model.init(k_plan), "inverse": model.inverse.init(k_inverse)}
-        net = create(tx, params, target=True)
+        net = create(optimiser, params, target=True)
         return Plans(net, fit_quantiles(cfg.normaliser, spec, data), goals(spec, cfg, data))
 
     def batch(key: Key[Array, ""], state: State, data: Dataset) -> Window:
         return sample_windows(key, data, cfg.policy_batch, cfg.horizon, cfg.history)
 
     def update(key: Key[Array, ""], state: Plans, past: Past, batch: Window) -> tuple[Plans, dict]:
-        obs = see(past, state.knots, batch.obs)
-        drawn = times_and_noise(key, spec, cfg, len(obs), model)
-        y = asked(cfg, batch)
+        obs = normalise_obs(past, state.knots, batch.obs)
+        drawn = plan_randomness(key, spec, cfg, len(obs), model)
+        y = batch_returns(cfg, batch)
 
         def loss(params):
-            fit, metrics = planning_loss(
+            plan_loss, metrics = planning_loss(
                 spec, cfg, model, params["plan"], obs, batch.valid, y, drawn
             )
-            weight = (batch.valid[:, :-1] * batch.valid[:, 1:])[..., None] * batch.alive[:, :-1]
-            out = model.inverse.apply(params["inverse"], obs[:, :-1], obs[:, 1:])
-            each = action_error(spec, out, batch.action[:, :-1], batch.available[:, :-1])
-            wrong = weighted_mean(each, weight)
-            return 0.5 * wrong + fit, {**metrics, "inverse_loss": wrong}
+            action_loss = inverse_loss(spec, model, params["inverse"], obs, batch)
+            return 0.5 * action_loss + plan_loss, {**metrics, "inverse_loss": action_loss}
 
         grads, metrics = jax.grad(loss, has_aux=True)(state.net.params)
-        return state._replace(net=polyak(descend(tx, state.net, grads), cfg.polyak)), metrics
+        net = polyak(descend(optimiser, state.net, grads), cfg.polyak)
+        return state._replace(net=net), metrics
 
-    return Algorithm(init, batch, update, *actor(spec, cfg, model), model.centralised)
+    act, memory = actor(spec, cfg, model)
+    return Algorithm(init, batch, update, act, memory, model.centralised)
 
 
-class Drawn(NamedTuple):
+class PlanRandomness(NamedTuple):
     """The randomness of one update."""
 
     t: Float[Array, " B"]
     z: Float[Array, "B N W O"]
     drop: Float[Array, "B N"]
-    rows: Known  # which rows the model is given
+    """1.0 where an agent's return is dropped."""
+    rows: Known
+    """Which rows the model is given."""
 
 
-def times_and_noise(key: Key[Array, ""], spec: Spec, cfg: Any, size: int, model: Planner) -> Drawn:
-    """Times, noise without padded columns, which agents are not told their return, and which rows are given.
+def plan_randomness(
+    key: Key[Array, ""],
+    spec: Spec,
+    cfg: Config,
+    size: int,
+    model: Planner,
+) -> PlanRandomness:
+    """Times, noise without padded columns, whose returns are dropped, and which rows are given.
 
-    `model.each`: history and present of one agent alone, drawn for each sample, as an agent will find them.
+    With `model.each`, the given rows are the history and present of one agent alone, as an agent
+    has them when it acts. The agent is drawn for each sample.
     """
     k_t, k_z, k_drop, k_who = jax.random.split(key, 4)
-    n, rows, mask = spec.agents, cfg.history + 1 + cfg.horizon, columns(spec, model)
+    n = spec.agents
+    rows = cfg.history + 1 + cfg.horizon
+    mask = real_columns(spec, model)
     t = jax.random.randint(k_t, (size,), 1, cfg.levels + 1) / cfg.levels
     z = jax.random.normal(k_z, (size, n, rows, mask.shape[-1])) * mask
     drop = (jax.random.uniform(k_drop, (size, n)) < cfg.drop).astype(jnp.float32)
-    who = (
-        jax.nn.one_hot(jax.random.randint(k_who, (size,), 0, n), n)
-        if model.each
-        else jnp.ones((size, n))
-    )
-    return Drawn(t, z, drop, known_to(cfg, who))
+    if model.each:
+        who = jax.nn.one_hot(jax.random.randint(k_who, (size,), 0, n), n)
+    else:
+        who = jnp.ones((size, n))
+    return PlanRandomness(t, z, drop, known_to(cfg, who))
 
 
-def asked(cfg: Any, batch: Window) -> Float[Array, "B N"]:
-    """The returns of a batch from the present on, as shares; 0 where plans are not conditioned on any."""
-    return (
-        batch.extra["returns"][:, cfg.history]
-        if cfg.returns != "none"
-        else jnp.zeros(batch.obs.shape[::2])
-    )
+def batch_returns(cfg: Config, batch: Window) -> Float[Array, "B N"]:
+    """A batch's returns from the present on, as shares; 0 where plans have no condition."""
+    if cfg.returns == "none":
+        return jnp.zeros(batch.obs.shape[::2])
+    return batch.extra["returns"][:, cfg.history]
+
+
+def inverse_loss(
+    spec: Spec,
+    model: Planner,
+    params: Params,
+    obs: Float[Array, "B W N O"],
+    batch: Window,
+) -> Float[Array, ""]:
+    """L_action: the error of the inverse dynamics model, over pairs of rows of the episode."""
+    pairs = batch.valid[:, :-1] * batch.valid[:, 1:]
+    weight = pairs[..., None] * batch.alive[:, :-1]
+    out = model.inverse.apply(params, obs[:, :-1], obs[:, 1:])
+    error = action_error(spec, out, batch.action[:, :-1], batch.available[:, :-1])
+    return weighted_mean(error, weight)
 
 
 def planning_loss(
     spec: Spec,
-    cfg: Any,
+    cfg: Config,
     model: Planner,
     params: Params,
     obs: Float[Array, "B W N O"],
     valid: Float[Array, "B W"],
     y: Float[Array, "B N"],
-    drawn: Drawn,
+    drawn: PlanRandomness,
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """Half the denoising loss of windows in the model's units, and all of L_h; and both as metrics."""
-    mask = columns(spec, model)
-    x0, schedule, tell = jnp.swapaxes(obs, 1, 2), cosine(cfg.levels), told(y, drawn.drop)
-    known, given = drawn.rows.known, x0 * drawn.rows.shown
-    over = lambda x: jnp.where(known > 0, given, x)
-    out = model.trained(params, over(noised(schedule, x0, drawn.t, drawn.z)), drawn.t, tell)
+    """Half of L_plan, in the model's units, and all of L_h; both are metrics too."""
+    mask = real_columns(spec, model)
+    x0 = jnp.swapaxes(obs, 1, 2)
+    schedule = cosine(cfg.levels)
+    condition = return_condition(y, drawn.drop)
+    known = drawn.rows.known
+    given = x0 * drawn.rows.shown
+
+    # --- L_plan ---
+    noisy = noised(schedule, x0, drawn.t, drawn.z)
+    x = jnp.where(known > 0, given, noisy)
+    out = model.trained(params, x, drawn.t, condition)
     wanted = drawn.z if cfg.predict == "noise" else x0
     weight = (1.0 - known) * valid[:, None, :, None] * mask
-    square = lambda error: weighted_mean(error**2, weight)
-    fit = square(out - wanted)
+    mean_square = lambda error: weighted_mean(error**2, weight)
+    plan_loss = mean_square(out - wanted)
     if model.mix is None:
-        return 0.5 * fit, {"denoising_loss": fit}
+        return 0.5 * plan_loss, {"denoising_loss": plan_loss}
+
+    # --- L_h ---
     last = jnp.asarray(1.0 / cfg.levels)
-    near = inpaint(clean(cfg, model.trained, params, tell, mask), given, known)
-    rough = jax.lax.stop_gradient(near(noised(schedule, x0, last, drawn.z), last))
-    mixed = square(model.mix(params, rough, last, tell) - x0)
-    return 0.5 * fit + mixed, {"denoising_loss": fit, "mixer_loss": mixed}
+    denoise = inpaint(clean(cfg, model.trained, params, condition, mask), given, known)
+    rough = jax.lax.stop_gradient(denoise(noised(schedule, x0, last, drawn.z), last))
+    mixer_loss = mean_square(model.mix(params, rough, last, condition) - x0)
+    return 0.5 * plan_loss + mixer_loss, {"denoising_loss": plan_loss, "mixer_loss": mixer_loss}
 
 
 # --- the data, and what is refused ---
 
 
-def prepare(spec: Spec, cfg: Any, data: Dataset) -> Dataset:
+def prepare(spec: Spec, cfg: Config, data: Dataset) -> Dataset:
     """The data with returns as conditions, where the settings ask for them."""
     if cfg.returns == "none":
         return data
     unit = cfg.target_kind != "constant"
-    return conditioned(data, cfg.gamma, cfg.returns, cfg.reward, cfg.return_scale, unit)
+    return with_returns(data, cfg.gamma, cfg.returns, cfg.reward, cfg.return_scale, unit)
 
 
-def check(spec: Spec, cfg: Any, data: Dataset | None, choices: dict[str, tuple[str, ...]]) -> None:
+def check(
+    spec: Spec,
+    cfg: Config,
+    data: Dataset | None,
+    choices: dict[str, tuple[str, ...]],
+) -> None:
     """Raise JaxomarlError for settings or data that a planner cannot learn on or plan with."""
     check_fields(cfg, {**CHOICES, **choices})
     check_transitions(data)
     check_windows(data, cfg.horizon, cfg.history)
-    for name, most, why in (
-        ("depth", len(MULTIPLIERS), "the U's levels are 1, 4 and 8 times its width"),
-        ("replan", cfg.horizon, "a plan is no longer than --cfg.horizon"),
-        ("calls", most_calls(cfg), "a sampler visits noise levels that were trained"),
-    ):
-        if getattr(cfg, name) > most:
-            raise refuse(flag(name), f"at most {most}", getattr(cfg, name), f"Take {most}: {why}.")
+    check_most(cfg, "depth", len(MULTIPLIERS), "the U's levels are 1, 4 and 8 times its width")
+    check_most(cfg, "replan", cfg.horizon, "a plan is no longer than --cfg.horizon")
+    check_most(cfg, "calls", most_calls(cfg), "a sampler visits noise levels that were trained")
     check_returns(cfg, data)
     check_target(cfg)
     check_batch(data, cfg.policy_batch)
 
 
-def check_target(cfg: Any) -> None:
+def check_most(cfg: Config, field: str, most: int, why: str) -> None:
+    """Raise JaxomarlError where a field's number is above `most`."""
+    value = getattr(cfg, field)
+    if value > most:
+        raise refuse(flag(field), f"at most {most}", value, f"Take {most}: {why}.")
+
+
+def most_calls(cfg: Config) -> int:
+    """The number of noise levels that were trained."""
+    if cfg.sampler == "consistency":
+        return cfg.grid
+    return cfg.levels
+
+
+def check_target(cfg: Config) -> None:
     """Raise JaxomarlError for a target that the returns do not allow."""
-    if cfg.target_kind == "constant":
+    kind = cfg.target_kind
+    if kind == "constant":
         return
     if cfg.returns != "togo":
+        expected = f"constant with returns {cfg.returns}"
         way = "Take --cfg.returns togo, or --cfg.target-kind constant."
-        raise refuse(
-            "--cfg.target-kind", f"constant with returns {cfg.returns}", cfg.target_kind, way
-        )
-    if cfg.target_kind == "quantile" and not 0.0 <= cfg.target <= 1.0:
+        raise refuse("--cfg.target-kind", expected, kind, way)
+    if kind == "quantile" and not 0.0 <= cfg.target <= 1.0:
         way = "1 asks for the largest return that the data get from each step on."
         raise refuse("--cfg.target", "a quantile from 0 to 1", cfg.target, way)
-    if cfg.target_kind == "remaining" and cfg.gamma == 0.0:
+    if kind == "remaining" and cfg.gamma == 0.0:
         way = (
             "A return without a future leaves nothing to ask for: take --cfg.target-kind quantile."
         )
         raise refuse("--cfg.gamma", "above 0 with --cfg.target-kind remaining", cfg.gamma, way)
 
 
-def most_calls(cfg: Any) -> int:
-    """Noise levels that were trained."""
-    return cfg.grid if cfg.sampler == "consistency" else cfg.levels
-
-
-def check_returns(cfg: Any, data: Dataset | None) -> None:
-    """Raise JaxomarlError where guidance is asked for and there are no returns that it could follow."""
+def check_returns(cfg: Config, data: Dataset | None) -> None:
+    """Raise JaxomarlError where guidance has no returns that it could follow."""
     if cfg.returns == "none":
         if cfg.guidance != 1.0:
             way = (
@@ -311,10 +374,12 @@ def check_returns(cfg: Any, data: Dataset | None) -> None:
         return
     if data is None:
         return
-    found = returns(data, cfg.gamma, cfg.returns, cfg.reward)[np.asarray(data.left) > 0]
-    if np.ptp(found) == 0:
-        wanted = (
-            f"returns that differ, to condition on and to guide by (--cfg.returns {cfg.returns})"
+    of_rows = returns(data, cfg.gamma, cfg.returns, cfg.reward)
+    of_transitions = of_rows[np.asarray(data.left) > 0]
+    if np.ptp(of_transitions) == 0:
+        raise refuse(
+            "--data",
+            f"returns that differ, to condition on and to guide by (--cfg.returns {cfg.returns})",
+            f"{float(of_transitions.flat[0]):g} in every transition",
+            "Take --cfg.returns none --cfg.guidance 1, or data with rewards.",
         )
-        way = "Take --cfg.returns none --cfg.guidance 1, or data with rewards."
-        raise refuse("--data", wanted, f"{float(found.flat[0]):g} in every transition", way)

@@ -1,21 +1,26 @@
-"""Score-regularised policies, the last stage of OMSD and its ablations: settings, actors, and the terms of their loss.
+"""Score-regularised policies, the last stage of OMSD and its ablations.
 
-Every member of the family minimises, for agent i, with e and g held constant,
+Here are the family's settings, actors, and the terms of its loss. Every member minimises, for agent
+i, with e and g held constant,
 
     L_i = mean_batch [ w(t) <e_i, a_i> - beta <g_i, a_i> ],   a_i = pi_i(o_i)
 
-where e_i is a behaviour model's noise prediction at x = alpha a + sigma z and g_i the critic's gradient at the joint
-action. They differ in which behaviour model, which critic, and in which order agents move: their files hold that, the
-update, and `learner` makes a stage of it.
+where e_i is a behaviour model's noise prediction at x = alpha a + sigma z, and g_i is the critic's
+gradient at the joint action. Members differ in the behaviour model, in the critic, and in the order
+in which agents move. Their files hold that and the update; `score_regularised_learner` turns it
+into a stage.
 
-beta has one internal meaning, the authors' code's: it multiplies the Q gradient, so **larger beta is weaker
-regularisation**. `beta_convention` converts to it: "code" as it is; "paper" (1/beta multiplies the score; the same
-direction of the gradient, so the same number, and its overall factor 1/beta is dropped: Adam does not see it);
-"normalised" (weights scaled to E[w] = 1: beta times E[w]).
+beta has one internal meaning, that of the authors' code: it multiplies the Q gradient, so **larger
+beta is weaker regularisation**. `beta_convention` converts to it:
+
+- "code": as it is.
+- "paper": 1/beta multiplies the score. The gradient has the same direction, so beta is the same
+  number. The overall factor 1/beta is dropped, because Adam does not see it.
+- "normalised": weights are scaled to E[w] = 1, so beta is multiplied by E[w].
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,15 +33,16 @@ from jaxomarl.diffusion.schedules import vp
 from jaxomarl.losses.td import REWARDS, TIME_LIMITS
 from jaxomarl.networks.actors import actor, start_at, uniform_start
 from jaxomarl.networks.agents import separate
-from jaxomarl.networks.inputs import flat, observed
+from jaxomarl.networks.inputs import flat, observation_normaliser
 from jaxomarl.networks.mlp import Network
-from jaxomarl.optim import OPTIMISERS, Net
+from jaxomarl.optim import OPTIMISERS, Net, Params
 from jaxomarl.stages import clone, critic, exact_scores, scores
 from jaxomarl.stages.clone import Policies
 from jaxomarl.stages.scores import agent_order
 
 WEIGHTS = ("vds", "stable", "score", "delta")
-DELTA_T = 0.02  # the paper's omega(t) = delta(t - 0.02) alpha/sigma
+DELTA_T = 0.02
+"""The only diffusion time of the weighting "delta": omega(t) = delta(t - 0.02) alpha/sigma."""
 CHOICES = {
     "reward": REWARDS,
     "time_limit": TIME_LIMITS,
@@ -48,86 +54,68 @@ CHOICES = {
     "policy_optimiser": OPTIMISERS,
 }
 FIELDS = (
-    "policy_steps", "policy_batch", "policy_width", "policy_lr", "policy_optimiser", "policy_anneal", "start", "chunk",
-    "beta", "beta_convention", "weighting", "t_min", "t_max", "control_variate", "normalise_gradient",
+    "policy_steps", "policy_batch", "policy_width", "policy_lr", "policy_optimiser",
+    "policy_anneal", "start", "chunk", "beta", "beta_convention", "weighting", "t_min", "t_max",
+    "control_variate", "normalise_gradient",
 )  # fmt: skip
 
 
 @config
-class Config(critic.Config, clone.Config):
+class Config(scores.Config, critic.Config, clone.Config):
     """Settings of OMSD and its ablations; the defaults are the authors' for the particle tasks."""
 
-    # --- stage 2: behaviour scores ---
-    score_model: str = static(default="diffusion")
-    """Model of the behaviour. diffusion. mixture: a conditional Gaussian mixture with its exact score.
-
-    exact: no learning; the scores of the behaviours that generated the data, at their shares of it.
-    exact-posterior: the same with a learned posterior of the behaviour given the condition.
-    """
-    condition: str = static(default="obs")
-    """Condition of the score models next to actions. obs: the authors' code. state: the paper."""
-    score_steps: int = static(default=2_000_000, scaled="steps")
-    """Gradient steps of the score models."""
-    score_batch: int = static(default=512)
-    """Transitions in a batch of the score models' updates."""
-    score_width: int = static(default=512, scaled="width")
-    """Width of the score models' hidden layers."""
-    score_blocks: int = static(default=2)
-    """Residual blocks of a score model."""
-    score_embedding: int = static(default=64)
-    """Width of the embedding of the diffusion time."""
-    score_dropout: float = static(default=0.1, within="[0, 1)")
-    """Dropout rate of the score models."""
-    score_components: int = static(default=8)
-    """Components of a Gaussian mixture as score model."""
-    score_lr: float = traced(default=3e-4, within="(0, inf)")
-    """Learning rate of the score models."""
-    score_decay: float = traced(default=0.01, within="[0, inf)")
-    """Decoupled weight decay of the score models' AdamW."""
-    score_predict: str = static(default="noise")
-    """What score models predict. noise: the paper. edm: sample and noise mixed to unit variance at every t."""
-
-    # --- stage 3: policies ---
     policy_width: int = static(default=256, within="[0, inf)", scaled="width")
     """Width of the policy's two hidden layers; 0: a linear policy before its tanh."""
     policy_optimiser: str = static(default="adam")
-    """Optimiser of the policy. adam. sgd: plain gradient flow, which the analysis of fixed points is about."""
+    """Optimiser of the policy. adam. sgd: plain gradient flow, to study its fixed points."""
     start: str = static(default="network")
-    """First actions of policies. network: its own. uniform:0.9: drawn in +-0.9. Or one per agent: 0.5,-0.48."""
+    """First actions of policies. network: the network's own.
+
+    uniform:0.9: drawn uniformly in +-0.9. 0.5,-0.48: one number for each agent.
+    """
     beta: float = traced(default=0.005, within="[0, inf)")
     """Weight of the Q gradient; larger is weaker regularisation."""
     beta_convention: str = static(default="code")
-    """Convention of beta. code: it multiplies Q. paper: 1/beta multiplies the score. normalised: beta E[w]."""
+    """Convention of beta. code: it multiplies Q. paper: 1/beta multiplies the score.
+
+    normalised: beta is multiplied by the mean weight E[w].
+    """
     weighting: str = static(default="vds")
-    """w(t). vds: sigma^2. stable: 1. score: alpha/sigma. delta: alpha/sigma with every t = 0.02, as in the paper."""
+    """Weight w(t) of the score. vds: sigma^2. stable: 1. score: alpha/sigma.
+
+    delta: alpha/sigma with every t = 0.02, as in the paper.
+    """
     t_min: float = traced(default=0.02, within="(0, 1]")
     """Smallest diffusion time at which scores are read."""
     t_max: float = traced(default=0.98, within="(0, 1]")
     """Largest diffusion time at which scores are read."""
     control_variate: bool = static(default=False)
-    """Whether z is subtracted from the noise prediction: the same mean, less variance where sigma > alpha s."""
+    """Whether z is subtracted from the noise prediction.
+
+    The mean stays the same; the variance is lower where sigma > alpha s.
+    """
     normalise_gradient: bool = static(default=False)
     """Whether each agent's Q gradient is divided by its root mean square over action columns."""
 
 
+# --- what is refused ---
+
+
 def check(
-    spec: Spec, cfg: Any, data: Dataset | None, reward: tuple[str, ...] = ("team", "first")
+    spec: Spec,
+    cfg: Config,
+    data: Dataset | None,
+    reward: tuple[str, ...] = ("team", "first"),
 ) -> None:
     """Raise JaxomarlError for settings or data that the family cannot train on."""
     if spec.discrete:
-        raise refuse(
-            "--task",
-            "continuous actions",
-            "a discrete task",
-            "OMSD follows score fields of real actions.",
-        )
+        way = "OMSD follows score fields of real actions."
+        raise refuse("--task", "continuous actions", "a discrete task", way)
     check_fields(cfg, {**CHOICES, "reward": reward})
     if float(cfg.t_min) > float(cfg.t_max):
+        range_of_t = (cfg.t_min, cfg.t_max)
         raise refuse(
-            "--cfg.t-min, --cfg.t-max",
-            "0 < t_min <= t_max <= 1",
-            (cfg.t_min, cfg.t_max),
-            "Widen the range.",
+            "--cfg.t-min, --cfg.t-max", "0 < t_min <= t_max <= 1", range_of_t, "Widen the range."
         )
     starting_actions(spec, cfg.start)
     check_transitions(data)
@@ -141,73 +129,92 @@ def check_order(spec: Spec, order: str) -> None:
         agent_order(order, spec.agents)
     except ValueError:
         natural = "-".join(str(i) for i in range(spec.agents))
-        raise refuse(
-            "--cfg.order", f"a permutation of {natural}", order, f"For example {natural[::-1]}."
-        ) from None
+        way = f"For example {natural[::-1]}."
+        raise refuse("--cfg.order", f"a permutation of {natural}", order, way) from None
 
 
 def starting_actions(spec: Spec, start: str) -> float | tuple[float, ...] | None:
-    """The setting `start` -> None (as the network is), the reach of a uniform draw, or one number per agent."""
+    """The setting `start`: None (the network's own), the reach of a draw, or a number per agent."""
     if start == "network":
         return None
+    uniform = start.startswith("uniform:")
     way = 'Write "network", "uniform:0.9", or one number per agent: "0.5,-0.48".'
     try:
         values = tuple(float(x) for x in start.removeprefix("uniform:").split(","))
     except ValueError:
         raise refuse("--cfg.start", "a start", start, way) from None
-    count = 1 if start.startswith("uniform:") else spec.agents
+    count = 1 if uniform else spec.agents
     if len(values) != count or not all(abs(v) <= 1 for v in values):
         raise refuse("--cfg.start", f"{count} number(s) in [-1, 1]", start, way)
-    return values[0] if start.startswith("uniform:") else values
+    return values[0] if uniform else values
+
+
+# --- the policies ---
 
 
 class Actors(NamedTuple):
-    """Policies: `init(key)`, all at once [..., N, O] -> [..., N, A], or agent i of its own [..., O] -> [..., A]."""
+    """The policies of a team."""
 
-    init: Callable[..., Any]
+    init: Callable[[Key[Array, ""]], Params]
     every: Callable[..., Array]
+    """`every(params, obs [..., N, O]) -> [..., N, A]`: all agents."""
     one: Callable[..., Array]
+    """`one(params, i, obs [..., O]) -> [..., A]`: agent i, from its own parameters."""
 
 
-def hidden(cfg: Any) -> tuple[int, ...]:
+def hidden(cfg: Config) -> tuple[int, ...]:
     """Widths of a policy's hidden layers."""
-    return (cfg.policy_width,) * 2 if cfg.policy_width else ()
+    if not cfg.policy_width:
+        return ()
+    return (cfg.policy_width, cfg.policy_width)
 
 
-def actors(spec: Spec, cfg: Any) -> Actors:
-    """pi_i(o_i), one network for each agent: params lead with N. They start as `cfg.start` says."""
-    net, mask = actor(spec.obs_width, hidden(cfg), spec.act_width), jnp.asarray(spec.act_mask)
+def actors(spec: Spec, cfg: Config) -> Actors:
+    """The policies pi_i(o_i), one network for each agent: params lead with N.
+
+    Their first actions are those of the setting `start`.
+    """
+    net = actor(spec.obs_width, hidden(cfg), spec.act_width)
+    mask = jnp.asarray(spec.act_mask)
     many = separate(net, spec.agents)
     return Actors(
-        lambda key: started(key, many, spec, cfg, mask.shape),
-        lambda params, obs: mask * many.apply(params, obs),
-        lambda params, i, obs: mask[i] * net.apply(params, obs),
+        init=lambda key: started(key, many, spec, cfg, mask.shape),
+        every=lambda params, obs: mask * many.apply(params, obs),
+        one=lambda params, i, obs: mask[i] * net.apply(params, obs),
     )
 
 
-def joint_actor(spec: Spec, cfg: Any) -> Actors:
+def joint_actor(spec: Spec, cfg: Config) -> Actors:
     """One policy of all observations and all actions."""
-    n, mask = spec.agents, jnp.asarray(spec.act_mask)
-    net = actor(n * spec.obs_width, hidden(cfg), mask.size)
+    mask = jnp.asarray(spec.act_mask)
+    net = actor(spec.agents * spec.obs_width, hidden(cfg), mask.size)
 
     def every(params, obs):
-        return mask * net.apply(params, flat(obs)).reshape(*obs.shape[:-2], *mask.shape)
+        action = net.apply(params, flat(obs))
+        return mask * action.reshape(*obs.shape[:-2], *mask.shape)
 
     return Actors(
-        lambda key: started(key, net, spec, cfg, (mask.size,)),
-        every,
-        lambda params, i, obs: every(params, obs)[..., i, :],
+        init=lambda key: started(key, net, spec, cfg, (mask.size,)),
+        every=every,
+        one=lambda params, i, obs: every(params, obs)[..., i, :],
     )
 
 
-def started(key: Key[Array, ""], net: Network, spec: Spec, cfg: Any, out: tuple[int, ...]) -> Any:
-    """Parameters whose first actions are chosen (`out`: shape of the last layer's bias)."""
+def started(
+    key: Key[Array, ""],
+    net: Network,
+    spec: Spec,
+    cfg: Config,
+    out: tuple[int, ...],
+) -> Params:
+    """Parameters whose first actions are those of `cfg.start`.
+
+    `out` is the shape of the last layer's bias.
+    """
     k_net, k_start = jax.random.split(key)
-    params, chosen, mask = (
-        net.init(k_net),
-        starting_actions(spec, cfg.start),
-        jnp.asarray(spec.act_mask),
-    )
+    params = net.init(k_net)
+    chosen = starting_actions(spec, cfg.start)
+    mask = jnp.asarray(spec.act_mask)
     if chosen is None:
         return params
     if isinstance(chosen, float):
@@ -217,35 +224,53 @@ def started(key: Key[Array, ""], net: Network, spec: Spec, cfg: Any, out: tuple[
     return start_at(params, (mask * first).reshape(out))
 
 
-def weight(cfg: Any, t: Float[Array, "*B"]) -> Float[Array, "*B"]:
-    """w(t): sigma^2, 1, or alpha/sigma; 1 for the t-free mixture."""
+# --- the terms of the loss ---
+
+
+def weight(cfg: Config, t: Float[Array, "*B"]) -> Float[Array, "*B"]:
+    """The weight w(t): sigma^2, 1, or alpha/sigma; 1 for the t-free mixture."""
     alpha, sigma = vp()
     if cfg.score_model == "mixture" or cfg.weighting == "stable":
         return jnp.ones_like(t)
-    return sigma(t) ** 2 if cfg.weighting == "vds" else alpha(t) / sigma(t)
+    if cfg.weighting == "vds":
+        return sigma(t) ** 2
+    return alpha(t) / sigma(t)
 
 
-def internal_beta(cfg: Any) -> float | Float[Array, ""]:
+def time_range(cfg: Config) -> tuple[float | Array, float | Array]:
+    """The smallest and the largest diffusion time."""
+    if cfg.weighting == "delta":
+        return DELTA_T, DELTA_T
+    return cfg.t_min, cfg.t_max
+
+
+def internal_beta(cfg: Config) -> float | Float[Array, ""]:
     """Beta in the code's convention."""
     if cfg.beta_convention != "normalised":
         return cfg.beta
-    low, high = (DELTA_T, DELTA_T) if cfg.weighting == "delta" else (cfg.t_min, cfg.t_max)
+    low, high = time_range(cfg)
     t = low + (high - low) * (jnp.arange(1024) + 0.5) / 1024
     return cfg.beta * weight(cfg, t).mean()
 
 
-def times_and_noise(
-    key: Key[Array, ""], cfg: Any, shape: tuple[int, ...], mask: Array
+def score_times_and_noise(
+    key: Key[Array, ""],
+    cfg: Config,
+    shape: tuple[int, ...],
+    mask: Array,
 ) -> tuple[Array, Array]:
-    """Times t [B, N] and masked z [B, N, A] for a batch; the only random numbers of a step."""
+    """Times t [B, N] and masked z [B, N, A] for a batch: the only random numbers of a step."""
     k_t, k_z = jax.random.split(key)
-    low, high = (DELTA_T, DELTA_T) if cfg.weighting == "delta" else (cfg.t_min, cfg.t_max)
+    low, high = time_range(cfg)
     t = low + (high - low) * jax.random.uniform(k_t, shape[:2])
     return t, mask * jax.random.normal(k_z, shape)
 
 
 def diffused(
-    cfg: Any, a: Float[Array, "*B A"], t: Float[Array, "*B"], z: Float[Array, "*B A"]
+    cfg: Config,
+    a: Float[Array, "*B A"],
+    t: Float[Array, "*B"],
+    z: Float[Array, "*B A"],
 ) -> Float[Array, "*B A"]:
     """The sample x = alpha(t) a + sigma(t) z; the clean action for the t-free mixture."""
     if cfg.score_model == "mixture":
@@ -255,7 +280,7 @@ def diffused(
 
 
 def q_gradient(
-    cfg: Any,
+    cfg: Config,
     q: Callable[[Past, Array, Array, Array], Array],
     past: Past,
     batch: Batch,
@@ -263,14 +288,17 @@ def q_gradient(
     mask: Array,
 ) -> Float[Array, "B N A"]:
     """The gradient g = dQ/da of every agent at the joint action, from the target twins' mean."""
-    g = mask * jax.grad(lambda a: q(past, batch.obs, batch.state, a).sum())(action)
+    total_q = lambda a: q(past, batch.obs, batch.state, a).sum()
+    g = mask * jax.grad(total_q)(action)
     if not cfg.normalise_gradient:
         return g
-    return g / jnp.sqrt(jnp.sum(g**2, axis=-1, keepdims=True) / mask.sum(-1, keepdims=True) + 1e-8)
+    square = jnp.sum(g**2, axis=-1, keepdims=True)
+    columns = mask.sum(-1, keepdims=True)
+    return g / jnp.sqrt(square / columns + 1e-8)
 
 
 def surrogate(
-    cfg: Any,
+    cfg: Config,
     w: Float[Array, "*B"],
     e: Float[Array, "*B A"],
     g: Float[Array, "*B A"],
@@ -278,28 +306,37 @@ def surrogate(
 ) -> Float[Array, "*B"]:
     """The loss w <e, a> - beta <g, a>: L_i before its mean; gradients flow through `a` alone."""
     e, g = jax.lax.stop_gradient((e, g))
-    return jnp.sum((w[..., None] * e - internal_beta(cfg) * g) * a, axis=-1)
+    gradient = w[..., None] * e - internal_beta(cfg) * g
+    return jnp.sum(gradient * a, axis=-1)
 
 
-def report(a: Array, e: Array, g: Array, w: Array, value: Array) -> dict[str, Array]:
-    """The metrics that every member of the family prints."""
+def score_regularised_metrics(
+    a: Array, e: Array, g: Array, w: Array, value: Array
+) -> dict[str, Array]:
+    """The metrics of every member of the family."""
     return {
         "policy_loss": value,
-        "pull": jnp.abs(w[..., None] * e).mean(),
-        "push": jnp.abs(g).mean(),
+        "score_term": jnp.abs(w[..., None] * e).mean(),
+        "q_term": jnp.abs(g).mean(),
         "action_size": jnp.abs(a).mean(),
     }
 
 
-def learner(
+# --- the stage ---
+
+
+def score_regularised_learner(
     spec: Spec,
-    cfg: Any,
+    cfg: Config,
     actors: Actors,
-    fresh: Callable[[Any], Net],
+    fresh: Callable[[Params], Net],
     update: Callable[[Key[Array, ""], Policies, Past, Batch], tuple[Policies, dict]],
     centralised: bool = False,
 ) -> Algorithm:
-    """The stage of a member: `fresh(params)` is its actors before their first step, `update` one step."""
+    """The stage of a member.
+
+    `fresh(params)` is its actors before their first step, and `update` is one step.
+    """
 
     def init(key: Key[Array, ""], past: Past, data: Dataset) -> Policies:
         return Policies(fresh(actors.init(key)))
@@ -308,6 +345,7 @@ def learner(
         return sample_transitions(key, data, cfg.policy_batch)
 
     def act(key, state, past, memory, observation):
-        return actors.every(state.actor.params, observed(spec, cfg)(past, observation.obs)), memory
+        obs = observation_normaliser(spec, cfg)(past, observation.obs)
+        return actors.every(state.actor.params, obs), memory
 
     return Algorithm(init, batch, update, act, centralised=centralised)

@@ -1,7 +1,8 @@
-"""Arrays to disk and back by Orbax v1: a checkpoint is committed whole or does not exist.
+"""Saves trees of arrays to disk and reads them back, with Orbax v1.
 
-Beside `<step>/` lies `<step>.sha256`, a digest of its arrays, since a flipped bit in them reads as another number.
-Checkpoints of 0.1.0 have none.
+A checkpoint is committed completely or does not exist. Next to `<step>/` lies `<step>.sha256`, a
+digest of its arrays, because a flipped bit in an array would read as another number. Checkpoints
+of version 0.1.0 have no digest.
 """
 
 import hashlib
@@ -9,34 +10,43 @@ import logging
 import os
 import shutil
 import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
 
-KEEP = 2  # a torn newest one leaves the one before
+KEEP = 2
+"""Checkpoints that are kept: where the newest one is damaged, the one before it is still there."""
 
 
-def save(folder: Path, step: int, tree: Any) -> None:
-    """Commit `tree` (arrays only) as checkpoint `step` of `folder` and drop all but the newest two."""
+def save(folder: Path, step: int, tree: PyTree) -> None:
+    """Commit `tree` (arrays only) as checkpoint `step`, and drop all but the newest two."""
     from orbax.checkpoint import v1 as ocp
 
     folder = Path(folder).absolute()
+    path = folder / str(step)
     arrays = jax.tree.map(np.asarray, tree)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write(
-            folder / f"{step}.sha256", digest(arrays)
-        )  # first: a committed checkpoint has its digest
-        ocp.save(str(folder / str(step)), {"tree": arrays}, overwrite=True)
+        # the digest is written first, so that every committed checkpoint has one
+        _write(folder / f"{step}.sha256", digest_of_arrays(arrays))
+        ocp.save(str(path), {"tree": arrays}, overwrite=True)
     except OSError:
         raise
     except Exception as error:  # a full disk surfaces as many kinds of error
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
-        raise OSError(f"checkpoint {folder / str(step)} cannot be written: {reason}") from error
-    kept = {name for k in steps(folder)[-KEEP:] for name in (str(k), f"{k}.sha256")}
-    for path in folder.iterdir():  # older ones, and what a kill has left of a save or of a removal
+        raise OSError(f"checkpoint {path} cannot be written: {_reason(error, 300)}") from error
+    _clean(folder)
+
+
+def _clean(folder: Path) -> None:
+    """Remove old checkpoints, and what a killed process left of a save or of a removal."""
+    kept = set()
+    for step in committed_steps(folder)[-KEEP:]:
+        kept |= {str(step), f"{step}.sha256"}
+    for path in folder.iterdir():
         if path.name in kept:
             continue
         if path.is_dir():
@@ -45,14 +55,14 @@ def save(folder: Path, step: int, tree: Any) -> None:
             path.unlink(missing_ok=True)
 
 
-def digest(tree: Any) -> str:
-    """Of the tree's arrays: their places, types, shapes and bytes."""
-    found = hashlib.sha256()
+def digest_of_arrays(tree: PyTree) -> str:
+    """A digest of the tree's arrays: of their places, types, shapes and bytes."""
+    sha256 = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
         array = np.ascontiguousarray(leaf)
-        found.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
-        found.update(array.tobytes())
-    return found.hexdigest()
+        sha256.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
+        sha256.update(array.tobytes())
+    return sha256.hexdigest()
 
 
 def _write(path: Path, text: str) -> None:
@@ -61,45 +71,69 @@ def _write(path: Path, text: str) -> None:
     os.replace(part, path)
 
 
-def steps(folder: Path) -> list[int]:
-    """Committed checkpoints, oldest first."""
+def _reason(error: Exception, length: int) -> str:
+    """The first line of an error's message, or its type where it has none."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    return lines[0][:length]
+
+
+def committed_steps(folder: Path) -> list[int]:
+    """The steps of the committed checkpoints, oldest first."""
     folder = Path(folder)
     if not folder.is_dir():
         return []
-    return sorted(
-        int(p.name)
-        for p in folder.iterdir()
-        if p.name.isdigit() and (p / "commit_success.txt").exists()
-    )
+    committed = [p for p in folder.iterdir() if (p / "commit_success.txt").exists()]
+    return sorted(int(path.name) for path in committed if path.name.isdigit())
 
 
-def restore(folder: Path, like: Any, say: Any = print) -> tuple[int, Any] | None:
+def restore(
+    folder: Path, like: PyTree, say: Callable[[str], None] = print, older: PyTree | None = None
+) -> tuple[int, Any] | None:
     """The newest checkpoint that can be read, as (step, tree of arrays); None where there is none.
 
-    `like` gives structure, shapes and dtypes. A checkpoint that cannot be read is passed over with a line.
+    `like` gives structure, shapes and dtypes, and `older` those of an older version's checkpoints.
+    A checkpoint that cannot be read is passed over, and `say` gets a line about it.
     """
-    from orbax.checkpoint import v1 as ocp
-
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), like)
-    chatter = logging.getLogger(
-        "asyncio"
-    )  # which prints a traceback for each array of a torn checkpoint
-    for step in reversed(steps(folder)):
-        before, chatter.disabled = chatter.disabled, True
+    struct = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device)
+    targets = [jax.tree.map(struct, tree) for tree in (like, older) if tree is not None]
+    # asyncio's logger prints a traceback for each array of a torn checkpoint
+    chatter = logging.getLogger("asyncio")
+    name = Path(folder).name
+    for step in reversed(committed_steps(folder)):
+        before = chatter.disabled
+        chatter.disabled = True
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                tree = ocp.load(str(Path(folder).absolute() / str(step)), {"tree": target})["tree"]
-            said = Path(folder) / f"{step}.sha256"
-            if said.exists() and said.read_text(encoding="utf-8", errors="replace") != digest(tree):
-                raise ValueError("its arrays are damaged")
-            return step, tree
+            return step, _load_as_one_of(Path(folder), step, targets)
         except Exception as error:  # torn files surface as many kinds of error
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
-            say(
-                f"checkpoint {Path(folder).name}/{step} cannot be read ({reason}); taking the one before"
-            )
+            reason = _reason(error, 160)
+            say(f"checkpoint {name}/{step} cannot be read ({reason}); taking the one before")
         finally:
             chatter.disabled = before
     return None
+
+
+def _load_as_one_of(folder: Path, step: int, targets: Sequence[PyTree]) -> Any:
+    """The arrays of one checkpoint, in the first structure that it has; else the first's error."""
+    errors = []
+    for target in targets:
+        try:
+            return _load(folder, step, target)
+        except Exception as error:  # Orbax has many kinds of error for another structure
+            errors.append(error)
+    raise errors[0]
+
+
+def _load(folder: Path, step: int, target: PyTree) -> Any:
+    """The arrays of one checkpoint; ValueError where they do not have its digest."""
+    from orbax.checkpoint import v1 as ocp
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tree = ocp.load(str(folder.absolute() / str(step)), {"tree": target})["tree"]
+    recorded = folder / f"{step}.sha256"
+    if recorded.exists():
+        text = recorded.read_text(encoding="utf-8", errors="replace")
+        if text != digest_of_arrays(tree):
+            raise ValueError("its arrays are damaged")
+    return tree

@@ -1,8 +1,9 @@
-"""The final evaluation: finished policies rolled out from fresh starts, many of them, different for every seed.
+"""The final evaluation: finished policies are rolled out from fresh starts, many for each seed.
 
-While a system trains, all seeds meet the same few starts, which ranks them well and says little of others. The final
-evaluation has a stream of its own that neither training nor its evaluations use. Start e of seed s is the same for
-every system, so that systems can be compared seed by seed, and the same however many episodes are asked for.
+While a system trains, all seeds meet the same few starts. That ranks them well and says little of
+other starts. So the final evaluation has a random stream of its own, which neither training nor its
+evaluations use. Start e of seed s is the same for every system, so that systems can be compared
+seed by seed. It is also the same however many episodes are asked for.
 """
 
 import functools
@@ -21,18 +22,21 @@ from jaxtyping import Array, Float, Key
 from jaxomarl.base import Environment, Past, Spec, Stage, State
 from jaxomarl.config import stack
 from jaxomarl.training import evaluation, sharding
+from jaxomarl.training.evaluation import Config
 
 STREAM = zlib.crc32(b"final evaluation")
 WIDTH = 128
-"""Episodes of one policy that a processor rolls out side by side: more are no faster, and memory is bounded."""
-ROOM = 1 << 30
-"""Numbers that an accelerator holds of the episodes it rolls out side by side: 4 GiB of float32."""
-MOST = 10_000_000
-"""Episodes of an evaluation at most: their keys and returns lie in memory together."""
-FEWER = 4
-"""Final episodes of a stage whose evaluations are dear, for each of its evaluations in training."""
+"""Episodes of one policy that a CPU rolls out side by side.
 
-Pipeline = Callable[[Spec, Any, Environment | None], tuple[Stage, ...]]
+More are no faster, and the limit bounds the memory."""
+ROOM = 1 << 30
+"""Numbers of all episodes that an accelerator rolls out side by side: 4 GiB of float32."""
+MOST = 10_000_000
+"""Largest number of episodes: their keys and returns lie in memory together."""
+FEWER = 4
+"""Final episodes for each training episode, in stages whose evaluations are expensive."""
+
+Pipeline = Callable[[Spec, Config, Environment | None], tuple[Stage, ...]]
 Returns = dict[str, Float[np.ndarray, "R E"]]
 """Metric -> value of each run and episode."""
 
@@ -43,25 +47,27 @@ Returns = dict[str, Float[np.ndarray, "R E"]]
 def default_episodes(usual: int, dear: int) -> int:
     """Episodes of a final evaluation where none are asked for.
 
-    `usual` is the task's number. `dear` is `Stage.episodes` of the stage: 0, or how few it plays in training, and then
-    the final evaluation takes FEWER times as many at most.
+    `usual` is the task's number. `dear` is the stage's `Stage.episodes`: how few episodes it rolls
+    out in training, or 0. Where it is few, the final evaluation takes at most FEWER times as many.
     """
-    return min(usual, FEWER * dear) if dear else usual
+    if not dear:
+        return usual
+    return min(usual, FEWER * dear)
 
 
 def reset_keys(seed: int, count: int) -> Key[Array, " E"]:
-    """The first `count` fresh starts of a seed, the same for all systems."""
+    """Keys of the first `count` fresh starts of a seed, the same for all systems."""
     key = jax.random.fold_in(jax.random.key(evaluation.RESETS), STREAM)
-    return _each(jax.random.fold_in(key, seed), count)
+    return _numbered_keys(jax.random.fold_in(key, seed), count)
 
 
 def act_keys(seed: int, count: int) -> Key[Array, " E"]:
-    """A policy's own randomness in each of these episodes."""
-    return _each(jax.random.fold_in(jax.random.key(seed), STREAM), count)
+    """Keys of a policy's own randomness in each of these episodes."""
+    return _numbered_keys(jax.random.fold_in(jax.random.key(seed), STREAM), count)
 
 
 @functools.partial(jax.jit, static_argnames="count")
-def _each(key: Key[Array, ""], count: int) -> Key[Array, " E"]:
+def _numbered_keys(key: Key[Array, ""], count: int) -> Key[Array, " E"]:
     return jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(count))
 
 
@@ -71,10 +77,13 @@ def _each(key: Key[Array, ""], count: int) -> Key[Array, " E"]:
 def piece(platform: str, episodes: int, runs: int, largest: int) -> int:
     """Episodes of each run that are rolled out at once: a pure rule of sizes and device.
 
-    A processor takes runs one after another, WIDTH episodes of each side by side: what a run gets does not depend on
-    how many stand next to it, nor, from WIDTH on, on how many episodes are asked for. An accelerator takes all runs
-    at once, and as many episodes of each as it has ROOM for; `largest` counts the numbers of the largest array that
-    acting makes in one episode, of which a few are held at a time.
+    A CPU takes runs one after another, and WIDTH episodes of each side by side. So what a run gets
+    does not depend on how many runs stand next to it. From WIDTH on, it does not depend on how many
+    episodes are asked for.
+
+    An accelerator takes all runs at once, and as many episodes of each as it has ROOM for.
+    `largest` counts the numbers of the largest array that acting builds in one episode; a few such
+    arrays are alive at a time.
     """
     if platform == "cpu":
         return min(episodes, WIDTH)
@@ -82,17 +91,18 @@ def piece(platform: str, episodes: int, runs: int, largest: int) -> int:
 
 
 def largest_array(act: Callable, *args: Any) -> int:
-    """Numbers in the largest array that a function makes, by tracing alone."""
+    """Numbers in the largest array that a function builds, by tracing alone."""
 
-    def of(jaxpr: Any) -> int:
+    def largest_in(jaxpr: Any) -> int:
         most = 1
         for equation in jaxpr.eqns:
-            shapes = (getattr(out.aval, "shape", ()) for out in equation.outvars)
-            inner = jaxprs_in_params(equation.params)
-            most = max([most, *map(math.prod, shapes), *map(of, inner)])
+            shapes = [getattr(out.aval, "shape", ()) for out in equation.outvars]
+            sizes = [math.prod(shape) for shape in shapes]
+            inner = [largest_in(inside) for inside in jaxprs_in_params(equation.params)]
+            most = max([most, *sizes, *inner])
         return most
 
-    return of(jax.make_jaxpr(act)(*args).jaxpr)
+    return largest_in(jax.make_jaxpr(act)(*args).jaxpr)
 
 
 # --- rolling out ---
@@ -102,7 +112,7 @@ def roll_out(
     env: Environment,
     pipeline: Pipeline,
     spec: Spec,
-    cfgs: Sequence[Any],
+    cfgs: Sequence[Config],
     seeds: Sequence[int],
     state: State,
     past: Past,
@@ -112,41 +122,46 @@ def roll_out(
 ) -> Returns:
     """Roll out R finished policies for E fresh starts each: metric -> [R, E * attempts].
 
-    `state` (of the last stage) and `past` lead with R, and `cfgs` agree in their static fields. With `attempts` an
-    episode is played so often from each start, by other draws of the policy. `pause` is called between pieces, and may
-    raise. A NaN is passed on, never hidden.
+    `state` (of the last stage) and `past` lead with R, and `cfgs` agree in their static fields.
+    With `attempts`, each start is rolled out so many times, by other draws of the policy. `pause`
+    is called between pieces, and may raise. A NaN is passed on, never hidden.
     """
     count = episodes * attempts
     resets = jnp.stack([jnp.repeat(reset_keys(seed, episodes), attempts) for seed in seeds])
     acts = jnp.stack([act_keys(seed, count) for seed in seeds])
+
+    # --- devices, and episodes at once ---
     platform = jax.default_backend()
     devices = sharding.mesh(len(seeds))
     size = sharding.padded(len(seeds), devices)
-    here = size // devices.size
-    largest = 1
-    if platform != "cpu":
+    if platform == "cpu":
+        how = "map"
+        largest = 1
+    else:
+        how = "vmap"
         largest = _largest(env, pipeline, spec, cfgs[0], state, past)
-    width = piece(platform, count, here, largest)
-    how = "map" if platform == "cpu" else "vmap"
+    width = piece(platform, count, size // devices.size, largest)
     fixed = sharding.place((stack(list(cfgs)), state, past), devices, size)
 
-    found = []
+    # --- piece by piece ---
+    pieces = []
     for first in range(0, count, width):
         pause()
-        rows = np.minimum(np.arange(first, first + width), count - 1)  # the last piece is filled up
-        keys = sharding.place((resets[:, rows], acts[:, rows]), devices, size)
-        shown = _piece(
+        # the last piece is filled up with its last episode
+        columns = np.minimum(np.arange(first, first + width), count - 1)
+        keys = sharding.place((resets[:, columns], acts[:, columns]), devices, size)
+        returns = _piece(
             *fixed, *keys, env=env, pipeline=pipeline, spec=spec, how=how, devices=devices
         )
-        found.append(jax.tree.map(np.asarray, shown))
-    return {
-        k: np.concatenate([x[k] for x in found], axis=1)[: len(seeds), :count] for k in found[0]
-    }
+        pieces.append(jax.tree.map(np.asarray, returns))
+
+    joined = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *pieces)
+    return {name: value[: len(seeds), :count] for name, value in joined.items()}
 
 
 @functools.partial(jax.jit, static_argnames=("env", "pipeline", "spec", "how", "devices"))
 def _piece(
-    cfgs: Any,
+    cfgs: Config,
     state: State,
     past: Past,
     resets: Key[Array, "R P"],
@@ -169,14 +184,20 @@ def _piece(
 
 
 def _largest(
-    env: Environment, pipeline: Pipeline, spec: Spec, cfg: Any, state: State, past: Past
+    env: Environment,
+    pipeline: Pipeline,
+    spec: Spec,
+    cfg: Config,
+    state: State,
+    past: Past,
 ) -> int:
-    """Numbers in the largest array of one step of one episode, the policy's and the environment's."""
-    first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), (state, past))
+    """Numbers in the largest array of one step of one episode, policy and environment."""
+    one_run = lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
+    shapes = jax.tree.map(one_run, (state, past))
     key = evaluation.act_keys(0, 0, 1)
 
     def one(state, past):
         make = lambda cfg: pipeline(spec, cfg, None)
         return evaluation.evaluate_one(env, make, -1, cfg, state, past, key, key)
 
-    return largest_array(one, *first)
+    return largest_array(one, *shapes)

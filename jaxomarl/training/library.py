@@ -1,13 +1,17 @@
-"""Trained stages, kept by what they are: a stage is trained once per distinct (seed, fields), whoever asks for it.
+"""The cache of trained stages: a stage is trained once for each distinct (seed, fields).
 
-A batch of rows that were trained together lives in `<root>/<stage>-<digest>/`: `checkpoints/`, `executed` (one line for
-each chunk that was begun) and, once finished, `DONE` with what the rows are.
+A stage is found again by what it is, whichever system or command asks for it. A batch of rows that
+were trained together lives in `<root>/<stage>-<digest>/`, which holds:
+
+- `checkpoints/`,
+- `executed`, one line for each chunk that was begun,
+- `DONE`, which says what the rows are, once they are finished.
 """
 
 import contextlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,46 +24,69 @@ from jaxomarl import documents
 from jaxomarl.base import Stage, State
 from jaxomarl.config import digest, static_fields, traced_fields
 from jaxomarl.training import checkpoint
+from jaxomarl.training.evaluation import Config
 
 FORMAT = 1
+NAMES_IN_0_1_0 = {"score_term": "pull", "q_term": "push"}
+"""Metrics that had another name in version 0.1.0."""
+"""Version of an identity; stages of another version are not found."""
+
+Say = Callable[[str], None]
+"""Prints a line for the user."""
 
 
 class Identity(NamedTuple):
-    """What R runs' copies of a stage are: `kind` names program and data, `rows` what is particular to each run."""
+    """What R runs' copies of a stage are."""
 
     kind: str
+    """Names the program and the data, which all runs share."""
     rows: tuple[str, ...]
+    """What is particular to each run: its seed and its traced fields, as JSON."""
 
     @staticmethod
-    def of(stage: Stage, cfgs: list[Any], seeds: list[int], facts: Any) -> "Identity":
-        """The identity of a stage for runs of one group; `facts` names task, data and evaluation."""
+    def of(
+        stage: Stage,
+        cfgs: list[Config],
+        seeds: list[int],
+        facts: Mapping[str, Any],
+    ) -> "Identity":
+        """The identity of a stage for the runs of one group.
+
+        `facts` names task, data and evaluation.
+        """
         reaches = lambda field: stage.fields is None or field in stage.fields
+
+        # --- what all runs share ---
         fixed = {f: v for f, v in static_fields(cfgs[0]).items() if reaches(f)}
+        if stage.algorithm.act:
+            # a stage that acts is evaluated: when and how often is part of what it is
+            shared = {**facts, "every": stage.every}
+        else:
+            shared = {k: v for k, v in facts.items() if k != "episodes"}
+        program = digest(FORMAT, stage.owner, stage.name, stage.steps, stage.chunk, fixed, shared)
+        name = f"{stage.owner}-{stage.name}" if stage.owner else stage.name
+
+        # --- what is particular to each run ---
         rows = []
         for cfg, seed in zip(cfgs, seeds, strict=True):
             own = {f: float(v) for f, v in traced_fields(cfg).items() if reaches(f)}
             rows.append(json.dumps([seed, own], sort_keys=True))
-        name = f"{stage.owner}-{stage.name}" if stage.owner else stage.name
-        shown = {
-            **facts,
-            "every": stage.every,
-        }  # when and how often a stage that acts was evaluated
-        acts = shown if stage.algorithm.act else {k: v for k, v in facts.items() if k != "episodes"}
-        return Identity(
-            f"{name}-{digest(FORMAT, stage.owner, stage.name, stage.steps, stage.chunk, fixed, acts)}",
-            tuple(rows),
-        )
+        return Identity(f"{name}-{program}", tuple(rows))
 
 
 @dataclass
-class Trained:
+class TrainedStage:
     """A stage's final states and histories for U rows; arrays lead with U."""
 
     rows: tuple[str, ...]
+    """What is particular to each row, as in `Identity`."""
     state: State
-    metrics: dict[str, np.ndarray]  # name -> [U, C], means over each chunk
-    evaluations: dict[str, np.ndarray]  # metric -> [U, V, E]
-    facts: dict[str, Any]  # updates executed, seconds, compile seconds, mapping
+    metrics: dict[str, np.ndarray]
+    """Name -> [U, C], means over each chunk."""
+    evaluations: dict[str, np.ndarray]
+    """Metric -> [U, V, E]."""
+    facts: dict[str, Any]
+    """Updates executed, seconds, seconds of compilation, and mapping."""
 
     def arrays(self) -> dict[str, Any]:
         """What a checkpoint holds."""
@@ -68,7 +95,7 @@ class Trained:
 
 @dataclass
 class Folder:
-    """Where a batch of rows is kept while it trains; `path` None keeps nothing on disk."""
+    """Where a batch of rows is kept while it trains; with `path` None nothing is kept on disk."""
 
     path: Path | None
     begun: int = 0
@@ -87,22 +114,39 @@ class Folder:
             return len((self.path / "executed").read_text(encoding="utf-8").splitlines())
         return self.begun
 
-    def save(self, chunk: int, trained: Trained) -> None:
+    def save(self, chunk: int, trained: TrainedStage) -> None:
         """Commit a checkpoint after `chunk` chunks."""
         if self.path:
             checkpoint.save(self.path / "checkpoints", chunk, trained.arrays())
 
-    def restore(self, like: Any, say: Callable[[str], None]) -> tuple[int, Any] | None:
-        """The newest readable checkpoint."""
-        return checkpoint.restore(self.path / "checkpoints", like, say) if self.path else None
+    def restore(self, like: Any, say: Say) -> tuple[int, Any] | None:
+        """The newest checkpoint that can be read, as (chunk, arrays)."""
+        if not self.path:
+            return None
+        return restore(self.path / "checkpoints", like, say)
 
 
-class Library:
-    """Finished stages in memory and under folders; the first root is written, the others only read (`--from`)."""
+def restore(folder: Path, like: Any, say: Say) -> tuple[int, Any] | None:
+    """The newest readable checkpoint of a stage, with the names that metrics have today."""
+    names = {NAMES_IN_0_1_0.get(name, name): name for name in like["metrics"]}
+    older = {**like, "metrics": {old: like["metrics"][new] for old, new in names.items()}}
+    restored = checkpoint.restore(folder, like, say, older)
+    if not restored:
+        return None
+    step, arrays = restored
+    metrics = {names.get(name, name): values for name, values in arrays["metrics"].items()}
+    return step, {**arrays, "metrics": metrics}
+
+
+class StageCache:
+    """Finished stages in memory and under folders.
+
+    The first folder is written; the others are only read (`--from`).
+    """
 
     def __init__(self, *roots: Path) -> None:
         self.roots = [Path(r) for r in roots]
-        self.here: dict[str, list[Trained]] = {}
+        self.here: dict[str, list[TrainedStage]] = {}
 
     def open(self, identity: Identity) -> Folder:
         """The folder in which these rows are, or will be, trained."""
@@ -112,8 +156,8 @@ class Library:
         path.mkdir(parents=True, exist_ok=True)
         return Folder(path)
 
-    def finish(self, identity: Identity, folder: Folder, trained: Trained) -> None:
-        """Make a trained batch known."""
+    def finish(self, identity: Identity, folder: Folder, trained: TrainedStage) -> None:
+        """Record a batch as finished."""
         if folder.path:
             done = {"kind": identity.kind, "rows": trained.rows, "facts": trained.facts}
             part = folder.path / "DONE.part"
@@ -122,52 +166,71 @@ class Library:
         self.here.setdefault(identity.kind, []).append(trained)
 
     def find(
-        self, kind: str, chunks: int, like: Callable[[int], Any], say: Callable[[str], None]
-    ) -> list[Trained]:
-        """Every batch of a kind whose last checkpoint is whole; `like(U)` gives the arrays' shapes for U rows."""
-        known = {t.rows for t in self.here.get(kind, [])}
-        for done in (d for root in self.roots for d in sorted(root.glob(f"{kind}-*/DONE"))):
+        self, kind: str, chunks: int, like: Callable[[int], Any], say: Say
+    ) -> list[TrainedStage]:
+        """Every finished batch of a kind whose last checkpoint can be read.
+
+        `like(U)` gives the shapes of the arrays of U rows.
+        """
+        known = {trained.rows for trained in self.here.get(kind, [])}
+        for done in self._finished(kind):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                facts = documents.read(
-                    done, "It is trained again.", kind=str, rows=list, facts=dict
-                )
-                rows = tuple(facts["rows"])
-                if facts["kind"] != kind or rows in known:
-                    continue
-                found = checkpoint.restore(done.parent / "checkpoints", like(len(rows)), say)
-                if found and found[0] == chunks:  # an older one is no finished stage
-                    arrays = {
-                        k: jax.tree.map(np.asarray, v) for k, v in found[1].items() if k != "state"
-                    }
-                    trained = Trained(
-                        rows,
-                        found[1]["state"],
-                        arrays["metrics"],
-                        arrays["evaluations"],
-                        facts["facts"],
-                    )
+                trained = read_finished(done, kind, chunks, known, like, say)
+                if trained:
                     self.here.setdefault(kind, []).append(trained)
-                    known.add(rows)
+                    known.add(trained.rows)
         return self.here.get(kind, [])
 
+    def _finished(self, kind: str) -> Iterator[Path]:
+        for root in self.roots:
+            yield from sorted(root.glob(f"{kind}-*/DONE"))
 
-def gather(rows: tuple[str, ...], batches: list[Trained]) -> Trained:
-    """The wanted rows, in order, from finished batches that hold them all."""
-    where = {row: (b, i) for b, batch in enumerate(batches) for i, row in enumerate(batch.rows)}
+
+def read_finished(
+    done: Path,
+    kind: str,
+    chunks: int,
+    known: Collection[tuple[str, ...]],
+    like: Callable[[int], Any],
+    say: Say,
+) -> TrainedStage | None:
+    """The batch whose DONE file this is; None where it is another kind, known, or not complete."""
+    facts = documents.read(done, "It is trained again.", kind=str, rows=list, facts=dict)
+    rows = tuple(facts["rows"])
+    if facts["kind"] != kind or rows in known:
+        return None
+    restored = restore(done.parent / "checkpoints", like(len(rows)), say)
+    if not restored:
+        return None
+    chunk, arrays = restored
+    if chunk != chunks:  # an older checkpoint is no finished stage
+        return None
+    metrics = jax.tree.map(np.asarray, arrays["metrics"])
+    evaluations = jax.tree.map(np.asarray, arrays["evaluations"])
+    return TrainedStage(rows, arrays["state"], metrics, evaluations, facts["facts"])
+
+
+def gather(rows: tuple[str, ...], batches: list[TrainedStage]) -> TrainedStage:
+    """The rows, in this order, from finished batches that together hold them all."""
     if len(batches) == 1 and batches[0].rows == rows:
         return batches[0]
-    starts = np.cumsum([0, *(len(b.rows) for b in batches)])
-    index = np.array([starts[where[r][0]] + where[r][1] for r in rows])
-    join = lambda *x: jnp.asarray(
-        np.concatenate([np.asarray(one) for one in x])[index]
-    )  # they may lie on other devices
-    state = jax.tree.map(join, *(b.state for b in batches))
-    metrics = {
-        k: np.concatenate([b.metrics[k] for b in batches])[index] for k in batches[0].metrics
-    }
-    evals = {
-        k: np.concatenate([b.evaluations[k] for b in batches])[index]
-        for k in batches[0].evaluations
-    }
-    used = [batches[b] for b in sorted({where[r][0] for r in rows})]
-    return Trained(rows, state, metrics, evals, {"batches": [b.facts for b in used]})
+
+    # --- where each row lies, when all batches are joined ---
+    joined = [(b, row) for b, batch in enumerate(batches) for row in batch.rows]
+    place = {row: i for i, (_, row) in enumerate(joined)}
+    batch_of = {row: b for b, row in joined}
+    index = np.array([place[row] for row in rows])
+
+    # --- the rows of every array ---
+    def join(*parts: Any) -> jax.Array:
+        # through NumPy, because the batches may lie on different devices
+        return jnp.asarray(np.concatenate([np.asarray(part) for part in parts])[index])
+
+    def history(name: str) -> dict[str, np.ndarray]:
+        parts = [getattr(batch, name) for batch in batches]
+        return {k: np.concatenate([part[k] for part in parts])[index] for k in parts[0]}
+
+    state = jax.tree.map(join, *(batch.state for batch in batches))
+    used = sorted({batch_of[row] for row in rows})
+    facts = {"batches": [batches[b].facts for b in used]}
+    return TrainedStage(rows, state, history("metrics"), history("evaluations"), facts)

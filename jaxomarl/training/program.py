@@ -1,4 +1,4 @@
-"""A group of runs and the compiled functions of one of its stages: init, advance by a chunk, evaluate."""
+"""A group of runs, and the compiled functions of one of its stages."""
 
 import time
 import zlib
@@ -14,26 +14,31 @@ import numpy as np
 from jaxomarl.base import Dataset, Environment, Past, Spec, Stage, State, System
 from jaxomarl.config import stack
 from jaxomarl.training import evaluation, sharding
-from jaxomarl.training.library import Library, Trained
+from jaxomarl.training.evaluation import Config
+from jaxomarl.training.library import StageCache, TrainedStage
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What `report` is told after each chunk."""
+    """What `report` gets after each chunk."""
 
     stage: str
     step: int
     steps: int
     runs: int
-    rate: float  # updates per second of one run, all R at once
-    seconds: float  # run so far, without compilation
+    rate: float
+    """Updates per second of one run, while all R train at once."""
+    seconds: float
+    """Seconds of training so far, without compilation."""
     compile_seconds: float
-    metrics: dict[str, np.ndarray]  # [R, chunk]
-    evaluations: dict[str, np.ndarray]  # [R, E] where this report evaluated, else {}
-    state: Any = (
-        None  # R-leading, on the device, and given away with the next chunk: copy what you keep
-    )
-    bad: tuple[str, ...] = ()  # runs whose numbers stopped being finite, named
+    metrics: dict[str, np.ndarray]
+    """Name -> [R, chunk]."""
+    evaluations: dict[str, np.ndarray]
+    """Metric -> [R, E]; empty where this chunk was not evaluated."""
+    state: Any = None
+    """The state on the device, leading with R. The next chunk overwrites it: copy what you keep."""
+    bad: tuple[str, ...] = ()
+    """Runs and metrics whose numbers stopped being finite."""
 
 
 @dataclass
@@ -42,24 +47,26 @@ class Job:
 
     system: System
     spec: Spec
-    cfgs: list[Any]
+    cfgs: list[Config]
     seeds: list[int]
     data: Dataset | None
     stats: Any
-    env: Environment | None = None  # evaluations are played in it; None: no evaluation
+    env: Environment | None = None
+    """The environment of the evaluations; None: the runs are not evaluated."""
     episodes: int = 32
-    facts: dict[str, Any] = field(
-        default_factory=dict
-    )  # names task and data; part of each stage's identity
-    library: Library = field(default_factory=Library)
+    facts: dict[str, Any] = field(default_factory=dict)
+    """Names task and data; part of each stage's identity."""
+    library: StageCache = field(default_factory=StageCache)
     report: Callable[[Progress], None] = lambda progress: None
     stopped: Callable[[], bool] = lambda: False
-    finished: Callable[[int, Stage, Trained], None] = lambda index, stage, trained: None
+    """Whether training is to stop, after it has saved its work."""
+    finished: Callable[[int, Stage, TrainedStage], None] = lambda index, stage, trained: None
     say: Callable[[str], None] = print
 
-    def make(self, cfg: Any) -> tuple[Stage, ...]:
+    def make(self, cfg: Config) -> tuple[Stage, ...]:
         """The pipeline for one (possibly traced) config."""
-        return self.system.pipeline(self.spec, cfg, self.env if self.system.online else None)
+        env = self.env if self.system.online else None
+        return self.system.pipeline(self.spec, cfg, env)
 
 
 def chunking(stage: Stage) -> tuple[int, int]:
@@ -84,7 +91,9 @@ class Program:
     """The compiled functions of one stage for a group: init, advance by a chunk, evaluate."""
 
     def __init__(self, job: Job, index: int, past: Past) -> None:
-        self.job, self.index, self.past = job, index, past
+        self.job = job
+        self.index = index
+        self.past = past
         self.stage = job.make(job.cfgs[0])[index]
         self.devices = sharding.mesh(len(job.seeds))
         self.chunk, self.chunks = chunking(self.stage)
@@ -96,46 +105,68 @@ class Program:
     # --- one run ---
 
     def key(self, seed: int) -> jax.Array:
-        """The stage's own stream of a seed; it depends on the stage's name, not on its place."""
-        return jax.random.fold_in(jax.random.key(seed), zlib.crc32(self.stage.name.encode()))
+        """The stage's own random stream of a seed.
 
-    def init(self, cfg: Any, key: jax.Array, past: Past, data: Dataset | None) -> State:
-        """State before the first update."""
-        return self.job.make(cfg)[self.index].algorithm.init(jax.random.fold_in(key, 0), past, data)  # type: ignore
+        It depends on the stage's name, and not on its place in the pipeline.
+        """
+        stage = zlib.crc32(self.stage.name.encode())
+        return jax.random.fold_in(jax.random.key(seed), stage)
+
+    def init(self, cfg: Config, key: jax.Array, past: Past, data: Dataset | None) -> State:
+        """The state before the first update."""
+        algorithm = self.job.make(cfg)[self.index].algorithm
+        return algorithm.init(jax.random.fold_in(key, 0), past, data)  # type: ignore
 
     def advance(
-        self, state: State, cfg: Any, key: jax.Array, past: Past, chunk: jax.Array, data: Any
-    ) -> tuple:
+        self,
+        state: State,
+        cfg: Config,
+        key: jax.Array,
+        past: Past,
+        chunk: jax.Array,
+        data: Dataset | None,
+    ) -> tuple[State, dict]:
         """One chunk of updates: (state, metrics [chunk])."""
         stage = self.job.make(cfg)[self.index]
         k_fresh, k_scan = jax.random.split(jax.random.fold_in(key, chunk))
         if stage.refresh:
-            state = stage.refresh(k_fresh, state, past, data)
-        step = lambda state, k: self.update(state, k, cfg, past, data)
+            state = stage.refresh(k_fresh, state, past, data)  # type: ignore
+        step = lambda state, key: self.update(state, key, cfg, past, data)
         return jax.lax.scan(step, state, jax.random.split(k_scan, self.chunk))
 
     def update(
-        self, state: State, key: jax.Array, cfg: Any, past: Past, data: Any
+        self,
+        state: State,
+        key: jax.Array,
+        cfg: Config,
+        past: Past,
+        data: Dataset | None,
     ) -> tuple[State, dict]:
         """One gradient step on a fresh batch."""
         algorithm = self.job.make(cfg)[self.index].algorithm
         k_batch, k_update = jax.random.split(key)
-        return algorithm.update(k_update, state, past, algorithm.batch(k_batch, state, data))
+        batch = algorithm.batch(k_batch, state, data)  # type: ignore
+        return algorithm.update(k_update, state, past, batch)
 
     def evaluate(
-        self, cfg: Any, state: State, past: Past, act_keys: jax.Array, reset_keys: jax.Array
-    ) -> dict:
+        self,
+        cfg: Config,
+        state: State,
+        past: Past,
+        act_keys: jax.Array,
+        reset_keys: jax.Array,
+    ) -> dict[str, jax.Array]:
         """Episodes of one run."""
-        job = self.job
-        assert job.env is not None
+        env = self.job.env
+        assert env is not None
         return evaluation.evaluate_one(
-            job.env, job.make, self.index, cfg, state, past, act_keys, reset_keys
+            env, self.job.make, self.index, cfg, state, past, act_keys, reset_keys
         )
 
     # --- R runs ---
 
-    def rows(self, chosen: list[int]) -> tuple[Any, jax.Array, Past]:
-        """Configs, keys and finished stages of some of the group's runs, laid over the devices."""
+    def rows(self, chosen: list[int]) -> tuple[Config, jax.Array, Past]:
+        """Configs, keys and finished stages of some of the group's runs, sharded over devices."""
         size = sharding.padded(len(chosen), self.devices)
         index = np.array(chosen)
         cfgs = stack([self.job.cfgs[r] for r in chosen])
@@ -146,45 +177,55 @@ class Program:
     @cached_property
     def shapes(self) -> dict[str, Any]:
         """Shapes of one run's state, metrics and evaluations, by tracing alone."""
-        cfg, key, past, data = self.job.cfgs[0], self.key(0), self.first_past(), self.job.data
+        cfg = self.job.cfgs[0]
+        key = self.key(0)
+        past = self.first_past()
+        data = self.job.data
         state = jax.eval_shape(self.init, cfg, key, past, data)
         _, metrics = jax.eval_shape(self.update, state, key, cfg, past, data)
-        shown = (
-            jax.eval_shape(self.evaluate, cfg, state, past, *self.some_keys())
-            if self.evaluates
-            else {}
-        )
-        return {"state": state, "metrics": metrics, "evaluations": shown}
+        evaluations = {}
+        if self.evaluates:
+            evaluations = jax.eval_shape(self.evaluate, cfg, state, past, *self.some_keys())
+        return {"state": state, "metrics": metrics, "evaluations": evaluations}
 
     def finished(self, runs: int) -> dict[str, Any]:
-        """Shapes of the last checkpoint, of what the stage keeps."""
+        """Shapes of the last checkpoint, which holds what the stage keeps."""
         like = self.like(runs)
         return {**like, "state": self.stage.kept(like["state"])}
 
     def like(self, runs: int) -> dict[str, Any]:
-        """Shapes of a checkpoint of U rows on the way."""
-        struct, float32 = jax.ShapeDtypeStruct, jnp.float32
-        marks = (runs, len(self.marks) + 1, self.episodes)
+        """Shapes of a checkpoint of U rows, before the last."""
+        lead = lambda x: jax.ShapeDtypeStruct((runs, *x.shape), x.dtype)
+        history = jax.ShapeDtypeStruct((runs, self.chunks), jnp.float32)
+        evaluated = (runs, len(self.marks) + 1, self.episodes)
+        returns = jax.ShapeDtypeStruct(evaluated, jnp.float32)
         return {
-            "state": jax.tree.map(
-                lambda x: struct((runs, *x.shape), x.dtype), self.shapes["state"]
-            ),
-            "metrics": {k: struct((runs, self.chunks), float32) for k in self.shapes["metrics"]},
-            "evaluations": {k: struct(marks, float32) for k in self.shapes["evaluations"]},
+            "state": jax.tree.map(lead, self.shapes["state"]),
+            "metrics": dict.fromkeys(self.shapes["metrics"], history),
+            "evaluations": dict.fromkeys(self.shapes["evaluations"], returns),
         }
 
     def first_past(self) -> Past:
-        """The finished stages of one run."""
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), self.past)
+        """Shapes of the finished stages of one run."""
+        one_run = lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
+        return jax.tree.map(one_run, self.past)
 
     def some_keys(self) -> tuple[jax.Array, jax.Array]:
         """Keys of the shapes that an evaluation takes."""
         return evaluation.act_keys(0, 0, self.episodes), evaluation.reset_keys(self.episodes)
 
     def compile(
-        self, f: Callable, how: str, shared: int, args: tuple, donate: tuple[int, ...] = ()
+        self,
+        f: Callable,
+        how: str,
+        shared: int,
+        args: tuple,
+        donate: tuple[int, ...] = (),
     ) -> Callable:
-        """Lift to R runs, trace once, compile, and count the seconds apart."""
+        """Lift `f` to R runs, trace it once and compile it; the seconds are counted apart.
+
+        The last `shared` of `args` are the same for all runs; those of `donate` are given away.
+        """
         start = time.perf_counter()
         lifted = sharding.sharded(sharding.over_runs(f, how, shared), self.devices, shared)
         compiled = jax.jit(lifted, donate_argnums=donate).lower(*args).compile()
@@ -193,10 +234,13 @@ class Program:
 
     @cached_property
     def how(self) -> str:
-        """Whether to "vmap" or "map", by the rule of sizes and device."""
-        draw = self.stage.algorithm.batch
-        batch = jax.eval_shape(draw, self.key(0), self.shapes["state"], self.job.data)
-        size = max((x.shape[0] for x in jax.tree.leaves(batch) if x.ndim), default=1)
+        """Whether to "vmap" or "map" over runs, by the rule of sizes and device."""
+        state = self.shapes["state"]
+        batch = jax.eval_shape(self.stage.algorithm.batch, self.key(0), state, self.job.data)
+        sizes = [x.shape[0] for x in jax.tree.leaves(batch) if x.ndim]
         return sharding.mapping(
-            jax.default_backend(), self.shapes["state"], size, bool(self.stage.refresh)
+            platform=jax.default_backend(),
+            state=state,
+            batch=max(sizes, default=1),
+            replay=bool(self.stage.refresh),
         )

@@ -386,7 +386,7 @@ def test_at_least_ten_evaluations_whatever_the_scale(scale):
     for preset in PRESETS.values():
         for base in set(preset.systems) & set(REGISTRY):
             for name in (base,) if REGISTRY[base].online else (base, f"{base}+coda"):
-                given = {k: v for k, v in preset.cfg.items() if k in plan.fields(name)}
+                given = {k: v for k, v in preset.cfg.items() if k in plan.config_field_names(name)}
                 ((cfg, _),) = plan.configs(name, given, {}, scale)
                 length, marks = chunks_and_marks(cfg)
                 assert marks >= min(10, length), (name, preset.name, cfg)

@@ -77,7 +77,7 @@ def test_our_own_rows_say_nothing_of_imports(tmp_path):
 
 def test_it_is_augmented_and_has_parameters(own):
     assert plan.find_system("mean-action+coda") is plan.find_system("mean-action+coda")
-    assert {"rate", "augment_lambda"} <= set(plan.fields("mean-action+coda"))
+    assert {"rate", "augment_lambda"} <= set(plan.config_field_names("mean-action+coda"))
     assert catalog.parameters("own/bandit") == {"scale": 1.0}
     task = catalog.make("own/bandit:scale=2")
     assert task.name == "own/bandit:scale=2" and catalog.make("own/bandit:scale=2.0") is task

@@ -53,7 +53,7 @@ def lines(stream, notebook):
     """What is printed of two chunks of a stage, and a line of its own between them."""
     group = Group.__new__(Group)
     group.name = "bc"
-    printer = progress.Lines(stream, notebook)
+    printer = progress.ProgressPrinter(stream, notebook)
     for step, bad in ((1, ()), (2, ("seed 1",))):
         printer(group, Progress("policy", step, 2, 1, 1.0, 1.0, 1.0, {}, {}, bad=bad))
     return stream.getvalue()
@@ -77,7 +77,7 @@ def test_a_notebook_is_noticed(monkeypatch):
         sys.modules, "IPython", type("IPython", (), {"get_ipython": staticmethod(lambda: shell)})
     )
     assert progress.in_notebook()
-    assert progress.Lines().stream is sys.stdout
+    assert progress.ProgressPrinter().stream is sys.stdout
 
 
 # --- tables ---

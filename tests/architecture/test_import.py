@@ -40,6 +40,20 @@ def test_import_loads_nothing_heavy():
     assert loaded("import jaxomarl, matplotlib") == {"matplotlib"}, "the check sees nothing"
 
 
+def test_systems_load_no_distributions_until_they_need_one():
+    assert "distrax" not in loaded("import jaxomarl.algorithms")
+    density = """
+import jax, jax.numpy as jnp
+from jaxomarl.losses.gaussian import Normal, log_density
+policy, action = Normal(jnp.zeros(2), jnp.zeros(2)), jnp.full(2, 0.5)
+with jax.checking_leaks():
+    inside = jax.jit(log_density)(policy, action, jnp.ones(2))  # the import happens while this is traced
+    outside = log_density(policy, action, jnp.ones(2))
+assert abs(float(inside - outside)) < 1e-6
+"""
+    assert "distrax" in loaded(density)
+
+
 @pytest.mark.parametrize("home", [None, "/dev/null/home"], ids=["unset", "unwritable"])
 def test_import_needs_no_home(home):
     text = "import jaxomarl, jaxomarl.base, jaxomarl.config; print(jaxomarl.__name__)"

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sources import tree_of
 
 ROOT = Path(__file__).parents[2]
 LEVEL = {
@@ -164,7 +165,7 @@ def unit(module: str) -> str:
 
 def imports(module: str, path: Path, known: dict[str, Path]) -> Iterator[tuple[str, bool]]:
     """(imported module, whether it is imported as soon as this one is), of the modules that are ours."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = tree_of(path)
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     eager = {id(node) for node in _eager(tree)}
     for node in ast.walk(tree):

@@ -1,8 +1,10 @@
-"""Every system of the registry has its file, its preset and its row in the README; and nothing there is left over.
+"""Every system of the registry has its file, its preset and its row in docs/systems.md; and no row is left over.
 
-Every table and figure that `reproduce` makes has its function, its sentence in `--help` and its row in the README.
+Every table and figure that `reproduce` makes has its function, its sentence in `--help` and its row in
+docs/reproduce.md.
 """
 
+import itertools
 import sys
 from functools import partial
 from pathlib import Path
@@ -28,11 +30,12 @@ def files() -> dict[str, Path]:
     return found
 
 
-def table_names() -> set[str]:
-    """The names in backticks in the first cells of the README's tables."""
-    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
-    cells = [line.split("|")[1] for line in lines if line.startswith("|")]
-    return {name for cell in cells for name in cell.split("`")[1::2]}
+def first_cells(page: str) -> set[str]:
+    """The names in backticks in the first cells of the first table of a page of the docs."""
+    lines = (ROOT / "docs" / page).read_text(encoding="utf-8").splitlines()
+    start = next(k for k, line in enumerate(lines) if line.startswith("|"))
+    rows = itertools.takewhile(lambda line: line.startswith("|"), lines[start:])
+    return {name for row in rows for name in row.split("|")[1].split("`")[1::2]}
 
 
 def test_the_registry_holds_systems():
@@ -50,8 +53,8 @@ def test_every_system_has_a_file_and_every_file_a_system():
     assert set(FOLDER.glob("*.py")) - others == set(files().values())
 
 
-def test_every_system_has_a_row_in_the_readme():
-    assert set(REGISTRY) - table_names() == set()
+def test_the_page_of_systems_lists_the_registry_and_nothing_else():
+    assert first_cells("systems.md") == set(REGISTRY)
 
 
 def test_every_system_has_a_preset_and_every_preset_systems():
@@ -64,16 +67,8 @@ def test_every_system_has_a_preset_and_every_preset_systems():
 # --- what `reproduce` makes ---
 
 
-def reproduced_in_the_readme() -> set[str]:
-    """The names in backticks in the first cells of the README's table of reproductions."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    section = text.partition("## Reproduce\n")[2].partition("\n## ")[0]
-    cells = [line.split("|")[1] for line in section.splitlines() if line.startswith("|")]
-    return {name for cell in cells for name in cell.split("`")[1::2]}
-
-
-def test_the_readme_lists_what_reproduce_makes_and_nothing_else():
-    assert reproduced_in_the_readme() == set(REPRODUCTIONS)
+def test_the_page_of_reproductions_lists_what_reproduce_makes_and_nothing_else():
+    assert first_cells("reproduce.md") == set(REPRODUCTIONS)
 
 
 @pytest.mark.parametrize("name", REPRODUCTIONS)

@@ -117,10 +117,10 @@ def test_a_twin_follows_ours_in_losses_and_in_every_array(name, request):
     for differences in found:
         assert max(differences.values()) < twins_check.LOSS, differences
         arrays = [name for name in differences if "." in name]
-        assert len(arrays) == len(jax.tree.leaves(held(stage))) < len(differences)
+        assert len(arrays) == len(jax.tree.leaves(stored(stage))) < len(differences)
 
 
-def held(stage: SimpleNamespace) -> list:
+def stored(stage: SimpleNamespace) -> list:
     """Parameters and targets of our state, without what optimisers keep."""
     nets = jax.tree.leaves(stage.guide.first, is_leaf=lambda x: isinstance(x, Net))
     return [(net.params, net.target) for net in nets]
@@ -143,12 +143,14 @@ def test_padding_that_counts_is_caught(name, request):
 
 
 def test_without_our_dropout_scores_come_out_apart(scores):
-    told = scores.guide.told
-    assert all(len(noise.drop) == 1 for _, noise, *_ in told)
-    kept = np.concatenate([noise.drop[0].numpy().ravel() for _, noise, *_ in told])
+    updates_of_ours = scores.guide.updates
+    assert all(len(noise.drop) == 1 for _, noise, *_ in updates_of_ours)
+    kept = np.concatenate([noise.drop[0].numpy().ravel() for _, noise, *_ in updates_of_ours])
     assert np.unique(kept) == pytest.approx([0.0, 1 / 0.9])
-    without = [(index, noise._replace(drop=False), *ours) for index, noise, *ours in told]
-    other = SimpleNamespace(**{**vars(scores.guide), "told": without})
+    without = [
+        (index, noise._replace(drop=False), *ours) for index, noise, *ours in updates_of_ours
+    ]
+    other = SimpleNamespace(**{**vars(scores.guide), "updates": without})
     assert twins_check.Guide.apart(other, scores.new())[0]["score_loss"] > twins_check.LOSS
 
 

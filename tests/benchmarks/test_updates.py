@@ -102,7 +102,7 @@ def test_a_ratio_is_of_medians_and_takes_the_number_of_runs(toy):
     cells = [updates.Cell.of(toy, 0, r, updates.untrained(toy, 0)) for r in (1, 4)]
     cells[0].seconds, cells[1].seconds = [9.0, 1.0, 2.0], [6.0, 4.0, 90.0]
     for cell in cells:
-        cell.held = lambda: 0
+        cell.program_size = lambda: 0
     line = cells[1].line(cells[0], work=None)
     assert (
         line["ratio"] == statistics.median(cells[1].seconds) / (4 * 2.0)
@@ -166,7 +166,7 @@ def test_a_ceiling_is_what_the_devices_gave():
 
 def test_a_cell_that_would_try_ones_patience_is_skipped(toy, monkeypatch):
     def start(self):
-        self.lasts, self.held, self.seconds = 3.0, lambda: 0, []
+        self.lasts, self.program_size, self.seconds = 3.0, lambda: 0, []
 
     monkeypatch.setattr(updates.Cell, "start", start)
     monkeypatch.setattr(updates.Cell, "sample", lambda self: 1.0)

@@ -32,7 +32,7 @@ OTHERS = {  # of the systems that have them
 
 def settings(*systems):
     """The small settings that one of these systems has, as --cfg flags."""
-    known = {f for name in systems for f in plan.fields(name)}
+    known = {f for name in systems for f in plan.config_field_names(name)}
     return {k: v for k, v in {**CFG, **OTHERS}.items() if k in known}
 
 

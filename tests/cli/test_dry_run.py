@@ -27,7 +27,7 @@ def planned(name, task, data, **fields):
     small = {
         f: v
         for f, v in {"policy_batch": 8, "horizon": 3, "history": 0}.items()
-        if f in plan.fields(name)
+        if f in plan.config_field_names(name)
     }
     cfgs = plan.configs(name, {**small, **fields}, {})
     groups = plan.groups(name, make(task), manifest["quality"], dataset, manifest, cfgs, [0, 1])

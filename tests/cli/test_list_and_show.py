@@ -179,7 +179,7 @@ def test_help_of_several_systems_says_whose_a_field_and_a_default_are(monkeypatc
         commands.run("sweep", ["--systems", "omsd", "omar", "--help"])
     text = capsys.readouterr().out
     assert (
-        "Weight of the Q gradient; larger is weaker regularisation. Of omsd alone. (default: 0.005;"
+        "Weight of the Q gradient; larger is weaker regularisation. Only in omsd. (default: 0.005;"
         in text
     )
     assert "(default: omsd 512, omar 1024; takes a positive whole number)" in text

@@ -180,7 +180,7 @@ def test_a_tilde_is_the_home_folder(monkeypatch, tmp_path):
 
     task = make("games/bandit")
     data, manifest = catalog.load(task, rows=40)
-    files.save("~/set", data, manifest)
+    files.save_folder("~/set", data, manifest)
     assert (tmp_path / "set/manifest.json").is_file()
     assert catalog.load(task, "~/set")[1]["sha256"] == manifest["sha256"]
     assert commands.run("data", ["validate", "~/set", "--task", "games/bandit"]) == 0

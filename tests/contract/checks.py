@@ -6,23 +6,27 @@ import math
 from pathlib import Path
 from typing import Any
 
+import chex
 import jax
 import mixed
 import numpy as np
-from trial import LEARNING_NOTHING, LIBRARIES, MOVED, SEEDS, Trial
+from trial import LEARNING_NOTHING, LIBRARIES, MOVED, SEEDS, Trial, on_host
 
 from jaxomarl.base import Stage
 from jaxomarl.data.dataset import content_hash, pads_are_zero
 from jaxomarl.numerics import rounded
 from jaxomarl.optim import Net, first_moments
-from jaxomarl.training.library import Identity, Library
+from jaxomarl.training.library import Identity, StageCache
 from jaxomarl.training.runner import Interrupted
 
 CLOSE = 1e-5
+STEP = 3e-3
+"""A few of Adam's steps at the rates of the tiny settings."""
 
 
 def row(tree: Any, r: int) -> Any:
-    return jax.tree.map(lambda x: x[r], tree)
+    """Run r of a tree."""
+    return jax.tree.map(lambda x: on_host(x)[r], tree)
 
 
 def named(tree: Any) -> dict[str, np.ndarray]:
@@ -36,10 +40,11 @@ def named(tree: Any) -> dict[str, np.ndarray]:
     }
 
 
-def same(found: Any, wanted: Any, what: str, rtol: float = 0.0) -> None:
+def same(found: Any, wanted: Any, what: str, rtol: float = 0.0, stray: int = 0) -> None:
     """Equal bits, or close: to `rtol` of each number, or of the array's largest or of one.
 
-    The latter because sums cancel, and Adam makes a whole step of a gradient that is nothing but rounding.
+    The latter because sums cancel. Adam makes a whole step of a gradient that is nothing but rounding: up to one
+    number in `stray` of an array may be off by STEP.
     """
     found, wanted = named(found), named(wanted)
     assert found.keys() == wanted.keys(), f"{what}: other arrays"
@@ -50,7 +55,8 @@ def same(found: Any, wanted: Any, what: str, rtol: float = 0.0) -> None:
         )
         scale = rtol * np.max(np.abs(y), initial=1.0, where=np.isfinite(y)) if rtol else 0.0
         close = np.isclose(x, y, rtol=rtol, atol=scale, equal_nan=True)
-        assert close.all(), f"{what}{name}: {x[~close][:3]} is not {y[~close][:3]}"
+        few = stray and (~close).sum() <= x.size // stray and np.allclose(x, y, rtol=0.0, atol=STEP)
+        assert close.all() or few, f"{what}{name}: {x[~close][:3]} is not {y[~close][:3]}"
 
 
 def histories(trained: Any) -> dict[str, Any]:
@@ -71,10 +77,7 @@ def init_holds_arrays_only(trial: Trial) -> None:
             jax.random.key(0),
             trial.past_shapes(index),
         )
-        found, other = jax.tree.structure(state), jax.tree.structure(again)
-        assert found == other, (
-            f"{stage.name}: two states have two structures (a function in one?): {found} and {other}"
-        )
+        chex.assert_trees_all_equal_structs(state, again)
         weak = [
             jax.tree_util.keystr(k)
             for k, x in jax.tree_util.tree_leaves_with_path(state)
@@ -207,8 +210,7 @@ def shared_stages_agree(trials: list[Trial]) -> None:
 
 def finite(trial: Trial) -> None:
     for stage in trial.stages:
-        for name, x in named(histories(trial.base.trained[stage.name])).items():
-            assert np.isfinite(x).all(), f"{stage.name}{name} is not finite"
+        chex.assert_tree_all_finite(named(histories(trial.base.trained[stage.name])))
     assert not any(p.bad for p in trial.base.progress)
 
 
@@ -242,7 +244,7 @@ def same_beside_others(trial: Trial) -> None:
     """A run is what it was when its neighbours, and its place among them, are others."""
     turned = trial.run(trial.cfgs[::-1], SEEDS[::-1], LIBRARIES["turned"])
     for name, trained in turned.trained.items():
-        back = jax.tree.map(lambda x: x[::-1], histories(trained))
+        back = jax.tree.map(lambda x: on_host(x)[::-1], histories(trained))
         same(back, histories(trial.base.trained[name]), f"{trial.name} {name}", CLOSE)
 
 
@@ -309,7 +311,7 @@ def acts_on_what_it_declares(trial: Trial) -> None:
 
 def past_is_never_changed(trial: Trial) -> None:
     for name, state in trial.base.when_finished.items():
-        same(trial.base.past[name], state, f"{trial.name} {name}")
+        chex.assert_trees_all_equal(named(trial.base.past[name]), named(state), strict=True)
 
 
 def parameters_move(trial: Trial) -> None:
@@ -358,8 +360,8 @@ def resumes_exactly(trial: Trial, index: int, after: int, folder: Path) -> None:
     stage = trial.stages[index]
     begun = lambda: sum(len(path.read_text().splitlines()) for path in folder.glob("*/executed"))
 
-    def library() -> Library:
-        fresh = Library(folder)
+    def library() -> StageCache:
+        fresh = StageCache(folder)
         others = {identity(trial, s, trial.cfg).kind for s in trial.stages if s is not stage}
         fresh.here = {k: [*v] for k, v in LIBRARIES["base"].here.items() if k in others}
         return fresh
@@ -407,7 +409,7 @@ def shared_stages_are_trained_once(trial: Trial) -> Any:
 
     Returns the two-value run, which equals two runs of one value each.
     """
-    library = Library()
+    library = StageCache()
     both, (field, values) = trial.sweep(library), trial.swept
     for stage in trial.stages:
         runs = len(SEEDS) * (2 if stage is trial.stages[-1] else 1)
@@ -417,11 +419,10 @@ def shared_stages_are_trained_once(trial: Trial) -> Any:
         )
         assert batch.facts["updates_executed"] == stage.steps, f"{stage.name}: {batch.facts}"
     for v, cfg in enumerate(values):
-        one = trial.run([cfg] * len(SEEDS), SEEDS, Library(), env=False)
+        one = trial.run([cfg] * len(SEEDS), SEEDS, StageCache(), env=False)
         for stage in trial.stages:
-            mine = jax.tree.map(
-                lambda x, v=v: x[v * len(SEEDS) : (v + 1) * len(SEEDS)], both.past[stage.name]
-            )
+            chosen = slice(v * len(SEEDS), (v + 1) * len(SEEDS))
+            mine = jax.tree.map(lambda x, at=chosen: on_host(x)[at], both.past[stage.name])
             same(one.past[stage.name], mine, f"{trial.name} {stage.name}, {field} {v}", CLOSE)
     return both
 

@@ -13,6 +13,33 @@ from jaxomarl.algorithms import REGISTRY
 from jaxomarl.envs.catalog import make
 
 HERE = Path(__file__).parent
+RUNNER = ("test_alone", "test_a_sweep_trains_shared_stages_once")
+"""What one system shows of the runner, for all of them."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--only",
+        choices=REGISTRY,
+        metavar="SYSTEM",
+        help="the contract of one system; with --dist loadgroup, one worker traces and one trains",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give a system's tests, which share programs, to one worker; `--only` drops all others."""
+    only, dropped = config.getoption("--only", None), []
+    for item in items:
+        name = item.callspec.params.get("name") if hasattr(item, "callspec") else None
+        group = "tracing" if item.originalname == "test_by_tracing" else "training"
+        if only is not None and (name != only or item.originalname in RUNNER):
+            dropped.append(item)
+        elif item.path.parent == HERE and name in REGISTRY:
+            item.add_marker(pytest.mark.xdist_group(f"{name} {group}" if only else name))
+    if dropped:
+        config.hook.pytest_deselected(items=dropped)
+        items[:] = [item for item in items if item not in dropped]
 
 
 @pytest.fixture(scope="session")

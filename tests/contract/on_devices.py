@@ -14,7 +14,7 @@ from trial import LIBRARIES, Trial
 
 from jaxomarl.algorithms import REGISTRY
 from jaxomarl.training import runner
-from jaxomarl.training.library import Library
+from jaxomarl.training.library import StageCache
 
 COUNTS = (3, 8, 11)  # fewer runs than devices, as many, and more, so that the last ones are padding
 
@@ -43,7 +43,7 @@ def main(out: Path) -> None:
     with mock.patch.object(runner.Program, "compile", compile_and_look):
         cloning = Trial("cloning", CLONING)
         for runs in COUNTS:
-            found = cloning.run(copies(cloning, runs), tuple(range(runs)), Library(), env=False)
+            found = cloning.run(copies(cloning, runs), tuple(range(runs)), StageCache(), env=False)
             np.savez(out / f"cloning-{runs}.npz", **named(found.past["cloning"]))
         omsd = Trial("omsd", REGISTRY["omsd"])
         found = omsd.sweep(LIBRARIES["base"])

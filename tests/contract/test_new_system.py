@@ -16,7 +16,7 @@ from trial import LIBRARIES, SEEDS, Trial, quick_compilation
 import jaxomarl
 from jaxomarl.algorithms import REGISTRY
 from jaxomarl.training import runner
-from jaxomarl.training.library import Folder, Identity, Library
+from jaxomarl.training.library import Folder, Identity, StageCache
 
 SOURCE = Path(cloning.__file__).read_text()
 
@@ -25,7 +25,7 @@ SOURCE = Path(cloning.__file__).read_text()
 def libraries(monkeypatch):
     """Each of these systems has its own, as they all call their stage the same."""
     for name in LIBRARIES:
-        monkeypatch.setitem(LIBRARIES, name, Library())
+        monkeypatch.setitem(LIBRARIES, name, StageCache())
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_a_stage_ends_where_every_run_has_diverged(registered, tmp_path):
     cfgs = [trial.with_traced(lambda k, v: math.nan)] * len(
         SEEDS
     )  # the first update's loss is a number yet
-    found, again = (trial.run(cfgs, SEEDS, Library(tmp_path)) for _ in range(2))
+    found, again = (trial.run(cfgs, SEEDS, StageCache(tmp_path)) for _ in range(2))
     (stage,) = trial.stages
     assert stage.steps == 3 * stage.chunk and [p.step for p in found.progress] == [
         stage.chunk,

@@ -25,7 +25,7 @@ from jaxomarl.config import static_fields, traced_fields
 from jaxomarl.data.catalog import load
 from jaxomarl.data.stats import identity, statistics
 from jaxomarl.training import runner, sharding
-from jaxomarl.training.library import Library, Trained
+from jaxomarl.training.library import StageCache, TrainedStage
 
 SMALL = {
     "steps": 6, "chunk": 2, "every": 2, "width": 8, "batch": 8, "embedding": 8, "capacity": 16, "horizon": 1,
@@ -56,33 +56,53 @@ def tiny(config: type, horizon: int) -> Any:
 
 
 class Kept:
-    """Stands before `Program.compile` and keeps what it made, by all that the program depends on."""
+    """What was traced and compiled, kept for the session by all that it depends on."""
 
     compiled: dict[Any, Callable] = {}  # noqa: RUF012
+    shapes: dict[Any, dict[str, Any]] = {}  # noqa: RUF012
 
     @staticmethod
     @contextlib.contextmanager
     def programs() -> Iterator[None]:
-        """Within, programs are compiled quickly, and once."""
-        original = runner.Program.compile
+        """Within, programs are compiled quickly, and once; a stage is traced for its shapes once."""
+        compile_anew, trace_anew = runner.Program.compile, runner.Program.shapes.func
 
         def compile_once(self, f, how, shared, args, donate=()):
-            leaves, tree = jax.tree.flatten(args)
-            of = (
-                self.stage.owner,
-                self.stage.name,
-                self.job.spec,
-                self.job.system.pipeline_of,
-                f.__name__,
-                how,
-            )
-            key = (*of, tree, tuple((x.shape, x.dtype) for x in leaves), self.devices)
+            key = (*stage_of(self), f.__name__, how, *shapes_of(args), self.devices)
             if key not in Kept.compiled:
-                Kept.compiled[key] = original(self, f, how, shared, args, donate)
+                Kept.compiled[key] = compile_anew(self, f, how, shared, args, donate)
             return Kept.compiled[key]
 
-        with mock.patch.object(runner.Program, "compile", compile_once), quick_compilation():
+        def trace_once(self):
+            given = self.job.cfgs[0], self.first_past(), self.job.data
+            key = (*stage_of(self), self.evaluates, self.episodes, *shapes_of(given))
+            if key not in Kept.shapes:
+                Kept.shapes[key] = trace_anew(self)
+            return Kept.shapes[key]
+
+        with (
+            mock.patch.object(runner.Program, "compile", compile_once),
+            mock.patch.object(runner.Program, "shapes", property(trace_once)),
+            quick_compilation(),
+        ):
             yield
+
+
+def stage_of(program: runner.Program) -> tuple:
+    """Whose stage of which task a program trains."""
+    stage, job = program.stage, program.job
+    return stage.owner, stage.name, job.spec, job.system.pipeline_of
+
+
+def shapes_of(tree: Any) -> tuple:
+    """A tree's structure, and the shapes and dtypes of its leaves."""
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, tuple((getattr(x, "shape", ()), getattr(x, "dtype", type(x))) for x in leaves)
+
+
+def on_host(x: Any) -> Any:
+    """An array as numpy's, which JAX would take a millisecond to index; typed keys stay as they are."""
+    return x if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else np.asarray(x)
 
 
 QUICK = {
@@ -115,7 +135,7 @@ class Outcome(NamedTuple):
     """What a run left behind."""
 
     past: dict[str, Any]
-    trained: dict[str, Trained]
+    trained: dict[str, TrainedStage]
     when_finished: dict[str, Any]  # each stage's state, copied when it was finished
     progress: list[runner.Progress]
     traces: Counter[str]  # how often each stage's update was traced
@@ -163,6 +183,7 @@ class Trial:
     def __init__(self, name: str, system: System, task: Task = mixed.TASK) -> None:
         self.name, self.system, self.task, self.spec = name, system, task, task.env.spec
         self.cfg = tiny(system.Config, self.spec.horizon)
+        self.players: dict[str, Callable[[np.ndarray], np.ndarray]] = {}
         self.raw = None if system.online else data_of(task)
         system.check(self.spec, self.cfg, self.raw)
         self.data = self.prepared(self.cfg)
@@ -216,7 +237,7 @@ class Trial:
         self,
         cfgs: list[Any],
         seeds: tuple[int, ...],
-        library: Library,
+        library: StageCache,
         how: str = "vmap",
         data: Any = None,
         env: bool = True,
@@ -225,7 +246,7 @@ class Trial:
         """Train through the runner; `data` replaces the trial's, of the same shape."""
         out = Outcome({}, {}, {}, [], Counter())
 
-        def finished(index: int, stage: Stage, trained: Trained) -> None:
+        def finished(index: int, stage: Stage, trained: TrainedStage) -> None:
             out.trained[stage.name] = trained
             out.when_finished[stage.name] = jax.tree.map(np.array, trained.state)
 
@@ -244,7 +265,7 @@ class Trial:
             stopped=stopped,
             finished=finished,
         )
-        with Kept.programs(), mock.patch.object(sharding, "mapping", lambda *sizes: how):
+        with Kept.programs(), mock.patch.object(sharding, "mapping", lambda **sizes: how):
             out.past.update(runner.run(job))
         return out
 
@@ -295,7 +316,7 @@ class Trial:
         value = getattr(self.cfg, field)
         return field, [dataclasses.replace(self.cfg, **{field: k * value}) for k in (1.0, 3.0)]
 
-    def sweep(self, library: Library) -> Outcome:
+    def sweep(self, library: StageCache) -> Outcome:
         """Both values with every seed, in one run."""
         return self.run([c for c in self.swept[1] for _ in SEEDS], SEEDS * 2, library, env=False)
 
@@ -357,8 +378,14 @@ class Trial:
     # --- acting ---
 
     def player(self, stage: Stage) -> Callable[[np.ndarray], np.ndarray]:
-        """obs [T, N, O] -> actions [T, N, A] of the base run's first policy, its memory carried along."""
-        row = lambda tree: jax.tree.map(lambda x: x[0], tree)
+        """obs [T, N, O] -> actions [T, N, A] of the base run's first policy, with its memory."""
+        if stage.name not in self.players:
+            self.players[stage.name] = self.new_player(stage)
+        return self.players[stage.name]
+
+    def new_player(self, stage: Stage) -> Callable[[np.ndarray], np.ndarray]:
+        """A player that is compiled at its first call."""
+        row = lambda tree: jax.tree.map(lambda x: on_host(x)[0], tree)
         state, past, algorithm = (
             row(self.base.past[stage.name]),
             row(self.base.past),
@@ -446,7 +473,7 @@ class Counting(System):
         return self
 
 
-LIBRARIES: dict[str, Library] = {
-    k: Library() for k in ("base", "alone", "turned", "obs", "action", "nan")
+LIBRARIES: dict[str, StageCache] = {
+    k: StageCache() for k in ("base", "alone", "turned", "obs", "action", "nan")
 }
 """What the trials of one session share, as the systems of one command do."""

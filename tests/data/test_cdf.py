@@ -23,7 +23,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def held(data):
-    return jax.jit(cdf.fit)(jnp.asarray(data))
+    return jax.jit(cdf.fit_cdf)(jnp.asarray(data))
 
 
 def test_there_and_back(data, held):
@@ -88,11 +88,11 @@ def test_slopes(held):
 
 def test_few_rows(held):
     """Two rows are their own knots; one is a constant."""
-    two = cdf.fit(jnp.array([[1.0], [3.0]]))
+    two = cdf.fit_cdf(jnp.array([[1.0], [3.0]]))
     np.testing.assert_allclose(
         two.inverse(two.forward(jnp.array([[1.0], [2.0], [3.0]])))[:, 0], [1, 2, 3], rtol=1e-6
     )
-    assert np.asarray(cdf.fit(jnp.array([[5.0]])).varies).tolist() == [0]
+    assert np.asarray(cdf.fit_cdf(jnp.array([[5.0]])).varies).tolist() == [0]
 
 
 def test_what_is_no_number_stays_none(held):
@@ -103,7 +103,7 @@ def test_what_is_no_number_stays_none(held):
 
 
 def test_z_scores_are_the_same_form(data):
-    z = cdf.standard(jnp.asarray(data))
+    z = cdf.fit_z_scores(jnp.asarray(data))
     found = np.asarray(z.forward(jnp.asarray(data)))
     want = (data - data.mean(axis=0)) / np.maximum(data.std(axis=0), 1e-6)
     np.testing.assert_allclose(found, want * (np.arange(5) != CONSTANT), atol=2e-3)

@@ -14,7 +14,7 @@ from jaxomarl.data import catalog as sets
 from jaxomarl.data import files, formats
 from jaxomarl.data.dataset import content_hash
 from jaxomarl.data.fit import fit
-from jaxomarl.data.raw import chosen, seen
+from jaxomarl.data.raw import from_dataset, select_rows
 from jaxomarl.envs import catalog
 
 READERS = ("omar", "vault", "madiff", "omiga", "minari", "jaxomarl")
@@ -46,7 +46,7 @@ def write(name, path, r, task):
     assert manifest["origin"]["terminations"] == len(r.lengths), (
         "an earlier version believed such flags"
     )
-    files.save(path, data, manifest)
+    files.save_folder(path, data, manifest)
     return path
 
 
@@ -161,7 +161,7 @@ def test_a_row_with_both_flags_is_read_by_the_rules(name, tmp_path, spread):
         in said
     )
     assert "1 ends before the time limit have both flags: taken for terminations" in said
-    full = chosen(raw, np.repeat(np.array(r.lengths) == LENGTH, np.array(r.lengths) + 1))
+    full = select_rows(raw, np.repeat(np.array(r.lengths) == LENGTH, np.array(r.lengths) + 1))
     _, manifest = fit(full, spread)
     assert ends(manifest) == [0, 2]
     assert any(
@@ -305,7 +305,7 @@ def test_a_state_that_stays_the_reset_s_is_made_from_the_observations(
         from jaxomarl.base import Episodes
         from jaxomarl.data.dataset import pack
 
-        raw = seen(data, spread.env.spec)
+        raw = from_dataset(data, spread.env.spec)
         first = np.flatnonzero(raw.step == 0)[np.cumsum(raw.step == 0) - 1]
         kept = {
             k: np.asarray(getattr(data, k))
@@ -314,7 +314,7 @@ def test_a_state_that_stays_the_reset_s_is_made_from_the_observations(
         old = dataclasses.replace(
             data, rows=pack(Episodes(**kept, state=raw.state[first]), spread.env.spec).rows
         )
-        files.save(path, old, {**manifest, "sha256": content_hash(old)})
+        files.save_folder(path, old, {**manifest, "sha256": content_hash(old)})
     else:
         path = write(name, tmp_path / "set", r, spread)
         if name == "madiff":
@@ -344,7 +344,7 @@ def test_a_still_state_that_cannot_be_made_is_refused_and_a_moving_one_is_kept(t
     refused(
         lambda: fit(raw._replace(state=moving[first]), task),
         "data, state",
-        "none that does in 3 of 3 episodes",
+        "one that never changes in 3 of 3 episodes",
     )
     some = np.where((np.arange(len(first)) < 26)[:, None], moving[first], moving)
     _, manifest = fit(raw._replace(state=some), task)

@@ -165,8 +165,8 @@ def test_a_vault_of_version_0_1_has_bracketed_names(tmp_path, shared_rows):
     flat = {k: v for k, v in new.items() if k != "infos"} | {"infos.state": new["infos"]["state"]}
     for name, array in flat.items():
         old = "".join(f"['{part}']" for part in name.split("."))
-        vault_writer._put(path, old, array, (1, 10**13, *array.shape[2:]))
-    vault_writer._put(path, "vault_index", np.array([75], np.int32), (1,))
+        vault_writer.write_array(path, old, array, (1, 10**13, *array.shape[2:]))
+    vault_writer.write_array(path, "vault_index", np.array([75], np.int32), (1,))
     (path / "metadata.json").write_text(json.dumps({"version": 0.1}))
     same(formats.read(path), shared_rows, known=False)
 

@@ -125,9 +125,9 @@ def write_vault(path, tree):
         parts = x.items() if isinstance(x, dict) else [("", x)]
         flat |= {f"{name}.{key}." if key else f"{name}.": np.asarray(y) for key, y in parts}
     for name, array in flat.items():
-        vault_writer._put(path, name, array, (1, 10**13, *array.shape[2:]))
+        vault_writer.write_array(path, name, array, (1, 10**13, *array.shape[2:]))
     steps = next(iter(flat.values())).shape[1]
-    vault_writer._put(path, "vault_index", np.array([steps], np.int32), (1,))
+    vault_writer.write_array(path, "vault_index", np.array([steps], np.int32), (1,))
     (path / "metadata.json").write_text(json.dumps({"version": 1.2}))
     return path
 

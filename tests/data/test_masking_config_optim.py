@@ -149,6 +149,31 @@ def test_polyak_moves_the_target_alone():
     assert create(optax.sgd(1.0), {"w": jnp.ones(1)}).target == ()
 
 
+def test_polyak_written_out():
+    rng = np.random.default_rng(0)
+    trees = [{"a": rng.normal(size=(3, 4)), "b": {"c": rng.normal(size=5)}} for _ in range(2)]
+    params, target = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), trees)
+    net = create(optax.adam(1e-3), params, target=True)._replace(target=target)
+    for tau in (0.0, 0.005, 1.0):
+        want = jax.tree.map(lambda p, t, tau=tau: tau * p + (1.0 - tau) * t, *trees)
+        for got in (polyak(net, tau), jax.jit(polyak)(net, tau)):
+            jax.tree.map(
+                lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6, atol=1e-6),
+                got.target,
+                want,
+            )
+
+
+@pytest.mark.parametrize(("lr", "end"), [(3e-4, 0.0), (1e-3, 1e-5), (0.3, 0.01)])
+def test_the_cosine_written_out(lr, end):
+    for steps in (1, 10, 1000, 100_000):
+        count = np.unique(np.linspace(0, steps + 5, 61).astype(np.int32))
+        want = end + (lr - end) * 0.5 * (1.0 + np.cos(np.pi * np.minimum(count, steps) / steps))
+        rate = jax.jit(lambda lr, k, steps=steps: annealed(lr, steps, end)(k))
+        got = [rate(lr, k) for k in count]
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-6 * lr)
+
+
 def test_the_cosines_ends():
     rate = annealed(0.3, 200, end=0.01)
     np.testing.assert_allclose(

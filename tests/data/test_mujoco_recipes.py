@@ -7,7 +7,7 @@ import pytest
 from jaxomarl.data.catalog import load
 from jaxomarl.envs import catalog, stored
 from jaxomarl.envs.mamujoco.behaviours import KINDS, SHORT, WALKERS
-from jaxomarl.envs.recipes import Behaviour, play_rows
+from jaxomarl.envs.recipes import Behaviour, roll_out_rows
 
 TOLD = stored.measured(WALKERS.folder)
 EPISODES = 64
@@ -16,7 +16,9 @@ EPISODES = 64
 def played(env, behaviour, episodes):
     """Returns of whole episodes, nothing counted after a termination."""
     out = []
-    for batch, steps in play_rows(env, behaviour, jax.random.key(77), episodes * env.spec.horizon):
+    for batch, steps in roll_out_rows(
+        env, behaviour, jax.random.key(77), episodes * env.spec.horizon
+    ):
         alive = np.arange(env.spec.horizon) < steps[:, None]
         out.append((batch.reward[..., 0] * alive).sum(axis=1))
     return np.concatenate(out)[:episodes]
@@ -36,7 +38,10 @@ def test_shipped_behaviours_play_as_their_references_say(name):
     assert told["dialect"] == env.spec.dialect
     episodes = 8
     for kind in (best(told), "medium"):
-        row, params = told[f"{kind}_behaviours"][0], stored.stored(WALKERS.folder, name)[kind][0]
+        row, params = (
+            told[f"{kind}_behaviours"][0],
+            stored.stored_behaviours(WALKERS.folder, name)[kind][0],
+        )
         found = played(env, Behaviour(stored.acting(env.spec), params), episodes)
         error = row["data_std"] * (1 / episodes + 1 / EPISODES) ** 0.5
         assert abs(found.mean() - row["data"]) < 4 * error + 1e-3 * abs(row["data"])
@@ -44,7 +49,7 @@ def test_shipped_behaviours_play_as_their_references_say(name):
 
 @pytest.mark.parametrize("name", sorted(TOLD))
 def test_kinds_are_ordered_by_what_they_reach(name):
-    told, held = TOLD[name], stored.stored(WALKERS.folder, name)
+    told, held = TOLD[name], stored.stored_behaviours(WALKERS.folder, name)
     kinds = [k for k in KINDS if k in told]
     assert {"random", "poor", "medium", "good"} <= set(kinds) and kinds == sorted(
         kinds, key=told.__getitem__

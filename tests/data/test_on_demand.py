@@ -15,7 +15,7 @@ from jaxomarl.data.catalog import load
 from jaxomarl.data.dataset import content_hash
 from jaxomarl.envs import catalog, stored
 from jaxomarl.envs.mpe.behaviours import PARTICLES, RENUMBERED, renumbered
-from jaxomarl.envs.recipes import Behaviour, play_rows
+from jaxomarl.envs.recipes import Behaviour, roll_out_rows
 from jaxomarl.presets import PRESETS
 
 NAMES = ("spread", "tag", "world", "six")
@@ -40,14 +40,14 @@ def test_shares_are_the_papers_and_every_row_knows_its_behaviour(spread, quality
     data, _ = load(spread, quality, ROWS)
     number = np.asarray(data.behaviour)[np.asarray(data.starts)]
     for kind in kinds:
-        many = 1 if kind == "random" else len(stored.stored("mpe", "spread")[kind])
+        many = 1 if kind == "random" else len(stored.stored_behaviours("mpe", "spread")[kind])
         first = PARTICLES.numbers[kind]
         each = [(number == first + k).mean() for k in range(many)]
         np.testing.assert_allclose(each, kinds[kind] / many, atol=25 / ROWS)  # whole episodes
         counts[kind] = sum(each)
     assert sum(counts.values()) == 1.0
     assert manifest["behaviours"] == sum(
-        1 if k == "random" else len(stored.stored("mpe", "spread")[k]) for k in kinds
+        1 if k == "random" else len(stored.stored_behaviours("mpe", "spread")[k]) for k in kinds
     )
 
 
@@ -101,9 +101,9 @@ def test_shipped_behaviours_play_as_their_references_say(name):
     team = lambda reward: reward[..., 0] if env.spec.team == "first" else reward.mean(axis=-1)
     for kind in ("expert", "medium"):
         for params, row in zip(
-            stored.stored("mpe", name)[kind], told[f"{kind}_behaviours"], strict=True
+            stored.stored_behaviours("mpe", name)[kind], told[f"{kind}_behaviours"], strict=True
         ):
-            played = play_rows(
+            played = roll_out_rows(
                 env, Behaviour(stored.acting(env.spec), params), jax.random.key(77), 1000 * 25
             )
             returns = np.concatenate([team(p.reward).sum(axis=1) for p, _ in played])
@@ -130,11 +130,11 @@ def test_a_renumbered_team_acts_as_the_first_one_where_its_agents_stand(order):
         ]
         return jnp.asarray(np.stack(rows), jnp.float32)
 
-    params, back = stored.stored("mpe", "spread")["expert"][0], np.argsort(order)
-    first = stored.play(
+    params, back = stored.stored_behaviours("mpe", "spread")["expert"][0], np.argsort(order)
+    first = stored.behaviour_actions(
         params, seen(where[back], speed[back])
     )  # agent order[i] stands where agent i does
-    again = stored.play(renumbered(params, order), seen(where, speed))
+    again = stored.behaviour_actions(renumbered(params, order), seen(where, speed))
     np.testing.assert_allclose(again, np.asarray(first)[list(order)], atol=1e-5)
 
 
@@ -143,8 +143,8 @@ def test_experts_of_spread_share_the_landmarks_out_in_two_ways():
     episodes = catalog.make("mpe/spread").recipes["expert"](jax.random.key(5), 4000)
     acted = np.stack(
         [
-            jax.vmap(lambda o, p=p: stored.play(p, o))(episodes.obs)
-            for p in stored.stored("mpe", "spread")["expert"]
+            jax.vmap(lambda o, p=p: stored.behaviour_actions(p, o))(episodes.obs)
+            for p in stored.stored_behaviours("mpe", "spread")["expert"]
         ]
     )
     apart = np.abs(acted[:, None] - acted[None]).mean(axis=(2, 3, 4))
@@ -155,16 +155,19 @@ def test_experts_of_spread_share_the_landmarks_out_in_two_ways():
 
 def test_experts_of_spread_play_one_strategy_under_several_numberings():
     """The mean of the four's actions: as they were trained, as they ship, and numbered alike, beside one of them."""
-    env, experts = catalog.make("mpe/spread").env, stored.stored("mpe", "spread")["expert"]
+    env, experts = (
+        catalog.make("mpe/spread").env,
+        stored.stored_behaviours("mpe", "spread")["expert"],
+    )
     trained = PARTICLES.teams("spread", "expert-modes", "expert-modes")
     alike = [*experts[:2], *(renumbered(params, (2, 1, 0)) for params in experts[2:])]
 
     def together(params, key, seen):
-        return jax.vmap(lambda one: stored.play(one, seen.obs))(params).mean(axis=0)
+        return jax.vmap(lambda one: stored.behaviour_actions(one, seen.obs))(params).mean(axis=0)
 
     def worth(many):
         stacked = jax.tree.map(lambda *x: np.stack(x), *many)
-        played = play_rows(env, Behaviour(together, stacked), jax.random.key(4), 400 * 25)
+        played = roll_out_rows(env, Behaviour(together, stacked), jax.random.key(4), 400 * 25)
         return np.concatenate([p.reward.mean(axis=-1).sum(axis=1) for p, _ in played]).mean()
 
     one = worth(experts[:1])
@@ -173,7 +176,7 @@ def test_experts_of_spread_play_one_strategy_under_several_numberings():
 
 def test_expert_modes_undoes_the_numbering_and_leaves_expert_as_it_was(spread):
     """Four teams, of which two are stored renumbered; `expert` has the stored ones and its own numbers."""
-    stored_ones = stored.stored("mpe", "spread")["expert"]
+    stored_ones = stored.stored_behaviours("mpe", "spread")["expert"]
     trained, experts = (
         stored.parts(spread.env, PARTICLES, "spread", q) for q in ("expert-modes", "expert")
     )
@@ -225,7 +228,7 @@ def test_what_ships_is_small(root):
 @pytest.fixture(scope="module")
 def kept(mixed, tmp_path_factory):
     folder = tmp_path_factory.mktemp("kept") / "data"
-    files.save(folder, *mixed)
+    files.save_folder(folder, *mixed)
     return folder
 
 

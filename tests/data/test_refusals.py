@@ -8,7 +8,7 @@ from refusing import refused
 from jaxomarl.data import catalog as sets
 from jaxomarl.data import formats
 from jaxomarl.data.fit import fit
-from jaxomarl.data.raw import seen
+from jaxomarl.data.raw import from_dataset
 from jaxomarl.envs import catalog
 
 
@@ -167,12 +167,12 @@ def test_discrete_data_and_continuous_tasks(good, spread, tmp_path):
         "discrete",
     )
     climbing = catalog.make("games/climbing")
-    raw = seen(sets.load(climbing, "uniform", 4)[0], climbing.env.spec)
+    raw = from_dataset(sets.load(climbing, "uniform", 4)[0], climbing.env.spec)
     refused(lambda: fit(raw._replace(discrete=False), climbing), "data, actions", "discrete ones")
     refused(
         lambda: fit(changed(raw, "action", (0, slice(None)), 0.5, agent=1), climbing),
         "one-hot rows",
-        "1 others",
+        "1 rows that are not",
     )
     legal = np.ones((len(raw.step), 2, 3), np.float32)
     legal[2, 0, raw.action[0][2].argmax()] = 0

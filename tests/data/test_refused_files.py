@@ -38,7 +38,11 @@ def test_files_of_ragged_lengths(omar):
 
 def test_seeds_of_other_agents(tmp_path):
     foreign.omar(tmp_path / "a", foreign.rows([5]), foreign.rows([5], (18, 18), (2, 2)))
-    refused(lambda: formats.read(tmp_path / "a"), "as many agents in every seed", "seed_1_data")
+    refused(
+        lambda: formats.read(tmp_path / "a"),
+        "the same number of agents in every seed",
+        "seed_1_data",
+    )
 
 
 def test_contradictory_files_of_omar(omar, tmp_path):
@@ -47,7 +51,7 @@ def test_contradictory_files_of_omar(omar, tmp_path):
     refused(lambda: formats.read(path), "dones_1.npy, row 4", "as in dones_0.npy")
     for i in range(3):
         np.save(part / f"dones_{i}.npy", np.eye(10)[2])
-    refused(lambda: formats.read(path), "dones_0.npy, row 2", "inside an episode that goes on")
+    refused(lambda: formats.read(path), "dones_0.npy, row 2", "inside an episode that continues")
     for i in range(3):
         np.save(part / f"dones_{i}.npy", np.eye(10)[9])
     refused(lambda: formats.read(path), "next_obs, row 4", "the next row's obs")
@@ -120,7 +124,7 @@ NPY = {
 def test_npy_files_that_are_refused(tmp_path, name):
     raw, word = NPY[name]
     (tmp_path / "x.npy").write_bytes(raw)
-    refused(lambda: npy.load(tmp_path / "x.npy"), word)
+    refused(lambda: npy.map_array(tmp_path / "x.npy"), word)
 
 
 @pytest.mark.parametrize("kind", ["f2", "f4", "f8", ">f4", "i8", "u1", "?"])
@@ -129,7 +133,7 @@ def test_npy_files_that_are_read(tmp_path, kind, shape):
     array = np.arange(np.prod(shape, dtype=int)).reshape(shape).astype(kind)
     for name, x in {"c": array, "f": np.array(array, order="F")}.items():
         np.save(tmp_path / f"{name}.npy", x)
-        found = npy.load(tmp_path / f"{name}.npy")
+        found = npy.map_array(tmp_path / f"{name}.npy")
         assert found.dtype == np.dtype(kind) and found.shape == shape
         assert not found.flags.writeable or not found.size
         np.testing.assert_array_equal(found, array)
@@ -216,7 +220,7 @@ def test_hdf5_files_that_are_refused(omiga, name):
 def test_hdf5_that_is_truncated_or_something_else(omiga):
     whole = omiga.read_bytes()
     omiga.write_bytes(whole[: len(whole) // 2])
-    refused(lambda: formats.read(omiga), "a whole HDF5 file", "truncated")
+    refused(lambda: formats.read(omiga), "a complete HDF5 file", "truncated")
     omiga.write_bytes(b"something else")
     refused(lambda: formats.read(omiga), "one of these", "omiga: OMIGA's HDF5 file")
 

@@ -147,7 +147,9 @@ def test_a_path_of_no_format_lists_what_was_looked_for(tmp_path, spread):
     assert str(tmp_path / "simple_spread" / "expert") in text
     refused(lambda: formats.read(tmp_path / "nowhere"), "nothing there")
     refused(lambda: sets.load(spread, str(tmp_path / "simple_spread")), "one of these")
-    refused(lambda: sets.load(spread, str(tmp_path), rows=5), "--rows", "nothing beside a path")
+    refused(
+        lambda: sets.load(spread, str(tmp_path), rows=5), "--rows", "no value, as the set is a path"
+    )
 
 
 def test_writing_is_refused_where_something_is_or_nothing_can_be(good, tmp_path):

@@ -193,13 +193,13 @@ def test_vault(name, change, leaves, tmp_path):
     changed = {"one step less": lambda x: x[:, :-1], **CHANGES}[change]
     for key, array in leaves.items():
         x = changed(array) if key == name else array
-        vault_writer._put(
+        vault_writer.write_array(
             tmp_path,
             f"{key}.",
             x,
             (1, 10**13 if change != "one step less" else x.shape[1], *x.shape[2:]),
         )
-    vault_writer._put(tmp_path, "vault_index", np.array([12], np.int32), (1,))
+    vault_writer.write_array(tmp_path, "vault_index", np.array([12], np.int32), (1,))
     (tmp_path / "metadata.json").write_text(json.dumps({"version": 1.2}))
     said = told(lambda: formats.read(tmp_path))
     teams = name in ("rewards", "terminals", "truncations") and change in (
@@ -215,8 +215,8 @@ def test_vault(name, change, leaves, tmp_path):
 
 def test_a_team_s_reward_that_is_none_names_both_shapes(leaves, tmp_path):
     for key, array in {**leaves, "rewards": leaves["rewards"][..., :2]}.items():
-        vault_writer._put(tmp_path, f"{key}.", array, (1, 10**13, *array.shape[2:]))
-    vault_writer._put(tmp_path, "vault_index", np.array([12], np.int32), (1,))
+        vault_writer.write_array(tmp_path, f"{key}.", array, (1, 10**13, *array.shape[2:]))
+    vault_writer.write_array(tmp_path, "vault_index", np.array([12], np.int32), (1,))
     (tmp_path / "metadata.json").write_text(json.dumps({"version": 1.2}))
     said = told(lambda: formats.read(tmp_path))
     assert "rewards: expected shape (1, 12, 3) or (1, 12), found 'shape (1, 12, 2)'" in said

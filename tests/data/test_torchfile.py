@@ -338,7 +338,7 @@ def test_a_prey_of_torch_0_4_is_the_prey(tmp_path):
             policy[key] = call(REBUILD, where, 0, x.shape, stride, False, hooks)
         raw = both("legacy", {"agent_params": [{}, {}, {}, {"policy": policy}]}, data)
         (tmp_path / f"{era}.pt").write_bytes(raw)
-        made[era] = prey.load(tmp_path / f"{era}.pt", "tag", 14)
+        made[era] = prey.load_prey(tmp_path / f"{era}.pt", "tag", 14)
     assert made["0.4"][1] == made["1.1"][1] and made["0.4"][1].startswith("mpe-prey-")
     for old, new, own in zip(
         made["0.4"][0].kernels, made["1.1"][0].kernels, prey.own("tag").kernels, strict=True

@@ -9,7 +9,7 @@ import pytest
 
 from jaxomarl.base import Episodes, JaxomarlError, Spec
 from jaxomarl.data.dataset import pack
-from jaxomarl.data.returns import conditioned, returns
+from jaxomarl.data.returns import returns, with_returns
 from jaxomarl.data.windows import check_windows, sample_windows
 
 SPEC = Spec((2, 1), (1, 1), state_dim=1, horizon=6)
@@ -147,9 +147,9 @@ def test_returns_to_go_are_discounted_sums_to_the_episodes_end(data, gamma):
 def test_conditions_are_shares_of_a_scale_or_of_the_datas_range(data):
     togo = returns(data, 1.0)
     np.testing.assert_allclose(
-        conditioned(data, 1.0, "togo", "own", 4.0).extra["returns"], togo / 4.0
+        with_returns(data, 1.0, "togo", "own", 4.0).extra["returns"], togo / 4.0
     )
-    share = np.asarray(conditioned(data, 1.0, "togo", "own", 0.0).extra["returns"])
+    share = np.asarray(with_returns(data, 1.0, "togo", "own", 0.0).extra["returns"])
     started = share[np.asarray(data.left) > 0]
     assert (started.min(), started.max()) == (0.0, 1.0)
     np.testing.assert_allclose(share, (togo - 1.0) / 11.0, rtol=1e-6)

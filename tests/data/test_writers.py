@@ -10,7 +10,7 @@ from jaxomarl.base import JaxomarlError
 from jaxomarl.data import catalog as sets
 from jaxomarl.data import formats
 from jaxomarl.data.dataset import content_hash
-from jaxomarl.data.raw import seen
+from jaxomarl.data.raw import from_dataset
 from jaxomarl.envs import catalog
 
 
@@ -86,7 +86,7 @@ def test_discrete_sets_go_round(name, tmp_path, played):
 @pytest.mark.parametrize("name", ["omar", "minari", "vault"])
 def test_our_own_data_goes_out_and_comes_back_as_the_same_content(name, tmp_path, spread):
     data, manifest = sets.load(spread, "random", 100)
-    formats.write(tmp_path / "set", seen(data, spread.env.spec), name)
+    formats.write(tmp_path / "set", from_dataset(data, spread.env.spec), name)
     back, _ = sets.load(spread, str(tmp_path / "set"))
     if name == "vault":  # all but the last successors
         assert (np.asarray(back.known) == 0).sum() == 4
@@ -99,6 +99,6 @@ def test_our_own_data_goes_out_and_comes_back_as_the_same_content(name, tmp_path
 def test_what_dialect_a_written_set_has_is_not_forgotten(name, tmp_path):
     tag = catalog.make("mpe/tag")
     data, _ = sets.load(tag, "random", 50)
-    formats.write(tmp_path / "set", seen(data, tag.env.spec), name)
+    formats.write(tmp_path / "set", from_dataset(data, tag.env.spec), name)
     assert formats.read(tmp_path / "set").dialects == ("mpe-own-prey",)
     assert sets.load(tag, str(tmp_path / "set"))[1]["transitions"] == 50

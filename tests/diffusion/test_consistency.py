@@ -16,7 +16,7 @@ LEVELS, STEPS, BATCH, HUBER = 24, 2000, 128, 0.03
 
 def two_modes(x, t):
     """E[x_0 | x_t] of the agreements of two agents."""
-    alpha, sigma = schedules.at(EDM, t, x)
+    alpha, sigma = schedules.alpha_sigma_at(EDM, t, x)
     v = alpha**2 * STD**2 + sigma**2
     side = MODE * jnp.tanh(alpha * MODE * x.sum(-1, keepdims=True) / v)
     return side + alpha * STD**2 * (x - alpha * side) / v
@@ -132,11 +132,11 @@ def path(schedule, m=0.5, s=0.3):
     floor = s**2 + least(schedule) ** 2
 
     def ends(x, t):
-        alpha, sigma = schedules.at(schedule, t, x)
+        alpha, sigma = schedules.alpha_sigma_at(schedule, t, x)
         return m + jnp.sqrt(floor / (s**2 + (sigma / alpha) ** 2)) * (x / alpha - m)
 
     def denoise(x, t):
-        alpha, sigma = schedules.at(schedule, t, x)
+        alpha, sigma = schedules.alpha_sigma_at(schedule, t, x)
         return m + alpha * s**2 * (x - alpha * m) / (alpha**2 * s**2 + sigma**2)
 
     return ends, denoise

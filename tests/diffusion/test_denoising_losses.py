@@ -87,7 +87,7 @@ def test_least_eps_loss_on_gaussian_data(s):
     z = jax.random.normal(k_z, (B, 2))
 
     def exact(x, t, off=0.0, slope=1.0):
-        alpha, sigma = schedules.at(VP, t, x)
+        alpha, sigma = schedules.alpha_sigma_at(VP, t, x)
         return slope * sigma * (x - alpha * m) / (alpha**2 * s**2 + sigma**2) + off
 
     grid = 1e-3 + (1 - 1e-3) * (np.arange(20000) + 0.5) / 20000

@@ -39,7 +39,7 @@ def of(eps):
 
 
 def drawn(cfg, net, params=(), draws=DRAWS, mask=ONE, seed=0):
-    run = lambda params: dom2.sample(
+    run = lambda params: dom2.sample_action(
         cfg, net, jax.random.key(seed), params, jnp.zeros((draws, 1)), mask
     )
     return np.asarray(jax.jit(run)(params), np.float64)
@@ -116,7 +116,7 @@ def test_the_chain_and_its_gradient_are_those_written_apart(form, clip):
     assert np.ptp(z) > 1
     found = drawn(cfg, of(eps), jnp.asarray(p, jnp.float32), draws)
     np.testing.assert_allclose(found, by_hand(p, z), atol=2e-3)
-    run = lambda p: dom2.sample(
+    run = lambda p: dom2.sample_action(
         cfg, of(eps), jax.random.key(0), p, jnp.zeros((draws, 1)), ONE
     ).sum()
     slope = np.asarray(jax.grad(run)(jnp.asarray(p, jnp.float32)))

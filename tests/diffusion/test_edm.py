@@ -81,7 +81,12 @@ def test_the_weight_makes_all_levels_count_alike():
         t = jnp.full(20_000, K.time(sigma))
         return float(
             denoising_loss(
-                silent, K.schedule, x0, t, z, edm.weight(K.schedule.sigma(t)) if weighted else None
+                silent,
+                K.schedule,
+                x0,
+                t,
+                z,
+                edm.edm_loss_weight(K.schedule.sigma(t)) if weighted else None,
             )
         )
 

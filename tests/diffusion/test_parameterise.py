@@ -82,7 +82,7 @@ def test_from_eps_turns_the_exact_noise_of_a_gaussian_into_its_posterior_mean(sc
     m, s = 0.5, 0.2
 
     def eps(x, t):
-        alpha, sigma = schedules.at(schedule, t, x)
+        alpha, sigma = schedules.alpha_sigma_at(schedule, t, x)
         return sigma * (x - alpha * m) / (alpha**2 * s**2 + sigma**2)
 
     x = parameterise.noised(schedule, X0, T, Z)

@@ -23,7 +23,7 @@ def gaussian(schedule, m=M, s=S):
     """E[x_0 | x_t] of N(m, s^2)."""
 
     def denoise(x, t):
-        alpha, sigma = schedules.at(schedule, t, x)
+        alpha, sigma = schedules.alpha_sigma_at(schedule, t, x)
         return m + alpha * s**2 * (x - alpha * m) / (alpha**2 * s**2 + sigma**2)
 
     return denoise

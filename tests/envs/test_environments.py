@@ -122,11 +122,12 @@ CLIPPED = [n for n in TASKS if not catalog.make(n).env.spec.discrete and not n.s
 def test_padded_action_columns_are_ignored_and_large_ones_clipped(name):
     env = catalog.make(name).env
     spec = env.spec
-    state, _ = env.reset(jax.random.key(0))
+    state, _ = jax.jit(env.reset)(jax.random.key(0))
     a = random_actions(jax.random.key(1), spec, 1)[0]
     large = jnp.where(spec.act_mask > 0, jnp.sign(a) * 7.0, 3.0)
-    got = env.step(jax.random.key(2), state, large)[1]
-    want = env.step(jax.random.key(2), state, jnp.sign(a) * spec.act_mask)[1]
+    step = jax.jit(env.step)
+    got = step(jax.random.key(2), state, large)[1]
+    want = step(jax.random.key(2), state, jnp.sign(a) * spec.act_mask)[1]
     jax.tree.map(np.testing.assert_array_equal, got, want)
 
 
@@ -177,8 +178,8 @@ def test_recipe_rewards_are_the_environments(name, quality):
     env, e = catalog.make(name).env, data(name, quality)
     now = e.left > 0
     keys = jax.random.split(jax.random.key(9), now.sum())
-    state, first = jax.vmap(env.reset)(keys)
-    _, after = jax.vmap(env.step)(keys, state, jnp.asarray(e.action[now]))
+    state, first = jax.jit(jax.vmap(env.reset))(keys)
+    _, after = jax.jit(jax.vmap(env.step))(keys, state, jnp.asarray(e.action[now]))
     np.testing.assert_allclose(
         after.reward, e.reward[now], rtol=1e-5, atol=1e-6
     )  # the recipe is compiled as one

@@ -1,5 +1,7 @@
 """The games' rules, optima and exact oracles against numbers from elsewhere."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,9 +15,13 @@ KEY = jax.random.key(0)
 
 def play(name, action):
     """The time step after one joint action."""
+    return after_one(name)(jnp.asarray(action, jnp.float32))
+
+
+@functools.cache
+def after_one(name):
     env = catalog.make(name).env
-    state, _ = env.reset(KEY)
-    return env.step(KEY, state, jnp.asarray(action, jnp.float32))[1]
+    return jax.jit(lambda action: env.step(KEY, env.reset(KEY)[0], action)[1])
 
 
 def pair(x, y):
@@ -239,34 +245,36 @@ def test_matrix_games_pay_their_entries():
 
 def test_chain_time_out_is_not_a_termination_and_leaving_is():
     env = catalog.make("games/chain").env
-    state, t = env.reset(KEY)
+    reset, step = jax.jit(env.reset), jax.jit(env.step)
+    state, t = reset(KEY)
     for _ in range(env.spec.horizon + 3):
-        state, t = env.step(KEY, state, jnp.array(pair(1.0, -1.0)))
+        state, t = step(KEY, state, jnp.array(pair(1.0, -1.0)))
         assert t.done == 0
         assert t.obs[0, 0] == 1
     for k in range(5):
         assert t.done == 0
-        state, t = env.step(KEY, state, jnp.array(pair(-0.2, -0.4)))
+        state, t = step(KEY, state, jnp.array(pair(-0.2, -0.4)))
         np.testing.assert_array_equal(t.reward, float(k == 4))
     assert t.done == 1
     assert t.info["solved"] == 1
     assert not np.any(t.obs)  # not a reset observation
-    _, t = env.step(KEY, state, jnp.array(pair(1.0, 1.0)))
+    _, t = step(KEY, state, jnp.array(pair(1.0, 1.0)))
     np.testing.assert_array_equal(t.reward, 0.0)  # paid once
 
 
 def test_chain_data_replays_through_the_environment():
     task = catalog.make("games/chain:length=3,horizon=6")
     e = jax.tree.map(np.asarray, task.recipes["random"](KEY, 200))
-    first = np.asarray(task.env.reset(KEY)[1].obs)
+    reset, step = jax.jit(task.env.reset), jax.jit(task.env.step)
+    first = np.asarray(reset(KEY)[1].obs)
     state = None
     for i in range(len(e.done)):
         if e.step[i] == 0:
-            state, t = task.env.reset(KEY)
+            state, t = reset(KEY)
         np.testing.assert_array_equal(e.obs[i], t.obs)
         np.testing.assert_array_equal(e.state[i], t.state)
         if e.left[i] > 0:
-            state, t = task.env.step(KEY, state, jnp.asarray(e.action[i]))
+            state, t = step(KEY, state, jnp.asarray(e.action[i]))
             np.testing.assert_array_equal(e.reward[i], t.reward)
             assert e.done[i] == t.done
         elif e.done[i - 1]:

@@ -147,7 +147,7 @@ def test_padding_is_zero_and_unavailable(name):
 def test_alone_equals_among_many():
     env, (_, many) = make("switch_riddle").env, ours("switch_riddle")
     reset, step = keys(env.spec)
-    state, first = env.reset(reset[1])
+    state, first = jax.jit(env.reset)(reset[1])
     _, second = jax.jit(env.step)(step[1, 0], state, jnp.asarray(drawn(env.spec)[1, 0]))
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[1, 0]), first, many)
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[1, 1]), second, many)
@@ -229,7 +229,8 @@ class Toy:
 def test_the_rules_on_a_toy():
     env = adapt(Toy(), "toy", horizon=3)
     assert (env.spec.obs_dims, env.spec.act_dims, env.spec.state_dim) == ((1, 4), (2, 3), 7)
-    state, first = env.reset(jax.random.key(0))
+    reset, step = jax.jit(env.reset), jax.jit(env.step)
+    state, first = reset(jax.random.key(0))
     np.testing.assert_array_equal(first.state, np.arange(7))
     np.testing.assert_array_equal(first.available, [[1, 0, 0], [1, 1, 1]])
     assert first.info == {"lit": 0.0} and first.done == 0
@@ -238,7 +239,7 @@ def test_the_rules_on_a_toy():
     told = []
     for _ in range(3):
         before = state
-        state, t = env.step(jax.random.key(0), state, waits)
+        state, t = step(jax.random.key(0), state, waits)
         assert jax.tree.map(jnp.result_type, before) == jax.tree.map(jnp.result_type, state)
         told.append(t)
     assert [float(t.done) for t in told] == [0, 0, 0]  # JaxMARL's done of the third is the limit's
@@ -250,7 +251,7 @@ def test_the_rules_on_a_toy():
     assert state.inner["sum"] == 1.5 and state.inner["t"] == 3
 
     ends = jnp.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
-    _, t = env.step(jax.random.key(0), env.reset(jax.random.key(0))[0], ends)
+    _, t = step(jax.random.key(0), reset(jax.random.key(0))[0], ends)
     assert t.done == 1
 
 

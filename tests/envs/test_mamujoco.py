@@ -309,7 +309,9 @@ def test_reset_noise_is_gymnasiums(name):
 def test_shifts_are_drawn_from_their_intervals():
     for shift, intervals in shifts.SHIFTS.items():
         drawn = np.asarray(
-            jax.vmap(lambda k, s=shift: shifts.draw(k, s))(jax.random.split(jax.random.key(1), 500))
+            jax.vmap(lambda k, s=shift: shifts.draw_ratios(k, s))(
+                jax.random.split(jax.random.key(1), 500)
+            )
         )
         if intervals is None:
             assert drawn.shape == (500, 0)

@@ -13,7 +13,7 @@ from jaxomarl.envs.mpe import prey as preys
 from jaxomarl.envs.mpe import scenarios, tasks, train_prey
 from jaxomarl.envs.mpe.environment import HORIZON, advance, environment
 from jaxomarl.envs.mpe.physics import Scene
-from jaxomarl.envs.recipes import play_rows, uniform
+from jaxomarl.envs.recipes import roll_out_rows, uniform_behaviour
 
 NAMES = ("spread", "tag", "world")
 RETURNS = {  # of agent 0 in the six recorded episodes
@@ -185,12 +185,12 @@ def test_omars_prey_is_known_and_another_is_not(omar, tmp_path):
             arrays |= {f"{layer}.weight": np.ascontiguousarray(kernel.T), f"{layer}.bias": bias}
         path = tmp_path / f"{name}.safetensors"
         save_file(arrays, path)
-        assert preys.load(path, name, width)[1] == "mpe-omar"
+        assert preys.load_prey(path, name, width)[1] == "mpe-omar"
         task = catalog.make(f"mpe/{name}:prey={path}")
         assert (task.env.spec.dialect, task.scale.source) == ("mpe-omar", "OMAR's data")
         arrays["fc3.bias"] = arrays["fc3.bias"] + 1.0
         save_file(arrays, path)
-        assert preys.load(path, name, width)[1].startswith("mpe-prey-")
+        assert preys.load_prey(path, name, width)[1].startswith("mpe-prey-")
 
 
 def test_a_wrong_prey_file_says_what_is_wrong(tmp_path):
@@ -207,7 +207,7 @@ def test_a_wrong_prey_file_says_what_is_wrong(tmp_path):
 @pytest.mark.parametrize("name", NAMES[1:])
 def test_the_own_prey_is_near_enough_to_omars(name):
     """Accepted as when it was made: random and chasing predators score within a fifth of the reference."""
-    scores = train_prey.scores(scenario(name), preys.own(name), jax.random.key(11), 8000)
+    scores = train_prey.predator_returns(scenario(name), preys.own(name), jax.random.key(11), 8000)
     assert train_prey.apart(scores, name) < train_prey.TOLERANCE
 
 
@@ -223,7 +223,7 @@ def test_uniform_random_play_scores_what_the_reference_measured(omar, name):
     """Against OMAR's prey, over 20,000 episodes, within three standard errors of the difference."""
     env = environment(scenario(name), "mpe-omar", omar.get(name))
     episodes = 20_000
-    played = play_rows(env, uniform(env), jax.random.key(5), episodes * HORIZON)
+    played = roll_out_rows(env, uniform_behaviour(env), jax.random.key(5), episodes * HORIZON)
     reward = np.concatenate([p.reward for p, _ in played]).sum(axis=1)
     returns = reward[:, 0] if env.spec.team == "first" else reward.mean(axis=1)
     assert len(returns) == episodes
@@ -236,7 +236,7 @@ def test_uniform_random_play_scores_what_the_reference_measured(omar, name):
 
 
 def first_scenes(task, many=400):
-    return jax.vmap(task.env.reset)(jax.random.split(jax.random.key(3), many))[0]
+    return jax.jit(jax.vmap(task.env.reset))(jax.random.split(jax.random.key(3), many))[0]
 
 
 def test_speeds_are_drawn_for_each_learner_and_episode_and_kept():
@@ -258,7 +258,7 @@ def test_speeds_are_drawn_for_each_learner_and_episode_and_kept():
 
 def test_hidden_landmarks_are_neither_seen_nor_paid():
     task = catalog.make("mpe/six:hidden=3")
-    scene, now = jax.vmap(task.env.reset)(jax.random.split(jax.random.key(3), 200))
+    scene, now = jax.jit(jax.vmap(task.env.reset))(jax.random.split(jax.random.key(3), 200))
     seen = np.asarray(scene.seen)
     assert (seen.sum(axis=1) == 3).all() and (seen.mean(axis=0) > 0.3).all()
     marks = np.asarray(now.obs)[:, 0, 4:16].reshape(200, 6, 2)
@@ -298,10 +298,9 @@ def test_shifts_out_of_range_are_refused(name, says):
 
 def test_nothing_clips_actions():
     env = catalog.make("mpe/spread").env
-    scene, _ = env.reset(jax.random.key(0))
-    one, seven = (
-        env.step(jax.random.key(0), scene, a * jnp.ones((3, 2)))[0].vel for a in (1.0, 7.0)
-    )
+    scene, _ = jax.jit(env.reset)(jax.random.key(0))
+    step = jax.jit(env.step)
+    one, seven = (step(jax.random.key(0), scene, a * jnp.ones((3, 2)))[0].vel for a in (1.0, 7.0))
     np.testing.assert_allclose(seven - one, 3.0, atol=1e-5)  # 0.1 s x gain 5 x 6
 
 
@@ -314,16 +313,15 @@ def test_bodies_on_one_spot_give_numbers():
         jnp.ones(2),
         jnp.zeros(()),
     )
-    scene = advance(s, scene, jnp.zeros((4, 2)))
-    assert (
-        np.isfinite(np.asarray(scene.pos)).all() and np.isfinite(np.asarray(s.reward(scene))).all()
-    )
+    scene = jax.jit(lambda scene: advance(s, scene, jnp.zeros((4, 2))))(scene)
+    reward = jax.jit(s.reward)(scene)
+    assert np.isfinite(np.asarray(scene.pos)).all() and np.isfinite(np.asarray(reward)).all()
 
 
 @pytest.mark.parametrize("name", ["mpe/spread", "mpe/tag", "mpe/world", "mpe/six:hidden=2"])
 def test_pictures_show_every_entity(name):
     env = catalog.make(name).env
-    scene, _ = env.reset(jax.random.key(0))
+    scene, _ = jax.jit(env.reset)(jax.random.key(0))
     frame = env.render(scene)
     assert frame.ndim == 3 and frame.shape[2] == 3 and frame.dtype == np.uint8
     assert len(np.unique(frame.reshape(-1, 3), axis=0)) > 3

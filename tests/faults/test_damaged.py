@@ -70,9 +70,11 @@ def test_the_digest_sees_names_types_shapes_and_values():
         {"a": one["a"].reshape(3, 2)},
         {"a": one["a"] - 0.0},
     ]
-    assert len({checkpoint.digest(tree) for tree in (one, *others[:3])}) == 4
-    assert checkpoint.digest({"a": np.full((2, 3), -0.0, np.float32)}) != checkpoint.digest(one)
-    assert checkpoint.digest(others[3]) == checkpoint.digest(one)
+    assert len({checkpoint.digest_of_arrays(tree) for tree in (one, *others[:3])}) == 4
+    assert checkpoint.digest_of_arrays(
+        {"a": np.full((2, 3), -0.0, np.float32)}
+    ) != checkpoint.digest_of_arrays(one)
+    assert checkpoint.digest_of_arrays(others[3]) == checkpoint.digest_of_arrays(one)
 
 
 def test_what_a_kill_leaves_goes_with_the_next_save(folder):
@@ -95,7 +97,7 @@ def bandit():
 def written(folder, bandit, sealed=True, **changed):
     """A folder whose manifest says something else, with or without a seal that fits."""
     data, manifest = bandit
-    files.save(folder, data, {**manifest, **changed})
+    files.save_folder(folder, data, {**manifest, **changed})
     if not sealed:
         path = folder / files.MANIFEST
         said = json.loads(path.read_text())
@@ -105,7 +107,7 @@ def written(folder, bandit, sealed=True, **changed):
 
 def test_a_set_is_read_with_and_without_a_seal(tmp_path, bandit):
     for sealed in (True, False):
-        data, said = files.load(
+        data, said = files.load_folder(
             written(tmp_path / str(sealed), bandit, sealed), make("games/bandit").env.spec
         )
         assert len(data.starts) == 16 and files.SEAL not in said
@@ -117,7 +119,7 @@ def test_a_set_is_read_with_and_without_a_seal(tmp_path, bandit):
 )
 def test_a_quality_that_is_no_folder_name_is_refused(tmp_path, bandit, quality):
     with pytest.raises(JaxomarlError, match=r"quality.*Collect it again"):
-        files.load(
+        files.load_folder(
             written(tmp_path / "set", bandit, quality=quality), make("games/bandit").env.spec
         )
 
@@ -129,7 +131,7 @@ def test_a_quality_that_is_no_folder_name_is_refused(tmp_path, bandit, quality):
 )  # fmt: skip
 def test_entries_of_another_type_are_named(tmp_path, bandit, changed):
     with pytest.raises(JaxomarlError, match=next(iter(changed))) as refused:
-        files.load(
+        files.load_folder(
             written(tmp_path / "set", bandit, False, **changed), make("games/bandit").env.spec
         )
     assert len(str(refused.value)) < 600
@@ -138,7 +140,7 @@ def test_entries_of_another_type_are_named(tmp_path, bandit, changed):
 def test_an_edited_manifest_is_refused_and_says_how_to_keep_it(tmp_path, bandit):
     path = written(tmp_path / "set", bandit) / files.MANIFEST
     path.write_text(path.read_text().replace('"episodes": 16', '"episodes": 17'))
-    with pytest.raises(JaxomarlError, match=rf"{files.SEAL}.*deletes this entry"):
+    with pytest.raises(JaxomarlError, match=rf"{files.SEAL}.*delete this entry"):
         files.read_manifest(path.parent)
 
 
@@ -197,7 +199,7 @@ def run(tmp_path):
     with tarfile.open(Path(__file__).parents[1] / "results" / "files" / "run-0.1.0.tar.gz") as held:
         held.extractall(tmp_path / "held", filter="data")
     folder = next(r.path for r in store.find_runs([tmp_path / "held"]) if r.info["system"] == "bc")
-    found = policy.load(folder)
+    found = policy.load_policy(folder)
     first = lambda tree: jax.tree.map(lambda x: x[None], tree)
     policy.save_policies(
         [folder], found.algorithm, first(found.state), first(found.past), found.spec
@@ -207,10 +209,10 @@ def run(tmp_path):
 
 def test_a_flipped_bit_of_a_policy_is_refused(run):
     path = run / policy.FILE
-    policy.load(run)
+    policy.load_policy(run)
     flip(path, path.stat().st_size - 3, 4)  # in the arrays
     with pytest.raises(JaxomarlError, match="It is damaged"):
-        policy.load(run)
+        policy.load_policy(run)
 
 
 @pytest.mark.parametrize(
@@ -229,7 +231,7 @@ def test_a_run_whose_json_is_of_another_kind_is_refused(run, entry, value):
     info = store.read_json(run / "run.json")
     store.write_json(run / "run.json", {**info, entry: value})
     with pytest.raises(JaxomarlError, match=entry):
-        policy.load(run)
+        policy.load_policy(run)
 
 
 @pytest.mark.parametrize(
@@ -246,7 +248,7 @@ def test_a_fact_of_a_task_of_another_type_is_named(run, fact, value):
     info = store.read_json(run / "run.json")
     store.write_json(run / "run.json", {**info, "spec": {**info["spec"], fact: value}})
     with pytest.raises(JaxomarlError, match=fact):
-        policy.load(run)
+        policy.load_policy(run)
 
 
 @pytest.mark.parametrize("left", [".sweep.json.0a1b2c3d.part", "stages/", ".lock"])

@@ -190,7 +190,7 @@ def saved(out):
 
 def command(text, sweeps):
     """The command line that a stopped sweep says to go on with, for this Python."""
-    line = text[text.index("Go on with:") :].splitlines()[1]
+    line = text[text.index("Continue with:") :].splitlines()[1]
     words = shlex.split(line)
     assert words[0] == "python"
     return [sys.executable, *words[1:]]

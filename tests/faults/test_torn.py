@@ -77,7 +77,7 @@ def stage(out, name):
 
 def newest(folder):
     """The newest checkpoint of a stage, which is its last."""
-    steps = checkpoint.steps(folder / "checkpoints")
+    steps = checkpoint.committed_steps(folder / "checkpoints")
     assert steps == [2, 4]
     return folder / "checkpoints" / "4"
 
@@ -235,7 +235,7 @@ def test_a_full_disk_while_a_checkpoint_is_saved(done, copy, monkeypatch):
         code, text = run(copy, "--resume")
     assert_clean(code, text, "checkpoint")
     assert {p: p.read_bytes() for p in stage(copy, "critic").rglob("*") if p.is_file()} == before
-    assert checkpoint.steps(stage(copy, "omsd-policy") / "checkpoints") == []
+    assert checkpoint.committed_steps(stage(copy, "omsd-policy") / "checkpoints") == []
     code, text = run(copy, "--resume")
     assert code == 0, text
     assert numbers(copy) == numbers(done)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxomarl.networks.actors import EDGE, actor, start_at, uniform_start
-from jaxomarl.networks.agents import identified, separate, shared
+from jaxomarl.networks.agents import separate, shared, with_agent_number
 from jaxomarl.networks.critics import twin, value
 from jaxomarl.networks.denoisers import FREQUENCIES, fourier, mixture, residual_mlp
 from jaxomarl.networks.mlp import Network, ensemble, layer_norm, mlp
@@ -143,7 +143,9 @@ def test_a_shared_network_is_told_who_it_is():
     for i in range(3):
         told = np.concatenate([x[:, i], np.tile(np.eye(3)[i], (7, 1))], axis=1)
         np.testing.assert_allclose(got[:, i], perceptron(p, told), rtol=1e-4, atol=1e-6)
-    np.testing.assert_array_equal(identified(jnp.zeros((2, 2, 1)), 2)[1], [[0, 1, 0], [0, 0, 1]])
+    np.testing.assert_array_equal(
+        with_agent_number(jnp.zeros((2, 2, 1)), 2)[1], [[0, 1, 0], [0, 0, 1]]
+    )
     same = run(net, p, jnp.broadcast_to(x[:, :1], x.shape))
     assert np.abs(same[:, 0] - same[:, 1]).min() > 1e-4  # alike but for who they are
 

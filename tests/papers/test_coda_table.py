@@ -65,7 +65,9 @@ def record(system, quality, mean):
     ],
 )
 def test_a_scale_counts_where_the_base_meets_good_data(records, words):
-    assert re.search(words, table1.counts([cell("good", 5000.0), cell("poor", 1000.0)], records))
+    assert re.search(
+        words, table1.scale_verdict([cell("good", 5000.0), cell("poor", 1000.0)], records)
+    )
 
 
 @pytest.mark.long

@@ -21,7 +21,9 @@ def trained():
     laws = [np.stack([v]).astype(np.float32) for v in dof_games.agreement(2)]
     y = jnp.zeros((4000, 2, 0))
     told = {
-        k: models.made(models.model(k, 2), dof_games.draw, laws, y, [0], 600)
+        k: models.train_and_sample(
+            models.team_model(k, 2), dof_games.draw_mixture, laws, y, [0], 600
+        )
         for k in ("joint", "concat")
     }
     return {k: made.x[0, 0, :, :, 0] for k, made in told.items()}
@@ -46,10 +48,12 @@ def test_what_agents_apart_are_shown_has_the_marginals_and_no_correlation():
     """Rows for "separate" and for "pooled" of the four Gaussians: the product, and four equal quadrants."""
     four = (games.FOUR_MODES, games.FOUR_MASS, games.FOUR_VARIANCE**0.5)
     rows = lambda kind: np.asarray(
-        models.model(kind, 2).rows(jax.random.key(0), dof_games.draw, 40_000, four)[0]
+        models.team_model(kind, 2).training_rows(
+            jax.random.key(0), dof_games.draw_mixture, 40_000, four
+        )[0]
     )[..., 0]
     truth = games.four_gaussians_joint()
-    found = lambda kind: dof_games._quadrants(rows(kind))
+    found = lambda kind: dof_games.quadrants(rows(kind))
     assert games.total_variation(found("concat"), truth) < 0.01
     assert games.total_variation(found("separate"), games.product_of_marginals(truth)) < 0.01
     assert games.total_variation(found("separate"), truth) > 0.012
@@ -72,8 +76,8 @@ def test_the_additive_optimum_of_the_climbing_game():
 
 @pytest.mark.parametrize(("other", "agreeing"), [(0.0, 1.0), (0.5, 1.0)])
 def test_the_teams_of_the_data_cover_all_landmarks(other, agreeing):
-    place = covering.places(0.0 if other else 20.0)
-    x = covering.draw(jax.random.key(0), 200, (place, other))[0]
+    place = covering.starts_and_landmarks(0.0 if other else 20.0)
+    x = covering.draw_teams(jax.random.key(0), 200, (place, other))[0]
     _, score, touches, covered = jax.jit(jax.vmap(covering.walk, (0, None)))(
         x.reshape(200, covering.AGENTS, -1, 2), place
     )
@@ -95,8 +99,8 @@ def test_the_teams_of_the_data_cover_all_landmarks(other, agreeing):
 
 
 def test_the_circle_is_measured_as_it_is_drawn():
-    x = np.asarray(circle.draw(jax.random.key(0), 20_000)[0])[..., 0]
-    covered, upper, near = circle.measured(x)
+    x = np.asarray(circle.draw_halves(jax.random.key(0), 20_000)[0])[..., 0]
+    covered, upper, near = circle.coverage(x)
     assert (covered, upper, near) == (
         1.0,
         pytest.approx(0.5, abs=0.02),
@@ -105,16 +109,16 @@ def test_the_circle_is_measured_as_it_is_drawn():
     points = circle.plane(x)
     assert np.mean(points[:, 1] > 0) == pytest.approx(upper, abs=1e-3)
     assert np.linalg.norm(points, axis=1).std() == pytest.approx(0.05, rel=0.05)
-    condition = np.asarray(circle.draw(jax.random.key(0), 20_000)[1])
+    condition = np.asarray(circle.draw_halves(jax.random.key(0), 20_000)[1])
     assert np.mean(condition.sum(axis=(1, 2)) == 0) == pytest.approx(circle.DROP, abs=0.02)
     told = condition[:, 0, 0] == 1
     assert (points[told, 1] >= -0.01).all()
 
 
 def test_the_distance_of_samples_is_wassersteins():
-    data = np.asarray(samplers.draw(jax.random.key(0), 5000)[0])[..., 0]
-    assert samplers.distance(data, data) == 0.0
-    assert samplers.distance(data + 0.3, data) == pytest.approx(0.3, abs=1e-6)
+    data = np.asarray(samplers.draw_two_modes(jax.random.key(0), 5000)[0])[..., 0]
+    assert samplers.wasserstein(data, data) == 0.0
+    assert samplers.wasserstein(data + 0.3, data) == pytest.approx(0.3, abs=1e-6)
     assert data.std() == pytest.approx(samplers.REACH, abs=0.01)
 
 

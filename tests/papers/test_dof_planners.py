@@ -10,7 +10,7 @@ from jaxomarl.envs.catalog import make
 from jaxomarl.papers import REPRODUCTIONS
 from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.dof import figures, planners
-from jaxomarl.papers.shifted import Meeting
+from jaxomarl.papers.shifted import EvaluationSetting
 
 
 def test_published_scores_are_those_of_the_sources(shared):
@@ -131,12 +131,12 @@ def test_a_planner_is_trained_once_and_played_by_each_setting(tmp_path, cache, m
 
 
 def test_settings_that_act_alone_are_told_apart_and_kept_within_what_was_trained():
-    held = list(figures.settings({"target": (0.5, 0.7)}))
+    held = list(figures.acting_settings({"target": (0.5, 0.7)}))
     assert len({(panel, curve, x) for panel, curve, x, _ in held}) == len(held)
     assert [x for panel, _, x, _ in held if panel == "return asked for"] == [0.5, 0.7]
     task = make("mpe/spread")
-    files = {Meeting(task, 2, 1, tuple(changed.items())).file for *_, changed in held}
-    assert len(files) == len(held) and Meeting(task, 2).file not in files
+    files = {EvaluationSetting(task, 2, 1, tuple(changed.items())).file for *_, changed in held}
+    assert len(files) == len(held) and EvaluationSetting(task, 2).file not in files
     cfg = REGISTRY["dof-t"].Config(horizon=2, levels=5)
     assert [x for panel, _, x, c in held if figures.fits(cfg, c) and "followed" in panel] == [
         1.0,

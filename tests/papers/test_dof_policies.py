@@ -12,7 +12,7 @@ from jaxomarl.papers.omsd import table2
 def asked(monkeypatch):
     """What the table is asked for, without training it."""
     seen = []
-    monkeypatch.setattr(cells, "table", lambda *args: seen.append(args) or "")
+    monkeypatch.setattr(cells, "comparison_table", lambda *args: seen.append(args) or "")
     return seen
 
 

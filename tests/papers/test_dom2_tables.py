@@ -16,7 +16,7 @@ from jaxomarl.envs.mpe.physics import Scene
 from jaxomarl.papers import cells, comparison, shifted
 from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.dom2 import figures, six_landmarks, tables
-from jaxomarl.papers.shifted import Meeting
+from jaxomarl.papers.shifted import EvaluationSetting
 from jaxomarl.results import curves
 
 QUICK = {"chunk": [2], "every": [1], "policy_steps": [4], "policy_width": [8], "policy_batch": [16]}
@@ -55,16 +55,16 @@ def six(tmp_path_factory):
 
 def test_in_its_own_task_a_policy_plays_its_final_evaluation_again(tag):
     cell, results = tag
-    ((_, _, found),) = shifted.played(results, Meeting(cell.task, 40))
+    ((_, _, found),) = shifted.outcomes(results, EvaluationSetting(cell.task, 40))
     np.testing.assert_array_equal(found["return"][:, :, 0], results.returns["bc"])
-    (again,) = shifted.records(results, Meeting(cell.task, 40))
+    (again,) = shifted.setting_records(results, EvaluationSetting(cell.task, 40))
     assert (again.step, again.starts, again.episodes) == (4, "fresh", 40)
     assert (again.mean, again.normalised) == (cell.records[0].mean, cell.records[0].normalised)
 
 
 def test_slower_agents_get_other_returns_and_no_normalised_score(tag):
     cell, results = tag
-    (record,) = tables.meetings(results, "mpe/tag", ["speed_min=0.4"])
+    (record,) = tables.shifted_records(results, "mpe/tag", ["speed_min=0.4"])
     assert record.task == "mpe/tag:speed_min=0.4" and record.normalised is None
     assert record.converged == cell.records[0].converged
     assert (
@@ -76,22 +76,24 @@ def test_slower_agents_get_other_returns_and_no_normalised_score(tag):
 
 def test_what_was_played_is_read_and_not_played_again(tag, monkeypatch):
     _, results = tag
-    meeting = Meeting(make("mpe/tag:speed_min=0.7"), 2)
-    ((_, runs, first),) = shifted.played(results, meeting)
-    monkeypatch.setattr(shifted, "play", lambda *_: pytest.fail("played again"))
-    ((_, _, again),) = shifted.played(results, meeting)
+    setting = EvaluationSetting(make("mpe/tag:speed_min=0.7"), 2)
+    ((_, runs, first),) = shifted.outcomes(results, setting)
+    monkeypatch.setattr(shifted, "roll_out_group", lambda *_: pytest.fail("rolled out again"))
+    ((_, _, again),) = shifted.outcomes(results, setting)
     assert set(again) == set(first) and all(np.array_equal(again[k], first[k]) for k in first)
-    assert all((run.path / meeting.file).exists() for run in runs)
+    assert all((run.path / setting.file).exists() for run in runs)
 
 
 def test_another_task_is_refused(tag):
     with pytest.raises(JaxomarlError, match="mpe/spread"):
-        shifted.records(tag[1], Meeting(make("mpe/spread"), 2))
+        shifted.setting_records(tag[1], EvaluationSetting(make("mpe/spread"), 2))
 
 
 def test_a_shift_is_added_to_what_the_task_has():
-    assert shifted.beside("mpe/tag", "speed_min=0.4") == "mpe/tag:speed_min=0.4"
-    assert shifted.beside("mpe/tag:prey=x", "speed_min=0.4") == "mpe/tag:prey=x,speed_min=0.4"
+    assert shifted.with_parameter("mpe/tag", "speed_min=0.4") == "mpe/tag:speed_min=0.4"
+    assert (
+        shifted.with_parameter("mpe/tag:prey=x", "speed_min=0.4") == "mpe/tag:prey=x,speed_min=0.4"
+    )
     assert tables.printed_task("mpe/tag:prey=x,speed_min=0.4") == "mpe/tag:speed_min=0.4"
     assert tables.printed_task("mpe/six:hidden=3 best of 10") == "mpe/six:hidden=3 best of 10"
 
@@ -117,17 +119,17 @@ def drawing(group):
 def test_attempts_share_their_start_and_differ_in_the_policys_draws_alone(six):
     _, results = cells.train(asked(six), ["bc"], "mpe/six", "random")
     ((group, past),) = results.past
-    meeting = Meeting(make("mpe/six:hidden=3"), 4, 10)  # Table 7's, which is read
+    setting = EvaluationSetting(make("mpe/six:hidden=3"), 4, 10)  # Table 7's, which is read
     noisy = dataclasses.replace(results, out=None, past=[(drawing(group), past)])
     (still, moved) = [
-        found["return"] for r in (results, noisy) for _, _, found in shifted.played(r, meeting)
+        found["return"] for r in (results, noisy) for _, _, found in shifted.outcomes(r, setting)
     ]
     assert still.shape == moved.shape == (2, 4, 10)
     assert (
         np.ptp(still, axis=2).max() < 1e-3 < np.ptp(still[:, :, 0], axis=1).min()
     )  # it draws nothing
     assert np.ptp(moved, axis=2).min() > 1e-3
-    (best,) = shifted.records(noisy, meeting)
+    (best,) = shifted.setting_records(noisy, setting)
     assert best.mean == pytest.approx(moved.max(axis=2).mean(), rel=1e-5)
     assert best.task == "mpe/six:hidden=3 best of 10"
 
@@ -224,7 +226,7 @@ def test_a_swept_row_meets_the_printed_row_of_its_name(tag):
     """MA-EDP is printed twice in Table 4, once for each sampler; every printed row is beside one of ours, or below."""
     (record,) = tag[0].records
     ours = [record._replace(system="edp", swept=f"sampler={k}") for k in ("dpm", "ddpm")] + [record]
-    text = comparison.body(ours, tables.published(4), tables.printed_task, "std", alone=True)
+    text = comparison.full_table(ours, tables.published(4), tables.printed_task, "std", alone=True)
     lines = [
         [x.strip() for x in line.split("|")[1:-1]] for line in text.splitlines()[2:] if "|" in line
     ]
@@ -249,7 +251,7 @@ def test_a_glance_has_a_column_for_each_data_set(tag):
         ("mpe/tag", "expert", "madiff"): (9.0, 1.0),
     }
     shown = (printed, tables.printed_task)
-    lines = comparison.glance([one, two], *shown).splitlines()
+    lines = comparison.overview([one, two], *shown).splitlines()
     assert lines[2:] == [
         "| mpe/tag | medium (10.00 ± 0.12) | expert |",
         "| --- | --- | --- |",
@@ -258,8 +260,8 @@ def test_a_glance_has_a_column_for_each_data_set(tag):
         "| madiff |  | (9.0) |",
         "",
     ]
-    assert comparison.glance([one], *shown) == ""
-    scored = comparison.glance([one._replace(normalised=3.0), two], *shown, normalised=True)
+    assert comparison.overview([one], *shown) == ""
+    scored = comparison.overview([one._replace(normalised=3.0), two], *shown, normalised=True)
     assert (
         "| td3-bc | 7.2 ± 1.0* (3.0; 70.0) |" in scored
         and "the normalised score; the printed one" in scored
@@ -307,5 +309,7 @@ def test_published_numbers_are_the_papers(shared):
 def test_a_figure_of_nothing_is_refused(tmp_path):
     with pytest.raises(JaxomarlError, match="points"):
         curves.curves(tmp_path / "x.png", [], "x", "y")
-    with pytest.raises(JaxomarlError, match="ways of a"):
-        curves.ways(tmp_path / "x.png", {"a": (np.zeros((2, 5, 3)), np.zeros((6, 2)), np.zeros(2))})
+    with pytest.raises(JaxomarlError, match="solutions of a"):
+        curves.solution_paths(
+            tmp_path / "x.png", {"a": (np.zeros((2, 5, 3)), np.zeros((6, 2)), np.zeros(2))}
+        )

@@ -11,7 +11,7 @@ from jaxomarl.data.catalog import load
 from jaxomarl.envs.catalog import make
 from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.omsd import oracle, rest_points
-from jaxomarl.papers.omsd.rest_points import Way
+from jaxomarl.papers.omsd.rest_points import TeamRule
 
 CFG = {w: REGISTRY["omsd"].Config(weighting=w) for w in ("vds", "score")}
 
@@ -19,7 +19,7 @@ CFG = {w: REGISTRY["omsd"].Config(weighting=w) for w in ("vds", "score")}
 def resting(means, weighting, shares=(0.5, 0.5), std=0.1):
     shares = jnp.log(jnp.array(shares))
     return np.asarray(
-        jax.jit(rest_points.rest, static_argnums=3)(
+        jax.jit(rest_points.rest_point, static_argnums=3)(
             jnp.array(means), shares, jnp.array(std), CFG[weighting]
         )
     )
@@ -42,9 +42,11 @@ def test_on_the_bandit_the_second_agent_follows_the_first():
     known = make("games/bandit").behaviours["std0.1"]()._replace(shares=np.array([0.9, 0.1]))
     obs = jnp.ones((2, 2, 1))
     (first, second), _ = np.asarray(
-        rest_points.actions(known, Way("conditional", CFG["vds"]), obs)
+        rest_points.team_actions(known, TeamRule("conditional", CFG["vds"]), obs)
     )[..., 0]
-    alone = np.asarray(rest_points.actions(known, Way("marginal", CFG["vds"]), obs))[0, :, 0]
+    alone = np.asarray(rest_points.team_actions(known, TeamRule("marginal", CFG["vds"]), obs))[
+        0, :, 0
+    ]
     assert alone[0] == pytest.approx(first, abs=1e-5) and alone[1] == pytest.approx(
         alone[0], abs=1e-5
     )
@@ -61,9 +63,9 @@ RESTS = {"conditional": 426.0, "marginal": 361.0}
 )
 def test_teams_play_what_an_independent_script_measured(name):
     task, episodes = make("mpe/spread"), 100
-    way = Way(name, CFG["vds"] if name in RESTS else None)
+    rule = TeamRule(name, CFG["vds"] if name in RESTS else None)
     returns = np.asarray(
-        rest_points.play(task.env, task.behaviours["expert-modes"](), way, episodes, 5)
+        rest_points.team_returns(task.env, task.behaviours["expert-modes"](), rule, episodes, 5)
     )
     error = returns.std() * (1 / episodes + 1 / 150) ** 0.5
     assert abs(returns.mean() - (REFERENCE | RESTS)[name]) < 3.5 * error
@@ -112,6 +114,6 @@ def test_the_table_is_made_and_goes_on_with_what_it_holds(tmp_path, monkeypatch)
         and float(cells[6])
         and cells[7].endswith("%")
     )
-    monkeypatch.setattr(rest_points, "play", None)  # nothing is played again
-    monkeypatch.setattr(rest_points, "actions", None)
+    monkeypatch.setattr(rest_points, "team_returns", None)  # nothing is rolled out again
+    monkeypatch.setattr(rest_points, "team_actions", None)
     assert oracle.omsd_oracle(wanted) == table

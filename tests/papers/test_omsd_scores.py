@@ -25,14 +25,14 @@ def exact():
     held, _ = load(make("games/bandit"), "std0.1", 2000, seed=1)
     past = {"stats": statistics(group.data)}
     for kind in ("conditional", "marginal"):
-        stage = score_models.scores(group.task.env.spec, group.cfgs[0], kind).algorithm
+        stage = score_models.behaviour_model(group.task.env.spec, group.cfgs[0], kind).algorithm
         past[f"scores-{kind}"] = stage.init(jax.random.key(0), past, group.data)
     return group, jax.tree.map(lambda x: jnp.asarray(x)[None], past), held
 
 
 def test_a_marginal_knows_neither_mode_where_noise_is_large(exact):
     group, past, held = exact
-    error = scores.errors(group, past, held, "marginal", held.action[held.starts])
+    error = scores.model_error(group, past, held, "marginal", held.action[held.starts])
     np.testing.assert_allclose(error[LATE], (MODE**2 + STD**2) ** 0.5, atol=0.02)
     assert np.all(error[0] < 1.1 * STD)  # the noisy action shows it where noise is small
     assert np.all(np.diff(np.asarray(error), axis=0) > -0.01)
@@ -42,8 +42,8 @@ def test_the_second_agent_follows_its_prefix_right_or_wrong(exact):
     """Told of its own row's, it errs by the behaviours' noise; told of another's, in half of all rows by two modes."""
     group, past, held = exact
     own = held.action[held.starts]
-    right = np.asarray(scores.errors(group, past, held, "conditional", own)[LATE])
-    wrong = np.asarray(scores.errors(group, past, held, "conditional", own[::-1])[LATE])
+    right = np.asarray(scores.model_error(group, past, held, "conditional", own)[LATE])
+    wrong = np.asarray(scores.model_error(group, past, held, "conditional", own[::-1])[LATE])
     np.testing.assert_allclose(right, [(MODE**2 + STD**2) ** 0.5, STD], atol=0.02)
     differ = np.mean(np.sign(own[:, 0]) != np.sign(own[::-1, 0]))
     assert wrong[1] == pytest.approx((differ * (2 * MODE) ** 2) ** 0.5, rel=0.05)
@@ -52,7 +52,7 @@ def test_the_second_agent_follows_its_prefix_right_or_wrong(exact):
 
 def test_a_constants_error_is_the_datas_deviation(exact):
     _, _, held = exact
-    (row,) = scores.constant(held)
+    row = scores.mean_action_row(held)
     assert float(row[2]) == pytest.approx(
         np.asarray(held.action[held.starts]).std(axis=0).mean(), abs=2e-3
     )

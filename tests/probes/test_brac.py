@@ -85,7 +85,7 @@ def test_padded_columns_cost_nothing():
 
 @pytest.fixture(scope="module")
 def past():
-    return {**PAST, "behaviour": filled(brac.behaviour(SPEC, STEP), seed=5)}
+    return {**PAST, "behaviour": filled(brac.behaviour_clone(SPEC, STEP), seed=5)}
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +182,7 @@ def learned():
         compiler_options={**QUICK, **({"xla_cpu_use_fusion_emitters": True} if older else {})},
     )
     def learn(alphas):
-        clone = trained(brac.behaviour(SPEC, CFG), data, 250)
+        clone = trained(brac.behaviour_clone(SPEC, CFG), data, 250)
         past = {**PAST, "behaviour": clone}
 
         def one(alpha):

@@ -17,7 +17,12 @@ from jaxomarl.data.windows import sample_windows
 from jaxomarl.envs.polynomial import ascend, brud_gradient, polynomial, twin_peaks_brud_fixed_point
 from jaxomarl.papers.coda import games
 from jaxomarl.stages import augmented as stage_of
-from jaxomarl.stages.generator import Generator, Trained, columns, fitted
+from jaxomarl.stages.generator import (
+    Generator,
+    TrainedGenerator,
+    column_distributions,
+    window_columns,
+)
 
 SPEC = Spec(
     (2, 1), (2, 1), state_dim=1, horizon=4
@@ -105,7 +110,7 @@ def test_it_learns_the_windows(made, data):
     """Marginals, the correlation of team-mates' actions, the step's dynamics and the reward, of unguided windows."""
     _, losses, states, _ = made
     assert np.mean(losses[-50:]) < 0.75 * np.mean(losses[:20])
-    rows = columns(SPEC).layout.unpack(at(states, 0).rows)
+    rows = window_columns(SPEC).layout.unpack(at(states, 0).rows)
     real = np.asarray(data.action)[np.asarray(data.left) > 0]
     fake = np.asarray(rows["action"])[:, :-1].reshape(-1, 2, 2)
     np.testing.assert_allclose(fake.mean(axis=0), real.mean(axis=0), atol=0.06)
@@ -121,7 +126,7 @@ def test_it_learns_the_windows(made, data):
 
 def test_what_a_window_does_not_have_is_zero(made):
     """Its last row has observations alone; padded columns nothing; done is 0 or 1; it knows its successors."""
-    rows = columns(SPEC).layout.unpack(at(made[2], 2).rows)
+    rows = window_columns(SPEC).layout.unpack(at(made[2], 2).rows)
     for name in ("action", "reward", "done"):
         assert np.all(np.asarray(rows[name])[:, -1] == 0)
     assert np.all(np.asarray(rows["obs"]) * (1 - SPEC.obs_mask) == 0)
@@ -135,8 +140,8 @@ def test_what_a_window_does_not_have_is_zero(made):
 
 def test_successor_rows_are_no_actions(data):
     """Distributions of what is done come from rows in which something was: none of these data's actions is zero."""
-    held = columns(SPEC)
-    found = fitted(data, held).part(*held.at["action"])
+    held = window_columns(SPEC)
+    found = column_distributions(data, held).part(*held.at["action"])
     real = np.asarray(data.action)[np.asarray(data.left) > 0].reshape(-1, 4)
     np.testing.assert_allclose(found.value[0, 0], real[:, 0].min(), rtol=1e-6)
     np.testing.assert_allclose(
@@ -157,13 +162,12 @@ def test_rows_become_likely_under_the_policy(made):
 def scores(data):
     """(x_0, gradients by `chain`) -> of a policy that plays `played` whatever it sees."""
     model = Generator(SPEC, CFG, 3)
-    trained = Trained(None, jit(lambda d: fitted(d, model.held))(data), ())
+    trained = TrainedGenerator(None, jit(lambda d: column_distributions(d, model.held))(data), ())
     x0 = jax.random.normal(jax.random.key(5), (6, 4, model.held.width))
 
     def of(played, chain=True):
-        return np.asarray(
-            model.scores(trained, lambda obs: jnp.broadcast_to(played, obs.shape), chain)(x0)
-        )
+        pulled = model.scores(trained, lambda obs: jnp.broadcast_to(played, obs.shape), chain)
+        return np.asarray(jit(pulled)(x0))
 
     return of
 
@@ -173,7 +177,7 @@ ONE = np.array([[0.9, -0.9], [0.8, 0.0]], np.float32)
 
 def test_only_actions_are_pulled_each_by_its_own_agent_s_policy(scores):
     """D.8 (5) and (8): agent 2's policy moves no column but agent 2's; nor a padded one; nor the last row's."""
-    first, last = columns(SPEC).at["action"]
+    first, last = window_columns(SPEC).at["action"]
     one, other = scores(ONE), scores(ONE + np.array([[0.0, 0.0], [0.1, 0.0]]))
     rest = np.delete(one, range(first, last), axis=-1)
     assert np.all(rest == 0) and np.all(one[:, -1] == 0) and np.all(one[..., last - 1] == 0)
@@ -184,7 +188,7 @@ def test_only_actions_are_pulled_each_by_its_own_agent_s_policy(scores):
 
 
 def test_the_literal_gradient_differs_by_positive_factors(scores):
-    first, last = columns(SPEC).at["action"]
+    first, last = window_columns(SPEC).at["action"]
     chain, literal = (scores(ONE, c)[:, :-1, first : last - 1] for c in (True, False))
     assert np.all(chain / literal > 0) and np.std(chain / literal) > 0.01
 
@@ -204,10 +208,10 @@ def test_the_base_is_left_as_it_was(made):
 def test_a_policy_with_memory_is_followed_from_an_empty_one(data):
     cfg = maddpg.Config(policy_width=8, critic_width=8, horizon=3)
     base = maddpg.policy(SPEC, cfg)
-    state = base.init(jax.random.key(0), PAST, data)
+    state = jit(base.init)(jax.random.key(0), PAST, data)
     obs = jax.random.normal(jax.random.key(1), (5, 3, 2, 2)) * SPEC.obs_mask
     found = jit(stage_of.follower(base, jax.random.key(2), state, PAST, SPEC))(obs)
-    want = maddpg.networks(SPEC, cfg).play(state.actor.params, obs)
+    want = jit(maddpg.recurrent_networks(SPEC, cfg).play)(state.actor.params, obs)
     np.testing.assert_allclose(found, want, atol=1e-6)
     assert np.abs(np.asarray(found)[:, 1:] - np.asarray(found)[:, :-1]).max() > 1e-3
 
@@ -217,7 +221,7 @@ def test_a_policy_with_memory_is_followed_from_an_empty_one(data):
 
 def windows_of(done=(), bad=(), size=4, steps=3):
     """A state with windows whose every number tells window and row; `done` and `bad` are (window, row)."""
-    held = columns(SPEC)
+    held = window_columns(SPEC)
     rows = np.zeros((size, steps + 1, held.width), np.float32)
     rows += np.arange(size)[:, None, None] + 0.1 * np.arange(steps + 1)[:, None]
     rows[..., held.at["done"][0]] = 0.0
@@ -226,7 +230,13 @@ def windows_of(done=(), bad=(), size=4, steps=3):
     for k, t in bad:
         rows[k, t, 0] = np.nan
     blank = stage_of.Augmented((), *(jnp.zeros(()) for _ in range(7)))
-    return stage_of.counted(blank, jnp.asarray(rows), jnp.zeros(size), held), held
+    counted = jit(lambda rows: stage_of.with_windows(blank, rows, jnp.zeros(size), held))
+    return counted(rows), held
+
+
+def base_batch(key, state, data):
+    """A batch as the base draws it."""
+    return jit(td3_bc.policy(SPEC, CFG).batch)(key, state, data)
 
 
 def test_rows_that_are_not_finite_are_dropped_and_counted():
@@ -246,10 +256,9 @@ def test_rows_after_an_end_do_not_count():
 
 def test_transitions_are_neighbouring_rows(data):
     state, held = windows_of(done=[(2, 2)])
-    real = td3_bc.policy(SPEC, CFG).batch(jax.random.key(0), None, data)
-    found, there = stage_of.transitions(
-        jax.random.key(1), state, held, 64, jax.tree.map(lambda x: x[:1], real)
-    )
+    real = jax.tree.map(lambda x: np.asarray(x)[:1], base_batch(jax.random.key(0), None, data))
+    draw = jit(lambda key, state, real: stage_of.synthetic_transitions(key, state, held, 64, real))
+    found, there = draw(jax.random.key(1), state, real)
     assert bool(there)
     np.testing.assert_allclose(found.next_obs[:, 0, 0] - found.obs[:, 0, 0], 0.1, atol=1e-5)
     np.testing.assert_allclose(found.state[:, 0], found.obs[:, 0, 0])
@@ -260,8 +269,10 @@ def test_transitions_are_neighbouring_rows(data):
 
 def test_windows_stop_at_an_end(data):
     state, held = windows_of(done=[(0, 1)])
-    real = sample_windows(jax.random.key(0), data, 32, 3)._replace(extra={})
-    found, _ = stage_of.windowed(jax.random.key(1), state, held, 32, real)
+    sample = jit(lambda key, data: sample_windows(key, data, 32, 3)._replace(extra={}))
+    real = sample(jax.random.key(0), data)
+    draw = jit(lambda key, state, real: stage_of.synthetic_windows(key, state, held, 32, real))
+    found, _ = draw(jax.random.key(1), state, real)
     assert isinstance(found, Window) and jax.tree.map(jnp.shape, found) == jax.tree.map(
         jnp.shape, real
     )
@@ -283,7 +294,7 @@ def test_the_share_of_a_batch_that_is_synthetic(made, data):
             SPEC, dataclasses.replace(CFG, augment_share=share), None
         )[1].algorithm.batch(jax.random.key(7), state, data)
     )
-    base = td3_bc.policy(SPEC, CFG).batch(jax.random.key(7), state.base, data)
+    base = base_batch(jax.random.key(7), state.base, data)
     same = lambda a, b: np.all(np.asarray(a.obs) == np.asarray(b.obs), axis=(1, 2))
     whole = draw(0.0, state)
     for x, y in zip(whole, base, strict=True):
@@ -302,7 +313,7 @@ def test_the_share_of_a_batch_that_is_synthetic(made, data):
 def test_the_dropped_share_and_the_likelihood_are_metrics(made, data):
     _, policy = SYSTEM.pipeline(SPEC, CFG, None)
     state = at(made[2], 1)._replace(dropped=jnp.asarray(0.125))
-    batch = td3_bc.policy(SPEC, CFG).batch(jax.random.key(0), state.base, data)
+    batch = base_batch(jax.random.key(0), state.base, data)
     after, metrics = jit(lambda s, b: policy.algorithm.update(jax.random.key(1), s, PAST, b))(
         state, batch
     )
@@ -383,13 +394,19 @@ def test_a_base_without_a_policy_is_refused(data):
 def test_learning_from_data_has_the_gradient_of_its_moments():
     """Rows 17 and 18: the batch's mean of dR/da_i is `brud_gradient` of its moments, constant for R = x y."""
     batch = jax.random.uniform(jax.random.key(0), (500, 2), minval=-0.8, maxval=1.0)
+
+    @jit
+    def both(theta, weights):
+        value = lambda t, i: polynomial(batch.at[:, i].set(t), *weights).mean()
+        want = [jax.grad(value)(theta[i], i) for i in (0, 1)]
+        return brud_gradient(theta, batch.mean(axis=0), batch.std(axis=0), *weights), want
+
     for weights in games.GAMES.values():
-        for theta in jnp.array([[-0.64, 0.65], [0.3, 0.9]]):
-            value = lambda t, i, w=weights: polynomial(batch.at[:, i].set(t), *w).mean()
-            want = [jax.grad(value)(theta[i], i) for i in (0, 1)]
-            found = brud_gradient(theta, batch.mean(axis=0), batch.std(axis=0), *weights)
+        for theta in np.array([[-0.64, 0.65], [0.3, 0.9]], np.float32):
+            found, want = both(theta, weights)
             np.testing.assert_allclose(found, want, rtol=1e-3, atol=1e-5)
-    constant = brud_gradient(theta, batch.mean(axis=0), batch.std(axis=0), 0.0, 0.0, 1.0)
+    mean, std = batch.mean(axis=0), batch.std(axis=0)
+    constant = brud_gradient(jnp.asarray(theta), jnp.asarray(mean), jnp.asarray(std), 0.0, 0.0, 1.0)
     np.testing.assert_allclose(constant, batch.mean(axis=0)[::-1], rtol=1e-5)
     assert twin_peaks_brud_fixed_point(1.0, 4.0, 5.0, 0.6124, 0.3) == pytest.approx(
         0.5353, abs=1e-4
@@ -402,8 +419,8 @@ def test_rows_of_the_present_policy_make_it_online_ascent(monkeypatch):
     monkeypatch.setattr(games, "SHORT", 60)
     monkeypatch.setattr(games, "ROWS", 50)
     exact = lambda key, model, told, each: jnp.repeat(told[:, None, :2], each, axis=1)
-    monkeypatch.setattr(games, "sampled", exact)
-    model = games.Made((), None, jnp.array([0.0, 1.0]))
+    monkeypatch.setattr(games, "sample_actions", exact)
+    model = games.RowModel((), None, jnp.array([0.0, 1.0]))
     pools = jnp.stack([jnp.full((50, 2), c) for c in (0.1, -0.2, 0.0)])
     keys = jax.vmap(jax.random.key)(jnp.arange(2))
     paths = jit(lambda w: games.learn(keys, model, pools, w))(jnp.array([0.0, 0.0, 1.0]))

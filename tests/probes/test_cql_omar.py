@@ -65,7 +65,9 @@ def test_proposals_stand_where_they_should():
         b.obs[:, 1], b.action[:, 1], b.reward[:, 1], b.next_obs[:, 1], b.done, SPEC.act_mask[1]
     )
     case = jax.tree.map(jnp.asarray, case)
-    nets = decentralised.networks(SPEC, dataclasses.replace(cfg, policy_width=8, critic_width=8))
+    nets = decentralised.agent_networks(
+        SPEC, dataclasses.replace(cfg, policy_width=8, critic_width=8)
+    )
     small = cql.policy(SPEC, cql.Config(policy_width=8, critic_width=8))
     state = jax.tree.map(lambda x: jnp.asarray(x[1]), filled(small))
     caught = []
@@ -164,7 +166,7 @@ def test_it_escapes_the_local_optimum_where_the_gradient_does_not(kind):
     cfg = dataclasses.replace(
         SEARCHES[kind], policy_width=8, policy_batch=16, samples=2, policy_lr=0.03
     )
-    original = decentralised.networks
+    original = decentralised.agent_networks
 
     def fixed(*args, **kwargs):
         nets = original(*args, **kwargs)

@@ -11,7 +11,7 @@ from judges import difference, follows_targets, largest, learned, modes, near_x
 
 from jaxomarl.algorithms import diffusion_ql
 from jaxomarl.base import JaxomarlError
-from jaxomarl.losses.candidates import pick, soft_value
+from jaxomarl.losses.candidates import pick_by_value, soft_value
 
 LEARN = diffusion_ql.Config(
     policy_batch=64,
@@ -99,8 +99,8 @@ def test_next_actions_are_the_target_policys_and_targets_follow(update, state):
 def test_picking_is_a_draw_from_the_softmax():
     q = jnp.array([0.0, 1.0, 2.0])
     action = jnp.arange(3.0)[:, None]
-    assert pick(action, q) == 2
-    drawn = jax.vmap(lambda g: pick(action, q, g)[0])(
+    assert pick_by_value(action, q) == 2
+    drawn = jax.vmap(lambda g: pick_by_value(action, q, g)[0])(
         jax.random.gumbel(jax.random.key(0), (20_000, 3))
     )
     np.testing.assert_allclose(

@@ -15,13 +15,13 @@ from judges import difference, follows_targets, largest, modes
 from jaxomarl.algorithms import dof
 from jaxomarl.base import JaxomarlError, Observation, Spec
 from jaxomarl.diffusion.samplers import ddpm
-from jaxomarl.diffusion.schedules import at, vp_discrete
+from jaxomarl.diffusion.schedules import alpha_sigma_at, vp_discrete
 from jaxomarl.envs import games
 from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import annealed, create, descend
 from jaxomarl.policies import team as team_of
 from jaxomarl.policies.diffusion import Diffuser, sample, several
-from jaxomarl.policies.team import Team, factorised, finished, independent, times_and_noise
+from jaxomarl.policies.team import Team, factorised, finished, independent, team_times_and_noise
 
 LEARN = dof.Config(
     policy_batch=64,
@@ -55,7 +55,7 @@ def fit(key, team, data, obs, steps, batch, lr):
     def step(net, key):
         k_rows, k_noise = jax.random.split(key)
         rows = jax.random.randint(k_rows, (batch,), 0, len(data))
-        t, z = times_and_noise(k_noise, levels, mask, batch)
+        t, z = team_times_and_noise(k_noise, levels, mask, batch)
         loss = lambda params: dof.fitting_loss(team, params, data[rows], obs[rows], mask, t, z)[0]
         return descend(tx, net, jax.grad(loss)(net.params)), None
 
@@ -250,14 +250,14 @@ def oracle(eps, levels, k=None):
 
 def test_weights_of_h_rest_at_one_under_exact_noise_and_would_not_by_samples_of_the_chain():
     bandit, ones = games.bandit_eps("marginal", std=0.1), jnp.ones((2, 1))
-    team = oracle(lambda schedule, x, t: bandit(x, *at(schedule, t, x)), 10, k=True)
+    team = oracle(lambda schedule, x, t: bandit(x, *alpha_sigma_at(schedule, t, x)), 10, k=True)
     data = games.bandit().recipes["std0.1"](jax.random.key(0), 4000).action[::2]
     obs = jnp.zeros_like(data)
 
     @jit
     def measure(key):
         k_noise, k_draw = jax.random.split(key)
-        t, z = times_and_noise(k_noise, 10, ones, len(data))
+        t, z = team_times_and_noise(k_noise, 10, ones, len(data))
         slope = jax.grad(
             lambda k: dof.fitting_loss(team, {"k": k}, data, obs, ones, t, z)[1]["mixer_loss"]
         )
@@ -275,7 +275,7 @@ def test_gaussian_data_have_the_chains_law(levels, std):
     """The posterior's chain with exact noise of N(0.5, 0.2^2) narrows where its steps are few."""
 
     def eps(schedule, x, t):
-        alpha, sigma = at(schedule, t, x)
+        alpha, sigma = alpha_sigma_at(schedule, t, x)
         return sigma * (x - alpha * 0.5) / (alpha**2 * 0.04 + sigma**2)
 
     x = jit(lambda key: draw(key, oracle(eps, levels), (), jnp.zeros((5000, 2, 1)), 1))(

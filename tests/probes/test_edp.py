@@ -13,7 +13,7 @@ from judges import difference, largest, learned, modes, near_x
 from jaxomarl.algorithms import edp
 from jaxomarl.base import JaxomarlError
 from jaxomarl.diffusion.samplers import dpm_solver
-from jaxomarl.diffusion.schedules import at, vp
+from jaxomarl.diffusion.schedules import alpha_sigma_at, vp
 from jaxomarl.networks.mlp import Network
 from jaxomarl.policies.diffusion import Diffuser, sample
 
@@ -35,7 +35,7 @@ def exact(mean, std, levels):
     """The diffusion policy whose noise is exactly that of data N(mean, std^2)."""
 
     def eps(params, x, t, obs):
-        alpha, sigma = at(vp(), t, x)
+        alpha, sigma = alpha_sigma_at(vp(), t, x)
         return sigma * (x - alpha * mean) / (alpha**2 * std**2 + sigma**2)
 
     return Diffuser(Network(lambda key: (), eps), vp(), dpm_solver, levels)
@@ -44,7 +44,7 @@ def exact(mean, std, levels):
 def one_step(policy, t, key, size=4000, std=0.0, mean=0.4):
     k_a, k_z = jax.random.split(key)
     a = mean + std * jax.random.normal(k_a, (size, 1))
-    alpha, sigma = at(vp(), t, a)
+    alpha, sigma = alpha_sigma_at(vp(), t, a)
     x = alpha * a + sigma * jax.random.normal(k_z, a.shape)
     t = jnp.full(size, t)
     e = policy.net.apply((), x, t, jnp.zeros((size, 1)))
@@ -72,7 +72,7 @@ def test_as_t_goes_to_zero_the_one_step_action_has_the_samplers_law():
     np.testing.assert_allclose([near.mean(), near.std()], [drawn.mean(), drawn.std()], atol=0.02)
     np.testing.assert_allclose(near, np.clip(a, -1, 1), atol=0.05)
     for t in (0.2, 0.6):
-        alpha, sigma = at(vp(), t, a)
+        alpha, sigma = alpha_sigma_at(vp(), t, a)
         found = one_step(policy, t, jax.random.key(1), std=s)[1]
         np.testing.assert_allclose(
             found.std(), alpha * s**2 / np.sqrt(alpha**2 * s**2 + sigma**2), atol=0.01

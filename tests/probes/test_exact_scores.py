@@ -43,7 +43,7 @@ def three():
 
 def exact(kind, score_model="exact", **more):
     cfg = omsd.Config(score_model=score_model, order=ORDER, **more)
-    return scores.scores(SPEC, cfg, kind)
+    return scores.behaviour_model(SPEC, cfg, kind)
 
 
 def log_normal(x, mean, variance, mask):
@@ -57,7 +57,7 @@ def log_density(held, kind, i, x, t, obs, action):
     total = jnp.log(jnp.array(SHARES))
     parts = []
     for k in range(3):
-        mean = stored.play(jax.tree.map(lambda leaf, k=k: leaf[k], held.params), obs)
+        mean = stored.behaviour_actions(jax.tree.map(lambda leaf, k=k: leaf[k], held.params), obs)
         diffused = log_normal(x, alpha * mean, alpha**2 * STD**2 + sigma**2, SPEC.act_mask)
         clean = log_normal(action, mean, STD**2, SPEC.act_mask)
         before = order[: order.index(i)] if kind == "conditional" else ()
@@ -92,7 +92,7 @@ def test_on_the_bandit_it_is_the_bandits_own_formula(kind):
         catalog.make("games/bandit").env.spec,
         load(catalog.make("games/bandit"), "std0.1", 8)[0],
     )
-    model = scores.scores(spec, omsd.Config(score_model="exact"), kind)
+    model = scores.behaviour_model(spec, omsd.Config(score_model="exact"), kind)
     past = {f"scores-{kind}": model.algorithm.init(jax.random.key(0), {}, data)}
     x, action = jnp.clip(0.5 * some(5, BATCH, 2, 1), -1, 1), jnp.clip(some(6, BATCH, 2, 1), -1, 1)
     t, ones = jnp.linspace(0.02, 0.9, BATCH), jnp.ones((BATCH, 2, 1))
@@ -135,7 +135,7 @@ def test_data_of_unknown_behaviours_are_refused_with_the_way_out(tmp_path):
     task = catalog.make("games/bandit")
     data, manifest = load(task, "std0.1", 20)
     REGISTRY["omsd"].check(task.env.spec, cfg, data)
-    files.save(tmp_path / "kept", data, manifest)
+    files.save_folder(tmp_path / "kept", data, manifest)
     REGISTRY["omsd"].check(
         task.env.spec, cfg, load(task, str(tmp_path / "kept"))[0]
     )  # the manifest names its recipe
@@ -162,7 +162,10 @@ def test_a_posterior_learns_which_behaviour_an_observation_tells_of():
     cfg = omsd.Config(
         score_model="exact-posterior", score_width=8, score_batch=64, score_steps=400, score_lr=0.05
     )
-    model, past = scores.scores(task.env.spec, cfg, "marginal"), {"stats": statistics(data)}
+    model, past = (
+        scores.behaviour_model(task.env.spec, cfg, "marginal"),
+        {"stats": statistics(data)},
+    )
 
     def step(state, key):
         return model.algorithm.update(key, state, past, model.algorithm.batch(key, state, data))

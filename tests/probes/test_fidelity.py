@@ -12,7 +12,7 @@ from jaxomarl.data.dataset import pack
 from jaxomarl.data.fidelity import above, correlations, errors, ks, real_windows
 from jaxomarl.envs.catalog import make
 from jaxomarl.envs.placed import placed
-from jaxomarl.health.fidelity import Judge
+from jaxomarl.health.fidelity import FidelityMeasure
 from jaxomarl.results.fidelity import fidelity
 from jaxomarl.stages.augmented import Settings
 from jaxomarl.stages.generator import Generator
@@ -114,7 +114,7 @@ def game():
     task = make("games/twin-peaks")
     data, _ = load(task, "uniform", 100)
     model = Generator(task.env.spec, SMALL, 1)
-    judge = Judge(task, data, model)
+    judge = FidelityMeasure(task, data, model)
     windows = real_windows(data, 40, 1, 0)[0][..., : model.held.width]
     return judge, windows, jit(lambda key, data: model.init(key, {}, data))(jax.random.key(0), data)
 

@@ -39,7 +39,7 @@ STEP = dataclasses.replace(
 
 def learned(cfg, data, steps=250):
     """Actions [N, A] after values and policies; to be called within a compiled function."""
-    past = {**PAST, "values": trained(icq.values(SPEC, cfg), data, steps)}
+    past = {**PAST, "values": trained(icq.in_sample_values(SPEC, cfg), data, steps)}
     algorithm = icq.policy(SPEC, cfg)
     return played(algorithm, trained(algorithm, data, steps, past=past), 1, past)[0]
 
@@ -96,14 +96,16 @@ def test_no_action_off_the_data_is_ever_valued():
 
 @pytest.fixture(scope="module")
 def state():
-    return filled(icq.values(SPEC, STEP))
+    return filled(icq.in_sample_values(SPEC, STEP))
 
 
 @pytest.fixture(scope="module")
 def update():
     """(state, batch, changed traced fields) -> (state, metrics)."""
     step = jit(
-        lambda cfg, state, b: icq.values(SPEC, cfg).update(jax.random.key(1), state, PAST, b)
+        lambda cfg, state, b: icq.in_sample_values(SPEC, cfg).update(
+            jax.random.key(1), state, PAST, b
+        )
     )
     return lambda state, b, **changed: step(dataclasses.replace(STEP, **changed), state, b)
 

@@ -281,7 +281,7 @@ def test_targets_of_every_choice():
     def all_targets(states, b):
         ours = zip(cfgs, states, strict=True)
         return [
-            matd3.targets(SPEC, cfg, matd3.networks(SPEC, cfg), key, state, b)
+            matd3.targets(SPEC, cfg, matd3.online_networks(SPEC, cfg), key, state, b)
             for cfg, state in ours
         ]
 
@@ -330,7 +330,9 @@ def test_padded_observations_reach_no_action():
 def marked(first, count):
     """Transitions of which every number says which one it is, and in which block it lies."""
     blocks = zip(
-        replay.Rows._fields, jax.eval_shape(lambda: replay.empty(SPEC, count)).rows, strict=True
+        replay.Rows._fields,
+        jax.eval_shape(lambda: replay.empty_ring(SPEC, count)).rows,
+        strict=True,
     )
     number = lambda x: np.arange(first, first + count, dtype=np.float32).reshape(
         -1, *[1] * (x.ndim - 1)
@@ -364,7 +366,7 @@ def test_the_ring_overwrites_the_oldest():
 
 def test_samples_are_whole_transitions_that_were_written():
     """Every one that is held, equally often: counts of 1,000 draws lie within 5 sigma, 5 sqrt(1000 p (1 - p))."""
-    draw = jit(lambda key, ring: replay.sample(key, ring, SPEC, 1000))
+    draw = jit(lambda key, ring: replay.sample_ring(key, ring, SPEC, 1000))
     for given, ring in rings():
         b = draw(jax.random.key(given), ring)
         held = np.arange(max(0, given - CAPACITY), given)
@@ -386,9 +388,9 @@ def test_the_teams_reward_follows_the_task():
         marked(0, 4)._replace(reward=np.arange(8.0, dtype=np.float32).reshape(4, 2)), np.int32(4)
     )
     specs = [dataclasses.replace(SPEC, team=team) for team in ("mean", "first")]
-    mean, first = jit(lambda key, ring: [replay.sample(key, ring, spec, 20) for spec in specs])(
-        jax.random.key(0), ring
-    )
+    mean, first = jit(
+        lambda key, ring: [replay.sample_ring(key, ring, spec, 20) for spec in specs]
+    )(jax.random.key(0), ring)
     np.testing.assert_array_equal(mean.team_reward, (mean.reward[:, 0] + mean.reward[:, 1]) / 2)
     np.testing.assert_array_equal(first.team_reward, first.reward[:, 0])
 
@@ -410,7 +412,7 @@ CHAIN = CHAIN._replace(reset=anywhere)
 def test_the_walk_follows_the_rules_through_ends_of_episodes():
     """Two walks of 25 steps are one of 50: each row against the chain's rule, which is simple enough to write again."""
     toss = lambda key, seen: jax.random.rademacher(key, (2, 1), jnp.float32)
-    further = jit(lambda walk, key: replay.walk(CHAIN, toss, walk, key, 25))
+    further = jit(lambda walk, key: replay.step_environments(CHAIN, toss, walk, key, 25))
     walk, parts = jit(lambda key: replay.begin(CHAIN, key, ENVS))(jax.random.key(0)), []
     for key in jax.random.split(jax.random.key(1)):
         walk, rows = further(walk, key)
@@ -456,7 +458,7 @@ def collected():
 
     @jit
     def refresh(cfg, key, state, before):
-        ring = replay.empty(CHAIN.spec, cfg.capacity)._replace(count=before)
+        ring = replay.empty_ring(CHAIN.spec, cfg.capacity)._replace(count=before)
         state = state._replace(replay=ring, walk=replay.begin(CHAIN, jax.random.key(1), cfg.envs))
         return matd3.collecting(CHAIN.spec, cfg, CHAIN)(key, state, {}, None)
 

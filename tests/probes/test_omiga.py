@@ -97,12 +97,12 @@ def test_no_weight_is_below_zero():
 
 @pytest.fixture(scope="module")
 def state():
-    return filled(omiga.values(SPEC, STEP))
+    return filled(omiga.mixed_values(SPEC, STEP))
 
 
 @pytest.fixture(scope="module")
 def stepped(state):
-    return jit(lambda b: omiga.values(SPEC, STEP).update(jax.random.key(1), state, PAST, b))(
+    return jit(lambda b: omiga.mixed_values(SPEC, STEP).update(jax.random.key(1), state, PAST, b))(
         batch_of()
     )
 
@@ -185,7 +185,7 @@ def learned():
 
     @jit
     def learn(data):
-        state = trained(omiga.values(SPEC, CFG), data, 800)
+        state = trained(omiga.mixed_values(SPEC, CFG), data, 800)
         past = {**PAST, "values": state}
         algorithm = omiga.policy(SPEC, CFG)
         return state, played(algorithm, trained(algorithm, data, 200, past=past), 1, past)[0]

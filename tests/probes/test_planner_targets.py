@@ -113,8 +113,8 @@ def test_what_remains_is_held_within_the_data(data):
 def test_rewards_steer_the_agents_that_received_them_alone(data, name):
     """The second action of each agent moves with its own reward and, bit for bit, with no other's."""
     base, model = {
-        "dof-t": (dof_trajectory.Config, dof_trajectory.model),
-        "madiff-d": (madiff.Config, partial(madiff.model, each=True)),
+        "dof-t": (dof_trajectory.Config, dof_trajectory.dof_planner),
+        "madiff-d": (madiff.Config, partial(madiff.madiff_planner, each=True)),
     }[name]
     cfg = config("remaining", base, target=0.5)
     algorithm = planner.planner_stage(SPEC, cfg, model(SPEC, cfg))
@@ -159,7 +159,7 @@ def test_an_episode_tells_policies_their_last_reward():
 
 def test_a_loaded_policy_that_needs_rewards_says_so(data):
     cfg = config("remaining")
-    algorithm = planner.planner_stage(SPEC, cfg, dof_trajectory.model(SPEC, cfg))
+    algorithm = planner.planner_stage(SPEC, cfg, dof_trajectory.dof_planner(SPEC, cfg))
     state = jax.jit(algorithm.init)(jax.random.key(0), {}, planner.prepare(SPEC, cfg, data))
     policy = Policy(algorithm, state, {}, SPEC, {})
     with pytest.raises(

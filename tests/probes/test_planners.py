@@ -105,7 +105,7 @@ def made(config, model, **changes):
 
 
 def dof(**changes):
-    return made(dof_trajectory.Config, dof_trajectory.model, **{**CONCAT, **changes})
+    return made(dof_trajectory.Config, dof_trajectory.dof_planner, **{**CONCAT, **changes})
 
 
 def stub(predict, each: bool = False) -> planning.Planner:
@@ -166,7 +166,10 @@ def test_a_distilled_model_plans_as_well_in_one_call(track):
     cfg, parts, _, state, _ = track
     cfg = dataclasses.replace(cfg, sampler="consistency", calls=1, grid=20)
     algorithm = plan_student.student(SPEC, cfg, parts)
-    rows, past = planner.prepare(SPEC, cfg, data()), {"planner": plan_student.weights(state)}
+    rows, past = (
+        planner.prepare(SPEC, cfg, data()),
+        {"planner": plan_student.without_optimiser(state)},
+    )
 
     def one(state, key):
         return algorithm.update(key, state, past, algorithm.batch(key, state, rows))
@@ -193,7 +196,8 @@ def test_a_distilled_model_plans_as_well_in_one_call(track):
     assert high > 0.6 * best() and low < -0.6 * best(), (high, low)
     assert before < 0.5 * high, "the planner's weights are no consistency model"
     x, y = jax.random.normal(jax.random.key(1), (2, 4, 2)), jnp.ones(2)
-    end = plan_student.ends(SPEC, cfg, parts, student.net.target["plan"], y)(x, jnp.zeros(()))
+    ends = plan_student.plan_ends(SPEC, cfg, parts, student.net.target["plan"], y)
+    end = jax.jit(ends)(x, jnp.zeros(()))
     np.testing.assert_allclose(end, x, atol=1e-6)
 
 
@@ -228,7 +232,8 @@ def test_plans_of_codes_get_more_than_the_data_too():
     assert error[-50:].mean() < 0.02 * error[:10].mean()
     assert high > 0.6 * best() and low < -0.6 * best(), (high, low)
     seen = 0.3 * jnp.ones((2, 2))
-    one, other = parts.codes.encode(past, seen), parts.codes.encode(past, seen.at[1].set(-0.3))
+    encode = jax.jit(parts.codes.encode)
+    one, other = encode(past, seen), encode(past, seen.at[1].set(-0.3))
     assert (
         one.shape == (2, 3)
         and (one[0] == other[0]).all()
@@ -270,7 +275,7 @@ def passes(track):
 
     @jax.jit
     def one(y, drop):
-        tell = planning.told(jnp.full((8, 2), y), jnp.full((8, 2), drop))
+        tell = planning.return_condition(jnp.full((8, 2), y), jnp.full((8, 2), drop))
         return planning.clean(
             cfg, parts.executed, state.net.target["plan"], tell, jnp.ones((2, 1, 2))
         )(x, t)
@@ -319,11 +324,13 @@ def test_what_is_known_is_in_the_plan_bit_for_bit(track, sampler):
 def test_only_unknown_rows_of_the_episode_are_in_the_loss():
     """A model that is wrong where it may be, and right elsewhere, loses nothing; one that is off by 1, exactly 1/2."""
     cfg = dof_trajectory.Config(**{**TINY, **CONCAT, "history": 1, "predict": "noise"})
-    drawn = planner.times_and_noise(jax.random.key(0), SPEC, cfg, 16, stub(None))
+    draw = lambda key: planner.plan_randomness(key, SPEC, cfg, 16, stub(None))
+    drawn = jax.jit(draw)(jax.random.key(0))
     valid = jnp.ones((16, 5)).at[:8, 4].set(0.0)
     free = (1 - drawn.rows.known) * valid[:, None, :, None]
     obs = jax.random.normal(jax.random.key(1), (16, 5, 2, 2))
 
+    @jax.jit
     def lost(off):
         def predict(params, x, t, told):
             return drawn.z + off * free + 7.0 * (1 - free)
@@ -337,7 +344,8 @@ def test_only_unknown_rows_of_the_episode_are_in_the_loss():
 
 def test_known_rows_go_in_as_they_are_in_training():
     cfg = dof_trajectory.Config(**{**TINY, **CONCAT, "history": 1})
-    drawn, seen = planner.times_and_noise(jax.random.key(0), SPEC, cfg, 8, stub(None, True)), []
+    draw = lambda key: planner.plan_randomness(key, SPEC, cfg, 8, stub(None, True))
+    drawn = jax.jit(draw)(jax.random.key(0))
     known, shown = (np.asarray(x) > 0 for x in drawn.rows)
     assert (shown.sum(axis=(1, 2, 3)) == 2).all(), "one agent's history and present, in each window"
     assert 0 < shown[:, 0, 0, 0].mean() < 1
@@ -346,13 +354,19 @@ def test_known_rows_go_in_as_they_are_in_training():
     )
     obs = jax.random.normal(jax.random.key(1), (8, 5, 2, 2))
 
-    def predict(params, x, t, told):
-        seen.append((x, told))
-        return x
+    @jax.jit
+    def given(obs, drawn):
+        seen = []
 
-    model = stub(predict, True)
-    planner.planning_loss(SPEC, cfg, model, (), obs, jnp.ones((8, 5)), jnp.full((8, 2), 0.7), drawn)
-    x, tell = seen[0]
+        def predict(params, x, t, told):
+            seen.append((x, told))
+            return x
+
+        model, value = stub(predict, True), jnp.full((8, 2), 0.7)
+        planner.planning_loss(SPEC, cfg, model, (), obs, jnp.ones((8, 5)), value, drawn)
+        return seen[0]
+
+    x, tell = given(obs, drawn)
     clean = np.asarray(x == jnp.swapaxes(obs, 1, 2)).all(axis=-1, keepdims=True)
     assert (clean == shown).all()
     assert ((np.asarray(x) == 0).all(axis=-1, keepdims=True) == (known & ~shown)).all(), (
@@ -372,10 +386,12 @@ def test_team_mates_histories_are_zeros_in_acting_too():
         return jnp.broadcast_to(row[..., None, :], x.shape)
 
     seen = jax.random.uniform(jax.random.key(1), (2, 2, 2), minval=-1.0)
-    ahead = lambda each: planning.ahead(
-        jax.random.key(0), SPEC, cfg, stub(predict, each), (), seen
-    )[:, 0]
-    apart, together = ahead(True), ahead(False)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def ahead(each, seen):
+        return planning.ahead(jax.random.key(0), SPEC, cfg, stub(predict, each), (), seen)[:, 0]
+
+    apart, together = ahead(True, seen), ahead(False, seen)
     np.testing.assert_allclose(apart, np.stack([np.zeros(2), seen[:, 1, 1]], axis=-1), atol=1e-6)
     np.testing.assert_allclose(
         together, np.stack([seen[::-1, 0, 0], seen[:, 1, 1]], axis=-1), atol=1e-6
@@ -387,12 +403,12 @@ def test_actions_that_were_not_available_have_no_share_in_the_loss():
     spec = dataclasses.replace(SPEC, act_dims=(3, 2), discrete=True)
     out = jnp.array([[0.3, 9.0, -0.2], [1.0, 0.5, 7.0]])
     action = jnp.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
-    error = lambda out, available: imitation.action_error(spec, out, action, available)
+    error = jax.jit(lambda out, available: imitation.action_error(spec, out, action, available))
     legal = jnp.array([[1.0, 0.0, 1.0], [1.0, 0.0, 1.0]])
     by_hand = np.array([np.log(1 + np.exp(-0.2 - 0.3)), np.log(1 + np.exp(1.0 - 0.5))])
     np.testing.assert_allclose(error(out, legal), by_hand, rtol=1e-6)
     assert (error(out, jnp.ones((2, 3)))[0] > 8.0) and error(out, jnp.zeros((2, 3))).sum() == 0
-    slope = jax.grad(lambda out: error(out, legal).sum())(out)
+    slope = jax.jit(jax.grad(lambda out: error(out, legal).sum()))(out)
     assert slope[0, 1] == slope[1, 2] == 0 and (slope[:, 0] != 0).all()
 
 
@@ -482,7 +498,7 @@ def test_discrete_actions_are_one_hot_and_available():
     cfg = dof_trajectory.Config(**{**TINY, **CONCAT, "horizon": 1, "calls": 1, "policy_batch": 8})
     rows = task.recipes[task.quality](jax.random.key(0), 64)
     rows = pack(rows, spec)
-    algorithm = planner.planner_stage(spec, cfg, dof_trajectory.model(spec, cfg))
+    algorithm = planner.planner_stage(spec, cfg, dof_trajectory.dof_planner(spec, cfg))
     ready = planner.prepare(spec, cfg, rows)
 
     @jax.jit
@@ -507,9 +523,9 @@ def test_discrete_actions_are_one_hot_and_available():
 
 
 def test_madiff_without_gains_is_independent_planners_bit_for_bit():
-    cfg, parts, _ = made(madiff.Config, functools.partial(madiff.model, each=False))
+    cfg, parts, _ = made(madiff.Config, functools.partial(madiff.madiff_planner, each=False))
     _, alone, _ = dof()
-    params = parts.init(jax.random.key(0))
+    params = jax.jit(parts.init)(jax.random.key(0))
     bare = {
         "parts": {k: v for k, v in params.items() if not k.startswith("attend")},
         "noise": (),
@@ -524,9 +540,11 @@ def test_madiff_without_gains_is_independent_planners_bit_for_bit():
 
 
 def test_madiff_d_plans_for_all_from_its_own_rows():
-    cfg, parts, _ = made(madiff.Config, functools.partial(madiff.model, each=True), calls=2)
+    cfg, parts, _ = made(
+        madiff.Config, functools.partial(madiff.madiff_planner, each=True), calls=2
+    )
     params = jax.tree_util.tree_map_with_path(
-        lambda k, x: jnp.ones(()) if "gain" in str(k) else x, parts.init(jax.random.key(0))
+        lambda k, x: jnp.ones(()) if "gain" in str(k) else x, jax.jit(parts.init)(jax.random.key(0))
     )
     plan = jax.jit(lambda seen: planning.ahead(jax.random.key(1), SPEC, cfg, parts, params, seen))
     seen = 0.5 * jnp.ones((2, 1, 2))
@@ -536,14 +554,14 @@ def test_madiff_d_plans_for_all_from_its_own_rows():
 
 
 def test_decision_diffuser_is_one_agent_that_sees_all():
-    cfg, parts, _ = made(decision_diffuser.Config, decision_diffuser.model, reward="team")
-    params = parts.init(jax.random.key(0))
+    cfg, parts, _ = made(decision_diffuser.Config, decision_diffuser.joint_planner, reward="team")
+    params = jax.jit(parts.init)(jax.random.key(0))
     x, tell = jax.random.normal(jax.random.key(1), (2, 4, 2)), jnp.zeros((2, 2))
     predict = jax.jit(parts.trained)
     out, other = (predict(params, x, jnp.asarray(0.5), tell) for x in (x, x.at[1].add(1.0)))
     assert out.shape == x.shape and (out[0] != other[0]).any() and parts.centralised
-    inverse = parts.inverse.init(jax.random.key(0))
-    moved = [parts.inverse.apply(inverse, x[:, 0], x[:, 1]) for x in (x, x.at[1].add(1.0))]
+    inverse, apply = jax.jit(parts.inverse.init)(jax.random.key(0)), jax.jit(parts.inverse.apply)
+    moved = [apply(inverse, x[:, 0], x[:, 1]) for x in (x, x.at[1].add(1.0))]
     assert (moved[0][0] != moved[1][0]).any()
     with pytest.raises(JaxomarlError, match="team"):
         decision_diffuser.check(SPEC, dataclasses.replace(cfg, reward="own"), data())
@@ -551,22 +569,22 @@ def test_decision_diffuser_is_one_agent_that_sees_all():
 
 def test_weights_of_the_mixers_are_the_same_in_training_and_in_plans():
     _, parts, _ = dof(noise_mixer="wconcat", data_mixer="wconcat")
-    params = parts.init(jax.random.key(0))
+    params = jax.jit(parts.init)(jax.random.key(0))
     x, tell, t = (
         jax.random.normal(jax.random.key(1), (2, 4, 2)),
         jnp.zeros((2, 2)),
         jnp.asarray(0.5),
     )
     twice = {**params, "noise": {"k": jnp.asarray([[2.0], [1.0]])}}
+    train, execute = jax.jit(parts.trained), jax.jit(parts.executed)
     plain, scaled, executed = (
-        f(p, x, t, tell)
-        for f, p in ((parts.trained, params), (parts.trained, twice), (parts.executed, twice))
+        f(p, x, t, tell) for f, p in ((train, params), (train, twice), (execute, twice))
     )
     np.testing.assert_allclose(scaled, plain * jnp.asarray([2.0, 1.0])[:, None, None], rtol=1e-6)
     assert (scaled == executed).all()
     half = {**params, "data": {"k": jnp.asarray([[0.5], [1.0]])}}
     np.testing.assert_allclose(
-        parts.mix(half, x, t, tell), x * jnp.asarray([0.5, 1.0])[:, None, None]
+        jax.jit(parts.mix)(half, x, t, tell), x * np.asarray([0.5, 1.0])[:, None, None]
     )
 
 

@@ -90,7 +90,7 @@ MODELS = [
 def test_an_agent_hears_those_before_it_and_no_one_else(fields):
     cfg = omsd.Config(**fields, **SMALL)
     order = cfg.order
-    model = scores.scores(SPEC, cfg, "conditional")
+    model = scores.behaviour_model(SPEC, cfg, "conditional")
     past = {"scores-conditional": filled(model.algorithm.init)}
     b, t, x = batch_of(SPEC, BATCH), jnp.linspace(0.1, 0.9, BATCH), some(4, BATCH, 2)
     eps = jit(lambda i, action: model.agent(past, i, x, t, b.obs, b.state, action))
@@ -115,7 +115,7 @@ def test_an_agent_hears_those_before_it_and_no_one_else(fields):
 def test_training_tells_an_agent_of_earlier_actions_alone(prefix):
     """A step on data whose agent j differs leaves the models of all agents before j as they were, bitwise."""
     cfg = omsd.Config(order="2-0-1", score_dropout=0.0, score_prefix=prefix, **SMALL)
-    model = scores.scores(SPEC, cfg, "conditional")
+    model = scores.behaviour_model(SPEC, cfg, "conditional")
     state, b = filled(model.algorithm.init), batch_of(SPEC, BATCH)
     update = jit(
         lambda action: (
@@ -414,7 +414,7 @@ BANDIT = catalog.make("games/bandit").env.spec
 def fitted(cfg, quality, steps, seed=0):
     """A conditional behaviour model after a short training on the bandit's data, and the data."""
     data, _ = load(catalog.make("games/bandit"), quality, rows=4096)
-    model = scores.scores(BANDIT, cfg, "conditional")
+    model = scores.behaviour_model(BANDIT, cfg, "conditional")
 
     @jax.jit
     def train(key, data):

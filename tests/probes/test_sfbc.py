@@ -24,7 +24,7 @@ SEEN = Observation(jnp.asarray(SPEC.obs_mask), jnp.asarray(SPEC.act_mask > 0))
 @pytest.fixture(scope="module")
 def behaviour():
     """Clones of two modes."""
-    return jit(lambda data: trained(sfbc.behaviour(SPEC, CFG), data, 2000))(two_modes())
+    return jit(lambda data: trained(sfbc.behaviour_diffusion(SPEC, CFG), data, 2000))(two_modes())
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def test_the_behaviour_knows_no_reward(behaviour):
     paid = dataclasses.replace(data, rows=data.rows.at[:, 9:11].multiply(-3.0))
     assert np.any(np.asarray(paid.reward) != np.asarray(data.reward))
     np.testing.assert_array_equal(paid.action, data.action)
-    learn = jit(lambda data: trained(sfbc.behaviour(SPEC, CFG), data, 3))
+    learn = jit(lambda data: trained(sfbc.behaviour_diffusion(SPEC, CFG), data, 3))
     assert far(learn(paid), learn(data)) == 0
 
 

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxomarl.losses.conservative import around, conservative, joined, uniform
+from jaxomarl.losses.conservative import (
+    conservative,
+    joined_proposals,
+    normal_proposals,
+    uniform_proposals,
+)
 
 DRAWS = 40_000
 ONE = jnp.ones(1)
@@ -17,8 +22,11 @@ def spread(*shape, seed=0):
 
 
 def test_a_constant_q_gives_the_volume_of_the_box():
-    """B.8 (5): d log 2, and log M more in OMAR's form, 3.6889 for M = 10 and d = 2; a padded column adds nothing."""
-    sampled = uniform(spread(10, 3, 3), jnp.array([1.0, 1.0, 0.0]))
+    """The term is d log 2, and a padded column adds nothing.
+
+    OMAR's form has log M more: 3.6889 for M = 10 and d = 2 (B.8 (5)).
+    """
+    sampled = uniform_proposals(spread(10, 3, 3), jnp.array([1.0, 1.0, 0.0]))
     found = conservative(jnp.full((2, 10, 3), 7.0), sampled.log_p, jnp.full((2, 3), 7.0))
     assert found.shape == (2, 3)
     np.testing.assert_allclose(found, 2 * np.log(2), rtol=1e-6)
@@ -28,7 +36,9 @@ def test_a_constant_q_gives_the_volume_of_the_box():
 
 def test_value_and_gradient_by_hand():
     """The gradient pushes samples down by their share of exp(Q) / p, and the data up by one."""
-    q, p, data = np.array([1.0, -0.5, 2.0, 0.3]), np.array([0.25, 0.5, 2.0, 0.1]), 0.7
+    q = np.array([1.0, -0.5, 2.0, 0.3])
+    p = np.array([0.25, 0.5, 2.0, 0.1])
+    data = 0.7
     column = lambda x: jnp.asarray(x, jnp.float32)[:, None]
     term = lambda q, d: conservative(q, column(np.log(p)), d)[0]
     value, (down, up) = jax.value_and_grad(term, argnums=(0, 1))(column(q), jnp.array([data]))
@@ -50,7 +60,7 @@ def test_densities_are_held_constant():
 def test_noise_cut_off_at_the_box_has_its_density(centre):
     law = stats.truncnorm((-1 - centre) / 0.2, (1 - centre) / 0.2, centre, 0.2)
     mask = jnp.array([1.0, 0.0])
-    found = around(jnp.array([centre, 0.0]), spread(DRAWS, 2), 0.2, mask)
+    found = normal_proposals(jnp.array([centre, 0.0]), spread(DRAWS, 2), 0.2, mask)
     action = np.asarray(found.action, np.float64)
     assert stats.kstest(action[:, 0], law.cdf).pvalue > 1e-4
     np.testing.assert_allclose(found.log_p, law.logpdf(action[:, 0]), atol=2e-3)
@@ -64,14 +74,18 @@ def mean_and_error(weights):
 
 @pytest.mark.parametrize("which", ["uniform", "around", "edge", "all"])
 def test_the_sum_estimates_the_integral(which):
-    """Of exp(k a) over [-1, 1], which is 2 sinh(k) / k, whatever the proposals; within five standard errors."""
-    k, half = 1.5, spread(DRAWS, 1, 1, seed=1)
+    """The integral of exp(k a) over [-1, 1] is 2 sinh(k) / k, whatever the proposals.
+
+    The tolerance is five standard errors.
+    """
+    k = 1.5
+    half = spread(DRAWS, 1, 1, seed=1)
     groups = {
-        "uniform": uniform(half, ONE),
-        "around": around(jnp.array([[0.3]]), half, 0.6, ONE),
-        "edge": around(jnp.array([[1.0]]), half, 0.8, ONE),
+        "uniform": uniform_proposals(half, ONE),
+        "around": normal_proposals(jnp.array([[0.3]]), half, 0.6, ONE),
+        "edge": normal_proposals(jnp.array([[1.0]]), half, 0.8, ONE),
     }
-    sampled = joined(*groups.values()) if which == "all" else groups[which]
+    sampled = joined_proposals(*groups.values()) if which == "all" else groups[which]
     mean, error = mean_and_error(jnp.exp(k * sampled.action[..., 0] - sampled.log_p))
     want = 2 * np.sinh(k) / k
     assert error < 0.02 * want
@@ -81,10 +95,10 @@ def test_the_sum_estimates_the_integral(which):
 
 
 def test_clipped_noise_counts_what_lies_outside():
-    """What "Differs" says of released codes: of the constant 1 over the box, 2, more than twice that is made."""
+    """Released codes estimate more than twice the integral of 1 over the box, which is 2."""
     noise = 0.6 * np.random.default_rng(3).standard_normal(DRAWS)
     as_released = 1 / stats.norm.pdf(noise, scale=0.6)  # the action is clip(1 + noise), and Q = 0
     assert as_released.mean() > 2 * 2.0
-    ours = around(jnp.array([[1.0]]), spread(DRAWS, 1, 1, seed=2), 0.6, ONE)
+    ours = normal_proposals(jnp.array([[1.0]]), spread(DRAWS, 1, 1, seed=2), 0.6, ONE)
     mean, error = mean_and_error(jnp.exp(-ours.log_p))
     assert abs(mean - 2.0) < 5 * error < 0.5

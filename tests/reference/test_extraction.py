@@ -1,4 +1,7 @@
-"""Stage 3: which parameters each loss moves, whose gradient is followed, and what the options do (A.5, A.9(4))."""
+"""Policy stages: which parameters each loss moves, which gradient it follows, what the options do.
+
+The letters are those of the equations: A.5, A.9(4).
+"""
 
 import dataclasses
 from functools import partial
@@ -18,9 +21,9 @@ from jaxomarl.stages import critic, score_regularised, scores
 SPEC = Spec((3, 2, 3), (2, 1, 2), state_dim=4, horizon=1)
 SIZE, N = 10, 3
 CFG = omsd.Config(
-    critic_width=8, score_width=8, score_blocks=1, score_embedding=8, policy_width=8, policy_lr=0.1, beta=0.5,
-    policy_batch=SIZE, policy_optimiser="sgd", policy_anneal=False, sweep="jacobi", chunk=1,
-    score_steps=1, critic_steps=1, policy_steps=1,
+    critic_width=8, score_width=8, score_blocks=1, score_embedding=8,
+    policy_width=8, policy_lr=0.1, policy_batch=SIZE, policy_optimiser="sgd", policy_anneal=False,
+    beta=0.5, sweep="jacobi", chunk=1, score_steps=1, critic_steps=1, policy_steps=1,
 )  # fmt: skip
 VARIANTS = {
     "brpo-ind": brpo.IND,
@@ -36,28 +39,32 @@ def some(seed, *shape):
 
 
 def batch_of():
-    obs, action = some(1, SIZE, N, 3) * SPEC.obs_mask, some(2, SIZE, N, 2) * SPEC.act_mask
-    state, line, wide = some(3, SIZE, 4), jnp.zeros(SIZE), jnp.zeros((SIZE, N, 2))
+    obs = some(1, SIZE, N, 3) * SPEC.obs_mask
+    action = some(2, SIZE, N, 2) * SPEC.act_mask
+    state = some(3, SIZE, 4)
+    per_row = jnp.zeros(SIZE)
+    per_agent = jnp.zeros((SIZE, N))
+    per_action = jnp.zeros((SIZE, N, 2))
     return Batch(
-        obs,
-        state,
-        action,
-        wide[..., 0],
-        line,
-        obs,
-        state,
-        wide,
-        line,
-        line,
-        line,
-        wide[..., 0],
-        wide,
-        wide,
+        obs=obs,
+        state=state,
+        action=action,
+        reward=per_agent,
+        team_reward=per_row,
+        next_obs=obs,
+        next_state=state,
+        next_action=per_action,
+        done=per_row,
+        last=per_row,
+        known=per_row,
+        alive=per_agent,
+        available=per_action,
+        next_available=per_action,
     )
 
 
 def filled(init):
-    """The state that `init` makes, with networks drawn by numpy: to compile a start costs more than the tests do."""
+    """The state that `init` makes, with networks drawn by numpy: compiling a start is slow."""
     data = load(catalog.make("games/bandit"), rows=2)[0]  # a start reads no data
     rng = np.random.default_rng(11)
 
@@ -72,13 +79,14 @@ def filled(init):
 
 
 def stages(name, cfg):
+    """The stages of a system, whose own config takes the fields of `cfg` that it has."""
     if name == "omsd":
         return REGISTRY[name].pipeline(SPEC, cfg, None)
-    own = brpo.OwnConfig if name == "brpo-ind" else score_regularised.Config
-    fields = {f.name: getattr(cfg, f.name) for f in dataclasses.fields(own)}
-    return REGISTRY[name].pipeline(
-        SPEC, own(**{**fields, **({"reward": "own"} if name == "brpo-ind" else {})}), None
-    )
+    kind = brpo.OwnConfig if name == "brpo-ind" else score_regularised.Config
+    values = {f.name: getattr(cfg, f.name) for f in dataclasses.fields(kind)}
+    if name == "brpo-ind":
+        values["reward"] = "own"
+    return REGISTRY[name].pipeline(SPEC, kind(**values), None)
 
 
 def made(name, cfg):
@@ -97,10 +105,10 @@ def leaves(tree):
 
 @pytest.mark.parametrize("name", ["omsd", *VARIANTS])
 def test_the_loss_moves_the_policies_alone(name):
-    """The loss that is reported: zero gradient in scores and critics; in the policies, the step that was taken.
+    """The reported loss has no gradient in scores and critics; in policies it is the step taken.
 
-    It is the mean (OMSD) or the sum over agents, so that a path from L_i to another agent's policy would make its
-    gradient differ from the step, in which each agent descends its own L_i.
+    It is the mean (OMSD) or the sum over agents, and in a step each agent descends its own L_i. A
+    path from L_i to another agent's policy would make the gradient differ from the step.
     """
     algorithm, state, past = made(name, CFG)
 
@@ -126,7 +134,7 @@ def test_the_loss_moves_the_policies_alone(name):
 
 
 @pytest.mark.parametrize("sweep", ["jacobi", "gauss-seidel"])
-def test_who_feels_a_change_of_one_agents_score_model(sweep):
+def test_which_agents_depend_on_one_agents_score_model(sweep):
     """Jacobi: that agent alone. Gauss-Seidel: those after it too, and never those before."""
     cfg = dataclasses.replace(CFG, sweep=sweep, order="2-0-1")
     algorithm, state, past = made("omsd", cfg)
@@ -147,7 +155,7 @@ def test_who_feels_a_change_of_one_agents_score_model(sweep):
         )
 
 
-# --- whose gradient is followed ---
+# --- which gradient is followed ---
 
 
 def forward(params, *inputs):
@@ -159,10 +167,12 @@ def forward(params, *inputs):
 
 @pytest.mark.parametrize("own", [False, True])
 def test_q_is_the_mean_of_the_target_twins(own):
-    """And own critics' gradient is each agent's from its own critic."""
-    learner, b = critic.iql(SPEC, CFG, own), batch_of()
+    """With own critics, each agent's gradient comes from its own critic."""
+    learner = critic.iql(SPEC, CFG, own)
+    b = batch_of()
     state = filled(learner.algorithm.init)
-    name, mask = "critic-own" if own else "critic", jnp.asarray(SPEC.act_mask)
+    name = "critic-own" if own else "critic"
+    mask = jnp.asarray(SPEC.act_mask)
     a = jnp.tanh(some(7, SIZE, N, 2)) * mask
     follow = jit(
         lambda state: score_regularised.q_gradient(CFG, learner.q, {name: state}, b, a, mask)
@@ -196,7 +206,9 @@ def test_q_is_the_mean_of_the_target_twins(own):
 
 def test_a_normalised_gradient_has_unit_root_mean_square():
     q = lambda past, obs, state, action: jnp.sum(action**3 * some(9, N, 2), axis=(1, 2))
-    a, mask, b = some(8, SIZE, N, 2) * SPEC.act_mask, jnp.asarray(SPEC.act_mask), batch_of()
+    a = some(8, SIZE, N, 2) * SPEC.act_mask
+    mask = jnp.asarray(SPEC.act_mask)
+    b = batch_of()
     raw = score_regularised.q_gradient(CFG, q, {}, b, a, mask)
     got = score_regularised.q_gradient(
         dataclasses.replace(CFG, normalise_gradient=True), q, {}, b, a, mask
@@ -220,13 +232,11 @@ def test_a_normalised_gradient_has_unit_root_mean_square():
 
 
 def test_larger_beta_is_weaker_regularisation():
-    """L = w <e, a> - beta <g, a>: the step's share along the critic grows with beta, the regulariser's stays."""
-    w, e, g, a = (
-        jnp.array([2.0]),
-        jnp.array([[3.0, -1.0]]),
-        jnp.array([[0.5, 4.0]]),
-        jnp.array([[0.1, 0.2]]),
-    )
+    """L = w <e, a> - beta <g, a>: beta scales the step along the critic, not the regulariser's."""
+    w = jnp.array([2.0])
+    e = jnp.array([[3.0, -1.0]])
+    g = jnp.array([[0.5, 4.0]])
+    a = jnp.array([[0.1, 0.2]])
     for beta in (0.0, 0.1, 1.0, 10.0):
         cfg = dataclasses.replace(CFG, beta=beta)
         down = -jax.grad(lambda a, cfg=cfg: score_regularised.surrogate(cfg, w, e, g, a).sum())(a)
@@ -242,16 +252,16 @@ def test_larger_beta_is_weaker_regularisation():
 def test_weights_and_times(weighting):
     cfg = dataclasses.replace(CFG, weighting=weighting, t_min=0.1, t_max=0.4)
     mask = jnp.asarray(SPEC.act_mask)
-    t, z = score_regularised.times_and_noise(jax.random.key(0), cfg, (4000, N, 2), mask)
+    t, z = score_regularised.score_times_and_noise(jax.random.key(0), cfg, (4000, N, 2), mask)
     if weighting == "delta":
         np.testing.assert_allclose(t, 0.02, rtol=1e-6)
     else:
         assert 0.1 <= t.min() < 0.101
         assert 0.399 < t.max() <= 0.4
         np.testing.assert_allclose(t.mean(axis=0), 0.25, atol=4 * 0.3 / 12**0.5 / 4000**0.5)
-        assert (
-            np.abs(np.corrcoef(np.asarray(t).T) - np.eye(N)).max() < 4 / 4000**0.5
-        )  # agents have times of their own
+        # agents have times of their own
+        between_agents = np.corrcoef(np.asarray(t).T) - np.eye(N)
+        assert np.abs(between_agents).max() < 4 / 4000**0.5
     np.testing.assert_array_equal(z[:, 1, 1], 0.0)
     real = np.asarray(z)[:, SPEC.act_mask == 1]
     np.testing.assert_allclose(real.mean(axis=0), 0, atol=4 / 4000**0.5)
@@ -268,33 +278,36 @@ def test_weights_and_times(weighting):
     np.testing.assert_allclose(x[:, 0], [0.997014, 0.281183 + 2 * 0.959654], rtol=1e-5)
 
 
-# --- what models are told ---
+# --- what models are conditioned on ---
 
 
 @pytest.mark.parametrize("kind", ["conditional", "marginal", "joint"])
 @pytest.mark.parametrize("condition", ["obs", "state"])
 def test_the_condition_of_score_models(kind, condition):
-    """Obs: the agent's own, whatever the others see and the state is. State, and joint models: the state alone."""
+    """obs: the agent's own observation alone. state, and joint models: the state alone."""
     cfg = dataclasses.replace(CFG, condition=condition)
-    model, b = scores.scores(SPEC, cfg, kind), batch_of()
+    model = scores.behaviour_model(SPEC, cfg, kind)
+    b = batch_of()
     past = {f"scores-{kind}": filled(model.algorithm.init)}
-    x, t = some(5, SIZE, N, 2), jnp.linspace(0.1, 0.9, SIZE)
+    x = some(5, SIZE, N, 2)
+    t = jnp.linspace(0.1, 0.9, SIZE)
     eps = jit(lambda obs, state: model.every(past, x, t, obs, state, b.action))
     base = eps(b.obs, b.state)
-    told = lambda other: np.flatnonzero(np.any(np.asarray(other != base), axis=(0, 2))).tolist()
+    changed = lambda other: np.flatnonzero(np.any(np.asarray(other != base), axis=(0, 2))).tolist()
     by_state = kind == "joint" or condition == "state"
-    assert told(eps(b.obs, b.state + 0.5)) == ([0, 1, 2] if by_state else [])
+    assert changed(eps(b.obs, b.state + 0.5)) == ([0, 1, 2] if by_state else [])
     for i in range(N):
-        assert told(eps(b.obs.at[:, i, 0].add(0.5), b.state)) == ([] if by_state else [i])
-    assert told(eps(b.obs.at[:, 1, 2].add(0.5), b.state)) == []  # a padded column
+        assert changed(eps(b.obs.at[:, i, 0].add(0.5), b.state)) == ([] if by_state else [i])
+    assert changed(eps(b.obs.at[:, 1, 2].add(0.5), b.state)) == []  # a padded column
 
 
 def test_statistics_are_applied_inside():
-    """A model with `normalise` at raw inputs is the model without at z-scores: scores, critic and policy alike."""
+    """A model with `normalise` at raw inputs is the model without at z-scores."""
     stats = Stats(
         some(1, N, 3) * SPEC.obs_mask, 1 + some(2, N, 3) ** 2, some(3, 4), 1 + some(4, 4) ** 2
     )
-    b, cfg = batch_of(), dataclasses.replace(CFG, normalise=True)
+    b = batch_of()
+    cfg = dataclasses.replace(CFG, normalise=True)
     z = b._replace(
         obs=(b.obs - stats.obs_mean) / stats.obs_std * SPEC.obs_mask,
         state=(b.state - stats.state_mean) / stats.state_std,
@@ -316,11 +329,17 @@ def test_statistics_are_applied_inside():
 @pytest.mark.parametrize(
     ("name", "reward", "taken"),
     [
-        ("omsd", "team", True), ("omsd", "first", True), ("omsd", "own", False), ("brpo-ctde", "first", True),
-        ("brpo-ctde", "own", False), ("brpo-ind", "own", True), ("brpo-ind", "team", False), ("brpo-jal", "own", False),
+        ("omsd", "team", True),
+        ("omsd", "first", True),
+        ("omsd", "own", False),
+        ("brpo-ctde", "first", True),
+        ("brpo-ctde", "own", False),
+        ("brpo-ind", "own", True),
+        ("brpo-ind", "team", False),
+        ("brpo-jal", "own", False),
     ],
-)  # fmt: skip
-def test_who_takes_which_reward(name, reward, taken):
+)
+def test_which_system_takes_which_reward(name, reward, taken):
     cfg = REGISTRY[name].Config(reward=reward)
     if taken:
         REGISTRY[name].check(SPEC, cfg, None)
@@ -332,18 +351,27 @@ def test_who_takes_which_reward(name, reward, taken):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"order": "0-1"}, "--cfg.order"), ({"order": "0-1-1"}, "--cfg.order"), ({"order": "a-b-c"}, "--cfg.order"),
-        ({"sweep": "sor"}, "--cfg.sweep"), ({"weighting": "snr"}, "--cfg.weighting"),
+        ({"order": "0-1"}, "--cfg.order"),
+        ({"order": "0-1-1"}, "--cfg.order"),
+        ({"order": "a-b-c"}, "--cfg.order"),
+        ({"sweep": "sor"}, "--cfg.sweep"),
+        ({"weighting": "snr"}, "--cfg.weighting"),
         ({"condition": "all"}, "--cfg.condition"),
-        ({"beta_convention": "srpo"}, "--cfg.beta-convention"), ({"time_limit": "cut"}, "--cfg.time-limit"),
-        ({"score_model": "flow"}, "--cfg.score-model"), ({"policy_optimiser": "lion"}, "--cfg.policy-optimiser"),
-        ({"policy_steps": 1500}, "--cfg.policy-steps"), ({"critic_steps": 0}, "--cfg.critic-steps"),
-        ({"t_min": 0.0}, "--cfg.t-min"), ({"t_min": 0.5, "t_max": 0.4}, "--cfg.t-min"), ({"t_max": 1.1}, "--cfg.t-max"),
-        ({"start": "0.1,0.2"}, "--cfg.start"), ({"start": "uniform:1.5"}, "--cfg.start"),
+        ({"beta_convention": "srpo"}, "--cfg.beta-convention"),
+        ({"time_limit": "cut"}, "--cfg.time-limit"),
+        ({"score_model": "flow"}, "--cfg.score-model"),
+        ({"policy_optimiser": "lion"}, "--cfg.policy-optimiser"),
+        ({"policy_steps": 1500}, "--cfg.policy-steps"),
+        ({"critic_steps": 0}, "--cfg.critic-steps"),
+        ({"t_min": 0.0}, "--cfg.t-min"),
+        ({"t_min": 0.5, "t_max": 0.4}, "--cfg.t-min"),
+        ({"t_max": 1.1}, "--cfg.t-max"),
+        ({"start": "0.1,0.2"}, "--cfg.start"),
+        ({"start": "uniform:1.5"}, "--cfg.start"),
         ({"start": "0,0,x"}, "--cfg.start"),
         ({"start": "uniform:0.1,0.2"}, "--cfg.start"),
     ],
-)  # fmt: skip
+)
 def test_what_is_refused_names_its_flag(change, named):
     REGISTRY["omsd"].check(SPEC, omsd.Config(order="2-0-1", start="0.1,-0.2,1"), None)
     with pytest.raises(JaxomarlError, match=named):
@@ -360,7 +388,8 @@ def test_discrete_tasks_are_refused():
 @pytest.mark.parametrize("joint", [False, True])
 def test_starts(joint):
     make = score_regularised.joint_actor if joint else score_regularised.actors
-    mask, obs = SPEC.act_mask == 1, some(6, 40, N, 3)
+    mask = SPEC.act_mask == 1
+    obs = some(6, 40, N, 3)
 
     def first(start, seed=0):
         actors = make(SPEC, dataclasses.replace(CFG, start=start))
@@ -373,11 +402,10 @@ def test_starts(joint):
         chosen, np.broadcast_to([0.5, 0.5, -0.48, 0.999, 0.999], chosen.shape), rtol=1e-5
     )
     drawn = np.stack([first("uniform:0.3", seed) for seed in range(2)])
-    assert np.all(np.ptp(drawn, axis=1) < 1e-6)  # whatever is seen
+    assert np.all(np.ptp(drawn, axis=1) < 1e-6)  # at every observation
     assert np.all(np.abs(drawn) <= 0.3)
-    assert (
-        len(np.unique(drawn[:, 0].round(6))) == drawn[:, 0].size
-    )  # of each agent, column and seed
+    different = np.unique(drawn[:, 0].round(6))  # for each agent, column and seed
+    assert len(different) == drawn[:, 0].size
     plain = first("network")
     assert np.all(np.ptp(plain, axis=0) > 1e-3)
     assert np.abs(plain).max() < 0.9

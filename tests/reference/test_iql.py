@@ -1,4 +1,7 @@
-"""Implicit Q-learning against a step written apart, printed expectiles, and the chain's known values (A.3, E.3)."""
+"""Implicit Q-learning against a separate step, printed expectiles, and the chain's known values.
+
+The letters are those of the equations: A.3, E.3.
+"""
 
 import dataclasses
 from functools import partial
@@ -16,7 +19,7 @@ from jaxomarl.data.dataset import pack, sample_transitions
 from jaxomarl.envs import catalog
 from jaxomarl.envs.chain import chain_values
 from jaxomarl.losses.expectile import expectile
-from jaxomarl.losses.td import continues
+from jaxomarl.losses.td import continuation_factor
 from jaxomarl.stages import critic
 
 SPEC = Spec((3, 2), (2, 1), state_dim=4, horizon=5)
@@ -34,26 +37,28 @@ def some(seed, *shape):
 def batch_of(seed=0):
     rng = np.random.default_rng(seed)
     flags = [jnp.asarray(rng.integers(0, 2, SIZE), jnp.float32) for _ in range(3)]
-    obs, after = (some(seed + k, SIZE, 2, 3) * SPEC.obs_mask for k in (1, 2))
-    action = jnp.tanh(some(seed + 3, SIZE, 2, 2)) * SPEC.act_mask
-    reward, wide = some(seed + 4, SIZE, 2), jnp.ones((SIZE, 2, 2))
+    done, last, known = flags
+    reward = some(seed + 4, SIZE, 2)
+    per_action = jnp.ones((SIZE, 2, 2))
     return Batch(
-        obs,
-        some(seed + 5, SIZE, 4),
-        action,
-        reward,
-        reward.mean(1),
-        after,
-        some(seed + 6, SIZE, 4),
-        wide,
-        *flags,
-        wide[..., 0],
-        wide,
-        wide,
+        obs=some(seed + 1, SIZE, 2, 3) * SPEC.obs_mask,
+        state=some(seed + 5, SIZE, 4),
+        action=jnp.tanh(some(seed + 3, SIZE, 2, 2)) * SPEC.act_mask,
+        reward=reward,
+        team_reward=reward.mean(1),
+        next_obs=some(seed + 2, SIZE, 2, 3) * SPEC.obs_mask,
+        next_state=some(seed + 6, SIZE, 4),
+        next_action=per_action,
+        done=done,
+        last=last,
+        known=known,
+        alive=jnp.ones((SIZE, 2)),
+        available=per_action,
+        next_available=per_action,
     )
 
 
-# --- one step, written apart from A.3 ---
+# --- one step, written from equation A.3 alone ---
 
 
 @jax.jit
@@ -94,7 +99,9 @@ def iql_step(params, moments, count, c, a, r, c2, go_on, cfg, mask, value_first=
         w = jnp.minimum(jnp.exp(cfg.temperature * u), 100.0)
         return jnp.mean(w * jnp.sum(mask * (jnp.tanh(forward(pi, c)) - a) ** 2, axis=-1))
 
-    new, out, losses = {}, {}, {}
+    new: dict = {}
+    out: dict = {}
+    losses: dict = {}
     value, g = jax.value_and_grad(loss_v)(params["v"])
     losses["v_loss"] = value
     new["v"], out["v"] = adam(params["v"], g, moments["v"], count, cfg.critic_lr)
@@ -128,7 +135,7 @@ def joint_inputs(b):
 
 
 def filled(init):
-    """The state that `init` makes, with networks drawn by numpy: to compile a start costs more than the tests do."""
+    """The state that `init` makes, with networks drawn by numpy: compiling a start is slow."""
     data = load(catalog.make("games/bandit"), rows=2)[0]  # a start reads no data
     rng = np.random.default_rng(11)
 
@@ -157,11 +164,16 @@ def far(got, want):
 
 
 def test_joint_steps_are_those_written_apart():
-    """Three steps on three batches: losses before any update, V' from before, half a sum over twins, Polyak 0.005."""
+    """Three steps on three batches.
+
+    Losses are from before any update, V' too; Q's loss is half a sum over twins; Polyak is 0.005.
+    """
     cfg = dataclasses.replace(CFG, time_limit="terminal")
-    state, update = start(), jit(critic.iql(SPEC, cfg).algorithm.update)
+    state = start()
+    update = jit(critic.iql(SPEC, cfg).algorithm.update)
     params = params_of(state)
-    moments, mask = blank(params), SPEC.act_mask.reshape(-1)
+    moments = blank(params)
+    mask = SPEC.act_mask.reshape(-1)
     for count in (1, 2, 3):
         b = batch_of(10 * count)
         state, metrics = update(jax.random.key(count), state, {}, b)
@@ -198,7 +210,8 @@ def test_a_step_in_numbers():
         params=plain(state.q.params, 1.0, 3.0), target=plain(state.q.target, 5.0, 2.0)
     )
     state = state._replace(q=q, v=state.v._replace(params=plain(state.v.params, 4.0)))
-    b, one = batch_of(), jnp.ones(SIZE)
+    b = batch_of()
+    one = jnp.ones(SIZE)
     b = b._replace(team_reward=one, done=0 * one, known=one, last=0 * one)
     after, metrics = jit(critic.iql(SPEC, cfg).algorithm.update)(jax.random.key(0), state, {}, b)
     np.testing.assert_allclose(metrics["advantage"], 2.0 - 4.0)
@@ -215,7 +228,8 @@ def test_a_step_in_numbers():
 
 
 def test_advantage_weights_stop_at_100():
-    state, b = start(), batch_of()
+    state = start()
+    b = batch_of()
     lift = lambda shift: state._replace(
         q=state.q._replace(
             target={
@@ -224,17 +238,10 @@ def test_advantage_weights_stop_at_100():
             }
         )
     )
-    update, mask = jit(critic.iql(SPEC, CFG).algorithm.update), SPEC.act_mask.reshape(-1)
-    square = float(
-        jnp.mean(
-            jnp.sum(
-                mask
-                * (jnp.tanh(forward(state.policy.params, b.state)) - b.action.reshape(SIZE, -1))
-                ** 2,
-                -1,
-            )
-        )
-    )
+    update = jit(critic.iql(SPEC, CFG).algorithm.update)
+    played = jnp.tanh(forward(state.policy.params, b.state))
+    error = SPEC.act_mask.reshape(-1) * (played - b.action.reshape(SIZE, -1)) ** 2
+    square = float(jnp.mean(jnp.sum(error, -1)))
     high, metrics = update(jax.random.key(0), lift(50.0), {}, b)  # exp(3 * 50) overflows
     np.testing.assert_allclose(metrics["policy_loss"], 100 * square, rtol=1e-5)
     assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(high))
@@ -246,9 +253,10 @@ def test_advantage_weights_stop_at_100():
 
 
 def test_own_critics_in_one_update_are_a_loop_over_agents():
-    """Each agent's critic sees its own observation, action and reward alone, in any order of agents."""
+    """Each agent's critic reads its own observation, action and reward alone, in any order."""
     cfg = dataclasses.replace(CFG, reward="own")
-    state, b = start(own=True, cfg=cfg), batch_of()
+    state = start(own=True, cfg=cfg)
+    b = batch_of()
     update = jit(critic.iql(SPEC, cfg, own=True).algorithm.update)
     after, metrics = update(jax.random.key(0), state, {}, b)
     losses = []
@@ -267,7 +275,7 @@ def test_own_critics_in_one_update_are_a_loop_over_agents():
         losses.append(loss)
     for name in ("v_loss", "q_loss", "policy_loss"):
         np.testing.assert_allclose(metrics[name], np.mean([x[name] for x in losses]), rtol=1e-5)
-    # and what the other agent sees, does and earns reaches nothing
+    # the other agent's observation, action and reward reach nothing of this one's
     swap = {"obs": b.obs, "action": b.action, "reward": b.reward, "next_obs": b.next_obs}
     other = b._replace(
         **{k: x.at[:, 1].add(0.1) for k, x in swap.items()}, team_reward=b.team_reward + 1
@@ -280,7 +288,8 @@ def test_own_critics_in_one_update_are_a_loop_over_agents():
 
 @pytest.mark.parametrize(("reward", "reads"), [("team", "team_reward"), ("first", "reward")])
 def test_the_joint_critics_reward(reward, reads):
-    state, b = start(), batch_of()
+    state = start()
+    b = batch_of()
     update = jit(critic.iql(SPEC, dataclasses.replace(CFG, reward=reward)).algorithm.update)
     base = params_of(update(jax.random.key(0), state, {}, b)[0])
     for change, seen in (
@@ -338,20 +347,22 @@ def test_the_loss_in_numbers():
 @pytest.mark.parametrize("done", [0.0, 1.0])
 @pytest.mark.parametrize("last", [0.0, 1.0])
 @pytest.mark.parametrize("known", [0.0, 1.0])
-def test_what_goes_on(done, last, known):
+def test_which_transitions_continue(done, last, known):
     b = batch_of()._replace(
         done=jnp.full(SIZE, done), last=jnp.full(SIZE, last), known=jnp.full(SIZE, known)
     )
-    np.testing.assert_array_equal(continues(b, "bootstrap"), float(not done and known))
-    np.testing.assert_array_equal(continues(b, "terminal"), float(not done and known and not last))
+    np.testing.assert_array_equal(continuation_factor(b, "bootstrap"), float(not done and known))
+    np.testing.assert_array_equal(
+        continuation_factor(b, "terminal"), float(not done and known and not last)
+    )
 
 
 def test_a_cut_episode_bootstraps_with_its_own_successor():
-    """H row 24: the last transition before a time-out reads the stored successor, not the next episode's first row."""
-    rows, spec = 6, Spec((1, 1), (1, 1), state_dim=1, horizon=2)
-    value = jnp.array(
-        [0.1, 0.2, 0.7, -5.0, -6.0, -7.0]
-    )  # two episodes of two steps; row 2 is the true successor
+    """The last transition before a time-out reads the stored successor, no other episode (H 24)."""
+    rows = 6
+    spec = Spec((1, 1), (1, 1), state_dim=1, horizon=2)
+    # two episodes of two steps; row 2 is the true successor
+    value = jnp.array([0.1, 0.2, 0.7, -5.0, -6.0, -7.0])
     episodes = Episodes(
         obs=jnp.broadcast_to(value[:, None, None], (rows, 2, 1)),
         state=value[:, None],
@@ -370,9 +381,8 @@ def test_a_cut_episode_bootstraps_with_its_own_successor():
     np.testing.assert_allclose(b.next_obs, 0.7)
     cfg = dataclasses.replace(CFG, critic_policy=False)
     state = jit(critic.iql(spec, cfg).algorithm.init)(jax.random.key(0), {}, data)
-    jax.tree.map(
-        np.testing.assert_array_equal, state.q.target, state.q.params
-    )  # targets start equal
+    # targets start equal
+    jax.tree.map(np.testing.assert_array_equal, state.q.target, state.q.params)
     for time_limit in ("bootstrap", "terminal"):
         learner = critic.iql(spec, dataclasses.replace(cfg, time_limit=time_limit))
         _, metrics = jit(learner.algorithm.update)(jax.random.key(1), state, {}, b)
@@ -397,15 +407,17 @@ def chain_data():
 
 
 def table(data, time_limit):
-    """V, Q(agree), Q(disagree) [LENGTH] of the data's own frequencies, by solving the linear equations."""
+    """V, Q(agree), Q(disagree) [LENGTH] of the data's own frequencies, from linear equations."""
     start = np.asarray(data.starts)
-    at, after = np.asarray(data.state)[start], np.asarray(data.state)[start + 1]
+    at = np.asarray(data.state)[start]
+    after = np.asarray(data.state)[start + 1]
     action = np.asarray(data.action)[start, :, 0]
     agree = action[:, 0] * action[:, 1] > 0
     go_on = 1 - np.asarray(data.done)[start]
     if time_limit == "terminal":
         go_on = go_on * (1 - np.asarray(data.last)[start])
-    reward, flow = np.asarray(data.reward)[start, 0], GAMMA * go_on[:, None] * after
+    reward = np.asarray(data.reward)[start, 0]
+    flow = GAMMA * go_on[:, None] * after
     average = lambda chosen, x: (
         (at[chosen].T @ x[chosen]) / at[chosen].sum(axis=0).reshape(-1, *[1] * (x.ndim - 1))
     )
@@ -418,10 +430,11 @@ def table(data, time_limit):
 def test_iql_learns_the_chains_values(chain_data, time_limit):
     """Expectile 1/2: V is the behaviour's value.
 
-    Tolerance: the data's own fixed point, which the learner aims at, is exact in the data; fitting it is left 0.04 (of
-    values up to 1) for SGD's noise and the minimum over twins. Where cuts bootstrap, the data's point is the closed
-    form up to how often the actions agree: 4 standard errors of that frequency, 4 * 0.5 / sqrt(1000 visits), times a
-    slope of V in it of at most 2, are 0.13 in the last state; it is 0.06 here.
+    The learner aims at the data's own fixed point. Values are up to 1, and the tolerance is 0.04,
+    for SGD's noise and the minimum over twins. Where cuts bootstrap, the data's point is the closed
+    form up to how often the actions agree: 4 standard errors of that frequency, 4 * 0.5 /
+    sqrt(1000 visits), times a slope of V in it of at most 2, are 0.13 in the last state; it is
+    0.06 here.
     """
     cfg = omsd.Config(
         critic_width=32,

@@ -1,8 +1,9 @@
 """Engine mjx: MuJoCo MJX, everything within one compiled program, in float32.
 
-A simulation is qpos, qvel, the solver's warm start and the torso's x; the rest of MJX's data is made anew in each
-substep, so that an episode takes hundreds of bytes. The solver is the model's own (Newton, 100 iterations at most, 50
-of its line search), unless `engine` is told otherwise.
+A simulation is qpos, qvel, the solver's warm start and the torso's x. The rest of MJX's data is
+created anew in each substep, so that an episode takes hundreds of bytes. The solver is the model's
+own (Newton, at most 100 iterations with 50 of its line search), unless `engine` is called with
+other numbers.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -26,13 +27,17 @@ from jaxomarl.envs.mamujoco.layout import fill
 from jaxomarl.envs.mamujoco.robots import ROBOTS, Robot, quiet, reward
 from jaxomarl.envs.mamujoco.shifts import torso
 
-HUGE = 1e10  # what MuJoCo itself calls unstable
+HUGE = 1e10
+"""MuJoCo itself calls larger values unstable."""
 GRID = np.linspace(0.5, 1.5, 257)
-"""Densities at which the constants that follow from the masses are tabled; between them they are interpolated."""
+"""Densities at which a table has the constants that derive from the masses.
+
+Between them the constants are interpolated.
+"""
 
 
 class Simulation(NamedTuple):
-    """What goes from step to step."""
+    """The state that is carried from step to step."""
 
     qpos: Float[Array, " P"]
     qvel: Float[Array, " V"]
@@ -48,40 +53,53 @@ def engine(robot: Robot, old: bool, iterations: int = 0, ls_iterations: int = 0)
     mjx, model, base = _model(robot, iterations, ls_iterations)
     size = 6 * robot.model.nbody * robot.contacts
     home = jnp.asarray(robot.model.qpos0, jnp.float32)
-    nq, nv = robot.model.nq, robot.model.nv
+    nq = robot.model.nq
+    nv = robot.model.nv
 
     def reset(noise: Float[Array, " N"]) -> tuple[Simulation, Array]:
         qpos = home + noise[:nq]
         sim = Simulation(qpos, noise[nq:], jnp.zeros(nv), qpos[0])
         return sim, fill(robot, jnp, sim.qpos, sim.qvel, jnp.zeros(size))
 
-    def substep(mine: Any, control: Array, sim: Simulation) -> tuple[Simulation, Array]:
+    def substep(shifted_model: Any, control: Array, sim: Simulation) -> tuple[Simulation, Array]:
         data = base.replace(qpos=sim.qpos, qvel=sim.qvel, qacc_warmstart=sim.warm, ctrl=control)
-        data = mjx.step(mine, data)
-        x, cfrc = data.qpos[0], jnp.zeros(0)
-        if robot.contacts:  # of the last substep's last stage, as Gymnasium has them
-            x, cfrc = data.xpos[1, 0], mjx.rne_postconstraint(mine, data)._impl.cfrc_ext.reshape(-1)
+        data = mjx.step(shifted_model, data)
+        x = data.qpos[0]
+        cfrc = jnp.zeros(0)
+        if robot.contacts:
+            # those of the last substep's last stage, as in Gymnasium
+            x = data.xpos[1, 0]
+            cfrc = mjx.rne_postconstraint(shifted_model, data)._impl.cfrc_ext.reshape(-1)
         return Simulation(data.qpos, data.qvel, data.qacc_warmstart, x), cfrc
 
     def step(sim: Simulation, control: Array, over: Array, ratios: Array) -> tuple:
-        mine = shifted(robot, model, ratios) if ratios.shape[-1] else model
+        # --- the physics ---
+        own_model = shifted(robot, model, ratios) if ratios.shape[-1] else model
         sane = jnp.isfinite(control).all()
         given = jnp.where(sane, control, 0.0)
         with jax.default_matmul_precision("highest"):
-            body = lambda carry, _: (substep(mine, given, carry[0]), None)
+            body = lambda carry, _: (substep(own_model, given, carry[0]), None)
             (then, cfrc), _ = jax.lax.scan(body, (sim, jnp.zeros(size)), length=robot.frame_skip)
+
+        # --- a simulation that diverges returns to the initial state ---
         values = jnp.concatenate([then.qpos, then.qvel, then.warm, cfrc, then.x[None]])
-        failed = ~(sane & (jnp.abs(values) <= HUGE).all())  # not a number is not smaller either
+        # not a number is not smaller either
+        failed = ~(sane & (jnp.abs(values) <= HUGE).all())
         rest = Simulation(home, jnp.zeros(nv), jnp.zeros(nv), home[0])
         then = jax.tree.map(lambda a, b: jnp.where(failed, a, b), rest, then)
+
+        # --- a simulation that is over stands still ---
         then = jax.tree.map(lambda a, b: jnp.where(over > 0, a, b), sim, then)
         cfrc = jnp.where(failed | (over > 0), 0.0, cfrc)
+
+        # --- the reward ---
         full = fill(robot, jnp, then.qpos, then.qvel, cfrc)
         felt = full[full.shape[0] - size :]
-        got, ended = reward(robot, old, jnp, then.x - sim.x, given, then.qpos, then.qvel, felt)
+        forward = then.x - sim.x
+        gained, ended = reward(robot, old, jnp, forward, given, then.qpos, then.qvel, felt)
         dead = failed | (over > 0)
         failed = failed & (over == 0)
-        return then, full, jnp.where(dead, 0.0, got), (ended | dead) * 1.0, failed * 1.0
+        return then, full, jnp.where(dead, 0.0, gained), (ended | dead) * 1.0, failed * 1.0
 
     def place(sim: Simulation) -> np.ndarray:
         return np.asarray(sim.qpos, np.float64)
@@ -90,31 +108,32 @@ def engine(robot: Robot, old: bool, iterations: int = 0, ls_iterations: int = 0)
 
 
 def _model(robot: Robot, iterations: int, ls_iterations: int) -> tuple[Any, Any, Any]:
+    """(the module mjx, the robot's model, data that are empty)."""
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints that Warp is missing
+        # it prints that Warp is missing
+        with contextlib.redirect_stdout(io.StringIO()):
             from mujoco import mjx
     except ImportError as error:
-        raise refuse(
-            "engine", "MuJoCo MJX installed", str(error), "pip install mujoco-mjx, or engine=c"
-        ) from error
-    model = robot.model
-    mine = mjx.put_model(model, impl="jax")
+        way = "pip install mujoco-mjx, or engine=c"
+        raise refuse("engine", "MuJoCo MJX installed", str(error), way) from error
+    model = mjx.put_model(robot.model, impl="jax")
     if iterations:
-        mine = mine.tree_replace({"opt.iterations": iterations})
+        model = model.tree_replace({"opt.iterations": iterations})
     if ls_iterations:
-        mine = mine.tree_replace({"opt.ls_iterations": ls_iterations})
-    return mjx, mine, mjx.make_data(model, impl="jax")
+        model = model.tree_replace({"opt.ls_iterations": ls_iterations})
+    return mjx, model, mjx.make_data(robot.model, impl="jax")
 
 
 def shifted(robot: Robot, model: Any, ratios: Float[Array, "3"]) -> Any:
     """MJX's model with these ratios of power, torso density and friction."""
     power, density, friction = ratios
-    tables = _tables(robot.name)
     at = (density - GRID[0]) / (GRID[1] - GRID[0])
     low = jnp.clip(jnp.floor(at).astype(jnp.int32), 0, len(GRID) - 2)
     part = at - low
-    changed = {name: jnp.asarray(t, jnp.float32)[low] * (1 - part) + jnp.asarray(t, jnp.float32)[low + 1] * part
-               for name, t in tables.items()}  # fmt: skip
+    changed = {}
+    for name, values in _tables(robot.name).items():
+        table = jnp.asarray(values, jnp.float32)
+        changed[name] = table[low] * (1 - part) + table[low + 1] * part
     return model.replace(
         actuator_gear=model.actuator_gear * power,
         geom_friction=model.geom_friction.at[:, 0].multiply(friction),
@@ -128,7 +147,8 @@ def _tables(name: str) -> dict[str, np.ndarray]:
     robot = ROBOTS[name]
     names = ("body_mass", "body_inertia", "body_subtreemass", "body_invweight0", "dof_invweight0")
     rows: dict[str, list] = {name: [] for name in names}
-    body, data = torso(robot.model), mujoco.MjData(robot.model)
+    body = torso(robot.model)
+    data = mujoco.MjData(robot.model)
     for density in GRID:
         model = copy.copy(robot.model)
         model.body_mass[body] *= density
@@ -137,4 +157,4 @@ def _tables(name: str) -> dict[str, np.ndarray]:
             mujoco.mj_setConst(model, data)
         for name in names:
             rows[name].append(np.array(getattr(model, name)))
-    return {name: np.stack(held) for name, held in rows.items()}
+    return {name: np.stack(values) for name, values in rows.items()}

@@ -1,6 +1,7 @@
-"""Who sees and moves what: indices into one vector, for each dialect, so that engines need not know of either.
+"""Observations, state and actions of each dialect, as indices into one vector.
 
-The vector `full` is qpos, qvel, qvel clipped to ±10 (where the robot's state has that), cfrc_ext clipped to ±1 (ant).
+Engines need not know of dialects or partitions. The vector `full` is qpos, qvel, then qvel clipped
+to ±10 (where the robot's state has that), then cfrc_ext clipped to ±1 (ant).
 """
 
 from types import ModuleType
@@ -11,9 +12,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxomarl.base import Fields, refuse
-from jaxomarl.envs.mamujoco.robots import Parts, Robot
+from jaxomarl.envs.mamujoco.robots import Parts, Robot, Rows
 
-MAPPED, UNMAPPED = "mapped", "unmapped"
 DIALECTS = {
     "gymnasium": "mamujoco-gymnasium-v1",
     "omar": "mamujoco-omar",
@@ -27,17 +27,18 @@ OLD = {
     ("ant", "4x2"): ("ogmarl",),
     ("hopper", "3x1"): ("omiga",),
 }
-"""Dialects beside gymnasium's that a partition has data of."""
+"""Dialects besides gymnasium's in which there are data of a partition."""
 WHOLE = "none"
-"""The partition of one agent, which sees the whole state."""
+"""The partition of one agent, which observes the full state."""
 
 
 class Columns(NamedTuple):
-    """Where things lie in `full`, and what its columns are called."""
+    """The columns of `full` by what they hold, and their names."""
 
     qpos: Int[np.ndarray, " P"]
     qvel: Int[np.ndarray, " V"]
-    clipped: Int[np.ndarray, " V"]  # the same as qvel where the state has them unclipped
+    clipped: Int[np.ndarray, " V"]
+    """Columns of the clipped velocities; those of qvel where the state does not clip them."""
     cfrc: Int[np.ndarray, "bodies 6"]
     names: tuple[str, ...]
 
@@ -47,69 +48,86 @@ class Layout(NamedTuple):
 
     dialect: str
     obs: Int[np.ndarray, "N O"]
-    obs_mask: Float[np.ndarray, "N O"]  # 0 in padding, and where the dialect sees zeros
-    constant: Float[np.ndarray, "N O"]  # one-hot ids
+    obs_mask: Float[np.ndarray, "N O"]
+    """0 in padding, and where the dialect observes zeros."""
+    constant: Float[np.ndarray, "N O"]
+    """One-hot ids of the agents."""
     obs_dims: tuple[int, ...]
     state: Int[np.ndarray, " S"]
     state_mask: Float[np.ndarray, " S"]
-    action: Int[np.ndarray, " U"]  # of the flat padded joint action, for each actuator
+    action: Int[np.ndarray, " U"]
+    """Column of the flat padded joint action, for each actuator."""
     act_dims: tuple[int, ...]
     fields: Fields
     standardised: bool = False
 
-    def observe(self, full: Any, xp: ModuleType = jnp) -> tuple[Any, Any]:
+    def observe(self, full: Rows, xp: ModuleType = jnp) -> tuple[Any, Any]:
         """Observations [..., N, O] and state [..., S] from `full` [..., F]."""
-        obs = full[..., self.obs] * self.obs_mask.astype(full.dtype) + self.constant.astype(
-            full.dtype
-        )
-        if (
-            self.standardised
-        ):  # each vector by its own mean and deviation, as OMIGA's data; the id is a part of it
-            obs = obs - obs.mean(axis=-1, keepdims=True)
-            obs = obs / xp.sqrt((obs * obs).mean(axis=-1, keepdims=True))
-            return obs, obs[..., 0, :]
-        return obs, full[..., self.state] * self.state_mask.astype(full.dtype)
+        dtype = full.dtype
+        obs = full[..., self.obs] * self.obs_mask.astype(dtype) + self.constant.astype(dtype)
+        if not self.standardised:
+            return obs, full[..., self.state] * self.state_mask.astype(dtype)
+
+        # each vector by its own mean and deviation, as in OMIGA's data; the id is a part of it
+        obs = obs - obs.mean(axis=-1, keepdims=True)
+        obs = obs / xp.sqrt((obs * obs).mean(axis=-1, keepdims=True))
+        return obs, obs[..., 0, :]
 
     def control(self, action: Any) -> Any:
         """The agents' actions [..., N, A] in the order of the actuators [..., U]."""
         return action.reshape(*action.shape[:-2], -1)[..., self.action]
 
 
-def columns(robot: Robot) -> Columns:
+def full_columns(robot: Robot) -> Columns:
     """The columns of `full`."""
+    model = robot.model
+    names = _joint_names(robot)
+    qpos = np.arange(model.nq)
+    qvel = model.nq + np.arange(model.nv)
+    clipped = qvel
+    if robot.clipped[0]:
+        clipped = len(names) + np.arange(model.nv)
+        names += [names[i] for i in qvel]
+    cfrc = np.zeros((0, 6), int)
+    if robot.contacts:
+        cfrc = len(names) + np.arange(6 * model.nbody).reshape(-1, 6)
+        axes = ("tx", "ty", "tz", "fx", "fy", "fz")
+        names += [f"cfrc_ext[{body}.{axis}]" for body in _body_names(robot) for axis in axes]
+    return Columns(qpos, qvel, clipped, cfrc, tuple(names))
+
+
+def _joint_names(robot: Robot) -> list[str]:
+    """Names of all positions, then of all velocities."""
     model = robot.model
     names = [""] * (model.nq + model.nv)
     for j in range(model.njnt):
         joint = model.joint(j)
-        q, v = int(joint.qposadr[0]), model.nq + int(joint.dofadr[0])
-        if joint.type[0] == 0:  # the free joint
-            names[q : q + 7] = [
-                f"qpos[{joint.name}.{x}]" for x in ("x", "y", "z", "qw", "qx", "qy", "qz")
-            ]
-            names[v : v + 6] = [
-                f"qvel[{joint.name}.{x}]" for x in ("x", "y", "z", "wx", "wy", "wz")
-            ]
+        q = int(joint.qposadr[0])
+        v = model.nq + int(joint.dofadr[0])
+        is_free = joint.type[0] == 0
+        if is_free:
+            positions = ("x", "y", "z", "qw", "qx", "qy", "qz")
+            velocities = ("x", "y", "z", "wx", "wy", "wz")
+            names[q : q + 7] = [f"qpos[{joint.name}.{axis}]" for axis in positions]
+            names[v : v + 6] = [f"qvel[{joint.name}.{axis}]" for axis in velocities]
         else:
-            names[q], names[v] = f"qpos[{joint.name}]", f"qvel[{joint.name}]"
-    qpos, qvel = np.arange(model.nq), model.nq + np.arange(model.nv)
-    clipped, cfrc = qvel, np.zeros((0, 6), int)
-    if robot.clipped[0]:
-        clipped = len(names) + np.arange(model.nv)
-        names += [names[i] for i in qvel]
-    if robot.contacts:
-        cfrc = len(names) + np.arange(6 * model.nbody).reshape(-1, 6)
-        bodies = [
-            model.body(b).name or f"{model.body(model.body_parentid[b]).name}_lower"
-            for b in range(model.nbody)
-        ]
-        names += [
-            f"cfrc_ext[{b}.{x}]" for b in bodies for x in ("tx", "ty", "tz", "fx", "fy", "fz")
-        ]
-    return Columns(qpos, qvel, clipped, cfrc, tuple(names))
+            names[q] = f"qpos[{joint.name}]"
+            names[v] = f"qvel[{joint.name}]"
+    return names
 
 
-def fill(robot: Robot, xp: ModuleType, qpos: Any, qvel: Any, cfrc: Any) -> Any:
-    """`full` from its parts; `cfrc` [..., bodies * 6] is clipped here."""
+def _body_names(robot: Robot) -> list[str]:
+    """Names of all bodies; one without a name is called after its parent."""
+    model = robot.model
+    names = []
+    for b in range(model.nbody):
+        parent = model.body(model.body_parentid[b]).name
+        names.append(model.body(b).name or f"{parent}_lower")
+    return names
+
+
+def fill(robot: Robot, xp: ModuleType, qpos: Rows, qvel: Rows, cfrc: Rows | None) -> Any:
+    """The vector `full` from its parts; `cfrc` [..., bodies * 6] is clipped here."""
     parts = [qpos, qvel]
     if robot.clipped[0]:
         parts.append(xp.clip(qvel, -10.0, 10.0))
@@ -119,103 +137,120 @@ def fill(robot: Robot, xp: ModuleType, qpos: Any, qvel: Any, cfrc: Any) -> Any:
 
 
 def at_distance(robot: Robot, part: tuple[str, ...], k: int) -> list[list[str]]:
-    """The joints at distance 0, ..., k from a part, each list in the order of the alphabet."""
-    seen = set(part)
+    """The joints at distance 0, ..., k from a part, each list in alphabetical order."""
+    reached = set(part)
     rings = [sorted(part)]
     for _ in range(k):
-        near = {
-            joint for edge in robot.edges if set(edge) & set(rings[-1]) for joint in edge
-        } - seen
-        seen |= near
-        rings.append(sorted(near))
+        last = set(rings[-1])
+        touched = {joint for edge in robot.edges if set(edge) & last for joint in edge}
+        ring = touched - reached
+        reached |= ring
+        rings.append(sorted(ring))
     return rings
 
 
 def layout(robot: Robot, partition: str, dialect: str = "gymnasium", obsk: int = 1) -> Layout:
-    """The layout of a partition, which observes joints up to distance `obsk` (gymnasium only; others have their own).
+    """The layout of a partition, whose agents observe joints up to distance `obsk`.
 
-    Raises JaxomarlError for an unknown partition or dialect, or one that the partition has not.
+    Only gymnasium's dialect takes another `obsk`, as the others have their own. Raises
+    JaxomarlError for an unknown partition or dialect, and for a dialect without the partition.
     """
-    field = f"mamujoco/{robot.name}"
-    known = [*robot.partitions, WHOLE]
-    if partition not in known:
-        raise refuse(
-            f"{field}, partition",
-            f"one of {', '.join(known)}",
-            partition,
-            "These are Gymnasium-Robotics'.",
-        )
-    has = ("gymnasium", *OLD.get((robot.name, partition), ()))
-    if dialect not in has:
-        way_out = (
-            "No data are known in another."
-            if dialect in DIALECTS
-            else f"Dialects: {', '.join(DIALECTS)}."
-        )
-        raise refuse(f"{field} {partition}, dialect", f"one of {', '.join(has)}", dialect, way_out)
-    if not 0 <= obsk <= 5:
-        raise refuse(
-            f"{field}, obsk", "a distance from 0 to 5", obsk, "1 is that of the published data."
-        )
-    if dialect != "gymnasium" and obsk != 1:
-        raise refuse(
-            f"{field}, obsk",
-            f"its default, as {dialect}'s distance is its own",
-            obsk,
-            "Leave it out.",
-        )
+    _check(robot, partition, dialect, obsk)
     parts = robot.partitions.get(partition, (actuated(robot),))
-    at = columns(robot)
-    state = np.concatenate(
-        [at.qpos[robot.skip :], at.clipped, at.cfrc[dialect == "gymnasium" :].ravel()]
-    )
-    blind = (
-        at.cfrc.ravel() if dialect != "gymnasium" else np.zeros(0, int)
-    )  # contact forces were never computed
+    at = full_columns(robot)
+    # all dialects but gymnasium's have the world's contact forces in the state
+    bodies = at.cfrc[dialect == "gymnasium" :]
+    state = np.concatenate([at.qpos[robot.skip :], at.clipped, bodies.ravel()])
+
+    # --- what each agent observes ---
     ids = np.zeros((len(parts), 0))
     if dialect == "omiga":
-        seen, ids = [state] * len(parts), np.eye(len(parts))
+        seen = [state] * len(parts)
+        ids = np.eye(len(parts))
     elif partition == WHOLE:
         seen = [state]
     else:
         k = {"gymnasium": obsk, "omar": 0, "ogmarl": 1}[dialect]
-        seen = [
-            np.array([*_near(robot, at, part, k), *_globals(robot, at, dialect)]) for part in parts
-        ]
-    order = parts if dialect in ("gymnasium", "ogmarl") else _straight(robot, parts)
+        of_root = _globals(robot, at, dialect)
+        seen = [np.array([*_near(robot, at, part, k), *of_root]) for part in parts]
+
+    # --- the joints of each agent's action columns ---
+    order = parts
+    if dialect not in ("gymnasium", "ogmarl"):
+        order = _straight(robot, parts)
     if (robot.name, dialect) == ("halfcheetah", "ogmarl"):
-        order = tuple(
-            part[::-1] for part in parts
-        )  # v1.1 lists foot, shin, thigh, and maps by joint
-    return _laid(robot, at, dialect, seen, ids, state, blind, order)
+        # v1.1 lists foot, shin, thigh, and maps by joint
+        order = tuple(part[::-1] for part in parts)
+    return _as_indices(robot, at, dialect, seen, ids, state, order)
 
 
-def _laid(
+def _check(robot: Robot, partition: str, dialect: str, obsk: int) -> None:
+    """Raise JaxomarlError where a robot has no such partition, dialect or distance."""
+    field = f"mamujoco/{robot.name}"
+    known = [*robot.partitions, WHOLE]
+    if partition not in known:
+        way = "These are Gymnasium-Robotics'."
+        raise refuse(f"{field}, partition", f"one of {', '.join(known)}", partition, way)
+    has = ("gymnasium", *OLD.get((robot.name, partition), ()))
+    if dialect not in has:
+        way = f"Dialects: {', '.join(DIALECTS)}."
+        if dialect in DIALECTS:
+            way = "No data are known in another."
+        raise refuse(f"{field} {partition}, dialect", f"one of {', '.join(has)}", dialect, way)
+    if not 0 <= obsk <= 5:
+        way = "1 is that of the published data."
+        raise refuse(f"{field}, obsk", "a distance from 0 to 5", obsk, way)
+    if dialect != "gymnasium" and obsk != 1:
+        expected = f"its default, as {dialect}'s distance is its own"
+        raise refuse(f"{field}, obsk", expected, obsk, "Leave it out.")
+
+
+def _as_indices(
     robot: Robot,
     at: Columns,
     dialect: str,
-    seen: list,
-    ids: Any,
-    state: Any,
-    blind: Any,
+    seen: list[np.ndarray],
+    ids: np.ndarray,
+    state: np.ndarray,
     order: Parts,
 ) -> Layout:
+    """The layout of what each agent observes (`seen`, `ids`) and moves (`order`)."""
+    # the other dialects' contact forces were never computed
+    blind = np.zeros(0, int)
+    if dialect != "gymnasium":
+        blind = at.cfrc.ravel()
+
+    # --- observations, padded to the widest ---
     dims = tuple(len(x) + ids.shape[1] for x in seen)
-    n, width, acts = len(seen), max(dims), max(map(len, order))
-    obs, mask, constant = np.zeros((n, width), int), np.zeros((n, width)), np.zeros((n, width))
+    shape = (len(seen), max(dims))
+    obs = np.zeros(shape, int)
+    mask = np.zeros(shape)
+    constant = np.zeros(shape)
+    names = []
     for i, x in enumerate(seen):
         obs[i, : len(x)] = x
         mask[i, : len(x)] = ~np.isin(x, blind)
         constant[i, len(x) : dims[i]] = ids[i]
-    place = {joint: i * acts + j for i, part in enumerate(order) for j, joint in enumerate(part)}
-    names = [
-        tuple(at.names[c] for c in x) + tuple(f"id[{j}]" for j in range(ids.shape[1])) for x in seen
-    ]
+        id_names = [f"id[{j}]" for j in range(ids.shape[1])]
+        names.append((*(at.names[c] for c in x), *id_names))
+
+    # --- action columns, padded to the widest ---
+    act_dims = tuple(map(len, order))
+    width = max(act_dims)
+    column = {joint: i * width + j for i, part in enumerate(order) for j, joint in enumerate(part)}
     return Layout(
-        DIALECTS[dialect], obs, mask, constant, dims, state, (~np.isin(state, blind)).astype(float),
-        np.array([place[joint] for joint in actuated(robot)]), tuple(map(len, order)), Fields(tuple(names), order),
+        dialect=DIALECTS[dialect],
+        obs=obs,
+        obs_mask=mask,
+        constant=constant,
+        obs_dims=dims,
+        state=state,
+        state_mask=(~np.isin(state, blind)).astype(float),
+        action=np.array([column[joint] for joint in actuated(robot)]),
+        act_dims=act_dims,
+        fields=Fields(tuple(names), order),
         standardised=dialect == "omiga",
-    )  # fmt: skip
+    )
 
 
 def actuated(robot: Robot) -> tuple[str, ...]:
@@ -225,46 +260,65 @@ def actuated(robot: Robot) -> tuple[str, ...]:
 
 
 def _straight(robot: Robot, parts: Parts) -> Parts:
-    """v1.0: the agents' actions side by side go to the actuators as they are numbered, whoever sees the joints."""
+    """The joints that v1.0 moves: the agents' actions, side by side, go to the actuators in order.
+
+    It does not matter which agent observes a joint.
+    """
     left = list(actuated(robot))
     return tuple(tuple(left.pop(0) for _ in part) for part in parts)
 
 
+def _observed_velocities(robot: Robot, at: Columns) -> Int[np.ndarray, " V"]:
+    """Columns of the velocities that agents observe."""
+    if robot.clipped[1]:
+        return at.clipped
+    return at.qvel
+
+
 def _near(robot: Robot, at: Columns, part: tuple[str, ...], k: int) -> list[int]:
-    """Positions of all joints near; velocities, and each body's contact forces once, of one's own."""
-    model, out, felt = robot.model, [], set()
-    velocity = at.clipped if robot.clipped[1] else at.qvel
-    for distance, ring in enumerate(at_distance(robot, part, k)):
-        for name in ring:
-            joint = model.joint(name)
-            out.append(int(at.qpos[joint.qposadr[0]]))
-            if distance == 0:
-                out.append(int(velocity[joint.dofadr[0]]))
-                for body in _bodies(robot, name):
-                    if body not in felt:
-                        out += map(int, at.cfrc[body])
-                        felt.add(body)
+    """The columns of joints up to distance k that an agent observes.
+
+    It observes the positions of all of them. Of its own joints it also observes velocities, and the
+    contact forces of each body once.
+    """
+    model = robot.model
+    velocity = _observed_velocities(robot, at)
+    own, *others = at_distance(robot, part, k)
+    out: list[int] = []
+    felt: set[int] = set()
+    for name in own:
+        joint = model.joint(name)
+        out.append(int(at.qpos[joint.qposadr[0]]))
+        out.append(int(velocity[joint.dofadr[0]]))
+        for body in _bodies(robot, name):
+            if body not in felt:
+                out += map(int, at.cfrc[body])
+                felt.add(body)
+    for ring in others:
+        out += [int(at.qpos[model.joint(name).qposadr[0]]) for name in ring]
     return out
 
 
 def _bodies(robot: Robot, joint: str) -> tuple[int, ...]:
-    """The bodies that an ant's joint is said to be attached to."""
+    """The bodies that count as attached to an ant's joint."""
     if not robot.contacts:
         return ()
     leg = 3 * int(joint[-1]) - 1
-    return (1, leg) if joint.startswith("hip") else (leg, leg + 1, leg + 2)
+    if joint.startswith("hip"):
+        return (1, leg)
+    return (leg, leg + 1, leg + 2)
 
 
 def _globals(robot: Robot, at: Columns, dialect: str) -> list[int]:
-    """What every agent sees of the root."""
-    ant = robot.name == "ant"
+    """The columns of the root that every agent observes."""
+    is_ant = robot.name == "ant"
     if dialect == "omar":
         return []
-    if (
-        dialect == "ogmarl"
-    ):  # v1.1: velocities first, y before z, and the ant's root by its first entries alone
-        order = [0] if ant else [0, 2, 1]
+    if dialect == "ogmarl":
+        # v1.1: velocities first, y before z, and of the ant's root only the first entries
+        order = [0] if is_ant else [0, 2, 1]
         return [int(i) for i in (*at.qvel[order], *at.qpos[order])]
-    velocity = at.clipped if robot.clipped[1] else at.qvel
-    qpos, qvel = (at.qpos[2:7], at.qvel[:6]) if ant else (at.qpos[1:3], velocity[:3])
-    return [int(i) for i in (*qpos, *qvel)]
+    if is_ant:
+        return [int(i) for i in (*at.qpos[2:7], *at.qvel[:6])]
+    velocity = _observed_velocities(robot, at)
+    return [int(i) for i in (*at.qpos[1:3], *velocity[:3])]

@@ -1,7 +1,7 @@
-"""A frame of a robot: MuJoCo's renderer through EGL, else OSMesa, else discs seen from the side.
+"""A frame of a robot, by MuJoCo's renderer through EGL, else OSMesa, else as discs from the side.
 
-MuJoCo binds to one graphics library as it is imported, and a library that does not work can abort the process. So a
-process of its own renders, one for each robot, and frames come through a pipe.
+MuJoCo binds to one graphics library as it is imported, and a library that does not work can abort
+the process. So a process of its own renders, one for each robot, and frames come through a pipe.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -18,17 +18,24 @@ import mujoco
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from jaxomarl.envs.draw import agent_colour, scene
+from jaxomarl.envs.draw import Colour, Disc, agent_colour, scene
 from jaxomarl.envs.mamujoco.robots import ROBOTS, Robot
 
-SIZE = 360  # pixels
-VIEW = 1.6  # metres from the middle of a drawing to its edge
+SIZE = 360
+"""Width and height of a frame in pixels."""
+VIEW = 1.6
+"""Metres from the middle of a drawing to its edge."""
+MARK: Colour = (90, 90, 90)
+"""Colour of the marks on the floor."""
 LIBRARIES = ("egl", "osmesa")
 LOG = logging.getLogger(__name__)
 
 
-def picture(robot: Robot, qpos: Float[np.ndarray, " P"]) -> UInt8[np.ndarray, "360 360 3"]:
-    """The robot at these positions; a plain drawing, with one message, where MuJoCo cannot render."""
+def robot_picture(robot: Robot, qpos: Float[np.ndarray, " P"]) -> UInt8[np.ndarray, "360 360 3"]:
+    """The robot at these positions.
+
+    Where MuJoCo cannot render, it is a plain drawing, and one message says so.
+    """
     child = _child(robot.name)
     if child is not None:
         try:
@@ -50,8 +57,10 @@ def _ask(child: subprocess.Popen, qpos: Float[np.ndarray, " P"]) -> UInt8[np.nda
 
 @functools.cache
 def _child(name: str) -> subprocess.Popen | None:
-    """The process that renders a robot, or None, said once."""
-    libraries = (os.environ["MUJOCO_GL"],) if os.environ.get("MUJOCO_GL") else LIBRARIES
+    """The process that renders a robot; None, with a message, where no library works."""
+    libraries = LIBRARIES
+    if os.environ.get("MUJOCO_GL"):
+        libraries = (os.environ["MUJOCO_GL"],)
     for library in libraries:
         environment = {**os.environ, "MUJOCO_GL": library, "JAX_PLATFORMS": "cpu"}
         command = [sys.executable, "-m", "jaxomarl.envs.mamujoco.pictures", name]
@@ -65,7 +74,8 @@ def _child(name: str) -> subprocess.Popen | None:
             )
             _ask(child, ROBOTS[name].model.qpos0)
             return child
-        except (OSError, ValueError):  # it ended before the frame was whole
+        except (OSError, ValueError):
+            # it ended before the frame was complete
             continue
     tried = " and ".join(libraries)
     LOG.warning(
@@ -76,17 +86,21 @@ def _child(name: str) -> subprocess.Popen | None:
 
 
 def _serve(name: str) -> None:
-    """Render what positions come in, until none do."""
-    out, model = os.fdopen(os.dup(1), "wb"), ROBOTS[name].model
-    os.dup2(2, 1)  # nothing else may be printed between the frames
-    renderer, data, camera = (
-        mujoco.Renderer(model, SIZE, SIZE),
-        mujoco.MjData(model),
-        mujoco.MjvCamera(),
-    )
-    camera.type, camera.trackbodyid = mujoco.mjtCamera.mjCAMERA_TRACKING, 1
-    camera.distance, camera.azimuth, camera.elevation = 4.0, 90.0, -20.0
-    while len(sent := sys.stdin.buffer.read(8 * model.nq)) == 8 * model.nq:
+    """Render the positions that come in, until none do."""
+    out = os.fdopen(os.dup(1), "wb")
+    # nothing else may be printed between the frames
+    os.dup2(2, 1)
+    model = ROBOTS[name].model
+    renderer = mujoco.Renderer(model, SIZE, SIZE)
+    data = mujoco.MjData(model)
+    camera = mujoco.MjvCamera()
+    camera.type = mujoco.mjtCamera.mjCAMERA_TRACKING
+    camera.trackbodyid = 1
+    camera.distance = 4.0
+    camera.azimuth = 90.0
+    camera.elevation = -20.0
+    size = 8 * model.nq
+    while len(sent := sys.stdin.buffer.read(size)) == size:
         data.qpos[:] = np.frombuffer(sent)
         mujoco.mj_forward(model, data)
         camera.lookat[:] = data.xpos[1]
@@ -96,32 +110,32 @@ def _serve(name: str) -> None:
 
 
 def drawing(robot: Robot, data: Any) -> UInt8[np.ndarray, "P P 3"]:
-    """Geoms as chains of discs, seen from the side (x to the right, z up), far ones first; lines on the floor."""
-    model, middle = robot.model, np.array([data.xpos[1, 0], 0.9])
+    """Geoms as chains of discs, seen from the side (x to the right, z up); far geoms come first."""
+    model = robot.model
+    middle = np.array([data.xpos[1, 0], 0.9])
+
+    # --- marks on the floor, a larger one at each metre ---
     discs = []
     first = np.floor(middle[0] - VIEW)
     for x in np.arange(first, first + 2 * VIEW + 1.5, 0.1):
-        mark = abs(x - round(x)) < 0.05
-        discs.append(
-            (
-                x - middle[0],
-                -0.03 - middle[1],
-                0.05 if mark else 0.03,
-                (90, 90, 90),
-                1.0,
-                (0.0, 0.0),
-            )
-        )
+        at_a_metre = abs(x - round(x)) < 0.05
+        radius = 0.05 if at_a_metre else 0.03
+        discs.append(Disc(x - middle[0], -0.03 - middle[1], radius, MARK))
+
+    # --- the robot ---
     for geom in sorted(range(model.ngeom), key=lambda g: -data.geom_xpos[g, 1]):
         kind = model.geom_type[geom]
         if kind == mujoco.mjtGeom.mjGEOM_PLANE:
             continue
+        half = 0.0
+        if kind == mujoco.mjtGeom.mjGEOM_CAPSULE:
+            half = model.geom_size[geom, 1]
         axis = data.geom_xmat[geom].reshape(3, 3)[:, 2]
-        half = model.geom_size[geom, 1] if kind == mujoco.mjtGeom.mjGEOM_CAPSULE else 0.0
+        radius = model.geom_size[geom, 0]
         colour = agent_colour(int(model.geom_bodyid[geom]) - 1)
         for along in np.linspace(-half, half, 1 + int(np.ceil(half / 0.01))):
-            at = (data.geom_xpos[geom] + along * axis)[[0, 2]] - middle
-            discs.append((at[0], at[1], model.geom_size[geom, 0], colour, 1.0, (0.0, 0.0)))
+            x, y = (data.geom_xpos[geom] + along * axis)[[0, 2]] - middle
+            discs.append(Disc(x, y, radius, colour))
     return scene(discs, VIEW, SIZE)
 
 

@@ -1,6 +1,7 @@
-"""The four robots: their models, graphs, partitions, rewards and ends, as Gymnasium's v5 environments have them.
+"""The four robots: their models, graphs, partitions, rewards and terminations.
 
-Models are the XML files that Gymnasium ships, loaded from there. Joints are called as MuJoCo calls them.
+They are those of Gymnasium's v5 environments. Models are the XML files that Gymnasium ships, loaded
+from there. Joints have MuJoCo's names.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -24,12 +25,14 @@ from jaxomarl.base import refuse
 Parts = tuple[tuple[str, ...], ...]
 """Joints of each agent, in the order of its action columns."""
 
-
 Rows = Float[Array | np.ndarray, "*B _"]
+"""Vectors that lead with any batch axes, of NumPy or JAX."""
+Scalars = Float[Array | np.ndarray, "*B"]
+"""Numbers that lead with any batch axes, of NumPy or JAX."""
 
 
 class Robot(NamedTuple):
-    """What a robot's rules need beside its model; positions and velocities lead with any batch axes."""
+    """A robot's rules and its model; positions and velocities lead with any batch axes."""
 
     name: str
     xml: str
@@ -38,19 +41,22 @@ class Robot(NamedTuple):
     """Sets of joints that are neighbours of one another."""
     partitions: dict[str, Parts]
     skip: int
-    """Leading positions that the state leaves out."""
+    """Number of leading positions that the state leaves out."""
     qpos_noise: float
     """Half-width of the uniform noise on the first positions."""
     qvel_noise: float
     normal: bool
-    """Velocity noise is normal with that deviation, else uniform with that half-width."""
+    """Whether velocity noise is normal with `qvel_noise` as deviation, or uniform within it."""
     control_cost: float
     healthy: Callable[[ModuleType, Any, Any], Any] | None = None
-    """(numpy or jax.numpy, qpos, qvel) -> bool; None: never ends."""
+    """(numpy or jax.numpy, qpos, qvel) -> bool; None where episodes never terminate."""
     clipped: tuple[bool, bool] = (False, False)
-    """Velocities are clipped to ±10 in the state; and in observations."""
+    """Whether velocities are clipped to ±10 in the state, and in observations."""
     contacts: bool = False
-    """Contact forces are observed and cost; the forward reward follows the torso's body, not its joint."""
+    """Whether contact forces are observed and cost.
+
+    The forward reward then follows the torso's body, not its joint.
+    """
 
     @property
     def model(self) -> mujoco.MjModel:
@@ -59,30 +65,31 @@ class Robot(NamedTuple):
 
     @property
     def dt(self) -> float:
-        """Seconds of a step."""
+        """Duration of a step in seconds."""
         return self.model.opt.timestep * self.frame_skip
 
 
 @functools.cache
 def _model(xml: str) -> mujoco.MjModel:
+    way = "pip install 'gymnasium>=1.2'"
     found = importlib.util.find_spec("gymnasium")
     if found is None or found.origin is None:
-        raise refuse(
-            "mamujoco",
-            "Gymnasium, whose models these are",
-            "no gymnasium",
-            "pip install 'gymnasium>=1.2'",
-        )
+        expected = "Gymnasium, whose models these are"
+        raise refuse("mamujoco", expected, "no gymnasium", way)
     path = Path(found.origin).parent / "envs" / "mujoco" / "assets" / xml
     if not path.is_file():
-        raise refuse("mamujoco", f"Gymnasium's {xml}", f"no {path}", "pip install 'gymnasium>=1.2'")
-    with quiet():  # half-cheetah's settotalmass is deprecated, and it is not ours to change
+        raise refuse("mamujoco", f"Gymnasium's {xml}", f"no {path}", way)
+    # half-cheetah's settotalmass is deprecated, and the file is not ours to change
+    with quiet():
         return mujoco.MjModel.from_xml_path(str(path))
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """MuJoCo's warnings go nowhere, rather than to MUJOCO_LOG.TXT in the folder at hand; a user's handler is kept."""
+    """Drop MuJoCo's warnings, which else go to MUJOCO_LOG.TXT in the current folder.
+
+    A user's handler is kept.
+    """
     mine = mujoco.get_mju_user_warning() is None
     if mine:
         mujoco.set_mju_user_warning(_ignore)
@@ -94,28 +101,34 @@ def quiet() -> Iterator[None]:
 
 
 def _ignore(message: str) -> None:
-    """What a warning means for an episode is read from the simulation's counters."""
+    """Drop a warning; the simulation's counters say what it means for an episode."""
 
 
-def _within(xp: ModuleType, z: Any, low: float, high: float, angle: Any, limit: float) -> Any:
+def _within(
+    xp: ModuleType, z: Scalars, low: float, high: float, angle: Scalars, limit: float
+) -> Any:
+    """Whether a torso's height and angle are within bounds."""
     return (low < z) & (z < high) & (xp.abs(angle) < limit)
 
 
-def _ant(xp: ModuleType, qpos: Rows, qvel: Rows) -> Any:
+def _healthy_ant(xp: ModuleType, qpos: Rows, qvel: Rows) -> Any:
     finite = xp.isfinite(qpos).all(axis=-1) & xp.isfinite(qvel).all(axis=-1)
     return finite & (qpos[..., 2] >= 0.2) & (qpos[..., 2] <= 1.0)
 
 
-def _hopper(xp: ModuleType, qpos: Rows, qvel: Rows) -> Any:
-    bounded = (xp.abs(qpos[..., 2:]) < 100.0).all(axis=-1) & (xp.abs(qvel) < 100.0).all(axis=-1)
+def _healthy_hopper(xp: ModuleType, qpos: Rows, qvel: Rows) -> Any:
+    bounded_qpos = (xp.abs(qpos[..., 2:]) < 100.0).all(axis=-1)
+    bounded_qvel = (xp.abs(qvel) < 100.0).all(axis=-1)
+    bounded = bounded_qpos & bounded_qvel
     return bounded & _within(xp, qpos[..., 1], 0.7, float("inf"), qpos[..., 2], 0.2)
 
 
-def _walker(xp: ModuleType, qpos: Rows, qvel: Rows) -> Any:
+def _healthy_walker(xp: ModuleType, qpos: Rows, qvel: Rows) -> Any:
     return _within(xp, qpos[..., 1], 0.8, 2.0, qpos[..., 2], 1.0)
 
 
-_BACK, _FRONT = ("bthigh", "bshin", "bfoot"), ("fthigh", "fshin", "ffoot")
+_BACK = ("bthigh", "bshin", "bfoot")
+_FRONT = ("fthigh", "fshin", "ffoot")
 _LEGS = tuple((f"hip_{i}", f"ankle_{i}") for i in (1, 2, 3, 4))
 _HOP = ("thigh_joint", "leg_joint", "foot_joint")
 _LEFT = ("thigh_left_joint", "leg_left_joint", "foot_left_joint")
@@ -129,56 +142,90 @@ def _chain(*joints: str) -> tuple[tuple[str, ...], ...]:
     return tuple(itertools.pairwise(joints))
 
 
-ROBOTS = {
-    robot.name: robot
-    for robot in (
-        Robot(
-            "halfcheetah", "half_cheetah.xml", 5, _chain(*_BACK[::-1], *_FRONT),
-            {"2x3": (_BACK, _FRONT), "6x1": _alone(_BACK + _FRONT)},
-            skip=1, qpos_noise=0.1, qvel_noise=0.1, normal=True, control_cost=0.1,
-        ),
-        Robot(
-            "ant", "ant.xml", 5, (*_LEGS, tuple(leg[0] for leg in _LEGS)),
-            {
-                "2x4": (_LEGS[0] + _LEGS[1], _LEGS[2] + _LEGS[3]),
-                "2x4d": (_LEGS[0] + _LEGS[3], _LEGS[1] + _LEGS[2]),
-                "4x2": _LEGS,
-            },
-            skip=2, qpos_noise=0.1, qvel_noise=0.1, normal=True, control_cost=0.5, healthy=_ant, contacts=True,
-        ),
-        Robot(
-            "hopper", "hopper.xml", 4, _chain(*_HOP), {"3x1": _alone(_HOP)},
-            skip=1, qpos_noise=0.005, qvel_noise=0.005, normal=False, control_cost=1e-3, healthy=_hopper,
-            clipped=(True, True),
-        ),
-        Robot(
-            "walker2d", "walker2d_v5.xml", 4, _chain(*_HOP[::-1], *_LEFT), {"2x3": (_HOP[::-1], _LEFT[::-1])},
-            skip=1, qpos_noise=0.005, qvel_noise=0.005, normal=False, control_cost=1e-3, healthy=_walker,
-            clipped=(True, False),
-        ),
-    )
-}  # fmt: skip
+_HALFCHEETAH = Robot(
+    name="halfcheetah",
+    xml="half_cheetah.xml",
+    frame_skip=5,
+    edges=_chain(*_BACK[::-1], *_FRONT),
+    partitions={"2x3": (_BACK, _FRONT), "6x1": _alone(_BACK + _FRONT)},
+    skip=1,
+    qpos_noise=0.1,
+    qvel_noise=0.1,
+    normal=True,
+    control_cost=0.1,
+)
+_ANT = Robot(
+    name="ant",
+    xml="ant.xml",
+    frame_skip=5,
+    edges=(*_LEGS, tuple(leg[0] for leg in _LEGS)),
+    partitions={
+        "2x4": (_LEGS[0] + _LEGS[1], _LEGS[2] + _LEGS[3]),
+        "2x4d": (_LEGS[0] + _LEGS[3], _LEGS[1] + _LEGS[2]),
+        "4x2": _LEGS,
+    },
+    skip=2,
+    qpos_noise=0.1,
+    qvel_noise=0.1,
+    normal=True,
+    control_cost=0.5,
+    healthy=_healthy_ant,
+    contacts=True,
+)
+_HOPPER = Robot(
+    name="hopper",
+    xml="hopper.xml",
+    frame_skip=4,
+    edges=_chain(*_HOP),
+    partitions={"3x1": _alone(_HOP)},
+    skip=1,
+    qpos_noise=0.005,
+    qvel_noise=0.005,
+    normal=False,
+    control_cost=1e-3,
+    healthy=_healthy_hopper,
+    clipped=(True, True),
+)
+_WALKER = Robot(
+    name="walker2d",
+    xml="walker2d_v5.xml",
+    frame_skip=4,
+    edges=_chain(*_HOP[::-1], *_LEFT),
+    partitions={"2x3": (_HOP[::-1], _LEFT[::-1])},
+    skip=1,
+    qpos_noise=0.005,
+    qvel_noise=0.005,
+    normal=False,
+    control_cost=1e-3,
+    healthy=_healthy_walker,
+    clipped=(True, False),
+)
+ROBOTS = {robot.name: robot for robot in (_HALFCHEETAH, _ANT, _HOPPER, _WALKER)}
 
 
 def reward(
     robot: Robot,
     old: bool,
     xp: ModuleType,
-    forward: Any,
-    action: Any,
-    qpos: Any,
-    qvel: Any,
-    cfrc: Any,
+    forward: Scalars,
+    action: Rows,
+    qpos: Rows,
+    qvel: Rows,
+    cfrc: Rows,
 ) -> tuple[Any, Any]:
-    """(reward, ended) after a step that moved the robot by `forward` metres under `action` [..., U].
+    """(reward, ended) of a step that moved the robot by `forward` metres under `action` [..., U].
 
-    `cfrc` [..., C] are the clipped contact forces. The old rules (gym's v2) pay an ant and a hopper for being alive
-    in the step that ends the episode as well, and do not charge an ant for contacts.
+    `cfrc` [..., C] are the clipped contact forces. The old rules (gym's v2) pay an ant and a hopper
+    for being alive in the step that ends the episode as well, and do not charge an ant for
+    contacts.
     """
-    got = forward / robot.dt - robot.control_cost * (action * action).sum(axis=-1)
+    result = forward / robot.dt - robot.control_cost * (action * action).sum(axis=-1)
     if robot.contacts and not old:
-        got = got - 5e-4 * (cfrc * cfrc).sum(axis=-1)
+        result = result - 5e-4 * (cfrc * cfrc).sum(axis=-1)
     if robot.healthy is None:
-        return got, xp.zeros_like(got, bool)
-    well = robot.healthy(xp, qpos, qvel)
-    return got + (1.0 if old else xp.where(well, 1.0, 0.0)), ~well
+        return result, xp.zeros_like(result, bool)
+
+    healthy = robot.healthy(xp, qpos, qvel)
+    if old:
+        return result + 1.0, ~healthy
+    return result + xp.where(healthy, 1.0, 0.0), ~healthy

@@ -13,7 +13,9 @@ from jaxomarl.envs.mamujoco.layout import layout
 from jaxomarl.envs.mamujoco.robots import ROBOTS, Robot
 
 ROWS = 1_000_000
-FINAL = 128  # episodes of a final evaluation: each has up to 1000 steps
+"""Number of transitions of a data set."""
+FINAL = 128
+"""Number of episodes of a final evaluation, each of up to 1000 steps."""
 ENGINES = ("auto", "c", "mjx")
 
 
@@ -26,24 +28,28 @@ def _task(
     obsk: int = 1,
     shift: str = "deterministic",
 ) -> Task:
-    task, body = f"mamujoco/{name}", ROBOTS[robot]
-    laid = layout(body, partition, dialect, obsk)
-    physics = _engine(task, engine, body, dialect != "gymnasium")
-    env = environment(body, laid, physics, shifts.check(task, shift))
-    about = f"{robot} in {env.spec.agents} agents: run forward, 1000 steps"
-    made = behaviours.recipes(env, name, obsk)
-    quality, scale = "medium" if "medium" in made else "random", behaviours.scale(env, name, shift)
-    known = {
-        "about": about,
-        "rows": ROWS,
-        "scale": scale,
-        "fields": laid.fields,
-        "final_episodes": FINAL,
-    }
-    return Task(task, env, made, quality, behaviours=behaviours.known(env, name, obsk), **known)
+    task = f"mamujoco/{name}"
+    body = ROBOTS[robot]
+    own = layout(body, partition, dialect, obsk)
+    physics = _engine(task, engine, body, old=dialect != "gymnasium")
+    env = environment(body, own, physics, shifts.check(task, shift))
+    recipes = behaviours.recipes(env, name, obsk)
+    return Task(
+        task,
+        env,
+        recipes,
+        quality="medium" if "medium" in recipes else "random",
+        about=f"{robot} in {env.spec.agents} agents: run forward, 1000 steps",
+        rows=ROWS,
+        scale=behaviours.scale(env, name, shift),
+        fields=own.fields,
+        behaviours=behaviours.known(env, name, obsk),
+        final_episodes=FINAL,
+    )
 
 
 def _engine(task: str, name: str, robot: Robot, old: bool) -> Engine:
+    """The engine of that name, with the rewards of gym's v2 where `old`."""
     if name == "auto":
         name = "c" if jax.default_backend() == "cpu" else "mjx"
     if name == "c":
@@ -53,22 +59,17 @@ def _engine(task: str, name: str, robot: Robot, old: bool) -> Engine:
 
         return engine_mjx.engine(robot, old)
     if name == "warp":
-        way_out = "Its data are shaped by the whole batch, which a state that is vmapped cannot be: take engine=mjx."
-        raise refuse(
-            f"{task}, engine",
-            "an engine whose state is arrays of one episode",
-            "mujoco_warp",
-            way_out,
+        expected = "an engine whose state is arrays of one episode"
+        way = (
+            "Its data are shaped by the whole batch, which a state that is vmapped cannot be: "
+            "take engine=mjx."
         )
-    raise refuse(
-        f"{task}, engine",
-        f"one of {', '.join(ENGINES)}",
-        name,
-        "auto: mjx on GPU and TPU, c on CPU.",
-    )
+        raise refuse(f"{task}, engine", expected, "mujoco_warp", way)
+    way = "auto: mjx on GPU and TPU, c on CPU."
+    raise refuse(f"{task}, engine", f"one of {', '.join(ENGINES)}", name, way)
 
 
-# One robot in one partition: the other arguments are the task's parameters.
+# one robot in one partition; the other arguments are the task's parameters
 two_halfcheetah = functools.partial(_task, "2halfcheetah", "halfcheetah", "2x3")
 six_halfcheetah = functools.partial(_task, "6halfcheetah", "halfcheetah", "6x1")
 two_ant = functools.partial(_task, "2ant", "ant", "2x4")
@@ -77,7 +78,7 @@ three_hopper = functools.partial(_task, "3hopper", "hopper", "3x1")
 
 
 def _any(robot: str, usual: str) -> Callable[..., Task]:
-    """A robot in any partition, which is one more parameter; `usual` where it is left out."""
+    """A robot in any partition, which is one more parameter and `usual` by default."""
 
     def task(
         partition: str = usual,

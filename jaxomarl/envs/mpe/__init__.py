@@ -1,1 +1,1 @@
-"""The particle tasks of OMAR's data: spread (Cooperative Navigation), tag (Predator-Prey), world (World)."""
+"""The particle tasks of OMAR's data: spread, tag and world; and DOM2's six landmarks."""

@@ -1,13 +1,15 @@
-"""How the package's own prey was made: gradient ascent through the physics.
+"""The training of the package's own prey: gradient ascent through the physics.
 
-Half of the episodes meet three chasers, who drive straight at it, half meet uniformly random predators:
+In half of the episodes three chasers drive straight at the prey; in the others predators are
+uniformly random. The objectives are
 
-    chased      sum_t  0.1 sum_p d_p - 2 sum_p sigmoid((0.2 - d_p) / 0.05) - outside(x) - effort |a|^2
+    chased      sum_t  0.1 sum_p d_p - 2 sum_p sigmoid((0.2 - d_p) / 0.05)
+                       - outside(x) - effort |a|^2
     else        sum_t  -centre |x|^2 - outside(x) - effort |a|^2
 
-The scores of its task hold for OMAR's prey, which is weak; so the training keeps the prey against which random and
-chasing predators score nearest to what they score against that one (`REFERENCE`), and refuses one that is more than a
-fifth away.
+The scores of its task hold for OMAR's prey, which is weak. So the training keeps the prey against
+which random and chasing predators score nearest to what they score against OMAR's (`REFERENCE`). It
+refuses a prey that is more than a fifth away.
 """
 
 import functools
@@ -31,12 +33,17 @@ from jaxomarl.optim import clipped_adam
 REFERENCE = {"tag": (-4.06, 129.7), "world": (-6.75, 71.0)}
 """Mean returns of (random, chasing) predators against OMAR's prey, over 20,000 episodes."""
 TOLERANCE = 0.2
-EFFORT, CENTRE, BATCH, LR, STEPS = 0.03, 0.2, 128, 1e-3, 200
-EVERY = 10  # updates between looks at the scores
+EFFORT = 0.03
+CENTRE = 0.2
+BATCH = 128
+LR = 1e-3
+STEPS = 200
+EVERY = 10
+"""Number of updates between measurements of the scores."""
 
 
 def chase(scene: Scene) -> Float[Array, "3 2"]:
-    """Straight at the prey, largest component 1."""
+    """Actions that drive straight at the prey, with the largest component 1."""
     way = scene.pos[3] - scene.pos[:3]
     return way / jnp.maximum(jnp.abs(way).max(axis=-1, keepdims=True), 1e-6)
 
@@ -45,18 +52,21 @@ def start(scenario: Scenario, key: Key[Array, ""]) -> Scene:
     """The first scene of a standard episode."""
     still = jnp.zeros((scenario.bodies.agents, 2))
     return Scene(
-        scenario.place(key),
-        still,
-        jnp.asarray(scenario.bodies.speed),
-        jnp.ones(scenario.landmarks),
-        jnp.zeros(()),
+        pos=scenario.place(key),
+        vel=still,
+        speed=jnp.asarray(scenario.bodies.speed),
+        seen=jnp.ones(scenario.landmarks),
+        touches=jnp.zeros(()),
     )
 
 
 def hunted(
     scenario: Scenario, prey: Prey, chased: Array, key: Key[Array, ""]
 ) -> tuple[Array, Array]:
-    """One episode: (what the training ascends, the predators' return); predators chase where `chased` is true."""
+    """One episode: (the objective of the training, the predators' return).
+
+    Predators chase where `chased` is true.
+    """
     k_start, k_steps = jax.random.split(key)
 
     def step(scene: Scene, key: Key[Array, ""]) -> tuple[Scene, tuple[Array, Array]]:
@@ -64,93 +74,100 @@ def hunted(
         predators = jax.lax.stop_gradient(jnp.where(chased, chase(scene), anything))
         own = preys.act(prey, scenario.prey_sees(scene))
         scene = advance(scenario, scene, jnp.concatenate([predators, own[None]]))
-        here, d = scene.pos[3], distance(scene.pos[:3], scene.pos[3])
+        here = scene.pos[3]
+        d = distance(scene.pos[:3], scene.pos[3])
         flee = 0.1 * d.sum() - 2.0 * jax.nn.sigmoid((0.2 - d) / 0.05).sum()
-        gain = (
-            jnp.where(chased, flee, -CENTRE * jnp.sum(here**2))
-            - outside(here).sum()
-            - EFFORT * jnp.sum(own**2)
-        )
-        return scene, (gain, scenario.reward(scene)[0])
+        stay = -CENTRE * jnp.sum(here**2)
+        objective = jnp.where(chased, flee, stay) - outside(here).sum() - EFFORT * jnp.sum(own**2)
+        return scene, (objective, scenario.reward(scene)[0])
 
-    _, (gain, reward) = jax.lax.scan(
-        step, start(scenario, k_start), jax.random.split(k_steps, HORIZON)
-    )
-    return gain.sum(), reward.sum()
+    keys = jax.random.split(k_steps, HORIZON)
+    _, (objective, reward) = jax.lax.scan(step, start(scenario, k_start), keys)
+    return objective.sum(), reward.sum()
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
-def scores(
+def predator_returns(
     scenario: Scenario, prey: Prey, key: Key[Array, ""], episodes: int
 ) -> tuple[Array, Array]:
     """Returns [episodes] of random and of chasing predators."""
     keys = jax.random.split(key, episodes)
-    each = lambda chased: jax.vmap(lambda k: hunted(scenario, prey, jnp.asarray(chased), k)[1])(
-        keys
-    )
-    return each(False), each(True)
+
+    def of_predators(chasing: bool) -> Array:
+        chased = jnp.asarray(chasing)
+        return jax.vmap(lambda k: hunted(scenario, prey, chased, k)[1])(keys)
+
+    return of_predators(False), of_predators(True)
 
 
 def first(width: int, key: Key[Array, ""]) -> Prey:
-    """A prey before training: hidden layers U(+-1/sqrt(fan in)), biases zero, observations as they are."""
-    sizes = (width, HIDDEN, HIDDEN, 2)
-    draw = lambda key, i, o: jax.random.uniform(key, (i, o), minval=-(i**-0.5), maxval=i**-0.5)
-    kernels = tuple(
-        draw(k, *pair)
-        for k, pair in zip(jax.random.split(key, 3), itertools.pairwise(sizes), strict=True)
-    )
-    return Prey(jnp.ones(width), jnp.zeros(width), kernels, tuple(jnp.zeros(o) for o in sizes[1:]))
+    """A prey before training.
 
-
-def apart(found: tuple[Array, Array], name: str) -> float:
-    """The larger relative distance of (random, chasing) mean returns from the reference."""
-    return max(
-        abs(float(x.mean()) - want) / abs(want)
-        for x, want in zip(found, REFERENCE[name], strict=True)
-    )
-
-
-def train(scenario: Scenario, seeds: int = 20) -> Prey:
-    """The prey of the first seed that comes near enough to the reference; JaxomarlError where none does.
-
-    What is near enough is measured again on fresh episodes, with half the tolerance of the acceptance test.
+    Kernels are U(+-1/sqrt(fan in)), biases zero, and observations are not normalised.
     """
+    sizes = (width, HIDDEN, HIDDEN, 2)
+    kernels = []
+    for k, shape in zip(jax.random.split(key, 3), itertools.pairwise(sizes), strict=True):
+        bound = shape[0] ** -0.5
+        kernels.append(jax.random.uniform(k, shape, minval=-bound, maxval=bound))
+    biases = tuple(jnp.zeros(columns) for columns in sizes[1:])
+    return Prey(jnp.ones(width), jnp.zeros(width), tuple(kernels), biases)
+
+
+def apart(returns: tuple[Array, Array], name: str) -> float:
+    """The larger relative distance of (random, chasing) mean returns from the reference."""
+    pairs = zip(returns, REFERENCE[name], strict=True)
+    return max(abs(float(x.mean()) - reference) / abs(reference) for x, reference in pairs)
+
+
+def trained_prey(scenario: Scenario, seeds: int = 20) -> Prey:
+    """The prey of the first seed that comes near enough to the reference.
+
+    The distance is measured again on fresh episodes, with half the tolerance of the acceptance
+    test. Raises JaxomarlError where no seed comes near enough.
+    """
+    name = scenario.name
     for seed in range(seeds):
         prey = attempt(scenario, seed)
-        near = apart(scores(scenario, prey, jax.random.key(1000), 20_000), scenario.name)
-        print(f"{scenario.name}: seed {seed} came within {near:.0%} of the reference", flush=True)
+        near = apart(predator_returns(scenario, prey, jax.random.key(1000), 20_000), name)
+        print(f"{name}: seed {seed} came within {near:.0%} of the reference", flush=True)
         if near < TOLERANCE / 2:
             return prey
-    raise refuse(
-        f"prey of {scenario.name}", f"scores within {TOLERANCE / 2:.0%}", "none", "Try more seeds."
-    )
+    raise refuse(f"prey of {name}", f"scores within {TOLERANCE / 2:.0%}", "none", "Try more seeds.")
 
 
 def attempt(scenario: Scenario, seed: int) -> Prey:
-    """One training: of every EVERY updates, the prey that came nearest."""
+    """The nearest prey of one training, which is measured after every EVERY updates."""
     tx = clipped_adam(LR, clip=1.0)
     prey = first(scenario.prey_width, jax.random.key(seed))
-    ones, zeros = prey.scale, prey.shift
-    held = lambda p: p._replace(scale=ones, shift=zeros)  # these are no parameters
+    scale = prey.scale
+    shift = prey.shift
+
+    def fixed(p: Prey) -> Prey:
+        # the input normalisation has no parameters
+        return p._replace(scale=scale, shift=shift)
+
+    def objective(p: Prey, chased: Array, key: Key[Array, ""]) -> Array:
+        return hunted(scenario, fixed(p), chased, key)[0]
 
     @jax.jit
     def update(prey: Prey, opt: Any, key: Key[Array, ""]) -> tuple[Prey, Any]:
-        keys, chased = jax.random.split(key, BATCH), jnp.arange(BATCH) % 2 == 0
-        loss = lambda p: (
-            -jax.vmap(lambda c, k: hunted(scenario, held(p), c, k)[0])(chased, keys).mean()
-        )
+        keys = jax.random.split(key, BATCH)
+        chased = jnp.arange(BATCH) % 2 == 0
+
+        def loss(p: Prey) -> Array:
+            return -jax.vmap(objective, in_axes=(None, 0, 0))(p, chased, keys).mean()
+
         updates, opt = tx.update(jax.grad(loss)(prey), opt, prey)
         return optax.apply_updates(prey, updates), opt  # type: ignore[return-value]
 
-    found, opt = [], tx.init(prey)  # type: ignore[arg-type]
+    measured = []
+    opt = tx.init(prey)  # type: ignore[arg-type]
     for step in range(1, STEPS + 1):
         prey, opt = update(prey, opt, jax.random.fold_in(jax.random.key(seed), step))
         if step % EVERY == 0:
-            now = held(prey)
-            found.append(
-                (
-                    apart(scores(scenario, now, jax.random.key(seed + 2000), 4000), scenario.name),
-                    now,
-                )
-            )
-    return jax.tree.map(np.asarray, min(found, key=lambda x: x[0])[1])
+            now = fixed(prey)
+            returns = predator_returns(scenario, now, jax.random.key(seed + 2000), 4000)
+            measured.append((apart(returns, scenario.name), now))
+    _, nearest = min(measured, key=lambda pair: pair[0])
+    return jax.tree.map(np.asarray, nearest)

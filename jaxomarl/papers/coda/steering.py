@@ -1,8 +1,9 @@
-"""CODA's steering curve: how likely a generator's windows are under a policy, against the strength of its pull.
+"""CODA's steering curve: how likely windows are under the policy that guides them.
 
-One generator of the data's windows serves all seeds. A seed draws windows from it while a policy pulls at them, one
-that was never trained or the best that ships with the task, and takes their mean log-likelihood under that policy, the
-sum over steps, agents and columns of -(a - mu(o))^2 / 2. The paper's curve rises with lambda, then collapses.
+One generator of the data's windows serves all seeds. A seed samples windows from it under guidance
+by a policy, one that was never trained or the best that ships with the task. It takes their mean
+log-likelihood under that policy, the sum over steps, agents and columns of -(a - mu(o))^2 / 2. The
+paper's curve rises with lambda, then collapses.
 """
 
 import dataclasses
@@ -24,198 +25,229 @@ from jaxomarl.envs import stored
 from jaxomarl.envs.catalog import make
 from jaxomarl.networks.actors import actor
 from jaxomarl.networks.agents import separate
-from jaxomarl.papers.asked import Asked, one
-from jaxomarl.papers.comparison import markdown
+from jaxomarl.papers.asked import Asked, one_name
+from jaxomarl.papers.comparison import markdown_table
 from jaxomarl.results import curves, intervals
 from jaxomarl.results.curves import Point
 from jaxomarl.stages.augmented import Settings
-from jaxomarl.stages.generator import Generator, Trained
-from jaxomarl.training.library import Library
+from jaxomarl.stages.generator import Generator, TrainedGenerator
+from jaxomarl.training.library import StageCache
 from jaxomarl.training.runner import Job, run
 
-TASK, QUALITY = "mamujoco/2halfcheetah", "replay"
+TASK = "mamujoco/2halfcheetah"
+QUALITY = "replay"
 LAMBDAS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
-HORIZON, WINDOWS = 20, 2048
+HORIZON = 20
+WINDOWS = 2048
 CHUNK = 100
 """Updates of the generator in one program, at most: the largest divisor of its steps is taken."""
 SETTINGS = Settings(
     generator_steps=2000, generator_batch=128, generator_width=16, augment_microbatch=128
 )
-BEST = ("expert", "good")  # kinds of shipped behaviours, the best first
+BEST = ("expert", "good")
+"""Kinds of shipped behaviours, the best first."""
 
 Play = Callable[[Any, Float[Array, "B T N O"]], Float[Array, "B T N A"]]
+"""(a policy's parameters, observations) -> actions."""
 
 
 def coda_steering(asked: Asked) -> str:
-    """The table of likelihoods by policy and lambda, and its picture; raises JaxomarlError before it trains."""
-    asked.check_unused(
-        "coda-steering", "it trains no policy.", ("systems", "episodes", "source", "final_episodes")
-    )
-    quality = one("--data", asked.data, QUALITY)
-    settings, task = chosen(asked), make(one("--tasks", asked.tasks, TASK))
-    spec, players = task.env.spec, policies(task.env.spec, task.name)
+    """The table of likelihoods by policy and lambda, and its picture.
+
+    Raises JaxomarlError before anything is trained.
+    """
+    # --- what was asked ---
+    unused = ("systems", "episodes", "source", "final_episodes")
+    asked.check_unused("coda-steering", "it trains no policy.", unused)
+    quality = one_name("--data", asked.data, QUALITY)
+    settings = chosen_settings(asked)
+    task = make(one_name("--tasks", asked.tasks, TASK))
+    spec = task.env.spec
+    policies = guiding_policies(spec, task.name)
     rows, manifest = load(task, quality, asked.rows)
     horizon = settings.augment_horizon or min(HORIZON, spec.horizon)
     check_windows(rows, horizon, field="--cfg.augment-horizon")
     wanted = max(1, round(min(asked.scale, 1.0) * WINDOWS))
-    few = min(settings.augment_microbatch, wanted)
-    model, windows = Generator(spec, settings, horizon), wanted // few * few
+    microbatch = min(settings.augment_microbatch, wanted)
+    windows = wanted // microbatch * microbatch
+
+    # --- the generator ---
+    model = Generator(spec, settings, horizon)
     asked.say(f"{task.name} {quality}: one generator, {settings.generator_steps} updates")
-    generator = trained(asked, settings, horizon, task, rows, manifest)
-    found = {}
-    for name, (play, params) in players.items():
-        asked.say(
-            f"{name} policy: {len(LAMBDAS)} strengths, {len(asked.seeds)} seeds, {windows} windows each"
-        )
-        draw = jax.jit(
-            lambda key, lam, params, play=play: drawn(
-                key, model, generator, play, params, lam, windows
-            )
-        )
-        found[name] = np.array(
-            [
-                [float(draw(jax.random.key(s), lam, params(s))) for lam in LAMBDAS]
-                for s in asked.seeds
-            ]
-        )
-    points = [p for name, values in found.items() for p in pointed(name, values)]
-    asked.draw(
-        curves.curves, "steering.png", points, "lambda", "log-likelihood of a window", None, True
-    )
-    return text(asked, task.name, manifest, settings, horizon, windows, found)
+    generator = train_generator(asked, settings, horizon, task, rows, manifest)
+
+    # --- windows under each policy ---
+    curves_of: dict[str, np.ndarray] = {}
+    for name, (play, params_of) in policies.items():
+        seeds = f"{len(asked.seeds)} seeds, {windows} windows each"
+        asked.say(f"{name} policy: {len(LAMBDAS)} strengths, {seeds}")
+
+        def score(key: Key[Array, ""], lam: Array, params: Any, play: Play = play) -> Array:
+            return mean_likelihood(key, model, generator, play, params, lam, windows)
+
+        compiled = jax.jit(score)
+        values = [
+            [float(compiled(jax.random.key(seed), lam, params_of(seed))) for lam in LAMBDAS]
+            for seed in asked.seeds
+        ]
+        curves_of[name] = np.array(values)
+    points = [p for name, values in curves_of.items() for p in policy_points(name, values)]
+    axes = ("lambda", "log-likelihood of a window")
+    asked.draw(curves.curves, "steering.png", points, *axes, None, True)
+    return steering_report(asked, task.name, manifest, settings, horizon, windows, curves_of)
 
 
-def chosen(asked: Asked) -> Settings:
+def chosen_settings(asked: Asked) -> Settings:
     """The settings, with what `--cfg` and `--scale` change of them."""
     known = {f.name for f in dataclasses.fields(Settings)}
     for field in asked.overrides:
         if field not in known:
-            way = f"It has {', '.join(sorted(k for k in known if k.startswith('generator')))} and augment-*."
-            raise refuse(flag(field), "a setting of the generator", asked.overrides[field], way)
+            names = ", ".join(sorted(k for k in known if k.startswith("generator")))
+            way_out = f"It has {names} and augment-*."
+            raise refuse(flag(field), "a setting of the generator", asked.overrides[field], way_out)
     given = {field: values[0] for field, values in asked.overrides.items()}
     steps = given.pop("generator_steps", asked.updates(SETTINGS.generator_steps))
     return dataclasses.replace(SETTINGS, generator_steps=steps, **given)
 
 
-def policies(spec: Spec, task: str) -> dict[str, tuple[Play, Callable[[int], Any]]]:
-    """Name -> (how it plays, a seed's parameters): networks as they start, and the task's best behaviours in turn."""
+def guiding_policies(spec: Spec, task: str) -> dict[str, tuple[Play, Callable[[int], Any]]]:
+    """Name -> (how it acts, a seed's parameters).
+
+    These are networks as they are initialised, and the task's best behaviours in turn.
+    """
     folder, _, name = task.partition(":")[0].partition("/")
-    held = stored.stored(folder, name) if folder in ("mpe", "mamujoco") else {}
-    kind = next((kind for kind in BEST if kind in held), None)
+    behaviours = {}
+    if folder in ("mpe", "mamujoco"):
+        behaviours = stored.stored_behaviours(folder, name)
+    kind = next((kind for kind in BEST if kind in behaviours), None)
     if kind is None:
-        raise refuse(
-            "--tasks", "a task that ships with behaviours", task, f"Take {TASK} or mpe/spread."
-        )
-    fresh, mask = (
-        separate(actor(spec.obs_width, (64, 64), spec.act_width), spec.agents),
-        jnp.asarray(spec.act_mask),
-    )
-    random = lambda params, obs: mask * fresh.apply(params, obs)
-    best = lambda params, obs: mask * jax.vmap(jax.vmap(lambda o: stored.play(params, o)))(obs)
+        wanted = "a task that ships with behaviours"
+        raise refuse("--tasks", wanted, task, f"Take {TASK} or mpe/spread.")
+    fresh = separate(actor(spec.obs_width, (64, 64), spec.act_width), spec.agents)
+    mask = jnp.asarray(spec.act_mask)
+    best = behaviours[kind]
+
+    def act_untrained(params: Any, obs: Array) -> Array:
+        return mask * fresh.apply(params, obs)
+
+    def act_best(params: Any, obs: Array) -> Array:
+        one_action = lambda o: stored.behaviour_actions(params, o)
+        return mask * jax.vmap(jax.vmap(one_action))(obs)
+
     return {
-        "untrained": (random, lambda seed: fresh.init(jax.random.key(seed))),
-        kind: (best, lambda seed: held[kind][seed % len(held[kind])]),
+        "untrained": (act_untrained, lambda seed: fresh.init(jax.random.key(seed))),
+        kind: (act_best, lambda seed: best[seed % len(best)]),
     }
 
 
-def trained(
+def train_generator(
     asked: Asked, settings: Settings, horizon: int, task: Task, rows: Dataset, manifest: dict
-) -> Trained:
-    """The generator after all its updates, kept under OUT as any command keeps its stages; raises Interrupted."""
+) -> TrainedGenerator:
+    """The generator after all its updates, kept under OUT as any command keeps its stages.
+
+    Raises Interrupted.
+    """
     steps = settings.generator_steps
     chunk = next(size for size in range(min(CHUNK, steps), 0, -1) if steps % size == 0)
+
+    def check(spec: Spec, cfg: Settings, data: Dataset | None) -> None:
+        pass
+
+    def prepare(spec: Spec, cfg: Settings, data: Dataset) -> Dataset:
+        return data
 
     def pipeline(spec: Spec, cfg: Settings, env: Any = None) -> tuple[Stage, ...]:
         return (Stage("generator", Generator(spec, cfg, horizon).algorithm, steps, chunk),)
 
-    system = System(
-        Settings, check=lambda *given: None, prepare=lambda spec, cfg, data: data, pipeline=pipeline
-    )
     job = Job(
-        system=system,
+        system=System(Settings, check=check, prepare=prepare, pipeline=pipeline),
         spec=task.env.spec,
         cfgs=[settings],
         seeds=[0],
         data=rows,
         stats=identity(task.env.spec),
         facts={"task": task.name, "data": manifest["sha256"], "horizon": horizon},
-        library=Library(asked.out / "stages"),
+        library=StageCache(asked.out / "stages"),
         stopped=asked.stopped,
-        say=asked.lines.say,
+        say=asked.progress.say,
     )
     return jax.tree.map(lambda x: x[0], run(job)["generator"])
 
 
-def drawn(
+def mean_likelihood(
     key: Key[Array, ""],
     model: Generator,
-    trained: Trained,
+    trained: TrainedGenerator,
     play: Play,
     params: Any,
     lam: Array,
     windows: int,
 ) -> Float[Array, ""]:
-    """Mean log-likelihood of windows under the policy that pulls at them; those that are not finite are left out."""
-    cfg, spec = model.cfg, model.spec
-    played = lambda obs: play(params, obs)
-    scores = model.scores(trained, played, cfg.augment_coordinates == "chain")
+    """Mean log-likelihood of windows under the policy that guides them.
+
+    Windows that are not finite are left out.
+    """
+    cfg = model.cfg
+    mask = jnp.asarray(model.spec.act_mask)
+    act = lambda obs: play(params, obs)
+    scores = model.scores(trained, act, cfg.augment_coordinates == "chain")
     shift = towards(scores, strengths(cfg.augment_levels, lam, cfg.augment_raw))
-    few = min(cfg.augment_microbatch, windows)
+    microbatch = min(cfg.augment_microbatch, windows)
 
-    def some(key: Key[Array, ""]) -> Float[Array, " B"]:
-        obs, action = model.acted(model.draw(key, trained, few, shift))
-        return likelihood(action, played(obs), jnp.asarray(spec.act_mask))
+    def of_microbatch(key: Key[Array, ""]) -> Float[Array, " B"]:
+        obs, action = model.acted(model.draw(key, trained, microbatch, shift))
+        return likelihood(action, act(obs), mask)
 
-    return jnp.nanmean(jax.lax.map(some, jax.random.split(key, max(1, windows // few))))
+    keys = jax.random.split(key, max(1, windows // microbatch))
+    return jnp.nanmean(jax.lax.map(of_microbatch, keys))
 
 
-def pointed(name: str, values: Float[np.ndarray, "S L"]) -> list[Point]:
-    """A curve over the strengths above 0, beside the level of none."""
-    out = []
+def policy_points(name: str, values: Float[np.ndarray, "S L"]) -> list[Point]:
+    """A curve over the strengths above 0, next to the level without guidance."""
+    points = []
     for k, lam in enumerate(LAMBDAS[1:], 1):
-        for curve, column in (("the policy pulls", values[:, k]), ("no pull", values[:, 0])):
-            low, high = intervals.interval(intervals.of_samples(column))
-            out.append(
-                Point(
-                    f"{name} policy",
-                    curve,
-                    lam,
-                    float(column.mean()),
-                    float(low),
-                    float(high),
-                    len(column),
-                )
-            )
-    return out
+        points.append(seeds_point(name, "guided by the policy", lam, values[:, k]))
+        points.append(seeds_point(name, "no guidance", lam, values[:, 0]))
+    return points
 
 
-def text(
+def seeds_point(name: str, curve: str, lam: float, values: Float[np.ndarray, " S"]) -> Point:
+    """The mean over seeds with its interval."""
+    low, high = intervals.interval(intervals.of_samples(values))
+    ends = (float(low), float(high))
+    return Point(f"{name} policy", curve, lam, float(values.mean()), *ends, len(values))
+
+
+def steering_report(
     asked: Asked,
     task: str,
     manifest: dict,
     settings: Settings,
     horizon: int,
     windows: int,
-    found: dict[str, np.ndarray],
+    curves_of: dict[str, np.ndarray],
 ) -> str:
     """The table and what has to be known to read it."""
     rows = []
-    for name, values in found.items():
+    for name, values in curves_of.items():
         mean = values.mean(axis=0)
-        spread = values.std(axis=0, ddof=1) if len(values) > 1 else 0.0 * mean
+        std = 0.0 * mean
+        if len(values) > 1:
+            std = values.std(axis=0, ddof=1)
+        cells = [f"{m:.1f} ± {s:.1f}" for m, s in zip(mean, std, strict=True)]
         best = LAMBDAS[int(np.nanargmax(mean))]
-        rows.append(
-            (name, *(f"{m:.1f} ± {s:.1f}" for m, s in zip(mean, spread, strict=True)), f"{best:g}")
-        )
-    raw = (
-        "the paper's raw lambda" if settings.augment_raw else "lambda as at the paper's 128 levels"
-    )
+        rows.append((name, *cells, f"{best:g}"))
+    head = ("policy", *(f"lambda {lam:g}" for lam in LAMBDAS), "highest at")
+    raw = "lambda as at the paper's 128 levels"
+    if settings.augment_raw:
+        raw = "the paper's raw lambda"
+    data = f"{manifest['quality']} ({manifest['transitions']} transitions)"
+    updates = f"{settings.generator_steps} updates of {settings.generator_batch} windows"
     return (
-        f"CODA's steering curve on {task}, {manifest['quality']} ({manifest['transitions']} transitions): mean "
-        f"log-likelihood of {windows} windows of {horizon} steps under the policy that pulls at them, mean ± std of "
-        f"{len(asked.seeds)} seeds. One generator, {settings.generator_width} wide, {settings.generator_steps} "
-        f"updates of {settings.generator_batch} windows (the paper's: 10,000 epochs of 100,000); "
-        f"{settings.augment_levels} levels (the paper's 128), {raw}. The paper's curve is a picture, "
-        f"without numbers.\n\n"
-        f"{markdown(('policy', *(f'lambda {lam:g}' for lam in LAMBDAS), 'highest at'), rows)}\n![](steering.png)\n"
+        f"CODA's steering curve on {task}, {data}: mean log-likelihood of {windows} windows of "
+        f"{horizon} steps under the policy that guides them, mean ± std of {len(asked.seeds)} "
+        f"seeds. One generator, {settings.generator_width} wide, {updates} (the paper's: 10,000 "
+        f"epochs of 100,000); {settings.augment_levels} levels (the paper's 128), {raw}. The "
+        "paper's curve is a picture, without numbers.\n\n"
+        f"{markdown_table(head, rows)}\n![](steering.png)\n"
     )

@@ -1,106 +1,147 @@
-"""DOM2's Figure 5, scores against the size and the kind of the data, and Figure 7, returns against eta and N."""
+"""DOM2's Figures 5 and 7: scores by the data's size and kind, and returns by eta and N."""
 
 import dataclasses
 from collections import defaultdict
+
+import numpy as np
 
 from jaxomarl.base import refuse
 from jaxomarl.config import flag
 from jaxomarl.envs.catalog import make
 from jaxomarl.papers import cells, points
 from jaxomarl.papers.asked import Asked
+from jaxomarl.papers.cells import Cell
 from jaxomarl.papers.dom2 import tables
 from jaxomarl.paths import folder_name
+from jaxomarl.results.curves import Point
 
 FRACTIONS = (0.01, 0.05, 0.1, 0.5, 1.0)
-QUALITIES = tuple(
-    q for q in tables.QUALITIES if q != "medium-replay"
-)  # the average of its Figure 5 (a)-(c)
+QUALITIES = tuple(q for q in tables.QUALITIES if q != "medium-replay")
+"""Kinds of data over which Figure 5 (a)-(c) averages."""
 SWEEPS = {
     "eta": (0.1, 1.0, 10.0, 100.0),
     "levels": (1, 2, 5, 10),
-}  # its Figure 7: eta in [0.1, 100], N in [1, 10]
+}
+"""Figure 7's fields with values in its ranges: eta in [0.1, 100], N in [1, 10]."""
+KINDS_PANEL = "all tasks, by kind of data"
+
+ScoresByKind = dict[tuple[str, str, float], dict[str, np.ndarray]]
+"""(task, system, fraction) -> kind of data -> the seeds' normalised scores."""
+
+
+# --- Figure 5 ---
 
 
 def fig5(asked: Asked) -> str:
-    """Figure 5: (a)-(c) mean normalised score over data sets against their size, by task; (d) by kind of data."""
-    tasks, held, made = asked.tasks or tables.TASKS, defaultdict(dict), []
-    for task in tasks:
-        rows, scale = asked.rows or make(task).rows, make(task).scale
-        if scale is None:
-            raise refuse(
-                "--tasks",
-                "tasks with normalised scores",
-                task,
-                "Figure 5 averages over kinds of data.",
-            )
-        for fraction in FRACTIONS:
-            part = dataclasses.replace(asked, rows=max(1, round(fraction * rows)))
-            for quality in tables.qualities(asked, task, QUALITIES):
-                name = folder_name(task, quality, f"{fraction:g}")
-                cell, results = cells.train(
-                    part, asked.systems or tables.SYSTEMS, task, quality, name=name
-                )
-                for system, scores in points.ends(results, scale).items():
-                    held[cell.task.name, system, fraction][cell.quality] = scores
-                made.append(cell)
-                del results  # and the data with them
-    sizes = [
-        points.point(task, system, f, list(by_kind.values()))
-        for (task, system, f), by_kind in held.items()
-    ]
-    kinds = defaultdict(list)
-    for (_, system, fraction), by_kind in held.items():
-        for quality, scores in by_kind.items() if fraction == max(FRACTIONS) else ():
-            kinds[system, quality].append(scores)
-    order = [q for q in tables.QUALITIES if any(q == kind for _, kind in kinds)]
-    order += sorted({kind for _, kind in kinds} - set(order))
-    panel = "all tasks, by kind of data"
-    bars = [
-        points.point(panel, s, float(order.index(q)), scores) for (s, q), scores in kinds.items()
-    ]
-    points.keep(
-        asked,
-        [*sizes, *bars],
-        "fraction of the data",
-        "normalised score",
-        {panel: order},
-        logarithmic=True,
+    """Figure 5: (a)-(c) mean normalised score by the data's size and the task; (d) by its kind."""
+    scores: ScoresByKind = defaultdict(dict)
+    trained = []
+    for task in asked.tasks or tables.TASKS:
+        trained += train_fractions(asked, task, scores)
+    kinds, order = kind_points(scores)
+    shown = [*size_points(scores), *kinds]
+    named = {KINDS_PANEL: order}
+    points.save_points(
+        asked, shown, "fraction of the data", "normalised score", named, logarithmic=True
     )
     how = (
-        f"Size: {', '.join(f'{f:g}' for f in FRACTIONS)} of the rows, in whole episodes; a smaller set is made by the "
-        "same behaviours in the same shares. The score is the mean over kinds of data, without medium-replay unless "
-        "`--data` names it; the paper's curves are a picture, without numbers."
+        f"Size: {', '.join(f'{f:g}' for f in FRACTIONS)} of the rows, in whole episodes; a smaller "
+        "set is made by the same behaviours in the same shares. The score is the mean over kinds "
+        "of data, without medium-replay unless `--data` names it; the paper's curves are a "
+        "picture, without numbers."
     )
     notes = [tables.DATA, tables.PREY, tables.SETTINGS, how]
-    shown, x = [*sizes, *bars], "fraction of the data, or kind"
-    return points.text(asked, made, notes, tables.THEIRS, shown, x, {panel: order})
+    x = "fraction of the data, or kind"
+    return points.points_report(asked, trained, notes, tables.THEIRS, shown, x, named)
+
+
+def train_fractions(asked: Asked, task: str, scores: ScoresByKind) -> list[Cell]:
+    """Train a task's systems on each fraction and kind of data.
+
+    Their scores go into `scores`.
+    """
+    scale = make(task).scale
+    if scale is None:
+        way_out = "Figure 5 averages over kinds of data."
+        raise refuse("--tasks", "tasks with normalised scores", task, way_out)
+    all_rows = asked.rows or make(task).rows
+    systems = asked.systems or tables.SYSTEMS
+    trained = []
+    for fraction in FRACTIONS:
+        part = dataclasses.replace(asked, rows=max(1, round(fraction * all_rows)))
+        for quality in tables.qualities(asked, task, QUALITIES):
+            name = folder_name(task, quality, f"{fraction:g}")
+            cell, results = cells.train(part, systems, task, quality, name=name)
+            for system, values in points.final_scores(results, scale).items():
+                scores[cell.task.name, system, fraction][cell.quality] = values
+            trained.append(cell)
+            # the results hold the data
+            del results
+    return trained
+
+
+def size_points(scores: ScoresByKind) -> list[Point]:
+    """The mean over kinds of data, by task, system and fraction."""
+    return [
+        points.point(task, system, fraction, list(by_kind.values()))
+        for (task, system, fraction), by_kind in scores.items()
+    ]
+
+
+def kind_points(scores: ScoresByKind) -> tuple[list[Point], list[str]]:
+    """(the mean over tasks by system and kind of data, the kinds in their order).
+
+    These are of all the data.
+    """
+    by_kind = defaultdict(list)
+    for (_, system, fraction), of_kinds in scores.items():
+        if fraction == max(FRACTIONS):
+            for quality, values in of_kinds.items():
+                by_kind[system, quality].append(values)
+    known = {quality for _, quality in by_kind}
+    order = [q for q in tables.QUALITIES if q in known]
+    order += sorted(known - set(order))
+    kinds = []
+    for (system, quality), values in by_kind.items():
+        kinds.append(points.point(KINDS_PANEL, system, float(order.index(quality)), values))
+    return kinds, order
+
+
+# --- Figure 7 ---
 
 
 def fig7(asked: Asked) -> str:
-    """Figure 7: DOM2's return against eta and against the number N of sampling steps, by kind of data."""
-    tasks, made, found = asked.tasks or ("mpe/world",), [], []
+    """Figure 7: DOM2's return against eta and the number N of sampling steps."""
+    shown = []
+    trained = []
     for field, values in SWEEPS.items():
         if field in asked.overrides:
-            raise refuse(
-                flag(field), "nothing for dom2-fig7", asked.overrides[field], "It is what is swept."
-            )
+            given = asked.overrides[field]
+            raise refuse(flag(field), "nothing for dom2-fig7", given, "It is what is swept.")
         part = dataclasses.replace(asked, overrides={**asked.overrides, field: list(values)})
-        for task in tasks:
+        for task in asked.tasks or ("mpe/world",):
             for quality in tables.qualities(asked, task):
                 name = folder_name(task, quality, field)
-                cell, results = cells.train(
-                    part, asked.systems or ("dom2",), task, quality, name=name
-                )
-                title = f"{cell.task.name}: {'N' if field == 'levels' else field}"
-                for system, scores in points.ends(results, None).items():
-                    before, _, value = f"{system} ".partition(f" {field}=")
-                    x, _, after = value.partition(" ")
-                    found.append(
-                        points.point(title, f"{before} {after}{cell.quality}", float(x), [scores])
-                    )
-                made.append(cell)
-                del results  # and the data with them
-    found.sort(key=lambda p: (p.panel, p.curve, p.x))
-    points.keep(asked, found, "eta, or N", "return", {}, logarithmic=True)
+                systems = asked.systems or ("dom2",)
+                cell, results = cells.train(part, systems, task, quality, name=name)
+                for system, scores in points.final_scores(results, None).items():
+                    shown.append(sweep_point(cell, field, system, scores))
+                trained.append(cell)
+                # the results hold the data
+                del results
+    shown.sort(key=lambda p: (p.panel, p.curve, p.x))
+    points.save_points(asked, shown, "eta, or N", "return", {}, logarithmic=True)
     notes = [tables.DATA, tables.PREY, "The paper's curves are a picture, without numbers."]
-    return points.text(asked, made, notes, tables.THEIRS, found, "value", {})
+    return points.points_report(asked, trained, notes, tables.THEIRS, shown, "value", {})
+
+
+def sweep_point(cell: Cell, field: str, system: str, scores: np.ndarray) -> Point:
+    """The point of one value of a swept field.
+
+    The value stands in the system's name, as `field=value`.
+    """
+    name, _, rest = f"{system} ".partition(f" {field}=")
+    value, _, others = rest.partition(" ")
+    x_name = "N" if field == "levels" else field
+    panel = f"{cell.task.name}: {x_name}"
+    return points.point(panel, f"{name} {others}{cell.quality}", float(value), [scores])

@@ -1,7 +1,7 @@
-"""OMSD's Table 1, the bandit r = a_1 a_2: published numbers, exact scores and learned ones side by side.
+"""OMSD's Table 1, the bandit r = a_1 a_2: published numbers, exact and learned scores.
 
-With exact scores and an exact critic nothing is learned but the policies, so what remains is the method itself: the
-weight w(t), the range of t, and beta.
+With exact scores and an exact critic nothing is learned but the policies, so what remains is the
+method itself: the weight w(t), the range of t, and beta.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from jaxtyping import Array
 
 from jaxomarl.algorithms import REGISTRY, brpo, omsd
 from jaxomarl.api import plan
-from jaxomarl.base import Algorithm, Spec, Stage, System
+from jaxomarl.base import Algorithm, Past, Spec, Stage, System
 from jaxomarl.data.catalog import load
 from jaxomarl.data.stats import statistics
 from jaxomarl.diffusion.schedules import vp
@@ -21,10 +21,11 @@ from jaxomarl.envs.catalog import make
 from jaxomarl.envs.games import bandit_eps, bandit_own_value
 from jaxomarl.papers import cells
 from jaxomarl.papers.asked import Asked
-from jaxomarl.papers.comparison import markdown
+from jaxomarl.papers.comparison import markdown_table
 from jaxomarl.presets import PRESETS
 from jaxomarl.results import tables
 from jaxomarl.results.tables import Record
+from jaxomarl.stages.score_regularised import Config
 from jaxomarl.training.runner import Job
 from jaxomarl.training.runner import run as train
 
@@ -34,7 +35,16 @@ PUBLISHED = {
     "brpo-ctde": "0 ± 1",
     "omsd": "1 ± 0",
     "brpo-jal": "1 ± 0",
-}  # OMSD, Table 1
+}
+"""OMSD's Table 1."""
+KINDS = {"omsd": "conditional", "brpo-jal": "joint", "joint-score": "joint"}
+"""System -> its scores, where they are not marginal."""
+VARIANTS = {
+    "brpo-ind": brpo.IND,
+    "brpo-ctde": brpo.CTDE,
+    "brpo-jal": brpo.JAL,
+    "joint-score": brpo.JOINT_SCORE,
+}
 STD = {"std0.1": 0.1, "std0.3": 0.3, "sqrt0.3": 0.3**0.5}
 BETAS = (0.02, 0.1, 0.3)
 START = "0.5,-0.48"
@@ -44,177 +54,176 @@ START = "0.5,-0.48"
 
 
 def exact_system(name: str, std: float) -> System:
-    """A system of the OMSD family on the bandit with the data's own scores and reward in place of learned models."""
-    kind = {"omsd": "conditional", "brpo-jal": "joint", "joint-score": "joint"}.get(
-        name, "marginal"
-    )
-    eps, (alpha, sigma) = bandit_eps(kind, std), vp()
+    """A system of the OMSD family on the bandit, with exact models.
 
-    def of_agent(
-        past: Any, i: Array, x: Array, t: Array, obs: Array, state: Array, action: Array
+    The data's own scores and the reward stand in place of learned models.
+    """
+    kind = KINDS.get(name, "marginal")
+    eps = bandit_eps(kind, std)
+    alpha, sigma = vp()
+
+    def own_eps(
+        past: Past, i: Array, x: Array, t: Array, obs: Array, state: Array, action: Array
     ) -> Array:
-        heard = jnp.where(
-            i == 0, 0.0, action[:, 0]
-        )  # agent 1 hears nobody: the marginal is the conditional at 0
-        return eps(x, alpha(t)[:, None], sigma(t)[:, None], heard)
+        # agent 1 has no preceding action: its marginal is the conditional at 0
+        preceding = jnp.where(i == 0, 0.0, action[:, 0])
+        return eps(x, alpha(t)[:, None], sigma(t)[:, None], preceding)
 
-    def of_all(past: Any, x: Array, t: Array, obs: Array, state: Array, action: Array) -> Array:
-        return eps(x[..., 0], alpha(t), sigma(t))[..., None] if kind == "marginal" else joint(x, t)
+    def team_eps(past: Past, x: Array, t: Array, obs: Array, state: Array, action: Array) -> Array:
+        # a joint score has one time for both agents
+        times = t if kind == "marginal" else t[:, :1]
+        return eps(x[..., 0], alpha(times), sigma(times))[..., None]
 
-    def joint(x: Array, t: Array) -> Array:
-        return eps(x[..., 0], alpha(t[:, :1]), sigma(t[:, :1]))[..., None]
-
-    def q(past: Any, obs: Array, state: Array, action: Array) -> Array:
-        own = bandit_own_value(action, std).sum(axis=(1, 2))
-        return own if name == "brpo-ind" else jnp.prod(action[..., 0], axis=1)
+    def q(past: Past, obs: Array, state: Array, action: Array) -> Array:
+        if name == "brpo-ind":
+            return bandit_own_value(action, std).sum(axis=(1, 2))
+        return jnp.prod(action[..., 0], axis=1)
 
     def policy(spec: Spec, cfg: Any) -> Algorithm:
         if name == "omsd":
-            return omsd.policy(spec, cfg, of_agent, q)
-        variant = {
-            "brpo-ind": brpo.IND,
-            "brpo-ctde": brpo.CTDE,
-            "brpo-jal": brpo.JAL,
-            "joint-score": brpo.JOINT_SCORE,
-        }
-        return brpo.policy(spec, cfg, variant[name], of_all, q)
+            return omsd.policy(spec, cfg, own_eps, q)
+        return brpo.policy(spec, cfg, VARIANTS[name], team_eps, q)
 
     def pipeline(spec: Spec, cfg: Any, env: Any = None) -> tuple[Stage, ...]:
-        return (
-            Stage(
-                "policy",
-                policy(spec, cfg),
-                cfg.policy_steps,
-                cfg.chunk,
-                cfg.every,
-                owner=f"exact-{name}",
-            ),
+        stage = Stage(
+            "policy",
+            policy(spec, cfg),
+            cfg.policy_steps,
+            cfg.chunk,
+            cfg.every,
+            owner=f"exact-{name}",
         )
+        return (stage,)
 
     return REGISTRY[name]._replace(pipeline=pipeline)
 
 
 def exact_ends(
-    name: str, quality: str, cfgs: list[Any], seeds: list[int], say: Callable = print
+    name: str, quality: str, cfgs: list[Config], seeds: list[int], say: Callable = print
 ) -> np.ndarray:
     """[R, 2]: where R exact runs on the bandit end."""
     task = make("games/bandit")
-    data, _ = load(
-        task, quality, rows=64
-    )  # a stateless task: the rows only carry the constant observation
-    system, ends = exact_system(name, STD[quality]), []
+    # the task is stateless: the rows only carry the constant observation
+    data, _ = load(task, quality, rows=64)
+    ends = []
 
-    def finished(index, stage, trained):
-        ends.append(
-            np.stack(
-                [trained.evaluations[f"action_{i}"][:, -1].mean(axis=1) for i in (1, 2)], axis=-1
-            )
-        )
+    def finished(index: int, stage: Stage, trained: Any) -> None:
+        last = [trained.evaluations[f"action_{i}"][:, -1].mean(axis=1) for i in (1, 2)]
+        ends.append(np.stack(last, axis=-1))
 
-    train(
-        Job(
-            system,
-            task.env.spec,
-            cfgs,
-            seeds,
-            data,
-            statistics(data),
-            task.env,
-            1,
-            finished=finished,
-            say=say,
-        )
+    job = Job(
+        exact_system(name, STD[quality]),
+        task.env.spec,
+        cfgs,
+        seeds,
+        data,
+        statistics(data),
+        task.env,
+        1,
+        finished=finished,
+        say=say,
     )
+    train(job)
     return ends[0]
 
 
-def paper_code(name: str, beta: float, start: str = START, **more: Any) -> Any:
-    """The authors' released weighting (w = sigma^2, t ~ U(0.02, 0.98)) at a beta, by plain descent until it rests."""
-    small = {
+def paper_code(name: str, beta: float, start: str = START, **more: Any) -> Config:
+    """The authors' released weighting (w = sigma^2, t ~ U(0.02, 0.98)) at a beta.
+
+    Policies go by plain descent until they rest.
+    """
+    settings = {
         **PRESETS["paper-code"].cfg,
         "policy_batch": 512,
         "policy_steps": 6000,
         "policy_lr": 0.2,
         "chunk": 1000,
         "every": 6,
+        "beta": beta,
+        "start": start,
+        "control_variate": True,
+        "policy_optimiser": "sgd",
+        "policy_width": 0,
+        **more,
     }
-    return REGISTRY[name].Config(
-        **{
-            **small,
-            "beta": beta,
-            "start": start,
-            "control_variate": True,
-            "policy_optimiser": "sgd",
-            "policy_width": 0,
-            **more,
-        }
-    )
+    return REGISTRY[name].Config(**settings)
 
 
 def second_table(
     say: Callable = print, qualities: tuple[str, ...] = ("std0.1", "std0.3")
 ) -> list[dict[str, Any]]:
     """End points from (0.5, -0.48) under `paper-code` with exact scores: std x beta x system."""
-    out = []
+    rows = []
+    seeds = [0] * len(BETAS)
     for quality in qualities:
-        ends = {
-            s: exact_ends(s, quality, [paper_code(s, b) for b in BETAS], [0] * len(BETAS), say)
-            for s in SYSTEMS
-        }
-        out += [
-            {"std": STD[quality], "beta": b, **{s: ends[s][k] for s in SYSTEMS}}
-            for k, b in enumerate(BETAS)
-        ]
-    return out
+        ends = {}
+        for name in SYSTEMS:
+            cfgs = [paper_code(name, beta) for beta in BETAS]
+            ends[name] = exact_ends(name, quality, cfgs, seeds, say)
+        for k, beta in enumerate(BETAS):
+            own_ends = {name: ends[name][k] for name in SYSTEMS}
+            rows.append({"std": STD[quality], "beta": beta, **own_ends})
+    return rows
 
 
 # --- the table ---
 
 
 def omsd_table1(asked: Asked) -> str:
-    """Table 1's bandit: published, exact and learned rewards under both presets; then the exact end points."""
-    seeds, say = asked.seeds, asked.lines.say
+    """Table 1's bandit: published, exact and learned rewards; then the end points."""
+    say = asked.progress.say
     asked.check_unused("omsd-table1", "its cells are fixed.")
     rows = [("published", "", *(PUBLISHED[s] for s in SYSTEMS))]
-    notes: dict[str, None] = {}  # of the learned scores, each once
+    # a dict keeps the order of the learned scores' notes, each once
+    notes: dict[str, None] = {}
     for preset, quality in (("mode-seeking", "std0.3"), ("paper-code", "std0.1")):
-        exact = []
-        for name in SYSTEMS:
-            cfg = REGISTRY[name].Config(**PRESETS[preset].cfg)
-            ends = exact_ends(name, quality, [cfg] * len(seeds), seeds, say)
-            exact.append(_cell(ends.prod(axis=1), ends))
+        exact = [_exact_cell(name, preset, quality, asked.seeds, say) for name in SYSTEMS]
         rows.append((f"{preset}, exact scores", quality, *exact))
-        groups = plan.resolve(
-            SYSTEMS, ["games/bandit"], [quality], seeds, preset, scale=asked.scale
-        )
-        folder = asked.out / preset
-        with cells.opened(asked, folder, preset):
-            done = cells.trained(asked, groups, folder)
-        learned = {r.system: _learned(r) for r in done.records}
+        records = _learned_records(asked, preset, quality)
+        learned = {r.system: _learned_cell(r) for r in records}
         rows.append((f"{preset}, learned scores", quality, *(learned[s] for s in SYSTEMS)))
-        notes |= dict.fromkeys(tables.notes(done.records))
+        notes |= dict.fromkeys(tables.notes(records))
     head = ("reward, mean ± std over seeds (coordinated)", "data", *SYSTEMS)
-    ends = [
-        (str(r["std"]), str(r["beta"]), *(f"({r[s][0]:.2f}, {r[s][1]:.2f})" for s in SYSTEMS))
-        for r in second_table(say)
-    ]
+    end_head = ("data std", "beta", *SYSTEMS)
+    end_rows = []
+    for row in second_table(say):
+        ends = [f"({row[s][0]:.2f}, {row[s][1]:.2f})" for s in SYSTEMS]
+        end_rows.append((str(row["std"]), str(row["beta"]), *ends))
+    seeds = f"{len(asked.seeds)} seeds, starts uniform in +-0.9"
     return (
-        f"Bandit r = a_1 a_2, {len(seeds)} seeds, starts uniform in +-0.9:\n\n{markdown(head, rows)}\n"
+        f"Bandit r = a_1 a_2, {seeds}:\n\n{markdown_table(head, rows)}\n"
         f"Learned scores: mean [95 %] ± std. {' '.join(notes)}\n\n"
         f"End points from ({START}) under paper-code with exact scores:\n\n"
-        f"{markdown(('data std', 'beta', *SYSTEMS), ends)}"
+        f"{markdown_table(end_head, end_rows)}"
     )
 
 
-def _learned(r: Record) -> str:
-    """Return a learned policy's reward: mean, interval, spread of the seeds, share coordinated, convergence mark."""
-    found = tables.interval(r, r.mean, r.mean_low, r.mean_high)
-    spread = "" if r.std is None else f" ± {r.std:.2f}"
-    mark = "*" if r.converged is False else ""
-    return f"{found}{spread} ({r.coordinated:.0%}){mark}"
+def _learned_records(asked: Asked, preset: str, quality: str) -> list[Record]:
+    """Train the systems with learned scores."""
+    groups = plan.resolve(
+        SYSTEMS, ["games/bandit"], [quality], asked.seeds, preset, scale=asked.scale
+    )
+    folder = asked.out / preset
+    with cells.open_cell_folder(asked, folder, preset):
+        return cells.train_groups(asked, groups, folder).records
 
 
-def _cell(reward: np.ndarray, ends: np.ndarray) -> str:
-    together = (ends[:, 0] * ends[:, 1] > 0) & (np.abs(ends).min(axis=1) > 0.3)
+def _exact_cell(name: str, preset: str, quality: str, seeds: list[int], say: Callable) -> str:
+    """Train a system with exact scores and return its reward: mean, std, share coordinated."""
+    cfg = REGISTRY[name].Config(**PRESETS[preset].cfg)
+    ends = exact_ends(name, quality, [cfg] * len(seeds), seeds, say)
+    reward = ends.prod(axis=1)
     std = reward.std(ddof=1) if len(reward) > 1 else 0.0
-    return f"{reward.mean():.2f} ± {std:.2f} ({together.mean():.0%})"
+    coordinated = (reward > 0) & (np.abs(ends).min(axis=1) > 0.3)
+    return f"{reward.mean():.2f} ± {std:.2f} ({coordinated.mean():.0%})"
+
+
+def _learned_cell(r: Record) -> str:
+    """A learned policy's reward: mean, interval, std, share coordinated, convergence mark."""
+    cell = tables.interval(r, r.mean, r.mean_low, r.mean_high)
+    if r.std is not None:
+        cell += f" ± {r.std:.2f}"
+    cell += f" ({r.coordinated:.0%})"
+    if r.converged is False:
+        cell += "*"
+    return cell
