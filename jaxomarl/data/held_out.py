@@ -1,7 +1,8 @@
 """Episodes that training never draws, on which trained stages are judged.
 
-Whole episodes are held out, because neighbouring rows of one episode are nearly equal. Which ones is a function of the
-number of episodes alone, so that all systems, seeds and resumed runs on one data set hold out the same.
+Whole episodes are held out, because neighbouring rows of one episode are nearly equal. Which ones
+is a function of the number of episodes alone, so that all systems, seeds and resumed runs on one
+data set hold out the same.
 """
 
 import dataclasses
@@ -54,7 +55,7 @@ def hold_out(data: Dataset) -> HeldOut:
 
 
 def without(data: Dataset, held: HeldOut) -> Dataset:
-    """The data set whose transitions start outside the held-out episodes; its rows stay in place."""
+    """The data set without transitions of the held-out episodes; its rows stay in place."""
     starts = np.asarray(data.starts)
     kept = starts[~np.isin(starts, held.rows)]
     return dataclasses.replace(data, starts=jnp.asarray(kept, jnp.int32))

@@ -1,14 +1,16 @@
-"""What models of the behaviour know: their actions at held-out observations, compared with the data's.
+"""What models of the behaviour know: their actions at held-out observations.
 
     action_error       root mean square distance of the model's action from the data's
     mean_error         the same of the data's mean action
     linear_error       the same of a linear regression on each agent's observation
-    energy_score       mean distance of a drawn action from the data's, less half that of two draws from each other
+    energy_score       mean distance of a drawn action from the data's,
+                       less half the distance of two draws from each other
     shuffled_score     the same of actions drawn from other rows
     at_bounds          share of the model's action columns at -1 or 1
 
-A clone that plays the mean is judged by its error, one that draws by its energy score: a draw from the right
-distribution has a larger error than its mean has, and the best energy score that there is.
+A clone that plays the mean is judged by its error, one that draws by its energy score: a draw from
+the right distribution has a larger error than its mean has, and the best energy score that there
+is.
 """
 
 import jax
@@ -20,14 +22,18 @@ from jaxomarl.health.figures import linear_prediction, rmse
 from jaxomarl.health.held import Transitions, transitions
 
 TOLERANCE = 1.05
-"""Factor within which a model counts as level with its reference: on random data there is nothing to learn."""
+"""Factor within which a model counts as level with its reference: on random data there is
+nothing to learn.
+"""
 BOUND = 0.999
 MEAN_GATES = (Gate("action_error", at_most=TOLERANCE, times="linear_error"),)
 DRAW_GATES = (Gate("energy_score", at_most=TOLERANCE, times="shuffled_score"),)
 
 
 def clone(spec: Spec, algorithm: Algorithm, draws: bool, raise_fields: tuple[str, ...]) -> Health:
-    """Health of a stage whose policies imitate the data; `draws` says whether they act at random."""
+    """Health of a stage whose policies imitate the data; `draws` says whether they act at
+    random.
+    """
     gates = DRAW_GATES if draws else MEAN_GATES
     return policy(spec, algorithm)._replace(gates=gates, raise_fields=raise_fields)
 
@@ -92,6 +98,8 @@ def energy_score(
     true: Float[Array, "K N A"],
     mask: Float[Array, "N A"],
 ) -> Float[Array, ""]:
-    """Mean over rows and agents of |first - true| - |first - second| / 2, two independent draws (Gneiting 2007)."""
+    """Mean over rows and agents of |first - true| - |first - second| / 2, two independent draws
+    (Gneiting 2007).
+    """
     distance = lambda a, b: jnp.sqrt(jnp.square(mask * (a - b)).sum(axis=-1) + 1e-12)
     return (distance(first, true) - 0.5 * distance(first, second)).mean()

@@ -1,12 +1,13 @@
 """What critics know: their values of held-out transitions, compared with the returns that followed.
 
     value_correlation    rank correlation of Q(s, a) with the discounted return to go
-    state_correlation    the same of a linear regression on state and step: what needs no critic
+    state_correlation    the same of a linear regression on state and step: without a critic
     value_bias           mean of Q minus the return, in deviations of the return
-    action_gap           Q of the data's actions minus Q of other rows' actions, in deviations of the return
+    action_gap           Q of the data's actions minus Q of other rows', in the same deviations
 
-An episode that a time limit cuts has a return to go that ends there, while a critic that bootstraps past the limit
-counts on more. Its bias is then positive by right; its ranking is judged all the same.
+An episode that a time limit cuts has a return to go that ends there, while a critic that bootstraps
+past the limit counts on more. Its bias is then positive by right; its ranking is judged all the
+same.
 """
 
 from collections.abc import Callable
@@ -25,17 +26,21 @@ GATES = (
     Gate("value_correlation", at_least=0.8),
     Gate("value_correlation", at_least=1.0, times="state_correlation"),
 )
-"""A critic has learned when it ranks returns well, and no worse than a linear regression on the state does."""
+"""A critic has learned when it ranks returns well, and no worse than a linear regression on the
+state does.
+"""
 
 Values = Callable[[State, Past, Array, Array, Array], Float[Array, "K *N"]]
-"""(state, past, obs, env_state, action) -> Q of the joint action [K], or of each agent's own [K, N]."""
+"""(state, past, obs, env_state, action) -> Q of the joint action [K], or of each agent's own [K,
+N].
+"""
 
 
 def critic(values: Values, gamma: Any, reward: str, raise_fields: tuple[str, ...]) -> Health:
     """Health of a stage with a critic.
 
-    `reward` is "own" for each agent's own reward, "team", or "first" for agent 1's. `raise_fields` names the settings
-    to raise where the critic has not learned.
+    `reward` is "own" for each agent's own reward, "team", or "first" for agent 1's. `raise_fields`
+    names the settings to raise where the critic has not learned.
     """
 
     def measure(

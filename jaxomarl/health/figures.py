@@ -1,4 +1,4 @@
-"""Figures of trained stages and of what needs no training, on arrays: errors, correlations, linear regressions.
+"""Figures on arrays: errors, correlations, linear regressions, returns.
 
 All are of one run and can be vmapped over runs.
 """
@@ -37,14 +37,17 @@ def correlation(x: Float[Array, " B"], y: Float[Array, " B"]) -> Float[Array, ""
 
 
 def rank_correlation(x: Float[Array, " B"], y: Float[Array, " B"]) -> Float[Array, ""]:
-    """Spearman's correlation."""
-    return correlation(ranks(x), ranks(y))
+    """Spearman's correlation; NaN where a number is not finite, for which ranks would say nothing."""
+    finite = jnp.isfinite(x).all() & jnp.isfinite(y).all()
+    return jnp.where(finite, correlation(ranks(x), ranks(y)), jnp.nan)
 
 
 def linear_prediction(
     inputs: Float[Array, "B C"], targets: Float[Array, "B D"], where: Float[Array, "K C"]
 ) -> Float[Array, "K D"]:
-    """Predictions at `where` of the ridge regression of targets on standardised inputs and a constant."""
+    """Predictions at `where` of the ridge regression of targets on standardised inputs and a
+    constant.
+    """
     mean = inputs.mean(axis=0)
     std = inputs.std(axis=0)
     scale = jnp.where(std > 1e-6, std, 1.0)
@@ -60,7 +63,8 @@ def linear_prediction(
 def returns_to_go(
     reward: Float[Array, "M *N"], left: Int[Array, " M"], gamma: float | Float[Array, ""]
 ) -> Float[Array, "M *N"]:
-    """Discounted sum of rewards from each row to its episode's end; 0 in successor rows (`left` = 0).
+    """Discounted sum of rewards from each row to its episode's end; 0 in successor rows (`left` =
+    0).
 
     Rows are whole episodes, back to back.
     """

@@ -1,4 +1,4 @@
-"""Held-out transitions as figures take them: at most ROWS of them, evenly spaced over the held-out episodes."""
+"""Held-out transitions as figures take them: at most ROWS, evenly spaced over the episodes."""
 
 from typing import NamedTuple
 

@@ -1,12 +1,13 @@
-"""What score models know: the clean action that they see in a noisy one of a held-out row, by diffusion time.
+"""What score models know: the clean action that they see in a noisy one of a held-out row, by
+diffusion time.
 
     score_error_0.2, _0.5, _0.98    root mean square error of the predicted clean action
     mean_error                      the same of the data's mean action
     linear_error                    the same of a linear regression on each agent's condition
 
-At small times the noisy action shows the clean one. Near t = 1 it shows nothing: what is left is the condition, and a
-model that has learned knows at least what a linear regression on it does. Regularisers with the weights sigma^2 ask
-there (docs/omsd.md).
+At small times the noisy action shows the clean one. Near t = 1 it shows nothing: what is left is
+the condition, and a model that has learned knows at least what a linear regression on it does.
+Regularisers with the weights sigma^2 ask there (docs/omsd.md).
 """
 
 from collections.abc import Callable
@@ -25,7 +26,9 @@ LAST = f"score_error_{TIMES[-1]:g}"
 GATES = (Gate(LAST, at_most=TOLERANCE, times="linear_error"),)
 
 Eps = Callable[[State, Past, Array, Array, Array, Array, Array], Float[Array, "K N A"]]
-"""(state, past, x [K, N, A], t [K], obs, env_state, action) -> the predicted noise of every agent's action."""
+"""(state, past, x [K, N, A], t [K], obs, env_state, action) -> the predicted noise of every
+agent's action.
+"""
 Condition = Callable[[Past, Array, Array, Array], Float[Array, "K models C"]]
 """(past, obs, env_state, action) -> what each model is conditioned on."""
 

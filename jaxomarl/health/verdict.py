@@ -39,7 +39,9 @@ def threshold(gate: Gate, figures: Mapping[str, float]) -> float:
 
 
 def passes(gate: Gate, figures: Mapping[str, float]) -> bool:
-    """Whether a finite figure is on the right side of its threshold; a reference that is not finite asks nothing."""
+    """Whether a finite figure is on the right side of its threshold; a reference that is not
+    finite asks nothing.
+    """
     limit = threshold(gate, figures)
     if not np.isfinite(limit):
         return True
@@ -48,7 +50,9 @@ def passes(gate: Gate, figures: Mapping[str, float]) -> bool:
 
 
 def said(gate: Gate, figures: Mapping[str, float]) -> str:
-    """A gate and its figure in words: "action_error is 0.61, at most 0.52 (linear_error) is asked"."""
+    """A gate and its figure in words: "action_error is 0.61, at most 0.52 (linear_error) is
+    asked".
+    """
     side = "at least" if gate.at_least is not None else "at most"
     reference = f" ({gate.times})" if gate.times else ""
     limit = threshold(gate, figures)
