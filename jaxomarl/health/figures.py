@@ -37,7 +37,7 @@ def correlation(x: Float[Array, " B"], y: Float[Array, " B"]) -> Float[Array, ""
 
 
 def rank_correlation(x: Float[Array, " B"], y: Float[Array, " B"]) -> Float[Array, ""]:
-    """Spearman's correlation; NaN where a number is not finite, for which ranks would say nothing."""
+    """Spearman's correlation; NaN where a number is not finite, whose rank says nothing."""
     finite = jnp.isfinite(x).all() & jnp.isfinite(y).all()
     return jnp.where(finite, correlation(ranks(x), ranks(y)), jnp.nan)
 
