@@ -454,6 +454,30 @@ class Limit(NamedTuple):
     """What to do: the words after "To go on,"."""
 
 
+class Gate(NamedTuple):
+    """What a figure of a trained stage has to reach, or may not exceed: then it has learned."""
+
+    figure: str
+    """The figure that is judged."""
+    at_least: float | None = None
+    """What it has to reach; give this or `at_most`."""
+    at_most: float | None = None
+    """What it may not exceed."""
+    times: str = ""
+    """A figure that needs no training, which multiplies the number; empty: the number alone."""
+
+
+class Health(NamedTuple):
+    """Figures of a stage on episodes that it was not trained on, and figures without training."""
+
+    measure: Callable[[Key[Array, ""], State, Past, Dataset], dict[str, Float[Array, ""]]]
+    """(key, the stage's state, earlier stages, held-out episodes) -> figures."""
+    gates: tuple[Gate, ...] = ()
+    """When the stage counts as learned; none: it is not judged."""
+    raise_fields: tuple[str, ...] = ()
+    """Settings to raise where it has not learned."""
+
+
 class Stage(NamedTuple):
     """An algorithm and how long it is trained.
 
@@ -479,6 +503,8 @@ class Stage(NamedTuple):
     """What is kept of the state once the stage is finished; a replay is dropped here."""
     episodes: int = 0
     """Episodes of an evaluation, where they are costly; 0 means as many as for all stages."""
+    health: Health | None = None
+    """What the trained stage is compared with, and when it has learned."""
     limits: tuple[Limit, ...] = ()
     """Limits of its metrics; the run stops above one."""
 

@@ -1,0 +1,105 @@
+"""What models of the behaviour know: their actions at held-out observations.
+
+    action_error       root mean square distance of the model's action from the data's
+    mean_error         the same of the data's mean action
+    linear_error       the same of a linear regression on each agent's observation
+    energy_score       mean distance of a drawn action from the data's,
+                       less half the distance of two draws from each other
+    shuffled_score     the same of actions drawn from other rows
+    at_bounds          share of the model's action columns at -1 or 1
+
+A clone that plays the mean is judged by its error, one that draws by its energy score: a draw from
+the right distribution has a larger error than its mean has, and the best energy score that there
+is.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from jaxomarl.base import Algorithm, Dataset, Gate, Health, Observation, Past, Spec, State
+from jaxomarl.health.figures import linear_prediction, rmse
+from jaxomarl.health.held import Transitions, transitions
+
+TOLERANCE = 1.05
+"""Factor within which a model counts as level with its reference: on random data there is
+nothing to learn.
+"""
+BOUND = 0.999
+MEAN_GATES = (Gate("action_error", at_most=TOLERANCE, times="linear_error"),)
+DRAW_GATES = (Gate("energy_score", at_most=TOLERANCE, times="shuffled_score"),)
+
+
+def clone(spec: Spec, algorithm: Algorithm, draws: bool, raise_fields: tuple[str, ...]) -> Health:
+    """Health of a stage whose policies imitate the data; `draws` says whether they act at
+    random.
+    """
+    gates = DRAW_GATES if draws else MEAN_GATES
+    return policy(spec, algorithm)._replace(gates=gates, raise_fields=raise_fields)
+
+
+def policy(spec: Spec, algorithm: Algorithm) -> Health:
+    """Figures of policies that may leave the data for good reasons: nothing is asked of them."""
+    mask = jnp.asarray(spec.act_mask)
+
+    def measure(
+        key: Key[Array, ""], state: State, past: Past, held: Dataset
+    ) -> dict[str, Float[Array, ""]]:
+        rows = transitions(held)
+        k_first, k_second, k_other = jax.random.split(key, 3)
+        first = actions(algorithm, spec, k_first, state, past, rows)
+        second = actions(algorithm, spec, k_second, state, past, rows)
+        other = jax.random.permutation(k_other, rows.action)
+        another = jnp.roll(other, 1, axis=0)
+        mean = rows.action.mean(axis=0)
+        real_columns = mask.sum() * len(first)
+        return {
+            "action_error": rmse(first, rows.action, mask),
+            "mean_error": rmse(jnp.broadcast_to(mean, rows.action.shape), rows.action, mask),
+            "linear_error": linear_error(rows, mask),
+            "energy_score": energy_score(first, second, rows.action, mask),
+            "shuffled_score": energy_score(other, another, rows.action, mask),
+            "at_bounds": (mask * (jnp.abs(first) >= BOUND)).sum() / real_columns,
+        }
+
+    return Health(measure)
+
+
+def actions(
+    algorithm: Algorithm,
+    spec: Spec,
+    key: Key[Array, ""],
+    state: State,
+    past: Past,
+    rows: Transitions,
+) -> Float[Array, "K N A"]:
+    """What the policies do at each row, from an empty memory."""
+    act = algorithm.act
+    assert act is not None
+    available = jnp.ones((spec.agents, spec.act_width), bool)
+
+    def one(key: Key[Array, ""], obs: Float[Array, "N O"]) -> Float[Array, "N A"]:
+        return act(key, state, past, algorithm.memory, Observation(obs, available))[0]
+
+    return jax.vmap(one)(jax.random.split(key, len(rows.obs)), rows.obs)
+
+
+def linear_error(rows: Transitions, mask: Float[Array, "N A"]) -> Float[Array, ""]:
+    """Error on the second half of the rows of each agent's linear regression on the first half."""
+    half = len(rows.obs) // 2
+    regress = jax.vmap(linear_prediction, in_axes=1, out_axes=1)
+    predicted = regress(rows.obs[:half], rows.action[:half], rows.obs[half:])
+    return rmse(jnp.clip(predicted, -1.0, 1.0), rows.action[half:], mask)
+
+
+def energy_score(
+    first: Float[Array, "K N A"],
+    second: Float[Array, "K N A"],
+    true: Float[Array, "K N A"],
+    mask: Float[Array, "N A"],
+) -> Float[Array, ""]:
+    """Mean over rows and agents of |first - true| - |first - second| / 2, two independent draws
+    (Gneiting 2007).
+    """
+    distance = lambda a, b: jnp.sqrt(jnp.square(mask * (a - b)).sum(axis=-1) + 1e-12)
+    return (distance(first, true) - 0.5 * distance(first, second)).mean()

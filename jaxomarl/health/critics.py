@@ -1,0 +1,85 @@
+"""What critics know: their values of held-out transitions, compared with the returns that followed.
+
+    value_correlation    rank correlation of Q(s, a) with the discounted return to go
+    state_correlation    the same of a linear regression on state and step: without a critic
+    value_bias           mean of Q minus the return, in deviations of the return
+    action_gap           Q of the data's actions minus Q of other rows', in the same deviations
+
+An episode that a time limit cuts has a return to go that ends there, while a critic that bootstraps
+past the limit counts on more. Its bias is then positive by right; its ranking is judged all the
+same.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from jaxomarl.base import Dataset, Gate, Health, Past, State
+from jaxomarl.health.figures import linear_prediction, rank_correlation
+from jaxomarl.health.held import Transitions, own_returns, team_returns, transitions
+
+TINY = 1e-6
+GATES = (
+    Gate("value_correlation", at_least=0.8),
+    Gate("value_correlation", at_least=1.0, times="state_correlation"),
+)
+"""A critic has learned when it ranks returns well, and no worse than a linear regression on the
+state does.
+"""
+
+Values = Callable[[State, Past, Array, Array, Array], Float[Array, "K *N"]]
+"""(state, past, obs, env_state, action) -> Q of the joint action [K], or of each agent's own [K,
+N].
+"""
+
+
+def critic(values: Values, gamma: Any, reward: str, raise_fields: tuple[str, ...]) -> Health:
+    """Health of a stage with a critic.
+
+    `reward` is "own" for each agent's own reward, "team", or "first" for agent 1's. `raise_fields`
+    names the settings to raise where the critic has not learned.
+    """
+
+    def measure(
+        key: Key[Array, ""], state: State, past: Past, held: Dataset
+    ) -> dict[str, Float[Array, ""]]:
+        rows = transitions(held)
+        q = values(state, past, rows.obs, rows.state, rows.action)
+        returned = returns(held, gamma, reward, rows, q)
+
+        other = jax.random.permutation(key, rows.action)
+        q_other = values(state, past, rows.obs, rows.state, other)
+        spread = jnp.maximum(returned.std(), TINY)
+
+        half = len(returned) // 2
+        known = jnp.concatenate([rows.state, rows.step[:, None].astype(jnp.float32)], axis=-1)
+        regressed = linear_prediction(known[:half], returned[:half], known[half:])
+        by_column = jax.vmap(rank_correlation, in_axes=1)
+        return {
+            "value_correlation": by_column(as_columns(q), returned).mean(),
+            "state_correlation": by_column(regressed, returned[half:]).mean(),
+            "value_bias": (as_columns(q) - returned).mean() / spread,
+            "action_gap": (q - q_other).mean() / spread,
+        }
+
+    return Health(measure, GATES, raise_fields)
+
+
+def as_columns(x: Float[Array, "K *N"]) -> Float[Array, "K D"]:
+    """One column for each critic."""
+    return x.reshape(len(x), -1)
+
+
+def returns(
+    held: Dataset, gamma: Any, reward: str, rows: Transitions, q: Float[Array, "K *N"]
+) -> Float[Array, "K D"]:
+    """The return to go that each column of `q` stands for."""
+    own = own_returns(held, gamma)[rows.row]
+    team = team_returns(held, gamma)[rows.row]
+    joint = {"team": team, "first": own[:, 0], "own": own.sum(axis=-1)}[reward]
+    if q.ndim == 1:
+        return joint[:, None]
+    return own if reward == "own" else jnp.broadcast_to(joint[:, None], q.shape)

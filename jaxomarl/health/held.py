@@ -1,0 +1,45 @@
+"""Held-out transitions as figures take them: at most ROWS, evenly spaced over the episodes."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from jaxomarl.base import Dataset, team_reward
+from jaxomarl.health.figures import returns_to_go
+
+ROWS = 2048
+"""Largest number of transitions on which figures rest."""
+
+
+class Transitions(NamedTuple):
+    """Held-out transitions, in the order of their episodes; raw units."""
+
+    obs: Float[Array, "K N O"]
+    state: Float[Array, "K S"]
+    action: Float[Array, "K N A"]
+    step: Int[Array, " K"]
+    """Position in the episode."""
+    row: Int[Array, " K"]
+    """Number of the row in the held-out data set."""
+
+
+def transitions(held: Dataset) -> Transitions:
+    """Up to ROWS transitions of a held-out data set; how many is known without its numbers."""
+    count = min(ROWS, held.starts.shape[0])
+    spaced = jnp.arange(count) * held.starts.shape[0] // count
+    row = held.starts[spaced]
+    block = held.layout.unpack(held.rows[row])
+    return Transitions(block["obs"], block["state"], block["action"], held.step[row], row)
+
+
+def own_returns(held: Dataset, gamma: float | Float[Array, ""]) -> Float[Array, "M N"]:
+    """Discounted return to go of each agent's own reward, at every row."""
+    reward = held.layout.unpack(held.rows)["reward"]
+    return returns_to_go(reward, held.left, gamma)
+
+
+def team_returns(held: Dataset, gamma: float | Float[Array, ""]) -> Float[Array, " M"]:
+    """Discounted return to go of the team's reward, at every row."""
+    reward = held.layout.unpack(held.rows)["reward"]
+    return returns_to_go(team_reward(held.layout.team, reward), held.left, gamma)

@@ -1,0 +1,186 @@
+"""A stage that knows what there is to know has learned, one that knows nothing is short, one of NaN has diverged."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxomarl.base import Algorithm, Episodes, Gate, Spec
+from jaxomarl.data.dataset import pack
+from jaxomarl.diffusion.schedules import vp
+from jaxomarl.health import behaviour, critics, scores, verdict
+from jaxomarl.health.figures import returns_to_go
+
+SPEC = Spec((3, 2), (2, 1), 4, horizon=6, team="mean")
+GAMMA = 0.9
+EPISODES, LENGTH = 60, 6
+
+
+@pytest.fixture(scope="module")
+def held():
+    """Episodes whose actions are a curved function of observations, with noise; rewards follow both."""
+    rng = np.random.default_rng(0)
+    rows = EPISODES * (LENGTH + 1)
+    left = np.tile(np.arange(LENGTH, -1, -1), EPISODES)
+    obs = rng.normal(size=(rows, 2, 3)) * SPEC.obs_mask
+    action = np.sin(3.0 * obs[..., :2]) * SPEC.act_mask
+    action = np.clip(action + 0.05 * rng.normal(size=action.shape), -1.0, 1.0) * SPEC.act_mask
+    action[left == 0] = 0.0
+    reward = obs[:, :, 0] + action[..., 0]
+    return pack(
+        Episodes(
+            obs=jnp.asarray(obs, jnp.float32),
+            state=jnp.asarray(rng.normal(size=(rows, 4)), jnp.float32),
+            action=jnp.asarray(action, jnp.float32),
+            reward=jnp.asarray(np.where(left[:, None] > 0, reward, 0.0), jnp.float32),
+            done=jnp.zeros(rows),
+            step=jnp.asarray(LENGTH - left),
+            left=jnp.asarray(left),
+            behaviour=jnp.zeros(rows, jnp.int32),
+        ),
+        SPEC,
+    )
+
+
+def judged(health, held, state=()):
+    figures = jax.jit(health.measure)(jax.random.key(0), state, {}, held)
+    figures = {name: float(x) for name, x in figures.items()}
+    return verdict.judge(health.gates, figures), figures
+
+
+# --- critics ---
+
+
+def critic_of(values, reward="own"):
+    return critics.critic(values, GAMMA, reward, ("critic_steps",))
+
+
+def true_returns(held):
+    starts = np.asarray(held.starts)
+    return np.asarray(returns_to_go(held.reward, held.left, GAMMA))[starts]
+
+
+def test_a_critic_that_is_the_return_has_learned(held):
+    own = jnp.asarray(true_returns(held))
+    said, figures = judged(critic_of(lambda state, past, obs, s, a: own), held)
+    assert said == (verdict.LEARNED, ())
+    assert figures["value_correlation"] == pytest.approx(1.0, abs=1e-5)
+    assert figures["value_bias"] == pytest.approx(0.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("reward", ["team", "first", "own"])
+def test_a_joint_critic_is_compared_with_its_own_reward(held, reward):
+    own = true_returns(held)
+    joint = {"team": own.mean(axis=1), "first": own[:, 0], "own": own.sum(axis=1)}[reward]
+    values = lambda state, past, obs, s, a: jnp.asarray(joint) + 10.0 * own.std()
+    said, figures = judged(critic_of(values, reward), held)
+    assert said.word == verdict.LEARNED
+    assert figures["value_bias"] == pytest.approx(10.0 * own.std() / joint.std(), rel=1e-3)
+
+
+def test_a_critic_that_ranks_by_chance_is_short_and_says_by_what(held):
+    noise = jax.random.normal(jax.random.key(1), (EPISODES * LENGTH, 2))
+    said, _ = judged(critic_of(lambda state, past, obs, s, a: noise), held)
+    assert said.word == verdict.SHORT
+    assert said.failed[0].startswith("value_correlation is ") and "at least 0.8" in said.failed[0]
+
+
+def test_a_critic_of_nan_has_diverged(held):
+    nothing = jnp.full((EPISODES * LENGTH, 2), jnp.nan)
+    said, _ = judged(critic_of(lambda state, past, obs, s, a: nothing), held)
+    assert said.word == verdict.DIVERGED
+
+
+def test_the_gap_is_of_actions_alone(held):
+    by_action = lambda state, past, obs, s, a: a.sum(axis=(1, 2))
+    by_state = lambda state, past, obs, s, a: s.sum(axis=1)
+    assert judged(critic_of(by_state, "team"), held)[1]["action_gap"] == 0.0
+    assert (
+        abs(judged(critic_of(by_action, "team"), held)[1]["action_gap"]) < 1e-5
+    )  # the same on average
+
+
+# --- behaviour ---
+
+
+def acting(play):
+    act = lambda key, state, past, memory, seen: (SPEC.act_mask * play(key, seen.obs), memory)
+    nothing = lambda *args: None
+    return Algorithm(nothing, nothing, nothing, act)
+
+
+def right(key, obs):
+    return jnp.sin(3.0 * obs[..., :2])
+
+
+def drawn(key, obs):
+    return jnp.clip(right(key, obs) + 0.05 * jax.random.normal(key, (2, 2)), -1.0, 1.0)
+
+
+@pytest.mark.parametrize("play, draws", [(right, False), (drawn, True)])
+def test_a_clone_that_is_right_has_learned(held, play, draws):
+    said, figures = judged(behaviour.clone(SPEC, acting(play), draws, ("policy_steps",)), held)
+    assert said.word == verdict.LEARNED
+    assert figures["action_error"] < 0.3 * figures["mean_error"]
+    assert figures["action_error"] < 0.5 * figures["linear_error"] <= 1.05 * figures["mean_error"]
+
+
+@pytest.mark.parametrize("draws", [False, True])
+def test_a_clone_that_knows_nothing_is_short(held, draws):
+    blind = lambda key, obs: jax.random.uniform(key, (2, 2), minval=-1.0)
+    said, figures = judged(behaviour.clone(SPEC, acting(blind), draws, ("policy_steps",)), held)
+    assert said.word == verdict.SHORT, figures
+
+
+def test_nothing_is_asked_of_a_policy_that_may_leave_the_data(held):
+    far = lambda key, obs: jnp.ones((2, 2))
+    said, figures = judged(behaviour.policy(SPEC, acting(far)), held)
+    assert said.word == verdict.UNJUDGED and figures["at_bounds"] == 1.0
+
+
+# --- scores ---
+
+
+def score_health(model):
+    """Health of models that predict the clean action `model(x, t, obs)`."""
+
+    def eps(state, past, x, t, obs, env_state, action):
+        alpha, sigma = (f(t)[:, None, None] for f in vp())
+        return (x - alpha * model(x, t, obs)) / sigma
+
+    return scores.score_model(SPEC, vp(), eps, lambda past, obs, s, a: obs, ("score_steps",))
+
+
+def test_a_score_model_that_knows_the_condition_has_learned(held):
+    said, figures = judged(score_health(lambda x, t, obs: SPEC.act_mask * right(None, obs)), held)
+    assert said.word == verdict.LEARNED
+    assert figures["score_error_0.98"] < 0.3 * figures["mean_error"]
+
+
+def test_a_score_model_that_gives_the_noisy_action_back_is_short(held):
+    said, figures = judged(score_health(lambda x, t, obs: x), held)
+    assert said.word == verdict.SHORT
+    assert figures["score_error_0.2"] < figures["score_error_0.98"]
+
+
+# --- the words ---
+
+
+def test_a_run_is_as_good_as_its_worst_stage():
+    learned, short = verdict.Verdict(verdict.LEARNED, ()), verdict.Verdict(verdict.SHORT, ("x",))
+    diverged, nothing = verdict.Verdict(verdict.DIVERGED, ()), verdict.Verdict(verdict.UNJUDGED, ())
+    assert verdict.worst({"critic": learned, "policy": nothing}) == "learned"
+    assert (
+        verdict.worst({"critic": short, "scores": short, "policy": nothing})
+        == "short: critic, scores"
+    )
+    assert verdict.worst({"critic": short, "policy": diverged}) == "diverged: policy"
+    assert verdict.worst({"policy": nothing}) == "not judged"
+
+
+def test_a_reference_that_is_not_finite_asks_nothing():
+    gate = Gate("error", at_most=1.0, times="linear")
+    assert verdict.judge([gate], {"error": 3.0, "linear": float("nan")}).word == verdict.LEARNED
+    assert verdict.judge([gate], {"error": 3.0, "linear": 2.0}).failed == (
+        "error is 3, at most 2 (linear) is asked",
+    )
