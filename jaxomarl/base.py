@@ -508,6 +508,19 @@ class Stage(NamedTuple):
     limits: tuple[Limit, ...] = ()
     """Limits of its metrics; the run stops above one."""
 
+    @classmethod
+    def from_config(
+        cls,
+        cfg: Any,
+        name: str,
+        algorithm: Algorithm,
+        steps: int,
+        fields: tuple[str, ...] | None = None,
+        owner: str = "",
+    ) -> "Stage":
+        """A stage whose scans and reports are as long as the settings `chunk` and `every` say."""
+        return cls(name, algorithm, steps, cfg.chunk, cfg.every, fields, owner)
+
 
 class System(NamedTuple):
     """A row of the registry."""
@@ -520,6 +533,22 @@ class System(NamedTuple):
     pipeline: Callable[[Spec, Any, Environment | None], tuple[Stage, ...]]
     """It builds the stages; only online systems get the environment."""
     online: bool = False
+
+
+def one_stage(
+    owner: str,
+    learner: Callable[[Spec, Any], Algorithm],
+    fields: tuple[str, ...] | None = None,
+) -> Callable[[Spec, Any, Environment | None], tuple[Stage, ...]]:
+    """The pipeline of a system whose only stage, "policy", trains its learner."""
+
+    def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
+        final = learner(spec, cfg)
+        return (Stage.from_config(cfg, "policy", final, cfg.policy_steps, fields, owner),)
+
+    # `show` prints the paper's box of the file that a pipeline belongs to
+    pipeline.__module__ = learner.__module__
+    return pipeline
 
 
 Denoise = Callable[[Array, Array], Array]

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, TypeVar, dataclass_transform
 import jax
 import jax.numpy as jnp
 
-from jaxomarl.base import refuse
+from jaxomarl.base import Spec, refuse
 
 T = TypeVar("T")
 
@@ -113,6 +113,16 @@ def config(cls: type[T]) -> type[T]:
     return jax.tree_util.register_dataclass(cls)
 
 
+@config
+class Pacing:
+    """How many updates a compiled scan has, and how often a stage reports."""
+
+    chunk: int = static(default=1000)
+    """Updates of one compiled scan; reports and checkpoints fall between two scans."""
+    every: int = static(default=10)
+    """Chunks between two evaluations, at which checkpoints are written too."""
+
+
 # --- reading fields ---
 
 
@@ -155,6 +165,13 @@ def check_fields(cfg: Any, choices: Mapping[str, Sequence[str]]) -> None:
 
     for name, value in scaled_fields(cfg, "steps").items():
         _check_steps(name, value, values["chunk"])
+
+
+def check_continuous(spec: Spec, reason: str) -> None:
+    """Raise JaxomarlError for a task of discrete actions, with the reason for it."""
+    if spec.discrete:
+        way = f"{reason} Take a task with continuous actions."
+        raise refuse("--task", "continuous actions", "a discrete task", way)
 
 
 def _check_range(field: dataclasses.Field, value: int | float, way: str) -> None:

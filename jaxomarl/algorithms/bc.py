@@ -23,37 +23,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from jaxomarl.base import (
-    Algorithm,
-    Batch,
-    Dataset,
-    Environment,
-    Past,
-    Spec,
-    Stage,
-    State,
-    System,
-    refuse,
-)
-from jaxomarl.config import check_fields, config, static
-from jaxomarl.data.dataset import check_transitions, sample_transitions
+from jaxomarl.base import Algorithm, Batch, Dataset, Past, Spec, System, one_stage
+from jaxomarl.config import check_continuous, check_fields, config, static
+from jaxomarl.data.dataset import as_is, check_transitions
 from jaxomarl.networks.actors import actor
 from jaxomarl.networks.agents import separate
 from jaxomarl.networks.inputs import observation_normaliser
-from jaxomarl.optim import OPTIMISERS, create, descend
+from jaxomarl.optim import OPTIMISERS, descend
 from jaxomarl.stages import clone
-from jaxomarl.stages.clone import Policies, policy_optimiser
+from jaxomarl.stages.clone import Policies, policies_learner, policy_optimiser
 
-FIELDS = (
-    "policy_steps",
-    "policy_batch",
-    "policy_width",
-    "policy_lr",
-    "policy_anneal",
-    "policy_optimiser",
-    "normalise",
-    "chunk",
-)
+FIELDS = (*clone.POLICY_FIELDS, "normalise", "chunk")
 """The settings that reach the stage; runs that agree in them share its training."""
 
 
@@ -72,12 +52,6 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
     optimiser = policy_optimiser(cfg)
     action_mask = jnp.asarray(spec.act_mask)
     normalise_obs = observation_normaliser(spec, cfg)
-
-    def init(key: Key[Array, ""], past: Past, data: Dataset) -> Policies:
-        return Policies(create(optimiser, actors.init(key)))
-
-    def batch(key: Key[Array, ""], state: State, data: Dataset) -> Batch:
-        return sample_transitions(key, data, cfg.policy_batch)
 
     # line 1
     def update(
@@ -98,25 +72,15 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
         action = action_mask * actors.apply(state.actor.params, obs)
         return action, memory
 
-    return Algorithm(init, batch, update, act)
+    return policies_learner(actors, optimiser, cfg.policy_batch, update, act)
 
 
 def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for tasks that BC cannot train on."""
-    if spec.discrete:
-        way = "This clone regresses real actions."
-        raise refuse("--task", "continuous actions", "a discrete task", way)
+    check_continuous(spec, "This clone regresses real actions.")
     check_fields(cfg, {"policy_optimiser": OPTIMISERS})
     check_transitions(data)
 
 
-def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
-    """BC has one stage."""
-    final = policy(spec, cfg)
-    stage = Stage(
-        "policy", final, cfg.policy_steps, cfg.chunk, cfg.every, fields=FIELDS, owner="bc"
-    )
-    return (stage,)
-
-
-BC = System(Config, check, prepare=lambda spec, cfg, data: data, pipeline=pipeline)
+pipeline = one_stage("bc", policy, FIELDS)
+BC = System(Config, check, as_is, pipeline)

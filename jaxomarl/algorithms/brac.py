@@ -42,6 +42,7 @@ from jaxtyping import Array, Key
 
 from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, System
 from jaxomarl.config import config, static, traced
+from jaxomarl.data.dataset import as_is
 from jaxomarl.losses.gaussian import divergence, squashed
 from jaxomarl.optim import Params
 from jaxomarl.policies.gaussian import deterministic_action, gaussian_network, policy_normal
@@ -110,8 +111,7 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
             return jnp.mean(cfg.alpha * kl - q), {"divergence": kl.mean(), "q_played": q.mean()}
 
         # lines 7 and 8
-        state, policy_metrics = policy_step(cfg, nets, state, loss)
-        return state, critic_metrics | policy_metrics
+        return policy_step(cfg, nets, state, loss, critic_metrics)
 
     def play(key, state, obs, mask):
         return deterministic_action(net, state.actor.params, obs, mask)
@@ -137,18 +137,13 @@ def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
 
 def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """Two stages: behaviour -> actor-critic."""
-    behaviour_stage = Stage(
-        "behaviour",
-        behaviour_clone(spec, cfg),
-        cfg.clone_steps,
-        cfg.chunk,
-        cfg.every,
-        fields=BEHAVIOUR,
-        owner="brac",
+    learner = behaviour_clone(spec, cfg)
+    behaviour_stage = Stage.from_config(
+        cfg, "behaviour", learner, cfg.clone_steps, fields=BEHAVIOUR, owner="brac"
     )
     final = policy(spec, cfg)
-    policy_stage = Stage("policy", final, cfg.policy_steps, cfg.chunk, cfg.every, owner="brac")
+    policy_stage = Stage.from_config(cfg, "policy", final, cfg.policy_steps, owner="brac")
     return behaviour_stage, policy_stage
 
 
-BRAC = System(Config, check, prepare=lambda spec, cfg, data: data, pipeline=pipeline)
+BRAC = System(Config, check, as_is, pipeline)

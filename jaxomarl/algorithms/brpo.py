@@ -41,6 +41,7 @@ from jaxtyping import Array, Key
 
 from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, System
 from jaxomarl.config import config, static
+from jaxomarl.data.dataset import as_is
 from jaxomarl.networks.inputs import observation_normaliser
 from jaxomarl.optim import create, descend
 from jaxomarl.stages import critic, score_regularised, scores
@@ -142,34 +143,19 @@ def pipeline(
     """Three stages: critic -> scores -> policy."""
     # line 1
     trained_critic = critic.iql(spec, cfg, variant.own)
-    critic_stage = Stage(
-        "critic-own" if variant.own else "critic",
-        trained_critic.algorithm,
-        cfg.critic_steps,
-        cfg.chunk,
-        cfg.every,
-        fields=critic.FIELDS,
-    )
+    critic_stage = critic.critic_stage(cfg, trained_critic, variant.own)
 
     # line 2
     score_model = scores.behaviour_model(spec, cfg, variant.scores)
     score_fields = scores.score_fields(variant.scores)
-    score_stage = Stage(
-        f"scores-{variant.scores}",
-        score_model.algorithm,
-        scores.score_steps(cfg),
-        cfg.chunk,
-        cfg.every,
-        fields=score_fields,
-    )
+    score_stage = scores.score_stage(cfg, score_model, variant.scores)
 
     # lines 3-5
-    policy_stage = Stage(
+    policy_stage = Stage.from_config(
+        cfg,
         "policy",
         policy(spec, cfg, variant, score_model.every, trained_critic.q),
         cfg.policy_steps,
-        cfg.chunk,
-        cfg.every,
         fields=(*critic.FIELDS, *score_fields, *score_regularised.FIELDS),
         owner=variant.name,
     )
@@ -181,8 +167,8 @@ def system(variant: Variant) -> System:
     return System(
         OwnConfig if variant.own else score_regularised.Config,
         partial(check, variant=variant),
-        prepare=lambda spec, cfg, data: data,
-        pipeline=partial(pipeline, variant=variant),
+        as_is,
+        partial(pipeline, variant=variant),
     )
 
 

@@ -43,9 +43,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key
 
-from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, System
+from jaxomarl.base import Algorithm, Batch, Dataset, Past, Spec, System, one_stage
 from jaxomarl.config import config, static, traced
-from jaxomarl.data.dataset import sample_transitions
+from jaxomarl.data.dataset import as_is, sample_transitions
 from jaxomarl.losses.conservative import Proposals, conservative
 from jaxomarl.losses.td import continuation_factor, ensemble_loss, joint_reward
 from jaxomarl.networks.critics import twin
@@ -235,7 +235,7 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
         others = action
         if cfg.others == "current":
             others = jax.lax.stop_gradient(play(state.actor.params, obs))
-        actor, losses = improved(cfg, team, state.actor, critic, s, obs, others)
+        actor, losses = improved(cfg, team, ActorCritic(state.actor, critic), s, obs, others)
         metrics["policy_loss"] = losses.mean()
         return delayed(cfg, state.actor, actor, critic), metrics
 
@@ -246,28 +246,25 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
 
 
 def improved(
-    cfg: Config,
-    team: JointNets,
-    actor: Net,
-    critic: Net,
-    state: Float[Array, "B S"],
-    obs: Float[Array, "B N O"],
-    others: Float[Array, "B N A"],
+    cfg: Config, team: JointNets, learner: ActorCritic, state: Array, obs: Array, others: Array
 ) -> tuple[Net, Float[Array, " N"]]:
-    """One step of every policy up the joint critic, and the policies' losses."""
+    """One step of every policy up the joint critic, and the policies' losses.
+
+    `state` is [B, S], `obs` [B, N, O], and `others` the team-mates' actions [B, N, A].
+    """
 
     # line 7
     def climb(i, actor, obs, mask):
         def loss(params):
             own = mask * team.nets.actor.apply(params, obs)
-            q = team.critic.apply(critic.params, state, replaced(others, i, own))[0].mean()
+            q = team.critic.apply(learner.critic.params, state, replaced(others, i, own))[0].mean()
             return cfg.action_penalty * effort(own, mask) - q
 
         value, grads = jax.value_and_grad(loss)(actor.params)
         return descend(team.nets.tx_actor, actor, grads), value
 
     agents = jnp.arange(len(team.action_mask))
-    return jax.vmap(climb, in_axes=(0, 0, 1, 0))(agents, actor, obs, team.action_mask)
+    return jax.vmap(climb, in_axes=(0, 0, 1, 0))(agents, learner.actor, obs, team.action_mask)
 
 
 def delayed(cfg: Config, old_actor: Net, actor: Net, critic: Net) -> ActorCritic:
@@ -285,10 +282,5 @@ def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     decentralised.check(spec, cfg, data, CHOICES)
 
 
-def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
-    """CFCQL has one stage."""
-    final = policy(spec, cfg)
-    return (Stage("policy", final, cfg.policy_steps, cfg.chunk, cfg.every, owner="cfcql"),)
-
-
-CFCQL = System(Config, check, prepare=lambda spec, cfg, data: data, pipeline=pipeline)
+pipeline = one_stage("cfcql", policy)
+CFCQL = System(Config, check, as_is, pipeline)

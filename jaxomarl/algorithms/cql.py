@@ -32,17 +32,11 @@ tests/contract.
 
 from jaxtyping import Array, Key
 
-from jaxomarl.base import Algorithm, Dataset, Environment, Spec, Stage, System
+from jaxomarl.base import Algorithm, Dataset, Spec, System, one_stage
 from jaxomarl.config import config
+from jaxomarl.data.dataset import as_is
 from jaxomarl.stages import decentralised
-from jaxomarl.stages.decentralised import (
-    ActorCritic,
-    AgentBatch,
-    agent_networks,
-    cql_step,
-    effort,
-    policy_step,
-)
+from jaxomarl.stages.decentralised import ActorCritic, AgentBatch, Stepped, cql_step, policy_step
 
 
 @config
@@ -52,12 +46,10 @@ class Config(decentralised.Deterministic):
 
 def policy(spec: Spec, cfg: Config) -> Algorithm:
     """Build the learner: each agent's policy and twin critics."""
-    nets = agent_networks(spec, cfg)
+    nets = decentralised.agent_networks(spec, cfg)
 
     # line 1, for one agent
-    def step(
-        key: Key[Array, ""], state: ActorCritic, batch: AgentBatch
-    ) -> tuple[ActorCritic, dict[str, Array]]:
+    def step(key: Key[Array, ""], state: ActorCritic, batch: AgentBatch) -> Stepped:
         # --- critics: lines 2-4 ---
         state, critic_metrics = cql_step(key, cfg, nets, state, batch)
 
@@ -65,11 +57,11 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
         def loss(params):
             action = batch.mask * nets.actor.apply(params, batch.obs)
             q = nets.q.apply(state.critic.params, batch.obs, action)[0].mean()
-            return cfg.action_penalty * effort(action, batch.mask) - q, {"q_played": q}
+            penalty = cfg.action_penalty * decentralised.effort(action, batch.mask)
+            return penalty - q, {"q_played": q}
 
         # lines 5 and 6
-        state, policy_metrics = policy_step(cfg, nets, state, loss)
-        return state, critic_metrics | policy_metrics
+        return policy_step(cfg, nets, state, loss, critic_metrics)
 
     return decentralised.actor_critic_learner(spec, cfg, nets, step, nets.play)
 
@@ -79,10 +71,5 @@ def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     decentralised.check(spec, cfg, data, decentralised.DETERMINISTIC_CHOICES)
 
 
-def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
-    """MA-CQL has one stage."""
-    final = policy(spec, cfg)
-    return (Stage("policy", final, cfg.policy_steps, cfg.chunk, cfg.every, owner="cql"),)
-
-
-CQL = System(Config, check, prepare=lambda spec, cfg, data: data, pipeline=pipeline)
+pipeline = one_stage("cql", policy)
+CQL = System(Config, check, as_is, pipeline)

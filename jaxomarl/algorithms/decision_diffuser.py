@@ -53,15 +53,7 @@ def joint_planner(spec: Spec, cfg: Config) -> Planner:
     init, predict = joint_plans(unet(cfg, spec.agents * spec.obs_width))
     # line 4
     inverse_dynamics = inverse(spec, "joint", cfg.inverse_width)
-    return Planner(
-        init,
-        trained=predict,
-        executed=predict,
-        mix=None,
-        inverse=inverse_dynamics,
-        each=False,
-        centralised=True,
-    )
+    return Planner(init, predict, predict, inverse_dynamics, centralised=True)
 
 
 def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:

@@ -22,8 +22,9 @@ alone.
 tests/contract.
 """
 
-from jaxomarl.base import Algorithm, Dataset, Environment, Spec, Stage, System
+from jaxomarl.base import Algorithm, Dataset, Spec, System, one_stage
 from jaxomarl.config import config, static, traced
+from jaxomarl.data.dataset import as_is
 from jaxomarl.diffusion.samplers import dpm_solver
 from jaxomarl.diffusion.schedules import vp
 from jaxomarl.optim import annealed
@@ -75,13 +76,5 @@ def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     decentralised.check(spec, cfg, data, {})
 
 
-def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
-    """Diffusion BC has one stage."""
-    final = policy(spec, cfg)
-    stage = Stage(
-        "policy", final, cfg.policy_steps, cfg.chunk, cfg.every, FIELDS, owner="diffusion-bc"
-    )
-    return (stage,)
-
-
-DIFFUSION_BC = System(Config, check, prepare=lambda spec, cfg, data: data, pipeline=pipeline)
+pipeline = one_stage("diffusion-bc", policy, FIELDS)
+DIFFUSION_BC = System(Config, check, as_is, pipeline)

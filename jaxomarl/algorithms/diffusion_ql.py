@@ -30,8 +30,9 @@ divides, eta = 0 clones both modes and eta > 0 takes the better), tests/contract
 import jax
 from jaxtyping import Array, Key
 
-from jaxomarl.base import Algorithm, Dataset, Environment, Spec, Stage, System
+from jaxomarl.base import Algorithm, Dataset, Spec, System, one_stage
 from jaxomarl.config import config, static, traced
+from jaxomarl.data.dataset import as_is
 from jaxomarl.diffusion.samplers import ddpm
 from jaxomarl.diffusion.schedules import vp_discrete
 from jaxomarl.losses.weighting import normalised_value
@@ -45,13 +46,7 @@ from jaxomarl.policies.diffusion import (
     sample,
 )
 from jaxomarl.stages import decentralised
-from jaxomarl.stages.decentralised import (
-    ActorCritic,
-    AgentBatch,
-    agent_networks,
-    critic_step,
-    policy_step,
-)
+from jaxomarl.stages.decentralised import ActorCritic, AgentBatch, Stepped, critic_step, policy_step
 
 
 @config
@@ -69,12 +64,10 @@ class Config(decentralised.Diffusion, decentralised.Config):
 def policy(spec: Spec, cfg: Config) -> Algorithm:
     """Build the learner: each agent's diffusion policy and twin critics."""
     diffuser = Diffuser(noise_network(spec, cfg.policy_width), vp_discrete(), ddpm, cfg.levels)
-    nets = agent_networks(spec, cfg, diffuser.net, activation=mish)
+    nets = decentralised.agent_networks(spec, cfg, diffuser.net, activation=mish)
 
     # line 1, for one agent
-    def step(
-        key: Key[Array, ""], state: ActorCritic, batch: AgentBatch
-    ) -> tuple[ActorCritic, dict[str, Array]]:
+    def step(key: Key[Array, ""], state: ActorCritic, batch: AgentBatch) -> Stepped:
         k_next, k_noise, k_action, k_coin = jax.random.split(key, 4)
 
         # --- critics: lines 2 and 3 ---
@@ -93,8 +86,7 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
             return fit + value, {"denoising_loss": fit, "q_played": q.mean()}
 
         # lines 5 and 6
-        state, policy_metrics = policy_step(cfg, nets, state, loss)
-        return state, critic_metrics | policy_metrics
+        return policy_step(cfg, nets, state, loss, critic_metrics)
 
     # line 7
     play = player(diffuser, nets.q, cfg.candidates)
@@ -106,10 +98,5 @@ def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     decentralised.check(spec, cfg, data, decentralised.CHOICES)
 
 
-def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
-    """MA-Diffusion-QL has one stage."""
-    final = policy(spec, cfg)
-    return (Stage("policy", final, cfg.policy_steps, cfg.chunk, cfg.every, owner="diffusion-ql"),)
-
-
-DIFFUSION_QL = System(Config, check, prepare=lambda spec, cfg, data: data, pipeline=pipeline)
+pipeline = one_stage("diffusion-ql", policy)
+DIFFUSION_QL = System(Config, check, as_is, pipeline)

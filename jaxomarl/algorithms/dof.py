@@ -213,7 +213,7 @@ def policy(spec: Spec, cfg: Base, team: teams.Team) -> Algorithm:
         # --- critics: lines 2 and 3 ---
         rows, axes = critic_rows(spec, cfg, past, batch)
         next_obs = normalise_obs(past, batch.next_obs)
-        next_action = teams.sample_team(team, k_next, state.actor.target, next_obs, action_mask)
+        next_action = team.sample(k_next, state.actor.target, next_obs, action_mask)
 
         def fit_critic(critic, row, action):
             old = ActorCritic(state.actor, critic)
@@ -230,14 +230,14 @@ def policy(spec: Spec, cfg: Base, team: teams.Team) -> Algorithm:
 
         def loss(params):
             fit, metrics = fitting_loss(team, params, data_action, obs, action_mask, t, z)
-            action = for_critics(teams.sample_team(team, k_action, params, obs, action_mask))
+            action = for_critics(team.sample(k_action, params, obs, action_mask))
             q_of_all = jax.vmap(nets.q.apply, in_axes=(0, 1, 1))
             value = q_of_all(critic.params, rows.obs, action)[:, 0]  # [C, B], of Q^1
             climb = jax.vmap(lambda v: normalised_value(v, cfg.eta, v))(value).mean()
             return fit + climb, {**metrics, "q_played": value.mean()}
 
         state = ActorCritic(state.actor, critic)
-        state, policy_metrics = decentralised.policy_step(cfg, nets, state, loss)
+        state, policy_metrics = decentralised.policy_step(cfg, nets, state, loss, {})
         return state, jax.tree.map(jnp.mean, critic_metrics) | policy_metrics
 
     act = acting(spec, cfg, nets, team)
@@ -254,7 +254,7 @@ def acting(spec: Spec, cfg: Base, nets: AgentNetworks, team: teams.Team) -> Call
         params = state.actor.target if cfg.acting == "target" else state.actor.params
         obs = normalise_obs(past, observation.obs)
         obs, x = several(team.played, key, params, obs, action_mask, cfg.candidates)
-        candidates = teams.finished(team, params, x, obs, action_mask)
+        candidates = team.finished(params, x, obs, action_mask)
         if cfg.candidates == 1:
             return candidates[0], memory
         q_of_all = jax.vmap(nets.q.apply, in_axes=(0, 1, 1), out_axes=2)
@@ -283,7 +283,7 @@ def check(spec: Spec, cfg: Base, data: Dataset | None, variant: Variant) -> None
 def pipeline(spec: Spec, cfg: Base, env: Environment | None, variant: Variant) -> tuple[Stage, ...]:
     """A variant has one stage."""
     final = policy(spec, cfg, variant.team(spec, cfg))
-    return (Stage("policy", final, cfg.policy_steps, cfg.chunk, cfg.every, owner=variant.name),)
+    return (Stage.from_config(cfg, "policy", final, cfg.policy_steps, owner=variant.name),)
 
 
 def system(variant: Variant) -> System:

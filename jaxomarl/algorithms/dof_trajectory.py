@@ -54,18 +54,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key
 
-from jaxomarl.base import (
-    Algorithm,
-    Batch,
-    Dataset,
-    Environment,
-    Past,
-    Spec,
-    Stage,
-    State,
-    System,
-    refuse,
-)
+from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, System, refuse
 from jaxomarl.config import config, static, traced
 from jaxomarl.data.dataset import sample_transitions
 from jaxomarl.data.ranges import Quantiles, fit_quantiles, ranged
@@ -176,7 +165,6 @@ def dof_planner(spec: Spec, cfg: Config) -> Planner:
         executed=noise(executed=True),
         mix=None if cfg.data_mixer == "concat" else mixed,
         inverse=inverse_dynamics,
-        each=False,
         centralised=not decentralised,
         codes=plan_codes,
     )
@@ -237,7 +225,7 @@ def coder(spec: Spec, cfg: Config) -> Algorithm:
         params = {"to": encoder.init(k_to), "from": decoder.init(k_from)}
         return Coder(create(optimiser, params), fit_quantiles(cfg.normaliser, spec, data))
 
-    def batch(key: Key[Array, ""], state: State, data: Dataset) -> Batch:
+    def batch(key: Key[Array, ""], state: Coder, data: Dataset) -> Batch:
         return sample_transitions(key, data, cfg.policy_batch)
 
     def update(key: Key[Array, ""], state: Coder, past: Past, batch: Batch) -> tuple[Coder, dict]:
@@ -276,7 +264,7 @@ def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[S
     if not cfg.code_width:
         return plans
     learner = coder(spec, cfg)
-    code_stage = Stage("codes", learner, cfg.code_steps, cfg.chunk, cfg.every, owner="dof-t")
+    code_stage = Stage.from_config(cfg, "codes", learner, cfg.code_steps, owner="dof-t")
     return (code_stage, *plans)
 
 

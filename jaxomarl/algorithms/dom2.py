@@ -49,7 +49,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from jaxomarl.base import Algorithm, Dataset, Environment, Spec, Stage, System, refuse
+from jaxomarl.base import Algorithm, Dataset, Spec, System, one_stage, refuse
 from jaxomarl.config import config, static, traced
 from jaxomarl.data.reweight import reweighted, trajectories
 from jaxomarl.diffusion.guidance import clipped, masked
@@ -65,6 +65,7 @@ from jaxomarl.stages import decentralised
 from jaxomarl.stages.decentralised import (
     ActorCritic,
     AgentBatch,
+    Stepped,
     agent_networks,
     critic_step,
     policy_step,
@@ -146,32 +147,12 @@ def sample_action(
     return jnp.clip(action, -1.0, 1.0)
 
 
-def denoising_loss_with_dropout(
-    cfg: Config,
-    net: Network,
-    params: Params,
-    batch: AgentBatch,
-    t: Float[Array, " B"],
-    z: Float[Array, "B A"],
-    dropout: Key[Array, ""],
-) -> Float[Array, ""]:
-    """Mean over the batch of |eps(alpha_t a + sigma_t z, o, t) - z|^2 over real columns."""
-    schedule = vp_dom2(cfg.levels, cfg.schedule == "printed")
-
-    def eps(x, t):
-        return net.apply(params, x, t, batch.obs, dropout)
-
-    return eps_loss(eps, schedule, batch.action, t, z, batch.mask)
-
-
 def policy(spec: Spec, cfg: Config) -> Algorithm:
     """Build the learner: each agent's diffusion policy and twin critics."""
     net = noise_network(spec, cfg)
     nets = agent_networks(spec, cfg, net, activation=mish)
 
-    def step(
-        key: Key[Array, ""], state: ActorCritic, batch: AgentBatch
-    ) -> tuple[ActorCritic, dict[str, Array]]:
+    def step(key: Key[Array, ""], state: ActorCritic, batch: AgentBatch) -> Stepped:
         k_next, k_penalty, k_t, k_z, k_dropout, k_action = jax.random.split(key, 6)
 
         # --- critics: line 8 ---
@@ -189,7 +170,9 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
             total = jnp.zeros(())
             metrics = {}
             if cfg.denoising:
-                total = denoising_loss_with_dropout(cfg, net, params, batch, t, z, k_dropout)
+                schedule = vp_dom2(cfg.levels, cfg.schedule == "printed")
+                eps = lambda x, t: net.apply(params, x, t, batch.obs, k_dropout)
+                total = eps_loss(eps, schedule, batch.action, t, z, batch.mask)
                 metrics["denoising_loss"] = total
             if cfg.improvement:
                 action = sample_action(cfg, net, k_action, params, batch.obs, batch.mask)
@@ -200,8 +183,7 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
             return total, metrics
 
         # lines 9 and 10
-        state, policy_metrics = policy_step(cfg, nets, state, loss)
-        return state, critic_metrics | policy_metrics
+        return policy_step(cfg, nets, state, loss, critic_metrics)
 
     def play(key: Key[Array, ""], state: ActorCritic, obs: Array, mask: Array) -> Array:
         params = state.actor.target if cfg.acting == "target" else state.actor.params
@@ -253,11 +235,5 @@ def prepare(spec: Spec, cfg: Config, data: Dataset) -> Dataset:
     return reweighted(data, bounds(cfg.thresholds))
 
 
-def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
-    """DOM2 has one stage."""
-    final = policy(spec, cfg)
-    stage = Stage("policy", final, cfg.policy_steps, cfg.chunk, cfg.every, owner="dom2")
-    return (stage,)
-
-
+pipeline = one_stage("dom2", policy)
 DOM2 = System(Config, check, prepare, pipeline)

@@ -35,8 +35,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from jaxomarl.base import Algorithm, Dataset, Environment, Schedule, Spec, Stage, System
+from jaxomarl.base import Algorithm, Dataset, Schedule, Spec, System, one_stage
 from jaxomarl.config import config, static, traced
+from jaxomarl.data.dataset import as_is
 from jaxomarl.diffusion.losses import eps_loss
 from jaxomarl.diffusion.parameterise import noised, x0_from_eps
 from jaxomarl.diffusion.samplers import ddpm, dpm_solver
@@ -51,13 +52,7 @@ from jaxomarl.policies.diffusion import (
     sample,
 )
 from jaxomarl.stages import decentralised
-from jaxomarl.stages.decentralised import (
-    ActorCritic,
-    AgentBatch,
-    agent_networks,
-    critic_step,
-    policy_step,
-)
+from jaxomarl.stages.decentralised import ActorCritic, AgentBatch, Stepped, critic_step, policy_step
 
 SAMPLERS = {"dpm": dpm_solver, "ddpm": ddpm}
 
@@ -91,13 +86,11 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
     """Build the learner: each agent's diffusion policy and twin critics."""
     net = noise_network(spec, cfg.policy_width)
     diffuser = Diffuser(net, vp(), SAMPLERS[cfg.sampler], cfg.levels)
-    nets = agent_networks(spec, cfg, diffuser.net, activation=mish)
+    nets = decentralised.agent_networks(spec, cfg, diffuser.net, activation=mish)
     schedule = diffuser.schedule
 
     # line 1, for one agent
-    def step(
-        key: Key[Array, ""], state: ActorCritic, batch: AgentBatch
-    ) -> tuple[ActorCritic, dict[str, Array]]:
+    def step(key: Key[Array, ""], state: ActorCritic, batch: AgentBatch) -> Stepped:
         k_next, k_noise = jax.random.split(key)
 
         # --- critics: lines 2 and 3 ---
@@ -119,8 +112,7 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
             return fit + value, {"denoising_loss": fit, "q_played": q.mean()}
 
         # lines 6 and 7
-        state, policy_metrics = policy_step(cfg, nets, state, loss)
-        return state, critic_metrics | policy_metrics
+        return policy_step(cfg, nets, state, loss, critic_metrics)
 
     # line 8
     play = player(diffuser, nets.q, cfg.candidates)
@@ -132,10 +124,5 @@ def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     decentralised.check(spec, cfg, data, {**decentralised.CHOICES, "sampler": tuple(SAMPLERS)})
 
 
-def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
-    """MA-EDP has one stage."""
-    final = policy(spec, cfg)
-    return (Stage("policy", final, cfg.policy_steps, cfg.chunk, cfg.every, owner="edp"),)
-
-
-EDP = System(Config, check, prepare=lambda spec, cfg, data: data, pipeline=pipeline)
+pipeline = one_stage("edp", policy)
+EDP = System(Config, check, as_is, pipeline)

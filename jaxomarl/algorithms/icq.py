@@ -54,20 +54,7 @@ from jaxomarl.optim import Net, create, descend, polyak
 from jaxomarl.stages import clone, decentralised
 from jaxomarl.stages.decentralised import AgentBatch, agent_networks, critic_step
 
-VALUES = (
-    "critic_steps",
-    "critic_batch",
-    "critic_width",
-    "critic_lr",
-    "clip",
-    "polyak",
-    "gamma",
-    "target_temperature",
-    "reward",
-    "time_limit",
-    "normalise",
-    "chunk",
-)
+VALUES = (*decentralised.IN_SAMPLE_FIELDS, "target_temperature")
 """The settings that reach the values' stage."""
 
 
@@ -179,17 +166,11 @@ def prepare(spec: Spec, cfg: Config, data: Dataset) -> Dataset:
 
 def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """Two stages: values -> policies."""
-    values_stage = Stage(
-        "values",
-        in_sample_values(spec, cfg),
-        cfg.critic_steps,
-        cfg.chunk,
-        cfg.every,
-        fields=VALUES,
-        owner="icq",
+    values_stage = Stage.from_config(
+        cfg, "values", in_sample_values(spec, cfg), cfg.critic_steps, fields=VALUES, owner="icq"
     )
     final = policy(spec, cfg)
-    policy_stage = Stage("policy", final, cfg.policy_steps, cfg.chunk, cfg.every, owner="icq")
+    policy_stage = Stage.from_config(cfg, "policy", final, cfg.policy_steps, owner="icq")
     return values_stage, policy_stage
 
 

@@ -26,28 +26,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from jaxomarl.base import (
-    Algorithm,
-    Batch,
-    Dataset,
-    Environment,
-    Past,
-    Spec,
-    Stage,
-    State,
-    System,
-    refuse,
-)
-from jaxomarl.config import check_fields, config, static
-from jaxomarl.data.dataset import check_transitions, sample_transitions
+from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, System
+from jaxomarl.config import check_continuous, check_fields, config, static
+from jaxomarl.data.dataset import as_is, check_transitions
 from jaxomarl.losses.td import TIME_LIMITS
 from jaxomarl.networks.actors import actor
 from jaxomarl.networks.agents import separate
 from jaxomarl.networks.inputs import flat, observation_normaliser
 from jaxomarl.networks.mlp import Network
-from jaxomarl.optim import OPTIMISERS, create, descend
+from jaxomarl.optim import OPTIMISERS, descend
 from jaxomarl.stages import clone, critic
-from jaxomarl.stages.clone import Policies, policy_optimiser
+from jaxomarl.stages.clone import Policies, policies_learner, policy_optimiser
 
 CHOICES = {
     "execution": ("separate", "joint"),
@@ -55,15 +44,7 @@ CHOICES = {
     "time_limit": TIME_LIMITS,
     "policy_optimiser": OPTIMISERS,
 }
-FIELDS = (
-    "policy_steps",
-    "policy_batch",
-    "policy_width",
-    "policy_lr",
-    "policy_anneal",
-    "policy_optimiser",
-    "execution",
-)
+FIELDS = (*clone.POLICY_FIELDS, "execution")
 """The settings that reach the policies' stage, next to those of the critic."""
 LARGEST_WEIGHT = 100.0
 
@@ -102,12 +83,6 @@ def policy(spec: Spec, cfg: Config, joint_critic: critic.Critic) -> Algorithm:
     def play(params, past: Past, obs: Array) -> Array:
         return action_mask * actors.apply(params, normalise_obs(past, obs))
 
-    def init(key: Key[Array, ""], past: Past, data: Dataset) -> Policies:
-        return Policies(create(optimiser, actors.init(key)))
-
-    def batch(key: Key[Array, ""], state: State, data: Dataset) -> Batch:
-        return sample_transitions(key, data, cfg.policy_batch)
-
     # line 2
     def update(
         key: Key[Array, ""], state: Policies, past: Past, batch: Batch
@@ -130,14 +105,13 @@ def policy(spec: Spec, cfg: Config, joint_critic: critic.Critic) -> Algorithm:
     def act(key, state, past, memory, observation):
         return play(state.actor.params, past, observation.obs), memory
 
-    return Algorithm(init, batch, update, act, centralised=cfg.execution == "joint")
+    joint = cfg.execution == "joint"
+    return policies_learner(actors, optimiser, cfg.policy_batch, update, act, centralised=joint)
 
 
 def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings or tasks that IQL cannot train on."""
-    if spec.discrete:
-        way = "These policies regress real actions."
-        raise refuse("--task", "continuous actions", "a discrete task", way)
+    check_continuous(spec, "These policies regress real actions.")
     check_fields(cfg, CHOICES)
     check_transitions(data)
 
@@ -146,20 +120,11 @@ def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[S
     """Two stages: critic -> policies."""
     # line 1
     joint_critic = critic.iql(spec, cfg)
-    learner = joint_critic.algorithm
-    critic_stage = Stage(
-        "critic", learner, cfg.critic_steps, cfg.chunk, cfg.every, fields=critic.FIELDS
-    )
-    policy_stage = Stage(
-        "policy",
-        policy(spec, cfg, joint_critic),
-        cfg.policy_steps,
-        cfg.chunk,
-        cfg.every,
-        fields=(*critic.FIELDS, *FIELDS),
-        owner="iql",
-    )
+    critic_stage = critic.critic_stage(cfg, joint_critic)
+    final = policy(spec, cfg, joint_critic)
+    fields = (*critic.FIELDS, *FIELDS)
+    policy_stage = Stage.from_config(cfg, "policy", final, cfg.policy_steps, fields, owner="iql")
     return critic_stage, policy_stage
 
 
-IQL = System(Config, check, prepare=lambda spec, cfg, data: data, pipeline=pipeline)
+IQL = System(Config, check, as_is, pipeline)

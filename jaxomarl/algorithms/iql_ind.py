@@ -30,6 +30,7 @@ from jaxtyping import Array, Float
 
 from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, System
 from jaxomarl.config import config, static, traced
+from jaxomarl.data.dataset import as_is
 from jaxomarl.networks.actors import actor
 from jaxomarl.stages import clone, critic, decentralised
 
@@ -37,7 +38,7 @@ LARGEST_WEIGHT = 100.0
 
 
 @config
-class Config(decentralised.AgentSettings):
+class Config(decentralised.Wide):
     """MA-IQL's settings."""
 
     normalise: bool = static(default=False)
@@ -47,14 +48,10 @@ class Config(decentralised.AgentSettings):
     policy_steps: int = static(default=100_000, scaled="steps")
     """Gradient steps of the policies, which begin when the critics are finished."""
     policy_batch: int = static(default=512)
-    policy_width: int = static(default=256, scaled="width")
-    policy_lr: float = traced(default=3e-4, within="(0, inf)")
     critic_steps: int = static(default=500_000, scaled="steps")
     """Gradient steps of the critics."""
     critic_batch: int = static(default=512)
     """Transitions in a batch of the critics' updates."""
-    critic_width: int = static(default=256, scaled="width")
-    critic_lr: float = traced(default=3e-4, within="(0, inf)")
     critic_polyak: float = traced(default=0.005, within="(0, 1]")
     """Rate at which the critics' targets follow the critics."""
     critic_policy: bool = static(default=False)
@@ -96,21 +93,14 @@ def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[S
     """Two stages: own critics -> policies."""
     # line 1
     own_critics = critic.iql(spec, cfg, own=True)
-    learner = own_critics.algorithm
-    critic_stage = Stage(
-        "critic-own", learner, cfg.critic_steps, cfg.chunk, cfg.every, fields=critic.FIELDS
-    )
+    critic_stage = critic.critic_stage(cfg, own_critics, own=True)
+    final = policy(spec, cfg, own_critics)
     policy_fields = [name for name in clone.FIELDS if name not in critic.FIELDS]
-    policy_stage = Stage(
-        "policy",
-        policy(spec, cfg, own_critics),
-        cfg.policy_steps,
-        cfg.chunk,
-        cfg.every,
-        fields=(*critic.FIELDS, *policy_fields),
-        owner="iql-ind",
+    fields = (*critic.FIELDS, *policy_fields)
+    policy_stage = Stage.from_config(
+        cfg, "policy", final, cfg.policy_steps, fields, owner="iql-ind"
     )
     return critic_stage, policy_stage
 
 
-IQL_IND = System(Config, check, prepare=lambda spec, cfg, data: data, pipeline=pipeline)
+IQL_IND = System(Config, check, as_is, pipeline)

@@ -40,20 +40,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key
 
-from jaxomarl.base import (
-    Algorithm,
-    Dataset,
-    Environment,
-    Past,
-    Spec,
-    Stage,
-    State,
-    System,
-    Window,
-    refuse,
-)
-from jaxomarl.config import check_fields, config, static, traced
-from jaxomarl.data.dataset import check_transitions
+from jaxomarl.base import Algorithm, Dataset, Past, Spec, State, System, Window, one_stage
+from jaxomarl.config import Pacing, check_continuous, check_fields, config, static, traced
+from jaxomarl.data.dataset import as_is, check_transitions
 from jaxomarl.data.windows import sample_windows
 from jaxomarl.losses.td import TIME_LIMITS
 from jaxomarl.masking import column_mean
@@ -72,7 +61,7 @@ CHOICES = {
 
 
 @config
-class Config:
+class Config(Pacing):
     """MADDPG+BC's settings; the defaults are CODA's Table 5 and OG-MARL's code."""
 
     reward: str = static(default="team")
@@ -89,10 +78,6 @@ class Config:
     """Term that alpha multiplies. value: the normalised value, as in the codes. clone: cloning."""
     gamma: float = traced(default=0.99, within="[0, 1]")
     """Discount factor of future rewards."""
-    chunk: int = static(default=1000)
-    """Updates of one compiled scan; reports and checkpoints fall between two scans."""
-    every: int = static(default=10)
-    """Chunks between two evaluations, at which checkpoints are written too."""
     horizon: int = static(default=20)
     """Steps of a training window, which is padded where the episode ends."""
     policy_steps: int = static(default=500_000, scaled="steps")
@@ -197,7 +182,7 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
         data_action = batch.action[:, :-1] * action_mask
 
         # --- critics: lines 3 and 4 ---
-        y = td_targets(spec, cfg, nets, state, obs, states, batch)
+        y = td_targets(cfg, nets, state, obs, states, batch)
 
         def critic_loss(params):
             q = nets.q(params, s, data_action[:, :, None])
@@ -230,7 +215,6 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
 
 
 def td_targets(
-    spec: Spec,
     cfg: Config,
     nets: RecurrentNets,
     learner: RecurrentLearner,
@@ -282,17 +266,10 @@ def policy_loss(
 
 def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings, tasks or data that MADDPG+BC cannot train on."""
-    if spec.discrete:
-        way = "Its policy follows dQ/da."
-        raise refuse("--task", "continuous actions", "a discrete task", way)
+    check_continuous(spec, "Its policy follows dQ/da.")
     check_fields(cfg, CHOICES)
     check_transitions(data)
 
 
-def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
-    """MADDPG+BC has one stage."""
-    final = policy(spec, cfg)
-    return (Stage("policy", final, cfg.policy_steps, cfg.chunk, cfg.every, owner="maddpg-bc"),)
-
-
-MADDPG_BC = System(Config, check, prepare=lambda spec, cfg, data: data, pipeline=pipeline)
+pipeline = one_stage("maddpg-bc", policy)
+MADDPG_BC = System(Config, check, as_is, pipeline)

@@ -68,15 +68,7 @@ def madiff_planner(spec: Spec, cfg: Config, each: bool) -> Planner:
 
     init, predict = shared_plans(network, spec.obs_width, n)
     inverse_dynamics = inverse(spec, "shared", cfg.inverse_width)
-    return Planner(
-        init,
-        trained=predict,
-        executed=predict,
-        mix=None,
-        inverse=inverse_dynamics,
-        each=each,
-        centralised=not each,
-    )
+    return Planner(init, predict, predict, inverse_dynamics, centralised=not each, each=each)
 
 
 def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:

@@ -34,19 +34,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from jaxomarl.base import (
-    Algorithm,
-    Dataset,
-    Environment,
-    Past,
-    Spec,
-    Stage,
-    State,
-    System,
-    Window,
-    refuse,
-)
-from jaxomarl.config import check_fields, config, static, traced
+from jaxomarl.base import Algorithm, Dataset, Past, Spec, State, System, Window, one_stage, refuse
+from jaxomarl.config import Pacing, check_fields, config, static, traced
 from jaxomarl.data.dataset import check_batch, check_transitions
 from jaxomarl.data.returns import with_returns
 from jaxomarl.data.windows import sample_windows
@@ -63,7 +52,7 @@ CHOICES = {"reward": ("own", "team")}
 
 
 @config
-class Config:
+class Config(Pacing):
     """MADT's settings."""
 
     context: int = static(default=20)
@@ -82,10 +71,6 @@ class Config:
     """Layers of the transformer."""
     heads: int = static(default=4)
     """Attention heads of each layer."""
-    chunk: int = static(default=1000)
-    """Updates of one compiled scan; reports and checkpoints fall between two scans."""
-    every: int = static(default=10)
-    """Chunks between two evaluations, at which checkpoints are written too."""
     policy_steps: int = static(default=100_000, scaled="steps")
     """Gradient steps of the transformer."""
     policy_batch: int = static(default=64)
@@ -224,10 +209,5 @@ def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     check_batch(data, cfg.policy_batch)
 
 
-def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
-    """MADT has one stage."""
-    final = policy(spec, cfg)
-    return (Stage("policy", final, cfg.policy_steps, cfg.chunk, cfg.every, owner="madt"),)
-
-
+pipeline = one_stage("madt", policy)
 MADT = System(Config, check, prepare, pipeline)

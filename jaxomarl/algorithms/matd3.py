@@ -50,8 +50,9 @@ from jaxomarl.base import (
     System,
     refuse,
 )
-from jaxomarl.config import check_fields, config, static, traced
+from jaxomarl.config import check_continuous, check_fields, config, static, traced
 from jaxomarl.data import replay
+from jaxomarl.data.dataset import as_is
 from jaxomarl.losses.td import TIME_LIMITS, agents_reward, continuation_factor
 from jaxomarl.networks.actors import actor, small
 from jaxomarl.networks.agents import separate
@@ -263,8 +264,7 @@ def collecting(spec: Spec, cfg: Config, env: Environment) -> Callable[..., Onlin
 
 def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings or tasks that MATD3 cannot train on."""
-    if spec.discrete:
-        raise refuse("--task", "continuous actions", "a discrete task", "MATD3 follows dQ/da.")
+    check_continuous(spec, "MATD3 follows dQ/da.")
     check_fields(cfg, CHOICES)
     rows = cfg.envs * cfg.collect
     if rows > cfg.capacity:
@@ -279,9 +279,9 @@ def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[S
         return state._replace(replay=(), walk=())
 
     final = policy(spec, cfg, env)
-    stage = Stage("policy", final, cfg.policy_steps, cfg.chunk, cfg.every, owner="matd3")
+    stage = Stage.from_config(cfg, "policy", final, cfg.policy_steps, owner="matd3")
     refresh = collecting(spec, cfg, env) if env else None
     return (stage._replace(refresh=refresh, kept=without_replay),)
 
 
-MATD3 = System(Config, check, prepare=lambda spec, cfg, data: data, pipeline=pipeline, online=True)
+MATD3 = System(Config, check, as_is, pipeline, online=True)

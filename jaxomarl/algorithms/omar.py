@@ -37,17 +37,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from jaxomarl.base import Algorithm, Dataset, Environment, Spec, Stage, System, refuse
+from jaxomarl.base import Algorithm, Dataset, Spec, System, one_stage, refuse
 from jaxomarl.config import config, static, traced
+from jaxomarl.data.dataset import as_is
 from jaxomarl.stages import decentralised
-from jaxomarl.stages.decentralised import (
-    ActorCritic,
-    AgentBatch,
-    agent_networks,
-    cql_step,
-    effort,
-    policy_step,
-)
+from jaxomarl.stages.decentralised import ActorCritic, AgentBatch, Stepped, cql_step, policy_step
 
 START_STD = 2.0
 """First standard deviation of the search: wider than the box."""
@@ -118,12 +112,10 @@ def best(
 
 def policy(spec: Spec, cfg: Config) -> Algorithm:
     """Build the learner: each agent's policy and twin critics."""
-    nets = agent_networks(spec, cfg)
+    nets = decentralised.agent_networks(spec, cfg)
 
     # line 1, for one agent
-    def step(
-        key: Key[Array, ""], state: ActorCritic, batch: AgentBatch
-    ) -> tuple[ActorCritic, dict[str, Array]]:
+    def step(key: Key[Array, ""], state: ActorCritic, batch: AgentBatch) -> Stepped:
         # --- critics: line 2 ---
         state, critic_metrics = cql_step(key, cfg, nets, state, batch)
 
@@ -142,15 +134,14 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
         # --- policy: line 6 ---
         def loss(params):
             action = play(params)
-            distance = effort(action - better, batch.mask)
+            distance = decentralised.effort(action - better, batch.mask)
             q = value(action[None]).mean()
             drive = cfg.coefficient * distance - (1.0 - cfg.coefficient) * q
             metrics = {"to_best": distance, "q_played": q}
-            return drive + cfg.action_penalty * effort(action, batch.mask), metrics
+            return drive + cfg.action_penalty * decentralised.effort(action, batch.mask), metrics
 
         # lines 6 and 7
-        state, policy_metrics = policy_step(cfg, nets, state, loss)
-        return state, critic_metrics | policy_metrics
+        return policy_step(cfg, nets, state, loss, critic_metrics)
 
     return decentralised.actor_critic_learner(spec, cfg, nets, step, nets.play)
 
@@ -163,10 +154,5 @@ def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
         raise refuse("--cfg.elites", f"2 to candidates = {cfg.candidates}", cfg.elites, way)
 
 
-def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
-    """OMAR has one stage."""
-    final = policy(spec, cfg)
-    return (Stage("policy", final, cfg.policy_steps, cfg.chunk, cfg.every, owner="omar"),)
-
-
-OMAR = System(Config, check, prepare=lambda spec, cfg, data: data, pipeline=pipeline)
+pipeline = one_stage("omar", policy)
+OMAR = System(Config, check, as_is, pipeline)

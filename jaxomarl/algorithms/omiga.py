@@ -46,7 +46,7 @@ from jaxtyping import Array, Float, Key
 
 from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, System
 from jaxomarl.config import config, static, traced
-from jaxomarl.data.dataset import sample_transitions
+from jaxomarl.data.dataset import as_is, sample_transitions
 from jaxomarl.losses.gumbel import CAP, gumbel
 from jaxomarl.losses.td import continuation_factor, joint_reward
 from jaxomarl.networks.critics import twin, value
@@ -56,21 +56,7 @@ from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import Net, Params, clipped_adam, create, descend, polyak
 from jaxomarl.stages import clone, decentralised
 
-VALUES = (
-    "critic_steps",
-    "critic_batch",
-    "critic_width",
-    "critic_lr",
-    "mixer_width",
-    "clip",
-    "polyak",
-    "gamma",
-    "alpha",
-    "reward",
-    "time_limit",
-    "normalise",
-    "chunk",
-)
+VALUES = (*decentralised.IN_SAMPLE_FIELDS, "mixer_width", "alpha")
 """The settings that reach the values' stage."""
 
 
@@ -233,18 +219,12 @@ def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
 
 def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """Two stages: values -> policies."""
-    values_stage = Stage(
-        "values",
-        mixed_values(spec, cfg),
-        cfg.critic_steps,
-        cfg.chunk,
-        cfg.every,
-        fields=VALUES,
-        owner="omiga",
+    values_stage = Stage.from_config(
+        cfg, "values", mixed_values(spec, cfg), cfg.critic_steps, fields=VALUES, owner="omiga"
     )
     final = policy(spec, cfg)
-    policy_stage = Stage("policy", final, cfg.policy_steps, cfg.chunk, cfg.every, owner="omiga")
+    policy_stage = Stage.from_config(cfg, "policy", final, cfg.policy_steps, owner="omiga")
     return values_stage, policy_stage
 
 
-OMIGA = System(Config, check, prepare=lambda spec, cfg, data: data, pipeline=pipeline)
+OMIGA = System(Config, check, as_is, pipeline)

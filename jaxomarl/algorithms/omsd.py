@@ -56,6 +56,7 @@ from jaxtyping import Array, Key
 
 from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, System, refuse
 from jaxomarl.config import config, static, traced
+from jaxomarl.data.dataset import as_is
 from jaxomarl.networks.inputs import observation_normaliser
 from jaxomarl.optim import create, descend
 from jaxomarl.stages import critic, score_regularised, scores
@@ -179,39 +180,24 @@ def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[S
     """Three stages: critic -> scores -> policy."""
     # lines 2-5
     joint_critic = critic.iql(spec, cfg)
-    critic_stage = Stage(
-        "critic",
-        joint_critic.algorithm,
-        cfg.critic_steps,
-        cfg.chunk,
-        cfg.every,
-        fields=critic.FIELDS,
-    )
+    critic_stage = critic.critic_stage(cfg, joint_critic)
 
     # lines 6-9
     score_model = scores.behaviour_model(spec, cfg, "conditional")
     score_fields = scores.score_fields("conditional")
-    score_stage = Stage(
-        "scores-conditional",
-        score_model.algorithm,
-        scores.score_steps(cfg),
-        cfg.chunk,
-        cfg.every,
-        fields=score_fields,
-    )
+    score_stage = scores.score_stage(cfg, score_model, "conditional")
 
     # lines 11-14
     own_fields = (*score_regularised.FIELDS, "sweep", "prefix_level")
-    policy_stage = Stage(
+    policy_stage = Stage.from_config(
+        cfg,
         "policy",
         policy(spec, cfg, score_model.agent, joint_critic.q),
         cfg.policy_steps,
-        cfg.chunk,
-        cfg.every,
         fields=(*critic.FIELDS, *score_fields, *own_fields),
         owner="omsd",
     )
     return critic_stage, score_stage, policy_stage
 
 
-OMSD = System(Config, check, prepare=lambda spec, cfg, data: data, pipeline=pipeline)
+OMSD = System(Config, check, as_is, pipeline)

@@ -37,17 +37,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jaxomarl.base import (
-    Algorithm,
-    Dataset,
-    Environment,
-    Past,
-    Spec,
-    Stage,
-    System,
-    team_reward,
-)
+from jaxomarl.base import Algorithm, Dataset, Environment, Past, Spec, Stage, System, team_reward
 from jaxomarl.config import config, static, traced
+from jaxomarl.data.dataset import as_is
 from jaxomarl.diffusion.samplers import dpm_solver
 from jaxomarl.diffusion.schedules import vp
 from jaxomarl.losses.candidates import pick_by_value, soft_value
@@ -276,14 +268,9 @@ def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
 
 def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """Two stages: behaviour -> critics, in which one scan is one round on new returns."""
-    behaviour_stage = Stage(
-        "behaviour",
-        behaviour_diffusion(spec, cfg),
-        cfg.policy_steps,
-        cfg.chunk,
-        cfg.every,
-        fields=clone.FIELDS,
-        owner="sfbc",
+    learner = behaviour_diffusion(spec, cfg)
+    behaviour_stage = Stage.from_config(
+        cfg, "behaviour", learner, cfg.policy_steps, fields=clone.FIELDS, owner="sfbc"
     )
     final, refresh = policy(spec, cfg)
     round_steps = -(-cfg.critic_steps // cfg.rounds)
@@ -292,4 +279,4 @@ def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[S
     return behaviour_stage, policy_stage
 
 
-SFBC = System(Config, check, prepare=lambda spec, cfg, data: data, pipeline=pipeline)
+SFBC = System(Config, check, as_is, pipeline)

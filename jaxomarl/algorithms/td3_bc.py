@@ -31,18 +31,12 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Key
 
-from jaxomarl.base import Algorithm, Dataset, Environment, Spec, Stage, System
+from jaxomarl.base import Algorithm, Dataset, Spec, System, one_stage
 from jaxomarl.config import config, static, traced
+from jaxomarl.data.dataset import as_is
 from jaxomarl.losses.weighting import normalised_value
 from jaxomarl.stages import decentralised
-from jaxomarl.stages.decentralised import (
-    ActorCritic,
-    AgentBatch,
-    agent_networks,
-    critic_step,
-    effort,
-    policy_step,
-)
+from jaxomarl.stages.decentralised import ActorCritic, AgentBatch, Stepped, critic_step, policy_step
 
 
 @config
@@ -61,12 +55,10 @@ class Config(decentralised.Config):
 
 def policy(spec: Spec, cfg: Config) -> Algorithm:
     """Build the learner: each agent's policy and twin critics."""
-    nets = agent_networks(spec, cfg)
+    nets = decentralised.agent_networks(spec, cfg)
 
     # line 1, for one agent
-    def step(
-        key: Key[Array, ""], state: ActorCritic, batch: AgentBatch
-    ) -> tuple[ActorCritic, dict[str, Array]]:
+    def step(key: Key[Array, ""], state: ActorCritic, batch: AgentBatch) -> Stepped:
         def play(params, obs):
             return batch.mask * nets.actor.apply(params, obs)
 
@@ -80,18 +72,18 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
         def loss(params):
             action = play(params, batch.obs)
             q = nets.q.apply(state.critic.params, batch.obs, action)[0]
-            error = effort(action - batch.action, batch.mask)
+            error = decentralised.effort(action - batch.action, batch.mask)
             value = normalised_value(q, cfg.alpha, q)
             return value + error, {"q_played": q.mean(), "clone_loss": error}
 
         # lines 5 and 6
-        moved, policy_metrics = policy_step(cfg, nets, state, loss)
+        moved, metrics = policy_step(cfg, nets, state, loss, critic_metrics)
 
         # --- the delay: line 4 ---
         updates = optax.tree_utils.tree_get(state.critic.opt, "count")
         due = updates % cfg.policy_delay == 0
         state = jax.tree.map(lambda new, old: jnp.where(due, new, old), moved, state)
-        return state, critic_metrics | policy_metrics
+        return state, metrics
 
     return decentralised.actor_critic_learner(spec, cfg, nets, step, nets.play)
 
@@ -101,10 +93,5 @@ def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     decentralised.check(spec, cfg, data, decentralised.CHOICES)
 
 
-def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
-    """MA-TD3+BC has one stage."""
-    final = policy(spec, cfg)
-    return (Stage("policy", final, cfg.policy_steps, cfg.chunk, cfg.every, owner="td3-bc"),)
-
-
-TD3_BC = System(Config, check, prepare=lambda spec, cfg, data: data, pipeline=pipeline)
+pipeline = one_stage("td3-bc", policy)
+TD3_BC = System(Config, check, as_is, pipeline)

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -80,6 +81,14 @@ def check_batch(data: Dataset | None, batch: int) -> None:
         raise refuse("--cfg.policy-batch", expected, batch, f"Take {rows}, or --rows.")
 
 
+# --- preparing ---
+
+
+def as_is(spec: Spec, cfg: Any, data: Dataset) -> Dataset:
+    """The `prepare` of systems that add nothing to the data."""
+    return data
+
+
 # --- drawing ---
 
 
@@ -99,21 +108,30 @@ def sample_transitions(key: Key[Array, ""], data: Dataset, size: int) -> Batch:
     available = extra_or_ones(data, "available", pair, (size, 2, agents, data.layout.action))
     team = team_reward(data.layout.team, row["reward"])
     alive = extra_or_ones(data, "alive", start, (size, agents))
+    return transitions_of(
+        row,
+        next_row,
+        team_reward=team,
+        alive=alive,
+        available=available[:, 0],
+        next_available=available[:, 1],
+    )
+
+
+def transitions_of(row: dict[str, Array], next_row: dict[str, Array], **others: Array) -> Batch:
+    """Transitions from the blocks of two neighbouring rows; `others` are all that no row has."""
     return Batch(
         obs=row["obs"],
         state=row["state"],
         action=row["action"],
         reward=row["reward"],
-        team_reward=team,
         next_obs=next_row["obs"],
         next_state=next_row["state"],
         next_action=next_row["action"],
         done=row["done"],
         last=row["last"],
         known=row["known"],
-        alive=alive,
-        available=available[:, 0],
-        next_available=available[:, 1],
+        **others,
     )
 
 

@@ -50,13 +50,14 @@ class Planner(NamedTuple):
     trained: Predict
     executed: Predict
     """The prediction of acting agents: `trained`, except for dec-atten."""
-    mix: Predict | None
-    """h: (params, x, t, told) -> x; None leaves x as it is."""
     inverse: Network
     """(params, obs, then) -> action."""
-    each: bool
-    """Whether every agent samples a full joint plan from its own rows alone."""
     centralised: bool
+    """Whether acting needs other agents' observations."""
+    each: bool = False
+    """Whether every agent samples a full joint plan from its own rows alone."""
+    mix: Predict | None = None
+    """h: (params, x, t, told) -> x; None leaves x as it is."""
     codes: Codes | None = None
     """What plans consist of; None means observations."""
 

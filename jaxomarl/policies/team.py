@@ -37,6 +37,29 @@ class Team(NamedTuple):
     centralised: bool
     """Whether acting needs other agents' observations."""
 
+    def sample(
+        self,
+        key: Key[Array, ""],
+        params: Params,
+        obs: Float[Array, "*B N O"],
+        mask: Float[Array, "N A"],
+    ) -> Float[Array, "*B N A"]:
+        """Joint actions in the box from the trained noise; differentiable through every step."""
+        x = sample(self.trained, key, params, obs, mask)
+        return self.finished(params, x, obs, mask)
+
+    def finished(
+        self,
+        params: Params,
+        x: Float[Array, "*B N A"],
+        obs: Float[Array, "*B N O"],
+        mask: Float[Array, "N A"],
+    ) -> Float[Array, "*B N A"]:
+        """The actions h(x), clipped to the box."""
+        if self.mix is None:
+            return x
+        return mask * jnp.clip(self.mix(params, x, obs), -1.0, 1.0)
+
 
 @runtime_checkable
 class Sizes(Protocol):
@@ -135,32 +158,7 @@ def independent(spec: Spec, cfg: Independent) -> Team:
     return Team(net.init, diffuser, diffuser, None, centralised=cfg.model == "joint")
 
 
-# --- its samples ---
-
-
-def sample_team(
-    team: Team,
-    key: Key[Array, ""],
-    params: Params,
-    obs: Float[Array, "*B N O"],
-    mask: Float[Array, "N A"],
-) -> Float[Array, "*B N A"]:
-    """Joint actions in the box from the trained noise; differentiable through every step."""
-    x = sample(team.trained, key, params, obs, mask)
-    return finished(team, params, x, obs, mask)
-
-
-def finished(
-    team: Team,
-    params: Params,
-    x: Float[Array, "*B N A"],
-    obs: Float[Array, "*B N O"],
-    mask: Float[Array, "N A"],
-) -> Float[Array, "*B N A"]:
-    """The actions h(x), clipped to the box."""
-    if team.mix is None:
-        return x
-    return mask * jnp.clip(team.mix(params, x, obs), -1.0, 1.0)
+# --- what its training draws ---
 
 
 def team_times_and_noise(

@@ -32,6 +32,7 @@ from jaxomarl.base import (
     team_reward,
 )
 from jaxomarl.config import config, static, traced
+from jaxomarl.data.dataset import transitions_of
 from jaxomarl.diffusion.policy_guidance import likelihood, strengths, towards
 from jaxomarl.stages.generator import GENERATED, Columns, Generated, Generator, TrainedGenerator
 
@@ -361,11 +362,7 @@ def mixed_batch(
 
 
 def synthetic_transitions(
-    key: Key[Array, ""],
-    state: Augmented,
-    columns: Columns,
-    size: int,
-    real: Batch,
+    key: Key[Array, ""], state: Augmented, columns: Columns, size: int, real: Batch
 ) -> tuple[Batch, Array]:
     """`size` synthetic transitions, and whether there are any."""
     steps = state.rows.shape[1] - 1
@@ -376,18 +373,10 @@ def synthetic_transitions(
     pair = state.rows[window[:, None], step[:, None] + jnp.arange(2)]
     row = columns.layout.unpack(pair[:, 0])
     after = columns.layout.unpack(pair[:, 1])
-    batch = Batch(
-        obs=row["obs"],
-        state=row["state"],
-        action=row["action"],
-        reward=row["reward"],
-        done=row["done"],
-        last=row["last"],
-        known=row["known"],
+    batch = transitions_of(
+        row,
+        after,
         team_reward=team_reward(columns.layout.team, row["reward"]),
-        next_obs=after["obs"],
-        next_state=after["state"],
-        next_action=after["action"],
         alive=jnp.ones_like(real.alive),
         available=jnp.ones_like(real.available),
         next_available=jnp.ones_like(real.next_available),
@@ -396,11 +385,7 @@ def synthetic_transitions(
 
 
 def synthetic_windows(
-    key: Key[Array, ""],
-    state: Augmented,
-    columns: Columns,
-    size: int,
-    real: Window,
+    key: Key[Array, ""], state: Augmented, columns: Columns, size: int, real: Window
 ) -> tuple[Window, Array]:
     """`size` synthetic windows, as long as the real ones, and whether there are any."""
     length = real.valid.shape[1]

@@ -6,7 +6,7 @@ error with weights of finished critics (IQL with a critic for each agent).
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from jaxomarl.base import Algorithm, Batch, Dataset, Past, Spec, State
-from jaxomarl.config import config, static, traced
+from jaxomarl.config import Pacing, config, static, traced
 from jaxomarl.data.dataset import sample_transitions
 from jaxomarl.losses.gaussian import log_density
 from jaxomarl.networks.inputs import observation_normaliser
@@ -25,18 +25,24 @@ from jaxomarl.policies import gaussian as gaussian_policy
 FIELDS = (
     "policy_steps", "policy_batch", "policy_width", "policy_lr", "clip", "chunk", "normalise",
 )  # fmt: skip
+"""The settings that reach the stage of `cloning_learner`."""
+POLICY_FIELDS = (
+    "policy_steps",
+    "policy_batch",
+    "policy_width",
+    "policy_lr",
+    "policy_anneal",
+    "policy_optimiser",
+)
+"""The settings of a network that `policy_optimiser` trains."""
 
 
 @config
-class Config:
+class Config(Pacing):
     """Settings of a stage of policies that are fitted to data."""
 
     normalise: bool = static(default=False)
     """Whether the networks' observations and states are normalised to mean 0 and deviation 1."""
-    chunk: int = static(default=1000)
-    """Updates of one compiled scan; reports and checkpoints fall between two scans."""
-    every: int = static(default=10)
-    """Chunks between two evaluations, at which checkpoints are written too."""
     policy_steps: int = static(default=100_000, scaled="steps")
     """Gradient steps of the policy."""
     policy_batch: int = static(default=512)
@@ -113,6 +119,25 @@ class Policies(NamedTuple):
     """State of a stage that trains policies alone; separate parameters lead with N."""
 
     actor: Net
+
+
+def policies_learner(
+    actors: Network,
+    optimiser: optax.GradientTransformation,
+    size: int,
+    update: Callable[..., tuple[Policies, dict]],
+    act: Callable[..., tuple[Array, Any]],
+    centralised: bool = False,
+) -> Algorithm:
+    """The learner of `Policies` on batches of `size` transitions."""
+
+    def init(key: Key[Array, ""], past: Past, data: Dataset) -> Policies:
+        return Policies(create(optimiser, actors.init(key)))
+
+    def batch(key: Key[Array, ""], state: State, data: Dataset) -> Batch:
+        return sample_transitions(key, data, size)
+
+    return Algorithm(init, batch, update, act, centralised=centralised)
 
 
 class AgentSamples(NamedTuple):

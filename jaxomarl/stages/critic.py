@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key
 
-from jaxomarl.base import Algorithm, Batch, Dataset, Past, Spec, State
+from jaxomarl.base import Algorithm, Batch, Dataset, Past, Spec, Stage, State
 from jaxomarl.config import config, static, traced
 from jaxomarl.data.dataset import sample_transitions
 from jaxomarl.losses.expectile import expectile
@@ -30,6 +30,7 @@ from jaxomarl.networks.critics import twin, value
 from jaxomarl.networks.inputs import flat, observation_normaliser, state_normaliser
 from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import Net, create, descend, polyak
+from jaxomarl.stages.decentralised import AGENT_AXES, AgentBatch
 
 FIELDS = (
     "critic_steps", "critic_batch", "critic_width", "critic_lr", "critic_polyak",
@@ -74,15 +75,6 @@ class CriticState(NamedTuple):
     policy: Any
 
 
-class CriticBatch(NamedTuple):
-    """One critic's share of a batch."""
-
-    cond: Float[Array, "B C"]
-    action: Float[Array, "B D"]
-    reward: Float[Array, " B"]
-    next_cond: Float[Array, "B C"]
-
-
 class CriticNets(NamedTuple):
     """One critic's networks and their optimiser."""
 
@@ -121,25 +113,21 @@ def joint_critic(spec: Spec, cfg: Any) -> Critic:
     def init(key: Key[Array, ""], past: Past, data: Dataset) -> CriticState:
         return first_state(nets, cfg, key)
 
-    def batch(key: Key[Array, ""], state: State, data: Dataset) -> Batch:
-        return sample_transitions(key, data, cfg.critic_batch)
-
     def update(
-        key: Key[Array, ""],
-        state: CriticState,
-        past: Past,
-        batch: Batch,
+        key: Key[Array, ""], state: CriticState, past: Past, batch: Batch
     ) -> tuple[CriticState, dict]:
         not_ended = continuation_factor(batch, cfg.time_limit)
         action = batch.action * spec.act_mask
         reward = joint_reward(batch, cfg.reward)
-        critic_batch = CriticBatch(
-            cond=normalise_state(past, batch.state),
+        team = AgentBatch(
+            obs=normalise_state(past, batch.state),
             action=flat(action),
             reward=reward,
-            next_cond=normalise_state(past, batch.next_state),
+            next_obs=normalise_state(past, batch.next_state),
+            go_on=not_ended,
+            mask=mask,
         )
-        return iql_step(nets, cfg, state, critic_batch, mask, not_ended)
+        return iql_step(nets, cfg, state, team)
 
     def q(past: Past, obs: Array, state: Array, action: Array) -> Float[Array, " B"]:
         cond = normalise_state(past, state)
@@ -150,7 +138,7 @@ def joint_critic(spec: Spec, cfg: Any) -> Critic:
         cond = normalise_state(past, state)
         return critic_advantage(nets, past["critic"], cond, flat(action))
 
-    return Critic(Algorithm(init, batch, update), q, advantage)
+    return Critic(critic_learner(cfg, init, update), q, advantage)
 
 
 def own_critics(spec: Spec, cfg: Any) -> Critic:
@@ -163,25 +151,21 @@ def own_critics(spec: Spec, cfg: Any) -> Critic:
         start = lambda key: first_state(nets, cfg, key)
         return jax.vmap(start)(jax.random.split(key, spec.agents))
 
-    def batch(key: Key[Array, ""], state: State, data: Dataset) -> Batch:
-        return sample_transitions(key, data, cfg.critic_batch)
-
     def update(
-        key: Key[Array, ""],
-        state: CriticState,
-        past: Past,
-        batch: Batch,
+        key: Key[Array, ""], state: CriticState, past: Past, batch: Batch
     ) -> tuple[CriticState, dict]:
         not_ended = continuation_factor(batch, cfg.time_limit)
         action = batch.action * spec.act_mask
-        critic_batch = CriticBatch(
-            cond=normalise_obs(past, batch.obs),
+        each = AgentBatch(
+            obs=normalise_obs(past, batch.obs),
             action=action,
             reward=batch.reward,
-            next_cond=normalise_obs(past, batch.next_obs),
+            next_obs=normalise_obs(past, batch.next_obs),
+            go_on=not_ended,
+            mask=mask,
         )
-        step = lambda state, batch, mask: iql_step(nets, cfg, state, batch, mask, not_ended)
-        state, metrics = jax.vmap(step, in_axes=(0, 1, 0))(state, critic_batch, mask)
+        step = lambda state, batch: iql_step(nets, cfg, state, batch)
+        state, metrics = jax.vmap(step, in_axes=(0, AGENT_AXES))(state, each)
         return state, jax.tree.map(jnp.mean, metrics)
 
     def q(past: Past, obs: Array, state: Array, action: Array) -> Float[Array, " B"]:
@@ -194,7 +178,22 @@ def own_critics(spec: Spec, cfg: Any) -> Critic:
         each = jax.vmap(one, in_axes=(0, 1, 1), out_axes=1)
         return each(past["critic-own"], normalise_obs(past, obs), action)
 
-    return Critic(Algorithm(init, batch, update), q, advantage)
+    return Critic(critic_learner(cfg, init, update), q, advantage)
+
+
+def critic_learner(cfg: Any, init: Callable[..., Any], update: Callable[..., Any]) -> Algorithm:
+    """A critic's algorithm, which learns from transitions."""
+
+    def batch(key: Key[Array, ""], state: State, data: Dataset) -> Batch:
+        return sample_transitions(key, data, cfg.critic_batch)
+
+    return Algorithm(init, batch, update)
+
+
+def critic_stage(cfg: Any, critic: Critic, own: bool = False) -> Stage:
+    """The stage that trains a critic; all systems share the joint one, and the own ones."""
+    name = "critic-own" if own else "critic"
+    return Stage.from_config(cfg, name, critic.algorithm, cfg.critic_steps, fields=FIELDS)
 
 
 def critic_networks(cfg: Any, cond: int, action: int) -> CriticNets:
@@ -230,26 +229,24 @@ def critic_advantage(
 
 
 def iql_step(
-    nets: CriticNets,
-    cfg: Any,
-    state: CriticState,
-    batch: CriticBatch,
-    mask: Float[Array, " D"],
-    not_ended: Float[Array, " B"],
+    nets: CriticNets, cfg: Any, state: CriticState, batch: AgentBatch
 ) -> tuple[CriticState, dict[str, Array]]:
-    """One step of one critic, as at the head of this file."""
+    """One step of one critic, as at the head of this file.
+
+    For the joint critic the team is one agent, which observes the state.
+    """
     # --- targets, from before the step ---
-    q_min = nets.q.apply(state.q.target, batch.cond, batch.action).min(axis=0)
-    discount = cfg.gamma * not_ended
-    y = batch.reward + discount * nets.v.apply(state.v.params, batch.next_cond)
+    q_min = nets.q.apply(state.q.target, batch.obs, batch.action).min(axis=0)
+    discount = cfg.gamma * batch.go_on
+    y = batch.reward + discount * nets.v.apply(state.v.params, batch.next_obs)
 
     # --- values ---
     def v_loss(params):
-        u = q_min - nets.v.apply(params, batch.cond)
+        u = q_min - nets.v.apply(params, batch.obs)
         return expectile(u, cfg.expectile).mean(), u
 
     def q_loss(params):
-        q = nets.q.apply(params, batch.cond, batch.action)
+        q = nets.q.apply(params, batch.obs, batch.action)
         errors = jnp.mean((q - y) ** 2, axis=-1)
         return 0.5 * jnp.sum(errors), q.mean()
 
@@ -263,8 +260,8 @@ def iql_step(
         w = jnp.minimum(jnp.exp(cfg.temperature * u), 100.0)
 
         def policy_loss(params):
-            error = nets.pi.apply(params, batch.cond) - batch.action
-            return jnp.mean(w * jnp.sum(mask * error**2, axis=-1))
+            error = nets.pi.apply(params, batch.obs) - batch.action
+            return jnp.mean(w * jnp.sum(batch.mask * error**2, axis=-1))
 
         metrics["policy_loss"], grad_pi = jax.value_and_grad(policy_loss)(policy.params)
         policy = descend(nets.tx, policy, grad_pi)

@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key
 
-from jaxomarl.base import Algorithm, Batch, Dataset, Past, Spec, State, refuse
-from jaxomarl.config import check_fields, config, static, traced
+from jaxomarl.base import Algorithm, Batch, Dataset, Past, Spec, State
+from jaxomarl.config import Pacing, check_continuous, check_fields, config, static, traced
 from jaxomarl.data.dataset import check_batch, check_transitions, sample_transitions
 from jaxomarl.losses.conservative import (
     Proposals,
@@ -38,11 +38,16 @@ from jaxomarl.optim import Net, Params, clipped_adam, create, descend, polyak
 from jaxomarl.stages import clone
 
 CHOICES = {"reward": ("own", "team"), "time_limit": TIME_LIMITS}
+IN_SAMPLE_FIELDS = (
+    "critic_steps", "critic_batch", "critic_width", "critic_lr", "clip", "polyak", "gamma",
+    "reward", "time_limit", "normalise", "chunk",
+)  # fmt: skip
+"""The settings of `InSample` that reach the stage of values."""
 DETERMINISTIC_CHOICES = {**CHOICES, "penalty_from": ("uniform", "policy")}
 
 
 @config
-class AgentSettings:
+class AgentSettings(Pacing):
     """Settings of systems whose agents learn apart; the defaults are OMAR's for particle tasks."""
 
     reward: str = static(default="own")
@@ -54,9 +59,6 @@ class AgentSettings:
     gamma: float = traced(default=0.95, within="[0, 1]")
     """Discount factor of future rewards."""
     chunk: int = static(default=100)
-    """Updates of one compiled scan; reports and checkpoints fall between two scans."""
-    every: int = static(default=10)
-    """Chunks between two evaluations, at which checkpoints are written too."""
     policy_steps: int = static(default=10_000, scaled="steps")
     """Gradient steps of the critics and the policies, which train together."""
     policy_batch: int = static(default=1024)
@@ -74,14 +76,21 @@ class AgentSettings:
 
 
 @config
-class Diffusion(AgentSettings):
+class Wide(AgentSettings):
+    """Settings of agents with the networks and rates that are usual in single-agent papers."""
+
+    policy_width: int = static(default=256, scaled="width")
+    policy_lr: float = traced(default=3e-4, within="(0, inf)")
+    critic_width: int = static(default=256, scaled="width")
+    critic_lr: float = traced(default=3e-4, within="(0, inf)")
+
+
+@config
+class Diffusion(Wide):
     """Settings of agents with diffusion policies; the sizes and rates are Diffusion-QL's."""
 
     policy_width: int = static(default=256, scaled="width")
     """Width of the noise network's three hidden layers."""
-    policy_lr: float = traced(default=3e-4, within="(0, inf)")
-    critic_width: int = static(default=256, scaled="width")
-    critic_lr: float = traced(default=3e-4, within="(0, inf)")
     levels: int = static(default=15)
     """Steps of the sampler."""
     candidates: int = static(default=10)
@@ -89,15 +98,9 @@ class Diffusion(AgentSettings):
 
 
 @config
-class Gaussian(AgentSettings):
+class Gaussian(Wide):
     """Settings of agents with Gaussian policies."""
 
-    policy_width: int = static(default=256, scaled="width")
-    """Width of the policies' two hidden layers."""
-    policy_lr: float = traced(default=3e-4, within="(0, inf)")
-    critic_width: int = static(default=256, scaled="width")
-    """Width of the critics' two hidden layers."""
-    critic_lr: float = traced(default=3e-4, within="(0, inf)")
     clip: float = traced(default=1.0, within="(0, inf)")
     """Largest norm of a gradient."""
 
@@ -160,12 +163,25 @@ class AgentBatch(NamedTuple):
     """One agent's share of a batch; padded columns are zero."""
 
     obs: Float[Array, "B O"]
+    """Its normalised observation, which its networks are conditioned on."""
     action: Float[Array, "B A"]
+    """Its action in the data."""
     reward: Float[Array, " B"]
+    """The reward that it learns."""
     next_obs: Float[Array, "B O"]
+    """Its normalised observation after the transition."""
     go_on: Float[Array, " B"]
     """1.0 where the episode continues after the transition."""
     mask: Float[Array, " A"]
+    """1.0 on its real action columns."""
+
+
+AGENT_AXES = AgentBatch(1, 1, 1, 1, None, 0)  # pyright: ignore[reportArgumentType]
+"""The axes over which to vmap the batches of all agents."""
+
+
+Stepped = tuple[ActorCritic, dict[str, Array]]
+"""One agent's networks after a step, and the metrics of the step."""
 
 
 class AgentNetworks(NamedTuple):
@@ -223,7 +239,7 @@ def agent_batches(
         go_on=go_on,
         mask=mask,
     )
-    return each, AgentBatch(1, 1, 1, 1, None, 0)  # pyright: ignore[reportArgumentType]
+    return each, AGENT_AXES
 
 
 def actor_critic_learner(
@@ -350,7 +366,7 @@ def cql_step(
     nets: AgentNetworks,
     state: ActorCritic,
     batch: AgentBatch,
-) -> tuple[ActorCritic, dict[str, Array]]:
+) -> Stepped:
     """MA-CQL's step of the critics, with a deterministic policy."""
     play = lambda params, obs: batch.mask * nets.actor.apply(params, obs)
     centres = []
@@ -366,12 +382,16 @@ def policy_step(
     nets: AgentNetworks,
     state: ActorCritic,
     loss: Callable[[Params], tuple[Array, dict[str, Array]]],
-) -> tuple[ActorCritic, dict[str, Array]]:
-    """One step of the policy down `loss(params) -> (value, metrics)`; then both targets follow."""
+    critic_metrics: dict[str, Array],
+) -> Stepped:
+    """One step of the policy down `loss(params) -> (value, metrics)`; then both targets follow.
+
+    The critics' metrics are passed on with the policy's.
+    """
     (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(state.actor.params)
     actor = descend(nets.tx_actor, state.actor, grads)
     state = ActorCritic(polyak(actor, cfg.polyak), polyak(state.critic, cfg.polyak))
-    return state, {"policy_loss": value, **metrics}
+    return state, {**critic_metrics, "policy_loss": value, **metrics}
 
 
 def effort(action: Float[Array, "B A"], mask: Float[Array, " A"]) -> Float[Array, ""]:
@@ -386,11 +406,7 @@ def check(
     choices: dict[str, tuple[str, ...]],
 ) -> None:
     """Raise JaxomarlError for settings, tasks or data that agents cannot learn on."""
-    if spec.discrete:
-        way = (
-            "No system here learns from one-hot actions yet; collect the task with continuous ones."
-        )
-        raise refuse("--task", "continuous actions", "a discrete task", way)
+    check_continuous(spec, "No system here learns from one-hot actions yet.")
     check_fields(cfg, choices)
     check_transitions(data)
     check_batch(data, cfg.policy_batch)

@@ -147,12 +147,7 @@ def exact_behaviour_model(
         return means, log_prior + jnp.einsum("bkj,ij->bki", log_density, preceding)
 
     def every(
-        past: Past,
-        x: Array,
-        t: Array,
-        obs: Array,
-        state: Array,
-        action: Array,
+        past: Past, x: Array, t: Array, obs: Array, state: Array, action: Array
     ) -> Float[Array, "B N A"]:
         means, log_weights = mixture(past, obs, state, action)
         if t.ndim == 1:
@@ -162,13 +157,7 @@ def exact_behaviour_model(
         return mask * noise(x, times, means, log_weights, std, mask, together=kind == "joint")
 
     def agent(
-        past: Past,
-        i: ArrayLike,
-        x: Array,
-        t: Array,
-        obs: Array,
-        state: Array,
-        action: Array,
+        past: Past, i: ArrayLike, x: Array, t: Array, obs: Array, state: Array, action: Array
     ) -> Float[Array, "B A"]:
         means, log_weights = mixture(past, obs, state, action)
         own_means = means[:, :, i][:, :, None]

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from jaxomarl.base import Algorithm, Batch, Dataset, Past, Spec, refuse
-from jaxomarl.config import check_fields, config, static, traced
+from jaxomarl.config import check_continuous, check_fields, config, static, traced
 from jaxomarl.data.dataset import check_transitions, sample_transitions
 from jaxomarl.diffusion.schedules import vp
 from jaxomarl.losses.td import REWARDS, TIME_LIMITS
@@ -108,9 +108,7 @@ def check(
     reward: tuple[str, ...] = ("team", "first"),
 ) -> None:
     """Raise JaxomarlError for settings or data that the family cannot train on."""
-    if spec.discrete:
-        way = "OMSD follows score fields of real actions."
-        raise refuse("--task", "continuous actions", "a discrete task", way)
+    check_continuous(spec, "OMSD follows score fields of real actions.")
     check_fields(cfg, {**CHOICES, "reward": reward})
     if float(cfg.t_min) > float(cfg.t_max):
         range_of_t = (cfg.t_min, cfg.t_max)
@@ -267,10 +265,7 @@ def score_times_and_noise(
 
 
 def diffused(
-    cfg: Config,
-    a: Float[Array, "*B A"],
-    t: Float[Array, "*B"],
-    z: Float[Array, "*B A"],
+    cfg: Config, a: Float[Array, "*B A"], t: Float[Array, "*B"], z: Float[Array, "*B A"]
 ) -> Float[Array, "*B A"]:
     """The sample x = alpha(t) a + sigma(t) z; the clean action for the t-free mixture."""
     if cfg.score_model == "mixture":

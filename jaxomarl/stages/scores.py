@@ -40,7 +40,7 @@ import optax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
-from jaxomarl.base import Algorithm, Batch, Dataset, Past, Spec, State
+from jaxomarl.base import Algorithm, Batch, Dataset, Past, Spec, Stage, State
 from jaxomarl.config import config, static
 from jaxomarl.data.dataset import sample_transitions
 from jaxomarl.diffusion import edm
@@ -115,10 +115,7 @@ def prefix_mask(order: tuple[int, ...]) -> Float[np.ndarray, "N N"]:
 
 
 def policy_prefix(
-    cfg: Any,
-    action: Float[Array, "B N A"],
-    t: Float[Array, " B"],
-    z: Float[Array, "B N A"],
+    cfg: Any, action: Float[Array, "B N A"], t: Float[Array, " B"], z: Float[Array, "B N A"]
 ) -> Float[Array, "B N A"]:
     """The policies' joint action as the prefix of a model whose agent's sample has time t."""
     if cfg.score_prefix != "diffused":
@@ -168,6 +165,12 @@ def score_steps(cfg: Config) -> int:
     return cfg.score_steps
 
 
+def score_stage(cfg: Config, model: Scores, kind: str) -> Stage:
+    """The stage that trains the behaviour model of a kind; all systems share it."""
+    steps = score_steps(cfg)
+    return Stage.from_config(cfg, f"scores-{kind}", model.algorithm, steps, score_fields(kind))
+
+
 def behaviour_model(spec: Spec, cfg: Any, kind: str) -> Scores:
     """The behaviour model of a kind, for the stage `scores-<kind>`.
 
@@ -186,12 +189,7 @@ def behaviour_model(spec: Spec, cfg: Any, kind: str) -> Scores:
     level = cfg.prefix_level if kind == "conditional" else 0.0
 
     def every(
-        past: Past,
-        x: Array,
-        t: Array,
-        obs: Array,
-        state: Array,
-        prefix: Array,
+        past: Past, x: Array, t: Array, obs: Array, state: Array, prefix: Array
     ) -> Float[Array, "B N A"]:
         t = t[:, None] if t.ndim == 1 else t[:, :models]
         times = jnp.broadcast_to(t, (len(x), models))
@@ -201,13 +199,7 @@ def behaviour_model(spec: Spec, cfg: Any, kind: str) -> Scores:
         return eps.reshape(x.shape)
 
     def agent(
-        past: Past,
-        i: ArrayLike,
-        x: Array,
-        t: Array,
-        obs: Array,
-        state: Array,
-        prefix: Array,
+        past: Past, i: ArrayLike, x: Array, t: Array, obs: Array, state: Array, prefix: Array
     ) -> Float[Array, "B A"]:
         params = jax.tree.map(lambda p: p[i], past[name].params)
         cond = conditions_of(past, obs, state, prefix, level)
@@ -307,24 +299,6 @@ def loss_weight(cfg: Config, t: Float[Array, "*B"]) -> Float[Array, "*B"] | None
     return edm.edm_loss_weight(noise, SIGMA_DATA) * noise**2
 
 
-def model_loss(
-    params: Params,
-    net: Network,
-    cfg: Config,
-    x0: Float[Array, "B D"],
-    cond: Float[Array, "B C"],
-    mask: Float[Array, " D"],
-    t: Float[Array, " B"],
-    z: Float[Array, "B D"],
-    key: Key[Array, ""] | None,
-) -> Float[Array, ""]:
-    """The loss of one model: the error of eps, or -log likelihood of the mixture."""
-    if cfg.score_model == "mixture":
-        return -net.apply(params, x0, cond, mask).mean()
-    eps = lambda x, t: predict(net, cfg, params, x, t, cond, mask, key)
-    return eps_loss(eps, vp(), x0, t, z, mask, loss_weight(cfg, t))
-
-
 def score_learner(
     cfg: Config,
     kind: str,
@@ -344,9 +318,16 @@ def score_learner(
     def batch(key: Key[Array, ""], state: State, data: Dataset) -> Batch:
         return sample_transitions(key, data, cfg.score_batch)
 
-    def fit(one: Net, *sample: Any) -> tuple[Net, Array]:
-        """One step of one model; `sample` is x0, condition, mask, time, noise and dropout's key."""
-        value, grads = jax.value_and_grad(model_loss)(one.params, net, cfg, *sample)
+    def fit(one, x0, cond, columns, t, z, dropout):
+        """One step of one model: down the error of eps, or -log likelihood of the mixture."""
+
+        def loss(params):
+            if cfg.score_model == "mixture":
+                return -net.apply(params, x0, cond, columns).mean()
+            eps = lambda x, t: predict(net, cfg, params, x, t, cond, columns, dropout)
+            return eps_loss(eps, vp(), x0, t, z, columns, loss_weight(cfg, t))
+
+        value, grads = jax.value_and_grad(loss)(one.params)
         return descend(optimiser, one, grads), value
 
     def update(key: Key[Array, ""], state: Net, past: Past, batch: Batch) -> tuple[Net, dict]:

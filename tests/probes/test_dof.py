@@ -21,7 +21,7 @@ from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import annealed, create, descend
 from jaxomarl.policies import team as team_of
 from jaxomarl.policies.diffusion import Diffuser, sample, several
-from jaxomarl.policies.team import Team, factorised, finished, independent, team_times_and_noise
+from jaxomarl.policies.team import Team, factorised, independent, team_times_and_noise
 
 LEARN = dof.Config(
     policy_batch=64,
@@ -67,7 +67,7 @@ def fit(key, team, data, obs, steps, batch, lr):
 def draw(key, team, params, obs, columns):
     """A joint sample of `columns` each for every row of `obs`, as the agents act."""
     mask = jnp.ones((obs.shape[-2], columns))
-    return finished(team, params, sample(team.played, key, params, obs, mask), obs, mask)
+    return team.finished(params, sample(team.played, key, params, obs, mask), obs, mask)
 
 
 PAIR = Spec((1, 1), (1, 1), state_dim=1, horizon=1)

@@ -111,7 +111,7 @@ def dof(**changes):
 def stub(predict, each: bool = False) -> planning.Planner:
     """A planner that predicts by a plain function."""
     return planning.Planner(
-        lambda key: (), predict, predict, None, Network(lambda key: (), lambda *_: 0), each, False
+        lambda key: (), predict, predict, Network(lambda key: (), lambda *_: 0), False, each
     )
 
 

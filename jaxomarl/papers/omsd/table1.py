@@ -85,13 +85,8 @@ def exact_system(name: str, std: float) -> System:
         return brpo.policy(spec, cfg, VARIANTS[name], team_eps, q)
 
     def pipeline(spec: Spec, cfg: Any, env: Any = None) -> tuple[Stage, ...]:
-        stage = Stage(
-            "policy",
-            policy(spec, cfg),
-            cfg.policy_steps,
-            cfg.chunk,
-            cfg.every,
-            owner=f"exact-{name}",
+        stage = Stage.from_config(
+            cfg, "policy", policy(spec, cfg), cfg.policy_steps, owner=f"exact-{name}"
         )
         return (stage,)
 
