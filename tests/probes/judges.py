@@ -9,11 +9,13 @@ import numpy as np
 from alone import MODE, SPEC, far, gradient, jit, played, trained, two_modes
 
 from jaxomarl.networks.mlp import Network
+from jaxomarl.stages import decentralised
 
 
 def given(module, value, members=2):
     """Within, agents of `module` have critics that say value(action) and learn nothing."""
-    original = module.agent_networks
+    owner = module if hasattr(module, "agent_networks") else decentralised
+    original = owner.agent_networks
 
     def fixed(*args, **kwargs):
         q = lambda params, obs, action: jnp.broadcast_to(
@@ -21,7 +23,7 @@ def given(module, value, members=2):
         )
         return original(*args, **kwargs)._replace(q=Network(lambda key: jnp.zeros(1), q))
 
-    return mock.patch.object(module, "agent_networks", fixed)
+    return mock.patch.object(owner, "agent_networks", fixed)
 
 
 def likes_the_good_mode(action):

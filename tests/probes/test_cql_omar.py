@@ -179,7 +179,7 @@ def test_it_escapes_the_local_optimum_where_the_gradient_does_not(kind):
     @jit
     @jax.vmap
     def learn(coefficient):
-        with mock.patch.object(omar, "agent_networks", fixed):
+        with mock.patch.object(decentralised, "agent_networks", fixed):
             algorithm = omar.policy(SPEC, dataclasses.replace(cfg, coefficient=coefficient))
         return played(algorithm, trained(algorithm, data, 150), 1)[0, :, 0]
 
