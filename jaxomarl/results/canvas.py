@@ -22,10 +22,12 @@ Axes = Any
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DPI = 150
 LETTER = 0.062
-"""Width of a letter of a note or a legend, in inches."""
+"""Width of a letter of a note, in inches."""
+LEGEND_LETTER = 0.065
+"""Width of a letter of a legend, in inches."""
 LINE = 0.15
 """Height of a line of a note, in inches."""
-MARK = 0.55
+MARK = 0.6
 """Width of a legend's mark with the space around it, in inches."""
 # no versions and no dates, so that equal figures give equal bytes
 _METADATA = {".png": {"Software": None}, ".pdf": {"CreationDate": None}}
@@ -104,7 +106,7 @@ def legend(figure: Figure, handles: Sequence[Any], **style: Any) -> None:
 def _legend_width(letters: Sequence[int], columns: int) -> float:
     """Width in inches of a legend whose columns matplotlib fills one after the other."""
     widest = [max(column) for column in np.array_split(letters, columns)]
-    return sum(MARK + LETTER * longest for longest in widest)
+    return sum(MARK + LEGEND_LETTER * longest for longest in widest)
 
 
 def quiet(axes: Axes) -> None:

@@ -57,7 +57,7 @@ def test_score_fields_has_a_panel_per_field_and_one_scale(tmp_path):
         "product": (POINTS, np.where(POINTS[10] == POINTS, np.nan, POINTS)),
     }
     figure = figures.score_fields(tmp_path / "a.png", data, fields, {"joint": walk})
-    assert size(tmp_path / "a.png") == (3 * 3 * 150, 540)
+    assert size(tmp_path / "a.png") == (3 * 3 * 150, 570)  # two rows of the legend
     assert len(figure.axes) == 1 + 2 + 1  # data, fields, colour bar
     assert [axes.get_title() for axes in figure.axes[:3]] == [
         "(a) data",
