@@ -44,7 +44,7 @@ def folder(tmp_path, monkeypatch):
 
 def test_the_page_has_the_blocks_that_it_speaks_of():
     assert [kind for kind, _ in BLOCKS] == ["python", "python", "bash", "python", "python"]
-    assert all(sum(map(bool, text.splitlines())) <= 14 for _, text in BLOCKS), "examples are short"
+    assert all(sum(map(bool, text.splitlines())) <= 12 for _, text in BLOCKS), "examples are short"
 
 
 def test_the_commands_run(capsys):
