@@ -3,7 +3,7 @@
 import checks
 import pytest
 from cloning import CLONING
-from on_devices import COUNTS, copies
+from on_devices import COUNTS, SWEPT, copies
 from trial import Trial
 
 from jaxomarl.training.library import StageCache
@@ -13,7 +13,7 @@ STAGES = ("critic", "scores-conditional", "policy")
 
 @pytest.fixture(scope="module")
 def swept(trials):
-    return trials["omsd"].sweep(StageCache())
+    return trials["omsd"].sweep(StageCache(), SWEPT)
 
 
 @pytest.mark.parametrize("runs", COUNTS)
@@ -31,7 +31,7 @@ def test_any_number_of_runs(laid_out, runs):
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_sweep_of_eight_runs(laid_out, swept, stage):
     found, wanted = laid_out[0][f"omsd-{stage}"], checks.named(swept.past[stage])
-    checks.same(found, wanted, stage, checks.CLOSE, stray=2000)
+    checks.same(found, wanted, stage, checks.CLOSE)
 
 
 def test_states_stay_on_the_runs_axis(laid_out):

@@ -316,9 +316,9 @@ class Trial:
         value = getattr(self.cfg, field)
         return field, [dataclasses.replace(self.cfg, **{field: k * value}) for k in (1.0, 3.0)]
 
-    def sweep(self, library: StageCache) -> Outcome:
+    def sweep(self, library: StageCache, seeds: tuple[int, ...] = SEEDS) -> Outcome:
         """Both values with every seed, in one run."""
-        return self.run([c for c in self.swept[1] for _ in SEEDS], SEEDS * 2, library, env=False)
+        return self.run([c for c in self.swept[1] for _ in seeds], seeds * 2, library, env=False)
 
     # --- tracing ---
 
