@@ -470,7 +470,7 @@ class _Reader:
 
     def is_storage(self, pid: Any) -> bool:
         """Whether a persistent id has the fields of a storage, whose class is known."""
-        if type(pid) is not tuple or len(pid) != self.fields:
+        if not self.fields or type(pid) is not tuple or len(pid) != self.fields:
             return False
         if type(pid[1]) is not _Global or pid[1].name not in STORAGES:
             return False
