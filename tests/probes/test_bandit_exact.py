@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from batches import repeated_batch
 
-from jaxomarl.base import Batch, Observation, Spec
+from jaxomarl.base import Observation, Spec
 from jaxomarl.optim import create
 from jaxomarl.papers.omsd import table1
 from jaxomarl.papers.omsd.table1 import SYSTEMS
@@ -94,22 +95,7 @@ def starts():
 def flow(name, std, betas):
     """Ends [betas, STARTS, 2] of plain descent from `starts()`."""
     obs, state, line, wide = (jnp.ones((BATCH, *s)) for s in ((2, 1), (1,), (), (2, 1)))
-    batch = Batch(
-        obs,
-        state,
-        wide,
-        wide[..., 0],
-        line,
-        obs,
-        state,
-        wide,
-        line,
-        line,
-        line,
-        wide[..., 0],
-        wide,
-        wide,
-    )
+    batch = repeated_batch(obs, state, wide, line, wide)
 
     def one(beta, start, key):
         options = {

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from batches import repeated_batch
 
 from jaxomarl.algorithms import omsd
-from jaxomarl.base import Batch, Observation, Spec
+from jaxomarl.base import Observation, Spec
 from jaxomarl.optim import create
 from jaxomarl.stages import score_regularised
 from jaxomarl.stages.clone import Policies, policy_optimiser
@@ -56,22 +57,7 @@ def q(past, obs, state, action):
 @pytest.fixture(scope="module")
 def batch():
     obs, state, line, wide = (jnp.ones((BATCH, *s)) for s in ((2, 1), (1,), (), (2, 1)))
-    return Batch(
-        obs,
-        state,
-        wide,
-        wide[..., 0],
-        line,
-        obs,
-        state,
-        wide,
-        line,
-        line,
-        line,
-        wide[..., 0],
-        wide,
-        wide,
-    )
+    return repeated_batch(obs, state, wide, line, wide)
 
 
 @jit

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from batches import repeated_batch
 
 from jaxomarl.algorithms import omsd
-from jaxomarl.base import Batch, Observation, Spec
+from jaxomarl.base import Observation, Spec
 from jaxomarl.optim import Net, create
 from jaxomarl.stages.clone import Policies, policy_optimiser
 
@@ -39,22 +40,7 @@ def batch_of(spec, seed=0):
         some(seed + 1, BATCH, spec.state_dim),
     )
     line, wide = jnp.zeros(BATCH), jnp.zeros((BATCH, n, a))
-    return Batch(
-        obs,
-        state,
-        wide,
-        wide[..., 0],
-        line,
-        obs,
-        state,
-        wide,
-        line,
-        line,
-        line,
-        wide[..., 0],
-        wide,
-        wide,
-    )
+    return repeated_batch(obs, state, wide, line, wide)
 
 
 # A behaviour model and a critic with no symmetry to hide behind: agents differ, and every input matters.

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from batches import repeated_batch
 
 from jaxomarl.algorithms import brpo, omsd
-from jaxomarl.base import Batch, JaxomarlError, Spec
+from jaxomarl.base import JaxomarlError, Spec
 from jaxomarl.data.catalog import load
 from jaxomarl.data.dataset import sample_transitions
 from jaxomarl.envs import catalog, games
@@ -41,22 +42,7 @@ def batch_of(spec, size, obs=None, action=None):
     action = some(2, size, n, spec.act_width) * spec.act_mask / 2 if action is None else action
     state, line = some(3, size, spec.state_dim), jnp.zeros(size)
     wide = jnp.zeros_like(action)
-    return Batch(
-        obs,
-        state,
-        action,
-        wide[..., 0],
-        line,
-        obs,
-        state,
-        wide,
-        line,
-        line,
-        line,
-        wide[..., 0],
-        wide,
-        wide,
-    )
+    return repeated_batch(obs, state, action, line, wide)
 
 
 def filled(init):
