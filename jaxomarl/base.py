@@ -468,7 +468,10 @@ class Gate(NamedTuple):
 
 
 class Health(NamedTuple):
-    """Figures of a stage on episodes that it was not trained on, and figures without training."""
+    """Figures of a stage on episodes that it was not trained on, and figures without training.
+
+    A figure that a stage reports in training is a metric; these are what its gates compare.
+    """
 
     measure: Callable[[Key[Array, ""], State, Past, Dataset], dict[str, Float[Array, ""]]]
     """(key, the stage's state, earlier stages, held-out episodes) -> figures."""
@@ -517,9 +520,10 @@ class Stage(NamedTuple):
         steps: int,
         fields: tuple[str, ...] | None = None,
         owner: str = "",
+        health: Health | None = None,
     ) -> "Stage":
         """A stage whose scans and reports are as long as the settings `chunk` and `every` say."""
-        return cls(name, algorithm, steps, cfg.chunk, cfg.every, fields, owner)
+        return cls(name, algorithm, steps, cfg.chunk, cfg.every, fields, owner, health=health)
 
 
 class System(NamedTuple):
@@ -539,12 +543,18 @@ def one_stage(
     owner: str,
     learner: Callable[[Spec, Any], Algorithm],
     fields: tuple[str, ...] | None = None,
+    health: Callable[[Spec, Any, Algorithm], Health] | None = None,
 ) -> Callable[[Spec, Any, Environment | None], tuple[Stage, ...]]:
-    """The pipeline of a system whose only stage, "policy", trains its learner."""
+    """The pipeline of a system whose only stage, "policy", trains its learner.
+
+    `health(spec, cfg, algorithm)` says what the trained stage is compared with.
+    """
 
     def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
         final = learner(spec, cfg)
-        return (Stage.from_config(cfg, "policy", final, cfg.policy_steps, fields, owner),)
+        compared = health(spec, cfg, final) if health else None
+        stage = Stage.from_config(cfg, "policy", final, cfg.policy_steps, fields, owner, compared)
+        return (stage,)
 
     # `show` prints the paper's box of the file that a pipeline belongs to
     pipeline.__module__ = learner.__module__

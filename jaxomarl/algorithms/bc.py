@@ -82,5 +82,5 @@ def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     check_transitions(data)
 
 
-pipeline = one_stage("bc", policy, FIELDS)
+pipeline = one_stage("bc", policy, FIELDS, clone.mean_health)
 BC = System(Config, check, as_is, pipeline)

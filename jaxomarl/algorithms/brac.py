@@ -139,10 +139,19 @@ def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[S
     """Two stages: behaviour -> actor-critic."""
     learner = behaviour_clone(spec, cfg)
     behaviour_stage = Stage.from_config(
-        cfg, "behaviour", learner, cfg.clone_steps, fields=BEHAVIOUR, owner="brac"
+        cfg,
+        "behaviour",
+        learner,
+        cfg.clone_steps,
+        fields=BEHAVIOUR,
+        owner="brac",
+        health=clone.gaussian_health(spec, cfg, ("clone_steps", "clone_batch", "policy_width")),
     )
     final = policy(spec, cfg)
-    policy_stage = Stage.from_config(cfg, "policy", final, cfg.policy_steps, owner="brac")
+    compared = decentralised.actor_critic_health(spec, cfg, final)
+    policy_stage = Stage.from_config(
+        cfg, "policy", final, cfg.policy_steps, owner="brac", health=compared
+    )
     return behaviour_stage, policy_stage
 
 

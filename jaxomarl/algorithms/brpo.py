@@ -42,6 +42,7 @@ from jaxtyping import Array, Key
 from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, System
 from jaxomarl.config import config, static
 from jaxomarl.data.dataset import as_is
+from jaxomarl.health import behaviour
 from jaxomarl.networks.inputs import observation_normaliser
 from jaxomarl.optim import create, descend
 from jaxomarl.stages import critic, score_regularised, scores
@@ -148,16 +149,18 @@ def pipeline(
     # line 2
     score_model = scores.behaviour_model(spec, cfg, variant.scores)
     score_fields = scores.score_fields(variant.scores)
-    score_stage = scores.score_stage(cfg, score_model, variant.scores)
+    score_stage = scores.score_stage(spec, cfg, score_model, variant.scores)
 
     # lines 3-5
+    final = policy(spec, cfg, variant, score_model.every, trained_critic.q)
     policy_stage = Stage.from_config(
         cfg,
         "policy",
-        policy(spec, cfg, variant, score_model.every, trained_critic.q),
+        final,
         cfg.policy_steps,
         fields=(*critic.FIELDS, *score_fields, *score_regularised.FIELDS),
         owner=variant.name,
+        health=behaviour.policy(spec, final),
     )
     return critic_stage, score_stage, policy_stage
 

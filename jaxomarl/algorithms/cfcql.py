@@ -43,9 +43,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key
 
-from jaxomarl.base import Algorithm, Batch, Dataset, Past, Spec, System, one_stage
+from jaxomarl.base import Algorithm, Batch, Dataset, Health, Past, Spec, System, one_stage
 from jaxomarl.config import config, static, traced
 from jaxomarl.data.dataset import as_is, sample_transitions
+from jaxomarl.health import behaviour, critics
+from jaxomarl.health.held import joined
 from jaxomarl.losses.conservative import Proposals, conservative
 from jaxomarl.losses.td import continuation_factor, ensemble_loss, joint_reward
 from jaxomarl.networks.critics import twin
@@ -282,5 +284,17 @@ def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     decentralised.check(spec, cfg, data, CHOICES)
 
 
-pipeline = one_stage("cfcql", policy)
+def health(spec: Spec, cfg: Config, algorithm: Algorithm) -> Health:
+    """The joint critic on held-out returns, and how far the policies are from the data."""
+    q = joint_networks(spec, cfg).critic.apply
+    normalise_state = state_normaliser(cfg)
+
+    def values(state, past, obs, env_state, action):
+        return q(state.critic.params, normalise_state(past, env_state), action).mean(axis=0)
+
+    critic = critics.critic(values, cfg.gamma, cfg.reward, decentralised.RAISE)
+    return joined(critic, behaviour.policy(spec, algorithm))
+
+
+pipeline = one_stage("cfcql", policy, health=health)
 CFCQL = System(Config, check, as_is, pipeline)

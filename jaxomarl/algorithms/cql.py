@@ -71,5 +71,5 @@ def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     decentralised.check(spec, cfg, data, decentralised.DETERMINISTIC_CHOICES)
 
 
-pipeline = one_stage("cql", policy)
+pipeline = one_stage("cql", policy, health=decentralised.actor_critic_health)
 CQL = System(Config, check, as_is, pipeline)

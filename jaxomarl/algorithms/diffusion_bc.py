@@ -76,5 +76,5 @@ def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     decentralised.check(spec, cfg, data, {})
 
 
-pipeline = one_stage("diffusion-bc", policy, FIELDS)
+pipeline = one_stage("diffusion-bc", policy, FIELDS, clone.drawn_health)
 DIFFUSION_BC = System(Config, check, as_is, pipeline)

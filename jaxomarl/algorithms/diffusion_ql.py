@@ -27,6 +27,8 @@ Reinforcement Learning", Algorithm 1, run by every agent alone as in DOM2's tabl
 divides, eta = 0 clones both modes and eta > 0 takes the better), tests/contract.
 """
 
+from functools import partial
+
 import jax
 from jaxtyping import Array, Key
 
@@ -98,5 +100,6 @@ def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     decentralised.check(spec, cfg, data, decentralised.CHOICES)
 
 
-pipeline = one_stage("diffusion-ql", policy)
+health = partial(decentralised.actor_critic_health, activation=mish)
+pipeline = one_stage("diffusion-ql", policy, health=health)
 DIFFUSION_QL = System(Config, check, as_is, pipeline)

@@ -43,6 +43,7 @@ noise), tests/contract.
 """
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -235,5 +236,6 @@ def prepare(spec: Spec, cfg: Config, data: Dataset) -> Dataset:
     return reweighted(data, bounds(cfg.thresholds))
 
 
-pipeline = one_stage("dom2", policy)
+health = partial(decentralised.actor_critic_health, activation=mish)
+pipeline = one_stage("dom2", policy, health=health)
 DOM2 = System(Config, check, prepare, pipeline)

@@ -31,6 +31,8 @@ multi-agent tables.
 by one call; clones and the better mode), tests/contract.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
@@ -124,5 +126,6 @@ def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     decentralised.check(spec, cfg, data, {**decentralised.CHOICES, "sampler": tuple(SAMPLERS)})
 
 
-pipeline = one_stage("edp", policy)
+health = partial(decentralised.actor_critic_health, activation=mish)
+pipeline = one_stage("edp", policy, health=health)
 EDP = System(Config, check, as_is, pipeline)

@@ -47,11 +47,12 @@ from jaxtyping import Array, Float, Key
 
 from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, System, refuse
 from jaxomarl.config import config, traced
+from jaxomarl.health import behaviour
 from jaxomarl.losses.weighting import importance
 from jaxomarl.networks.critics import value
 from jaxomarl.networks.inputs import observation_normaliser
 from jaxomarl.optim import Net, create, descend, polyak
-from jaxomarl.stages import clone, decentralised
+from jaxomarl.stages import clone, critic, decentralised
 from jaxomarl.stages.decentralised import AgentBatch, agent_networks, critic_step
 
 VALUES = (*decentralised.IN_SAMPLE_FIELDS, "target_temperature")
@@ -166,11 +167,15 @@ def prepare(spec: Spec, cfg: Config, data: Dataset) -> Dataset:
 
 def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """Two stages: values -> policies."""
+    learner = in_sample_values(spec, cfg)
+    compared = decentralised.agent_critics_health(spec, cfg, critic.RAISE)
     values_stage = Stage.from_config(
-        cfg, "values", in_sample_values(spec, cfg), cfg.critic_steps, fields=VALUES, owner="icq"
+        cfg, "values", learner, cfg.critic_steps, VALUES, "icq", compared
     )
     final = policy(spec, cfg)
-    policy_stage = Stage.from_config(cfg, "policy", final, cfg.policy_steps, owner="icq")
+    policy_stage = Stage.from_config(
+        cfg, "policy", final, cfg.policy_steps, owner="icq", health=behaviour.policy(spec, final)
+    )
     return values_stage, policy_stage
 
 

@@ -31,6 +31,7 @@ from jaxtyping import Array, Float
 from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, System
 from jaxomarl.config import config, static, traced
 from jaxomarl.data.dataset import as_is
+from jaxomarl.health import behaviour
 from jaxomarl.networks.actors import actor
 from jaxomarl.stages import clone, critic, decentralised
 
@@ -97,8 +98,9 @@ def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[S
     final = policy(spec, cfg, own_critics)
     policy_fields = [name for name in clone.FIELDS if name not in critic.FIELDS]
     fields = (*critic.FIELDS, *policy_fields)
+    compared = behaviour.policy(spec, final)
     policy_stage = Stage.from_config(
-        cfg, "policy", final, cfg.policy_steps, fields, owner="iql-ind"
+        cfg, "policy", final, cfg.policy_steps, fields, "iql-ind", compared
     )
     return critic_stage, policy_stage
 

@@ -40,10 +40,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key
 
-from jaxomarl.base import Algorithm, Dataset, Past, Spec, State, System, Window, one_stage
+from jaxomarl.base import Algorithm, Dataset, Health, Past, Spec, State, System, Window, one_stage
 from jaxomarl.config import Pacing, check_continuous, check_fields, config, static, traced
 from jaxomarl.data.dataset import as_is, check_transitions
 from jaxomarl.data.windows import sample_windows
+from jaxomarl.health import critics
 from jaxomarl.losses.td import TIME_LIMITS
 from jaxomarl.masking import column_mean
 from jaxomarl.networks.agents import with_agent_number
@@ -271,5 +272,18 @@ def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     check_transitions(data)
 
 
-pipeline = one_stage("maddpg-bc", policy)
+def health(spec: Spec, cfg: Config, algorithm: Algorithm) -> Health:
+    """The central critics, against the returns of held-out episodes."""
+    q = recurrent_networks(spec, cfg).q
+    normalise_state = state_normaliser(cfg)
+
+    def values(state, past, obs, env_state, action):
+        s = normalise_state(past, env_state)
+        return q(state.critic.params, s[None], action[None, :, None]).mean(axis=0)[0]
+
+    raise_fields = ("policy_steps", "policy_batch", "critic_width")
+    return critics.critic(values, cfg.gamma, cfg.reward, raise_fields)
+
+
+pipeline = one_stage("maddpg-bc", policy, health=health)
 MADDPG_BC = System(Config, check, as_is, pipeline)

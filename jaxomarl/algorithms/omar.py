@@ -154,5 +154,5 @@ def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
         raise refuse("--cfg.elites", f"2 to candidates = {cfg.candidates}", cfg.elites, way)
 
 
-pipeline = one_stage("omar", policy)
+pipeline = one_stage("omar", policy, health=decentralised.actor_critic_health)
 OMAR = System(Config, check, as_is, pipeline)

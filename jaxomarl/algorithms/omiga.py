@@ -44,9 +44,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, System
+from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Health, Past, Spec, Stage, System
 from jaxomarl.config import config, static, traced
 from jaxomarl.data.dataset import as_is, sample_transitions
+from jaxomarl.health import behaviour, critics
 from jaxomarl.losses.gumbel import CAP, gumbel
 from jaxomarl.losses.td import continuation_factor, joint_reward
 from jaxomarl.networks.critics import twin, value
@@ -54,7 +55,7 @@ from jaxomarl.networks.inputs import observation_normaliser, state_normaliser
 from jaxomarl.networks.mixers import linear_mixer, mixed
 from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import Net, Params, clipped_adam, create, descend, polyak
-from jaxomarl.stages import clone, decentralised
+from jaxomarl.stages import clone, critic, decentralised
 
 VALUES = (*decentralised.IN_SAMPLE_FIELDS, "mixer_width", "alpha")
 """The settings that reach the values' stage."""
@@ -197,6 +198,21 @@ def mixed_values(spec: Spec, cfg: Config) -> Algorithm:
     return Algorithm(init, batch, update)
 
 
+def health(spec: Spec, cfg: Config) -> Health:
+    """The team's action value, against the returns of held-out episodes."""
+    nets = mixed_networks(spec, cfg)
+    normalise_obs = observation_normaliser(spec, cfg)
+    normalise_state = state_normaliser(cfg)
+
+    def q(state, past, obs, env_state, action):
+        params = state.critic.params
+        s = normalise_state(past, env_state)
+        inputs = NormalisedBatch(s, normalise_obs(past, obs), action)
+        return mixed(nets.mixer.apply(params.mixer, s), nets.q(params.q, inputs))
+
+    return critics.critic(q, cfg.gamma, cfg.reward, critic.RAISE)
+
+
 def policy(spec: Spec, cfg: Config) -> Algorithm:
     """Build the second stage: each agent's weighted behaviour cloning (lines 7 and 8)."""
     nets = mixed_networks(spec, cfg)
@@ -220,10 +236,18 @@ def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
 def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
     """Two stages: values -> policies."""
     values_stage = Stage.from_config(
-        cfg, "values", mixed_values(spec, cfg), cfg.critic_steps, fields=VALUES, owner="omiga"
+        cfg,
+        "values",
+        mixed_values(spec, cfg),
+        cfg.critic_steps,
+        fields=VALUES,
+        owner="omiga",
+        health=health(spec, cfg),
     )
     final = policy(spec, cfg)
-    policy_stage = Stage.from_config(cfg, "policy", final, cfg.policy_steps, owner="omiga")
+    policy_stage = Stage.from_config(
+        cfg, "policy", final, cfg.policy_steps, owner="omiga", health=behaviour.policy(spec, final)
+    )
     return values_stage, policy_stage
 
 

@@ -57,6 +57,7 @@ from jaxtyping import Array, Key
 from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, System, refuse
 from jaxomarl.config import config, static, traced
 from jaxomarl.data.dataset import as_is
+from jaxomarl.health import behaviour
 from jaxomarl.networks.inputs import observation_normaliser
 from jaxomarl.optim import create, descend
 from jaxomarl.stages import critic, score_regularised, scores
@@ -185,17 +186,19 @@ def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[S
     # lines 6-9
     score_model = scores.behaviour_model(spec, cfg, "conditional")
     score_fields = scores.score_fields("conditional")
-    score_stage = scores.score_stage(cfg, score_model, "conditional")
+    score_stage = scores.score_stage(spec, cfg, score_model, "conditional")
 
     # lines 11-14
     own_fields = (*score_regularised.FIELDS, "sweep", "prefix_level")
+    final = policy(spec, cfg, score_model.agent, joint_critic.q)
     policy_stage = Stage.from_config(
         cfg,
         "policy",
-        policy(spec, cfg, score_model.agent, joint_critic.q),
+        final,
         cfg.policy_steps,
         fields=(*critic.FIELDS, *score_fields, *own_fields),
         owner="omsd",
+        health=behaviour.policy(spec, final),
     )
     return critic_stage, score_stage, policy_stage
 

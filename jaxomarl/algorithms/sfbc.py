@@ -31,6 +31,7 @@ hand, joined where trajectories meet; clones and the better mode), tests/contrac
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -53,9 +54,10 @@ from jaxomarl.policies.diffusion import (
     agent_times_and_noise,
     denoising_loss,
     noise_network,
+    sample,
     several,
 )
-from jaxomarl.stages import clone, decentralised
+from jaxomarl.stages import clone, critic, decentralised
 from jaxomarl.stages.decentralised import AgentNetworks, agent_networks
 
 ROWS = 512
@@ -110,7 +112,7 @@ def diffusion(spec: Spec, cfg: Config) -> Diffuser:
     return Diffuser(noise_network(spec, cfg.policy_width), vp(), dpm_solver, cfg.levels)
 
 
-def behaviour_diffusion(spec: Spec, cfg: Config) -> Algorithm:
+def behaviour_diffusion(spec: Spec, cfg: Config, acts: bool = False) -> Algorithm:
     """Build the first stage: each agent's diffusion model of its own actions."""
     diffuser = diffusion(spec, cfg)
 
@@ -119,7 +121,8 @@ def behaviour_diffusion(spec: Spec, cfg: Config) -> Algorithm:
         t, z = agent_times_and_noise(key, batch)
         return denoising_loss(diffuser, params, batch, t, z)
 
-    return clone.cloning_learner(spec, cfg, diffuser.net, loss)
+    play = partial(sample, diffuser) if acts else None
+    return clone.cloning_learner(spec, cfg, diffuser.net, loss, play=play)
 
 
 # --- candidates and their values ---
@@ -270,12 +273,22 @@ def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[S
     """Two stages: behaviour -> critics, in which one scan is one round on new returns."""
     learner = behaviour_diffusion(spec, cfg)
     behaviour_stage = Stage.from_config(
-        cfg, "behaviour", learner, cfg.policy_steps, fields=clone.FIELDS, owner="sfbc"
+        cfg,
+        "behaviour",
+        learner,
+        cfg.policy_steps,
+        fields=clone.FIELDS,
+        owner="sfbc",
+        health=clone.drawn_health(spec, cfg, behaviour_diffusion(spec, cfg, acts=True)),
     )
     final, refresh = policy(spec, cfg)
+    of_critics = {"activation": mish, "members": 1}
+    compared = decentralised.agent_critics_health(spec, cfg, critic.RAISE, **of_critics)
     round_steps = -(-cfg.critic_steps // cfg.rounds)
     steps = cfg.rounds * round_steps
-    policy_stage = Stage("policy", final, steps, round_steps, owner="sfbc", refresh=refresh)
+    policy_stage = Stage(
+        "policy", final, steps, round_steps, owner="sfbc", refresh=refresh, health=compared
+    )
     return behaviour_stage, policy_stage
 
 

@@ -93,5 +93,5 @@ def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     decentralised.check(spec, cfg, data, decentralised.CHOICES)
 
 
-pipeline = one_stage("td3-bc", policy)
+pipeline = one_stage("td3-bc", policy, health=decentralised.actor_critic_health)
 TD3_BC = System(Config, check, as_is, pipeline)

@@ -9,6 +9,7 @@ import functools
 import itertools
 import numbers
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from jaxomarl.algorithms import REGISTRY, coda
@@ -17,6 +18,7 @@ from jaxomarl.api.seeds import parse_seeds
 from jaxomarl.base import Dataset, JaxomarlError, System, Task, check_count, nearest, refuse
 from jaxomarl.config import digest, flag, scaled_fields, static_fields, traced_fields
 from jaxomarl.data.catalog import MOST_ROWS, load
+from jaxomarl.data.held_out import HeldOut, hold_out
 from jaxomarl.envs.catalog import make
 from jaxomarl.presets import find
 from jaxomarl.training.final import MOST, default_episodes
@@ -48,6 +50,11 @@ class Group:
     """Factor on the preset's steps and widths."""
     asked_final: int = 0
     """Number of episodes of the final evaluation; 0 is the usual number."""
+
+    @cached_property
+    def held_out(self) -> HeldOut:
+        """The episodes of the data that training does not draw."""
+        return hold_out(self.data)
 
     @property
     def final_episodes(self) -> int:

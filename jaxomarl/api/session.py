@@ -4,7 +4,7 @@ OUT/sweep.json                        the settings that were asked for, which --
 OUT/stages/<stage>-<digest>-<rows>/   a trained stage: checkpoints, executed, DONE; groups share it
 OUT/<task>/<data>/<system>-<digest>/  a group: DONE, and a folder for each run:
     <config>-seed-<s>/                run.json, policy.safetensors,
-                                      metrics.csv, returns.csv, final.csv
+                                      metrics.csv, returns.csv, final.csv, health.csv
 OUT/summary.md, summary.csv, *.png
 """
 
@@ -26,7 +26,9 @@ from jaxomarl.api.provenance import source, versions
 from jaxomarl.api.spoken import python_face
 from jaxomarl.base import JaxomarlError, Past, Stage, State, refuse
 from jaxomarl.config import digest, static_fields, traced_fields
+from jaxomarl.data.held_out import FEW, SHARE, split
 from jaxomarl.data.stats import identity, statistics
+from jaxomarl.health.verdict import stage_health
 from jaxomarl.numerics import precision, rounded, settings
 from jaxomarl.results import differences, store, tables
 from jaxomarl.results.canvas import Figure
@@ -35,7 +37,7 @@ from jaxomarl.training.library import StageCache, TrainedStage
 from jaxomarl.training.program import chunking, last_step, marks
 from jaxomarl.training.runner import Interrupted, Job, Progress, run
 
-FORMAT = 1
+FORMAT = 2
 MORE = "final_episodes"
 """The setting in `asked` that may grow."""
 
@@ -191,6 +193,10 @@ def check_folder(out: Path, asked: dict[str, Any], resume: bool, overwrite: bool
         return
 
     before = store.read_json(sweep, asked=dict)["asked"]
+    if "held_out" not in before:
+        expected = "results whose stages left episodes out of training"
+        way = "--out takes another folder; --overwrite deletes this one."
+        raise refuse(f"--out {out}", expected, "version 0.1.0's, of all episodes", way)
     names = {*before, *asked}
     if before.get(MORE, 0) <= asked.get(MORE, 0):
         names.discard(MORE)
@@ -258,6 +264,7 @@ class Writer:
         self.rows: dict[str, list[list[store.Row]]] = {
             "metrics": [[] for _ in group.seeds],
             "returns": [[] for _ in group.seeds],
+            "health": [[] for _ in group.seeds],
         }
         self.final: list[store.Row] = []
         self.infos = [self.info(r) for r in range(len(group.seeds))]
@@ -313,6 +320,8 @@ class Writer:
             "versions": versions(),
             "source": source(),
             "device": f"{jax.devices()[0].device_kind} x{jax.device_count()}",
+            "held_out": g.held_out.facts(),
+            "health": [],
             "precision": {"matmul": precision(), "evaluation": "highest"},
             "jax": settings(),
         }
@@ -332,6 +341,9 @@ class Writer:
         steps = chunk * np.arange(1, chunks + 1)
         evaluated = chunk * np.array([0, *marks(stage)])
         for r, info in enumerate(self.infos):
+            figures = {name: values[r] for name, values in trained.health.items()}
+            self.rows["health"][r] += store.metrics_rows(info, stage.name, evaluated[1:], figures)
+            info["health"].append(stage_health(stage, figures))
             metrics = {name: values[r] for name, values in trained.metrics.items()}
             self.rows["metrics"][r] += store.metrics_rows(info, stage.name, steps, metrics)
             if trained.evaluations:
@@ -494,10 +506,15 @@ def _job(
     env = group.task.env
     spec = env.spec
     data = None
+    held = None
     stats = identity(spec)
     if group.data:
-        data = group.system.prepare(spec, group.cfgs[0], group.data)
-        stats = statistics(group.data)
+        prepared = group.system.prepare(spec, group.cfgs[0], group.data)
+        data, held = split(prepared, group.held_out)
+        stats = statistics(data)
+    if held and group.held_out.of < FEW:
+        episodes = f"{len(group.held_out.episodes)} of {group.held_out.of} episodes"
+        say(f"  ! {group.name}: few episodes; the health of its stages rests on {episodes}")
     return Job(
         system=group.system,
         spec=spec,
@@ -506,11 +523,13 @@ def _job(
         data=data,
         stats=stats,
         env=env,
+        held=held,
         episodes=group.task.episodes,
         facts={
             "task": group.task.name,
             "dialect": spec.dialect,
             "data": group.manifest["sha256"],
+            "held_out": len(group.held_out.episodes),
         },
         library=library,
         report=lambda progress: report(group, progress),
@@ -552,6 +571,7 @@ def asked(
         "rows": rows,
         "episodes": episodes,
         "scale": scale,
+        "held_out": SHARE,
     }
     if final_episodes:
         agreed[MORE] = final_episodes

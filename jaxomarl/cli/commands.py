@@ -6,6 +6,7 @@ import shlex
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,7 +34,7 @@ from jaxomarl.cli.imports import Imports
 from jaxomarl.cli.parsing import parse
 from jaxomarl.cli.signals import CODES
 from jaxomarl.presets import find
-from jaxomarl.results import tables
+from jaxomarl.results import stage_health, store, tables
 from jaxomarl.training.runner import Interrupted
 
 MAIN = ("omsd", "brpo-ind", "brpo-ctde", "brpo-jal")
@@ -181,6 +182,17 @@ class Evaluate(Imports):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Health:
+    """Say which stages of runs have learned, by figures on held-out episodes, and what to raise."""
+
+    runs: Annotated[
+        tyro.conf.Positional[tuple[Path, ...]],
+        tyro.conf.arg(metavar="RUN...", help_behavior_hint="(at least one)"),
+    ]
+    """Folders of runs, or folders that contain runs."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Render(Imports):
     """Film a run's final policy in its task."""
 
@@ -244,6 +256,7 @@ COMMANDS = {
     "data": Data,
     "reproduce": Reproduce,
     "evaluate": Evaluate,
+    "health": Health,
     "render": Render,
     "behaviours": Behaviours,
 }
@@ -295,7 +308,7 @@ def run(command: str, argv: list[str]) -> int:
             runtime.use_cores()
             imports.load(argv)
         asked = parse(imports.with_fields(COMMANDS), command, argv)
-        if isinstance(asked, List | Show):
+        if isinstance(asked, List | Show | Health):
             return tell(asked)
 
         runtime.pin_numbers()
@@ -309,19 +322,34 @@ def run(command: str, argv: list[str]) -> int:
         return 2
     except OSError as error:
         advice = ""
-        if not isinstance(asked, Evaluate | Render | Data):
+        if not isinstance(asked, Evaluate | Health | Render | Data):
             advice = " What was finished is kept; --resume continues once that is fixed."
         say(f"error: {error}.{advice}")
         return 74
 
 
-def tell(asked: List | Show) -> int:
+def tell(asked: List | Show | Health) -> int:
     """Print what there is; the exit code."""
     if isinstance(asked, List):
         print(listing.listed(asked.what))
+    elif isinstance(asked, Health):
+        print(stage_health.text(measured(asked.runs)), end="")
     else:
         print(show.page(asked.system, asked.task, asked.data, asked.preset))
     return 0
+
+
+def measured(paths: Sequence[Path]) -> list[stage_health.StageHealth]:
+    """The stages of the runs below the folders; JaxomarlError where none was measured."""
+    runs = store.find_runs(paths)
+    stages = stage_health.stages_of(runs)
+    if not stages:
+        found = f"{len(runs)} without" if runs else ", ".join(map(str, paths))
+        way = (
+            "Version 0.1.0 measured none, nor does a system that learns without data; train again."
+        )
+        raise refuse("RUN", "runs whose stages were measured", found, way)
+    return stages
 
 
 def answer(asked: Any, again: str) -> int:

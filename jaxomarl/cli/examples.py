@@ -39,6 +39,10 @@ EXAMPLES = {
         "jaxomarl reproduce omsd-table1 --seeds 4",
         "jaxomarl reproduce dom2-table1 --scale 0.01 --systems dom2 omar",
     ),
+    "health": (
+        "jaxomarl health runs/first",
+        "jaxomarl health RUN",
+    ),
     "evaluate": (
         "jaxomarl evaluate runs/first --episodes 4096",
         "jaxomarl evaluate RUN --task mpe/spread:speed_min=0.3",

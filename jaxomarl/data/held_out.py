@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from jaxomarl.base import Dataset
 
@@ -27,49 +27,51 @@ SEED = 20_261
 class HeldOut(NamedTuple):
     """Which episodes of a data set are held out."""
 
-    rows: Int[np.ndarray, " M"]
-    """Numbers of their rows, successor rows included, in order."""
-    starts: Int[np.ndarray, " K"]
-    """Numbers of the rows at which their transitions start."""
     episodes: Int[np.ndarray, " H"]
     """Numbers of the episodes, counted from 0 in the order of the rows."""
     of: int
     """Number of all episodes."""
 
+    def facts(self) -> dict[str, int]:
+        """What run.json says of it."""
+        return {"episodes": len(self.episodes), "of": self.of}
 
-def hold_out(data: Dataset) -> HeldOut:
+
+def hold_out(data: Dataset | None) -> HeldOut:
     """Choose SHARE of the episodes, at least FEWEST and at most half of them.
 
-    A data set of one episode keeps it: then nothing is held out.
+    A data set of one episode keeps it: then nothing is held out, nor without data.
     """
-    ends_episode = np.asarray(data.left) == 0
-    episodes = int(ends_episode.sum())
+    episodes = 0 if data is None else int((np.asarray(data.left) == 0).sum())
     wanted = max(FEWEST, round(SHARE * episodes))
     order = np.random.default_rng(SEED).permutation(episodes)
-    chosen = np.sort(order[: min(wanted, episodes // 2)])
+    return HeldOut(np.sort(order[: min(wanted, episodes // 2)]), episodes)
 
+
+def split(data: Dataset, held: HeldOut) -> tuple[Dataset, Dataset | None]:
+    """(the episodes that training may draw, the held-out ones), as data sets of their own.
+
+    The second is None where nothing is held out.
+    """
+    if not len(held.episodes):
+        return data, None
+    ends_episode = np.asarray(data.left) == 0
     episode_of_row = np.cumsum(ends_episode) - ends_episode
-    is_held = np.isin(episode_of_row, chosen)
+    is_held = np.isin(episode_of_row, held.episodes)
+    return _of_rows(data, ~is_held), _of_rows(data, is_held)
+
+
+def _of_rows(data: Dataset, chosen: Bool[np.ndarray, " M"]) -> Dataset:
+    """Whole episodes of a data set, which have these rows."""
     starts = np.asarray(data.starts)
-    return HeldOut(np.flatnonzero(is_held), starts[is_held[starts]], chosen, episodes)
-
-
-def without(data: Dataset, held: HeldOut) -> Dataset:
-    """The data set without transitions of the held-out episodes; its rows stay in place."""
-    starts = np.asarray(data.starts)
-    kept = starts[~np.isin(starts, held.rows)]
-    return dataclasses.replace(data, starts=jnp.asarray(kept, jnp.int32))
-
-
-def only(data: Dataset, held: HeldOut) -> Dataset:
-    """The held-out episodes as a data set of their own."""
-    place = np.searchsorted(held.rows, held.starts)
+    place = np.cumsum(chosen) - 1
+    rows = np.flatnonzero(chosen)
     return dataclasses.replace(
         data,
-        rows=data.rows[held.rows],
-        step=data.step[held.rows],
-        left=data.left[held.rows],
-        behaviour=data.behaviour[held.rows],
-        starts=jnp.asarray(place, jnp.int32),
-        extra={name: x[held.rows] for name, x in data.extra.items()},
+        rows=data.rows[rows],
+        step=data.step[rows],
+        left=data.left[rows],
+        behaviour=data.behaviour[rows],
+        starts=jnp.asarray(place[starts[chosen[starts]]], jnp.int32),
+        extra={name: x[rows] for name, x in data.extra.items()},
     )

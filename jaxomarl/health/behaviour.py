@@ -13,6 +13,8 @@ the right distribution has a larger error than its mean has, and the best energy
 is.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
@@ -26,6 +28,8 @@ TOLERANCE = 1.05
 nothing to learn.
 """
 BOUND = 0.999
+DRAWN = 512
+"""Largest number of rows at which policies act, which may cost a whole reverse process each."""
 MEAN_GATES = (Gate("action_error", at_most=TOLERANCE, times="linear_error"),)
 DRAW_GATES = (Gate("energy_score", at_most=TOLERANCE, times="shuffled_score"),)
 
@@ -34,35 +38,66 @@ def clone(spec: Spec, algorithm: Algorithm, draws: bool, raise_fields: tuple[str
     """Health of a stage whose policies imitate the data; `draws` says whether they act at
     random.
     """
-    gates = DRAW_GATES if draws else MEAN_GATES
-    return policy(spec, algorithm)._replace(gates=gates, raise_fields=raise_fields)
-
-
-def policy(spec: Spec, algorithm: Algorithm) -> Health:
-    """Figures of policies that may leave the data for good reasons: nothing is asked of them."""
+    if draws:
+        return Health(draws_of(spec, algorithm), DRAW_GATES, raise_fields)
     mask = jnp.asarray(spec.act_mask)
 
     def measure(
         key: Key[Array, ""], state: State, past: Past, held: Dataset
     ) -> dict[str, Float[Array, ""]]:
-        rows = transitions(held)
+        rows = transitions(held, DRAWN)
+        figures = distances(spec, rows, actions(algorithm, spec, key, state, past, rows))
+        return {**figures, "linear_error": linear_error(transitions(held), mask)}
+
+    return Health(measure, MEAN_GATES, raise_fields)
+
+
+def policy(spec: Spec, algorithm: Algorithm) -> Health:
+    """Figures of policies that may leave the data for good reasons: nothing is asked of them."""
+
+    def measure(
+        key: Key[Array, ""], state: State, past: Past, held: Dataset
+    ) -> dict[str, Float[Array, ""]]:
+        rows = transitions(held, DRAWN)
+        return distances(spec, rows, actions(algorithm, spec, key, state, past, rows))
+
+    return Health(measure)
+
+
+def draws_of(spec: Spec, algorithm: Algorithm) -> Callable[..., dict[str, Float[Array, ""]]]:
+    """Figures of policies that draw their actions, as `Health.measure` takes them."""
+    mask = jnp.asarray(spec.act_mask)
+
+    def measure(
+        key: Key[Array, ""], state: State, past: Past, held: Dataset
+    ) -> dict[str, Float[Array, ""]]:
+        rows = transitions(held, DRAWN)
         k_first, k_second, k_other = jax.random.split(key, 3)
         first = actions(algorithm, spec, k_first, state, past, rows)
         second = actions(algorithm, spec, k_second, state, past, rows)
         other = jax.random.permutation(k_other, rows.action)
         another = jnp.roll(other, 1, axis=0)
-        mean = rows.action.mean(axis=0)
-        real_columns = mask.sum() * len(first)
         return {
-            "action_error": rmse(first, rows.action, mask),
-            "mean_error": rmse(jnp.broadcast_to(mean, rows.action.shape), rows.action, mask),
-            "linear_error": linear_error(rows, mask),
+            **distances(spec, rows, first),
             "energy_score": energy_score(first, second, rows.action, mask),
             "shuffled_score": energy_score(other, another, rows.action, mask),
-            "at_bounds": (mask * (jnp.abs(first) >= BOUND)).sum() / real_columns,
         }
 
-    return Health(measure)
+    return measure
+
+
+def distances(
+    spec: Spec, rows: Transitions, played: Float[Array, "K N A"]
+) -> dict[str, Float[Array, ""]]:
+    """How far played actions are from the data's, and how many columns are at the bounds."""
+    mask = jnp.asarray(spec.act_mask)
+    mean = jnp.broadcast_to(rows.action.mean(axis=0), rows.action.shape)
+    at_bounds = (mask * (jnp.abs(played) >= BOUND)).sum() / (mask.sum() * len(played))
+    return {
+        "action_error": rmse(played, rows.action, mask),
+        "mean_error": rmse(mean, rows.action, mask),
+        "at_bounds": at_bounds,
+    }
 
 
 def actions(

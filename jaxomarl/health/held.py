@@ -3,9 +3,9 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 
-from jaxomarl.base import Dataset, team_reward
+from jaxomarl.base import Dataset, Health, Past, State, team_reward
 from jaxomarl.health.figures import returns_to_go
 
 ROWS = 2048
@@ -24,9 +24,9 @@ class Transitions(NamedTuple):
     """Number of the row in the held-out data set."""
 
 
-def transitions(held: Dataset) -> Transitions:
-    """Up to ROWS transitions of a held-out data set; how many is known without its numbers."""
-    count = min(ROWS, held.starts.shape[0])
+def transitions(held: Dataset, most: int = ROWS) -> Transitions:
+    """Up to `most` transitions of a held-out data set; how many is known without its numbers."""
+    count = min(most, held.starts.shape[0])
     spaced = jnp.arange(count) * held.starts.shape[0] // count
     row = held.starts[spaced]
     block = held.layout.unpack(held.rows[row])
@@ -43,3 +43,15 @@ def team_returns(held: Dataset, gamma: float | Float[Array, ""]) -> Float[Array,
     """Discounted return to go of the team's reward, at every row."""
     reward = held.layout.unpack(held.rows)["reward"]
     return returns_to_go(team_reward(held.layout.team, reward), held.left, gamma)
+
+
+def joined(first: Health, second: Health) -> Health:
+    """The figures and gates of two parts of one stage, whose figures have different names."""
+
+    def measure(
+        key: Key[Array, ""], state: State, past: Past, held: Dataset
+    ) -> dict[str, Float[Array, ""]]:
+        return {**first.measure(key, state, past, held), **second.measure(key, state, past, held)}
+
+    raise_fields = tuple(dict.fromkeys((*first.raise_fields, *second.raise_fields)))
+    return Health(measure, (*first.gates, *second.gates), raise_fields)

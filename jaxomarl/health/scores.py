@@ -25,9 +25,9 @@ TIMES = (0.2, 0.5, 0.98)
 LAST = f"score_error_{TIMES[-1]:g}"
 GATES = (Gate(LAST, at_most=TOLERANCE, times="linear_error"),)
 
-Eps = Callable[[State, Past, Array, Array, Array, Array, Array], Float[Array, "K N A"]]
-"""(state, past, x [K, N, A], t [K], obs, env_state, action) -> the predicted noise of every
-agent's action.
+Eps = Callable[[State, Past, Array, Array, Array, Array, Array, Array], Float[Array, "K N A"]]
+"""(state, past, x [K, N, A], t [K], z, obs, env_state, action) -> the predicted noise of every
+agent's action, where z is the noise in x.
 """
 Condition = Callable[[Past, Array, Array, Array], Float[Array, "K models C"]]
 """(past, obs, env_state, action) -> what each model is conditioned on."""
@@ -50,7 +50,7 @@ def score_model(
             alpha = schedule.alpha(time)[:, None, None]
             sigma = schedule.sigma(time)[:, None, None]
             x = alpha * rows.action + sigma * z
-            noise = eps(state, past, x, time, rows.obs, rows.state, rows.action)
+            noise = eps(state, past, x, time, z, rows.obs, rows.state, rows.action)
             figures[f"score_error_{t:g}"] = rmse((x - sigma * noise) / alpha, rows.action, mask)
 
         mean = jnp.broadcast_to(rows.action.mean(axis=0), rows.action.shape)

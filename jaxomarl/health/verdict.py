@@ -1,11 +1,11 @@
 """Whether a trained stage has learned, from its figures and its gates."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxomarl.base import Gate
+from jaxomarl.base import Gate, Health, Stage
 
 LEARNED, SHORT, DIVERGED, UNJUDGED = "learned", "short", "diverged", "not judged"
 
@@ -59,11 +59,40 @@ def said(gate: Gate, figures: Mapping[str, float]) -> str:
     return f"{gate.figure} is {figures[gate.figure]:.3g}, {side} {limit:.3g}{reference} is asked"
 
 
-def worst(verdicts: Mapping[str, Verdict]) -> str:
-    """The verdict on a whole run: that of its worst stage, with the stages' names."""
+def stage_health(stage: Stage, figures: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """What run.json says of a stage: its name, verdict, failed gates, last figures, what to raise.
+
+    `figures` are the stage's, one number for each evaluation; without any it is not judged.
+    """
+    last = {name: float(values[-1]) for name, values in figures.items()}
+    health = stage.health or Health(measure=lambda *_: {})
+    verdict = judge(health.gates, last)
+    return {
+        "stage": stage.name,
+        "verdict": verdict.word,
+        "failed": list(verdict.failed),
+        "figures": last,
+        "raise": list(health.raise_fields),
+    }
+
+
+def of_runs(runs: Sequence[Mapping[str, str]]) -> str:
+    """The verdict on runs that differ in their seed, from each one's stage -> word.
+
+    It is that of the worst stage that half of the runs or more agree on, with the stages' names;
+    "" where no stage was judged.
+    """
+    stages = list(dict.fromkeys(stage for run in runs for stage in run))
     for word in (DIVERGED, SHORT):
-        stages = [name for name, verdict in verdicts.items() if verdict.word == word]
-        if stages:
-            return f"{word}: {', '.join(stages)}"
-    judged = any(verdict.word == LEARNED for verdict in verdicts.values())
-    return LEARNED if judged else UNJUDGED
+        counts = {stage: sum(run.get(stage) == word for run in runs) for stage in stages}
+        most = {stage: n for stage, n in counts.items() if 2 * n >= len(runs)}
+        found = [stage + _share(n, len(runs)) for stage, n in most.items()]
+        if found:
+            return f"{word}: {', '.join(found)}"
+    judged = any(word == LEARNED for run in runs for word in run.values())
+    return LEARNED if judged else ""
+
+
+def _share(count: int, runs: int) -> str:
+    """How many of the runs, where it is not all of them."""
+    return "" if count == runs else f" in {count} of {runs}"

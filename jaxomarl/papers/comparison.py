@@ -169,8 +169,7 @@ def overview_cell(r: Record | None, task: str, printed: Published, normalised: b
     cell = f"{r.mean:.1f}"
     if r.std is not None:
         cell += f" ± {r.std:.1f}"
-    if r.converged is False:
-        cell += "*"
+    cell += tables.marks(r)
     in_brackets = []
     if normalised and r.normalised is not None:
         in_brackets.append(f"{r.normalised:.1f}")
@@ -219,6 +218,8 @@ def full_name(r: Record) -> str:
         lacks.append(f"{r.unfinished} unfinished")
     if r.converged is False:
         lacks.append("not converged")
+    if not r.ranked:
+        lacks.append(r.health)
     name = short_name(r)
     if lacks:
         name += f" ({', '.join(lacks)})"

@@ -37,12 +37,12 @@ def differences(records: Sequence[Record], final: Iterable[Row]) -> list[Differe
 
     Two systems are paired by seed and episode, since both have the same start there. Where they
     have no seed in common, Welch's difference of their seeds' means stands. Records without a final
-    evaluation are left out.
+    evaluation are left out, and those of which a stage has not learned.
     """
     returns = _returns_by_cell(final)
     groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
     for record in records:
-        if record.starts == "fresh" and np.isfinite(record.mean):
+        if record.starts == "fresh" and np.isfinite(record.mean) and record.ranked:
             groups[record.task, record.data].append(record)
     result = []
     for group in groups.values():

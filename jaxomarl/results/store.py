@@ -291,6 +291,31 @@ def find_runs(paths: Iterable[str | Path]) -> list[Run]:
     return sorted(runs, key=lambda run: (*_identity(run.info), str(run.path)))
 
 
+HEALTH: dict[str, type] = {
+    "stage": str,
+    "verdict": str,
+    "figures": dict,
+    "failed": list,
+    "raise": list,
+}
+"""What run.json says of each trained stage, and its types."""
+
+
+def health_of(run: Run) -> list[dict[str, Any]]:
+    """What run.json says of the health of each stage, in the order of training; [] of older runs.
+
+    JaxomarlError where it is not as `HEALTH` has it.
+    """
+    stages = run.info.get("health", [])
+    for stage in stages if isinstance(stages, list) else [stages]:
+        entries = stage if isinstance(stage, dict) else {}
+        if not all(isinstance(entries.get(name), kind) for name, kind in HEALTH.items()):
+            expected = f"stages with {', '.join(HEALTH)}"
+            way_out = "Delete the file, or run the cell again."
+            raise refuse(f"{run.path / 'run.json'}, health", expected, stage, way_out)
+    return stages
+
+
 def load_returns(runs: Iterable[Run]) -> list[Row]:
     """The rows of every run's returns.csv.
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxomarl.base import refuse
+from jaxomarl.health.verdict import LEARNED, of_runs
 from jaxomarl.results import intervals, statistics
 from jaxomarl.results.intervals import Estimate
 from jaxomarl.results.store import Row, Run, write_bytes, write_table
@@ -70,12 +71,20 @@ class Record(NamedTuple):
     normalised_high: float | None
     coordinated: float | None
     """Share of the final episodes that are coordinated; None where the task does not tell."""
+    health: str
+    """Whether the stages have learned: "learned", "short: critic", "diverged: policy", or "" where
+    nobody judged them."""
     converged: bool | None
     """False where training's last two evaluations differ by more than two standard errors."""
     scale: float
     """Scale of the preset's steps and widths; 1 is the paper's size."""
     best: float
     """Mean over the same seeds of each one's best evaluation in training: biased upwards."""
+
+    @property
+    def ranked(self) -> bool:
+        """Whether the row says something of the method: no stage is known to have failed."""
+        return self.health in ("", LEARNED)
 
 
 Values = dict[tuple[int, str], list[float]]
@@ -118,7 +127,7 @@ def summary(rows: Iterable[Row], runs: Sequence[Run], final: Iterable[Row] = ())
     for cell, keys in sorted(cells.items(), key=_order):
         own_training = [training[key] for key in keys]
         own_scores = [scores[key] for key in keys]
-        record = _record(cell, own_training, own_scores, facts[keys[0]])
+        record = _record(cell, own_training, own_scores, [facts[key] for key in keys])
         if record:
             records.append(record)
     return records
@@ -165,10 +174,11 @@ def _order(item: tuple[tuple, Any]) -> tuple:
 
 
 def _record(
-    cell: tuple, training: list[Values], final: list[Values], info: Mapping[str, Any]
+    cell: tuple, training: list[Values], final: list[Values], infos: list[Mapping[str, Any]]
 ) -> Record | None:
     """The record of a cell from its runs' values; None where nothing was evaluated."""
     task, data, system, swept, config, stage = cell
+    info = infos[0]
     fresh = any(final)
     runs = final if fresh else training
     step = _last_step(runs)
@@ -208,6 +218,7 @@ def _record(
         covers=_covers(len(finite), fresh),
         std=_std(scores),
         coordinated=coordinated,
+        health=of_runs([_stage_verdicts(infos[i]) for i in finished]),
         converged=_converged([curves[i] for i in finite]),
         scale=float(info.get("scale", 1.0)),
         best=best,
@@ -216,6 +227,11 @@ def _record(
         **_share_fields(estimate, info.get("data_return")),
         **_normalised_fields(estimate, info.get("normaliser")),
     )
+
+
+def _stage_verdicts(info: Mapping[str, Any]) -> dict[str, str]:
+    """Stage -> its verdict, as far as run.json has them."""
+    return {stage["stage"]: stage["verdict"] for stage in info.get("health", ())}
 
 
 def _last_step(runs: Sequence[Values]) -> int | None:
@@ -349,7 +365,7 @@ def _converged(curves: list[Curve]) -> bool | None:
 
 # --- from records to text ---
 
-WORDS = ("task", "data", "system", "starts")
+WORDS = ("task", "data", "system", "starts", "stages")
 """Columns of words."""
 WIDTH = 100
 """Columns of a terminal that notes keep to."""
@@ -378,9 +394,10 @@ def html(records: Sequence[Record]) -> str:
     header, rows, notes_below = _cells(records)
     head = "".join(f"<th>{escape(name)}</th>" for name in header)
     body = ""
-    for row in rows:
+    for record, row in zip(records, rows, strict=True):
         cells = "".join(f"<td>{escape(cell)}</td>" for cell in row)
-        body += f"<tr>{cells}</tr>"
+        style = "" if record.ranked else ' style="color: grey"'
+        body += f"<tr{style}>{cells}</tr>"
     paragraphs = "".join(f"<p>{escape(note)}</p>" for note in notes_below)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{paragraphs}"
 
@@ -408,7 +425,7 @@ def _aligned(rows: list[list[str]]) -> list[list[str]]:
     return [list(row) for row in zip(*columns, strict=True)]
 
 
-SHARED = ("task", "data", "step", "seeds", "episodes", "starts", "data's mean ± s.e.")
+SHARED = ("task", "data", "step", "seeds", "episodes", "starts", "data's mean ± s.e.", "stages")
 """Columns that become words below the table where all rows agree."""
 
 
@@ -433,6 +450,7 @@ def _cells(records: Sequence[Record]) -> tuple[list[str], list[list[str]], list[
         "normalised [95 %]": [normalised(r) for r in records],
         "coordinated": [_coordinated_cell(r) for r in records],
         "best in training": [number(r, r.best) for r in records],
+        "stages": [r.health for r in records],
     }
     columns = {name: column for name, column in columns.items() if any(column)}
     shared = {}
@@ -453,6 +471,7 @@ def _shared_note(shared: Mapping[str, str]) -> list[str]:
         "episodes": "episodes of each {}",
         "starts": "{} starts",
         "data's mean ± s.e.": "data's mean return {}",
+        "stages": "stages {}",
     }
     if not shared:
         return []
@@ -466,6 +485,11 @@ NOT_CONVERGED = (
     "* not converged: training's last two evaluations differ by more than two standard errors."
 )
 """What the mark at a system's name means."""
+SHORT = (
+    "† a stage has not learned (`jaxomarl health RUN`): the row does not judge its method, and is "
+    "not compared."
+)
+"""What the mark of a short or diverged row means."""
 BEST = "Best in training: each seed's best evaluation on common starts, biased upwards."
 """What the column of best scores means."""
 
@@ -493,6 +517,8 @@ def notes(records: Sequence[Record]) -> list[str]:
         lines.append(BEST)
     if any(r.converged is False for r in records):
         lines.append(NOT_CONVERGED)
+    if not all(r.ranked for r in records):
+        lines.append(SHORT)
     diverged = sum(r.nonfinite for r in records)
     missing = sum(r.unfinished for r in records)
     if diverged:
@@ -523,9 +549,13 @@ def _system(r: Record, names: list[tuple[str, str, str, str]]) -> str:
     if names.count((r.task, r.data, r.system, r.swept)) > 1:
         words.append(f"({r.config[:8]})")
     name = " ".join(filter(None, words))
-    if r.converged is False:
-        name += "*"
-    return name
+    return name + marks(r)
+
+
+def marks(r: Record) -> str:
+    """The marks at a row's name: what its notes explain."""
+    converged = "*" if r.converged is False else ""
+    return converged + ("" if r.ranked else "†")
 
 
 def _seeds(r: Record) -> str:

@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key
 
-from jaxomarl.base import Algorithm, Batch, Dataset, Past, Spec, State
+from jaxomarl.base import Algorithm, Batch, Dataset, Health, Past, Spec, State
 from jaxomarl.config import Pacing, config, static, traced
 from jaxomarl.data.dataset import sample_transitions
+from jaxomarl.health import behaviour
 from jaxomarl.losses.gaussian import log_density
 from jaxomarl.networks.inputs import observation_normaliser
 from jaxomarl.networks.mlp import Network
@@ -26,6 +27,8 @@ FIELDS = (
     "policy_steps", "policy_batch", "policy_width", "policy_lr", "clip", "chunk", "normalise",
 )  # fmt: skip
 """The settings that reach the stage of `cloning_learner`."""
+RAISE = ("policy_steps", "policy_batch", "policy_width")
+"""What to raise where a clone has not learned."""
 POLICY_FIELDS = (
     "policy_steps",
     "policy_batch",
@@ -235,3 +238,22 @@ def gaussian_cloning_learner(
         return gaussian_policy.deterministic_action(net, params, obs, mask)
 
     return cloning_learner(spec, cfg, net, loss, weigh, play if acts else None)
+
+
+# --- what they are compared with ---
+
+
+def mean_health(spec: Spec, cfg: Any, algorithm: Algorithm) -> Health:
+    """Of a clone that plays the behaviour's mean."""
+    return behaviour.clone(spec, algorithm, draws=False, raise_fields=RAISE)
+
+
+def drawn_health(spec: Spec, cfg: Any, algorithm: Algorithm) -> Health:
+    """Of a clone that draws its actions."""
+    return behaviour.clone(spec, algorithm, draws=True, raise_fields=RAISE)
+
+
+def gaussian_health(spec: Spec, cfg: CloningSettings, raise_fields: tuple[str, ...]) -> Health:
+    """Of Gaussian clones, at their means; the stage itself need not act."""
+    acting = gaussian_cloning_learner(spec, cfg)
+    return behaviour.clone(spec, acting, draws=False, raise_fields=raise_fields)

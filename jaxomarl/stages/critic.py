@@ -23,6 +23,7 @@ from jaxtyping import Array, Float, Key
 from jaxomarl.base import Algorithm, Batch, Dataset, Past, Spec, Stage, State
 from jaxomarl.config import config, static, traced
 from jaxomarl.data.dataset import sample_transitions
+from jaxomarl.health import critics
 from jaxomarl.losses.expectile import expectile
 from jaxomarl.losses.td import continuation_factor, joint_reward
 from jaxomarl.networks.actors import actor
@@ -37,6 +38,8 @@ FIELDS = (
     "critic_policy", "chunk", "expectile", "temperature", "gamma", "reward", "time_limit",
     "normalise",
 )  # fmt: skip
+RAISE = ("critic_steps", "critic_batch", "critic_width")
+"""What to raise where a critic has not learned."""
 
 
 @config
@@ -193,7 +196,14 @@ def critic_learner(cfg: Any, init: Callable[..., Any], update: Callable[..., Any
 def critic_stage(cfg: Any, critic: Critic, own: bool = False) -> Stage:
     """The stage that trains a critic; all systems share the joint one, and the own ones."""
     name = "critic-own" if own else "critic"
-    return Stage.from_config(cfg, name, critic.algorithm, cfg.critic_steps, fields=FIELDS)
+
+    def values(state: State, past: Past, obs: Array, env_state: Array, action: Array) -> Array:
+        return critic.q({**past, name: state}, obs, env_state, action)
+
+    health = critics.critic(values, cfg.gamma, cfg.reward, RAISE)
+    return Stage.from_config(
+        cfg, name, critic.algorithm, cfg.critic_steps, fields=FIELDS, health=health
+    )
 
 
 def critic_networks(cfg: Any, cond: int, action: int) -> CriticNets:

@@ -19,9 +19,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key
 
-from jaxomarl.base import Algorithm, Batch, Dataset, Past, Spec, State
+from jaxomarl.base import Algorithm, Batch, Dataset, Health, Past, Spec, State
 from jaxomarl.config import Pacing, check_continuous, check_fields, config, static, traced
 from jaxomarl.data.dataset import check_batch, check_transitions, sample_transitions
+from jaxomarl.health import behaviour, critics
+from jaxomarl.health.held import joined
 from jaxomarl.losses.conservative import (
     Proposals,
     conservative,
@@ -37,6 +39,8 @@ from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import Net, Params, clipped_adam, create, descend, polyak
 from jaxomarl.stages import clone
 
+RAISE = ("policy_steps", "policy_batch", "critic_width")
+"""What to raise where critics have not learned that train with the policies."""
 CHOICES = {"reward": ("own", "team"), "time_limit": TIME_LIMITS}
 IN_SAMPLE_FIELDS = (
     "critic_steps", "critic_batch", "critic_width", "critic_lr", "clip", "polyak", "gamma",
@@ -306,6 +310,31 @@ def independent_learners(
         return jax.vmap(play)(keys, state, obs, mask), memory
 
     return Algorithm(init, batch, update, act if play else None)
+
+
+# --- what they are compared with ---
+
+
+def actor_critic_health(
+    spec: Spec, cfg: AgentSettings, algorithm: Algorithm, **of_critic: Any
+) -> Health:
+    """The agents' critics on held-out returns, and how far their policies are from the data."""
+    critic = agent_critics_health(spec, cfg, RAISE, **of_critic)
+    return joined(critic, behaviour.policy(spec, algorithm))
+
+
+def agent_critics_health(
+    spec: Spec, cfg: Any, raise_fields: tuple[str, ...], **of_critic: Any
+) -> Health:
+    """Figures of `state.critic`, the agents' own twin critics, against their returns."""
+    q = agent_networks(spec, cfg, **of_critic).q
+    normalise_obs = observation_normaliser(spec, cfg)
+    of_agents = jax.vmap(q.apply, in_axes=(0, 1, 1), out_axes=-1)
+
+    def values(state: State, past: Past, obs: Array, env_state: Array, action: Array) -> Array:
+        return of_agents(state.critic.params, normalise_obs(past, obs), action).mean(axis=0)
+
+    return critics.critic(values, cfg.gamma, cfg.reward, raise_fields)
 
 
 # --- one agent's steps ---

@@ -40,12 +40,13 @@ import optax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
-from jaxomarl.base import Algorithm, Batch, Dataset, Past, Spec, Stage, State
+from jaxomarl.base import Algorithm, Batch, Dataset, Health, Past, Spec, Stage, State
 from jaxomarl.config import config, static
 from jaxomarl.data.dataset import sample_transitions
 from jaxomarl.diffusion import edm
 from jaxomarl.diffusion.losses import eps_loss
 from jaxomarl.diffusion.schedules import alpha_sigma_at, vp
+from jaxomarl.health import scores as score_figures
 from jaxomarl.networks.denoisers import mixture, residual_mlp
 from jaxomarl.networks.inputs import conditions, flat, state_normaliser
 from jaxomarl.networks.mlp import Network
@@ -57,6 +58,8 @@ FIELDS = (
     "score_embedding", "score_dropout", "score_components", "score_predict", "score_lr",
     "score_decay", "chunk", "condition", "normalise",
 )  # fmt: skip
+RAISE = ("score_steps", "score_batch", "score_width")
+"""What to raise where a score model has not learned."""
 PREFIXES = ("clean", "noised", "diffused")
 PREDICTIONS = ("noise", "edm")
 SIGMA_DATA = 0.5
@@ -165,10 +168,45 @@ def score_steps(cfg: Config) -> int:
     return cfg.score_steps
 
 
-def score_stage(cfg: Config, model: Scores, kind: str) -> Stage:
+def score_stage(spec: Spec, cfg: Any, model: Scores, kind: str) -> Stage:
     """The stage that trains the behaviour model of a kind; all systems share it."""
-    steps = score_steps(cfg)
-    return Stage.from_config(cfg, f"scores-{kind}", model.algorithm, steps, score_fields(kind))
+    return Stage.from_config(
+        cfg,
+        f"scores-{kind}",
+        model.algorithm,
+        score_steps(cfg),
+        score_fields(kind),
+        health=score_health(spec, cfg, model, kind),
+    )
+
+
+def score_health(spec: Spec, cfg: Any, model: Scores, kind: str) -> Health | None:
+    """What a noise network is compared with.
+
+    Exact scores learn nothing, and a mixture has no prediction at a diffusion time: both are None.
+    """
+    if cfg.score_model != "diffusion":
+        return None
+    conditions_of = model_conditions(spec, cfg, kind)
+    level = cfg.prefix_level if kind == "conditional" else 0.0
+
+    def eps(
+        state: State,
+        past: Past,
+        x: Array,
+        t: Array,
+        z: Array,
+        obs: Array,
+        env_state: Array,
+        action: Array,
+    ) -> Array:
+        prefix = policy_prefix(cfg, action, t, z)
+        return model.every({**past, f"scores-{kind}": state}, x, t, obs, env_state, prefix)
+
+    def condition(past: Past, obs: Array, env_state: Array, action: Array) -> Array:
+        return conditions_of(past, obs, env_state, action, level)
+
+    return score_figures.score_model(spec, vp(), eps, condition, RAISE)
 
 
 def behaviour_model(spec: Spec, cfg: Any, kind: str) -> Scores:

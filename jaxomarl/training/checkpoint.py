@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -87,16 +87,16 @@ def committed_steps(folder: Path) -> list[int]:
 
 
 def restore(
-    folder: Path, like: PyTree, say: Callable[[str], None] = print, older: PyTree | None = None
+    folder: Path, like: PyTree, say: Callable[[str], None] = print
 ) -> tuple[int, Any] | None:
     """The newest checkpoint that can be read, as (step, tree of arrays); None where there is none.
 
-    `like` gives structure, shapes and dtypes, and `older` those of an older version's checkpoints.
-    A checkpoint that cannot be read is passed over, and `say` gets a line about it.
+    `like` gives structure, shapes and dtypes. A checkpoint that cannot be read is passed over, and
+    `say` gets a line about it.
     """
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     struct = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device)
-    targets = [jax.tree.map(struct, tree) for tree in (like, older) if tree is not None]
+    target = jax.tree.map(struct, like)
     # asyncio's logger prints a traceback for each array of a torn checkpoint
     chatter = logging.getLogger("asyncio")
     name = Path(folder).name
@@ -104,24 +104,13 @@ def restore(
         before = chatter.disabled
         chatter.disabled = True
         try:
-            return step, _load_as_one_of(Path(folder), step, targets)
+            return step, _load(Path(folder), step, target)
         except Exception as error:  # torn files surface as many kinds of error
             reason = _reason(error, 160)
             say(f"checkpoint {name}/{step} cannot be read ({reason}); taking the one before")
         finally:
             chatter.disabled = before
     return None
-
-
-def _load_as_one_of(folder: Path, step: int, targets: Sequence[PyTree]) -> Any:
-    """The arrays of one checkpoint, in the first structure that it has; else the first's error."""
-    errors = []
-    for target in targets:
-        try:
-            return _load(folder, step, target)
-        except Exception as error:  # Orbax has many kinds of error for another structure
-            errors.append(error)
-    raise errors[0]
 
 
 def _load(folder: Path, step: int, target: PyTree) -> Any:

@@ -26,9 +26,7 @@ from jaxomarl.config import digest, static_fields, traced_fields
 from jaxomarl.training import checkpoint
 from jaxomarl.training.evaluation import Config
 
-FORMAT = 1
-NAMES_IN_0_1_0 = {"score_term": "pull", "q_term": "push"}
-"""Metrics that had another name in version 0.1.0."""
+FORMAT = 2
 """Version of an identity; stages of another version are not found."""
 
 Say = Callable[[str], None]
@@ -85,12 +83,19 @@ class TrainedStage:
     """Name -> [U, C], means over each chunk."""
     evaluations: dict[str, np.ndarray]
     """Metric -> [U, V, E]."""
+    health: dict[str, np.ndarray]
+    """Figure -> [U, V - 1], after each mark."""
     facts: dict[str, Any]
     """Updates executed, seconds, seconds of compilation, and mapping."""
 
     def arrays(self) -> dict[str, Any]:
         """What a checkpoint holds."""
-        return {"state": self.state, "metrics": self.metrics, "evaluations": self.evaluations}
+        return {
+            "state": self.state,
+            "metrics": self.metrics,
+            "evaluations": self.evaluations,
+            "health": self.health,
+        }
 
 
 @dataclass
@@ -123,19 +128,7 @@ class Folder:
         """The newest checkpoint that can be read, as (chunk, arrays)."""
         if not self.path:
             return None
-        return restore(self.path / "checkpoints", like, say)
-
-
-def restore(folder: Path, like: Any, say: Say) -> tuple[int, Any] | None:
-    """The newest readable checkpoint of a stage, with the names that metrics have today."""
-    names = {NAMES_IN_0_1_0.get(name, name): name for name in like["metrics"]}
-    older = {**like, "metrics": {old: like["metrics"][new] for old, new in names.items()}}
-    restored = checkpoint.restore(folder, like, say, older)
-    if not restored:
-        return None
-    step, arrays = restored
-    metrics = {names.get(name, name): values for name, values in arrays["metrics"].items()}
-    return step, {**arrays, "metrics": metrics}
+        return checkpoint.restore(self.path / "checkpoints", like, say)
 
 
 class StageCache:
@@ -199,15 +192,14 @@ def read_finished(
     rows = tuple(facts["rows"])
     if facts["kind"] != kind or rows in known:
         return None
-    restored = restore(done.parent / "checkpoints", like(len(rows)), say)
+    restored = checkpoint.restore(done.parent / "checkpoints", like(len(rows)), say)
     if not restored:
         return None
     chunk, arrays = restored
     if chunk != chunks:  # an older checkpoint is no finished stage
         return None
-    metrics = jax.tree.map(np.asarray, arrays["metrics"])
-    evaluations = jax.tree.map(np.asarray, arrays["evaluations"])
-    return TrainedStage(rows, arrays["state"], metrics, evaluations, facts["facts"])
+    state = arrays.pop("state")
+    return TrainedStage(rows, state, **jax.tree.map(np.asarray, arrays), facts=facts["facts"])
 
 
 def gather(rows: tuple[str, ...], batches: list[TrainedStage]) -> TrainedStage:
@@ -233,4 +225,5 @@ def gather(rows: tuple[str, ...], batches: list[TrainedStage]) -> TrainedStage:
     state = jax.tree.map(join, *(batch.state for batch in batches))
     used = sorted({batch_of[row] for row in rows})
     facts = {"batches": [batches[b].facts for b in used]}
-    return TrainedStage(rows, state, history("metrics"), history("evaluations"), facts)
+    histories = {name: history(name) for name in ("metrics", "evaluations", "health")}
+    return TrainedStage(rows, state, **histories, facts=facts)

@@ -17,6 +17,9 @@ from jaxomarl.training import evaluation, sharding
 from jaxomarl.training.evaluation import Config
 from jaxomarl.training.library import StageCache, TrainedStage
 
+HEALTH = 2**32 - 1
+"""Number of the random stream of figures; no chunk has it, and each measurement has the same."""
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -53,6 +56,8 @@ class Job:
     stats: Any
     env: Environment | None = None
     """The environment of the evaluations; None: the runs are not evaluated."""
+    held: Dataset | None = None
+    """Episodes that `data` does not draw; None: no stage's health is measured."""
     episodes: int = 32
     facts: dict[str, Any] = field(default_factory=dict)
     """Names task and data; part of each stage's identity."""
@@ -99,6 +104,7 @@ class Program:
         self.chunk, self.chunks = chunking(self.stage)
         self.marks = marks(self.stage)
         self.evaluates = job.env is not None and self.stage.algorithm.act is not None
+        self.measures = job.held is not None and self.stage.health is not None
         self.episodes = self.stage.episodes or job.episodes
         self.compile_seconds = 0.0
 
@@ -163,6 +169,14 @@ class Program:
             env, self.job.make, self.index, cfg, state, past, act_keys, reset_keys
         )
 
+    def measure(
+        self, cfg: Config, key: jax.Array, state: State, past: Past, held: Dataset
+    ) -> dict[str, jax.Array]:
+        """Figures of one run's health."""
+        health = self.job.make(cfg)[self.index].health
+        assert health is not None
+        return health.measure(jax.random.fold_in(key, HEALTH), state, past, held)
+
     # --- R runs ---
 
     def rows(self, chosen: list[int]) -> tuple[Config, jax.Array, Past]:
@@ -176,7 +190,7 @@ class Program:
 
     @cached_property
     def shapes(self) -> dict[str, Any]:
-        """Shapes of one run's state, metrics and evaluations, by tracing alone."""
+        """Shapes of one run's state, metrics, evaluations and health, by tracing alone."""
         cfg = self.job.cfgs[0]
         key = self.key(0)
         past = self.first_past()
@@ -186,7 +200,10 @@ class Program:
         evaluations = {}
         if self.evaluates:
             evaluations = jax.eval_shape(self.evaluate, cfg, state, past, *self.some_keys())
-        return {"state": state, "metrics": metrics, "evaluations": evaluations}
+        health = {}
+        if self.measures:
+            health = jax.eval_shape(self.measure, cfg, key, state, past, self.job.held)
+        return {"state": state, "metrics": metrics, "evaluations": evaluations, "health": health}
 
     def finished(self, runs: int) -> dict[str, Any]:
         """Shapes of the last checkpoint, which holds what the stage keeps."""
@@ -199,10 +216,12 @@ class Program:
         history = jax.ShapeDtypeStruct((runs, self.chunks), jnp.float32)
         evaluated = (runs, len(self.marks) + 1, self.episodes)
         returns = jax.ShapeDtypeStruct(evaluated, jnp.float32)
+        figure = jax.ShapeDtypeStruct((runs, len(self.marks)), jnp.float32)
         return {
             "state": jax.tree.map(lead, self.shapes["state"]),
             "metrics": dict.fromkeys(self.shapes["metrics"], history),
             "evaluations": dict.fromkeys(self.shapes["evaluations"], returns),
+            "health": dict.fromkeys(self.shapes["health"], figure),
         }
 
     def first_past(self) -> Past:

@@ -100,7 +100,9 @@ class Training:
         self.data = sharding.replicate(job.data, program.devices)
         self.resets = sharding.replicate(evaluation.reset_keys(program.episodes), program.devices)
         self.state: Any = None
+        self.held = sharding.replicate(job.held, program.devices)
         self.compiled_evaluation: Callable | None = None
+        self.compiled_measure: Callable | None = None
 
     def run(self) -> TrainedStage:
         """Train to the end, or until every run has diverged.
@@ -139,6 +141,8 @@ class Training:
             reached = program.chunks if diverged else chunk
             due = reached in program.marks
             evaluations = self.evaluate(reached) if due else {}
+            if due:
+                self.measure(reached)
             stopped = job.stopped()
             if due or stopped:
                 self.save(reached)
@@ -166,16 +170,14 @@ class Training:
         restored = self.folder.restore(like, self.job.say)
         if restored:
             done, arrays = restored
-            metrics = jax.tree.map(np.array, arrays["metrics"])
-            evaluations = jax.tree.map(np.array, arrays["evaluations"])
-            self.trained = TrainedStage(self.identity.rows, None, metrics, evaluations, {})
-            self.state = sharding.place(arrays["state"], program.devices, self.size)
+            self.state = sharding.place(arrays.pop("state"), program.devices, self.size)
+            histories = jax.tree.map(np.array, arrays)
+            self.trained = TrainedStage(self.identity.rows, None, **histories, facts={})
             return done
 
         # --- or begin ---
-        metrics = unfilled(like["metrics"])
-        evaluations = unfilled(like["evaluations"])
-        self.trained = TrainedStage(self.identity.rows, None, metrics, evaluations, {})
+        empty = {name: unfilled(shapes) for name, shapes in like.items() if name != "state"}
+        self.trained = TrainedStage(self.identity.rows, None, **empty, facts={})
         args = (self.cfgs, self.keys, self.past, self.data)
         init = program.compile(program.init, program.how, shared=1, args=args)
         self.state = init(*args)
@@ -214,6 +216,19 @@ class Training:
         for name, value in values.items():
             self.trained.evaluations[name][:, column] = value
         return values
+
+    def measure(self, chunk: int) -> None:
+        """Note figures of the stage's health after `chunk` chunks: figure -> [U]."""
+        program = self.program
+        if not program.measures:
+            return
+        args = (self.cfgs, self.keys, self.state, self.past, self.held)
+        if self.compiled_measure is None:
+            measure = program.compile(program.measure, program.how, shared=1, args=args)
+            self.compiled_measure = measure
+        column = program.marks.index(chunk)
+        for name, value in self.compiled_measure(*args).items():
+            self.trained.health[name][:, column] = np.asarray(value)[: self.runs]
 
     def save(self, chunk: int) -> None:
         """Commit a checkpoint of the chosen runs, without the padding that fills the devices."""

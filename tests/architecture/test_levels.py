@@ -26,9 +26,9 @@ LEVEL = {
     "jaxomarl.diffusion": 1,
     "jaxomarl.data": 1,
     "jaxomarl.envs": 1,
+    "jaxomarl.health": 1,
     "jaxomarl.policies": 2,
     "jaxomarl.stages": 2,
-    "jaxomarl.health": 2,
     "jaxomarl.algorithms": 3,
     "jaxomarl.training": 3,
     "jaxomarl.results": 3,
@@ -46,15 +46,15 @@ LEVEL = {
 FOUNDATION = tuple(unit for unit, level in LEVEL.items() if level == 0)
 ONLY = {
     "jaxomarl.training": (*FOUNDATION, "jaxomarl.envs.rollout"),
-    "jaxomarl.results": FOUNDATION,
+    "jaxomarl.results": (*FOUNDATION, "jaxomarl.health.verdict"),
 }
 """A unit that may import less than all that lies below it."""
 
 BY_NAME = {"jaxomarl.papers": "jaxomarl.cli.reproduce"}
 """A unit -> the one module outside of it that may import it: papers are made by the command `reproduce` alone."""
 
-SIDEWAYS = {("jaxomarl.stages", "jaxomarl.policies"), ("jaxomarl.health", "jaxomarl.stages")}
-"""A stage trains a policy, health compares a stage; never the other way round."""
+SIDEWAYS = {("jaxomarl.stages", "jaxomarl.policies")}
+"""A stage trains a policy; never the other way round."""
 
 PLANTED = {
     "upward": ("jaxomarl/losses/td.py", "import jaxomarl.stages.critic"),
@@ -87,7 +87,14 @@ PLANTED = {
         "jaxomarl/policies/plans.py",
         "from jaxomarl.stages import planner",
     ),
-    "a stage that knows its measure": ("jaxomarl/stages/critic.py", "import jaxomarl.health"),
+    "upward, a measure that knows a stage": (
+        "jaxomarl/health/critics.py",
+        "from jaxomarl.stages import critic",
+    ),
+    "results that know how stages are measured": (
+        "jaxomarl/results/tables.py",
+        "from jaxomarl.health import critics",
+    ),
     "sideways, a preset that knows the systems": (
         "jaxomarl/presets/__init__.py",
         "import jaxomarl.algorithms",
@@ -135,8 +142,8 @@ ALLOWED = {
     "jaxomarl/config.py": "from jaxomarl.base import X",
     "jaxomarl/losses/td.py": "import jax\nfrom . import expectile\nfrom ..base import X",
     "jaxomarl/stages/critic.py": "from jaxomarl.losses import td\nfrom jaxomarl.data.dataset import X",
-    "jaxomarl/stages/planner.py": "from jaxomarl.policies.plans import X",
-    "jaxomarl/health/fidelity.py": "from jaxomarl.stages.critic import X",
+    "jaxomarl/stages/planner.py": "from jaxomarl.health import critics\nfrom jaxomarl.policies.plans import X",
+    "jaxomarl/results/tables.py": "from jaxomarl.health.verdict import X",
     "jaxomarl/algorithms/__init__.py": "from jaxomarl.algorithms import bc, iql\nfrom jaxomarl.base import X",
     "jaxomarl/training/runner.py": "from jaxomarl.envs import rollout\nfrom jaxomarl.envs.rollout import X",
     "jaxomarl/api/__init__.py": "from jaxomarl import algorithms, presets, training",

@@ -122,7 +122,12 @@ def test_a_clone_that_is_right_has_learned(held, play, draws):
     said, figures = judged(behaviour.clone(SPEC, acting(play), draws, ("policy_steps",)), held)
     assert said.word == verdict.LEARNED
     assert figures["action_error"] < 0.3 * figures["mean_error"]
-    assert figures["action_error"] < 0.5 * figures["linear_error"] <= 1.05 * figures["mean_error"]
+    if draws:
+        assert figures["energy_score"] < 0.3 * figures["shuffled_score"]
+    else:
+        assert (
+            figures["action_error"] < 0.5 * figures["linear_error"] <= 1.05 * figures["mean_error"]
+        )
 
 
 @pytest.mark.parametrize("draws", [False, True])
@@ -144,7 +149,7 @@ def test_nothing_is_asked_of_a_policy_that_may_leave_the_data(held):
 def score_health(model):
     """Health of models that predict the clean action `model(x, t, obs)`."""
 
-    def eps(state, past, x, t, obs, env_state, action):
+    def eps(state, past, x, t, z, obs, env_state, action):
         alpha, sigma = (f(t)[:, None, None] for f in vp())
         return (x - alpha * model(x, t, obs)) / sigma
 
@@ -166,16 +171,16 @@ def test_a_score_model_that_gives_the_noisy_action_back_is_short(held):
 # --- the words ---
 
 
-def test_a_run_is_as_good_as_its_worst_stage():
-    learned, short = verdict.Verdict(verdict.LEARNED, ()), verdict.Verdict(verdict.SHORT, ("x",))
-    diverged, nothing = verdict.Verdict(verdict.DIVERGED, ()), verdict.Verdict(verdict.UNJUDGED, ())
-    assert verdict.worst({"critic": learned, "policy": nothing}) == "learned"
-    assert (
-        verdict.worst({"critic": short, "scores": short, "policy": nothing})
-        == "short: critic, scores"
-    )
-    assert verdict.worst({"critic": short, "policy": diverged}) == "diverged: policy"
-    assert verdict.worst({"policy": nothing}) == "not judged"
+def test_a_row_is_as_good_as_the_worst_stage_of_half_of_its_runs():
+    learned = {"critic": "learned", "policy": "not judged"}
+    short = {"critic": "short", "scores": "short", "policy": "not judged"}
+    assert verdict.of_runs([learned] * 4) == "learned"
+    assert verdict.of_runs([short]) == "short: critic, scores"
+    assert verdict.of_runs([short, learned]) == "short: critic in 1 of 2, scores in 1 of 2"
+    assert verdict.of_runs([short, learned, learned]) == "learned"
+    assert verdict.of_runs([short | {"policy": "diverged"}]) == "diverged: policy"
+    assert verdict.of_runs([{"policy": "not judged"}]) == ""
+    assert verdict.of_runs([{}]) == ""
 
 
 def test_a_reference_that_is_not_finite_asks_nothing():

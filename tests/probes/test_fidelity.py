@@ -12,7 +12,7 @@ from jaxomarl.data.dataset import pack
 from jaxomarl.data.fidelity import above, correlations, errors, ks, real_windows
 from jaxomarl.envs.catalog import make
 from jaxomarl.envs.placed import placed
-from jaxomarl.health.fidelity import FidelityMeasure
+from jaxomarl.papers.coda.measure import FidelityMeasure
 from jaxomarl.results.fidelity import fidelity
 from jaxomarl.stages.augmented import Settings
 from jaxomarl.stages.generator import Generator

@@ -1,13 +1,10 @@
-"""Results that version 0.1.0 wrote are read: policies act, runs are scored again, and `--resume` trains nothing.
+"""Results that version 0.1.0 wrote are read: policies act, and runs are scored again.
 
 The fixture is what this printed, its pictures and all but the last checkpoints removed:
 
     python -m experiments.sweep --systems bc omsd --seeds 1 --scale 0.003 --final-episodes 8 --out OUT
 """
 
-import os
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -16,6 +13,8 @@ import numpy as np
 import pytest
 
 import jaxomarl
+from jaxomarl.api import session
+from jaxomarl.base import JaxomarlError
 from jaxomarl.cli import commands
 from jaxomarl.envs.catalog import make
 from jaxomarl.results import store
@@ -59,28 +58,15 @@ def test_runs_are_scored_again_from_their_policies(out, monkeypatch):
         np.testing.assert_allclose(played(run), before[name], atol=1e-6)
 
 
-def test_a_resumed_sweep_trains_nothing(out):
-    if jax.__version__ != "0.10.2":
-        pytest.skip("the run's numbers are of JAX 0.10.2")
-    executed = {p: p.read_bytes() for p in out.glob("stages/*/executed")}
-    plain = {
-        k: v for k, v in os.environ.items() if not k.startswith(("XLA", "JAX"))
-    }  # as the run was made
-    flags = [
-        "--systems",
-        *SYSTEMS,
-        "--seeds",
-        "1",
-        "--scale",
-        "0.003",
-        "--final-episodes",
-        "8",
-        "--out",
-        str(out),
-    ]
-    command = [sys.executable, "-m", "jaxomarl", "sweep", *flags, "--resume"]
-    done = subprocess.run(
-        command, env=plain | {"JAX_PLATFORMS": "cpu"}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert {p: p.read_bytes() for p in out.glob("stages/*/executed")} == executed
+def test_a_sweep_does_not_go_on_with_them_and_says_why(out):
+    held = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    asked = session.asked("mode-seeking", {}, 0, 0, 0.003, 8)
+    with pytest.raises(JaxomarlError, match=r"version 0.1.0's, of all episodes.*--out takes"):
+        session.check_folder(out, asked, resume=True, overwrite=False)
+    assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == held
+
+
+def test_nobody_measured_the_health_of_their_stages(out, capsys):
+    assert commands.run("health", [str(out)]) == 2
+    assert "2 without" in capsys.readouterr().err
+    assert {store.health_of(run) == [] for run in runs(out).values()} == {True}

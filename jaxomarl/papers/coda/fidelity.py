@@ -2,7 +2,7 @@
 
 The generator is the first stage of an augmented system. One that OUT or --from has is not trained
 again, so that the generator of a table's systems can be judged (`--systems maddpg-bc+coda --from
-runs/coda-table1`). Windows are sampled without guidance. `health.fidelity` says what is measured.
+runs/coda-table1`). Windows are sampled without guidance. `measure.py` says what is measured.
 """
 
 import math
@@ -17,9 +17,9 @@ from jaxomarl.api import plan
 from jaxomarl.api.plan import Group
 from jaxomarl.base import Spec, Stage, System, Task, refuse
 from jaxomarl.envs.catalog import make
-from jaxomarl.health.fidelity import Fidelity, FidelityMeasure
 from jaxomarl.papers import cells
 from jaxomarl.papers.asked import Asked, one_name
+from jaxomarl.papers.coda.measure import Fidelity, FidelityMeasure
 from jaxomarl.papers.comparison import markdown_table
 from jaxomarl.paths import folder_name
 from jaxomarl.results.fidelity import fidelity

@@ -113,8 +113,8 @@ def exact_ends(
         seeds,
         data,
         statistics(data),
-        task.env,
-        1,
+        env=task.env,
+        episodes=1,
         finished=finished,
         say=say,
     )
