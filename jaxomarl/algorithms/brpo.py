@@ -149,7 +149,8 @@ def pipeline(
     # line 2
     score_model = scores.behaviour_model(spec, cfg, variant.scores)
     score_fields = scores.score_fields(variant.scores)
-    score_stage = scores.score_stage(spec, cfg, score_model, variant.scores)
+    _, last_time = score_regularised.time_range(cfg)
+    score_stage = scores.score_stage(spec, cfg, score_model, variant.scores, last_time)
 
     # lines 3-5
     final = policy(spec, cfg, variant, score_model.every, trained_critic.q)

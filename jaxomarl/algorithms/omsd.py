@@ -186,7 +186,8 @@ def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[S
     # lines 6-9
     score_model = scores.behaviour_model(spec, cfg, "conditional")
     score_fields = scores.score_fields("conditional")
-    score_stage = scores.score_stage(spec, cfg, score_model, "conditional")
+    _, last_time = score_regularised.time_range(cfg)
+    score_stage = scores.score_stage(spec, cfg, score_model, "conditional", last_time)
 
     # lines 11-14
     own_fields = (*score_regularised.FIELDS, "sweep", "prefix_level")

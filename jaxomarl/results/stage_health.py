@@ -77,7 +77,7 @@ def _paragraph(stage: StageHealth) -> list[str]:
     wrapped = [figures, *stage.failed]
     if stage.failed and stage.raise_fields:
         flags = ", ".join(f"--cfg.{name.replace('_', '-')}" for name in stage.raise_fields)
-        wrapped.append(f"raise {flags}")
+        wrapped.append(f"raise or change {flags}")
     for words in filter(None, wrapped):
         indent = " " * 6
         lines.append(
