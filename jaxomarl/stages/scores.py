@@ -205,7 +205,7 @@ def score_health(
         env_state: Array,
         action: Array,
     ) -> Array:
-        prefix = policy_prefix(cfg, action, t, z)
+        prefix = policy_prefix(cfg, action, t, z) if kind == "conditional" else action
         return model.every({**past, f"scores-{kind}": state}, x, t, obs, env_state, prefix)
 
     def condition(past: Past, obs: Array, env_state: Array, action: Array) -> Array:
