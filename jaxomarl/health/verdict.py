@@ -59,7 +59,7 @@ def said(gate: Gate, figures: Mapping[str, float]) -> str:
     return f"{gate.figure} is {figures[gate.figure]:.3g}, {side} {limit:.3g}{reference} is asked"
 
 
-def stage_health(stage: Stage, figures: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def stage_facts(stage: Stage, figures: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """What run.json says of a stage: its name, verdict, failed gates, last figures, what to raise.
 
     `figures` are the stage's, one number for each evaluation; without any it is not judged.
