@@ -291,16 +291,20 @@ class Writer:
     @property
     def last_stage(self) -> Stage:
         """The group's last stage, whose policy acts."""
+        return self.pipeline(0)[-1]
+
+    def pipeline(self, r: int) -> tuple[Stage, ...]:
+        """The stages of run r, from its own settings."""
         g = self.group
-        return g.system.pipeline(g.task.env.spec, g.cfgs[0], None)[-1]
+        online = g.task.env if g.system.online else None
+        return g.system.pipeline(g.task.env.spec, g.cfgs[r], online)
 
     def info(self, r: int) -> dict[str, Any]:
         """The part of run.json that is known before training."""
         g = self.group
         cfg = g.cfgs[r]
         env = g.task.env
-        online = env if g.system.online else None
-        last = g.system.pipeline(env.spec, cfg, online)[-1]
+        last = self.pipeline(r)[-1]
         info = {
             "format": FORMAT,
             "system": g.name,
@@ -348,7 +352,7 @@ class Writer:
         for r, info in enumerate(self.infos):
             figures = {name: values[r] for name, values in trained.health.items()}
             self.rows["health"][r] += store.metrics_rows(info, stage.name, evaluated[1:], figures)
-            info["health"].append(stage_facts(stage, figures))
+            info["health"].append(stage_facts(self.pipeline(r)[index], figures))
             metrics = {name: values[r] for name, values in trained.metrics.items()}
             self.rows["metrics"][r] += store.metrics_rows(info, stage.name, steps, metrics)
             if trained.evaluations:

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxomarl.algorithms import REGISTRY
 from jaxomarl.base import Algorithm, Episodes, Gate, Spec
 from jaxomarl.data.dataset import pack
 from jaxomarl.diffusion.schedules import vp
@@ -214,3 +215,13 @@ def test_a_reference_that_is_not_finite_asks_nothing():
     assert verdict.judge([gate], {"error": 3.0, "linear": 2.0}).failed == (
         "error is 3, at most 2 (linear) is asked",
     )
+
+
+def test_a_critic_that_nobody_follows_is_not_judged():
+    """At beta 0 the policies of OMSD climb no critic."""
+    for name in ("omsd", "brpo-ctde", "brpo-ind"):
+        system = REGISTRY[name]
+        for beta, gates in ((0.0, 0), (0.1, 2)):
+            critic = system.pipeline(SPEC, system.Config(beta=beta), None)[0]
+            assert len(critic.health.gates) == gates
+            assert critic.health.measure is not None
