@@ -51,7 +51,7 @@ from jaxtyping import Array, Float, Key
 
 from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, System, refuse
 from jaxomarl.config import config, static, traced
-from jaxomarl.data.dataset import sample_transitions
+from jaxomarl.data.dataset import as_is, sample_transitions
 from jaxomarl.diffusion.factorise import DATA, NOISE, check_execution
 from jaxomarl.diffusion.losses import eps_loss
 from jaxomarl.diffusion.parameterise import noised
@@ -240,8 +240,7 @@ def policy(spec: Spec, cfg: Base, team: teams.Team) -> Algorithm:
         state, policy_metrics = decentralised.policy_step(cfg, nets, state, loss, {})
         return state, jax.tree.map(jnp.mean, critic_metrics) | policy_metrics
 
-    act = acting(spec, cfg, nets, team)
-    return Algorithm(init, batch, update, act, centralised=team.centralised)
+    return Algorithm(init, batch, update, acting(spec, cfg, nets, team), (), team.centralised)
 
 
 def acting(spec: Spec, cfg: Base, nets: AgentNetworks, team: teams.Team) -> Callable[..., Any]:
@@ -282,15 +281,16 @@ def check(spec: Spec, cfg: Base, data: Dataset | None, variant: Variant) -> None
 
 def pipeline(spec: Spec, cfg: Base, env: Environment | None, variant: Variant) -> tuple[Stage, ...]:
     """A variant has one stage."""
-    final = policy(spec, cfg, variant.team(spec, cfg))
-    return (Stage.from_config(cfg, "policy", final, cfg.policy_steps, owner=variant.name),)
+    team = variant.team(spec, cfg)
+    final = policy(spec, cfg, team)
+    health = decentralised.team_health(spec, cfg, final, team_networks(spec, cfg, team).q)
+    return (Stage.from_config(cfg, "policy", final, cfg.policy_steps, None, variant.name, health),)
 
 
 def system(variant: Variant) -> System:
     """The registry row of a variant."""
-    checked = partial(check, variant=variant)
     stages = partial(pipeline, variant=variant)
-    return System(variant.config, checked, prepare=lambda spec, cfg, data: data, pipeline=stages)
+    return System(variant.config, partial(check, variant=variant), as_is, stages)
 
 
 MIXERS = {"noise_mixer": NOISE, "data_mixer": DATA}

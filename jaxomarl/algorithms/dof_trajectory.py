@@ -66,7 +66,7 @@ from jaxomarl.optim import Net, Params, create, descend
 from jaxomarl.policies.plans import Codes, Planner, Predict
 from jaxomarl.stages import planner
 from jaxomarl.stages.plan_student import plan_stages
-from jaxomarl.stages.planner import unet
+from jaxomarl.stages.planner import coder_health, unet
 
 CHOICES = {
     "noise_mixer": NOISE,
@@ -264,7 +264,8 @@ def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[S
     if not cfg.code_width:
         return plans
     learner = coder(spec, cfg)
-    code_stage = Stage.from_config(cfg, "codes", learner, cfg.code_steps, owner="dof-t")
+    health = coder_health(spec, cfg, *coder_networks(spec, cfg))
+    code_stage = Stage.from_config(cfg, "codes", learner, cfg.code_steps, None, "dof-t", health)
     return (code_stage, *plans)
 
 

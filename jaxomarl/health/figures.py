@@ -13,11 +13,14 @@ TINY = 1e-8
 
 
 def rmse(
-    predicted: Float[Array, "B *N D"], true: Float[Array, "B *N D"], mask: Float[Array, "*N D"]
+    predicted: Float[Array, "B *N D"], true: Float[Array, "B *N D"], mask: Float[Array, "..."]
 ) -> Float[Array, ""]:
-    """Root mean square error over rows and the columns where `mask` is 1."""
+    """Root mean square error over the entries where `mask`, which is broadcast, is 1; 0 without
+    any.
+    """
     square = mask * jnp.square(predicted - true)
-    return jnp.sqrt(square.sum() / (len(true) * mask.sum()))
+    entries = jnp.broadcast_to(mask, true.shape).sum()
+    return jnp.sqrt(square.sum() / jnp.maximum(entries, 1.0))
 
 
 def ranks(x: Float[Array, " B"]) -> Float[Array, " B"]:

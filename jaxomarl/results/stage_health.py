@@ -1,7 +1,8 @@
 """The health of trained stages as text: their figures, what failed, and what to raise.
 
-A figure is a stage's on held-out episodes at its end. Those with "mean_", "linear_", "state_" or
-"shuffled_" before them need no training.
+A figure is a stage's on held-out episodes at its end. Figures that need no training, for a
+comparison, say in their names whose they are: "mean_", "linear_", "state_", "shuffled_", "still_",
+"pca_", "real_" or "commonest_".
 """
 
 import textwrap

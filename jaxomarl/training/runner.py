@@ -219,9 +219,12 @@ class Training:
         return values
 
     def measure(self, chunk: int) -> None:
-        """Note figures of the stage's health after `chunk` chunks: figure -> [U]."""
+        """Note figures of the stage's health after `chunk` chunks: figure -> [U].
+
+        Costly ones are noted at the end alone, and are NaN before it.
+        """
         program = self.program
-        if not program.measures:
+        if not program.measured_after(chunk):
             return
         assert self.compiled_measure is not None
         args = (self.cfgs, self.keys, self.state, self.past, self.held)
