@@ -61,7 +61,7 @@ class Results:
     @property
     def health(self) -> str:
         """Whether the stages have learned, by their figures on held-out episodes, as text."""
-        return stage_health.text(stage_health.stages_of(self.runs))
+        return stage_health.text(stage_health.cells_of(self.runs))
 
     @property
     def returns(self) -> dict[str, np.ndarray]:

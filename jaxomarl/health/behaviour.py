@@ -2,7 +2,8 @@
 
     action_error       root mean square distance of the model's action from the data's
     mean_error         the same of the data's mean action
-    linear_error       the same of a linear regression on each agent's observation
+    linear_error       the same of a linear regression on each agent's observation, or of the mean
+                       action where that is nearer
     energy_score       mean distance of a drawn action from the data's,
                        less half the distance of two draws from each other
     shuffled_score     the same of actions drawn from other rows
@@ -24,7 +25,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from jaxomarl.base import Algorithm, Dataset, Gate, Health, Observation, Past, Spec, State
-from jaxomarl.health.figures import linear_prediction, rmse
+from jaxomarl.health.figures import linear_error, rmse
 from jaxomarl.health.held import Transitions, transitions
 
 TOLERANCE = 1.05
@@ -65,7 +66,8 @@ def clone(spec: Spec, algorithm: Algorithm, draws: bool, raise_fields: tuple[str
     ) -> dict[str, Float[Array, ""]]:
         rows = transitions(held, DRAWN)
         figures = distances(spec, rows, actions(algorithm, spec, key, state, past, rows))
-        return {**figures, "linear_error": linear_error(transitions(held), mask)}
+        every = transitions(held)
+        return {**figures, "linear_error": linear_error(every.obs, every.action, mask)}
 
     return Health(measure, MEAN_GATES, raise_fields)
 
@@ -97,10 +99,11 @@ def predictor(spec: Spec, predict: Predict, raise_fields: tuple[str, ...]) -> He
                 "commonest_wrong_share": wrong_share(commonest, true, counted),
             }
         mean = jnp.broadcast_to(true.mean(axis=0), true.shape)
+        rows = transitions(held)
         return {
             "action_error": rmse(action, true, mask * counted[..., None]),
             "mean_error": rmse(mean, true, mask * counted[..., None]),
-            "linear_error": linear_error(transitions(held), mask),
+            "linear_error": linear_error(rows.obs, rows.action, mask),
         }
 
     gates = ONE_HOT_GATES if spec.discrete else MEAN_GATES
@@ -160,14 +163,6 @@ def actions(
         return act(key, state, past, algorithm.memory, Observation(obs, available))[0]
 
     return jax.vmap(one)(jax.random.split(key, len(rows.obs)), rows.obs)
-
-
-def linear_error(rows: Transitions, mask: Float[Array, "N A"]) -> Float[Array, ""]:
-    """Error on the second half of the rows of each agent's linear regression on the first half."""
-    half = len(rows.obs) // 2
-    regress = jax.vmap(linear_prediction, in_axes=1, out_axes=1)
-    predicted = regress(rows.obs[:half], rows.action[:half], rows.obs[half:])
-    return rmse(jnp.clip(predicted, -1.0, 1.0), rows.action[half:], mask)
 
 
 def wrong_share(

@@ -63,6 +63,22 @@ def linear_prediction(
     return centre + standardise(where) @ weights
 
 
+def linear_error(
+    inputs: Float[Array, "K M C"], actions: Float[Array, "K M D"], mask: Float[Array, "M D"]
+) -> Float[Array, ""]:
+    """Error on the second half of the rows of each model's linear regression of actions on inputs.
+
+    It is fitted to the first half. The first half's mean takes its place where that is nearer:
+    a regression on few rows fits their noise.
+    """
+    half = len(inputs) // 2
+    regress = jax.vmap(linear_prediction, in_axes=1, out_axes=1)
+    predicted = regress(inputs[:half], actions[:half], inputs[half:])
+    mean = jnp.broadcast_to(actions[:half].mean(axis=0), predicted.shape)
+    errors = [rmse(x, actions[half:], mask) for x in (jnp.clip(predicted, -1.0, 1.0), mean)]
+    return jnp.minimum(*errors)
+
+
 def returns_to_go(
     reward: Float[Array, "M *N"], left: Int[Array, " M"], gamma: float | Float[Array, ""]
 ) -> Float[Array, "M *N"]:

@@ -26,8 +26,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
 from jaxomarl.base import Dataset, Gate, Health, Past, Spec, State
-from jaxomarl.health.behaviour import commonest_action, linear_error, wrong_share
-from jaxomarl.health.figures import linear_prediction, rmse
+from jaxomarl.health.behaviour import commonest_action, wrong_share
+from jaxomarl.health.figures import linear_error, linear_prediction, rmse
 from jaxomarl.health.held import alive, available, successors, transitions
 
 PLAN_GATES = (Gate("next_error", at_most=0.5, times="still_error"),)
@@ -104,7 +104,7 @@ def inverse_dynamics(spec: Spec, infer: Infer, raise_fields: tuple[str, ...]) ->
         return {
             "inverse_error": rmse(inferred, rows.action, mask * counted[..., None]),
             "action_mean_error": rmse(mean, rows.action, mask),
-            "action_linear_error": linear_error(rows, mask),
+            "action_linear_error": linear_error(rows.obs, rows.action, mask),
         }
 
     gates = ONE_HOT_GATES if spec.discrete else INVERSE_GATES

@@ -3,7 +3,7 @@ diffusion time.
 
     score_error_0.2, _0.5, _0.98     root mean square error of the predicted clean action
     linear_error_0.2, _0.5, _0.98    the same of a linear regression on the noisy action and the
-                                     model's condition
+                                     model's condition, or of the mean action where that is nearer
     mean_error                       the same of the data's mean action
     excess_error                     largest ratio of the first to the second, over these times up
                                      to the largest one that the policies ask at
@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Key
 
 from jaxomarl.base import Dataset, Gate, Health, Past, Schedule, Spec, State
 from jaxomarl.health.behaviour import TOLERANCE
-from jaxomarl.health.figures import linear_prediction, rmse
+from jaxomarl.health.figures import linear_error, rmse
 from jaxomarl.health.held import transitions
 
 TIMES = (0.2, 0.5, 0.98)
@@ -55,6 +55,7 @@ def score_model(
         rows = transitions(held)
         z = mask * jax.random.normal(key, rows.action.shape)
         known = condition(past, rows.obs, rows.state, rows.action)
+        by_model = lambda x: x.reshape(len(x), known.shape[1], -1)
         figures = {}
         excess = jnp.zeros(())
         for t in TIMES:
@@ -67,7 +68,8 @@ def score_model(
             error = rmse((x - sigma * noise) / alpha, rows.action, mask)
 
             # --- the regression ---
-            reference = linear_error(x, known, rows.action, mask)
+            inputs = jnp.concatenate([by_model(x), known], axis=-1)
+            reference = linear_error(inputs, by_model(rows.action), by_model(mask[None])[0])
             asked = t <= jnp.maximum(last_time, TIMES[0])
             excess = jnp.where(asked, jnp.maximum(excess, error / reference), excess)
             figures |= {f"score_error_{t:g}": error, f"linear_error_{t:g}": reference}
@@ -77,20 +79,3 @@ def score_model(
         return {"excess_error": excess, **figures, "mean_error": mean_error}
 
     return Health(measure, GATES, raise_fields)
-
-
-def linear_error(
-    x: Float[Array, "K N A"],
-    known: Float[Array, "K models C"],
-    action: Float[Array, "K N A"],
-    mask: Float[Array, "N A"],
-) -> Float[Array, ""]:
-    """Error on the second half of the rows of each model's regression on the first half."""
-    models = known.shape[1]
-    by_model = lambda x: x.reshape(len(x), models, -1)
-    inputs = jnp.concatenate([by_model(x), known], axis=-1)
-    half = len(x) // 2
-    regress = jax.vmap(linear_prediction, in_axes=1, out_axes=1)
-    predicted = regress(inputs[:half], by_model(action)[:half], inputs[half:])
-    clipped = jnp.clip(predicted, -1.0, 1.0).reshape(-1, *mask.shape)
-    return rmse(clipped, action[half:], mask)

@@ -8,6 +8,8 @@ import numpy as np
 from jaxomarl.base import Gate, Health, Stage
 
 LEARNED, SHORT, DIVERGED, UNJUDGED = "learned", "short", "diverged", "not judged"
+WORDS = (DIVERGED, SHORT, LEARNED, UNJUDGED)
+"""Every verdict, the worst first."""
 
 
 class Verdict(NamedTuple):

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 import jaxomarl
+from jaxomarl.base import JaxomarlError
 from jaxomarl.cli import commands
-from jaxomarl.results import store
+from jaxomarl.results import store, tables
 
 NONE, SOME = 1e-9, 3e-3
 BRIEF = {"rows": 2000, "chunk": 100, "every": 2, "final_episodes": 16, "episodes": 4}
@@ -102,17 +103,24 @@ def test_the_command_shows_figures_and_the_way_out(trained, capsys):
     order = [text.index(stage) for stage in ("critic:", "scores-conditional:", "policy:")]
     assert order == sorted(order)
     assert "critic: short" in text and "critic: learned" in text
+    assert "1 seed, on 40 of 2000 episodes, held out" in text
+    assert "seed 0: value_correlation is" in text
+    assert "policy: not judged, nothing is asked of it" in text
     assert "raise or change --cfg.critic-steps, --cfg.critic-batch" in text
     assert max(map(len, text.splitlines())) <= 100
 
 
 def test_the_command_refuses_what_it_cannot_read(trained, tmp_path, capsys):
     assert commands.run("health", [str(tmp_path)]) == 2
-    assert "expected runs whose stages were measured" in capsys.readouterr().err
+    assert "expected a folder with runs" in capsys.readouterr().err
 
     run = trained("td3-bc").runs[0]
     info = store.read_json(run.path / "run.json")
-    for damaged in (3, [3], [{}], [{**info["health"][0], "figures": []}]):
+    (own,) = info["health"]
+    wrong = ({"figures": []}, {"figures": {"a": "x"}}, {"verdict": "banana"})
+    for damaged in (3, [3], [{}], *([{**own, **change}] for change in wrong)):
         store.write_json(tmp_path / "run.json", {**info, "health": damaged})
         assert commands.run("health", [str(tmp_path)]) == 2
         assert "health" in capsys.readouterr().err
+        with pytest.raises(JaxomarlError, match="health"):
+            tables.summary([], store.find_runs([tmp_path]))
