@@ -83,7 +83,7 @@ class Base(decentralised.Diffusion, decentralised.Config):
     schedule: str = static(default="vp")
     """Noise schedule. vp: Diffusion-QL's. cosine: squared. linear: betas to 0.02, 1000 levels."""
     candidates: int = static(default=1)
-    """Actions that are sampled in each step; the one with the largest own value is played."""
+    """Actions that are sampled in each step; the one with the largest own value is taken."""
     acting: str = static(default="online")
     """Networks that act in evaluations. online: the trained ones. target: their slow averages."""
     polyak: float = traced(default=0.005, within="(0, 1]")

@@ -1,4 +1,4 @@
-"""DoF-Trajectory: one factorised diffusion of plans, of which each agent samples and plays its own.
+"""DoF-Trajectory: one factorised diffusion of plans, of which each agent follows its own.
 
 **Paper**. "DoF: A Diffusion Factorization Framework for Offline Multi-Agent Decision Making",
 Algorithms 1 and 3, its trajectory agent (appendix C.3).

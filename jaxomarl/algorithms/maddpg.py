@@ -231,7 +231,7 @@ def policy_loss(
     clone_term = clone_weight * clone
     value_term = value_weight * mean_over_last(q, count) / scale
     loss = clone_term - value_term + cfg.action_penalty * effort
-    return loss, {"policy_loss": loss, "q_played": mean_over_last(q, count), "clone_loss": clone}
+    return loss, {"policy_loss": loss, "q_played": mean_over_last(q, count), "cloning_loss": clone}
 
 
 def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:

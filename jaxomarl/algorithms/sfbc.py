@@ -73,7 +73,7 @@ class Config(decentralised.Diffusion):
     alpha: float = traced(default=10.0, within="[0, inf)")
     """Sharpness of both softmaxes, for values in standard deviations of the data's returns."""
     select: str = static(default="softmax")
-    """Candidate that is played. softmax: a sample by value. argmax: the best."""
+    """Candidate that is taken. softmax: a sample by value. argmax: the best."""
 
 
 class Planned(NamedTuple):

@@ -73,7 +73,7 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
             q = nets.q.apply(state.critic.params, batch.obs, action)[0]
             error = decentralised.effort(action - batch.action, batch.mask)
             value = normalised_value(q, cfg.alpha, q)
-            return value + error, {"q_played": q.mean(), "clone_loss": error}
+            return value + error, {"q_played": q.mean(), "cloning_loss": error}
 
         # lines 5 and 6
         moved, metrics = policy_step(cfg, nets, state, loss, critic_metrics)

@@ -406,7 +406,7 @@ def _loaded(task: Task, given: str | Fitted, rows: int) -> tuple[Dataset, dict[s
         return load(task, given, rows)
     if rows:
         way = "Its rows are what they are."
-        raise refuse("--rows", "nothing beside a set of arrays", rows, way)
+        raise refuse("--rows", "nothing with a set of arrays", rows, way)
     return given.of_task(task)
 
 

@@ -208,7 +208,7 @@ def cloning_learner(
 
         axes = AgentSamples(1, 1, 0)  # pyright: ignore[reportArgumentType]
         state, value = jax.vmap(fit, in_axes=(0, 0, axes, 1))(keys, state, samples, w)
-        metrics = {"clone_loss": jnp.mean(value)}
+        metrics = {"cloning_loss": jnp.mean(value)}
         if w is not None:
             metrics["weight"] = w.mean()
         return state, metrics

@@ -145,7 +145,7 @@ def test_losses_are_those_written_apart(update, state, others):
     metrics = update(state, others=others, critic_lr=0.0)[1]
     want = by_hand(state, others)
     np.testing.assert_allclose(
-        [metrics[k] for k in ("q_loss", "policy_loss", "clone_loss")], want, rtol=2e-4
+        [metrics[k] for k in ("q_loss", "policy_loss", "cloning_loss")], want, rtol=2e-4
     )
 
 
