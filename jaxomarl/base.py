@@ -451,7 +451,7 @@ class Limit(NamedTuple):
     of: str
     """What the share is of: the words after "at most 10%"."""
     way_out: str
-    """What to do: the words after "To go on,"."""
+    """What to do: the words after "To continue,"."""
 
 
 class Gate(NamedTuple):

@@ -18,3 +18,10 @@ def column_mean(x: Float[Array, "*B N A"], mask: Float[Array, "N A"]) -> Float[A
     A mean over agents after it counts a wide agent no more than a narrow one.
     """
     return jnp.sum(mask * x, axis=-1) / mask.sum(axis=-1)
+
+
+def mean_over_last(
+    x: Float[Array, "*E B T N"], weight: Float[Array, "B T N"]
+) -> Float[Array, "*E"]:
+    """The weighted mean over the last three axes; 0 where nothing counts."""
+    return jnp.sum(x * weight, axis=(-3, -2, -1)) / jnp.maximum(weight.sum(), 1.0)

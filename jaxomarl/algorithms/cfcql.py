@@ -40,7 +40,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, Key
 
 from jaxomarl.base import Algorithm, Batch, Dataset, Health, Past, Spec, System, one_stage
@@ -49,19 +48,14 @@ from jaxomarl.data.dataset import as_is, sample_transitions
 from jaxomarl.health import behaviour, critics
 from jaxomarl.health.held import joined
 from jaxomarl.losses.conservative import Proposals, conservative
-from jaxomarl.losses.td import continuation_factor, ensemble_loss, joint_reward
-from jaxomarl.networks.critics import twin
-from jaxomarl.networks.inputs import flat, observation_normaliser, state_normaliser
+from jaxomarl.losses.td import ensemble_loss, joint_target
+from jaxomarl.networks.agents import separate
+from jaxomarl.networks.critics import joint_twin
+from jaxomarl.networks.inputs import observation_normaliser, state_normaliser
 from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import Net, Params, create, descend, polyak
 from jaxomarl.stages import decentralised
-from jaxomarl.stages.decentralised import (
-    ActorCritic,
-    AgentNetworks,
-    agent_networks,
-    effort,
-    proposals,
-)
+from jaxomarl.stages.decentralised import ActorCritic, AgentNetworks
 
 CHOICES = {
     **decentralised.DETERMINISTIC_CHOICES,
@@ -80,8 +74,7 @@ class Config(decentralised.Deterministic):
     policy_lr: float = traced(default=1e-3, within="(0, inf)")
     critic_lr: float = traced(default=1e-3, within="(0, inf)")
     resample: str = static(default="each")
-    """Unseen actions of the penalty. each: one agent's at a time (CFCQL). all: all agents' at once
-    (joint MA-CQL)."""
+    """Unseen actions of the penalty. each: one agent's at a time. all: at once (joint MA-CQL)."""
     others: str = static(default="data")
     """Team-mates' actions in a policy's loss. data: the batch's. current: the current policies'."""
     target_noise: float = traced(default=0.05, within="[0, inf)")
@@ -100,26 +93,19 @@ class JointNets(NamedTuple):
     """One agent's policy, and the optimisers."""
     critic: Network
     """(params, state [B, S], action [*M, B, N, A]) -> [E, *M, B]."""
-    play: Callable[[Params, Float[Array, "*B N O"]], Float[Array, "*B N A"]]
-    """All agents' actions."""
     action_mask: Float[Array, "N A"]
+
+    def play(self, params: Params, obs: Float[Array, "*B N O"]) -> Float[Array, "*B N A"]:
+        """All agents' actions."""
+        actors = separate(self.nets.actor, len(self.action_mask))
+        return self.action_mask * actors.apply(params, obs)
 
 
 def joint_networks(spec: Spec, cfg: Config) -> JointNets:
     """Build the policies and the joint critic."""
-    nets = agent_networks(spec, cfg)
-    action_mask = jnp.asarray(spec.act_mask)
-    twins = twin(spec.state_dim, spec.agents * spec.act_width, (cfg.critic_width,) * 2)
-
-    def q(params, state, action):
-        repeated = jnp.broadcast_to(state, (*action.shape[:-2], state.shape[-1]))
-        return twins.apply(params, repeated, flat(action))
-
-    def play(params, obs):
-        each = jax.vmap(nets.actor.apply, in_axes=(0, -2), out_axes=-2)
-        return action_mask * each(params, obs)
-
-    return JointNets(nets, Network(twins.init, q), play, action_mask)
+    nets = decentralised.agent_networks(spec, cfg)
+    critic = joint_twin(spec, (cfg.critic_width,) * 2)
+    return JointNets(nets, critic, jnp.asarray(spec.act_mask))
 
 
 # --- the critic's loss ---
@@ -155,19 +141,6 @@ def penalty(
     return jax.vmap(counterfactual)(agents, sampled).mean(axis=0)
 
 
-def samples(
-    key: Key[Array, ""], spec: Spec, cfg: Config, past: Past, batch: Batch, centres: list[Array]
-) -> Proposals:
-    """Sample line 4's actions [N, M, B, A] of every agent, around `centres` [B, N, A] too."""
-    each, axes = decentralised.agent_batches(spec, cfg, past, batch)
-
-    def of_one_agent(key, own, centres):
-        return proposals(key, cfg, own, cfg.penalty_std, centres)
-
-    keys = jax.random.split(key, spec.agents)
-    return jax.vmap(of_one_agent, in_axes=(0, axes, 1))(keys, each, centres)
-
-
 def conservative_loss(
     cfg: Config,
     q: Callable[[Array], Array],
@@ -189,18 +162,14 @@ def conservative_loss(
 def policy(spec: Spec, cfg: Config) -> Algorithm:
     """Build the learner: the policies of N agents under one joint critic."""
     team = joint_networks(spec, cfg)
-    nets = team.nets
-    q = team.critic.apply
-    play = team.play
-    action_mask = team.action_mask
     normalise_obs = observation_normaliser(spec, cfg)
     normalise_state = state_normaliser(cfg)
 
     def init(key: Key[Array, ""], past: Past, data: Dataset) -> ActorCritic:
         k_actor, k_critic = jax.random.split(key)
-        new_actor = lambda key: create(nets.tx_actor, nets.actor.init(key), target=True)
+        new_actor = lambda key: create(team.nets.tx_actor, team.nets.actor.init(key), target=True)
         actor = jax.vmap(new_actor)(jax.random.split(k_actor, spec.agents))
-        return ActorCritic(actor, create(nets.tx_q, team.critic.init(k_critic), target=True))
+        return ActorCritic(actor, create(team.nets.tx_q, team.critic.init(k_critic), target=True))
 
     def batch(key: Key[Array, ""], state: ActorCritic, data: Dataset) -> Batch:
         return sample_transitions(key, data, cfg.policy_batch)
@@ -210,39 +179,40 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
         key: Key[Array, ""], state: ActorCritic, past: Past, batch: Batch
     ) -> tuple[ActorCritic, dict]:
         k_next, k_penalty = jax.random.split(key)
-        action = batch.action * action_mask
+        action = batch.action * team.action_mask
         s = normalise_state(past, batch.state)
         obs = normalise_obs(past, batch.obs)
         next_obs = normalise_obs(past, batch.next_obs)
 
         # --- critic: lines 2-5 ---
-        noise = cfg.target_noise * action_mask * jax.random.normal(k_next, action.shape)
-        next_action = jnp.clip(play(state.actor.target, next_obs) + noise, -1.0, 1.0)
+        noise = cfg.target_noise * team.action_mask * jax.random.normal(k_next, action.shape)
+        next_action = jnp.clip(team.play(state.actor.target, next_obs) + noise, -1.0, 1.0)
         next_s = normalise_state(past, batch.next_state)
-        next_q = q(state.critic.target, next_s, next_action).min(axis=0)
-        reward = joint_reward(batch, cfg.reward)
-        y = reward + cfg.gamma * continuation_factor(batch, cfg.time_limit) * next_q
-        centres = []
-        if cfg.penalty_from == "policy":
-            centres = [play(state.actor.params, o) for o in (obs, next_obs)]
-        sampled = samples(k_penalty, spec, cfg, past, batch, centres)
+        next_q = team.critic.apply(state.critic.target, next_s, next_action).min(axis=0)
+        y = joint_target(batch, next_q, cfg.gamma, cfg.reward, cfg.time_limit)
+        around = (obs, next_obs) if cfg.penalty_from == "policy" else ()
+        centres = [team.play(state.actor.params, o) for o in around]
+        sampled = decentralised.agents_proposals(k_penalty, spec, cfg, past, batch, centres)
 
         def critic_loss(params):
-            return conservative_loss(cfg, lambda a: q(params, s, a), action, y, sampled)
+            q = lambda a: team.critic.apply(params, s, a)
+            return conservative_loss(cfg, q, action, y, sampled)
 
         grads, metrics = jax.grad(critic_loss, has_aux=True)(state.critic.params)
-        critic = descend(nets.tx_q, state.critic, grads)
+        critic = descend(team.nets.tx_q, state.critic, grads)
 
         # --- policies: lines 6-8 ---
         others = action
         if cfg.others == "current":
-            others = jax.lax.stop_gradient(play(state.actor.params, obs))
+            others = jax.lax.stop_gradient(team.play(state.actor.params, obs))
         actor, losses = improved(cfg, team, ActorCritic(state.actor, critic), s, obs, others)
         metrics["policy_loss"] = losses.mean()
-        return delayed(cfg, state.actor, actor, critic), metrics
+        due = decentralised.due(cfg.policy_delay, critic)
+        moved = ActorCritic(polyak(actor, cfg.polyak), polyak(critic, cfg.polyak))
+        return decentralised.moved_where(due, moved, state._replace(critic=critic)), metrics
 
     def act(key, state, past, memory, observation):
-        return play(state.actor.params, normalise_obs(past, observation.obs)), memory
+        return team.play(state.actor.params, normalise_obs(past, observation.obs)), memory
 
     return Algorithm(init, batch, update, act)
 
@@ -260,23 +230,13 @@ def improved(
         def loss(params):
             own = mask * team.nets.actor.apply(params, obs)
             q = team.critic.apply(learner.critic.params, state, replaced(others, i, own))[0].mean()
-            return cfg.action_penalty * effort(own, mask) - q
+            return cfg.action_penalty * decentralised.effort(own, mask) - q
 
         value, grads = jax.value_and_grad(loss)(actor.params)
         return descend(team.nets.tx_actor, actor, grads), value
 
     agents = jnp.arange(len(team.action_mask))
     return jax.vmap(climb, in_axes=(0, 0, 1, 0))(agents, learner.actor, obs, team.action_mask)
-
-
-def delayed(cfg: Config, old_actor: Net, actor: Net, critic: Net) -> ActorCritic:
-    """The policies and the targets move in every `policy_delay`-th step, the critic in each."""
-    # line 6
-    due = optax.tree_utils.tree_get(critic.opt, "count") % cfg.policy_delay == 0
-    # line 8
-    moved = ActorCritic(polyak(actor, cfg.polyak), polyak(critic, cfg.polyak))
-    kept = ActorCritic(old_actor, critic)
-    return jax.tree.map(lambda new, old: jnp.where(due, new, old), moved, kept)
 
 
 def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:

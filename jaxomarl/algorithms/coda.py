@@ -204,7 +204,7 @@ def check_base(cfg: Settings, stages: tuple[Stage, ...]) -> None:
     history = getattr(cfg, "history", 0)
     if history:
         expected = "a base that learns from what follows a row"
-        way = "Augment a system that plays without planning."
+        way = "Augment a system that acts without planning."
         raise refuse("--augment", expected, f"{history} rows before it", way)
     acting = [stage for stage in stages if stage.algorithm.act]
     if not acting or any(stage.refresh for stage in acting):

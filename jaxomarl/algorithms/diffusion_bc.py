@@ -7,7 +7,9 @@ alone.
 
     1   for each gradient step on a batch of transitions:     stage "policy" (stages/clone.py)
     2       eps: step down mean |eps(alpha_t a + sigma_t z, t, o) - z|^2, t ~ U(1e-3, 1)
-    3   act: one sample of a deterministic chain of K steps (DPM-Solver of the first order)
+                                                              (stages/clone.py)
+    3   act: one sample of a deterministic chain of K steps, DPM-Solver's of the first order
+                                                              (policies/diffusion.py, `sample`)
 
 **Differs**.
 
@@ -28,13 +30,7 @@ from jaxomarl.data.dataset import as_is
 from jaxomarl.diffusion.samplers import dpm_solver
 from jaxomarl.diffusion.schedules import vp
 from jaxomarl.optim import annealed
-from jaxomarl.policies.diffusion import (
-    Diffuser,
-    agent_times_and_noise,
-    denoising_loss,
-    noise_network,
-    sample,
-)
+from jaxomarl.policies.diffusion import Diffuser, noise_network
 from jaxomarl.stages import clone, decentralised
 
 FIELDS = (*clone.FIELDS, "policy_anneal", "levels")
@@ -56,19 +52,10 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
     """Build the learner: each agent's diffusion model of its own actions."""
     diffuser = Diffuser(noise_network(spec, cfg.policy_width), vp(), dpm_solver, cfg.levels)
 
-    # line 2, for one agent
-    def loss(key, params, batch, weight):
-        t, z = agent_times_and_noise(key, batch)
-        return denoising_loss(diffuser, params, batch, t, z)
-
-    # line 3, for one agent
-    def play(key, params, obs, mask):
-        return sample(diffuser, key, params, obs, mask)
-
     learning_rate = cfg.policy_lr
     if cfg.policy_anneal:
         learning_rate = annealed(cfg.policy_lr, cfg.policy_steps)
-    return clone.cloning_learner(spec, cfg, diffuser.net, loss, play=play, lr=learning_rate)
+    return clone.diffusion_cloning_learner(spec, cfg, diffuser, lr=learning_rate)
 
 
 def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:

@@ -27,7 +27,7 @@ Algorithms 1, 2 and 4 (policy agent, C.4), and its baseline "ID", not factorised
   Ours is mean |Q|, held constant.
 - Algorithm 1 prints x^(k-1) for x^0, and its equation 4 weights the forward noise, from which no
   chain from N(0, I) could return. We take the standard forward process.
-- The paper prints no schedule, and no loss for h: ours is in `fitting_loss`. Linear betas leave
+- The paper prints no schedule, and no loss for h: ours is in policies/team.py. Linear betas leave
   alpha^2 = 0.90 at the start of a chain of K = 10 steps, so we refuse them there.
 - Steps have the posterior's variance, not beta_k, and clip each clean estimate to the box.
 - With dec-atten, line 5 uses atten, and the agents act with their own terms.
@@ -47,26 +47,22 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Key
 
 from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, System, refuse
 from jaxomarl.config import config, static, traced
 from jaxomarl.data.dataset import as_is, sample_transitions
 from jaxomarl.diffusion.factorise import DATA, NOISE, check_execution
-from jaxomarl.diffusion.losses import eps_loss
-from jaxomarl.diffusion.parameterise import noised
 from jaxomarl.diffusion.schedules import BY_LEVELS, check_by_levels
-from jaxomarl.losses.candidates import pick_by_value
 from jaxomarl.losses.td import continuation_factor
 from jaxomarl.losses.weighting import normalised_value
 from jaxomarl.networks.critics import twin
 from jaxomarl.networks.inputs import flat, observation_normaliser, state_normaliser
-from jaxomarl.networks.mlp import Network, mish
-from jaxomarl.optim import Params, clipped_adam, create
+from jaxomarl.networks.mlp import mish
+from jaxomarl.optim import create
 from jaxomarl.policies import team as teams
-from jaxomarl.policies.diffusion import clean, several
 from jaxomarl.stages import decentralised
-from jaxomarl.stages.decentralised import ActorCritic, AgentBatch, AgentNetworks
+from jaxomarl.stages.decentralised import ActorCritic, AgentBatch, AgentNetworks, agent_networks
 
 CHOICES = {"critic": ("joint", "own"), "schedule": tuple(BY_LEVELS), "acting": ("online", "target")}
 
@@ -87,7 +83,7 @@ class Base(decentralised.Diffusion, decentralised.Config):
     schedule: str = static(default="vp")
     """Noise schedule. vp: Diffusion-QL's. cosine: squared. linear: betas to 0.02, 1000 levels."""
     candidates: int = static(default=1)
-    """Actions that are sampled in each step; the one with the largest own value is played."""
+    """Actions that are sampled in each step; the one with the largest own value is taken."""
     acting: str = static(default="online")
     """Networks that act in evaluations. online: the trained ones. target: their slow averages."""
     polyak: float = traced(default=0.005, within="(0, 1]")
@@ -125,39 +121,6 @@ class Variant(NamedTuple):
     choices: dict[str, tuple[str, ...]]
 
 
-def fitting_loss(
-    team: teams.Team,
-    params: Params,
-    action: Float[Array, "B N A"],
-    obs: Float[Array, "B N O"],
-    mask: Float[Array, "N A"],
-    t: Float[Array, " B"],
-    z: Float[Array, "B N A"],
-) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """The first two terms of line 5 and their metrics; the second exists where there is an h.
-
-    x0 is what the chain's last step makes of the batch's own action: in the chain, h is applied to
-    such estimates. A regression on full samples would shrink h to the conditional mean.
-    """
-    schedule = team.trained.schedule
-    columns = mask.sum()
-
-    # --- |f(eps_1, ..) - z|^2 ---
-    eps = lambda x, t: team.trained.net.apply(params, x, t, obs)
-    denoising_loss = eps_loss(eps, schedule, action, t, z, mask) / columns
-    if team.mix is None:
-        return denoising_loss, {"denoising_loss": denoising_loss}
-
-    # --- |h(sg x0) - a|^2 ---
-    last_t = jnp.asarray(1.0 / team.trained.levels)
-    denoise = clean(team.trained, params, obs, mask)
-    x0 = denoise(noised(schedule, action, last_t, z * mask), last_t)
-    error = mask * team.mix(params, jax.lax.stop_gradient(x0), obs) - action
-    mixer_loss = jnp.mean(jnp.sum(error**2, axis=(-1, -2))) / columns
-    metrics = {"denoising_loss": denoising_loss, "mixer_loss": mixer_loss}
-    return denoising_loss + mixer_loss, metrics
-
-
 def critic_rows(spec: Spec, cfg: Base, past: Past, batch: Batch) -> tuple[AgentBatch, AgentBatch]:
     """What each critic learns from, and the axes over which to vmap: one joint critic, or N own."""
     own, axes = decentralised.agent_batches(spec, cfg, past, batch)
@@ -177,19 +140,17 @@ def critic_rows(spec: Spec, cfg: Base, past: Past, batch: Batch) -> tuple[AgentB
 
 def team_networks(spec: Spec, cfg: Base, team: teams.Team) -> AgentNetworks:
     """The team's noise prediction and the twin networks of one critic, with their optimisers."""
-    if cfg.critic == "joint":
-        q = twin(spec.state_dim, spec.act_mask.size, (cfg.critic_width,) * 3, activation=mish)
-    else:
-        q = twin(spec.obs_width, spec.act_width, (cfg.critic_width,) * 3, activation=mish)
-    actor = Network(team.init, team.trained.net.apply)
-    actor_optimiser = clipped_adam(cfg.policy_lr, cfg.clip)
-    critic_optimiser = clipped_adam(cfg.critic_lr, cfg.clip)
-    return AgentNetworks(actor, q, actor_optimiser, critic_optimiser)
+    joint = cfg.critic == "joint"
+    inputs = spec.state_dim if joint else spec.obs_width
+    actions = spec.act_mask.size if joint else spec.act_width
+    q = twin(inputs, actions, (cfg.critic_width,) * 3, activation=mish)
+    return agent_networks(spec, cfg, team.trained.net)._replace(q=q)
 
 
 def policy(spec: Spec, cfg: Base, team: teams.Team) -> Algorithm:
     """Build the learner: the policies of N agents, and C = 1 joint critic or C = N own ones."""
     nets = team_networks(spec, cfg, team)
+    play = teams.player(team, nets.q, cfg.candidates, cfg.acting)
     normalise_obs = observation_normaliser(spec, cfg)
     action_mask = jnp.asarray(spec.act_mask)
     critics = 1 if cfg.critic == "joint" else spec.agents
@@ -197,7 +158,7 @@ def policy(spec: Spec, cfg: Base, team: teams.Team) -> Algorithm:
 
     def init(key: Key[Array, ""], past: Past, data: Dataset) -> ActorCritic:
         k_actor, k_critic = jax.random.split(key)
-        actor = create(nets.tx_actor, team.init(k_actor), target=True)
+        actor = create(nets.tx_actor, nets.actor.init(k_actor), target=True)
         new_critic = lambda key: create(nets.tx_q, nets.q.init(key), target=True)
         return ActorCritic(actor, jax.vmap(new_critic)(jax.random.split(k_critic, critics)))
 
@@ -229,7 +190,7 @@ def policy(spec: Spec, cfg: Base, team: teams.Team) -> Algorithm:
         t, z = teams.team_times_and_noise(k_noise, cfg.levels, action_mask, len(data_action))
 
         def loss(params):
-            fit, metrics = fitting_loss(team, params, data_action, obs, action_mask, t, z)
+            fit, metrics = teams.fitting_loss(team, params, data_action, obs, action_mask, t, z)
             action = for_critics(team.sample(k_action, params, obs, action_mask))
             q_of_all = jax.vmap(nets.q.apply, in_axes=(0, 1, 1))
             value = q_of_all(critic.params, rows.obs, action)[:, 0]  # [C, B], of Q^1
@@ -240,29 +201,12 @@ def policy(spec: Spec, cfg: Base, team: teams.Team) -> Algorithm:
         state, policy_metrics = decentralised.policy_step(cfg, nets, state, loss, {})
         return state, jax.tree.map(jnp.mean, critic_metrics) | policy_metrics
 
-    return Algorithm(init, batch, update, acting(spec, cfg, nets, team), (), team.centralised)
-
-
-def acting(spec: Spec, cfg: Base, nets: AgentNetworks, team: teams.Team) -> Callable[..., Any]:
-    """How agents act: one sample each, or the best of several."""
-    normalise_obs = observation_normaliser(spec, cfg)
-    action_mask = jnp.asarray(spec.act_mask)
-
     # line 7
     def act(key, state, past, memory, observation):
-        params = state.actor.target if cfg.acting == "target" else state.actor.params
         obs = normalise_obs(past, observation.obs)
-        obs, x = several(team.played, key, params, obs, action_mask, cfg.candidates)
-        candidates = team.finished(params, x, obs, action_mask)
-        if cfg.candidates == 1:
-            return candidates[0], memory
-        q_of_all = jax.vmap(nets.q.apply, in_axes=(0, 1, 1), out_axes=2)
-        value = q_of_all(state.critic.target, obs, candidates).min(axis=0)
-        if team.centralised:  # a joint action is one sample: all agents take the same candidate
-            value = jnp.broadcast_to(value.mean(axis=1, keepdims=True), value.shape)
-        return pick_by_value(candidates, value), memory
+        return play(key, state, obs, action_mask), memory
 
-    return act
+    return Algorithm(init, batch, update, act, centralised=team.centralised)
 
 
 def check(spec: Spec, cfg: Base, data: Dataset | None, variant: Variant) -> None:

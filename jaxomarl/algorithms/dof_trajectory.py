@@ -1,4 +1,4 @@
-"""DoF-Trajectory: one factorised diffusion of plans, of which each agent samples and plays its own.
+"""DoF-Trajectory: one factorised diffusion of plans, of which each agent follows its own.
 
 **Paper**. "DoF: A Diffusion Factorization Framework for Offline Multi-Agent Decision Making",
 Algorithms 1 and 3, its trajectory agent (appendix C.3).
@@ -38,7 +38,8 @@ ahead:
   in an episode. `target_kind` subtracts the received rewards, or takes a quantile of the data's
   returns (data/return_targets.py).
 - Two variants of the paper: `attention` is DoF+MADiff, in whose networks agents attend to each
-  other. `code_width` is DoF+VAE, a diffusion of codes (stage "codes", `coder`), on which D acts.
+  other. `code_width` is DoF+VAE, a diffusion of codes, on which D acts (stage "codes",
+  stages/plan_codes.py).
 
 **Checked**. tests/diffusion/test_factorise.py (f and h), tests/probes/test_planners.py (known rows
 stay; the pass without a condition; the queue of history; what is refused; a plan for a high
@@ -46,27 +47,21 @@ return), tests/probes/test_planner_targets.py (target returns, and which rewards
 tests/contract.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
-import optax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array
 
-from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, System, refuse
-from jaxomarl.config import config, static, traced
-from jaxomarl.data.dataset import sample_transitions
-from jaxomarl.data.ranges import Quantiles, fit_quantiles, ranged
+from jaxomarl.base import Dataset, Environment, Spec, Stage, System, refuse
+from jaxomarl.config import config, static
 from jaxomarl.diffusion.factorise import DATA, NOISE, check_execution, composed, factorisation
-from jaxomarl.networks.agents import PLANS, separate, shared, shared_plans
+from jaxomarl.networks.agents import PLANS, separate, shared_plans
 from jaxomarl.networks.inverse_dynamics import inverse
-from jaxomarl.networks.mlp import Network, mish, mlp
-from jaxomarl.optim import Net, Params, create, descend
-from jaxomarl.policies.plans import Codes, Planner, Predict
-from jaxomarl.stages import planner
+from jaxomarl.networks.mlp import Network
+from jaxomarl.optim import Params
+from jaxomarl.policies.plans import Planner, Predict
+from jaxomarl.stages import plan_codes, planner
 from jaxomarl.stages.plan_student import plan_stages
-from jaxomarl.stages.planner import coder_health, unet
+from jaxomarl.stages.planner import unet
 
 CHOICES = {
     "noise_mixer": NOISE,
@@ -77,7 +72,7 @@ CHOICES = {
 
 
 @config
-class Config(planner.Config):
+class Config(plan_codes.Config):
     """DoF-Trajectory's settings."""
 
     noise_mixer: str = static(default="wconcat")
@@ -90,15 +85,6 @@ class Config(planner.Config):
     attention: bool = static(default=False)
     """Whether agents attend to one another inside a shared network (DoF+MADiff); then none can plan
     alone."""
-    code_width: int = static(default=0, within="[0, inf)", scaled="width")
-    """Numbers in the code of an observation, of which plans then consist (DoF+VAE); 0: plans of
-    observations."""
-    code_kl: float = traced(default=1e-3, within="[0, inf)")
-    """Weight of the divergence between the autoencoder's codes and N(0, 1)."""
-    code_lr: float = traced(default=1e-3, within="(0, inf)")
-    """Learning rate of the autoencoder."""
-    code_steps: int = static(default=20_000, scaled="steps")
-    """Gradient steps of the autoencoder."""
     execution: str = static(default="decentralised")
     """How agents plan. decentralised: refuse what needs other agents. central: accept it."""
 
@@ -120,11 +106,11 @@ def plan_network(spec: Spec, cfg: Config, width: int) -> Network:
 
 def dof_planner(spec: Spec, cfg: Config) -> Planner:
     """Build the factorised planner."""
-    plan_codes = codes(spec, cfg)
+    codes = plan_codes.codes(spec, cfg)
     rows = cfg.history + 1 + cfg.horizon
-    width = plan_codes.width if plan_codes else spec.obs_width
+    width = codes.width if codes else spec.obs_width
     columns = rows * width
-    if plan_codes:
+    if codes:
         mask = jnp.ones((spec.agents, columns))
     else:
         mask = jnp.tile(jnp.asarray(spec.obs_mask), (1, rows))
@@ -166,83 +152,8 @@ def dof_planner(spec: Spec, cfg: Config) -> Planner:
         mix=None if cfg.data_mixer == "concat" else mixed,
         inverse=inverse_dynamics,
         centralised=not decentralised,
-        codes=plan_codes,
+        codes=codes,
     )
-
-
-# --- codes of observations, of which plans may consist (DoF+VAE) ---
-
-
-class Coder(NamedTuple):
-    """The autoencoder's parameters {"to", "from"} and the units of observations."""
-
-    net: Net
-    knots: Quantiles
-
-
-def codes(spec: Spec, cfg: Config) -> Codes | None:
-    """What a planner of codes needs to know; None where plans consist of observations."""
-    if not cfg.code_width:
-        return None
-    encoder, _ = coder_networks(spec, cfg)
-
-    def encode(past: Past, rows: Array) -> Array:
-        mu_and_log_s = encoder.apply(past["codes"].net.params["to"], rows)
-        return jnp.tanh(mu_and_log_s[..., : cfg.code_width])
-
-    return Codes(cfg.code_width, encode)
-
-
-def coder_networks(spec: Spec, cfg: Config) -> tuple[Network, Network]:
-    """Build E: rows [..., N, O] -> [mu, log s] [..., N, 2 L], and D: codes -> rows."""
-    hidden = (cfg.inverse_width, cfg.inverse_width)
-
-    def perceptron(outputs: int) -> Callable[[int], Network]:
-        return lambda inputs: mlp(inputs, hidden, outputs, mish)
-
-    encoder = shared(perceptron(2 * cfg.code_width), spec.obs_width, spec.agents)
-    decoder = shared(perceptron(spec.obs_width), cfg.code_width, spec.agents)
-    return encoder, decoder
-
-
-def coder(spec: Spec, cfg: Config) -> Algorithm:
-    """Build a variational autoencoder of single rows o, one for all agents.
-
-    mu, log s = E(o),   c = tanh(mu + s z),   L = mean (D(c) - o)^2 + kl mean 1/2 (mu^2 + s^2 - 1
-    - 2 log s)
-
-    An agent's code is tanh(mu), in the box to which plans are clipped. It is a function of the
-    agent's own observation, so agents that could plan alone still can. Source: Kingma and Welling
-    2014; the tanh is ours, for the samplers' box.
-    """
-    optimiser = optax.adam(cfg.code_lr)
-    to_units = ranged(cfg.normaliser, spec)
-    obs_mask = jnp.asarray(spec.obs_mask)
-    encoder, decoder = coder_networks(spec, cfg)
-
-    def init(key: Key[Array, ""], past: Past, data: Dataset) -> Coder:
-        k_to, k_from = jax.random.split(key)
-        params = {"to": encoder.init(k_to), "from": decoder.init(k_from)}
-        return Coder(create(optimiser, params), fit_quantiles(cfg.normaliser, spec, data))
-
-    def batch(key: Key[Array, ""], state: Coder, data: Dataset) -> Batch:
-        return sample_transitions(key, data, cfg.policy_batch)
-
-    def update(key: Key[Array, ""], state: Coder, past: Past, batch: Batch) -> tuple[Coder, dict]:
-        rows = to_units(state.knots, batch.obs)
-
-        def loss(params: Params) -> tuple[Float[Array, ""], dict]:
-            mu, log_s = jnp.split(encoder.apply(params["to"], rows), 2, axis=-1)
-            code = jnp.tanh(mu + jnp.exp(log_s) * jax.random.normal(key, mu.shape))
-            error = obs_mask * (decoder.apply(params["from"], code) - rows) ** 2
-            code_error = jnp.mean(jnp.sum(error, axis=(1, 2)) / obs_mask.sum())
-            kl = 0.5 * jnp.mean(mu**2 + jnp.exp(2 * log_s) - 1.0 - 2.0 * log_s)
-            return code_error + cfg.code_kl * kl, {"code_error": code_error, "code_kl": kl}
-
-        grads, metrics = jax.grad(loss, has_aux=True)(state.net.params)
-        return state._replace(net=descend(optimiser, state.net, grads)), metrics
-
-    return Algorithm(init, batch, update)
 
 
 def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
@@ -263,8 +174,8 @@ def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[S
     plans = plan_stages("dof-t", spec, cfg, dof_planner(spec, cfg))
     if not cfg.code_width:
         return plans
-    learner = coder(spec, cfg)
-    health = coder_health(spec, cfg, *coder_networks(spec, cfg))
+    learner = plan_codes.coder(spec, cfg)
+    health = plan_codes.coder_health(spec, cfg)
     code_stage = Stage.from_config(cfg, "codes", learner, cfg.code_steps, None, "dof-t", health)
     return (code_stage, *plans)
 

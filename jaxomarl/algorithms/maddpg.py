@@ -41,34 +41,32 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from jaxomarl.base import Algorithm, Dataset, Health, Past, Spec, State, System, Window, one_stage
-from jaxomarl.config import Pacing, check_continuous, check_fields, config, static, traced
+from jaxomarl.config import check_continuous, check_fields, config, static, traced
 from jaxomarl.data.dataset import as_is, check_transitions
-from jaxomarl.data.windows import sample_windows
+from jaxomarl.data.windows import sample_windows, transitions_known
 from jaxomarl.health import critics
-from jaxomarl.losses.td import TIME_LIMITS
-from jaxomarl.masking import column_mean
+from jaxomarl.losses.td import window_target
+from jaxomarl.masking import column_mean, mean_over_last
 from jaxomarl.networks.agents import with_agent_number
 from jaxomarl.networks.critics import twin
 from jaxomarl.networks.inputs import flat, observation_normaliser, state_normaliser
+from jaxomarl.networks.mlp import Network
 from jaxomarl.networks.recurrent import Recurrent, recurrent
 from jaxomarl.optim import Net, Params, create, descend, polyak
+from jaxomarl.stages import decentralised
 
 CHOICES = {
-    "reward": ("own", "team"),
-    "time_limit": TIME_LIMITS,
+    **decentralised.CHOICES,
     "others": ("data", "policy"),
     "coefficient_on": ("value", "clone"),
 }
 
 
 @config
-class Config(Pacing):
+class Config(decentralised.Valued):
     """MADDPG+BC's settings; the defaults are CODA's Table 5 and OG-MARL's code."""
 
     reward: str = static(default="team")
-    """Reward that is learned. team: the team's, for every agent. own: each agent's."""
-    time_limit: str = static(default="bootstrap")
-    """How a time limit counts. bootstrap: the episode continues. terminal: it ends there."""
     normalise: bool = static(default=False)
     """Whether the networks' inputs are normalised to mean 0 and standard deviation 1."""
     others: str = static(default="data")
@@ -112,9 +110,8 @@ class RecurrentNets(NamedTuple):
     actor: Recurrent
     play: Callable[..., Array]
     """(params, obs [B, T, N, O]) -> [B, T, N, A]."""
-    q: Callable[..., Array]
+    critic: Network
     """(params, state [B, T, S], action [B, T, M, N, A]) -> [E, B, T, N]; M is N or 1."""
-    init_q: Callable[[Key[Array, ""]], Params]
     tx_actor: optax.GradientTransformation
     tx_q: optax.GradientTransformation
 
@@ -141,19 +138,8 @@ def recurrent_networks(spec: Spec, cfg: Config) -> RecurrentNets:
 
     actor_optimiser = optax.adam(cfg.policy_lr)
     critic_optimiser = optax.adam(cfg.critic_lr)
-    return RecurrentNets(actor, play, q, critic.init, actor_optimiser, critic_optimiser)
-
-
-def counts(window: Window) -> Float[Array, "B H N"]:
-    """1.0 for transitions of agents that were there, whose successor is known or not needed."""
-    started = window.valid[:, :-1]
-    usable = started * jnp.maximum(window.valid[:, 1:], window.done[:, :-1])
-    return usable[..., None] * window.alive[:, :-1]
-
-
-def average(x: Float[Array, "... B H N"], weight: Float[Array, "B H N"]) -> Float[Array, "..."]:
-    """Mean over what counts."""
-    return jnp.sum(x * weight, axis=(-3, -2, -1)) / jnp.maximum(weight.sum(), 1.0)
+    q_of_agents = Network(critic.init, q)
+    return RecurrentNets(actor, play, q_of_agents, actor_optimiser, critic_optimiser)
 
 
 def policy(spec: Spec, cfg: Config) -> Algorithm:
@@ -166,7 +152,7 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
     def init(key: Key[Array, ""], past: Past, data: Dataset) -> RecurrentLearner:
         k_actor, k_critic = jax.random.split(key)
         actor = create(nets.tx_actor, nets.actor.init(k_actor), target=True)
-        critic = create(nets.tx_q, nets.init_q(k_critic), target=True)
+        critic = create(nets.tx_q, nets.critic.init(k_critic), target=True)
         return RecurrentLearner(actor, critic)
 
     def batch(key: Key[Array, ""], state: State, data: Dataset) -> Window:
@@ -178,18 +164,20 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
     ) -> tuple[RecurrentLearner, dict]:
         obs = normalise_obs(past, batch.obs)
         states = normalise_state(past, batch.state)
-        count = counts(batch)
+        count = transitions_known(batch)
         s = states[:, :-1]
         data_action = batch.action[:, :-1] * action_mask
 
-        # --- critics: lines 3 and 4 ---
-        y = td_targets(cfg, nets, state, obs, states, batch)
+        # --- critics: lines 2-4 ---
+        next_action = nets.play(state.actor.target, obs)[:, 1:]
+        next_q = nets.critic.apply(state.critic.target, states[:, 1:], next_action[:, :, None])
+        y = window_target(batch, next_q.min(axis=0), cfg.gamma, cfg.reward, cfg.time_limit)
 
         def critic_loss(params):
-            q = nets.q(params, s, data_action[:, :, None])
-            error = average(jnp.square(q - y), count)
+            q = nets.critic.apply(params, s, data_action[:, :, None])
+            error = mean_over_last(jnp.square(q - y), count)
             loss = 0.5 * error.sum()
-            return loss, {"q_loss": error.sum(), "q_mean": average(q, count).mean()}
+            return loss, {"q_loss": error.sum(), "q_mean": mean_over_last(q, count).mean()}
 
         grads, critic_metrics = jax.grad(critic_loss, has_aux=True)(state.critic.params)
         critic = descend(nets.tx_q, state.critic, grads)
@@ -215,25 +203,6 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
     return Algorithm(init, batch, update, act, memory)
 
 
-def td_targets(
-    cfg: Config,
-    nets: RecurrentNets,
-    learner: RecurrentLearner,
-    obs: Float[Array, "B W N O"],
-    states: Float[Array, "B W S"],
-    batch: Window,
-) -> Float[Array, "B H N"]:
-    """The y of line 3."""
-    # line 2
-    next_action = nets.play(learner.actor.target, obs)[:, 1:]
-    next_q = nets.q(learner.critic.target, states[:, 1:], next_action[:, :, None]).min(axis=0)
-    reward = batch.reward if cfg.reward == "own" else batch.team_reward[..., None]
-    ends = batch.done
-    if cfg.time_limit == "terminal":
-        ends = jnp.maximum(batch.done, batch.last)
-    return reward[:, :-1] + cfg.gamma * (1.0 - ends[:, :-1, None]) * next_q
-
-
 def policy_loss(
     cfg: Config,
     nets: RecurrentNets,
@@ -253,16 +222,16 @@ def policy_loss(
     others = data_action if cfg.others == "data" else jax.lax.stop_gradient(action)
     is_agent_i = jnp.eye(len(action_mask))[..., None] > 0
     joint = jnp.where(is_agent_i, action[:, :, None], others[:, :, None])
-    q = nets.q(critic_params, state, joint).min(axis=0)
+    q = nets.critic.apply(critic_params, state, joint).min(axis=0)
 
     # line 6
-    scale = jax.lax.stop_gradient(average(jnp.abs(q), count)) + 1e-8
-    clone = average(column_mean(jnp.square(action - data_action), action_mask), count)
-    effort = average(column_mean(jnp.square(action), action_mask), count)
+    scale = jax.lax.stop_gradient(mean_over_last(jnp.abs(q), count)) + 1e-8
+    clone = mean_over_last(column_mean(jnp.square(action - data_action), action_mask), count)
+    effort = mean_over_last(column_mean(jnp.square(action), action_mask), count)
     clone_term = clone_weight * clone
-    value_term = value_weight * average(q, count) / scale
+    value_term = value_weight * mean_over_last(q, count) / scale
     loss = clone_term - value_term + cfg.action_penalty * effort
-    return loss, {"policy_loss": loss, "q_played": average(q, count), "clone_loss": clone}
+    return loss, {"policy_loss": loss, "q_played": mean_over_last(q, count), "cloning_loss": clone}
 
 
 def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
@@ -274,7 +243,7 @@ def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
 
 def health(spec: Spec, cfg: Config, algorithm: Algorithm) -> Health:
     """The central critics, against the returns of held-out episodes."""
-    q = recurrent_networks(spec, cfg).q
+    q = recurrent_networks(spec, cfg).critic.apply
     normalise_state = state_normaliser(cfg)
 
     def values(state, past, obs, env_state, action):

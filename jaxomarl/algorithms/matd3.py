@@ -38,18 +38,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key
 
-from jaxomarl.base import (
-    Algorithm,
-    Batch,
-    Dataset,
-    Environment,
-    Observation,
-    Past,
-    Spec,
-    Stage,
-    System,
-    refuse,
-)
+from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, System
 from jaxomarl.config import check_continuous, check_fields, config, static, traced
 from jaxomarl.data import replay
 from jaxomarl.data.dataset import as_is
@@ -65,7 +54,7 @@ CHOICES = {"critic": ("own", "joint"), "reward": ("own", "team"), "time_limit": 
 
 
 @config
-class Config:
+class Config(replay.Collecting):
     """MATD3's settings; the defaults are for the particle tasks."""
 
     critic: str = static(default="own")
@@ -80,10 +69,6 @@ class Config:
     """Discount factor of future rewards."""
     policy_steps: int = static(default=50_000, scaled="steps")
     """Gradient steps of the critics and the policies, which train together."""
-    chunk: int = static(default=100)
-    """Updates between two collections of experience."""
-    every: int = static(default=10)
-    """Chunks between two evaluations, at which checkpoints are written too."""
     batch: int = static(default=256)
     """Transitions in a batch."""
     width: int = static(default=128)
@@ -92,14 +77,6 @@ class Config:
     """Learning rate of the policies and the critics."""
     polyak: float = traced(default=0.01, within="(0, 1]")
     """Rate at which target networks follow the trained ones."""
-    envs: int = static(default=32)
-    """Environments that run side by side."""
-    collect: int = static(default=25)
-    """Steps that each environment takes in a collection."""
-    capacity: int = static(default=200_000)
-    """Transitions that the replay stores."""
-    warmup: int = static(default=2_000, within="[0, inf)")
-    """Transitions that uniform actions collect before training."""
     noise: float = traced(default=0.1, within="[0, inf)")
     """Standard deviation of the exploration noise."""
     clip: float = traced(default=10.0, within="(0, inf)")
@@ -125,9 +102,8 @@ class OnlineNets(NamedTuple):
     """The networks of all agents and their optimiser."""
 
     actors: Network
-    q: Callable[..., Array]
+    critics: Network
     """(params, obs, state, action, own) -> [N, E, B]."""
-    init_q: Callable[[Key[Array, ""]], Params]
     tx: optax.GradientTransformation
 
 
@@ -154,7 +130,7 @@ def online_networks(spec: Spec, cfg: Config) -> OnlineNets:
     def init_q(key):
         return jax.vmap(critic.init)(jax.random.split(key, n))
 
-    return OnlineNets(actors, q, init_q, clipped_adam(cfg.lr, cfg.clip))
+    return OnlineNets(actors, Network(init_q, q), clipped_adam(cfg.lr, cfg.clip))
 
 
 def policy(spec: Spec, cfg: Config, env: Environment | None) -> Algorithm:
@@ -167,7 +143,7 @@ def policy(spec: Spec, cfg: Config, env: Environment | None) -> Algorithm:
         ring = replay.empty_ring(spec, cfg.capacity) if env else ()
         walk = replay.begin(env, k_walk, cfg.envs) if env else ()
         actors = create(nets.tx, small(nets.actors.init(k_actor)), target=True)
-        critics = create(nets.tx, nets.init_q(k_critic), target=True)
+        critics = create(nets.tx, nets.critics.init(k_critic), target=True)
         return OnlineLearner(actors, critics, ring, walk)
 
     def batch(key: Key[Array, ""], state: OnlineLearner, data: Dataset | None) -> Batch:
@@ -181,13 +157,13 @@ def policy(spec: Spec, cfg: Config, env: Environment | None) -> Algorithm:
 
         # line 6
         def critic_loss(params):
-            q = nets.q(params, batch.obs, batch.state, batch.action, batch.action)
+            q = nets.critics.apply(params, batch.obs, batch.state, batch.action, batch.action)
             return jnp.sum(jnp.mean((q - y[:, None]) ** 2, axis=-1)), q.mean()
 
         # line 7
         def actor_loss(params):
             own = action_mask * nets.actors.apply(params, batch.obs)
-            q = nets.q(state.critic.params, batch.obs, batch.state, batch.action, own)
+            q = nets.critics.apply(state.critic.params, batch.obs, batch.state, batch.action, own)
             value = q[:, 0].mean(axis=-1)
             effort = jnp.mean(own**2, axis=0).sum(axis=-1) / action_mask.sum(axis=-1)
             return jnp.sum(cfg.action_penalty * effort - value)
@@ -195,11 +171,8 @@ def policy(spec: Spec, cfg: Config, env: Environment | None) -> Algorithm:
         critic_grad = jax.value_and_grad(critic_loss, has_aux=True)
         (loss_q, q_mean), grad_q = critic_grad(state.critic.params)
         loss_pi, grad_pi = jax.value_and_grad(actor_loss)(state.actor.params)
-        metrics = {
-            "q_loss": loss_q / spec.agents,
-            "q_mean": q_mean,
-            "policy_loss": loss_pi / spec.agents,
-        }
+        n = spec.agents
+        metrics = {"q_loss": loss_q / n, "q_mean": q_mean, "policy_loss": loss_pi / n}
 
         # line 8
         critic = polyak(descend(nets.tx, state.critic, grad_q), cfg.polyak)
@@ -228,13 +201,11 @@ def targets(
     noisy = chosen + jnp.clip(noise, -cfg.target_clip, cfg.target_clip)
     next_action = spec.act_mask * jnp.clip(noisy, -1.0, 1.0)
     # line 5
-    next_q = nets.q(
+    next_q = nets.critics.apply(
         state.critic.target, batch.next_obs, batch.next_state, next_action, next_action
     ).min(axis=1)
-    reward = agents_reward(batch, cfg.reward).T
-    return (
-        cfg.reward_scale * reward + cfg.gamma * continuation_factor(batch, cfg.time_limit) * next_q
-    )
+    reward = cfg.reward_scale * agents_reward(batch, cfg.reward).T
+    return reward + cfg.gamma * continuation_factor(batch, cfg.time_limit) * next_q
 
 
 def collecting(spec: Spec, cfg: Config, env: Environment) -> Callable[..., OnlineLearner]:
@@ -247,7 +218,7 @@ def collecting(spec: Spec, cfg: Config, env: Environment) -> Callable[..., Onlin
         key: Key[Array, ""], state: OnlineLearner, past: Past, data: Dataset | None
     ) -> OnlineLearner:
         # line 2
-        def explore(key: Key[Array, ""], observation: Observation) -> Array:
+        def explore(key, observation):
             k_noise, k_uniform = jax.random.split(key)
             chosen = nets.actors.apply(state.actor.params, observation.obs)
             noise = cfg.noise * jax.random.normal(k_noise, action_mask.shape)
@@ -266,10 +237,7 @@ def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings or tasks that MATD3 cannot train on."""
     check_continuous(spec, "MATD3 follows dQ/da.")
     check_fields(cfg, CHOICES)
-    rows = cfg.envs * cfg.collect
-    if rows > cfg.capacity:
-        way = "Raise --cfg.capacity, or collect less at a time."
-        raise refuse("--cfg.capacity", f"at least envs x collect = {rows}", cfg.capacity, way)
+    replay.check(cfg)
 
 
 def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:

@@ -49,7 +49,7 @@ from jaxomarl.config import config, static, traced
 from jaxomarl.data.dataset import as_is, sample_transitions
 from jaxomarl.health import behaviour, critics
 from jaxomarl.losses.gumbel import CAP, gumbel
-from jaxomarl.losses.td import continuation_factor, joint_reward
+from jaxomarl.losses.td import joint_target
 from jaxomarl.networks.critics import twin, value
 from jaxomarl.networks.inputs import observation_normaliser, state_normaliser
 from jaxomarl.networks.mixers import linear_mixer, mixed
@@ -169,8 +169,7 @@ def mixed_values(spec: Spec, cfg: Config) -> Algorithm:
         next_weights = nets.mixer.apply(state.critic.target.mixer, next_state)
         next_v = nets.v(state.v.target, normalise_obs(past, batch.next_obs))
         next_value = mixed(next_weights, next_v)
-        reward = joint_reward(batch, cfg.reward)
-        y = reward + cfg.gamma * continuation_factor(batch, cfg.time_limit) * next_value
+        y = joint_target(batch, next_value, cfg.gamma, cfg.reward, cfg.time_limit)
 
         # --- action values: line 3 ---
         def q_loss(params):

@@ -6,7 +6,7 @@ Modeling", Algorithm 1, run by every agent alone as in DOM2's tables.
 **Pseudo-code**. For every agent i, on its own observation, action and reward:
 
     1   eps: step down mean |eps(alpha_t a + sigma_t z, t, o) - z|^2, t ~ U(1e-3, 1)
-                                                              stage "behaviour"
+                                                              stage "behaviour" (stages/clone.py)
     2   for each round (`rounds`):                            stage "policy", `refresh`
     3       at every row of the data, with 16 samples a_j of the behaviour:
             V(o) = sum_j softmax_j(alpha Q(o, a_j)) Q(o, a_j)
@@ -31,16 +31,15 @@ hand, joined where trajectories meet; clones and the better mode), tests/contrac
 """
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from jaxomarl.base import Algorithm, Dataset, Environment, Past, Spec, Stage, System, team_reward
 from jaxomarl.config import config, static, traced
-from jaxomarl.data.dataset import as_is
+from jaxomarl.data.dataset import as_is, every_row
 from jaxomarl.diffusion.samplers import dpm_solver
 from jaxomarl.diffusion.schedules import vp
 from jaxomarl.losses.candidates import pick_by_value, soft_value
@@ -49,19 +48,10 @@ from jaxomarl.losses.td import continuation_factor, ensemble_loss
 from jaxomarl.networks.inputs import observation_normaliser
 from jaxomarl.networks.mlp import mish
 from jaxomarl.optim import Net, create, descend
-from jaxomarl.policies.diffusion import (
-    Diffuser,
-    agent_times_and_noise,
-    denoising_loss,
-    noise_network,
-    sample,
-    several,
-)
+from jaxomarl.policies.diffusion import Diffuser, noise_network, several
 from jaxomarl.stages import clone, critic, decentralised
 from jaxomarl.stages.decentralised import AgentNetworks, agent_networks
 
-ROWS = 512
-"""Rows of data whose candidates are sampled at once."""
 CHOICES = {**decentralised.CHOICES, "select": ("softmax", "argmax")}
 
 
@@ -83,7 +73,7 @@ class Config(decentralised.Diffusion):
     alpha: float = traced(default=10.0, within="[0, inf)")
     """Sharpness of both softmaxes, for values in standard deviations of the data's returns."""
     select: str = static(default="softmax")
-    """Candidate that is played. softmax: a sample by value. argmax: the best."""
+    """Candidate that is taken. softmax: a sample by value. argmax: the best."""
 
 
 class Planned(NamedTuple):
@@ -114,15 +104,7 @@ def diffusion(spec: Spec, cfg: Config) -> Diffuser:
 
 def behaviour_diffusion(spec: Spec, cfg: Config, acts: bool = False) -> Algorithm:
     """Build the first stage: each agent's diffusion model of its own actions."""
-    diffuser = diffusion(spec, cfg)
-
-    # line 1
-    def loss(key, params, batch, weight):
-        t, z = agent_times_and_noise(key, batch)
-        return denoising_loss(diffuser, params, batch, t, z)
-
-    play = partial(sample, diffuser) if acts else None
-    return clone.cloning_learner(spec, cfg, diffuser.net, loss, play=play)
+    return clone.diffusion_cloning_learner(spec, cfg, diffusion(spec, cfg), acts=acts)
 
 
 # --- candidates and their values ---
@@ -161,29 +143,6 @@ def valued_candidates(
     models = past["behaviour"].params
     of_all = jax.vmap(of_one_agent, out_axes=1)
     return of_all(keys, models, state.critic.params, obs, of.action_mask)
-
-
-def every_row(
-    value: Callable[[Any], Array], rows: Any, idle: Bool[Array, ""]
-) -> Float[Array, "M N"]:
-    """Compute `value` of all rows, ROWS at a time.
-
-    Where `idle` the result is zeros, and no work is done if all runs of a program are idle.
-    """
-    count = jax.tree.leaves(rows)[0].shape[0]
-    size = min(ROWS, count)
-    blocks = -(-count // size)
-
-    def next_block(carry):
-        k, values = carry
-        start = jnp.minimum(k * size, count - size)  # the last block overlaps the one before
-        block = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, size), rows)
-        return k + 1, jax.lax.dynamic_update_slice_in_dim(values, value(block), start, 0)
-
-    shape = jax.eval_shape(value, jax.tree.map(lambda x: x[:size], rows)).shape
-    first = jnp.where(idle, blocks, 0)
-    zeros = jnp.zeros((count, *shape[1:]))
-    return jax.lax.while_loop(lambda carry: carry[0] < blocks, next_block, (first, zeros))[1]
 
 
 # --- the critics, which select ---

@@ -28,7 +28,6 @@ delay and targets; better than a clone), tests/contract.
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Key
 
 from jaxomarl.base import Algorithm, Dataset, Spec, System, one_stage
@@ -74,16 +73,14 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
             q = nets.q.apply(state.critic.params, batch.obs, action)[0]
             error = decentralised.effort(action - batch.action, batch.mask)
             value = normalised_value(q, cfg.alpha, q)
-            return value + error, {"q_played": q.mean(), "clone_loss": error}
+            return value + error, {"q_played": q.mean(), "cloning_loss": error}
 
         # lines 5 and 6
         moved, metrics = policy_step(cfg, nets, state, loss, critic_metrics)
 
         # --- the delay: line 4 ---
-        updates = optax.tree_utils.tree_get(state.critic.opt, "count")
-        due = updates % cfg.policy_delay == 0
-        state = jax.tree.map(lambda new, old: jnp.where(due, new, old), moved, state)
-        return state, metrics
+        due = decentralised.due(cfg.policy_delay, state.critic)
+        return decentralised.moved_where(due, moved, state), metrics
 
     return decentralised.actor_critic_learner(spec, cfg, nets, step, nets.play)
 

@@ -1,7 +1,8 @@
 """Evaluate finished runs again, from their policies alone.
 
-They are rolled out in their own task, or in a variant with the same spec. The starts are those of
-the final evaluation, so the same task and number of episodes give the numbers of `final.csv`.
+They are rolled out in their own task, or in a variant of it with the same spec. The starts are
+those of the final evaluation, so the same task and number of episodes give the numbers of
+`final.csv`.
 
 The returns are kept in the run's folder: in `final.csv` for the task of the training, in
 `final-VARIANT.csv` for another. A file with more episodes than are asked for is read and left as it
@@ -30,6 +31,7 @@ from jaxomarl.training.final import MOST, default_episodes, roll_out
 from jaxomarl.training.program import last_step
 
 Say = Callable[[str], None]
+VARIANT_WAY = "Take a variant of the same task, like mpe/spread:speed_min=0.3."
 
 
 class RunBatch(NamedTuple):
@@ -53,7 +55,7 @@ def evaluate(
 
     `task` is a variant of the runs' task, "" their own. `episodes` 0 takes as many as each run's
     final evaluation has. Raises JaxomarlError where there is no run, where none is finished, and
-    where the variant has other observations, actions or rules.
+    where the task is no variant, or has other observations, actions or rules.
     """
     check_count("--episodes", episodes, MOST)
     finished = _finished(paths, say)
@@ -114,7 +116,7 @@ def batches(runs: Sequence[Run]) -> list[RunBatch]:
 
 
 def check_variant(batch: RunBatch, variant: Task) -> None:
-    """Raise JaxomarlError where a task's spec is not that of the training."""
+    """Raise JaxomarlError for another task, and where a spec is not that of the training."""
     own = batch.task
     trained = batch.runs[0].info.get("spec", {})
     now = _as_json(dataclasses.asdict(own.env.spec))
@@ -124,10 +126,13 @@ def check_variant(batch: RunBatch, variant: Task) -> None:
         found = {name: now[name] for name in changed}
         way = "Install the version that trained it, or train again."
         raise refuse(f"task {own.name}", expected, found, way)
+    if variant.name.partition(":")[0] != own.name.partition(":")[0]:
+        expected = f"{own.name}, or a variant of it"
+        way = f"{VARIANT_WAY} Equal shapes make no equal task."
+        raise refuse("--task", expected, variant.name, way)
     if variant.env.spec != own.env.spec:
         expected = f"the spec of {own.name}: {own.env.spec}"
-        way = "Take a variant of the same task, like mpe/spread:speed_min=0.3."
-        raise refuse("--task", expected, variant.env.spec, way)
+        raise refuse("--task", expected, variant.env.spec, VARIANT_WAY)
 
 
 def _as_json(facts: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from jaxomarl.config import digest, flag, scaled_fields, static_fields, traced_f
 from jaxomarl.data.catalog import MOST_ROWS, load
 from jaxomarl.data.held_out import HeldOut, hold_out
 from jaxomarl.envs.catalog import make
-from jaxomarl.presets import find
+from jaxomarl.presets import check_fits, find
 from jaxomarl.training.final import MOST, default_episodes
 
 Overrides = Mapping[str, Sequence[Any]]
@@ -360,6 +360,9 @@ def resolve(
     owners = {name: config_field_names(name) for name in systems}
     _check_owned(given, owners)
 
+    tasks = [make(name).name for name in tasks]
+    check_fits(preset, tasks, [name.partition("+")[0] for name in systems])
+
     offline = any(not find_system(name).online for name in systems)
     out: list[Group] = []
     for task_name in tasks:
@@ -403,7 +406,7 @@ def _loaded(task: Task, given: str | Fitted, rows: int) -> tuple[Dataset, dict[s
         return load(task, given, rows)
     if rows:
         way = "Its rows are what they are."
-        raise refuse("--rows", "nothing beside a set of arrays", rows, way)
+        raise refuse("--rows", "nothing with a set of arrays", rows, way)
     return given.of_task(task)
 
 

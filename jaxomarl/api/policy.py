@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 from jaxomarl import documents
 from jaxomarl.api import register
 from jaxomarl.api.plan import find_system
+from jaxomarl.api.seeds import check_seed
 from jaxomarl.base import Algorithm, Observation, Past, Spec, Stage, State, System, refuse
 from jaxomarl.numerics import pinned
 from jaxomarl.paths import user_path
@@ -111,7 +112,11 @@ class Policy:
 
     @pinned()
     def reset(self, seed: int = 0) -> None:
-        """Start a new episode; `seed` counts for stochastic policies."""
+        """Start a new episode; `seed` counts for stochastic policies.
+
+        Raises JaxomarlError for a seed out of range.
+        """
+        check_seed(seed)
         self._memory = self.algorithm.memory
         self._key = jax.random.key(seed)
         self._step = 0

@@ -84,7 +84,7 @@ def reasons(groups: Sequence[Group], out: Path) -> Iterator[str]:
         if all(changed):
             differences = "; ".join(min(changed, key=len))
             name = f"{group.name} on {group.task.name}/{group.quality}"
-            again = "it is trained again beside what is there"
+            again = "it is trained again next to what is there"
             yield f"nothing of {name} is resumed, {again}: {differences}"
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from jaxomarl.api import policy, register
+from jaxomarl.api.seeds import check_seed
 from jaxomarl.base import Environment, Observation, State, refuse
 from jaxomarl.envs.catalog import make
 from jaxomarl.envs.rollout import Act, team_score
@@ -18,12 +19,13 @@ from jaxomarl.results import film
 def render(run: Path, episodes: int, out: Path, seed: int = 0, fps: float = 10.0) -> list[float]:
     """Film the run's final policy, and return the episodes' team returns.
 
-    The episodes are shown side by side in `out` (.gif or .mp4). Raises JaxomarlError where the
-    folder is no finished run, where the task has no picture or has changed since, and where `out`
-    cannot be written.
+    The episodes are shown side by side in `out` (.gif or .mp4). Raises JaxomarlError for a seed out
+    of range, where the folder is no finished run, where the task has no picture or has changed
+    since, and where `out` cannot be written.
     """
     if episodes < 1:
         raise refuse("--episodes", "at least 1", episodes, "Leave it out for 3.")
+    check_seed(seed)
     film.check(out, fps)
     player = policy.load_policy(run)
     register.check_task(player.info)

@@ -216,7 +216,7 @@ def check_folder(out: Path, asked: dict[str, Any], resume: bool, overwrite: bool
         raise refuse(f"--out {out}", f"results of {was}", now, way)
     if not resume:
         found = f"{out}, which holds this command's results"
-        way = "--resume goes on, --overwrite starts again."
+        way = "--resume continues, --overwrite starts again."
         raise refuse("--out", "a new folder", found, way)
 
 

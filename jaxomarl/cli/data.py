@@ -48,7 +48,7 @@ def find(source: str, task: str = "", rows: int = 0) -> Found:
     if not path.exists():
         return _recipe(source, task, rows)
     if rows:
-        raise refuse("--rows", "nothing beside a path", rows, "A file's rows are what they are.")
+        raise refuse("--rows", "nothing with a path", rows, "A file's rows are what they are.")
     named = None
     if task:
         named = make(task)
@@ -96,7 +96,7 @@ def _recipe(source: str, task: str, rows: int) -> Found:
         raise refuse("PATH|RECIPE", "a path that exists, or a recipe", source, way)
     found = make(base)
     if task and make(task).name != found.name:
-        expected = f"{found.name}, or nothing beside a recipe"
+        expected = f"{found.name}, or nothing with a recipe"
         raise refuse("--task", expected, task, "The recipe names its task.")
     data, manifest = catalog.load(found, quality, rows)
     raw = from_dataset(data, found.env.spec, manifest["quality"])

@@ -11,7 +11,7 @@ from jaxomarl.cli import boxes, columns
 from jaxomarl.cli.fields import STATED, Field, described
 from jaxomarl.config import flag
 from jaxomarl.envs.catalog import make, names
-from jaxomarl.presets import find
+from jaxomarl.presets import check_fits, find
 
 PAGE = 100
 """Columns of a page that goes to a file or a pipe."""
@@ -42,6 +42,7 @@ def setting(name: str, task: str, quality: str, preset: str) -> Setting:
     base = name.partition("+")[0]
     system = plan.find_system(name)
     taken = make(task or usual(base))
+    check_fits(preset, [taken.name], [base])
 
     quality = quality or find(preset, taken.name).data.get(taken.name, "") or taken.quality
     if system.online:

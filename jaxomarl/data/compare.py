@@ -8,6 +8,7 @@ from jaxomarl.base import Task
 from jaxomarl.data.card import json_number, team_returns
 from jaxomarl.data.fidelity import ks_distance
 from jaxomarl.data.raw import Raw
+from jaxomarl.data.rules import candidates
 
 SHOWN_ROWS = 3
 """Rows of each field that are shown where they differ."""
@@ -24,8 +25,11 @@ def compare(a: Raw, b: Raw, task: Task | None = None) -> dict[str, Any]:
     content is equal observations, actions, rewards, ends, episodes and known successors, value by
     value, and equal states and legal actions where both have them. "rows" and "columns" are empty
     for equal sets. "beside" lists what may differ in sets of the same content: the format, the
-    behaviours' numbers, a state that only one has.
+    behaviours' numbers, a state that only one has. Ends at the time limit of a task that never
+    terminates are time-outs, whatever the format calls them.
     """
+    a = without_time_outs(a, task)
+    b = without_time_outs(b, task)
     pairs = _pairs(a, b)
     shapes: dict[str, Any] = {}
     for name, (x, y) in pairs.items():
@@ -43,6 +47,22 @@ def compare(a: Raw, b: Raw, task: Task | None = None) -> dict[str, Any]:
         "return": _return(a, b, task),
         "beside": _other_differences(a, b),
     }
+
+
+def without_time_outs(raw: Raw, task: Task | None) -> Raw:
+    """The rows with done = 0 at the time limit of a task that never terminates.
+
+    Without a task, the rules are those that the set's rows agree with, if all of them say so.
+    """
+    if task is not None:
+        spec = task.env.spec
+        limits = {spec.horizon if spec.terminates == "never" else None}
+    else:
+        limits = {rules.horizon if rules.never else None for rules in candidates(raw)}
+    if len(limits) != 1 or None in limits:
+        return raw
+    at_limit = (raw.left == 1) & (raw.step + 1 == limits.pop())
+    return raw._replace(done=np.where(at_limit, np.zeros_like(raw.done), raw.done))
 
 
 def _pairs(a: Raw, b: Raw) -> dict[str, Pair]:
@@ -67,6 +87,7 @@ def _counts(raw: Raw) -> dict[str, int]:
         "transitions": int(transitions.sum()),
         "episodes": int((raw.step == 0).sum()),
         "terminations": int((raw.done > 0).sum()),
+        "time_outs": int(((raw.left == 1) & (raw.done == 0)).sum()),
         "unknown_successors": int((transitions & (raw.known == 0)).sum()),
     }
 

@@ -2,12 +2,13 @@
 
 import hashlib
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxomarl.base import Batch, Dataset, Episodes, Layout, Spec, refuse, team_reward
 
@@ -166,3 +167,32 @@ def pads_are_zero(data: Dataset, spec: Spec) -> bool:
     padded_obs = np.abs(np.asarray(data.obs)) * (1 - spec.obs_mask)
     padded_action = np.abs(np.asarray(data.action)) * (1 - spec.act_mask)
     return bool(padded_obs.sum() + padded_action.sum() == 0)
+
+
+# --- all rows ---
+
+BLOCK = 512
+"""Rows that `every_row` computes at once."""
+
+
+def every_row(
+    value: Callable[[Any], Array], rows: Any, idle: Bool[Array, ""]
+) -> Float[Array, "M N"]:
+    """Compute `value` of all rows, BLOCK at a time.
+
+    Where `idle` the result is zeros, and no work is done if all runs of a program are idle.
+    """
+    count = jax.tree.leaves(rows)[0].shape[0]
+    size = min(BLOCK, count)
+    blocks = -(-count // size)
+
+    def next_block(carry):
+        k, values = carry
+        start = jnp.minimum(k * size, count - size)  # the last block overlaps the one before
+        block = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, size), rows)
+        return k + 1, jax.lax.dynamic_update_slice_in_dim(values, value(block), start, 0)
+
+    shape = jax.eval_shape(value, jax.tree.map(lambda x: x[:size], rows)).shape
+    first = jnp.where(idle, blocks, 0)
+    zeros = jnp.zeros((count, *shape[1:]))
+    return jax.lax.while_loop(lambda carry: carry[0] < blocks, next_block, (first, zeros))[1]

@@ -7,7 +7,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from jaxomarl.base import Batch, Environment, Observation, Spec, State, TimeStep, team_reward
+from jaxomarl.base import (
+    Batch,
+    Environment,
+    Observation,
+    Spec,
+    State,
+    TimeStep,
+    refuse,
+    team_reward,
+)
+from jaxomarl.config import Pacing, config, static
 
 Act = Callable[[Key[Array, ""], Observation], Float[Array, "N A"]]
 
@@ -39,6 +49,33 @@ class Walk(NamedTuple):
     state: State
     now: TimeStep
     step: Int[Array, " W"]
+
+
+# --- the settings ---
+
+
+@config
+class Collecting(Pacing):
+    """Settings of systems that collect their own experience."""
+
+    chunk: int = static(default=100)
+    """Updates between two collections of experience."""
+    envs: int = static(default=32)
+    """Environments that run side by side."""
+    collect: int = static(default=25)
+    """Steps that each environment takes in a collection."""
+    capacity: int = static(default=200_000)
+    """Transitions that the replay stores."""
+    warmup: int = static(default=2_000, within="[0, inf)")
+    """Transitions that uniform actions collect before training."""
+
+
+def check(cfg: Collecting) -> None:
+    """Raise JaxomarlError for a ring that does not hold one collection."""
+    rows = cfg.envs * cfg.collect
+    if rows > cfg.capacity:
+        way = "Raise --cfg.capacity, or collect less at a time."
+        raise refuse("--cfg.capacity", f"at least envs x collect = {rows}", cfg.capacity, way)
 
 
 # --- the ring ---

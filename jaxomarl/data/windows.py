@@ -70,6 +70,13 @@ def full_starts(
     return data.starts[jnp.searchsorted(fits, drawn, side="right")]
 
 
+def transitions_known(window: Window) -> Float[Array, "B H N"]:
+    """1.0 for transitions of agents that were there, whose successor is known or not needed."""
+    started = window.valid[:, :-1]
+    usable = started * jnp.maximum(window.valid[:, 1:], window.done[:, :-1])
+    return usable[..., None] * window.alive[:, :-1]
+
+
 def check_windows(
     data: Dataset | None,
     horizon: int,

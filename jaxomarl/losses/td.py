@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxomarl.base import Batch, Dataset
+from jaxomarl.base import Batch, Dataset, Window
 
 TIME_LIMITS = ("bootstrap", "terminal")
 """What a time limit is: a cut beyond which critics bootstrap, or a termination."""
@@ -27,6 +27,33 @@ def joint_reward(batch: Batch, reward: str) -> Float[Array, " B"]:
     if reward == "first":
         return batch.reward[:, 0]
     return batch.team_reward
+
+
+def joint_target(
+    batch: Batch,
+    next_value: Float[Array, " B"],
+    gamma: float | Float[Array, ""],
+    reward: str,
+    time_limit: str,
+) -> Float[Array, " B"]:
+    """What a joint critic regresses to: r + gamma V(s') where the episode continues, else r."""
+    r = joint_reward(batch, reward)
+    return r + gamma * continuation_factor(batch, time_limit) * next_value
+
+
+def window_target(
+    window: Window,
+    next_value: Float[Array, "B H N"],
+    gamma: float | Float[Array, ""],
+    reward: str,
+    time_limit: str,
+) -> Float[Array, "B H N"]:
+    """What agents' critics regress to in the transitions of a window, as in `joint_target`."""
+    r = window.reward if reward == "own" else window.team_reward[..., None]
+    ends = window.done
+    if time_limit == "terminal":
+        ends = jnp.maximum(window.done, window.last)
+    return r[:, :-1] + gamma * (1.0 - ends[:, :-1, None]) * next_value
 
 
 def agents_reward(batch: Batch, reward: str) -> Float[Array, "B N"]:

@@ -6,6 +6,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from jaxomarl.base import Spec
+from jaxomarl.networks.inputs import flat
 from jaxomarl.networks.mlp import Network, ensemble, mlp
 
 
@@ -33,5 +35,16 @@ def twin(
 
     def apply(params, cond, action):
         return net.apply(params, jnp.concatenate([cond, action], axis=-1))
+
+    return Network(net.init, apply)
+
+
+def joint_twin(spec: Spec, hidden: Sequence[int]) -> Network:
+    """Q^1, Q^2 of the joint action: (state [B, S], action [*M, B, N, A]) -> [E, *M, B]."""
+    net = twin(spec.state_dim, spec.agents * spec.act_width, hidden)
+
+    def apply(params, state, action):
+        repeated = jnp.broadcast_to(state, (*action.shape[:-2], state.shape[-1]))
+        return net.apply(params, repeated, flat(action))
 
     return Network(net.init, apply)

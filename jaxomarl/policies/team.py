@@ -1,7 +1,7 @@
 """A team's diffusion policy: one noise prediction for all agents, sampled in one chain."""
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +9,11 @@ from jaxtyping import Array, Float, Key
 
 from jaxomarl.base import Spec
 from jaxomarl.diffusion.factorise import composed, factorisation
+from jaxomarl.diffusion.losses import eps_loss
+from jaxomarl.diffusion.parameterise import noised
 from jaxomarl.diffusion.samplers import ddpm
 from jaxomarl.diffusion.schedules import BY_LEVELS
+from jaxomarl.losses.candidates import pick_by_value
 from jaxomarl.networks.agents import (
     DENOISER,
     joint_denoiser,
@@ -21,13 +24,12 @@ from jaxomarl.networks.agents import (
 from jaxomarl.networks.denoisers import plain_mlp
 from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import Params
-from jaxomarl.policies.diffusion import Diffuser, sample
+from jaxomarl.policies.diffusion import Diffuser, clean, sample, several
 
 
 class Team(NamedTuple):
     """All agents' diffusion policies as one: x [..., N, A], obs [..., N, O]."""
 
-    init: Callable[[Key[Array, ""]], Params]
     trained: Diffuser
     """The noise that is fitted, and sampled in losses."""
     played: Diffuser
@@ -140,7 +142,7 @@ def factorised(spec: Spec, cfg: Factorised) -> Team:
 
     mixed = None if cfg.data_mixer == "concat" else mix
     centralised = not (f.decentralised and h.decentralised)
-    return Team(init, diffuser(False), diffuser(True), mixed, centralised)
+    return Team(diffuser(False), diffuser(True), mixed, centralised)
 
 
 def independent(spec: Spec, cfg: Independent) -> Team:
@@ -155,10 +157,38 @@ def independent(spec: Spec, cfg: Independent) -> Team:
     else:
         net = pooled_denoiser(own)
     diffuser = Diffuser(net, BY_LEVELS[cfg.schedule](cfg.levels), ddpm, cfg.levels)
-    return Team(net.init, diffuser, diffuser, None, centralised=cfg.model == "joint")
+    return Team(diffuser, diffuser, None, centralised=cfg.model == "joint")
 
 
-# --- what its training draws ---
+# --- how it acts ---
+
+
+def player(
+    team: Team, q: Network, count: int, acting: str
+) -> Callable[[Key[Array, ""], Any, Float[Array, "N O"], Float[Array, "N A"]], Float[Array, "N A"]]:
+    """How a team acts: it samples `count` joint actions, and each agent takes its best one.
+
+    The best has the largest min_k Qbar_i^k(o_i, a_i), of agent i's own critic `q`. A centralised
+    team's joint action is one sample, so all its agents take the same one. The state has an
+    `actor`, whose "online" or "target" networks are `acting`, and a `critic`.
+    """
+
+    def play(key, state, obs, mask):
+        params = state.actor.target if acting == "target" else state.actor.params
+        wide, x = several(team.played, key, params, obs, mask, count)
+        candidates = team.finished(params, x, wide, mask)
+        if count == 1:
+            return candidates[0]
+        q_of_all = jax.vmap(q.apply, in_axes=(0, 1, 1), out_axes=2)
+        value = q_of_all(state.critic.target, wide, candidates).min(axis=0)
+        if team.centralised:
+            value = jnp.broadcast_to(value.mean(axis=1, keepdims=True), value.shape)
+        return pick_by_value(candidates, value)
+
+    return play
+
+
+# --- how it is trained ---
 
 
 def team_times_and_noise(
@@ -168,3 +198,37 @@ def team_times_and_noise(
     k_t, k_z = jax.random.split(key)
     t = jax.random.randint(k_t, (batch,), 1, levels + 1) / levels
     return t, mask * jax.random.normal(k_z, (batch, *mask.shape))
+
+
+def fitting_loss(
+    team: Team,
+    params: Params,
+    action: Float[Array, "B N A"],
+    obs: Float[Array, "B N O"],
+    mask: Float[Array, "N A"],
+    t: Float[Array, " B"],
+    z: Float[Array, "B N A"],
+) -> tuple[Float[Array, ""], dict[str, Array]]:
+    """Mean |eps(alpha_t a + sigma_t z, t, o) - z|^2 / D, plus mean |h(sg x0) - a|^2 / D; metrics.
+
+    D is the number of real columns, and the second term exists where there is an h. x0 is what the
+    chain's last step makes of the batch's own action: in the chain, h is applied to such estimates.
+    A regression on full samples would shrink h to the conditional mean.
+    """
+    schedule = team.trained.schedule
+    columns = mask.sum()
+
+    # --- |eps - z|^2 ---
+    eps = lambda x, t: team.trained.net.apply(params, x, t, obs)
+    denoising_loss = eps_loss(eps, schedule, action, t, z, mask) / columns
+    if team.mix is None:
+        return denoising_loss, {"denoising_loss": denoising_loss}
+
+    # --- |h(sg x0) - a|^2 ---
+    last_t = jnp.asarray(1.0 / team.trained.levels)
+    denoise = clean(team.trained, params, obs, mask)
+    x0 = denoise(noised(schedule, action, last_t, z * mask), last_t)
+    error = mask * team.mix(params, jax.lax.stop_gradient(x0), obs) - action
+    mixer_loss = jnp.mean(jnp.sum(error**2, axis=(-1, -2))) / columns
+    metrics = {"denoising_loss": denoising_loss, "mixer_loss": mixer_loss}
+    return denoising_loss + mixer_loss, metrics

@@ -1,6 +1,8 @@
 """The papers' settings and ours, by name: `--preset NAME`."""
 
 import fnmatch
+import itertools
+from collections.abc import Sequence
 
 from jaxomarl.base import nearest, refuse
 from jaxomarl.presets.games import GAMES
@@ -33,3 +35,20 @@ def fits(preset: Preset, task: str, system: str) -> bool:
     plain_name = task.partition(":")[0]
     for_task = any(fnmatch.fnmatch(plain_name, pattern) for pattern in preset.tasks)
     return for_task and (not system or system in preset.systems)
+
+
+def check_fits(name: str, tasks: Sequence[str], systems: Sequence[str]) -> None:
+    """Raise JaxomarlError where a named preset is for none of the systems on any of the tasks."""
+    if not name:
+        return
+    pairs = list(itertools.product(tasks, systems))
+    named = find(name, "")
+    if any(fits(named, task, system) for task, system in pairs):
+        return
+    others = [p.name for p in PRESETS.values() if any(fits(p, *pair) for pair in pairs)]
+    way = "Leave it out for each system's own defaults."
+    if others:
+        way = f"Take {' or '.join(others)}, or leave it out."
+    expected = f"one for {', '.join(systems)} on {', '.join(tasks)}"
+    found = f"{name}, which is for {', '.join(named.systems)} on {', '.join(named.tasks)}"
+    raise refuse("--preset", expected, found, way)

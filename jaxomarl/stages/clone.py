@@ -6,6 +6,7 @@ error with weights of finished critics (IQL with a critic for each agent).
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -22,6 +23,12 @@ from jaxomarl.networks.inputs import observation_normaliser
 from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import Net, Params, adam_or_sgd, clipped_adam, create, descend
 from jaxomarl.policies import gaussian as gaussian_policy
+from jaxomarl.policies.diffusion import (
+    Diffuser,
+    agent_times_and_noise,
+    denoising_loss,
+    sample,
+)
 
 FIELDS = (
     "policy_steps", "policy_batch", "policy_width", "policy_lr", "clip", "chunk", "normalise",
@@ -201,7 +208,7 @@ def cloning_learner(
 
         axes = AgentSamples(1, 1, 0)  # pyright: ignore[reportArgumentType]
         state, value = jax.vmap(fit, in_axes=(0, 0, axes, 1))(keys, state, samples, w)
-        metrics = {"clone_loss": jnp.mean(value)}
+        metrics = {"cloning_loss": jnp.mean(value)}
         if w is not None:
             metrics["weight"] = w.mean()
         return state, metrics
@@ -238,6 +245,26 @@ def gaussian_cloning_learner(
         return gaussian_policy.deterministic_action(net, params, obs, mask)
 
     return cloning_learner(spec, cfg, net, loss, weigh, play if acts else None)
+
+
+def diffusion_cloning_learner(
+    spec: Spec,
+    cfg: CloningSettings,
+    diffuser: Diffuser,
+    acts: bool = True,
+    lr: optax.ScalarOrSchedule | None = None,
+) -> Algorithm:
+    """Diffusion models of all agents, down mean |eps(alpha_t a + sigma_t z, t, o) - z|^2.
+
+    t is uniform on [1e-3, 1], and `lr` is as in `cloning_learner`.
+    """
+
+    def loss(key, params, samples, w):
+        t, z = agent_times_and_noise(key, samples)
+        return denoising_loss(diffuser, params, samples, t, z)
+
+    play = partial(sample, diffuser) if acts else None
+    return cloning_learner(spec, cfg, diffuser.net, loss, play=play, lr=lr)
 
 
 # --- what they are compared with ---

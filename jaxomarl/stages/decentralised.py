@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Key
 
 from jaxomarl.base import Algorithm, Batch, Dataset, Health, Past, Spec, State
 from jaxomarl.config import Pacing, check_continuous, check_fields, config, static, traced
@@ -51,8 +51,8 @@ DETERMINISTIC_CHOICES = {**CHOICES, "penalty_from": ("uniform", "policy")}
 
 
 @config
-class AgentSettings(Pacing):
-    """Settings of systems whose agents learn apart; the defaults are OMAR's for particle tasks."""
+class Valued(Pacing):
+    """Settings of systems that learn values of rewards."""
 
     reward: str = static(default="own")
     """Reward that is learned. own: each agent's. team: the team's, for every agent."""
@@ -60,6 +60,12 @@ class AgentSettings(Pacing):
     """What a time limit does. bootstrap: the episode continues past it. terminal: it ends there."""
     normalise: bool = static(default=True)
     """Whether the networks' observations are normalised to mean 0 and standard deviation 1."""
+
+
+@config
+class AgentSettings(Valued):
+    """Settings of systems whose agents learn apart; the defaults are OMAR's for particle tasks."""
+
     gamma: float = traced(default=0.95, within="[0, 1]")
     """Discount factor of future rewards."""
     chunk: int = static(default=100)
@@ -378,6 +384,24 @@ def proposals(
     return joined_proposals(uniform_proposals(first, batch.mask), *near)
 
 
+def agents_proposals(
+    key: Key[Array, ""],
+    spec: Spec,
+    cfg: Deterministic,
+    past: Past,
+    batch: Batch,
+    centres: Sequence[Float[Array, "B N A"]],
+) -> Proposals:
+    """Every agent's proposals: actions [N, M, B, A] over the box and around each of `centres`."""
+    each, axes = agent_batches(spec, cfg, past, batch)
+
+    def of_one_agent(key, own, centres):
+        return proposals(key, cfg, own, cfg.penalty_std, centres)
+
+    keys = jax.random.split(key, spec.agents)
+    return jax.vmap(of_one_agent, in_axes=(0, axes, 1))(keys, each, centres)
+
+
 def critic_step(
     cfg: AgentSettings,
     nets: AgentNetworks,
@@ -442,6 +466,16 @@ def policy_step(
     actor = descend(nets.tx_actor, state.actor, grads)
     state = ActorCritic(polyak(actor, cfg.polyak), polyak(state.critic, cfg.polyak))
     return state, {**critic_metrics, "policy_loss": value, **metrics}
+
+
+def due(delay: int, critic: Net) -> Bool[Array, ""]:
+    """Whether this is a `delay`-th step of the critic, in which policies and targets move too."""
+    return optax.tree_utils.tree_get(critic.opt, "count") % delay == 0
+
+
+def moved_where(due: Bool[Array, ""], moved: ActorCritic, kept: ActorCritic) -> ActorCritic:
+    """The networks after a step that is due, else those that are kept."""
+    return jax.tree.map(lambda new, old: jnp.where(due, new, old), moved, kept)
 
 
 def effort(action: Float[Array, "B A"], mask: Float[Array, " A"]) -> Float[Array, ""]:

@@ -19,7 +19,7 @@ row. policies/plans.py acts.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,14 +41,13 @@ from jaxomarl.base import (
 from jaxomarl.config import check_fields, config, flag, static, traced
 from jaxomarl.data import ranges, return_targets
 from jaxomarl.data.dataset import check_batch, check_transitions
-from jaxomarl.data.ranges import fit_quantiles, ranged
+from jaxomarl.data.ranges import fit_quantiles
 from jaxomarl.data.return_targets import goals
 from jaxomarl.data.returns import KINDS, returns, with_returns
 from jaxomarl.data.windows import check_windows, sample_windows
 from jaxomarl.diffusion.guidance import clipped, inpaint
 from jaxomarl.diffusion.parameterise import noised
 from jaxomarl.diffusion.schedules import cosine
-from jaxomarl.health import codes as code_figures
 from jaxomarl.health import plans as plan_figures
 from jaxomarl.health.held import joined
 from jaxomarl.losses.imitation import action_error
@@ -81,8 +80,6 @@ RAISE_PLAN = ("policy_steps", "policy_batch", "policy_width")
 """What to raise where plans have not learned."""
 RAISE_INVERSE = ("policy_steps", "inverse_width")
 """What to raise where the inverse dynamics model has not learned."""
-RAISE_CODES = ("code_steps", "policy_batch", "inverse_width")
-"""What to raise where codes have not learned."""
 RAISE_STUDENT = ("student_steps", "policy_batch")
 """What to raise where the student has not learned."""
 
@@ -418,23 +415,6 @@ def inferred_actions(spec: Spec, cfg: Config, model: Planner) -> plan_figures.In
         return jax.vmap(partial(action_of_output, spec))(out, available)
 
     return infer
-
-
-def coder_health(spec: Spec, cfg: Any, encoder: Network, decoder: Network) -> Health:
-    """What the codes that plans consist of keep of observations.
-
-    `encoder` gives [mu, log s], and a code is tanh(mu).
-    """
-    to_units = ranged(cfg.normaliser, spec)
-
-    def decode(state: State, past: Past, obs: Float[Array, "K N O"]) -> code_figures.Decoded:
-        rows = to_units(state.knots, obs)
-        mu_and_log_s = encoder.apply(state.net.params["to"], rows)
-        code = jnp.tanh(mu_and_log_s[..., : cfg.code_width])
-        return code_figures.Decoded(rows, decoder.apply(state.net.params["from"], code))
-
-    columns = jnp.asarray(spec.obs_mask)
-    return code_figures.autoencoder(decode, columns, cfg.code_width, RAISE_CODES)
 
 
 # --- the data, and what is refused ---

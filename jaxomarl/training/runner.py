@@ -311,7 +311,7 @@ def check_limits(stage: Stage, metrics: History) -> None:
         largest = float(metrics[limit.metric].max())
         if largest > limit.most:
             expected = f"at most {limit.most:.0%} {limit.of}"
-            raise refuse(limit.field, expected, f"{largest:.0%}", f"To go on, {limit.way_out}")
+            raise refuse(limit.field, expected, f"{largest:.0%}", f"To continue, {limit.way_out}")
 
 
 def not_finite(metrics: History, seeds: list[int]) -> tuple[str, ...]:

@@ -14,7 +14,8 @@ import pytest
 import jaxomarl
 from jaxomarl.algorithms import REGISTRY
 from jaxomarl.api import plan, session
-from jaxomarl.api.evaluate import evaluate
+from jaxomarl.api.evaluate import RunBatch, check_variant, evaluate
+from jaxomarl.api.plan import find_system
 from jaxomarl.api.policy import shapes
 from jaxomarl.base import JaxomarlError
 from jaxomarl.cli import commands
@@ -331,6 +332,18 @@ def test_evaluate_in_a_variant(out, copy):
     code, _, err = run("evaluate", str(copy), "--task", "mpe/tag")
     assert code == 2
     assert "--task" in err
+
+
+@pytest.mark.parametrize("variant", ["games/twin-peaks", "games/four-gaussians"])
+def test_evaluate_takes_no_other_task_of_equal_shapes(variant):
+    own = make("games/bandit")
+    run_of = store.Run(Path("run"), {"spec": {}})
+    last = find_system("bc").pipeline(own.env.spec, find_system("bc").Config(), None)[-1]
+    batch = RunBatch([run_of], [], own, last)
+    check_variant(batch, own)
+    assert make(variant).env.spec == own.env.spec
+    with pytest.raises(JaxomarlError, match="--task: expected games/bandit, or a variant of it"):
+        check_variant(batch, make(variant))
 
 
 def test_evaluate_hides_no_divergence(copy):

@@ -175,6 +175,7 @@ def test_figures_that_are_not_there(trained):
         ({"policy_lr": -1.0}, "policy_lr"),
         ({"seeds": 0}, "seeds"),
         ({"preset": "none"}, "preset"),
+        ({"preset": "particle"}, "preset"),
         ({"augment": "x"}, "augment"),
     ],
 )

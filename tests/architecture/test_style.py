@@ -14,7 +14,7 @@ ALGORITHMS = sorted(
     path for path in (ROOT / "jaxomarl/algorithms").glob("*.py") if path.name != "__init__.py"
 )
 PARTS = ("**Paper**", "**Pseudo-code**", "**Differs**", "**Checked**")
-FUNCTION_LINES, ALGORITHM_LINES = 60, 300
+FUNCTION_LINES, ALGORITHM_LINES = 60, 260
 
 BANNED = {
     "jax.numpy.empty": "uninitialised since JAX 0.11; zeros or full",

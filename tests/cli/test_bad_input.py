@@ -10,6 +10,7 @@ import pytest
 from jaxomarl.api.seeds import parse_seeds
 from jaxomarl.base import JaxomarlError
 from jaxomarl.cli import commands
+from jaxomarl.presets import check_fits
 from jaxomarl.training.runner import Interrupted
 
 ROOT = Path(__file__).parents[2]
@@ -128,6 +129,42 @@ def test_the_command_refuses_such_seeds(refused, seeds):
 def test_collect_refuses_a_seed_out_of_range(refused, seed):
     text = refused("collect", "games/bandit", f"--seed={seed}")
     assert "--seed:" in text and "2^31 - 1" in text
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**31)])
+def test_render_refuses_a_seed_out_of_range(refused, tmp_path, seed):
+    text = refused("render", str(tmp_path), "--out", str(tmp_path / "film.gif"), f"--seed={seed}")
+    assert "--seed:" in text and "2^31 - 1" in text
+
+
+@pytest.mark.parametrize(
+    ("command", "flags"),
+    [
+        ("train", ("omsd", "--task", "mpe/spread", "--preset", "paper-code")),
+        ("train", ("dom2", "--preset", "paper-code")),
+        ("sweep", ("--systems", "bc", "dom2", "--tasks", "mpe/tag", "--preset", "mode-seeking")),
+        ("show", ("omsd", "--task", "mpe/spread", "--preset", "paper-code")),
+    ],
+)
+def test_a_preset_that_fits_nothing_is_refused(refused, command, flags):
+    text = refused(command, *flags)
+    assert (
+        "--preset: expected one for" in text
+        and "is for omsd" in text
+        and "leave it out" in text.lower()
+    )
+
+
+def test_a_preset_may_fit_some_of_what_is_asked():
+    check_fits("paper-code", ["games/bandit"], ["omsd", "dom2"])
+    check_fits("particle", ["games/bandit", "mpe/spread:speed_min=0.5"], ["bc"])
+    check_fits("", ["mpe/spread"], ["matd3"])
+
+
+@pytest.mark.parametrize("table", ["omsd-scores", "omsd-oracle", "coda-fidelity", "coda-steering"])
+def test_a_table_of_one_task_refuses_several(refused, table):
+    text = refused("reproduce", table, "--tasks", "mpe/spread", "mpe/tag")
+    assert "--tasks: expected one name" in text
 
 
 def test_evaluate_says_that_a_folder_has_no_runs(refused, tmp_path):

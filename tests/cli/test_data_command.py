@@ -224,7 +224,7 @@ def test_two_qualities_differ(said, folder):
         (("convert", "FOLDER", "/dev/null/x", "--to", "jaxomarl"), ("DST",)),
         (
             ("convert", "FOLDER", "NEW", "--to", "omar", "--rows", "9"),
-            ("--rows", "nothing beside a path"),
+            ("--rows", "nothing with a path"),
         ),
         (("diff", "FOLDER", "nowhere"), ("PATH|RECIPE", "nowhere")),
     ],

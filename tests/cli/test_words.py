@@ -67,8 +67,8 @@ def test_an_unknown_command_is_answered_with_the_nearest():
         ("--cfg.critic-lr: expected a", "critic_lr=: expected a"),
         ("Take --cfg.guidance 1, or --cfg.returns togo.", 'Take guidance=1, or returns="togo".'),
         (
-            "--resume goes on, --overwrite starts again.",
-            "resume=True goes on, overwrite=True starts again.",
+            "--resume continues, --overwrite starts again.",
+            "resume=True continues, overwrite=True starts again.",
         ),
         ("a system of --systems", "a system of system="),
         ("a minus -- and a-b --", "a minus -- and a-b --"),

@@ -247,7 +247,7 @@ def test_training_takes_them(tmp_path):
 
     refused(
         lambda: jaxomarl.train("bc", "games/bandit", data=made, rows=3),
-        "rows=: expected nothing beside",
+        "rows=: expected nothing with",
     )
     refused(
         lambda: jaxomarl.train("bc", "games/consensus:n=4", data=made),

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from jaxomarl.data import card, modes
+from jaxomarl.data.catalog import load
 from jaxomarl.data.compare import compare
-from jaxomarl.data.raw import Raw
+from jaxomarl.data.raw import Raw, from_dataset
 from jaxomarl.envs.catalog import make
 
 
@@ -239,6 +240,26 @@ def test_ends_and_shapes_count():
         "a": [12, 5],
         "b": [12, 6],
     }
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_ends_of_a_task_that_never_terminates_are_time_outs(named):
+    """In a format that marks every end alike, with its task named and by what its rows look like."""
+    task = make("mpe/spread")
+    ours = from_dataset(load(task, "random", 100)[0], task.env.spec, "random")
+    marked = ours._replace(done=(ours.left == 1).astype(np.float32), distinct=False, format="omar")
+    found = compare(marked, ours, task if named else None)
+    assert found["same"] and found["counts"]["a"] == found["counts"]["b"]
+    assert found["counts"]["a"]["terminations"] == 0
+    assert found["counts"]["a"]["time_outs"] == found["counts"]["a"]["episodes"] == 4
+
+
+def test_ends_of_a_task_that_may_terminate_stay_as_they_are():
+    r = raw([4, 6])
+    marked = r._replace(done=(r.left == 1).astype(np.float32))
+    counts = compare(marked, r)["counts"]
+    assert (counts["a"]["terminations"], counts["a"]["time_outs"]) == (2, 0)
+    assert (counts["b"]["terminations"], counts["b"]["time_outs"]) == (0, 2)
 
 
 def test_shifted_returns_are_far_in_distribution():

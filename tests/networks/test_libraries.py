@@ -41,7 +41,9 @@ def test_the_density_of_a_squashed_normal_written_out():
     mask = jnp.array([1.0, 0.0, 1.0])
     got = jax.jit(log_density)(Normal(mean, log_std), action, mask)
     want = exact_log_density(mean, log_std, action)
-    np.testing.assert_allclose(got, (want * np.asarray(mask)).sum(axis=-1), rtol=2e-6, atol=2e-6)
+    # against float64 over 300 such draws, distrax was at worst at 0.58 of this tolerance and the
+    # formula in float32 at 0.52: inside the box neither is nearer
+    close(got, (want * np.asarray(mask)).sum(axis=-1))
 
 
 def test_its_density_at_the_edge_is_finite_and_right():
@@ -50,7 +52,8 @@ def test_its_density_at_the_edge_is_finite_and_right():
     mean, log_std = jnp.full((5, 1), 0.2), jnp.array([[0.0], [-3.0], [1.0], [-1.0], [0.5]])
     p, one = Normal(mean, log_std), jnp.ones(1)
     got = log_density(p, action, one)
-    np.testing.assert_allclose(got, exact_log_density(mean, log_std, action)[:, 0], rtol=5e-5)
+    # distrax is off by 2e-7; in float32 the formula is off by 6e-6, as 1 - a^2 loses digits there
+    np.testing.assert_allclose(got, exact_log_density(mean, log_std, action)[:, 0], rtol=1e-6)
     slope = jax.grad(lambda p: log_density(p, action, one).sum())(p)
     z = np.arctanh(np.clip(np.asarray(action, np.float64), -EDGE, EDGE)) - 0.2
     precision = np.exp(-2.0 * np.asarray(log_std, np.float64))

@@ -21,7 +21,13 @@ from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import annealed, create, descend
 from jaxomarl.policies import team as team_of
 from jaxomarl.policies.diffusion import Diffuser, sample, several
-from jaxomarl.policies.team import Team, factorised, independent, team_times_and_noise
+from jaxomarl.policies.team import (
+    Team,
+    factorised,
+    fitting_loss,
+    independent,
+    team_times_and_noise,
+)
 
 LEARN = dof.Config(
     policy_batch=64,
@@ -56,12 +62,12 @@ def fit(key, team, data, obs, steps, batch, lr):
         k_rows, k_noise = jax.random.split(key)
         rows = jax.random.randint(k_rows, (batch,), 0, len(data))
         t, z = team_times_and_noise(k_noise, levels, mask, batch)
-        loss = lambda params: dof.fitting_loss(team, params, data[rows], obs[rows], mask, t, z)[0]
+        loss = lambda params: fitting_loss(team, params, data[rows], obs[rows], mask, t, z)[0]
         return descend(tx, net, jax.grad(loss)(net.params)), None
 
-    return jax.lax.scan(step, create(tx, team.init(k_init)), jax.random.split(k_steps, steps))[
-        0
-    ].params
+    return jax.lax.scan(
+        step, create(tx, team.trained.net.init(k_init)), jax.random.split(k_steps, steps)
+    )[0].params
 
 
 def draw(key, team, params, obs, columns):
@@ -234,13 +240,12 @@ def oracle(eps, levels, k=None):
     """A team whose agents have exact noise, and with `k` a weighted h."""
     schedule = vp_discrete()
     diffuser = Diffuser(
-        Network(lambda key: (), lambda params, x, t, obs: eps(schedule, x, t)),
+        Network(lambda key: {"k": jnp.ones(())}, lambda params, x, t, obs: eps(schedule, x, t)),
         schedule,
         ddpm,
         levels,
     )
     return Team(
-        lambda key: {"k": jnp.ones(())},
         diffuser,
         diffuser,
         k and (lambda params, x, obs: params["k"] * x),
@@ -259,7 +264,7 @@ def test_weights_of_h_rest_at_one_under_exact_noise_and_would_not_by_samples_of_
         k_noise, k_draw = jax.random.split(key)
         t, z = team_times_and_noise(k_noise, 10, ones, len(data))
         slope = jax.grad(
-            lambda k: dof.fitting_loss(team, {"k": k}, data, obs, ones, t, z)[1]["mixer_loss"]
+            lambda k: fitting_loss(team, {"k": k}, data, obs, ones, t, z)[1]["mixer_loss"]
         )
         free = draw(k_draw, team, {"k": jnp.ones(())}, obs, 1)
         return 1.0 - slope(1.0) / (slope(2.0) - slope(1.0)), jnp.mean(free * data) / jnp.mean(
@@ -291,7 +296,7 @@ def params_of(team, seed=0):
     """Parameters drawn by numpy: compiling `init` takes longer than all that is done with them."""
     draw, shapes = (
         np.random.default_rng(seed).standard_normal,
-        jax.eval_shape(team.init, jax.random.key(0)),
+        jax.eval_shape(team.trained.net.init, jax.random.key(0)),
     )
     return jax.tree.map(lambda x: (0.5 * draw(x.shape)).astype(np.float32), shapes)
 
@@ -310,7 +315,7 @@ def test_concat_learns_what_its_agents_learn_apart():
     @partial(jit, static_argnums=0)
     def gradient(team, params, x, obs, t, z):
         mask = jnp.ones(x.shape[1:])
-        return jax.grad(lambda p: dof.fitting_loss(team, p, x, obs, mask, t, z)[0])(params)["parts"]
+        return jax.grad(lambda p: fitting_loss(team, p, x, obs, mask, t, z)[0])(params)["parts"]
 
     together = gradient(whole, params, x, obs, t, z)
     for i in range(2):

@@ -10,6 +10,7 @@ from alone import MODE, PAST, SPEC, far, filled, gradient, jit, trained, two_mod
 
 from jaxomarl.algorithms import maddpg
 from jaxomarl.base import JaxomarlError, Observation, Spec, Window
+from jaxomarl.data.windows import transitions_known
 
 STEP = maddpg.Config(
     policy_width=8, critic_width=8, horizon=3, gamma=0.9, polyak=0.2, action_penalty=0.01
@@ -144,7 +145,7 @@ def test_losses_are_those_written_apart(update, state, others):
     metrics = update(state, others=others, critic_lr=0.0)[1]
     want = by_hand(state, others)
     np.testing.assert_allclose(
-        [metrics[k] for k in ("q_loss", "policy_loss", "clone_loss")], want, rtol=2e-4
+        [metrics[k] for k in ("q_loss", "policy_loss", "cloning_loss")], want, rtol=2e-4
     )
 
 
@@ -191,7 +192,10 @@ def test_the_cut_transition_meets_its_own_successor(update, state):
     unknown = b._replace(
         valid=b.valid.at[1, 1].set(0.0)
     )  # the data lack the cut one's successor: it does not count
-    assert float(maddpg.counts(unknown)[1].sum()) == 0 and float(maddpg.counts(b)[1].sum()) == 2
+    assert (
+        float(transitions_known(unknown)[1].sum()) == 0
+        and float(transitions_known(b)[1].sum()) == 2
+    )
     cut = update(state, time_limit="terminal")[1]["q_loss"]
     assert abs(cut - update(state)[1]["q_loss"]) > 1e-5
 

@@ -11,6 +11,7 @@ from judges import given, likes_the_good_mode, modes
 
 from jaxomarl.algorithms import sfbc
 from jaxomarl.base import JaxomarlError, Observation
+from jaxomarl.data.dataset import BLOCK, every_row
 from jaxomarl.losses.planning import planned_returns
 from jaxomarl.policies.diffusion import sample
 
@@ -150,11 +151,11 @@ def test_bad_settings_are_refused(changed):
 
 def test_every_row_has_its_value_and_idle_runs_none():
     keys, obs = (
-        jax.random.split(jax.random.key(0), sfbc.ROWS + 7),
-        jnp.arange(2.0 * (sfbc.ROWS + 7)).reshape(2, -1, 1),
+        jax.random.split(jax.random.key(0), BLOCK + 7),
+        jnp.arange(2.0 * (BLOCK + 7)).reshape(2, -1, 1),
     )
     value = jax.vmap(lambda row: row[1] + jax.random.uniform(row[0], (1,)))
-    found = jax.vmap(lambda o, idle: sfbc.every_row(value, (keys, o), idle))(
+    found = jax.vmap(lambda o, idle: every_row(value, (keys, o), idle))(
         obs, jnp.array([False, True])
     )
     assert jnp.allclose(found[0], value((keys, obs[0]))) and not found[1].any()

@@ -141,7 +141,7 @@ def test_the_policy_loss_is_that_written_apart(update, state):
         losses.append(-2.5 * q.mean() / np.abs(q).mean() + clones[-1])
     metrics = update(state, critic_lr=0.0)[1]
     np.testing.assert_allclose(metrics["policy_loss"], np.mean(losses), rtol=1e-4)
-    np.testing.assert_allclose(metrics["clone_loss"], np.mean(clones), rtol=1e-4)
+    np.testing.assert_allclose(metrics["cloning_loss"], np.mean(clones), rtol=1e-4)
 
 
 def test_policy_and_targets_wait_for_every_second_step(state):

@@ -21,7 +21,7 @@ from jaxomarl.data.catalog import load
 from jaxomarl.diffusion.parameterise import noised, x0_from_eps
 from jaxomarl.diffusion.schedules import vp
 from jaxomarl.papers import cells
-from jaxomarl.papers.asked import Asked
+from jaxomarl.papers.asked import Asked, one_name
 from jaxomarl.papers.comparison import markdown_table
 from jaxomarl.papers.omsd.oracle import EPISODES, PRESET, ROWS, SYSTEMS, TASK
 from jaxomarl.results import tables
@@ -52,7 +52,7 @@ def omsd_scores(asked: Asked) -> str:
         episodes=asked.episodes or EPISODES,
         rows=asked.rows or ROWS,
     )
-    task = asked.tasks[0] if asked.tasks else TASK
+    task = one_name("--tasks", asked.tasks, TASK)
     rows = []
     trained = []
     for quality in asked.data or ("expert",):
