@@ -20,7 +20,8 @@ from jaxomarl.config import digest, flag, scaled_fields, static_fields, traced_f
 from jaxomarl.data.catalog import MOST_ROWS, load
 from jaxomarl.data.held_out import HeldOut, hold_out
 from jaxomarl.envs.catalog import make
-from jaxomarl.presets import check_fits, find
+from jaxomarl.presets import DEFAULTS, check_fits, find
+from jaxomarl.presets.preset import Preset
 from jaxomarl.training.final import MOST, default_episodes
 
 Overrides = Mapping[str, Sequence[Any]]
@@ -50,6 +51,8 @@ class Group:
     """Factor on the preset's steps and widths."""
     asked_final: int = 0
     """Number of episodes of the final evaluation; 0 is the usual number."""
+    preset: str = ""
+    """The preset that gave the settings, or "defaults"."""
 
     @cached_property
     def held_out(self) -> HeldOut:
@@ -296,6 +299,7 @@ def groups(
     seeds: list[int],
     scale: float = 1.0,
     final_episodes: int = 0,
+    preset: str = "",
 ) -> list[Group]:
     """Sort configs x seeds into groups of one program each.
 
@@ -307,7 +311,7 @@ def groups(
         system.check(task.env.spec, cfg, data)
         key = digest(static_fields(cfg))
         empty = Group(
-            name, system, task, quality, data, manifest, [], [], [], scale, final_episodes
+            name, system, task, quality, data, manifest, [], [], [], scale, final_episodes, preset
         )
         group = found.setdefault(key, empty)
         for seed in seeds:
@@ -377,10 +381,11 @@ def resolve(
                 online = find_system(name).online
                 dataset, manifest = ONLINE if online else loaded
                 own = {field: v for field, v in given.items() if field in owners[name]}
-                stated = _of_preset(preset, name, task.name, manifest["quality"])
+                taken = _preset_of(preset, name, task.name)
+                stated = taken.at(task.name, manifest["quality"], name.partition("+")[0])
                 cfgs = configs(name, stated, own, scale)
                 facts = (name, task, manifest["quality"], dataset, manifest)
-                out += groups(*facts, cfgs, chosen, scale, final_episodes)
+                out += groups(*facts, cfgs, chosen, scale, final_episodes, taken.name)
     return out
 
 
@@ -391,13 +396,11 @@ def _parsed(seeds: str | int | Sequence[int]) -> list[int]:
     return parse_seeds(",".join(map(str, seeds)) + ",")
 
 
-def _of_preset(preset: str, system: str, task: str, quality: str) -> dict[str, Any]:
-    """The config that a preset states for a system, without its augmentation; {} where none."""
+def _preset_of(preset: str, system: str, task: str) -> Preset:
+    """The preset that states a system's settings, its augmentation apart; else the defaults."""
     base = system.partition("+")[0]
-    mine = find(preset, task, base)
-    if base not in mine.systems:
-        return {}
-    return mine.at(task, quality, base)
+    found = find(preset, task, base)
+    return found if base in found.systems else DEFAULTS
 
 
 def _loaded(task: Task, given: str | Fitted, rows: int) -> tuple[Dataset, dict[str, Any]]:

@@ -30,6 +30,7 @@ from jaxomarl.data.held_out import FEW, SHARE, split
 from jaxomarl.data.stats import identity, statistics
 from jaxomarl.health.verdict import stage_facts
 from jaxomarl.numerics import precision, rounded, settings
+from jaxomarl.presets import find
 from jaxomarl.results import differences, stage_health, store, tables
 from jaxomarl.results.canvas import Figure
 from jaxomarl.training.final import roll_out
@@ -324,6 +325,7 @@ class Writer:
             "final_episodes": g.final_episodes if last.algorithm.act else 0,
             "data_return": data_return(g.manifest),
             "optimum": g.task.optimum,
+            "preset": g.preset,
             "scale": g.scale,
             "normaliser": g.task.scale._asdict() if g.task.scale else None,
             "versions": versions(),
@@ -597,8 +599,17 @@ def extends(before: object, now: object) -> bool:
     return set(before) <= set(now)
 
 
+def presets(groups: Sequence[Group]) -> str:
+    """The names of the groups' presets, each once."""
+    return ", ".join(dict.fromkeys(group.preset for group in groups))
+
+
 def default_folder(groups: Sequence[Group], preset: str) -> Path:
-    """The folder runs/<task>-<preset>, or a digest where there are several tasks."""
+    """The folder runs/<task>-<preset>, or a digest where there are several tasks.
+
+    It does not depend on the systems: `preset` "" is the first one of the task.
+    """
+    preset = find(preset, groups[0].task.name).name
     names = sorted({f"{group.task.name}-{group.quality}".replace("/", "-") for group in groups})
     if len(names) > 1:
         return Path("runs") / f"{digest(names)[:8]}-{preset}"

@@ -14,9 +14,7 @@ from jaxomarl.api.progress import ProgressPrinter
 from jaxomarl.api.session import Results
 from jaxomarl.api.spoken import python_face
 from jaxomarl.base import refuse
-from jaxomarl.envs.catalog import make
 from jaxomarl.paths import user_path
-from jaxomarl.presets import find
 
 __all__ = ["from_arrays", "load", "register_system", "register_task", "train"]
 
@@ -75,8 +73,7 @@ def train(
     folder = _folder(out, resume, overwrite)
     with session.locked(folder):
         if folder:
-            named = find(preset, make(task).name).name
-            asked = session.asked(named, overrides, rows, episodes, scale, final_episodes)
+            asked = session.asked(preset, overrides, rows, episodes, scale, final_episodes)
             imports = register.modules(system, task)
             session.open_folder(folder, asked, resume, overwrite, imports)
         if folder and progress:

@@ -33,7 +33,6 @@ from jaxomarl.cli.data_flags import Data
 from jaxomarl.cli.imports import Imports
 from jaxomarl.cli.parsing import parse
 from jaxomarl.cli.signals import CODES
-from jaxomarl.presets import find
 from jaxomarl.results import stage_health, tables
 from jaxomarl.training.runner import Interrupted
 
@@ -452,10 +451,9 @@ def sweep(asked: Sweep | Train, stop: Stop) -> None:
         way = "Leave the flag out for its default."
         raise refuse("--systems, --tasks", "at least one name each", "none", way)
     sources = reused(asked.source)
-    preset = find(asked.preset, groups[0].task.name).name
-    out = asked.out or session.default_folder(groups, preset)
+    out = asked.out or session.default_folder(groups, asked.preset)
     settings = session.asked(
-        preset, overrides, asked.rows, asked.episodes, asked.scale, asked.final_episodes
+        asked.preset, overrides, asked.rows, asked.episodes, asked.scale, asked.final_episodes
     )
 
     if asked.dry_run:
@@ -468,7 +466,7 @@ def sweep(asked: Sweep | Train, stop: Stop) -> None:
         session.open_folder(out, settings, asked.resume, asked.overwrite, modules)
         provenance.tell(groups, out)
         runs = sum(len(group.seeds) for group in groups)
-        say(f"{len(groups)} group(s), {runs} runs, preset {preset}, into {out}")
+        say(f"{len(groups)} group(s), {runs} runs, preset {session.presets(groups)}, into {out}")
         lines = ProgressPrinter()
         results = session.train_groups(groups, out, sources, lines, stop.asked, lines.say)
         pictures = draw(results, out)

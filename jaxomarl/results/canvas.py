@@ -20,6 +20,7 @@ Axes = Any
 
 # Okabe and Ito's palette, safe for the colour-blind
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+GREY = "#8A8A8A"
 DPI = 150
 LETTER = 0.062
 """Width of a letter of a note, in inches."""

@@ -14,7 +14,7 @@ from jaxtyping import Num
 
 from jaxomarl.base import refuse
 from jaxomarl.results import statistics
-from jaxomarl.results.canvas import COLOURS, Axes, Figure, grid, legend, quiet, save
+from jaxomarl.results.canvas import COLOURS, GREY, Axes, Figure, grid, legend, quiet, save
 from jaxomarl.results.store import Row
 from jaxomarl.results.tables import Record, coverage
 
@@ -344,8 +344,8 @@ def score_intervals(path: str | Path | None, records: Sequence[Record], note: st
     There is one panel per (task, data).
 
     Systems are listed down the panel in order of their names. A record with diverged seeds says so
-    next to its name. The caption says what the intervals cover. JaxomarlError where there is no
-    record.
+    next to its name, and one of which a stage has not learned is grey. The caption says what the
+    intervals cover. JaxomarlError where there is no record.
     """
     if not records:
         raise refuse("records", "one record or more", "none", "Evaluate a run first.")
@@ -363,11 +363,12 @@ def score_intervals(path: str | Path | None, records: Sequence[Record], note: st
         panel.set_xlabel("final return, IQM over seeds with 95 % interval", fontsize=9)
         panel.tick_params(axis="x", labelsize=8)
         quiet(panel)
-    return save(figure, path, _caption([*coverage(records), note]))
+    short = "" if all(record.ranked for record in records) else "† a stage has not learned."
+    return save(figure, path, _caption([*coverage(records), short, note]))
 
 
 def _draw_interval(panel: Axes, y: int, record: Record) -> None:
-    colour = COLOURS[0]
+    colour = COLOURS[0] if record.ranked else GREY
     if record.iqm_low is not None:
         ends = [record.iqm_low, record.iqm_high]
         style = {"color": colour, "linewidth": 4, "alpha": 0.35, "solid_capstyle": "butt"}
@@ -381,6 +382,8 @@ def _name(record: Record, group: Sequence[Record]) -> str:
     if len(same_name) > 1:
         words.append(f"({record.config[:8]})")
     name = " ".join(filter(None, words))
+    if not record.ranked:
+        name += "†"
     if record.nonfinite:
         name += f"\n{record.nonfinite} of {record.seeds} diverged"
     return name
