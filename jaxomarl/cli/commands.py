@@ -43,6 +43,12 @@ MAIN = ("omsd", "brpo-ind", "brpo-ctde", "brpo-jal")
 Names = Annotated[tuple[str, ...], tyro.conf.arg(help_behavior_hint="(default: empty)")]
 """A flag of several names, whose default is empty."""
 
+Runs = Annotated[
+    tyro.conf.Positional[tuple[Path, ...]],
+    tyro.conf.arg(metavar="RUN...", help_behavior_hint="(at least one)"),
+]
+"""Folders of runs."""
+
 Cfg = imports.settings(plan.config_fields())
 
 
@@ -167,10 +173,7 @@ class Reproduce(Imports):
 class Evaluate(Imports):
     """Score finished runs on the starts of their final evaluation, or in a variant of the task."""
 
-    runs: Annotated[
-        tyro.conf.Positional[tuple[Path, ...]],
-        tyro.conf.arg(metavar="RUN...", help_behavior_hint="(at least one)"),
-    ]
+    runs: Runs
     """Folders of runs, or folders that contain runs."""
     task: str = ""
     """A variant of the runs' task, like mpe/spread:speed_min=0.3; empty: the task itself."""
@@ -184,10 +187,7 @@ class Evaluate(Imports):
 class Health:
     """Say which stages of runs have learned, by figures on held-out episodes, and what to raise."""
 
-    runs: Annotated[
-        tyro.conf.Positional[tuple[Path, ...]],
-        tyro.conf.arg(metavar="RUN...", help_behavior_hint="(at least one)"),
-    ]
+    runs: Runs
     """Folders of runs, or folders that contain runs."""
 
 

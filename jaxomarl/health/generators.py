@@ -30,12 +30,16 @@ TINY = 1e-6
 
 
 class Steps(NamedTuple):
-    """Steps side by side: columns of observation and state before and after, actions, rewards."""
+    """Steps, row by row."""
 
     row: Float[Array, "K C"]
-    action: Float[Array, "K D"]
-    reward: Float[Array, "K 1"]
+    """Columns of observations and state before the step."""
     after: Float[Array, "K C"]
+    """The same after it."""
+    action: Float[Array, "K D"]
+    """All agents' actions, side by side."""
+    reward: Float[Array, "K 1"]
+    """The team's."""
     counted: Float[Array, " K"]
     """1.0 on steps that count."""
 

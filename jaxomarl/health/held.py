@@ -15,13 +15,16 @@ ROWS = 2048
 class Transitions(NamedTuple):
     """Held-out transitions, in the order of their episodes; raw units."""
 
-    obs: Float[Array, "K N O"]
-    state: Float[Array, "K S"]
-    action: Float[Array, "K N A"]
-    step: Int[Array, " K"]
-    """Position in the episode."""
     row: Int[Array, " K"]
     """Number of the row in the held-out data set."""
+    step: Int[Array, " K"]
+    """Position in the episode."""
+    obs: Float[Array, "K N O"]
+    """What each agent saw."""
+    state: Float[Array, "K S"]
+    """What a centralised critic may see."""
+    action: Float[Array, "K N A"]
+    """What the data's agents did."""
 
 
 def transitions(held: Dataset, most: int = ROWS) -> Transitions:
@@ -30,7 +33,7 @@ def transitions(held: Dataset, most: int = ROWS) -> Transitions:
     spaced = jnp.arange(count) * held.starts.shape[0] // count
     row = held.starts[spaced]
     block = held.layout.unpack(held.rows[row])
-    return Transitions(block["obs"], block["state"], block["action"], held.step[row], row)
+    return Transitions(row, held.step[row], block["obs"], block["state"], block["action"])
 
 
 class Successors(NamedTuple):
