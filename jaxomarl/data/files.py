@@ -46,10 +46,21 @@ ENTRIES: dict[str, type] = {
 """Entries that every manifest has, and their types."""
 
 
-def save_folder(folder: str | Path, data: Dataset, manifest: dict[str, Any]) -> None:
-    """Write a data set, arrays first. The folder counts as one once its manifest is there."""
+def write_arrays(
+    path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str] | None = None
+) -> None:
+    """Write named arrays to a file; OSError, which names the file, where it cannot be written."""
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
+    try:
+        save_file(arrays, path, metadata=metadata)
+    except SafetensorError as error:
+        raise OSError(f"{path} cannot be written: {error}") from error
+
+
+def save_folder(folder: str | Path, data: Dataset, manifest: dict[str, Any]) -> None:
+    """Write a data set, arrays first. The folder counts as one once its manifest is there."""
     folder = user_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)
@@ -59,7 +70,7 @@ def save_folder(folder: str | Path, data: Dataset, manifest: dict[str, Any]) -> 
     for name, values in data.extra.items():
         arrays[f"extra.{name}"] = np.ascontiguousarray(values)
     part = folder / f".{ARRAYS}.part"
-    save_file(arrays, part)
+    write_arrays(part, arrays)
     os.replace(part, folder / ARRAYS)
 
     # --- manifest ---

@@ -5,13 +5,16 @@ import errno
 import fcntl
 import io
 import json
+import re
 import resource
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jaxomarl.cli import commands
+from jaxomarl.data.files import write_arrays
 from jaxomarl.results.store import write_bytes
 from jaxomarl.training import checkpoint
 
@@ -297,3 +300,15 @@ def test_overwrite_keeps_the_folder_locked_while_it_trains(copy, monkeypatch):
     monkeypatch.setattr("jaxomarl.api.session.train_groups", train)
     assert run(copy, "--overwrite")[0] == 74
     assert seen == [[".lock", "sweep.json"]]
+
+
+def test_arrays_that_cannot_be_written_name_their_file(tmp_path):
+    with limited(64), pytest.raises(OSError, match=r"rows\.part cannot be written"):
+        write_arrays(tmp_path / "rows.part", {"x": np.zeros(1000)})
+
+
+def test_too_little_memory_is_one_line_and_its_own_exit_code(tmp_path):
+    code, text = run(tmp_path / "out", "--cfg.policy-width", "3000000")
+    assert code == 71, text
+    assert re.search(r"error: the device has too little memory: \d{13,} bytes were asked for", text)
+    assert "Traceback" not in text
