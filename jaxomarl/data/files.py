@@ -17,7 +17,7 @@ from jaxomarl import documents
 from jaxomarl.base import Dataset, Layout, Spec, refuse
 from jaxomarl.data.dataset import content_hash
 from jaxomarl.data.fit import refit
-from jaxomarl.paths import user_path
+from jaxomarl.paths import named_in_errors, user_path
 
 FORMAT = 1
 ARRAYS = "rows.safetensors"
@@ -78,7 +78,8 @@ def save_folder(folder: str | Path, data: Dataset, manifest: dict[str, Any]) -> 
     entries.update((name, value) for name, value in manifest.items() if name != SEAL)
     text = json.dumps({**entries, SEAL: seal(entries)}, indent=1)
     part = folder / f".{MANIFEST}.part"
-    part.write_text(text + "\n", encoding="utf-8")
+    with named_in_errors(part):
+        part.write_text(text + "\n", encoding="utf-8")
     os.replace(part, folder / MANIFEST)
 
 

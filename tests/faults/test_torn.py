@@ -15,8 +15,10 @@ import pytest
 
 from jaxomarl.cli import commands
 from jaxomarl.data.files import write_arrays
+from jaxomarl.paths import named_in_errors
 from jaxomarl.results.store import write_bytes
 from jaxomarl.training import checkpoint
+from jaxomarl.training.library import Folder
 
 # The settings of tests/cli/test_sweep.py, so that programs are compiled once for both.
 SMALL = (
@@ -312,3 +314,12 @@ def test_too_little_memory_is_one_line_and_its_own_exit_code(tmp_path):
     assert code == 71, text
     assert re.search(r"error: the device has too little memory: \d{13,} bytes were asked for", text)
     assert "Traceback" not in text
+
+
+def test_a_full_disk_names_the_file_of_a_count_and_of_a_manifest(tmp_path):
+    with limited(4), pytest.raises(OSError) as error:
+        Folder(tmp_path).begin_chunk(1000)
+    assert error.value.filename == str(tmp_path / "executed")
+    with limited(4), pytest.raises(OSError) as error, named_in_errors(tmp_path / "x"):
+        (tmp_path / "x").write_text("more than four", encoding="utf-8")
+    assert error.value.filename == str(tmp_path / "x")
