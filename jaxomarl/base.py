@@ -465,6 +465,8 @@ class Gate(NamedTuple):
     """What it may not exceed."""
     times: str = ""
     """A figure that needs no training, which multiplies the number; empty: the number alone."""
+    way_out: str = ""
+    """What to do where it fails; empty: raise the settings that `Health` names."""
 
 
 class Health(NamedTuple):
@@ -479,6 +481,8 @@ class Health(NamedTuple):
     """When the stage counts as learned; none: it is not judged."""
     raise_fields: tuple[str, ...] = ()
     """Settings to raise where it has not learned."""
+    at_end: bool = False
+    """Whether it is measured once, at the end of the stage, because it is costly."""
 
 
 class Stage(NamedTuple):

@@ -194,6 +194,11 @@ def _check_steps(name: str, value: int, chunk: int) -> None:
         raise refuse(flag(name), f"a positive multiple of chunk = {chunk}", value, way)
 
 
+def is_zero(value: Any) -> bool:
+    """Whether a setting is 0; a traced one is not known, and counts as another number."""
+    return isinstance(value, int | float) and value == 0
+
+
 def flag(name: str) -> str:
     """The flag of a field at the command line."""
     return f"--cfg.{name.replace('_', '-')}"

@@ -40,7 +40,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key
 
 from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, System
-from jaxomarl.config import config, static
+from jaxomarl.config import config, is_zero, static
 from jaxomarl.data.dataset import as_is
 from jaxomarl.health import behaviour
 from jaxomarl.networks.inputs import observation_normaliser
@@ -144,12 +144,13 @@ def pipeline(
     """Three stages: critic -> scores -> policy."""
     # line 1
     trained_critic = critic.iql(spec, cfg, variant.own)
-    critic_stage = critic.critic_stage(cfg, trained_critic, variant.own)
+    critic_stage = critic.critic_stage(cfg, trained_critic, variant.own, is_zero(cfg.beta))
 
     # line 2
     score_model = scores.behaviour_model(spec, cfg, variant.scores)
     score_fields = scores.score_fields(variant.scores)
-    score_stage = scores.score_stage(spec, cfg, score_model, variant.scores)
+    _, last_time = score_regularised.time_range(cfg)
+    score_stage = scores.score_stage(spec, cfg, score_model, variant.scores, last_time)
 
     # lines 3-5
     final = policy(spec, cfg, variant, score_model.every, trained_critic.q)

@@ -169,6 +169,7 @@ def generator_stage(spec: Spec, cfg: Settings, kind: Augmentation, chunk: int, e
         chunk,
         every,
         fields=tuple(fields),
+        health=model.health,
     )
 
 

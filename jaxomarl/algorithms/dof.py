@@ -225,15 +225,16 @@ def check(spec: Spec, cfg: Base, data: Dataset | None, variant: Variant) -> None
 
 def pipeline(spec: Spec, cfg: Base, env: Environment | None, variant: Variant) -> tuple[Stage, ...]:
     """A variant has one stage."""
-    final = policy(spec, cfg, variant.team(spec, cfg))
-    return (Stage.from_config(cfg, "policy", final, cfg.policy_steps, owner=variant.name),)
+    team = variant.team(spec, cfg)
+    final = policy(spec, cfg, team)
+    health = decentralised.team_health(spec, cfg, final, team_networks(spec, cfg, team).q)
+    return (Stage.from_config(cfg, "policy", final, cfg.policy_steps, None, variant.name, health),)
 
 
 def system(variant: Variant) -> System:
     """The registry row of a variant."""
-    checked = partial(check, variant=variant)
     stages = partial(pipeline, variant=variant)
-    return System(variant.config, checked, as_is, stages)
+    return System(variant.config, partial(check, variant=variant), as_is, stages)
 
 
 MIXERS = {"noise_mixer": NOISE, "data_mixer": DATA}

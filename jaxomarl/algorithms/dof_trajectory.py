@@ -175,7 +175,8 @@ def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[S
     if not cfg.code_width:
         return plans
     learner = plan_codes.coder(spec, cfg)
-    code_stage = Stage.from_config(cfg, "codes", learner, cfg.code_steps, owner="dof-t")
+    health = plan_codes.coder_health(spec, cfg)
+    code_stage = Stage.from_config(cfg, "codes", learner, cfg.code_steps, None, "dof-t", health)
     return (code_stage, *plans)
 
 

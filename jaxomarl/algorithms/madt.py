@@ -28,17 +28,31 @@ the memory against a plain loop; a higher target return gets a better return), t
 """
 
 import dataclasses
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from jaxomarl.base import Algorithm, Dataset, Past, Spec, State, System, Window, one_stage, refuse
+from jaxomarl.base import (
+    Algorithm,
+    Dataset,
+    Health,
+    Past,
+    Spec,
+    State,
+    System,
+    Window,
+    one_stage,
+    refuse,
+)
 from jaxomarl.config import Pacing, check_fields, config, static, traced
 from jaxomarl.data.dataset import check_batch, check_transitions
 from jaxomarl.data.returns import with_returns
 from jaxomarl.data.windows import sample_windows
+from jaxomarl.health import behaviour
 from jaxomarl.losses.imitation import action_error
 from jaxomarl.masking import weighted_mean
 from jaxomarl.networks.actors import action_of_output
@@ -46,7 +60,7 @@ from jaxomarl.networks.agents import with_agent_number
 from jaxomarl.networks.inputs import observation_normaliser
 from jaxomarl.networks.mlp import Network
 from jaxomarl.networks.transformer import decision_transformer, last_steps
-from jaxomarl.optim import Net, clipped_adam, create, descend
+from jaxomarl.optim import Net, Params, clipped_adam, create, descend
 
 CHOICES = {"reward": ("own", "team")}
 
@@ -132,10 +146,38 @@ def appended(rows: Float[Array, "N C *I"], new: Float[Array, "N *I"]) -> Float[A
     return jnp.concatenate([rows[:, 1:], new[:, None]], axis=1)
 
 
+def predictor(spec: Spec, cfg: Config) -> Callable[..., Float[Array, "*B C N A"]]:
+    """Build the prediction of every row's action from the rows up to it."""
+    net = network(spec, cfg)
+    normalise_obs = observation_normaliser(spec, cfg)
+    action_mask = jnp.asarray(spec.act_mask)
+
+    def predict(params, past, returns, obs, action, step, valid):
+        """All agents' rows [..., N, C, ...] -> actions [..., C, N, A]."""
+        seen = with_agent_number(normalise_obs(past, swap_rows(obs)), spec.agents)
+        inputs = swap_rows(seen)
+        step = jnp.broadcast_to(step[..., None, :], obs.shape[:-1])
+        valid = jnp.broadcast_to(valid[..., None, :], obs.shape[:-1])
+        action = action * action_mask[:, None]
+        return swap_rows(net.apply(params, returns, inputs, action, step, valid))
+
+    return predict
+
+
+def predicted_rows(
+    predict: Callable[..., Array], params: Params, past: Past, batch: Window
+) -> Float[Array, "B C N A"]:
+    """The action of every row of windows, from the data's own returns and actions before it."""
+    returns = jnp.swapaxes(batch.extra["returns"], 1, 2)
+    obs = jnp.swapaxes(batch.obs, 1, 2)
+    action = jnp.swapaxes(batch.action, 1, 2)
+    return predict(params, past, returns, obs, action, batch.extra["step"], batch.valid)
+
+
 def policy(spec: Spec, cfg: Config) -> Algorithm:
     """Build the learner: one transformer that plays for every agent."""
     net = network(spec, cfg)
-    normalise_obs = observation_normaliser(spec, cfg)
+    predict = predictor(spec, cfg)
     action_mask = jnp.asarray(spec.act_mask)
     optimiser = clipped_adam(cfg.policy_lr, cfg.clip)
 
@@ -147,28 +189,15 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
     def batch(key: Key[Array, ""], state: State, data: Dataset) -> Window:
         return sample_windows(key, data, cfg.policy_batch, horizon=0, history=cfg.context - 1)
 
-    def predict(params, past, returns, obs, action, step, valid):
-        """All agents' rows [..., N, C, ...] -> actions [..., C, N, A]."""
-        seen = with_agent_number(normalise_obs(past, swap_rows(obs)), spec.agents)
-        inputs = swap_rows(seen)
-        step = jnp.broadcast_to(step[..., None, :], obs.shape[:-1])
-        valid = jnp.broadcast_to(valid[..., None, :], obs.shape[:-1])
-        action = action * action_mask[:, None]
-        return swap_rows(net.apply(params, returns, inputs, action, step, valid))
-
     # line 2
     def update(
         key: Key[Array, ""], state: TransformerLearner, past: Past, batch: Window
     ) -> tuple[TransformerLearner, dict]:
-        returns = jnp.swapaxes(batch.extra["returns"], 1, 2)
-        step = batch.extra["step"]
         weight = batch.valid[..., None] * batch.alive
 
         # line 3
         def loss(params):
-            obs = jnp.swapaxes(batch.obs, 1, 2)
-            action = jnp.swapaxes(batch.action, 1, 2)
-            predicted = predict(params, past, returns, obs, action, step, batch.valid)
+            predicted = predicted_rows(predict, params, past, batch)
             error = action_error(spec, predicted, batch.action, batch.available)
             return weighted_mean(error, weight)
 
@@ -209,5 +238,21 @@ def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     check_batch(data, cfg.policy_batch)
 
 
-pipeline = one_stage("madt", policy)
+def health(spec: Spec, cfg: Config, algorithm: Algorithm) -> Health:
+    """The action of the last row of held-out windows, from the data's rows before it."""
+    rows_of = predictor(spec, cfg)
+
+    def predict(
+        key: Key[Array, ""], state: TransformerLearner, past: Past, held: Dataset
+    ) -> behaviour.Predicted:
+        windows = sample_windows(key, held, behaviour.DRAWN, horizon=0, history=cfg.context - 1)
+        out = predicted_rows(rows_of, state.net.params, past, windows)[:, -1]
+        action = jax.vmap(partial(action_of_output, spec))(out, windows.available[:, -1] > 0)
+        return behaviour.Predicted(action, windows.action[:, -1], windows.alive[:, -1])
+
+    raise_fields = ("policy_steps", "policy_batch", "policy_width")
+    return behaviour.predictor(spec, predict, raise_fields)
+
+
+pipeline = one_stage("madt", policy, health=health)
 MADT = System(Config, check, prepare, pipeline)

@@ -55,7 +55,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key
 
 from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, System, refuse
-from jaxomarl.config import config, static, traced
+from jaxomarl.config import config, is_zero, static, traced
 from jaxomarl.data.dataset import as_is
 from jaxomarl.health import behaviour
 from jaxomarl.networks.inputs import observation_normaliser
@@ -181,12 +181,13 @@ def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[S
     """Three stages: critic -> scores -> policy."""
     # lines 2-5
     joint_critic = critic.iql(spec, cfg)
-    critic_stage = critic.critic_stage(cfg, joint_critic)
+    critic_stage = critic.critic_stage(cfg, joint_critic, unused=is_zero(cfg.beta))
 
     # lines 6-9
     score_model = scores.behaviour_model(spec, cfg, "conditional")
     score_fields = scores.score_fields("conditional")
-    score_stage = scores.score_stage(spec, cfg, score_model, "conditional")
+    _, last_time = score_regularised.time_range(cfg)
+    score_stage = scores.score_stage(spec, cfg, score_model, "conditional", last_time)
 
     # lines 11-14
     own_fields = (*score_regularised.FIELDS, "sweep", "prefix_level")

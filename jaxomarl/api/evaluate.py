@@ -71,13 +71,18 @@ def evaluate(
     return records(finished, shown, final)
 
 
-def _finished(paths: Sequence[Path], say: Say) -> list[Run]:
-    """The finished runs below the folders; a line names each of the others."""
+def found_runs(paths: Sequence[Path]) -> list[Run]:
+    """The runs at or below the folders; JaxomarlError where there is none."""
     found = store.find_runs([user_path(path) for path in paths])
     if not found:
         way = "Give the --out folder of a sweep, or a run's folder: one that holds a run.json."
-        raise refuse("RUN", "a folder with runs", ", ".join(map(str, paths)), way)
+        raise refuse("RUN", "a folder with runs", ", ".join(map(str, paths)) or "none", way)
+    return found
 
+
+def _finished(paths: Sequence[Path], say: Say) -> list[Run]:
+    """The finished runs below the folders; a line names each of the others."""
+    found = found_runs(paths)
     finished = [run for run in found if (run.path / policy.FILE).exists()]
     for run in found:
         if run not in finished:

@@ -397,7 +397,7 @@ def _of_preset(preset: str, system: str, task: str, quality: str) -> dict[str, A
     mine = find(preset, task, base)
     if base not in mine.systems:
         return {}
-    return mine.at(task, quality)
+    return mine.at(task, quality, base)
 
 
 def _loaded(task: Task, given: str | Fitted, rows: int) -> tuple[Dataset, dict[str, Any]]:

@@ -28,9 +28,9 @@ from jaxomarl.base import JaxomarlError, Past, Stage, State, refuse
 from jaxomarl.config import digest, static_fields, traced_fields
 from jaxomarl.data.held_out import FEW, SHARE, split
 from jaxomarl.data.stats import identity, statistics
-from jaxomarl.health.verdict import stage_health
+from jaxomarl.health.verdict import stage_facts
 from jaxomarl.numerics import precision, rounded, settings
-from jaxomarl.results import differences, store, tables
+from jaxomarl.results import differences, stage_health, store, tables
 from jaxomarl.results.canvas import Figure
 from jaxomarl.training.final import roll_out
 from jaxomarl.training.library import StageCache, TrainedStage
@@ -57,6 +57,11 @@ class Results:
     def table(self) -> str:
         """The summary as aligned text."""
         return tables.text(self.records)
+
+    @property
+    def health(self) -> str:
+        """Whether the stages have learned, by their figures on held-out episodes, as text."""
+        return stage_health.text(stage_health.cells_of(self.runs))
 
     @property
     def returns(self) -> dict[str, np.ndarray]:
@@ -286,16 +291,20 @@ class Writer:
     @property
     def last_stage(self) -> Stage:
         """The group's last stage, whose policy acts."""
+        return self.pipeline(0)[-1]
+
+    def pipeline(self, r: int) -> tuple[Stage, ...]:
+        """The stages of run r, from its own settings."""
         g = self.group
-        return g.system.pipeline(g.task.env.spec, g.cfgs[0], None)[-1]
+        online = g.task.env if g.system.online else None
+        return g.system.pipeline(g.task.env.spec, g.cfgs[r], online)
 
     def info(self, r: int) -> dict[str, Any]:
         """The part of run.json that is known before training."""
         g = self.group
         cfg = g.cfgs[r]
         env = g.task.env
-        online = env if g.system.online else None
-        last = g.system.pipeline(env.spec, cfg, online)[-1]
+        last = self.pipeline(r)[-1]
         info = {
             "format": FORMAT,
             "system": g.name,
@@ -343,7 +352,7 @@ class Writer:
         for r, info in enumerate(self.infos):
             figures = {name: values[r] for name, values in trained.health.items()}
             self.rows["health"][r] += store.metrics_rows(info, stage.name, evaluated[1:], figures)
-            info["health"].append(stage_health(stage, figures))
+            info["health"].append(stage_facts(self.pipeline(r)[index], figures))
             metrics = {name: values[r] for name, values in trained.metrics.items()}
             self.rows["metrics"][r] += store.metrics_rows(info, stage.name, steps, metrics)
             if trained.evaluations:

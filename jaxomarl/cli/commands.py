@@ -24,7 +24,7 @@ from jaxomarl.api import (
     runtime,
     session,
 )
-from jaxomarl.api.evaluate import evaluate
+from jaxomarl.api.evaluate import evaluate, found_runs
 from jaxomarl.api.progress import ProgressPrinter, clock
 from jaxomarl.api.seeds import parse_seeds
 from jaxomarl.base import JaxomarlError, refuse
@@ -35,7 +35,7 @@ from jaxomarl.cli.imports import Imports
 from jaxomarl.cli.parsing import parse
 from jaxomarl.cli.signals import CODES
 from jaxomarl.presets import find
-from jaxomarl.results import stage_health, store, tables
+from jaxomarl.results import stage_health, tables
 from jaxomarl.training.runner import Interrupted
 
 MAIN = ("omsd", "brpo-ind", "brpo-ctde", "brpo-jal")
@@ -350,17 +350,17 @@ def tell(asked: List | Show | Health) -> int:
     return 0
 
 
-def measured(paths: Sequence[Path]) -> list[stage_health.StageHealth]:
-    """The stages of the runs below the folders; JaxomarlError where none was measured."""
-    runs = store.find_runs(paths)
-    stages = stage_health.stages_of(runs)
-    if not stages:
-        found = f"{len(runs)} without" if runs else ", ".join(map(str, paths))
+def measured(paths: Sequence[Path]) -> list[stage_health.CellHealth]:
+    """The health of the runs below the folders; JaxomarlError where no stage was measured."""
+    runs = found_runs(paths)
+    cells = stage_health.cells_of(runs)
+    if not cells:
         way = (
-            "Version 0.1.0 measured none, nor does a system that learns without data; train again."
+            "A stage is measured when it ends: finish them with --resume. Runs of earlier commits "
+            "and systems that learn without data have no figures."
         )
-        raise refuse("RUN", "runs whose stages were measured", found, way)
-    return stages
+        raise refuse("RUN", "runs with a measured stage", f"{len(runs)} without", way)
+    return cells
 
 
 def answer(asked: Any, again: str) -> int:

@@ -41,7 +41,7 @@ EXAMPLES = {
     ),
     "health": (
         "jaxomarl health runs/first",
-        "jaxomarl health RUN",
+        "jaxomarl health runs/first runs/second",
     ),
     "evaluate": (
         "jaxomarl evaluate runs/first --episodes 4096",

@@ -54,7 +54,7 @@ def setting(name: str, task: str, quality: str, preset: str) -> Setting:
     found = find(preset, taken.name, base)
     values: Mapping[str, object] = {}
     if base in found.systems:
-        values = found.at(taken.name, quality)
+        values = found.at(taken.name, quality, base)
     known = plan.config_field_names(name)
     stated = {field: value for field, value in values.items() if field in known}
     cfg, _ = plan.configs(name, stated, {})[0]

@@ -2,11 +2,15 @@
 
     action_error       root mean square distance of the model's action from the data's
     mean_error         the same of the data's mean action
-    linear_error       the same of a linear regression on each agent's observation
+    linear_error       the same of a linear regression on each agent's observation, or of the mean
+                       action where that is nearer
     energy_score       mean distance of a drawn action from the data's,
                        less half the distance of two draws from each other
     shuffled_score     the same of actions drawn from other rows
     at_bounds          share of the model's action columns at -1 or 1
+    wrong_share        where actions are one-hot: share of actions that are not the data's
+    commonest_wrong_share
+                       the same of always playing the commonest action of each agent
 
 A clone that plays the mean is judged by its error, one that draws by its energy score: a draw from
 the right distribution has a larger error than its mean has, and the best energy score that there
@@ -14,13 +18,14 @@ is.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from jaxomarl.base import Algorithm, Dataset, Gate, Health, Observation, Past, Spec, State
-from jaxomarl.health.figures import linear_prediction, rmse
+from jaxomarl.health.figures import linear_error, rmse
 from jaxomarl.health.held import Transitions, transitions
 
 TOLERANCE = 1.05
@@ -32,6 +37,20 @@ DRAWN = 512
 """Largest number of rows at which policies act, which may cost a whole reverse process each."""
 MEAN_GATES = (Gate("action_error", at_most=TOLERANCE, times="linear_error"),)
 DRAW_GATES = (Gate("energy_score", at_most=TOLERANCE, times="shuffled_score"),)
+ONE_HOT_GATES = (Gate("wrong_share", at_most=TOLERANCE, times="commonest_wrong_share"),)
+
+
+class Predicted(NamedTuple):
+    """A model's actions in rows of held-out windows, and the data's."""
+
+    action: Float[Array, "K N A"]
+    true: Float[Array, "K N A"]
+    counted: Float[Array, "K N"]
+    """1.0 where the agent still acts."""
+
+
+Predict = Callable[[Key[Array, ""], State, Past, Dataset], Predicted]
+"""(key, state, past, held-out episodes) -> actions, from what came before them in the data."""
 
 
 def clone(spec: Spec, algorithm: Algorithm, draws: bool, raise_fields: tuple[str, ...]) -> Health:
@@ -47,7 +66,8 @@ def clone(spec: Spec, algorithm: Algorithm, draws: bool, raise_fields: tuple[str
     ) -> dict[str, Float[Array, ""]]:
         rows = transitions(held, DRAWN)
         figures = distances(spec, rows, actions(algorithm, spec, key, state, past, rows))
-        return {**figures, "linear_error": linear_error(transitions(held), mask)}
+        every = transitions(held)
+        return {**figures, "linear_error": linear_error(every.obs, every.action, mask)}
 
     return Health(measure, MEAN_GATES, raise_fields)
 
@@ -62,6 +82,32 @@ def policy(spec: Spec, algorithm: Algorithm) -> Health:
         return distances(spec, rows, actions(algorithm, spec, key, state, past, rows))
 
     return Health(measure)
+
+
+def predictor(spec: Spec, predict: Predict, raise_fields: tuple[str, ...]) -> Health:
+    """Health of a model that predicts the next action from the data's own rows before it."""
+    mask = jnp.asarray(spec.act_mask)
+
+    def measure(
+        key: Key[Array, ""], state: State, past: Past, held: Dataset
+    ) -> dict[str, Float[Array, ""]]:
+        action, true, counted = predict(key, state, past, held)
+        if spec.discrete:
+            commonest = commonest_action(true, counted)
+            return {
+                "wrong_share": wrong_share(action, true, counted),
+                "commonest_wrong_share": wrong_share(commonest, true, counted),
+            }
+        mean = jnp.broadcast_to(true.mean(axis=0), true.shape)
+        rows = transitions(held)
+        return {
+            "action_error": rmse(action, true, mask * counted[..., None]),
+            "mean_error": rmse(mean, true, mask * counted[..., None]),
+            "linear_error": linear_error(rows.obs, rows.action, mask),
+        }
+
+    gates = ONE_HOT_GATES if spec.discrete else MEAN_GATES
+    return Health(measure, gates, raise_fields)
 
 
 def draws_of(spec: Spec, algorithm: Algorithm) -> Callable[..., dict[str, Float[Array, ""]]]:
@@ -119,12 +165,21 @@ def actions(
     return jax.vmap(one)(jax.random.split(key, len(rows.obs)), rows.obs)
 
 
-def linear_error(rows: Transitions, mask: Float[Array, "N A"]) -> Float[Array, ""]:
-    """Error on the second half of the rows of each agent's linear regression on the first half."""
-    half = len(rows.obs) // 2
-    regress = jax.vmap(linear_prediction, in_axes=1, out_axes=1)
-    predicted = regress(rows.obs[:half], rows.action[:half], rows.obs[half:])
-    return rmse(jnp.clip(predicted, -1.0, 1.0), rows.action[half:], mask)
+def wrong_share(
+    action: Float[Array, "K N A"], true: Float[Array, "K N A"], counted: Float[Array, "K N"]
+) -> Float[Array, ""]:
+    """Share of one-hot actions that differ from the true ones, where `counted` is 1.0."""
+    wrong = jnp.argmax(action, axis=-1) != jnp.argmax(true, axis=-1)
+    return (counted * wrong).sum() / jnp.maximum(counted.sum(), 1.0)
+
+
+def commonest_action(
+    action: Float[Array, "K N A"], counted: Float[Array, "K N"]
+) -> Float[Array, "K N A"]:
+    """The one-hot action that each agent takes most often, in every row."""
+    count = (counted[..., None] * action).sum(axis=0)
+    one_hot = jax.nn.one_hot(jnp.argmax(count, axis=-1), count.shape[-1])
+    return jnp.broadcast_to(one_hot, action.shape)
 
 
 def energy_score(

@@ -1,9 +1,16 @@
 """What critics know: their values of held-out transitions, compared with the returns that followed.
 
-    value_correlation    rank correlation of Q(s, a) with the discounted return to go
-    state_correlation    the same of a linear regression on state and step: without a critic
+    value_correlation    rank correlation of Q(s, a) with the discounted return to go, both without
+                         what the step of the episode explains
+    state_correlation    the same of a linear regression on the state: without a critic
     value_bias           mean of Q minus the return, in deviations of the return
     action_gap           Q of the data's actions minus Q of other rows', in the same deviations
+
+The time that is left explains most of a return: on the spread task's medium data a linear
+regression on state and step ranks them with 0.83, and one on the state alone with 0.24. So a cubic
+of the step is taken out of both sides. The returns of noisy behaviours cannot be known well: there
+IQL's critic has 0.47 after 4,000 updates, 0.41 after 20,000, and 0.00 before it has learned, the
+regression 0.19.
 
 An episode that a time limit cuts has a return to go that ends there, while a critic that bootstraps
 past the limit counts on more. Its bias is then positive by right; its ranking is judged all the
@@ -15,7 +22,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from jaxomarl.base import Dataset, Gate, Health, Past, State
 from jaxomarl.health.figures import linear_prediction, rank_correlation
@@ -23,11 +30,11 @@ from jaxomarl.health.held import Transitions, own_returns, team_returns, transit
 
 TINY = 1e-6
 GATES = (
-    Gate("value_correlation", at_least=0.8),
+    Gate("value_correlation", at_least=0.3),
     Gate("value_correlation", at_least=1.0, times="state_correlation"),
 )
-"""A critic has learned when it ranks returns well, and no worse than a linear regression on the
-state does.
+"""A critic has learned when it ranks returns, and no worse than a linear regression on the state
+does. 0.3 is about three standard errors of chance on 80 episodes, whose rows resemble each other.
 """
 
 Values = Callable[[State, Past, Array, Array, Array], Float[Array, "K *N"]]
@@ -55,17 +62,24 @@ def critic(values: Values, gamma: Any, reward: str, raise_fields: tuple[str, ...
         spread = jnp.maximum(returned.std(), TINY)
 
         half = len(returned) // 2
-        known = jnp.concatenate([rows.state, rows.step[:, None].astype(jnp.float32)], axis=-1)
-        regressed = linear_prediction(known[:half], returned[:half], known[half:])
+        timeless = without_time(returned, rows.step)
+        regressed = linear_prediction(rows.state[:half], timeless[:half], rows.state[half:])
         by_column = jax.vmap(rank_correlation, in_axes=1)
         return {
-            "value_correlation": by_column(as_columns(q), returned).mean(),
-            "state_correlation": by_column(regressed, returned[half:]).mean(),
+            "value_correlation": by_column(without_time(as_columns(q), rows.step), timeless).mean(),
+            "state_correlation": by_column(regressed, timeless[half:]).mean(),
             "value_bias": (as_columns(q) - returned).mean() / spread,
             "action_gap": (q - q_other).mean() / spread,
         }
 
     return Health(measure, GATES, raise_fields)
+
+
+def without_time(x: Float[Array, "K D"], step: Int[Array, " K"]) -> Float[Array, "K D"]:
+    """What a cubic of the step leaves unexplained in each column."""
+    share = step / jnp.maximum(step.max(), 1)
+    powers = jnp.stack([share, share**2, share**3], axis=-1)
+    return x - linear_prediction(powers, x, powers)
 
 
 def as_columns(x: Float[Array, "K *N"]) -> Float[Array, "K D"]:

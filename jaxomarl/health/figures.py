@@ -13,11 +13,14 @@ TINY = 1e-8
 
 
 def rmse(
-    predicted: Float[Array, "B *N D"], true: Float[Array, "B *N D"], mask: Float[Array, "*N D"]
+    predicted: Float[Array, "B *N D"], true: Float[Array, "B *N D"], mask: Float[Array, "..."]
 ) -> Float[Array, ""]:
-    """Root mean square error over rows and the columns where `mask` is 1."""
+    """Root mean square error over the entries where `mask`, which is broadcast, is 1; 0 without
+    any.
+    """
     square = mask * jnp.square(predicted - true)
-    return jnp.sqrt(square.sum() / (len(true) * mask.sum()))
+    entries = jnp.broadcast_to(mask, true.shape).sum()
+    return jnp.sqrt(square.sum() / jnp.maximum(entries, 1.0))
 
 
 def ranks(x: Float[Array, " B"]) -> Float[Array, " B"]:
@@ -58,6 +61,22 @@ def linear_prediction(
     gram = x.T @ x / len(x) + RIDGE * jnp.eye(x.shape[1])
     weights = jnp.linalg.solve(gram, x.T @ (targets - centre) / len(x))
     return centre + standardise(where) @ weights
+
+
+def linear_error(
+    inputs: Float[Array, "K M C"], actions: Float[Array, "K M D"], mask: Float[Array, "M D"]
+) -> Float[Array, ""]:
+    """Error on the second half of the rows of each model's linear regression of actions on inputs.
+
+    It is fitted to the first half. The first half's mean takes its place where that is nearer:
+    a regression on few rows fits their noise.
+    """
+    half = len(inputs) // 2
+    regress = jax.vmap(linear_prediction, in_axes=1, out_axes=1)
+    predicted = regress(inputs[:half], actions[:half], inputs[half:])
+    mean = jnp.broadcast_to(actions[:half].mean(axis=0), predicted.shape)
+    errors = [rmse(x, actions[half:], mask) for x in (jnp.clip(predicted, -1.0, 1.0), mean)]
+    return jnp.minimum(*errors)
 
 
 def returns_to_go(

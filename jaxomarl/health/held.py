@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxomarl.base import Dataset, Health, Past, State, team_reward
 from jaxomarl.health.figures import returns_to_go
@@ -33,6 +33,36 @@ def transitions(held: Dataset, most: int = ROWS) -> Transitions:
     return Transitions(block["obs"], block["state"], block["action"], held.step[row], row)
 
 
+class Successors(NamedTuple):
+    """The rows that follow held-out transitions."""
+
+    obs: Float[Array, "K N O"]
+    state: Float[Array, "K S"]
+    known: Float[Array, " K"]
+    """0.0 where a row is a copy, since the file had no successor."""
+
+
+def successors(held: Dataset, rows: Transitions) -> Successors:
+    """The row after each transition."""
+    after = held.layout.unpack(held.rows[rows.row + 1])
+    known = held.layout.unpack(held.rows[rows.row])["known"]
+    return Successors(after["obs"], after["state"], known)
+
+
+def alive(held: Dataset, rows: Transitions) -> Float[Array, "K N"]:
+    """1.0 where an agent still acts; ones where the data do not say."""
+    if "alive" in held.extra:
+        return held.extra["alive"][rows.row]
+    return jnp.ones((len(rows.row), held.layout.agents))
+
+
+def available(held: Dataset, rows: Transitions) -> Bool[Array, "K N A"]:
+    """Which actions an agent may take; all where the data do not say."""
+    if "available" in held.extra:
+        return held.extra["available"][rows.row] > 0
+    return jnp.ones(rows.action.shape, bool)
+
+
 def own_returns(held: Dataset, gamma: float | Float[Array, ""]) -> Float[Array, "M N"]:
     """Discounted return to go of each agent's own reward, at every row."""
     reward = held.layout.unpack(held.rows)["reward"]
@@ -54,4 +84,5 @@ def joined(first: Health, second: Health) -> Health:
         return {**first.measure(key, state, past, held), **second.measure(key, state, past, held)}
 
     raise_fields = tuple(dict.fromkeys((*first.raise_fields, *second.raise_fields)))
-    return Health(measure, (*first.gates, *second.gates), raise_fields)
+    at_end = first.at_end or second.at_end
+    return Health(measure, (*first.gates, *second.gates), raise_fields, at_end)

@@ -8,6 +8,8 @@ import numpy as np
 from jaxomarl.base import Gate, Health, Stage
 
 LEARNED, SHORT, DIVERGED, UNJUDGED = "learned", "short", "diverged", "not judged"
+WORDS = (DIVERGED, SHORT, LEARNED, UNJUDGED)
+"""Every verdict, the worst first."""
 
 
 class Verdict(NamedTuple):
@@ -56,24 +58,35 @@ def said(gate: Gate, figures: Mapping[str, float]) -> str:
     side = "at least" if gate.at_least is not None else "at most"
     reference = f" ({gate.times})" if gate.times else ""
     limit = threshold(gate, figures)
-    return f"{gate.figure} is {figures[gate.figure]:.3g}, {side} {limit:.3g}{reference} is asked"
+    way_out = f": {gate.way_out}" if gate.way_out else ""
+    asked = f"{side} {limit:.3g}{reference} is asked{way_out}"
+    return f"{gate.figure} is {figures[gate.figure]:.3g}, {asked}"
 
 
-def stage_health(stage: Stage, figures: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def stage_facts(stage: Stage, figures: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """What run.json says of a stage: its name, verdict, failed gates, last figures, what to raise.
 
     `figures` are the stage's, one number for each evaluation; without any it is not judged.
+    Nothing is to be raised where every failed gate has a way out of its own.
     """
     last = {name: float(values[-1]) for name, values in figures.items()}
     health = stage.health or Health(measure=lambda *_: {})
     verdict = judge(health.gates, last)
+    raised = health.raise_fields
+    if verdict.word == SHORT and not judge(by_training(health.gates), last).failed:
+        raised = ()
     return {
         "stage": stage.name,
         "verdict": verdict.word,
         "failed": list(verdict.failed),
         "figures": last,
-        "raise": list(health.raise_fields),
+        "raise": list(raised),
     }
+
+
+def by_training(gates: Sequence[Gate]) -> tuple[Gate, ...]:
+    """The gates that more or wider training passes."""
+    return tuple(gate for gate in gates if not gate.way_out)
 
 
 def of_runs(runs: Sequence[Mapping[str, str]]) -> str:

@@ -70,7 +70,7 @@ def points_report(
     head = ("panel", "curve", x, "mean", "95 %")
     table = comparison.markdown_table(head, [_row(p, named) for p in points])
     covered = "".join(f"\n{line}\n" for line in tables.coverage(records))
-    return f"{before}\n{table}{covered}{_not_converged(records)}"
+    return f"{before}\n{table}{covered}{_unfinished(records)}"
 
 
 def _row(p: Point, named: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
@@ -83,13 +83,13 @@ def _row(p: Point, named: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     return p.panel, p.curve, at, mean, interval
 
 
-def _not_converged(records: Sequence[tables.Record]) -> str:
-    """A list of the systems that have not converged; "" where all have."""
+def _unfinished(records: Sequence[tables.Record]) -> str:
+    """A list of the systems that have not converged or not learned; "" where all have."""
     names = set()
     for r in records:
-        if r.converged is False:
+        if r.converged is False or not r.ranked:
             names.add(f"{r.task} {r.data} {comparison.full_name(r)}")
     if not names:
         return ""
     lines = "\n".join(f"- {name}" for name in sorted(names))
-    return f"\nNot converged, at one of the points or more:\n\n{lines}\n"
+    return f"\nNot finished, at one of the points or more:\n\n{lines}\n"

@@ -237,6 +237,13 @@ def return_condition(y: Float[Array, "*B N"], drop: Float[Array, "*B N"]) -> Flo
     return jnp.stack([jnp.where(drop > 0, 0.0, y), drop], axis=-1)
 
 
+def planning_weights(cfg: Sampling, plans: Plans) -> Params:
+    """The weights that plan: the slow averages, or the trained ones."""
+    if cfg.acting == "target":
+        return plans.net.target
+    return plans.net.params
+
+
 # --- sampling ---
 
 
@@ -358,7 +365,7 @@ def actor(
     see = plan_normaliser(spec, cfg, model)
 
     def act(key, state, past, memory, observation: Observation):
-        params = state.net.target if cfg.acting == "target" else state.net.params
+        params = planning_weights(cfg, state)
 
         # --- history and present ---
         obs = observation.obs * spec.obs_mask

@@ -19,10 +19,15 @@ class Preset:
     """Quality by task, where it differs from the task's own default."""
     cases: Mapping[tuple[str, str], Mapping[str, object]] = field(default_factory=dict)
     """(task, quality) -> values that hold there alone."""
+    own: "Mapping[str, Preset]" = field(default_factory=dict)
+    """System -> values that it alone gets, besides those above."""
     about: str = ""
     """Where the values come from, in a phrase."""
 
-    def at(self, task: str, quality: str) -> dict[str, object]:
-        """The values for a quality of a task, whose name may have parameters."""
+    def at(self, task: str, quality: str, system: str = "") -> dict[str, object]:
+        """The values for a quality of a task, whose name may have parameters, and for a system."""
         plain_name = task.partition(":")[0]
-        return {**self.cfg, **self.cases.get((plain_name, quality), {})}
+        values = {**self.cfg, **self.cases.get((plain_name, quality), {})}
+        if system in self.own:
+            values |= self.own[system].at(task, quality)
+        return values

@@ -15,6 +15,7 @@ from jaxtyping import Int, Num
 
 from jaxomarl import documents
 from jaxomarl.base import refuse
+from jaxomarl.health.verdict import WORDS
 from jaxomarl.paths import named_in_errors, user_path
 
 COLUMNS = (
@@ -288,6 +289,8 @@ def find_runs(paths: Iterable[str | Path]) -> list[Run]:
     return sorted(runs, key=lambda run: (*_identity(run.info), str(run.path)))
 
 
+NOT_FINITE = ("nan", "inf", "-inf")
+"""Numbers that are not finite, as JSON files have them."""
 HEALTH: dict[str, type] = {
     "stage": str,
     "verdict": str,
@@ -305,12 +308,22 @@ def health_of(run: Run) -> list[dict[str, Any]]:
     """
     stages = run.info.get("health", [])
     for stage in stages if isinstance(stages, list) else [stages]:
-        entries = stage if isinstance(stage, dict) else {}
-        if not all(isinstance(entries.get(name), kind) for name, kind in HEALTH.items()):
+        if not _is_health(stage):
             expected = f"stages with {', '.join(HEALTH)}"
             way_out = "Delete the file, or run the cell again."
             raise refuse(f"{run.path / 'run.json'}, health", expected, stage, way_out)
     return stages
+
+
+def _is_health(stage: object) -> bool:
+    """Whether an entry has a verdict that there is, and numbers as figures."""
+    if not isinstance(stage, dict):
+        return False
+    typed = all(isinstance(stage.get(name), kind) for name, kind in HEALTH.items())
+    if not typed or stage["verdict"] not in WORDS:
+        return False
+    numbers = (int, float)
+    return all(isinstance(x, numbers) or x in NOT_FINITE for x in stage["figures"].values())
 
 
 def load_returns(runs: Iterable[Run]) -> list[Row]:

@@ -16,7 +16,7 @@ from jaxomarl.base import refuse
 from jaxomarl.health.verdict import LEARNED, of_runs
 from jaxomarl.results import intervals, statistics
 from jaxomarl.results.intervals import Estimate
-from jaxomarl.results.store import Row, Run, write_bytes, write_table
+from jaxomarl.results.store import Row, Run, health_of, write_bytes, write_table
 
 
 class Record(NamedTuple):
@@ -111,6 +111,7 @@ def summary(rows: Iterable[Row], runs: Sequence[Run], final: Iterable[Row] = ())
     """
     folders: dict[tuple, Path] = {}
     facts: dict[tuple, Mapping[str, Any]] = {}
+    verdicts: dict[tuple, dict[str, str]] = {}
     cells = defaultdict(list)
     for run in runs:
         key = _key(run.info)
@@ -119,6 +120,7 @@ def summary(rows: Iterable[Row], runs: Sequence[Run], final: Iterable[Row] = ())
             way_out = "Report one of them; a config digest must tell swept values apart."
             raise refuse("runs", "each run once", both, way_out)
         facts[key] = run.info
+        verdicts[key] = {stage["stage"]: stage["verdict"] for stage in health_of(run)}
         folders[key] = run.path
         cells[_cell_of(run.info)].append(key)
     training = _by_run(rows, facts)
@@ -127,7 +129,8 @@ def summary(rows: Iterable[Row], runs: Sequence[Run], final: Iterable[Row] = ())
     for cell, keys in sorted(cells.items(), key=_order):
         own_training = [training[key] for key in keys]
         own_scores = [scores[key] for key in keys]
-        record = _record(cell, own_training, own_scores, [facts[key] for key in keys])
+        own_verdicts = [verdicts[key] for key in keys]
+        record = _record(cell, own_training, own_scores, own_verdicts, facts[keys[0]])
         if record:
             records.append(record)
     return records
@@ -174,11 +177,14 @@ def _order(item: tuple[tuple, Any]) -> tuple:
 
 
 def _record(
-    cell: tuple, training: list[Values], final: list[Values], infos: list[Mapping[str, Any]]
+    cell: tuple,
+    training: list[Values],
+    final: list[Values],
+    verdicts: list[dict[str, str]],
+    info: Mapping[str, Any],
 ) -> Record | None:
     """The record of a cell from its runs' values; None where nothing was evaluated."""
     task, data, system, swept, config, stage = cell
-    info = infos[0]
     fresh = any(final)
     runs = final if fresh else training
     step = _last_step(runs)
@@ -218,7 +224,7 @@ def _record(
         covers=_covers(len(finite), fresh),
         std=_std(scores),
         coordinated=coordinated,
-        health=of_runs([_stage_verdicts(infos[i]) for i in finished]),
+        health=of_runs([verdicts[i] for i in finished]),
         converged=_converged([curves[i] for i in finite]),
         scale=float(info.get("scale", 1.0)),
         best=best,
@@ -227,11 +233,6 @@ def _record(
         **_share_fields(estimate, info.get("data_return")),
         **_normalised_fields(estimate, info.get("normaliser")),
     )
-
-
-def _stage_verdicts(info: Mapping[str, Any]) -> dict[str, str]:
-    """Stage -> its verdict, as far as run.json has them."""
-    return {stage["stage"]: stage["verdict"] for stage in info.get("health", ())}
 
 
 def _last_step(runs: Sequence[Values]) -> int | None:

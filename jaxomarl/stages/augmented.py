@@ -21,6 +21,7 @@ from jaxomarl.base import (
     Algorithm,
     Batch,
     Dataset,
+    Health,
     Limit,
     Observation,
     Past,
@@ -186,8 +187,23 @@ def augmented(
         owner=owner,
         refresh=window_refresh(own, spec, cfg, kind, model, name),
         kept=lambda state: stage.kept(state.base),
+        health=health_of_base(stage.health),
         limits=(limit,),
     )
+
+
+def health_of_base(health: Health | None) -> Health | None:
+    """The stage's own health, measured on the stage's own part of the augmented state."""
+    if health is None:
+        return None
+    measure_base = health.measure
+
+    def measure(
+        key: Key[Array, ""], state: Augmented, past: Past, held: Dataset
+    ) -> dict[str, Float[Array, ""]]:
+        return measure_base(key, state.base, past, held)
+
+    return health._replace(measure=measure)
 
 
 def augmented_fields(stage: Stage, cfg: Settings, kind: Augmentation) -> tuple[str, ...]:

@@ -193,14 +193,19 @@ def critic_learner(cfg: Any, init: Callable[..., Any], update: Callable[..., Any
     return Algorithm(init, batch, update)
 
 
-def critic_stage(cfg: Any, critic: Critic, own: bool = False) -> Stage:
-    """The stage that trains a critic; all systems share the joint one, and the own ones."""
+def critic_stage(cfg: Any, critic: Critic, own: bool = False, unused: bool = False) -> Stage:
+    """The stage that trains a critic; all systems share the joint one, and the own ones.
+
+    One that the policies do not follow is `unused`: its figures are not judged.
+    """
     name = "critic-own" if own else "critic"
 
     def values(state: State, past: Past, obs: Array, env_state: Array, action: Array) -> Array:
         return critic.q({**past, name: state}, obs, env_state, action)
 
     health = critics.critic(values, cfg.gamma, cfg.reward, RAISE)
+    if unused:
+        health = health._replace(gates=())
     return Stage.from_config(
         cfg, name, critic.algorithm, cfg.critic_steps, fields=FIELDS, health=health
     )

@@ -34,7 +34,7 @@ from jaxomarl.losses.conservative import (
 from jaxomarl.losses.td import TIME_LIMITS, agents_reward, continuation_factor, ensemble_loss
 from jaxomarl.networks.actors import actor, small
 from jaxomarl.networks.critics import twin
-from jaxomarl.networks.inputs import observation_normaliser
+from jaxomarl.networks.inputs import flat, observation_normaliser, state_normaliser
 from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import Net, Params, clipped_adam, create, descend, polyak
 from jaxomarl.stages import clone
@@ -341,6 +341,27 @@ def agent_critics_health(
         return of_agents(state.critic.params, normalise_obs(past, obs), action).mean(axis=0)
 
     return critics.critic(values, cfg.gamma, cfg.reward, raise_fields)
+
+
+def team_health(spec: Spec, cfg: Any, algorithm: Algorithm, q: Network) -> Health:
+    """Figures of `state.critic` and of the policies of a team.
+
+    `cfg.critic` says whether the critic is one twin `q` of the state and all actions, or each
+    agent's own. Nothing is asked of the policies, which may leave the data.
+    """
+    normalise_obs = observation_normaliser(spec, cfg)
+    normalise_state = state_normaliser(cfg)
+    q_of_all = jax.vmap(q.apply, in_axes=(0, 1, 1), out_axes=-1)
+
+    def values(state: State, past: Past, obs: Array, env_state: Array, action: Array) -> Array:
+        if cfg.critic == "own":
+            return q_of_all(state.critic.params, normalise_obs(past, obs), action).mean(axis=0)
+        inputs = normalise_state(past, env_state)[:, None]
+        value = q_of_all(state.critic.params, inputs, flat(action)[:, None])
+        return value.mean(axis=0)[:, 0]
+
+    critic = critics.critic(values, cfg.gamma, cfg.reward, RAISE)
+    return joined(critic, behaviour.policy(spec, algorithm))
 
 
 # --- one agent's steps ---

@@ -24,6 +24,7 @@ from jaxomarl.base import (
     Algorithm,
     Dataset,
     Denoise,
+    Health,
     Layout,
     Past,
     Spec,
@@ -39,6 +40,7 @@ from jaxomarl.diffusion.guidance import classifier_free, masked
 from jaxomarl.diffusion.losses import denoising_loss
 from jaxomarl.diffusion.policy_guidance import of_deterministic
 from jaxomarl.diffusion.samplers import Shift
+from jaxomarl.health import generators
 from jaxomarl.networks.temporal import temporal_unet
 from jaxomarl.optim import Net, Params, clipped_adam, create, descend, polyak
 
@@ -79,6 +81,12 @@ class Generated:
     """
 
 
+DRAWN = 64
+"""Windows that are drawn for the figures of health."""
+LEVELS = 40
+"""Noise levels of the sampler that draws them, with the default churn."""
+RAISE = ("generator_steps", "generator_batch", "generator_width")
+"""What to raise where a generator has not learned."""
 GENERATED = (
     "generator_steps", "generator_batch", "generator_width", "generator_lr",
     "generator_weighting", "generator_normaliser",
@@ -189,6 +197,11 @@ class Generator:
         inner = lambda x, t: self.net.apply(params, x, t, y, drop)
         return masked(edm.preconditioned(inner), self.full * trained.columns.varies)
 
+    @property
+    def health(self) -> Health:
+        """What the trained generator is compared with."""
+        return generator_health(self)
+
     # --- training ---
 
     def init(self, key: Key[Array, ""], past: Past, data: Dataset) -> TrainedGenerator:
@@ -260,7 +273,7 @@ class Generator:
     ) -> Array:
         """Sample `count` windows [B, T, C] in raw units; a conditional model's are of high return.
 
-        What a window lacks in its last row is zero there, and done is 0 or 1.
+        What a window lacks is as `raw` says.
         """
         cfg = self.cfg
         params = trained.net.target
@@ -276,7 +289,10 @@ class Generator:
             PLACEMENTS[cfg.augment_placement],
             mask=mask,
         )
-        x0 = chain(key, denoise, (count, *self.full.shape))
+        return self.raw(trained, chain(key, denoise, (count, *self.full.shape)))
+
+    def raw(self, trained: TrainedGenerator, x0: Float[Array, "B T C"]) -> Array:
+        """Windows in raw units; what they lack in their last row is zero, and done is 0 or 1."""
         values = self.full * trained.columns.inverse(x0)
         at = self.held.at["done"][0]
         done = values[..., at] > 0.5
@@ -305,13 +321,12 @@ class Generator:
 
         The last row, which has no action, is left out.
         """
+        return self.block(rows[:, :-1], "obs"), self.block(rows[:, :-1], "action")
 
-        def block(name: str) -> Array:
-            start, stop = self.held.at[name]
-            columns = rows[:, :-1, start:stop]
-            return columns.reshape(*columns.shape[:2], self.spec.agents, -1)
-
-        return block("obs"), block("action")
+    def block(self, rows: Float[Array, "B T C"], name: str) -> Array:
+        """One block of windows in raw units, in its shape."""
+        start, stop = self.held.at[name]
+        return rows[..., start:stop].reshape(*rows.shape[:-1], *self.held.layout.blocks[name])
 
     def scores(
         self, trained: TrainedGenerator, played: Callable[[Array], Array], chain: bool
@@ -335,6 +350,55 @@ class Generator:
             return jnp.pad(own, ((0, 0), (0, 0), around)) * self.full
 
         return gradient
+
+
+# --- what it is compared with ---
+
+
+def generator_health(model: Generator) -> Health:
+    """The steps of windows that are drawn without guidance, by fixed settings of the sampler.
+
+    So a generator has the same figures whichever system trains it.
+    """
+
+    def draw(key: Key[Array, ""], trained: TrainedGenerator) -> generators.Steps:
+        mask = model.full * trained.columns.varies
+        chain = edm.heun(LEVELS, churn=edm.Churn(), mask=mask)
+        shape = (DRAWN, *model.full.shape)
+        windows = model.raw(trained, chain(key, unguided_denoiser(model, trained), shape))
+        return steps_of(model, windows)
+
+    return generators.generator(draw, RAISE)
+
+
+def unguided_denoiser(model: Generator, trained: TrainedGenerator) -> Denoise:
+    """The denoiser of windows of all returns."""
+    if not model.conditioned:
+        return model.denoiser(trained.net.target, trained)
+    return model.denoiser(trained.net.target, trained, jnp.zeros(1), jnp.asarray(1.0))
+
+
+def steps_of(model: Generator, windows: Float[Array, "B T C"]) -> generators.Steps:
+    """All steps of windows in raw units; those after an end of their episode do not count."""
+    finite = jnp.isfinite(windows).all(axis=(1, 2))
+    windows = jnp.where(finite[:, None, None], windows, 0.0)
+    done = model.block(windows[:, :-1], "done")
+    ended_before = jnp.cumsum(done, axis=1) - done
+    counted = finite[:, None] & (ended_before == 0)
+
+    def columns(rows: Float[Array, "B H C"], *names: str) -> Float[Array, "K D"]:
+        """Blocks of all rows side by side."""
+        flat_rows = rows.reshape(-1, 1, rows.shape[-1])
+        return generators.side_by_side(*(model.block(flat_rows, name) for name in names))
+
+    reward = model.block(windows[:, :-1], "reward")
+    return generators.Steps(
+        row=columns(windows[:, :-1], "obs", "state"),
+        action=columns(windows[:, :-1], "action"),
+        reward=team_reward(model.spec.team, reward).reshape(-1, 1),
+        after=columns(windows[:, 1:], "obs", "state"),
+        counted=counted.reshape(-1).astype(jnp.float32),
+    )
 
 
 def standardised(returns: Float[Array, " Q"], value: Array) -> Array:

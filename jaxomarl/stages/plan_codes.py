@@ -19,15 +19,19 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key
 
-from jaxomarl.base import Algorithm, Batch, Dataset, Past, Spec
+from jaxomarl.base import Algorithm, Batch, Dataset, Health, Past, Spec, State
 from jaxomarl.config import config, static, traced
 from jaxomarl.data.dataset import sample_transitions
 from jaxomarl.data.ranges import Quantiles, fit_quantiles, ranged
+from jaxomarl.health import codes as code_figures
 from jaxomarl.networks.agents import shared
 from jaxomarl.networks.mlp import Network, mish, mlp
 from jaxomarl.optim import Net, Params, create, descend
 from jaxomarl.policies.plans import Codes
 from jaxomarl.stages import planner
+
+RAISE = ("code_steps", "policy_batch", "inverse_width")
+"""What to raise where codes have not learned."""
 
 
 @config
@@ -107,3 +111,24 @@ def coder(spec: Spec, cfg: Config) -> Algorithm:
         return state._replace(net=descend(optimiser, state.net, grads)), metrics
 
     return Algorithm(init, batch, update)
+
+
+# --- what it is compared with ---
+
+
+def coder_health(spec: Spec, cfg: Config) -> Health:
+    """What the codes that plans consist of keep of observations.
+
+    The encoder gives [mu, log s], and a code is tanh(mu).
+    """
+    encoder, decoder = coder_networks(spec, cfg)
+    to_units = ranged(cfg.normaliser, spec)
+
+    def decode(state: State, past: Past, obs: Float[Array, "K N O"]) -> code_figures.Decoded:
+        rows = to_units(state.knots, obs)
+        mu_and_log_s = encoder.apply(state.net.params["to"], rows)
+        code = jnp.tanh(mu_and_log_s[..., : cfg.code_width])
+        return code_figures.Decoded(rows, decoder.apply(state.net.params["from"], code))
+
+    columns = jnp.asarray(spec.obs_mask)
+    return code_figures.autoencoder(decode, columns, cfg.code_width, RAISE)

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key
 
-from jaxomarl.base import Algorithm, Dataset, Denoise, Past, Spec, Stage, Window
+from jaxomarl.base import Algorithm, Dataset, Denoise, Health, Past, Spec, Stage, Window
 from jaxomarl.diffusion.consistency import consistency, consistency_loss, consistent
 from jaxomarl.diffusion.guidance import clipped, inpaint, masked
 from jaxomarl.diffusion.schedules import cosine
@@ -33,10 +33,19 @@ from jaxomarl.policies.plans import (
     actor,
     denoiser,
     plan_normaliser,
+    planning_weights,
     real_columns,
     return_condition,
 )
-from jaxomarl.stages.planner import Config, batch_returns, plan_randomness, planner_stage
+from jaxomarl.stages.planner import (
+    RAISE_STUDENT,
+    Config,
+    batch_returns,
+    plan_health,
+    plan_randomness,
+    planner_health,
+    planner_stage,
+)
 
 PLAN_STD = 0.5
 """Standard deviation of a plan's rows, about: they lie in [-1, 1]."""
@@ -46,12 +55,16 @@ def plan_stages(name: str, spec: Spec, cfg: Config, model: Planner) -> tuple[Sta
     """A system's pipeline: its planner and, where plans come from one, a consistency model."""
     plans = planner_stage(spec, cfg, model)
     timing = {"chunk": cfg.chunk, "every": cfg.every, "owner": name, "episodes": cfg.episodes}
+    planner = Stage("planner", plans, cfg.policy_steps, **timing)
+    planner = planner._replace(health=planner_health(spec, cfg, model))
     if cfg.sampler != "consistency":
-        return (Stage("planner", plans, cfg.policy_steps, **timing),)
+        return (planner,)
     teacher = plans._replace(act=None, memory=())
+    learner = student(spec, cfg, model)
+    compared = student_health(spec, cfg, model)
     return (
-        Stage("planner", teacher, cfg.policy_steps, **timing, kept=without_optimiser),
-        Stage("student", student(spec, cfg, model), cfg.student_steps, **timing),
+        planner._replace(algorithm=teacher, kept=without_optimiser),
+        Stage("student", learner, cfg.student_steps, **timing, health=compared),
     )
 
 
@@ -106,6 +119,16 @@ def student(spec: Spec, cfg: Config, model: Planner) -> Algorithm:
     return Algorithm(init, batch, update, act, memory, model.centralised)
 
 
+def student_health(spec: Spec, cfg: Config, model: Planner) -> Health:
+    """Health of the plans that one call of f gives; the inverse dynamics are the planner's."""
+
+    def estimate(state: Plans, y: Float[Array, "B N"]) -> Denoise:
+        params = planning_weights(cfg, state)["plan"]
+        return clipped(plan_ends(spec, cfg, model, params, y), -1.0, 1.0)
+
+    return plan_health(spec, cfg, model, estimate, RAISE_STUDENT)
+
+
 def drawn_by_student(spec: Spec, cfg: Config, model: Planner) -> PlanSampler:
     """How plans are drawn: a few calls of f, from noise of the deviation `temperature`."""
     mask = real_columns(spec, model)
@@ -115,13 +138,6 @@ def drawn_by_student(spec: Spec, cfg: Config, model: Planner) -> PlanSampler:
         return clipped(plan_ends(spec, cfg, model, params, y), -1.0, 1.0)
 
     return PlanSampler(chain, denoise)
-
-
-def planning_weights(cfg: Config, plans: Plans) -> Params:
-    """The weights that plan: the slow averages, or the trained ones."""
-    if cfg.acting == "target":
-        return plans.net.target
-    return plans.net.params
 
 
 def plan_ends(

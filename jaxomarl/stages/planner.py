@@ -17,15 +17,27 @@ makes of the plan itself, noised to the level of that step: full samples of the 
 row. policies/plans.py acts.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Key
 
-from jaxomarl.base import Algorithm, Dataset, Past, Spec, State, Window, refuse
+from jaxomarl.base import (
+    Algorithm,
+    Dataset,
+    Denoise,
+    Health,
+    Past,
+    Spec,
+    State,
+    Window,
+    refuse,
+)
 from jaxomarl.config import check_fields, config, flag, static, traced
 from jaxomarl.data import ranges, return_targets
 from jaxomarl.data.dataset import check_batch, check_transitions
@@ -33,11 +45,14 @@ from jaxomarl.data.ranges import fit_quantiles
 from jaxomarl.data.return_targets import goals
 from jaxomarl.data.returns import KINDS, returns, with_returns
 from jaxomarl.data.windows import check_windows, sample_windows
-from jaxomarl.diffusion.guidance import inpaint
+from jaxomarl.diffusion.guidance import clipped, inpaint
 from jaxomarl.diffusion.parameterise import noised
 from jaxomarl.diffusion.schedules import cosine
+from jaxomarl.health import plans as plan_figures
+from jaxomarl.health.held import joined
 from jaxomarl.losses.imitation import action_error
 from jaxomarl.masking import weighted_mean
+from jaxomarl.networks.actors import action_of_output
 from jaxomarl.networks.mlp import Network
 from jaxomarl.networks.temporal import temporal_unet
 from jaxomarl.optim import Params, create, descend, polyak
@@ -50,11 +65,26 @@ from jaxomarl.policies.plans import (
     clean,
     known_to,
     plan_normaliser,
+    planning_weights,
     real_columns,
     return_condition,
 )
 
 MULTIPLIERS = (1, 4, 8)
+
+HELD_WINDOWS = 256
+"""Held-out windows whose plans are denoised."""
+HELD_TIME = 0.5
+"""Diffusion time of the plans, at which half of a plan's variance is noise."""
+RAISE_PLAN = ("policy_steps", "policy_batch", "policy_width")
+"""What to raise where plans have not learned."""
+RAISE_INVERSE = ("policy_steps", "inverse_width")
+"""What to raise where the inverse dynamics model has not learned."""
+RAISE_STUDENT = ("student_steps", "policy_batch")
+"""What to raise where the student has not learned."""
+
+Estimate = Callable[[Plans, Float[Array, "B N"]], Denoise]
+"""(the stage's state, returns) -> the denoiser of one call, clipped to the box of plans."""
 
 CHOICES = {
     "normaliser": ranges.KINDS,
@@ -299,6 +329,92 @@ def planning_loss(
     rough = jax.lax.stop_gradient(denoise(noised(schedule, x0, last, drawn.z), last))
     mixer_loss = mean_square(model.mix(params, rough, last, condition) - x0)
     return 0.5 * plan_loss + mixer_loss, {"denoising_loss": plan_loss, "mixer_loss": mixer_loss}
+
+
+# --- what they are compared with ---
+
+# A plan is denoised by one call of the network, for the return of the window's own rows. Sampling
+# plans at every evaluation would cost more than training.
+
+
+def planner_health(spec: Spec, cfg: Config, model: Planner) -> Health:
+    """Health of a planner: its plans, its inverse dynamics model, and the return it asks for."""
+    plan = plan_health(spec, cfg, model, trained_estimate(spec, cfg, model), RAISE_PLAN)
+    infer = inferred_actions(spec, cfg, model)
+    both = joined(plan, plan_figures.inverse_dynamics(spec, infer, RAISE_INVERSE))
+    if cfg.returns == "none" or cfg.target_kind != "constant":
+        return both
+    return joined(both, plan_figures.asked_return(cfg.target))
+
+
+def plan_health(
+    spec: Spec, cfg: Config, model: Planner, estimate: Estimate, raise_fields: tuple[str, ...]
+) -> Health:
+    """Health of a network whose `estimate` is a plan."""
+    normalise_obs = plan_normaliser(spec, cfg, model)
+    schedule = cosine(cfg.levels)
+    first = cfg.history + 1
+
+    def ahead(
+        key: Key[Array, ""], state: Plans, past: Past, held: Dataset
+    ) -> plan_figures.FirstRows:
+        k_windows, k_noise = jax.random.split(key)
+        batch = sample_windows(k_windows, held, HELD_WINDOWS, cfg.horizon, cfg.history)
+        x0 = jnp.swapaxes(normalise_obs(past, state.knots, batch.obs), 1, 2)
+        drawn = plan_randomness(k_noise, spec, cfg, HELD_WINDOWS, model)
+        known, shown = drawn.rows
+
+        t = jnp.full(HELD_WINDOWS, HELD_TIME)
+        denoise = inpaint(estimate(state, batch_returns(cfg, batch)), x0 * shown, known)
+        plan = denoise(noised(schedule, x0, t, drawn.z), t)
+        counted = shown[:, :, cfg.history, 0] * batch.valid[:, first, None]
+        return plan_figures.FirstRows(plan[:, :, first], x0[:, :, first], counted)
+
+    def units(state: Plans, past: Past, obs: Float[Array, "K N O"]) -> Float[Array, "K N D"]:
+        return normalise_obs(past, state.knots, obs)
+
+    columns = real_columns(spec, model)[:, 0]
+    return plan_figures.plan(ahead, units, columns, raise_fields)
+
+
+def trained_estimate(spec: Spec, cfg: Config, model: Planner) -> Estimate:
+    """The planner's own estimate of a clean plan, with its condition and without guidance."""
+    mask = real_columns(spec, model)
+    drop = float(cfg.returns == "none")
+
+    def estimate(state: Plans, y: Float[Array, "B N"]) -> Denoise:
+        params = planning_weights(cfg, state)["plan"]
+        condition = return_condition(y, jnp.full(y.shape, drop))
+        unmixed = clipped(clean(cfg, model.executed, params, condition, mask), -1.0, 1.0)
+        mix = model.mix
+        if mix is None:
+            return unmixed
+
+        def mixed(x: Array, t: Array) -> Array:
+            return mask * mix(params, unmixed(x, t), jnp.zeros(()), condition)
+
+        return clipped(mixed, -1.0, 1.0)
+
+    return estimate
+
+
+def inferred_actions(spec: Spec, cfg: Config, model: Planner) -> plan_figures.Infer:
+    """The actions that the inverse dynamics model plays between true rows."""
+    normalise_obs = plan_normaliser(spec, cfg, model)
+
+    def infer(
+        state: Plans,
+        past: Past,
+        obs: Float[Array, "K N O"],
+        then: Float[Array, "K N O"],
+        available: Bool[Array, "K N A"],
+    ) -> Float[Array, "K N A"]:
+        params = planning_weights(cfg, state)["inverse"]
+        now = normalise_obs(past, state.knots, obs)
+        out = model.inverse.apply(params, now, normalise_obs(past, state.knots, then))
+        return jax.vmap(partial(action_of_output, spec))(out, available)
+
+    return infer
 
 
 # --- the data, and what is refused ---

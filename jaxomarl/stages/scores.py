@@ -58,7 +58,7 @@ FIELDS = (
     "score_embedding", "score_dropout", "score_components", "score_predict", "score_lr",
     "score_decay", "chunk", "condition", "normalise",
 )  # fmt: skip
-RAISE = ("score_steps", "score_batch", "score_width")
+RAISE = ("score_steps", "score_batch", "score_width", "score_predict")
 """What to raise where a score model has not learned."""
 PREFIXES = ("clean", "noised", "diffused")
 PREDICTIONS = ("noise", "edm")
@@ -168,19 +168,24 @@ def score_steps(cfg: Config) -> int:
     return cfg.score_steps
 
 
-def score_stage(spec: Spec, cfg: Any, model: Scores, kind: str) -> Stage:
-    """The stage that trains the behaviour model of a kind; all systems share it."""
+def score_stage(spec: Spec, cfg: Any, model: Scores, kind: str, last_time: float | Array) -> Stage:
+    """The stage that trains the behaviour model of a kind; all systems share it.
+
+    `last_time` is the largest diffusion time at which the policies ask for scores.
+    """
     return Stage.from_config(
         cfg,
         f"scores-{kind}",
         model.algorithm,
         score_steps(cfg),
         score_fields(kind),
-        health=score_health(spec, cfg, model, kind),
+        health=score_health(spec, cfg, model, kind, last_time),
     )
 
 
-def score_health(spec: Spec, cfg: Any, model: Scores, kind: str) -> Health | None:
+def score_health(
+    spec: Spec, cfg: Any, model: Scores, kind: str, last_time: float | Array
+) -> Health | None:
     """What a noise network is compared with.
 
     Exact scores learn nothing, and a mixture has no prediction at a diffusion time: both are None.
@@ -200,13 +205,13 @@ def score_health(spec: Spec, cfg: Any, model: Scores, kind: str) -> Health | Non
         env_state: Array,
         action: Array,
     ) -> Array:
-        prefix = policy_prefix(cfg, action, t, z)
+        prefix = policy_prefix(cfg, action, t, z) if kind == "conditional" else action
         return model.every({**past, f"scores-{kind}": state}, x, t, obs, env_state, prefix)
 
     def condition(past: Past, obs: Array, env_state: Array, action: Array) -> Array:
         return conditions_of(past, obs, env_state, action, level)
 
-    return score_figures.score_model(spec, vp(), eps, condition, RAISE)
+    return score_figures.score_model(spec, vp(), eps, condition, last_time, RAISE)
 
 
 def behaviour_model(spec: Spec, cfg: Any, kind: str) -> Scores:

@@ -108,6 +108,13 @@ class Program:
         self.episodes = self.stage.episodes or job.episodes
         self.compile_seconds = 0.0
 
+    def measured_after(self, chunk: int) -> bool:
+        """Whether figures of health are measured at this mark."""
+        health = self.stage.health
+        if health is None or not self.measures:
+            return False
+        return chunk == self.chunks or not health.at_end
+
     # --- one run ---
 
     def key(self, seed: int) -> jax.Array:

@@ -126,6 +126,7 @@ class Training:
                 advance = program.compile(
                     program.advance, program.how, shared=2, args=args, donate=(0,)
                 )
+                self.compile_measure()
                 began = time.perf_counter()
                 if job.stopped():
                     raise Interrupted
@@ -218,17 +219,26 @@ class Training:
         return values
 
     def measure(self, chunk: int) -> None:
-        """Note figures of the stage's health after `chunk` chunks: figure -> [U]."""
+        """Note figures of the stage's health after `chunk` chunks: figure -> [U].
+
+        Costly ones are noted at the end alone, and are NaN before it.
+        """
         program = self.program
-        if not program.measures:
+        if not program.measured_after(chunk):
             return
+        assert self.compiled_measure is not None
         args = (self.cfgs, self.keys, self.state, self.past, self.held)
-        if self.compiled_measure is None:
-            measure = program.compile(program.measure, program.how, shared=1, args=args)
-            self.compiled_measure = measure
         column = program.marks.index(chunk)
         for name, value in self.compiled_measure(*args).items():
             self.trained.health[name][:, column] = np.asarray(value)[: self.runs]
+
+    def compile_measure(self) -> None:
+        """Compile the stage's figures, where it has any."""
+        program = self.program
+        if program.measures:
+            args = (self.cfgs, self.keys, self.state, self.past, self.held)
+            measure = program.compile(program.measure, program.how, shared=1, args=args)
+            self.compiled_measure = measure
 
     def save(self, chunk: int) -> None:
         """Commit a checkpoint of the chosen runs, without the padding that fills the devices."""

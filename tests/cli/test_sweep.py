@@ -79,7 +79,7 @@ def runs(folder):
 
 def numbers(folder):
     """What must not change: tables and policies, by name."""
-    kept = ("metrics.csv", "returns.csv", "final.csv", "policy.safetensors")
+    kept = ("metrics.csv", "returns.csv", "final.csv", "health.csv", "policy.safetensors")
     return {
         p.relative_to(folder).as_posix(): p.read_bytes()
         for p in folder.rglob("*")
@@ -120,6 +120,7 @@ def test_the_files(out):
             "metrics.csv",
             "returns.csv",
             "final.csv",
+            "health.csv",
             "policy.safetensors",
         }
         assert (run.path.parent / "DONE").exists()
@@ -130,7 +131,7 @@ def test_the_files(out):
 def test_the_tables_of_a_run(out):
     columns = "system,task,data,config,seed,stage,step,metric,episode,value"
     for (system, seed), run in runs(out).items():
-        for name in ("metrics.csv", "returns.csv", "final.csv"):
+        for name in ("metrics.csv", "returns.csv", "final.csv", "health.csv"):
             assert (run.path / name).read_text().splitlines()[0] == columns
         metrics, returns = (
             store.read_rows(run.path / "metrics.csv"),
@@ -299,7 +300,7 @@ x = np.arange(8, dtype=np.float32).reshape(4, 2)
 two = NamedSharding(sharding.mesh(2), PartitionSpec("runs"))
 one, other = jax.devices()
 parts = ((("a", "b"), x[:2], two), (("c",), x[2:3], one), (("d",), x[3:], other))
-batches = [TrainedStage(rows, {"w": jax.device_put(w, place)}, {}, {}, {}) for rows, w, place in parts]
+batches = [TrainedStage(rows, {"w": jax.device_put(w, place)}, {}, {}, {}, {}) for rows, w, place in parts]
 got = gather(("d", "a", "c"), batches).state["w"]
 assert np.array_equal(jax.jit(lambda w: w * 1)(got), x[[3, 0, 2]])
 """
@@ -341,7 +342,7 @@ def test_from_reuses_finished_stages(out, tmp_path):
     assert code == 0
     assert journals(tmp_path / "new") == {}
     old, new = runs(out)["omsd", 0].path, runs(tmp_path / "new")["omsd", 0].path
-    for name in ("metrics.csv", "returns.csv", "final.csv", "policy.safetensors"):
+    for name in ("metrics.csv", "returns.csv", "final.csv", "health.csv", "policy.safetensors"):
         assert (old / name).read_bytes() == (new / name).read_bytes()
 
 

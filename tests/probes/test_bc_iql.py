@@ -414,9 +414,8 @@ def test_iql_and_omsd_share_their_critic():
         },
     ):
         cfgs, ((ours, *_), (theirs, *_)) = pipelines(**settings)
-        assert ours._replace(algorithm=None, refresh=None, kept=None) == theirs._replace(
-            algorithm=None, refresh=None, kept=None
-        )
+        functions = {"algorithm": None, "refresh": None, "kept": None, "health": None}
+        assert ours._replace(**functions) == theirs._replace(**functions)
         assert (ours.name, ours.fields, ours.owner) == ("critic", critic.FIELDS, "")
         cfgs[0] = dataclasses.replace(cfgs[0], policy_lr=1.0, policy_width=2, execution="joint")
         identities = [

@@ -66,7 +66,9 @@ def omsd_scores(asked: Asked) -> str:
         rows.append((quality, *mean_action_row(held)))
     times = [f"t = {t:g}" for t in TIMES]
     head = ("data", "model", "prefix", *times, "by agent", "return")
-    return f"{scores_preface(asked, task, trained)}\n\n{markdown_table(head, rows)}"
+    records = [record for cell in trained for record in cell.records]
+    notes = "".join(f"\n{note}\n" for note in tables.notes(records))
+    return f"{scores_preface(asked, task, trained)}\n\n{markdown_table(head, rows)}{notes}"
 
 
 def scores_preface(asked: Asked, task: str, trained: Sequence[cells.Cell]) -> str:
@@ -102,6 +104,7 @@ def group_rows(
     score = ""
     if record:
         score = tables.interval(record, record.mean, record.mean_low, record.mean_high)
+        score += tables.marks(record)
     kind = SYSTEMS.get(group.name)
     if kind is None:
         error = at_all_times(action_error(held, final_actions(group, past, held)))

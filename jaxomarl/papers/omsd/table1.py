@@ -218,7 +218,4 @@ def _learned_cell(r: Record) -> str:
     cell = tables.interval(r, r.mean, r.mean_low, r.mean_high)
     if r.std is not None:
         cell += f" ± {r.std:.2f}"
-    cell += f" ({r.coordinated:.0%})"
-    if r.converged is False:
-        cell += "*"
-    return cell
+    return cell + f" ({r.coordinated:.0%})" + tables.marks(r)
