@@ -22,6 +22,7 @@ import numpy as np
 
 from jaxomarl.algorithms import matd3
 from jaxomarl.base import Environment, refuse
+from jaxomarl.data.files import write_arrays
 from jaxomarl.data.stats import identity
 from jaxomarl.envs import stored
 from jaxomarl.envs.catalog import make as make_task
@@ -156,8 +157,6 @@ def store_prey(prey: Prey, path: Path) -> None:
 
     Its input normalisation is the identity.
     """
-    from safetensors.numpy import save_file
-
     width = len(prey.scale)
     identity_norm = (np.ones(width), np.zeros(width), np.zeros(width), np.full(width, 1.0 - 1e-5))
     norm = dict(zip(NORM, identity_norm, strict=True))
@@ -166,7 +165,7 @@ def store_prey(prey: Prey, path: Path) -> None:
     arrays = {**norm, **kernels, **biases}
     assert arrays["fc2.weight"].shape == (HIDDEN, HIDDEN)
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({k: np.ascontiguousarray(v, np.float32) for k, v in arrays.items()}, path)
+    write_arrays(path, {k: np.ascontiguousarray(v, np.float32) for k, v in arrays.items()})
 
 
 # --- one task ---
@@ -174,8 +173,6 @@ def store_prey(prey: Prey, path: Path) -> None:
 
 def store(plan: Plan, out: Path) -> None:
     """Train the seeds, choose snapshots, store them as float16, and write the measurements."""
-    from safetensors.numpy import save_file
-
     env = make_task(plan.task).env
     chosen, targets = choose(plan, env, train_with_snapshots(env, plan))
     arrays = {
@@ -185,7 +182,7 @@ def store(plan: Plan, out: Path) -> None:
         for leaf, x in snapshot["params"].items()
     }
     out.mkdir(parents=True, exist_ok=True)
-    save_file(arrays, out / f"{plan.name}.safetensors")
+    write_arrays(out / f"{plan.name}.safetensors", arrays)
     write_references(out / "references.json", plan.name, measure(env, plan, chosen, targets))
 
 

@@ -18,6 +18,7 @@ from jaxomarl.api import register
 from jaxomarl.api.plan import find_system
 from jaxomarl.api.seeds import check_seed
 from jaxomarl.base import Algorithm, Observation, Past, Spec, Stage, State, System, refuse
+from jaxomarl.data.files import write_arrays
 from jaxomarl.numerics import pinned
 from jaxomarl.paths import user_path
 from jaxomarl.results.store import INFO, read_json
@@ -72,8 +73,6 @@ def save_policies(
     folders: list[Path], algorithm: Algorithm, state: State, past: Past, spec: Spec
 ) -> None:
     """Write the final policy of each of R runs; `state` and `past` lead with R."""
-    from safetensors.numpy import save_file
-
     first_state, first_past = jax.tree.map(lambda leaf: leaf[0], (state, past))
     reads = used(algorithm, first_state, first_past, spec)
     leaves, _ = jax.tree_util.tree_flatten_with_path((state, past))
@@ -88,7 +87,7 @@ def save_policies(
         # one entry, as several would have no order
         metadata = {"format": f"{FORMAT} {digest_of_arrays(arrays)}"}
         part = folder / f".{FILE}.part"
-        save_file(arrays, part, metadata=metadata)
+        write_arrays(part, arrays, metadata)
         os.replace(part, folder / FILE)
 
 

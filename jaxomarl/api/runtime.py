@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -81,6 +82,15 @@ def platforms() -> list[str]:
         for name, value in before.items():
             jax.config.update(name, value)
         jax.extend.backend.clear_backends()
+
+
+def memory_wanted(error: Exception) -> str:
+    """What an error of JAX says of memory that a device does not have; "" for other errors."""
+    lines = str(error).splitlines() or [""]
+    if "RESOURCE_EXHAUSTED" not in lines[0] and "out of memory" not in lines[0].lower():
+        return ""
+    asked = re.search(r"allocat\w+ (\d[\d.]*\s?\w*)", str(error))
+    return f"{asked[1]} were asked for" if asked else lines[0][:200]
 
 
 # --- compiled programs ---

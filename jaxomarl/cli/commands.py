@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
+from jax.errors import JaxRuntimeError
 
 from jaxomarl.api import (
     behaviours,
@@ -325,6 +326,16 @@ def run(command: str, argv: list[str]) -> int:
             advice = " What was finished is kept; --resume continues once that is fixed."
         say(f"error: {error}.{advice}")
         return 74
+    except JaxRuntimeError as error:
+        wanted = runtime.memory_wanted(error)
+        if not wanted:
+            raise
+        way = (
+            "Take smaller networks or batches (--cfg.*-width, --cfg.*-batch), or fewer seeds at "
+            "once (--seeds). What was finished is kept."
+        )
+        say(f"error: the device has too little memory: {wanted}. {way}")
+        return 71
 
 
 def tell(asked: List | Show | Health) -> int:

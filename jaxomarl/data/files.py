@@ -17,7 +17,7 @@ from jaxomarl import documents
 from jaxomarl.base import Dataset, Layout, Spec, refuse
 from jaxomarl.data.dataset import content_hash
 from jaxomarl.data.fit import refit
-from jaxomarl.paths import user_path
+from jaxomarl.paths import named_in_errors, user_path
 
 FORMAT = 1
 ARRAYS = "rows.safetensors"
@@ -46,10 +46,21 @@ ENTRIES: dict[str, type] = {
 """Entries that every manifest has, and their types."""
 
 
-def save_folder(folder: str | Path, data: Dataset, manifest: dict[str, Any]) -> None:
-    """Write a data set, arrays first. The folder counts as one once its manifest is there."""
+def write_arrays(
+    path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str] | None = None
+) -> None:
+    """Write named arrays to a file; OSError, which names the file, where it cannot be written."""
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
+    try:
+        save_file(arrays, path, metadata=metadata)
+    except SafetensorError as error:
+        raise OSError(f"{path} cannot be written: {error}") from error
+
+
+def save_folder(folder: str | Path, data: Dataset, manifest: dict[str, Any]) -> None:
+    """Write a data set, arrays first. The folder counts as one once its manifest is there."""
     folder = user_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)
@@ -59,7 +70,7 @@ def save_folder(folder: str | Path, data: Dataset, manifest: dict[str, Any]) -> 
     for name, values in data.extra.items():
         arrays[f"extra.{name}"] = np.ascontiguousarray(values)
     part = folder / f".{ARRAYS}.part"
-    save_file(arrays, part)
+    write_arrays(part, arrays)
     os.replace(part, folder / ARRAYS)
 
     # --- manifest ---
@@ -67,7 +78,8 @@ def save_folder(folder: str | Path, data: Dataset, manifest: dict[str, Any]) -> 
     entries.update((name, value) for name, value in manifest.items() if name != SEAL)
     text = json.dumps({**entries, SEAL: seal(entries)}, indent=1)
     part = folder / f".{MANIFEST}.part"
-    part.write_text(text + "\n", encoding="utf-8")
+    with named_in_errors(part):
+        part.write_text(text + "\n", encoding="utf-8")
     os.replace(part, folder / MANIFEST)
 
 

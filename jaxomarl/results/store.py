@@ -16,7 +16,7 @@ from jaxtyping import Int, Num
 from jaxomarl import documents
 from jaxomarl.base import refuse
 from jaxomarl.health.verdict import WORDS
-from jaxomarl.paths import user_path
+from jaxomarl.paths import named_in_errors, user_path
 
 COLUMNS = (
     "system",
@@ -82,16 +82,13 @@ def write_bytes(path: str | Path, content: bytes) -> None:
     # in the same folder, so that os.replace is atomic
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        with open(part, "xb") as file:
+        with named_in_errors(path), open(part, "xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
-    except BaseException as error:
+    except BaseException:
         part.unlink(missing_ok=True)
-        # the error of a write does not say where
-        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
-            error.filename = str(path)
         raise
 
 

@@ -18,6 +18,8 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from jaxomarl.paths import named_in_errors
+
 KEEP = 2
 """Checkpoints that are kept: where the newest one is damaged, the one before it is still there."""
 
@@ -67,7 +69,8 @@ def digest_of_arrays(tree: PyTree) -> str:
 
 def _write(path: Path, text: str) -> None:
     part = path.with_name(f"{path.name}.part")
-    part.write_text(text, encoding="utf-8")
+    with named_in_errors(part):
+        part.write_text(text, encoding="utf-8")
     os.replace(part, path)
 
 

@@ -23,6 +23,7 @@ import numpy as np
 from jaxomarl import documents
 from jaxomarl.base import Stage, State
 from jaxomarl.config import digest, static_fields, traced_fields
+from jaxomarl.paths import named_in_errors
 from jaxomarl.training import checkpoint
 from jaxomarl.training.evaluation import Config
 
@@ -109,7 +110,8 @@ class Folder:
         """Note that a chunk starts, so that a killed process's work is counted."""
         self.begun += 1
         if self.path:
-            with open(self.path / "executed", "a", encoding="utf-8") as f:
+            file = self.path / "executed"
+            with named_in_errors(file), open(file, "a", encoding="utf-8") as f:
                 f.write(f"{chunk}\n")
 
     @property
@@ -154,7 +156,8 @@ class StageCache:
         if folder.path:
             done = {"kind": identity.kind, "rows": trained.rows, "facts": trained.facts}
             part = folder.path / "DONE.part"
-            part.write_text(json.dumps(done, indent=1), encoding="utf-8")
+            with named_in_errors(part):
+                part.write_text(json.dumps(done, indent=1), encoding="utf-8")
             os.replace(part, folder.path / "DONE")
         self.here.setdefault(identity.kind, []).append(trained)
 

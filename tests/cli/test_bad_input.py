@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from jaxomarl.api import runtime
 from jaxomarl.api.seeds import parse_seeds
 from jaxomarl.base import JaxomarlError
 from jaxomarl.cli import commands
@@ -159,6 +160,23 @@ def test_a_preset_may_fit_some_of_what_is_asked():
     check_fits("paper-code", ["games/bandit"], ["omsd", "dom2"])
     check_fits("particle", ["games/bandit", "mpe/spread:speed_min=0.5"], ["bc"])
     check_fits("", ["mpe/spread"], ["matd3"])
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ("INTERNAL: Out of memory allocating 72 bytes.", "72 bytes were asked for"),
+        (
+            "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 64.00GiB.",
+            "64.00GiB were asked for",
+        ),
+        ("RESOURCE_EXHAUSTED: too large", "RESOURCE_EXHAUSTED: too large"),
+        ("INTERNAL: another fault", ""),
+        ("", ""),
+    ],
+)
+def test_errors_of_memory_are_known(message, said):
+    assert runtime.memory_wanted(RuntimeError(message)) == said
 
 
 @pytest.mark.parametrize("table", ["omsd-scores", "omsd-oracle", "coda-fidelity", "coda-steering"])

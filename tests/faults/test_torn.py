@@ -5,15 +5,20 @@ import errno
 import fcntl
 import io
 import json
+import re
 import resource
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jaxomarl.cli import commands
+from jaxomarl.data.files import write_arrays
+from jaxomarl.paths import named_in_errors
 from jaxomarl.results.store import write_bytes
 from jaxomarl.training import checkpoint
+from jaxomarl.training.library import Folder
 
 # The settings of tests/cli/test_sweep.py, so that programs are compiled once for both.
 SMALL = (
@@ -297,3 +302,24 @@ def test_overwrite_keeps_the_folder_locked_while_it_trains(copy, monkeypatch):
     monkeypatch.setattr("jaxomarl.api.session.train_groups", train)
     assert run(copy, "--overwrite")[0] == 74
     assert seen == [[".lock", "sweep.json"]]
+
+
+def test_arrays_that_cannot_be_written_name_their_file(tmp_path):
+    with limited(64), pytest.raises(OSError, match=r"rows\.part cannot be written"):
+        write_arrays(tmp_path / "rows.part", {"x": np.zeros(1000)})
+
+
+def test_too_little_memory_is_one_line_and_its_own_exit_code(tmp_path):
+    code, text = run(tmp_path / "out", "--cfg.policy-width", "3000000")
+    assert code == 71, text
+    assert re.search(r"error: the device has too little memory: \d{13,} bytes were asked for", text)
+    assert "Traceback" not in text
+
+
+def test_a_full_disk_names_the_file_of_a_count_and_of_a_manifest(tmp_path):
+    with limited(4), pytest.raises(OSError) as error:
+        Folder(tmp_path).begin_chunk(1000)
+    assert error.value.filename == str(tmp_path / "executed")
+    with limited(4), pytest.raises(OSError) as error, named_in_errors(tmp_path / "x"):
+        (tmp_path / "x").write_text("more than four", encoding="utf-8")
+    assert error.value.filename == str(tmp_path / "x")
