@@ -100,6 +100,6 @@ def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     decentralised.check(spec, cfg, data, decentralised.CHOICES)
 
 
-health = partial(decentralised.actor_critic_health, activation=mish)
+health = partial(decentralised.actor_critic_health, weight="eta", activation=mish)
 pipeline = one_stage("diffusion-ql", policy, health=health)
 DIFFUSION_QL = System(Config, check, as_is, pipeline)

@@ -236,6 +236,6 @@ def prepare(spec: Spec, cfg: Config, data: Dataset) -> Dataset:
     return reweighted(data, bounds(cfg.thresholds))
 
 
-health = partial(decentralised.actor_critic_health, activation=mish)
+health = partial(decentralised.actor_critic_health, weight="eta", activation=mish)
 pipeline = one_stage("dom2", policy, health=health)
 DOM2 = System(Config, check, prepare, pipeline)

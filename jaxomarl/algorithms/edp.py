@@ -126,6 +126,6 @@ def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     decentralised.check(spec, cfg, data, {**decentralised.CHOICES, "sampler": tuple(SAMPLERS)})
 
 
-health = partial(decentralised.actor_critic_health, activation=mish)
+health = partial(decentralised.actor_critic_health, weight="eta", activation=mish)
 pipeline = one_stage("edp", policy, health=health)
 EDP = System(Config, check, as_is, pipeline)

@@ -26,6 +26,8 @@ equations 3-5, run by every agent alone as in Pan et al. 2022 (OMAR) and DOM2's 
 delay and targets; better than a clone), tests/contract.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
@@ -90,5 +92,6 @@ def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     decentralised.check(spec, cfg, data, decentralised.CHOICES)
 
 
-pipeline = one_stage("td3-bc", policy, health=decentralised.actor_critic_health)
+health = partial(decentralised.actor_critic_health, weight="alpha")
+pipeline = one_stage("td3-bc", policy, health=health)
 TD3_BC = System(Config, check, as_is, pipeline)

@@ -20,7 +20,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Key
 
 from jaxomarl.base import Algorithm, Batch, Dataset, Health, Past, Spec, State
-from jaxomarl.config import Pacing, check_continuous, check_fields, config, static, traced
+from jaxomarl.config import Pacing, check_continuous, check_fields, config, is_zero, static, traced
 from jaxomarl.data.dataset import check_batch, check_transitions, sample_transitions
 from jaxomarl.health import behaviour, critics
 from jaxomarl.health.held import joined
@@ -322,10 +322,16 @@ def independent_learners(
 
 
 def actor_critic_health(
-    spec: Spec, cfg: AgentSettings, algorithm: Algorithm, **of_critic: Any
+    spec: Spec, cfg: AgentSettings, algorithm: Algorithm, weight: str = "", **of_critic: Any
 ) -> Health:
-    """The agents' critics on held-out returns, and how far their policies are from the data."""
+    """The agents' critics on held-out returns, and how far their policies are from the data.
+
+    `weight` names the setting that weights the value in the policies' loss: at 0 they follow no
+    critic, and nothing is asked of it.
+    """
     critic = agent_critics_health(spec, cfg, RAISE, **of_critic)
+    if weight and is_zero(getattr(cfg, weight)):
+        critic = critic._replace(gates=())
     return joined(critic, behaviour.policy(spec, algorithm))
 
 
@@ -361,6 +367,8 @@ def team_health(spec: Spec, cfg: Any, algorithm: Algorithm, q: Network) -> Healt
         return value.mean(axis=0)[:, 0]
 
     critic = critics.critic(values, cfg.gamma, cfg.reward, RAISE)
+    if is_zero(cfg.eta):
+        critic = critic._replace(gates=())
     return joined(critic, behaviour.policy(spec, algorithm))
 
 

@@ -225,3 +225,8 @@ def test_a_critic_that_nobody_follows_is_not_judged():
             critic = system.pipeline(SPEC, system.Config(beta=beta), None)[0]
             assert len(critic.health.gates) == gates
             assert critic.health.measure is not None
+    for name, weight in (("td3-bc", "alpha"), ("dom2", "eta"), ("edp", "eta"), ("dof-p", "eta")):
+        system = REGISTRY[name]
+        for value, gates in ((0.0, 0), (0.1, 2)):
+            (policy,) = system.pipeline(SPEC, system.Config(**{weight: value}), None)
+            assert len(policy.health.gates) == gates
