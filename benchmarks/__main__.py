@@ -23,7 +23,7 @@ import tyro
 from benchmarks import targets
 from benchmarks.compare import read
 from benchmarks.pictures import pictures
-from benchmarks.report import TURN
+from benchmarks.report import TURN, check_parts
 from jaxomarl.base import JaxomarlError, refuse
 
 
@@ -237,9 +237,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = tyro.cli(Flags, args=argv, prog="python -m benchmarks")
     plan = CARD if flags.card else CPU
     try:
-        for part in flags.parts:
-            if part not in plan:
-                raise refuse("--parts", f"some of {', '.join(plan)}", part, "")
+        check_parts(flags.parts, plan)
         if flags.beside < 1:
             way = "8 suits an accelerator's machine of 16 cores."
             raise refuse("--beside", "at least 1", flags.beside, way)

@@ -14,17 +14,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
-from benchmarks.report import Line, alone, markdown, report, short
+from benchmarks.report import Line, Written, alone, command, markdown, short
 from benchmarks.work import peak, program_bytes, reset_peak
-from jaxomarl.api import plan, runtime
+from jaxomarl.api import plan
 from jaxomarl.api.plan import Group
 from jaxomarl.base import Past, refuse
 from jaxomarl.data.stats import statistics as data_statistics
@@ -43,7 +41,7 @@ PRINTED = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flags:
+class Flags(Written):
     """Time DOM2's Table 10 protocol: one JSON line for each system and R, then a table."""
 
     systems: tuple[str, ...] = ("dom2",)
@@ -62,8 +60,6 @@ class Flags:
     """Transitions in the data; the cost of an update does not depend on them."""
     scale: float = 1.0
     """Scale of the preset's widths, by its cube root; 1 is the paper's."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """File of the JSON lines; empty: the standard output."""
 
 
 def measure(system: str, runs: int, flags: Flags) -> Line:
@@ -177,9 +173,7 @@ def bench(flags: Flags) -> Iterator[Line]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print; the exit code."""
-    flags = tyro.cli(Flags, args=argv, prog="python -m benchmarks.dom2_cost")
-    runtime.use_cores()
-    return report(bench(flags), table, flags.out)
+    return command("dom2_cost", Flags, bench, table, argv)
 
 
 if __name__ == "__main__":

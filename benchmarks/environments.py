@@ -19,16 +19,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from benchmarks.report import Line, alone, columns, report
+from benchmarks.report import Line, Written, alone, check_parts, columns, report
 from benchmarks.sizes import SPREAD, random_data
 from benchmarks.updates import ROUNDS, SAMPLE
 from benchmarks.work import GIB, peak, reset_peak
@@ -53,7 +52,7 @@ MISSING = (ImportError, JaxomarlError, OSError)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flags:
+class Flags(Written):
     """Time environments, data sets and minibatches: one JSON line per figure, then tables."""
 
     parts: tuple[str, ...] = PARTS
@@ -76,8 +75,6 @@ class Flags:
     """Timed seconds per cell; slow cells take three samples in any case."""
     quick: bool = False
     """Take tiny sizes and spread alone: they show whether it runs, not how fast."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """File of the JSON lines; empty: the standard output."""
 
 
 QUICK = dict(
@@ -446,9 +443,7 @@ def bench(flags: Flags) -> Iterator[Line]:
     """Every line, as it comes; raises JaxomarlError for flags that mean nothing."""
     if flags.quick:
         flags = dataclasses.replace(flags, **QUICK)  # type: ignore[arg-type]
-    for part in flags.parts:
-        if part not in PARTS:
-            raise refuse("--parts", f"some of {', '.join(PARTS)}", part, "")
+    check_parts(flags.parts, PARTS)
     counts = (flags.rows, flags.repeats, flags.width, flags.batch)
     if not flags.sizes or min(*flags.sizes, *counts) < 1:
         named = "--sizes, --rows, --repeats, --width, --batch"

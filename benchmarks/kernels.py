@@ -16,22 +16,19 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
 
 import jax
-import tyro
 
-from benchmarks.report import Line, columns, report, short
+from benchmarks.report import Line, Written, columns, command, short
 from benchmarks.sizes import size
 from benchmarks.updates import Cell, untrained
-from jaxomarl.api import runtime
 from jaxomarl.base import refuse
 
 COLUMNS = ("kernel", "calls", "milliseconds", "share")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flags:
+class Flags(Written):
     """Profile the updates of one stage: one JSON line per kernel, then a table."""
 
     system: str = "omsd"
@@ -48,8 +45,6 @@ class Flags:
     """Number of rows; one more has the sum of the rest."""
     hlo: Path | None = None
     """File of the compiled chunk as text; empty: nowhere."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """File of the JSON lines; empty: the standard output."""
 
 
 def kind(name: str) -> str:
@@ -131,9 +126,7 @@ def table(lines: Sequence[Line]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Profile and print; the exit code."""
-    flags = tyro.cli(Flags, args=argv, prog="python -m benchmarks.kernels")
-    runtime.use_cores()
-    return report(measure(flags), table, flags.out)
+    return command("kernels", Flags, measure, table, argv)
 
 
 if __name__ == "__main__":

@@ -22,8 +22,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +30,7 @@ import mujoco.batch
 import numpy as np
 import tyro
 
-from benchmarks.report import Line, alone, columns, markdown, report
+from benchmarks.report import Line, Written, alone, columns, markdown, report
 from jaxomarl.base import JaxomarlError, refuse
 from jaxomarl.envs import rollout
 from jaxomarl.envs.mamujoco import engine_c, engine_mjx
@@ -49,7 +48,7 @@ TASKS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flags:
+class Flags(Written):
     """Time the engines, or measure how far they are apart."""
 
     parts: tuple[str, ...] = ("steps", "episodes")
@@ -72,8 +71,6 @@ class Flags:
     """Measure parity alone, as `--parts parity` does."""
     states: int = 32
     """States of each robot, for parity."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """File of the JSON lines; empty: the standard output."""
 
 
 # --- steps ---

@@ -18,17 +18,13 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated, Any
-
-import tyro
+from typing import Any
 
 from benchmarks import updates
-from benchmarks.report import Line, cores, markdown, report, short
+from benchmarks.report import Line, Written, command, cores, markdown, short
 from benchmarks.sizes import Size, size
 from benchmarks.twins_check import Guide, followed
 from benchmarks.work import GIB
-from jaxomarl.api import runtime
 from jaxomarl.base import JaxomarlError, Past, refuse
 
 STAGES = {
@@ -41,7 +37,7 @@ STAGES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flags:
+class Flags(Written):
     """Time updates and their PyTorch twins: one JSON line per program, then a table."""
 
     sizes: tuple[str, ...] = ("game", "mpe")
@@ -58,8 +54,6 @@ class Flags:
     """Time torch.compile too, which takes a minute per stage."""
     max_gib: float = 12.0
     """Most estimated memory of our runs; larger R are skipped, and their line says so."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """File of the JSON lines; empty: the standard output."""
 
 
 def needs_torch() -> tuple[Any, dict[str, tuple[Any, Any]]]:
@@ -263,9 +257,7 @@ def bench(flags: Flags) -> Iterator[Line]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Check, measure and print; the exit code."""
-    flags = tyro.cli(Flags, args=argv, prog="python -m benchmarks.peers")
-    runtime.use_cores()
-    return report(bench(flags), table, flags.out)
+    return command("peers", Flags, bench, table, argv)
 
 
 if __name__ == "__main__":

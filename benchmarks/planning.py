@@ -21,18 +21,15 @@ import statistics
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import tyro
 
 from benchmarks.environments import take_turns
-from benchmarks.report import Line, markdown, report, short
-from benchmarks.reverse_process import MIB, Timed
+from benchmarks.report import Line, command, markdown, short
+from benchmarks.reverse_process import MIB, SAMPLERS, ChainFlags, Timed
 from jaxomarl.algorithms import dof_trajectory, madiff
-from jaxomarl.api import runtime
 from jaxomarl.base import Spec, refuse
 from jaxomarl.data.catalog import load
 from jaxomarl.envs.catalog import make
@@ -41,11 +38,10 @@ from jaxomarl.stages.plan_student import drawn_by_student
 from jaxomarl.training import evaluation
 
 SYSTEMS = ("dof-t", "madiff-c", "madiff-d")
-SAMPLERS = ("ddpm", "ddim", "consistency")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flags:
+class Flags(ChainFlags):
     """Time plans: one JSON line per system, agents and sampler, an evaluation, then a table."""
 
     systems: tuple[str, ...] = SYSTEMS
@@ -70,10 +66,6 @@ class Flags:
     """Levels of the U-Net."""
     blocks: int = 2
     """Blocks in a level."""
-    seconds: float = 1.0
-    """Timed seconds per cell; slow cells take three samples in any case."""
-    chain: float = 2.0
-    """Most seconds of a chain that is timed in full."""
     seeds: int = 4
     """Runs of the evaluation; 0 leaves it out."""
     episodes: int = 32
@@ -82,10 +74,6 @@ class Flags:
     """Width of the planner in the evaluation."""
     toy_calls: int = 5
     """Calls of DDIM in the evaluation."""
-    toy: bool = False
-    """Take tiny sizes: they show whether it runs, not how fast."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """File of the JSON lines; empty: the standard output."""
 
 
 TOY = dict(
@@ -288,9 +276,7 @@ def bench(flags: Flags) -> Iterator[Line]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print; the exit code."""
-    flags = tyro.cli(Flags, args=argv, prog="python -m benchmarks.planning")
-    runtime.use_cores()
-    return report(bench(flags), table, flags.out)
+    return command("planning", Flags, bench, table, argv)
 
 
 if __name__ == "__main__":

@@ -5,18 +5,33 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import jax
+import tyro
 
-from jaxomarl.base import JaxomarlError
+from jaxomarl.api import runtime
+from jaxomarl.base import JaxomarlError, refuse
 from jaxomarl.numerics import rounded
 
 Line = dict[str, Any]
 TURN = "JAXOMARL_BENCH_TURN"
 """A file in the environment: processes that compile at the same time lock it to measure."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """The flag that every benchmark has."""
+
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """File of the JSON lines; empty: the standard output."""
+
+
+Asked = TypeVar("Asked", bound=Written)
+"""The flags of one benchmark."""
 
 
 @contextlib.contextmanager
@@ -31,6 +46,26 @@ def alone() -> Iterator[None]:
     with open(os.environ[TURN], "w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def command(
+    name: str,
+    flags_class: type[Asked],
+    measure: Callable[[Asked], Iterable[Line]],
+    table: Callable[[Sequence[Line]], str],
+    argv: Sequence[str] | None,
+) -> int:
+    """Run `python -m benchmarks.NAME` on all cores: measure and report; the exit code."""
+    flags = tyro.cli(flags_class, args=argv, prog=f"python -m benchmarks.{name}")
+    runtime.use_cores()
+    return report(measure(flags), table, flags.out)
+
+
+def check_parts(parts: Iterable[str], known: Collection[str]) -> None:
+    """Raise JaxomarlError where `--parts` has a name that is not known."""
+    for part in parts:
+        if part not in known:
+            raise refuse("--parts", f"some of {', '.join(known)}", part, "")
 
 
 def report(lines: Iterable[Line], table: Callable[[Sequence[Line]], str], out: Path | None) -> int:

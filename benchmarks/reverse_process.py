@@ -17,16 +17,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import tyro
 
 from benchmarks.environments import Cell, take_turns
-from benchmarks.report import Line, markdown, report, short
-from jaxomarl.api import runtime
+from benchmarks.report import Line, Written, command, markdown, short
 from jaxomarl.base import Denoise, refuse
 from jaxomarl.diffusion.consistency import consistency, consistent
 from jaxomarl.diffusion.factorise import ALONE, NOISE, composed, factorisation
@@ -45,7 +42,19 @@ FREQUENCIES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flags:
+class ChainFlags(Written):
+    """The flags of every benchmark that times chains of a sampler."""
+
+    seconds: float = 1.0
+    """Timed seconds per cell; slow cells take three samples in any case."""
+    chain: float = 2.0
+    """Most seconds of a chain that is timed in full."""
+    toy: bool = False
+    """Take tiny sizes: they show whether it runs, not how fast."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flags(ChainFlags):
     """Time reverse processes: one JSON line per f, number of agents and sampler, then a table."""
 
     f: tuple[str, ...] = NOISE
@@ -68,14 +77,8 @@ class Flags:
     """Share one network among all agents, or give each its own."""
     batch: int = 10
     """Number of teams that sample at once."""
-    seconds: float = 1.0
-    """Timed seconds per cell; slow cells take three samples in any case."""
     chain: float = 1.0
     """Most seconds of a chain that is timed in full."""
-    toy: bool = False
-    """Take tiny sizes: they show whether it runs, not how fast."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """File of the JSON lines; empty: the standard output."""
 
 
 TOY = dict(agents=(2, 4), ddpm=6, ddim=3, columns=2, known=3, width=8, batch=2, seconds=0.02)
@@ -233,9 +236,7 @@ def bench(flags: Flags) -> Iterator[Line]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print; the exit code."""
-    flags = tyro.cli(Flags, args=argv, prog="python -m benchmarks.reverse_process")
-    runtime.use_cores()
-    return report(bench(flags), table, flags.out)
+    return command("reverse_process", Flags, bench, table, argv)
 
 
 if __name__ == "__main__":

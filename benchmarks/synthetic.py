@@ -19,20 +19,17 @@ import statistics
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
 from benchmarks.environments import take_turns
-from benchmarks.report import Line, markdown, report, short
-from benchmarks.reverse_process import MIB, Timed
+from benchmarks.report import Line, check_parts, command, markdown, short
+from benchmarks.reverse_process import MIB, ChainFlags, Timed
 from benchmarks.sizes import random_data
 from jaxomarl.algorithms import coda, maddpg
-from jaxomarl.api import runtime
 from jaxomarl.base import Past, Spec, refuse
 from jaxomarl.data import cdf
 from jaxomarl.data.stats import identity
@@ -47,7 +44,7 @@ SYSTEM = coda.augmentation(maddpg.MADDPG_BC, "maddpg-bc", "coda")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flags:
+class Flags(ChainFlags):
     """Time the sampling of windows: a JSON line per levels, runs and guidance, then a table."""
 
     parts: tuple[str, ...] = PARTS[:1]
@@ -64,14 +61,6 @@ class Flags:
     """Width of the U-Net's first level."""
     policy_width: int = 64
     """Width of the policy."""
-    seconds: float = 1.0
-    """Timed seconds per cell; slow cells take three samples in any case."""
-    chain: float = 2.0
-    """Most seconds of a chain that is timed in full."""
-    toy: bool = False
-    """Take tiny sizes: they show whether it runs, not how fast."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """File of the JSON lines; empty: the standard output."""
 
 
 TOY = dict(levels=(2,), runs=(1,), batch=4, horizon=2, width=8, policy_width=8, seconds=0.02)
@@ -250,9 +239,7 @@ def checked(flags: Flags) -> Flags:
     """The flags, tiny where asked for; raises JaxomarlError where they mean nothing."""
     if flags.toy:
         flags = dataclasses.replace(flags, **TOY)  # type: ignore[arg-type]
-    for part in flags.parts:
-        if part not in PARTS:
-            raise refuse("--parts", f"some of {', '.join(PARTS)}", part, "")
+    check_parts(flags.parts, PARTS)
     sizes = (flags.batch, flags.horizon, flags.width, flags.policy_width)
     counts = (*flags.levels, *flags.runs, *sizes)
     if min(counts) < 1 or not (flags.parts and flags.levels and flags.runs):
@@ -271,9 +258,7 @@ def bench(flags: Flags) -> Iterator[Line]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print; the exit code."""
-    flags = tyro.cli(Flags, args=argv, prog="python -m benchmarks.synthetic")
-    runtime.use_cores()
-    return report(bench(flags), table, flags.out)
+    return command("synthetic", Flags, bench, table, argv)
 
 
 if __name__ == "__main__":

@@ -22,15 +22,13 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from benchmarks.report import Line, alone, markdown, report, short
+from benchmarks.report import Line, Written, alone, markdown, report, short
 from benchmarks.sizes import Size, size
 from benchmarks.work import GIB, ceiling, operations, peak, program_bytes, reset_peak, weigh
 from jaxomarl.algorithms import REGISTRY
@@ -49,7 +47,7 @@ ROUNDS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flags:
+class Flags(Written):
     """Time updates: one JSON line per size, system, stage, agents and runs, then a table."""
 
     systems: tuple[str, ...] = ("omsd",)
@@ -72,8 +70,6 @@ class Flags:
     """Number of CPU devices; 0: one per core, as in training."""
     max_gib: float = 12.0
     """Most estimated memory of a cell; one that needs more is skipped, and its line says so."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """File of the JSON lines; empty: the standard output."""
 
 
 def untrained(size: Size, index: int) -> Past:

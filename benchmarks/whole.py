@@ -17,13 +17,11 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
-
-import tyro
+from typing import Any
 
 from benchmarks.dom2_cost import compiled, timed
-from benchmarks.report import Line, markdown, report, short
-from jaxomarl.api import plan, runtime
+from benchmarks.report import Line, Written, check_parts, command, markdown, short
+from jaxomarl.api import plan
 from jaxomarl.base import JaxomarlError, refuse
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +36,7 @@ PARTS = ("import", "sweep", "evaluation")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flags:
+class Flags(Written):
     """Time runs from beginning to end: one JSON line each, then a table."""
 
     parts: tuple[str, ...] = PARTS
@@ -53,8 +51,6 @@ class Flags:
     """Scale of the sweep's steps and widths."""
     quick: bool = False
     """Take tiny sizes: they show whether it runs, not how fast."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """File of the JSON lines; empty: the standard output."""
 
 
 QUICK = dict(repeats=1, seeds=1, episodes=2, scale=0.01)
@@ -149,9 +145,7 @@ def bench(flags: Flags) -> Iterator[Line]:
     """Every line, as it comes."""
     if flags.quick:
         flags = dataclasses.replace(flags, **QUICK)  # type: ignore[arg-type]
-    for part in flags.parts:
-        if part not in PARTS:
-            raise refuse("--parts", f"some of {', '.join(PARTS)}", part, "")
+    check_parts(flags.parts, PARTS)
     if min(flags.repeats, flags.seeds, flags.episodes) < 1:
         raise refuse("--repeats, --seeds, --episodes", "positive counts", flags, "Leave them out.")
     for part in flags.parts:
@@ -160,9 +154,7 @@ def bench(flags: Flags) -> Iterator[Line]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print; the exit code."""
-    flags = tyro.cli(Flags, args=argv, prog="python -m benchmarks.whole")
-    runtime.use_cores()
-    return report(bench(flags), table, flags.out)
+    return command("whole", Flags, bench, table, argv)
 
 
 if __name__ == "__main__":
