@@ -5,6 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from starts import numpy_start
 
 from jaxomarl.base import Batch, Dataset, Episodes, Observation, Spec
 from jaxomarl.data.dataset import pack
@@ -16,6 +17,8 @@ SPEC = Spec(
 )  # the second agent is padded in what it sees and does
 PAST = {"stats": identity(SPEC)}
 MODE = 0.6
+ONE_STEP = dict(policy_width=8, critic_width=8, clip=1e6, polyak=0.2)
+"""Settings of one step that is written apart: small networks, no gradient cut, targets that move."""
 # Programs of a few hundred numbers run for milliseconds: compiling them is all they cost.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 jit = partial(jax.jit, compiler_options=QUICK)
@@ -95,18 +98,7 @@ def played(algorithm, state, draws, past=PAST):
 
 def filled(algorithm, seed=11, past=PAST):
     """The state that `init` makes, its parameters and targets drawn by numpy, each differently."""
-    rng = np.random.default_rng(seed)
-
-    def fill(path, x):
-        if ".opt" in jax.tree_util.keystr(path):
-            return np.zeros(x.shape, x.dtype)
-        return (rng.standard_normal(x.shape) / (x.shape[-2] if x.ndim > 1 else 1) ** 0.5).astype(
-            x.dtype
-        )
-
-    return jax.tree_util.tree_map_with_path(
-        fill, jax.eval_shape(algorithm.init, jax.random.key(0), past, two_modes(2))
-    )
+    return numpy_start(algorithm.init, past, two_modes(2), seed)
 
 
 def far(one, other):

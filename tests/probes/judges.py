@@ -11,6 +11,17 @@ from alone import MODE, SPEC, far, gradient, jit, played, trained, two_modes
 from jaxomarl.networks.mlp import Network
 from jaxomarl.stages import decentralised
 
+DIFFUSERS = dict(
+    policy_batch=64,
+    policy_width=16,
+    policy_lr=1e-2,
+    critic_width=8,
+    polyak=0.05,
+    clip=10.0,
+    levels=8,
+)
+"""Small settings of agents that learn diffusion policies."""
+
 
 def given(module, value, members=2):
     """Within, agents of `module` have critics that say value(action) and learn nothing."""

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from starts import numpy_start
 
 from jaxomarl.algorithms import bc, iql, omsd
 from jaxomarl.base import Batch, Episodes, Observation, Spec
@@ -91,19 +92,8 @@ def unread():
 
 
 def filled(init, seed=11):
-    """The state that `init` makes, its parameters drawn by numpy: to compile a start costs more than the tests do."""
-    rng = np.random.default_rng(seed)
-
-    def fill(path, x):
-        if ".opt" in jax.tree_util.keystr(path):
-            return np.zeros(x.shape, x.dtype)
-        return (rng.standard_normal(x.shape) / (x.shape[-2] if x.ndim > 1 else 1) ** 0.5).astype(
-            x.dtype
-        )
-
-    return jax.tree_util.tree_map_with_path(
-        fill, jax.eval_shape(init, jax.random.key(0), {}, unread())
-    )
+    """The state that `init` makes, its parameters drawn by numpy."""
+    return numpy_start(init, {}, unread(), seed)
 
 
 def moved(after, before):

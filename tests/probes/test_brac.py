@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from alone import (
     MODE,
+    ONE_STEP,
     PAST,
     QUICK,
     SPEC,
@@ -32,9 +33,7 @@ CFG = brac.Config(
     policy_batch=64, clone_batch=64, policy_width=16, critic_width=16, policy_lr=0.01, clone_lr=0.01, critic_lr=0.01,
     polyak=0.05, clip=10.0,
 )  # fmt: skip
-STEP = dataclasses.replace(
-    CFG, policy_width=8, critic_width=8, clip=1e6, polyak=0.2, gamma=0.9, alpha=0.7
-)
+STEP = dataclasses.replace(CFG, **ONE_STEP, gamma=0.9, alpha=0.7)
 KEY, ONE = jax.random.key(1), jnp.ones(1)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from alone import (
     MODE,
+    ONE_STEP,
     PAST,
     SPEC,
     bandit,
@@ -31,7 +32,7 @@ CFG = cfcql.Config(
     policy_batch=64, policy_width=16, critic_width=16, policy_lr=5e-3, critic_lr=5e-3, polyak=0.05, clip=10.0,
     samples=4, policy_delay=1,
 )  # fmt: skip
-STEP = dataclasses.replace(CFG, policy_width=8, critic_width=8, clip=1e6, polyak=0.2)
+STEP = dataclasses.replace(CFG, **ONE_STEP)
 SAMPLES, BATCH, WIDTH = 5, 7, 2
 
 

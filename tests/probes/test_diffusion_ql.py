@@ -6,24 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from alone import PAST, SPEC, batch_of, far, filled, jit, judged, two_modes
-from judges import difference, follows_targets, largest, learned, modes, near_x
+from alone import ONE_STEP, PAST, SPEC, batch_of, far, filled, jit, judged, two_modes
+from judges import DIFFUSERS, difference, follows_targets, largest, learned, modes, near_x
 
 from jaxomarl.algorithms import diffusion_ql
 from jaxomarl.base import JaxomarlError
 from jaxomarl.losses.candidates import pick_by_value, soft_value
 
-LEARN = diffusion_ql.Config(
-    policy_batch=64,
-    policy_width=16,
-    policy_lr=1e-2,
-    critic_width=8,
-    polyak=0.05,
-    clip=10.0,
-    levels=8,
-    candidates=1,
-)
-STEP = dataclasses.replace(LEARN, policy_width=8, levels=2, clip=1e6, polyak=0.2)
+LEARN = diffusion_ql.Config(**DIFFUSERS, candidates=1)
+STEP = dataclasses.replace(LEARN, **ONE_STEP, levels=2)
 
 
 def test_without_value_it_clones_and_with_value_it_takes_the_better_mode():

@@ -9,8 +9,21 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from alone import MODE, PAST, SPEC, batch_of, far, filled, jit, judged, played, trained, two_modes
-from judges import difference, follows_targets, largest, modes
+from alone import (
+    MODE,
+    ONE_STEP,
+    PAST,
+    SPEC,
+    batch_of,
+    far,
+    filled,
+    jit,
+    judged,
+    played,
+    trained,
+    two_modes,
+)
+from judges import DIFFUSERS, difference, follows_targets, largest, modes
 
 from jaxomarl.algorithms import dof
 from jaxomarl.base import JaxomarlError, Observation, Spec
@@ -29,16 +42,8 @@ from jaxomarl.policies.team import (
     team_times_and_noise,
 )
 
-LEARN = dof.Config(
-    policy_batch=64,
-    policy_width=16,
-    policy_lr=1e-2,
-    critic_width=8,
-    polyak=0.05,
-    clip=10.0,
-    levels=8,
-)
-STEP = dataclasses.replace(LEARN, policy_width=8, levels=2, clip=1e6, polyak=0.2)
+LEARN = dof.Config(**DIFFUSERS)
+STEP = dataclasses.replace(LEARN, **ONE_STEP, levels=2)
 FIT = dof.Config(policy_width=24, noise_mixer="concat", data_mixer="concat")
 IND = dof.IndependentConfig(policy_width=24, model="separate")
 check = partial(dof.check, variant=dof.DOF_P)

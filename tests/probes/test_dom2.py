@@ -8,21 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from alone import (
-    MODE,
-    PAST,
-    SPEC,
-    bandit,
-    batch_of,
-    far,
-    filled,
-    gradient,
-    jit,
-    judged,
-    played,
-    trained,
-    two_modes,
-)
+from alone import MODE, PAST, SPEC, jit
 
 from jaxomarl.algorithms import dom2
 from jaxomarl.base import Episodes, JaxomarlError, Spec
@@ -48,7 +34,7 @@ def actions():
     The critics are fixed, 1 - (a - MODE)^2, so that what is seen is the policy's doing. Sixteen levels, because the
     chain itself blurs these modes when it has five, whatever the network (tests/diffusion/test_dom2_sampling.py).
     """
-    data, original = two_modes(), dom2.agent_networks
+    data, original = alone.two_modes(), dom2.agent_networks
 
     def fixed(*args, **kwargs):
         value = lambda params, obs, action: jnp.broadcast_to(
@@ -61,7 +47,7 @@ def actions():
     def learn(eta):
         with mock.patch.object(dom2, "agent_networks", fixed):
             algorithm = dom2.policy(SPEC, dataclasses.replace(LEARN, eta=eta))
-        return played(algorithm, trained(algorithm, data, 1200), 200)
+        return alone.played(algorithm, alone.trained(algorithm, data, 1200), 200)
 
     return np.asarray(learn(jnp.array(ETAS)))
 
@@ -104,7 +90,7 @@ def stepped(cfg, state):
         return Network(net.init, lambda params, x, *rest: x + 0.02 * net.apply(params, x, *rest))
 
     with mock.patch.object(dom2, "noise_network", near_x):
-        return dom2.policy(SPEC, cfg).update(jax.random.key(1), state, PAST, batch_of())
+        return dom2.policy(SPEC, cfg).update(jax.random.key(1), state, PAST, alone.batch_of())
 
 
 @pytest.fixture(scope="module")
@@ -116,27 +102,27 @@ def update():
 
 @pytest.fixture(scope="module")
 def state():
-    return filled(dom2.policy(SPEC, STEP))
+    return alone.filled(dom2.policy(SPEC, STEP))
 
 
 def push(update, state, eta=2.0, **critic):
     """The policy's gradient of the value alone."""
-    held = judged(state, **critic)
-    parts = [gradient(update(held, eta=e, critic_lr=0.0)[0].actor) for e in (eta, 0.0)]
+    held = alone.judged(state, **critic)
+    parts = [alone.gradient(update(held, eta=e, critic_lr=0.0)[0].actor) for e in (eta, 0.0)]
     return jax.tree.map(np.subtract, *parts)
 
 
 def close(one, other, tolerance=1e-3):
     """Equal to this share of the largest number, which is not zero."""
-    assert far(one, other) < tolerance * far(other, jax.tree.map(np.zeros_like, other)), far(
-        one, other
-    )
+    assert alone.far(one, other) < tolerance * alone.far(
+        other, jax.tree.map(np.zeros_like, other)
+    ), alone.far(one, other)
 
 
 def test_the_scale_of_q_does_not_matter(update, state):
     """eta / mean |Q| times Q is the same for 3 Q, so the divisor is of the values' own size; 2 eta is twice as much."""
     one = push(update, state)
-    assert far(one, jax.tree.map(np.zeros_like, one)) > 1e-3
+    assert alone.far(one, jax.tree.map(np.zeros_like, one)) > 1e-3
     close(push(update, state, scale=3.0), one)
     close(push(update, state, eta=4.0), jax.tree.map(lambda x: 2 * x, one))
 
@@ -154,7 +140,7 @@ def test_negative_values_do_not_turn_the_objective_over(update, state):
 
 def test_the_divisor_is_the_datas_mean_size(update, state):
     """mean |Q(data)| by numpy: a critic shifted by 1000 divides by about 1000 more."""
-    b, held = batch_of(), state.critic.params
+    b, held = alone.batch_of(), state.critic.params
     found, sizes = push(update, state), []
     for i in range(2):
         x = np.concatenate([b.obs[:, i], b.action[:, i]], axis=-1)
@@ -170,10 +156,10 @@ def test_the_divisor_is_the_datas_mean_size(update, state):
 
 def test_next_actions_are_the_target_policys(update, state):
     """The critics' step follows the target policy and not the policy."""
-    step = lambda actor: gradient(update(state._replace(actor=actor))[0].critic)
+    step = lambda actor: alone.gradient(update(state._replace(actor=actor))[0].critic)
     first, moved = step(state.actor), jax.tree.map(lambda x: 30.0 * x, state.actor)
-    assert far(step(state.actor._replace(params=moved.params)), first) == 0
-    assert far(step(state.actor._replace(target=moved.target)), first) > 1e-3
+    assert alone.far(step(state.actor._replace(params=moved.params)), first) == 0
+    assert alone.far(step(state.actor._replace(target=moved.target)), first) > 1e-3
 
 
 def test_targets_follow_both_networks(update, state):
@@ -182,7 +168,7 @@ def test_targets_follow_both_networks(update, state):
         want = jax.tree.map(
             lambda p, t: STEP.polyak * p + (1 - STEP.polyak) * t, net.params, before.target
         )
-        assert far(net.target, want) < 1e-6
+        assert alone.far(net.target, want) < 1e-6
 
 
 def test_ablations_leave_their_term_out(update, state):
@@ -190,10 +176,10 @@ def test_ablations_leave_their_term_out(update, state):
     step = lambda cfg: jit(stepped)(cfg, state)
     cloned, metrics = step(dataclasses.replace(STEP, improvement=False))
     assert "q_played" not in metrics and "denoising_loss" in metrics
-    close(gradient(cloned.actor), gradient(update(state, eta=0.0)[0].actor), 1e-4)
+    close(alone.gradient(cloned.actor), alone.gradient(update(state, eta=0.0)[0].actor), 1e-4)
     greedy, metrics = step(dataclasses.replace(STEP, denoising=False, critic_lr=0.0))
     assert "denoising_loss" not in metrics
-    close(gradient(greedy.actor), push(update, state, eta=STEP.eta), 1e-3)
+    close(alone.gradient(greedy.actor), push(update, state, eta=STEP.eta), 1e-3)
 
 
 def test_the_noise_network_has_the_papers_sizes():
@@ -301,7 +287,7 @@ def test_prepare_reads_the_setting():
     ],
 )
 def test_bad_settings_are_refused(changed, words):
-    data = two_modes()
+    data = alone.two_modes()
     dom2.check(SPEC, LEARN, data)
     with pytest.raises(JaxomarlError) as error:
         dom2.check(SPEC, dataclasses.replace(LEARN, **changed), data)
@@ -314,5 +300,5 @@ def test_discrete_tasks_are_refused():
 
 
 def test_thresholds_that_the_data_reach_are_taken():
-    data = bandit(np.zeros((200, 2, 2)), np.ones((200, 2)))
+    data = alone.bandit(np.zeros((200, 2, 2)), np.ones((200, 2)))
     dom2.check(SPEC, dataclasses.replace(LEARN, thresholds="-5,1"), data)

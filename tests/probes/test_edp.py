@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from alone import PAST, SPEC, batch_of, filled, jit, two_modes
-from judges import difference, largest, learned, modes, near_x
+from judges import DIFFUSERS, difference, largest, learned, modes, near_x
 
 from jaxomarl.algorithms import edp
 from jaxomarl.base import JaxomarlError
@@ -17,16 +17,7 @@ from jaxomarl.diffusion.schedules import alpha_sigma_at, vp
 from jaxomarl.networks.mlp import Network
 from jaxomarl.policies.diffusion import Diffuser, sample
 
-LEARN = edp.Config(
-    policy_batch=64,
-    policy_width=16,
-    policy_lr=1e-2,
-    critic_width=8,
-    polyak=0.05,
-    clip=10.0,
-    levels=8,
-    candidates=1,
-)
+LEARN = edp.Config(**DIFFUSERS, candidates=1)
 STEP = dataclasses.replace(LEARN, policy_width=8, levels=2, clip=1e6)
 MASK = jnp.ones(1)
 

@@ -3,24 +3,12 @@
 import dataclasses
 from unittest import mock
 
+import alone
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from alone import (
-    MODE,
-    PAST,
-    SPEC,
-    bandit,
-    batch_of,
-    filled,
-    gradient,
-    jit,
-    layers,
-    played,
-    trained,
-    two_modes,
-)
+from alone import MODE, PAST, SPEC, jit
 
 from jaxomarl.algorithms import icq
 from jaxomarl.base import Episodes, JaxomarlError
@@ -39,9 +27,9 @@ STEP = dataclasses.replace(
 
 def learned(cfg, data, steps=250):
     """Actions [N, A] after values and policies; to be called within a compiled function."""
-    past = {**PAST, "values": trained(icq.in_sample_values(SPEC, cfg), data, steps)}
+    past = {**PAST, "values": alone.trained(icq.in_sample_values(SPEC, cfg), data, steps)}
     algorithm = icq.policy(SPEC, cfg)
-    return played(algorithm, trained(algorithm, data, steps, past=past), 1, past)[0]
+    return alone.played(algorithm, alone.trained(algorithm, data, steps, past=past), 1, past)[0]
 
 
 # --- the weights ---
@@ -74,7 +62,7 @@ def test_of_a_small_temperature_only_the_best_is_left_and_of_a_large_one_all():
 
 def test_no_action_off_the_data_is_ever_valued():
     """Critics that say a million of every action but the data's, where they know the mode: the better one is copied."""
-    base = two_modes(spread=0.0)
+    base = alone.two_modes(spread=0.0)
     held = jnp.asarray([-MODE, MODE])
 
     def value(action):
@@ -96,7 +84,7 @@ def test_no_action_off_the_data_is_ever_valued():
 
 @pytest.fixture(scope="module")
 def state():
-    return filled(icq.in_sample_values(SPEC, STEP))
+    return alone.filled(icq.in_sample_values(SPEC, STEP))
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +107,10 @@ def by_hand(state, b, sarsa=False):
         def twins(params, obs, action):
             given = np.concatenate([obs, action], axis=-1)
             return np.stack(
-                [layers(jax.tree.map(lambda x, k=k: x[k], params), given)[:, 0] for k in (0, 1)]
+                [
+                    alone.layers(jax.tree.map(lambda x, k=k: x[k], params), given)[:, 0]
+                    for k in (0, 1)
+                ]
             )
 
         obs, action = np.asarray(b.obs[:, i]), np.asarray(b.action[:, i])
@@ -129,7 +120,7 @@ def by_hand(state, b, sarsa=False):
         rho = np.zeros(len(on))
         rho[on] = 1.0 if sarsa else on.sum() * np.exp(power) / np.exp(power).sum()
         y = np.asarray(b.reward[:, i]) + STEP.gamma * rho * ahead
-        v = layers(one(state.v.params), obs)[:, 0]
+        v = alone.layers(one(state.v.params), obs)[:, 0]
         q_bar = twins(one(state.critic.target), obs, action).min(axis=0)
         q = twins(one(state.critic.params), obs, action)
         losses.append((np.sum(np.mean((q - y) ** 2, axis=1)), np.mean((v - q_bar) ** 2)))
@@ -137,31 +128,31 @@ def by_hand(state, b, sarsa=False):
 
 
 def test_the_losses_are_those_written_apart(update, state):
-    b = batch_of()
+    b = alone.batch_of()
     assert 0 < b.done.mean() < 1
     metrics = update(state, b)[1]
     np.testing.assert_allclose([metrics["q_loss"], metrics["v_loss"]], by_hand(state, b), rtol=1e-4)
 
 
 def test_at_a_large_temperature_the_target_is_sarsas(update, state):
-    b = batch_of()
+    b = alone.batch_of()
     metrics = update(state, b, target_temperature=1e6)[1]
     np.testing.assert_allclose(metrics["q_loss"], by_hand(state, b, sarsa=True)[0], rtol=1e-4)
 
 
 def test_padded_columns_of_the_next_action_do_not_count(update, state):
-    b = batch_of()
+    b = alone.batch_of()
     wide = b._replace(next_action=b.next_action + 5.0 * (1 - SPEC.act_mask))
     assert update(state, wide)[1]["q_loss"] == update(state, b)[1]["q_loss"]
 
 
 def test_targets_follow(update, state):
-    after = update(state, batch_of())[0]
+    after = update(state, alone.batch_of())[0]
     want = jax.tree.map(lambda p, t: 0.2 * p + 0.8 * t, after.critic.params, state.critic.target)
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), after.critic.target, want
     )
-    assert max(np.abs(g).max() for g in jax.tree.leaves(gradient(after.v))) > 1e-3
+    assert max(np.abs(g).max() for g in jax.tree.leaves(alone.gradient(after.v))) > 1e-3
 
 
 # --- what is learned ---
@@ -169,7 +160,7 @@ def test_targets_follow(update, state):
 
 def test_small_temperatures_take_the_better_mode_and_large_ones_clone():
     """The clone's mode is the mean of arctanh of the two, zero; padding stays zero."""
-    data = two_modes()
+    data = alone.two_modes()
     each = jit(jax.vmap(lambda t: learned(dataclasses.replace(CFG, temperature=t), data)))
     best, clone = np.asarray(each(jnp.array([0.3, 1e6])))
     real = SPEC.act_mask > 0
@@ -213,13 +204,13 @@ def test_data_without_any_next_action_are_refused():
     with pytest.raises(JaxomarlError, match=r"next action.*--cfg.time-limit terminal"):
         icq.check(SPEC, small, cut(1))
     icq.check(SPEC, dataclasses.replace(small, time_limit="terminal"), cut(1))
-    icq.check(SPEC, small, bandit(np.ones((4, 2, 2)), np.ones((4, 2))))
+    icq.check(SPEC, small, alone.bandit(np.ones((4, 2, 2)), np.ones((4, 2))))
 
 
 @pytest.mark.parametrize(
     "changed", [{"reward": "shared"}, {"policy_batch": 401}, {"critic_steps": 150}]
 )
 def test_bad_settings_are_refused(changed):
-    icq.check(SPEC, CFG, two_modes())
+    icq.check(SPEC, CFG, alone.two_modes())
     with pytest.raises(JaxomarlError, match=f"--cfg.{next(iter(changed)).replace('_', '-')}"):
-        icq.check(SPEC, dataclasses.replace(CFG, **changed), two_modes())
+        icq.check(SPEC, dataclasses.replace(CFG, **changed), alone.two_modes())

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
+from starts import numpy_start
 
 from jaxomarl.algorithms import matd3
 from jaxomarl.base import Batch, Environment, Observation, Spec, TimeStep
@@ -71,17 +72,7 @@ def batch_of(seed=0):
 
 def filled(spec, cfg):
     """A learner without replay, its networks and their targets drawn by numpy, each differently."""
-    rng = np.random.default_rng(11)
-
-    def fill(path, x):
-        if ".opt" in jax.tree_util.keystr(path):
-            return np.zeros(x.shape, x.dtype)
-        return (rng.standard_normal(x.shape) / (x.shape[-2] if x.ndim > 1 else 1) ** 0.5).astype(
-            x.dtype
-        )
-
-    like = jax.eval_shape(matd3.policy(spec, cfg, None).init, jax.random.key(0), {}, None)
-    return jax.tree_util.tree_map_with_path(fill, like)
+    return numpy_start(matd3.policy(spec, cfg, None).init, {}, None)
 
 
 def pick(tree, *index):

@@ -3,25 +3,12 @@
 import dataclasses
 import itertools
 
+import alone
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from alone import (
-    MODE,
-    PAST,
-    SPEC,
-    bandit,
-    batch_of,
-    far,
-    filled,
-    gradient,
-    jit,
-    layers,
-    played,
-    trained,
-    two_modes,
-)
+from alone import MODE, PAST, SPEC, jit
 from scipy.special import logsumexp
 
 from jaxomarl.algorithms import omiga
@@ -97,13 +84,13 @@ def test_no_weight_is_below_zero():
 
 @pytest.fixture(scope="module")
 def state():
-    return filled(omiga.mixed_values(SPEC, STEP))
+    return alone.filled(omiga.mixed_values(SPEC, STEP))
 
 
 @pytest.fixture(scope="module")
 def stepped(state):
     return jit(lambda b: omiga.mixed_values(SPEC, STEP).update(jax.random.key(1), state, PAST, b))(
-        batch_of()
+        alone.batch_of()
     )
 
 
@@ -118,7 +105,7 @@ def each_agents(params, *inputs):
     """[B, N] of agents' networks, or of the first member of each."""
     given = np.concatenate(inputs, axis=-1)
     one = lambda i: jax.tree.map(lambda x: np.asarray(x)[i], params)
-    return np.stack([layers(one(i), given[:, i])[..., 0] for i in range(2)], axis=-1)
+    return np.stack([alone.layers(one(i), given[:, i])[..., 0] for i in range(2)], axis=-1)
 
 
 def first_member(params):
@@ -132,7 +119,7 @@ def z_by_hand(state, b):
 
 
 def test_the_losses_are_those_written_apart(stepped, state):
-    b = batch_of()
+    b = alone.batch_of()
     w, offset = hidden_layer(state.critic.target.mixer, b.next_state)
     ahead = np.sum(w * each_agents(state.v.target, b.next_obs), axis=1) + offset
     y = np.asarray(b.reward).mean(axis=1) + STEP.gamma * (1 - np.asarray(b.done)) * ahead
@@ -150,18 +137,20 @@ def test_the_losses_are_those_written_apart(stepped, state):
 
 def test_the_values_take_the_weights_as_they_are(stepped, state):
     """V's output bias by hand: mean over batch and agents of w (1 - exp(z)) / alpha; targets follow."""
-    z, w = z_by_hand(state, batch_of())
+    z, w = z_by_hand(state, alone.batch_of())
     want = np.mean(w * (1 - np.exp(z)), axis=0) / 2 / STEP.alpha
-    np.testing.assert_allclose(gradient(stepped[0].v)["out"]["bias"][:, 0], want, rtol=1e-3)
+    np.testing.assert_allclose(alone.gradient(stepped[0].v)["out"]["bias"][:, 0], want, rtol=1e-3)
     for before, after in zip(state, stepped[0], strict=True):
         follow = jax.tree.map(lambda p, t: 0.2 * p + 0.8 * t, after.params, before.target)
-        assert far(after.target, follow) < 1e-6 and far(after.params, before.params) > 1e-3
+        assert (
+            alone.far(after.target, follow) < 1e-6 and alone.far(after.params, before.params) > 1e-3
+        )
 
 
 def test_policies_weigh_by_the_same_z(state):
-    past, b = {**PAST, "values": state}, batch_of()
+    past, b = {**PAST, "values": state}, alone.batch_of()
     algorithm = omiga.policy(SPEC, STEP)
-    first = filled(algorithm, past=past)
+    first = alone.filled(algorithm, past=past)
     metrics = jit(lambda b: algorithm.update(jax.random.key(1), first, past, b)[1])(b)
     np.testing.assert_allclose(metrics["weight"], np.exp(z_by_hand(state, b)[0]).mean(), rtol=1e-4)
 
@@ -176,7 +165,7 @@ def independent(rows=4000, seed=1):
     rng = np.random.default_rng(seed)
     at = np.stack([rng.choice(3, rows, p=p) for p in ([0.5, 0.3, 0.2], [0.2, 0.2, 0.6])], axis=1)
     paid = np.array([[0.0, 0.4, 1.0], [1.0, 0.3, 0.0]])[[0, 1], at].sum(axis=1)
-    return at, bandit(ACTIONS[at][..., None] * np.ones(2), np.stack([paid, paid], axis=1))
+    return at, alone.bandit(ACTIONS[at][..., None] * np.ones(2), np.stack([paid, paid], axis=1))
 
 
 @pytest.fixture(scope="module")
@@ -185,10 +174,12 @@ def learned():
 
     @jit
     def learn(data):
-        state = trained(omiga.mixed_values(SPEC, CFG), data, 800)
+        state = alone.trained(omiga.mixed_values(SPEC, CFG), data, 800)
         past = {**PAST, "values": state}
         algorithm = omiga.policy(SPEC, CFG)
-        return state, played(algorithm, trained(algorithm, data, 200, past=past), 1, past)[0]
+        return state, alone.played(
+            algorithm, alone.trained(algorithm, data, 200, past=past), 1, past
+        )[0]
 
     at, data = independent()
     return at, *jax.tree.map(np.asarray, learn(data))
@@ -226,6 +217,6 @@ def test_each_agent_copies_the_part_that_paid(learned):
     "changed", [{"reward": "own"}, {"policy_batch": 401}, {"critic_steps": 150}]
 )
 def test_bad_settings_are_refused(changed):
-    omiga.check(SPEC, CFG, two_modes())
+    omiga.check(SPEC, CFG, alone.two_modes())
     with pytest.raises(JaxomarlError, match=f"--cfg.{next(iter(changed)).replace('_', '-')}"):
-        omiga.check(SPEC, dataclasses.replace(CFG, **changed), two_modes())
+        omiga.check(SPEC, dataclasses.replace(CFG, **changed), alone.two_modes())

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from batches import repeated_batch
+from starts import numpy_start
 
 from jaxomarl.algorithms import brpo, omsd
 from jaxomarl.base import JaxomarlError, Spec
@@ -46,18 +47,9 @@ def batch_of(spec, size, obs=None, action=None):
 
 
 def filled(init):
-    """The state that `init` makes, with networks drawn by numpy: to compile a start costs more than the tests do."""
-    data = load(catalog.make("games/bandit"), rows=2)[0]  # a start reads no data
-    rng = np.random.default_rng(11)
-
-    def fill(path, x):
-        if ".opt" in jax.tree_util.keystr(path):
-            return jnp.zeros(x.shape, x.dtype)
-        return jnp.asarray(
-            rng.standard_normal(x.shape) / (x.shape[-2] if x.ndim > 1 else 1) ** 0.5, x.dtype
-        )
-
-    return jax.tree_util.tree_map_with_path(fill, jax.eval_shape(init, jax.random.key(0), {}, data))
+    """The state that `init` makes, with networks drawn by numpy; a start reads no data."""
+    data = load(catalog.make("games/bandit"), rows=2)[0]
+    return jax.tree.map(jnp.asarray, numpy_start(init, {}, data))
 
 
 # --- prefixes (A.9(3), H row 22) ---

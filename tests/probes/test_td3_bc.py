@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from alone import (
     MODE,
+    ONE_STEP,
     PAST,
     SPEC,
     batch_of,
@@ -26,15 +27,7 @@ from jaxomarl.algorithms import td3_bc
 from jaxomarl.base import JaxomarlError, Spec
 from jaxomarl.losses.weighting import normalised_value
 
-STEP = td3_bc.Config(
-    policy_width=8,
-    critic_width=8,
-    policy_delay=1,
-    clip=1e6,
-    gamma=0.9,
-    polyak=0.2,
-    target_noise=0.6,
-)
+STEP = td3_bc.Config(**ONE_STEP, policy_delay=1, gamma=0.9, target_noise=0.6)
 KEY = jax.random.key(1)
 
 
