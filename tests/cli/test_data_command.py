@@ -78,18 +78,9 @@ def test_several_cards_are_written_and_drawn(said, folder, omar, tmp_path):
     from PIL import Image
 
     out = tmp_path / "cards"
-    text = said(
-        0,
-        "describe",
-        "mpe/spread/medium",
-        folder,
-        omar,
-        *SMALL,
-        "--task",
-        "mpe/spread",
-        "--out",
-        out,
-    )
+    sets = ("mpe/spread/medium", folder, omar)
+    command = ("describe", *sets, *SMALL, "--task", "mpe/spread", "--out", out)
+    text = said(0, *command)
     assert (out / "card.txt").read_text() == text
     made = json.loads((out / "card.json").read_text())
     assert [c["quality"] for c in made] == ["medium", "random", "random"] and made[2][
@@ -104,18 +95,7 @@ def test_several_cards_are_written_and_drawn(said, folder, omar, tmp_path):
     with Image.open(out / "card.png") as image:
         assert image.size[0] > 800
     first = (out / "card.png").read_bytes()
-    said(
-        0,
-        "describe",
-        "mpe/spread/medium",
-        folder,
-        omar,
-        *SMALL,
-        "--task",
-        "mpe/spread",
-        "--out",
-        out,
-    )
+    said(0, *command)
     assert (out / "card.png").read_bytes() == first  # the same card, the same bytes
 
 

@@ -21,11 +21,6 @@ READERS = ("omar", "vault", "madiff", "omiga", "minari", "jaxomarl")
 LENGTH = 25
 
 
-@pytest.fixture(scope="module")
-def spread():
-    return catalog.make("mpe/spread")
-
-
 def write(name, path, r, task):
     """The rows in a format, every end of an episode flagged as a termination; `died` says which where it can."""
     if name == "omar":

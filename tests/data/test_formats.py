@@ -23,11 +23,6 @@ LOSES = ("vault", "madiff")
 
 
 @pytest.fixture(scope="module")
-def spread():
-    return catalog.make("mpe/spread")
-
-
-@pytest.fixture(scope="module")
 def shared_rows():
     """Three episodes of 25 steps that every format can hold: one reward for all agents."""
     return foreign.rows([25, 25, 25], shared=True)

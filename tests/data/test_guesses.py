@@ -17,11 +17,6 @@ from jaxomarl.results import card_text
 LENGTH = 25
 
 
-@pytest.fixture(scope="module")
-def spread():
-    return catalog.make("mpe/spread")
-
-
 # --- the guess ---
 
 

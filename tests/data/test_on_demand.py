@@ -23,11 +23,6 @@ ROWS = 5000  # 200 episodes
 
 
 @pytest.fixture(scope="module")
-def spread():
-    return catalog.make("mpe/spread")
-
-
-@pytest.fixture(scope="module")
 def mixed(spread):
     return load(spread, "medium-expert", ROWS)
 

@@ -10,19 +10,6 @@ from refusing import refused
 
 from jaxomarl.data import catalog as sets
 from jaxomarl.data import formats
-from jaxomarl.envs import catalog
-
-
-@pytest.fixture(scope="module")
-def spread():
-    return catalog.make("mpe/spread")
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory):
-    """Three episodes of 25 steps that fit mpe/spread, read from OMAR's layout."""
-    path = foreign.omar(tmp_path_factory.mktemp("good") / "set", foreign.rows([25, 25, 25]))
-    return formats.read(path)
 
 
 def spoil(file, change):

@@ -15,11 +15,6 @@ from jaxomarl.envs import catalog
 
 
 @pytest.fixture(scope="module")
-def spread():
-    return catalog.make("mpe/spread")
-
-
-@pytest.fixture(scope="module")
 def played():
     """Rows of the climbing game."""
     return foreign.climbing()

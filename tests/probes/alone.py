@@ -1,13 +1,15 @@
 """What the probes of agents that learn apart share: a padded pair of agents, bandits of two modes, and training."""
 
+import dataclasses
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from starts import numpy_start
 
-from jaxomarl.base import Batch, Dataset, Episodes, Observation, Spec
+from jaxomarl.base import Batch, Dataset, Episodes, JaxomarlError, Observation, Spec
 from jaxomarl.data.dataset import pack
 from jaxomarl.data.stats import identity
 from jaxomarl.optim import first_moments
@@ -99,6 +101,16 @@ def played(algorithm, state, draws, past=PAST):
 def filled(algorithm, seed=11, past=PAST):
     """The state that `init` makes, its parameters and targets drawn by numpy, each differently."""
     return numpy_start(algorithm.init, past, two_modes(2), seed)
+
+
+def refused(check, good, changed, words=(), data=None):
+    """`check` takes the settings `good`; `changed`, its error has all `words`, or else the flag of what is changed."""
+    data = two_modes() if data is None else data
+    check(SPEC, good, data)
+    with pytest.raises(JaxomarlError) as error:
+        check(SPEC, dataclasses.replace(good, **changed), data)
+    flags = [f"--cfg.{name.replace('_', '-')}" for name in changed]
+    assert [w for w in words or flags if w not in str(error.value)] == [], str(error.value)
 
 
 def far(one, other):

@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from alone import jit
+from batches import repeated_batch
 from starts import numpy_start
 
 from jaxomarl.algorithms import bc, iql, omsd
-from jaxomarl.base import Batch, Episodes, Observation, Spec
+from jaxomarl.base import Episodes, Observation, Spec
 from jaxomarl.data.catalog import load
 from jaxomarl.data.dataset import pack
 from jaxomarl.data.stats import statistics
@@ -26,14 +28,6 @@ SPEC = Spec(
 SIZE = 16
 # Plain descent at rate 1: the parameters move by the gradient.
 GRADIENT = {"policy_width": 8, "policy_lr": 1.0, "policy_optimiser": "sgd", "policy_anneal": False}
-# Programs of a few hundred numbers run for milliseconds: compiling them is all they cost.
-jit = partial(
-    jax.jit,
-    compiler_options={
-        "xla_backend_optimization_level": 0,
-        "xla_llvm_disable_expensive_passes": True,
-    },
-)
 
 
 def some(seed, *shape):
@@ -43,25 +37,10 @@ def some(seed, *shape):
 def batch_of(seed=0):
     """Transitions with numbers in the padded columns too: nothing may come of them."""
     wide, line = np.ones((SIZE, 2, 2), np.float32), np.zeros(SIZE, np.float32)
-    return jax.tree.map(
-        jnp.asarray,
-        Batch(
-            obs=some(seed, SIZE, 2, 3),
-            state=some(seed + 1, SIZE, 4),
-            action=np.tanh(some(seed + 2, SIZE, 2, 2)),
-            reward=wide[..., 0],
-            team_reward=line,
-            next_obs=some(seed + 3, SIZE, 2, 3),
-            next_state=some(seed + 4, SIZE, 4),
-            next_action=wide,
-            done=line,
-            last=line,
-            known=line,
-            alive=wide[..., 0],
-            available=wide,
-            next_available=wide,
-        ),
-    )
+    action = np.tanh(some(seed + 2, SIZE, 2, 2))
+    batch = repeated_batch(some(seed, SIZE, 2, 3), some(seed + 1, SIZE, 4), action, line, wide)
+    after = {"next_obs": some(seed + 3, SIZE, 2, 3), "next_state": some(seed + 4, SIZE, 4)}
+    return jax.tree.map(jnp.asarray, batch._replace(**after))
 
 
 def episodes_of(obs, action, state, reward):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from alone import PAST, SPEC, bandit, batch_of, far, filled, jit, layers, played, trained
+from alone import PAST, SPEC, bandit, batch_of, far, filled, jit, layers, played, refused, trained
 
 from jaxomarl.algorithms import cql, omar
 from jaxomarl.base import JaxomarlError, Spec
@@ -221,11 +221,8 @@ def test_without_the_search_it_is_cql_step_for_step():
     ],
 )
 def test_bad_settings_are_refused(system, changed, words):
-    data, good = bandit(np.zeros((16, 2, 2)), np.zeros((16, 2))), system.Config(policy_batch=16)
-    system.check(SPEC, good, data)
-    with pytest.raises(JaxomarlError) as error:
-        system.check(SPEC, dataclasses.replace(good, **changed), data)
-    assert [w for w in words if w not in str(error.value)] == [], str(error.value)
+    data = bandit(np.zeros((16, 2, 2)), np.zeros((16, 2)))
+    refused(system.check, system.Config(policy_batch=16), changed, words, data)
 
 
 @pytest.mark.parametrize("system", [cql, omar])

@@ -20,6 +20,7 @@ from alone import (
     jit,
     judged,
     played,
+    refused,
     trained,
     two_modes,
 )
@@ -478,10 +479,7 @@ def test_mixers_that_need_others_are_refused_to_decentralised_agents(field, kind
     ],
 )  # fmt: skip
 def test_bad_settings_are_refused(changed):
-    data = two_modes()
-    check(SPEC, LEARN, data)
-    with pytest.raises(JaxomarlError, match=f"--cfg.{next(iter(changed)).replace('_', '-')}"):
-        check(SPEC, dataclasses.replace(LEARN, **changed), data)
+    refused(check, LEARN, changed)
 
 
 def test_a_schedule_is_taken_where_it_ends_at_noise_and_actions_are_continuous():

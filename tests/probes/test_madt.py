@@ -15,15 +15,8 @@ from jaxomarl.envs.rollout import episodes
 
 SPEC = Spec((2, 2), (1, 1), state_dim=1, horizon=4, dialect="dial-v1")
 CFG = madt.Config(
-    context=3,
-    layers=1,
-    heads=2,
-    policy_width=16,
-    policy_batch=64,
-    policy_lr=5e-3,
-    reward="own",
-    clip=10.0,
-)
+    context=3, layers=1, heads=2, policy_width=16, policy_batch=64, policy_lr=5e-3, reward="own", clip=10.0
+)  # fmt: skip
 UPDATES = 300
 
 

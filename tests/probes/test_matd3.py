@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-from functools import partial
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -10,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from alone import jit
 from scipy import stats
 from starts import numpy_start
 
@@ -37,9 +37,6 @@ CFG = matd3.Config(
     target_clip=0.5,
     action_penalty=0.3,
 )
-# Programs of a few hundred numbers run for milliseconds: compiling them is all they cost.
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-jit = partial(jax.jit, compiler_options=QUICK)
 
 
 def some(seed, *shape):
