@@ -42,7 +42,6 @@ from jaxtyping import Array, Key
 from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, System
 from jaxomarl.config import config, is_zero, static
 from jaxomarl.data.dataset import as_is
-from jaxomarl.health import behaviour
 from jaxomarl.networks.inputs import observation_normaliser
 from jaxomarl.optim import create, descend
 from jaxomarl.stages import critic, score_regularised, scores
@@ -154,15 +153,8 @@ def pipeline(
 
     # lines 3-5
     final = policy(spec, cfg, variant, score_model.every, trained_critic.q)
-    policy_stage = Stage.from_config(
-        cfg,
-        "policy",
-        final,
-        cfg.policy_steps,
-        fields=(*critic.FIELDS, *score_fields, *score_regularised.FIELDS),
-        owner=variant.name,
-        health=behaviour.policy(spec, final),
-    )
+    fields = (*score_fields, *score_regularised.FIELDS)
+    policy_stage = critic.policy_stage(spec, cfg, final, fields, variant.name)
     return critic_stage, score_stage, policy_stage
 
 

@@ -29,7 +29,6 @@ from jaxtyping import Array, Key
 from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, System
 from jaxomarl.config import check_continuous, check_fields, config, static
 from jaxomarl.data.dataset import as_is, check_transitions
-from jaxomarl.health import behaviour
 from jaxomarl.losses.td import TIME_LIMITS
 from jaxomarl.networks.actors import actor
 from jaxomarl.networks.agents import separate
@@ -123,12 +122,7 @@ def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[S
     joint_critic = critic.iql(spec, cfg)
     critic_stage = critic.critic_stage(cfg, joint_critic)
     final = policy(spec, cfg, joint_critic)
-    fields = (*critic.FIELDS, *FIELDS)
-    compared = behaviour.policy(spec, final)
-    policy_stage = Stage.from_config(
-        cfg, "policy", final, cfg.policy_steps, fields, "iql", compared
-    )
-    return critic_stage, policy_stage
+    return critic_stage, critic.policy_stage(spec, cfg, final, FIELDS, "iql")
 
 
 IQL = System(Config, check, as_is, pipeline)

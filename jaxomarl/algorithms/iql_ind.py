@@ -31,7 +31,6 @@ from jaxtyping import Array, Float
 from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, System
 from jaxomarl.config import config, static, traced
 from jaxomarl.data.dataset import as_is
-from jaxomarl.health import behaviour
 from jaxomarl.networks.actors import actor
 from jaxomarl.stages import clone, critic, decentralised
 
@@ -96,13 +95,8 @@ def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[S
     own_critics = critic.iql(spec, cfg, own=True)
     critic_stage = critic.critic_stage(cfg, own_critics, own=True)
     final = policy(spec, cfg, own_critics)
-    policy_fields = [name for name in clone.FIELDS if name not in critic.FIELDS]
-    fields = (*critic.FIELDS, *policy_fields)
-    compared = behaviour.policy(spec, final)
-    policy_stage = Stage.from_config(
-        cfg, "policy", final, cfg.policy_steps, fields, "iql-ind", compared
-    )
-    return critic_stage, policy_stage
+    fields = tuple(name for name in clone.FIELDS if name not in critic.FIELDS)
+    return critic_stage, critic.policy_stage(spec, cfg, final, fields, "iql-ind")
 
 
 IQL_IND = System(Config, check, as_is, pipeline)

@@ -57,7 +57,6 @@ from jaxtyping import Array, Key
 from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, System, refuse
 from jaxomarl.config import config, is_zero, static, traced
 from jaxomarl.data.dataset import as_is
-from jaxomarl.health import behaviour
 from jaxomarl.networks.inputs import observation_normaliser
 from jaxomarl.optim import create, descend
 from jaxomarl.stages import critic, score_regularised, scores
@@ -192,15 +191,7 @@ def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[S
     # lines 11-14
     own_fields = (*score_regularised.FIELDS, "sweep", "prefix_level")
     final = policy(spec, cfg, score_model.agent, joint_critic.q)
-    policy_stage = Stage.from_config(
-        cfg,
-        "policy",
-        final,
-        cfg.policy_steps,
-        fields=(*critic.FIELDS, *score_fields, *own_fields),
-        owner="omsd",
-        health=behaviour.policy(spec, final),
-    )
+    policy_stage = critic.policy_stage(spec, cfg, final, (*score_fields, *own_fields), "omsd")
     return critic_stage, score_stage, policy_stage
 
 

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Key
 from jaxomarl.base import Algorithm, Batch, Dataset, Past, Spec, Stage, State
 from jaxomarl.config import config, static, traced
 from jaxomarl.data.dataset import sample_transitions
-from jaxomarl.health import critics
+from jaxomarl.health import behaviour, critics
 from jaxomarl.losses.expectile import expectile
 from jaxomarl.losses.td import continuation_factor, joint_reward
 from jaxomarl.networks.actors import actor
@@ -209,6 +209,18 @@ def critic_stage(cfg: Any, critic: Critic, own: bool = False, unused: bool = Fal
     return Stage.from_config(
         cfg, name, critic.algorithm, cfg.critic_steps, fields=FIELDS, health=health
     )
+
+
+def policy_stage(
+    spec: Spec, cfg: Any, policy: Algorithm, fields: tuple[str, ...], owner: str
+) -> Stage:
+    """The last stage, whose policies follow a trained critic; they are compared with the data.
+
+    It depends on the critic's fields and on those that are given.
+    """
+    health = behaviour.policy(spec, policy)
+    fields = (*FIELDS, *fields)
+    return Stage.from_config(cfg, "policy", policy, cfg.policy_steps, fields, owner, health)
 
 
 def critic_networks(cfg: Any, cond: int, action: int) -> CriticNets:

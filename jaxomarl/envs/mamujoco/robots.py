@@ -186,17 +186,11 @@ _HOPPER = Robot(
     healthy=_healthy_hopper,
     clipped=(True, True),
 )
-_WALKER = Robot(
+_WALKER = _HOPPER._replace(
     name="walker2d",
     xml="walker2d_v5.xml",
-    frame_skip=4,
     edges=_chain(*_HOP[::-1], *_LEFT),
     partitions={"2x3": (_HOP[::-1], _LEFT[::-1])},
-    skip=1,
-    qpos_noise=0.005,
-    qvel_noise=0.005,
-    normal=False,
-    control_cost=1e-3,
     healthy=_healthy_walker,
     clipped=(True, False),
 )
