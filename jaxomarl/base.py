@@ -556,7 +556,9 @@ def one_stage(
 
     def pipeline(spec: Spec, cfg: Any, env: Environment | None = None) -> tuple[Stage, ...]:
         final = learner(spec, cfg)
-        compared = health(spec, cfg, final) if health else None
+        compared = None
+        if health:
+            compared = health(spec, cfg, final)
         stage = Stage.from_config(cfg, "policy", final, cfg.policy_steps, fields, owner, compared)
         return (stage,)
 

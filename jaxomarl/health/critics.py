@@ -96,4 +96,6 @@ def returns(
     joint = {"team": team, "first": own[:, 0], "own": own.sum(axis=-1)}[reward]
     if q.ndim == 1:
         return joint[:, None]
-    return own if reward == "own" else jnp.broadcast_to(joint[:, None], q.shape)
+    if reward == "own":
+        return own
+    return jnp.broadcast_to(joint[:, None], q.shape)

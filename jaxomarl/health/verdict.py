@@ -37,7 +37,9 @@ def threshold(gate: Gate, figures: Mapping[str, float]) -> float:
     """The number that the gate's figure has to reach, or may not exceed."""
     factor = gate.at_most if gate.at_least is None else gate.at_least
     assert factor is not None
-    return factor * figures[gate.times] if gate.times else factor
+    if gate.times:
+        return factor * figures[gate.times]
+    return factor
 
 
 def passes(gate: Gate, figures: Mapping[str, float]) -> bool:
@@ -48,7 +50,9 @@ def passes(gate: Gate, figures: Mapping[str, float]) -> bool:
     if not np.isfinite(limit):
         return True
     value = figures[gate.figure]
-    return value >= limit if gate.at_least is not None else value <= limit
+    if gate.at_least is not None:
+        return value >= limit
+    return value <= limit
 
 
 def said(gate: Gate, figures: Mapping[str, float]) -> str:
@@ -56,10 +60,12 @@ def said(gate: Gate, figures: Mapping[str, float]) -> str:
     asked".
     """
     side = "at least" if gate.at_least is not None else "at most"
-    reference = f" ({gate.times})" if gate.times else ""
-    limit = threshold(gate, figures)
-    way_out = f": {gate.way_out}" if gate.way_out else ""
-    asked = f"{side} {limit:.3g}{reference} is asked{way_out}"
+    asked = f"{side} {threshold(gate, figures):.3g}"
+    if gate.times:
+        asked += f" ({gate.times})"
+    asked += " is asked"
+    if gate.way_out:
+        asked += f": {gate.way_out}"
     return f"{gate.figure} is {figures[gate.figure]:.3g}, {asked}"
 
 
@@ -108,4 +114,6 @@ def of_runs(runs: Sequence[Mapping[str, str]]) -> str:
 
 def _share(count: int, runs: int) -> str:
     """How many of the runs, where it is not all of them."""
-    return "" if count == runs else f" in {count} of {runs}"
+    if count == runs:
+        return ""
+    return f" in {count} of {runs}"

@@ -363,7 +363,9 @@ def score_intervals(path: str | Path | None, records: Sequence[Record], note: st
         panel.set_xlabel("final return, IQM over seeds with 95 % interval", fontsize=9)
         panel.tick_params(axis="x", labelsize=8)
         quiet(panel)
-    short = "" if all(record.ranked for record in records) else "† a stage has not learned."
+    short = ""
+    if not all(record.ranked for record in records):
+        short = "† a stage has not learned."
     return save(figure, path, _caption([*coverage(records), short, note]))
 
 

@@ -156,4 +156,6 @@ def _range(values: Float[np.ndarray, " R"]) -> str:
 
 def _number(x: float) -> str:
     """Three digits; what is nothing but rounding is 0."""
-    return "0" if abs(x) < 1e-6 else f"{x:.3g}"
+    if abs(x) < 1e-6:
+        return "0"
+    return f"{x:.3g}"

@@ -555,8 +555,12 @@ def _system(r: Record, names: list[tuple[str, str, str, str]]) -> str:
 
 def marks(r: Record) -> str:
     """The marks at a row's name: what its notes explain."""
-    converged = "*" if r.converged is False else ""
-    return converged + ("" if r.ranked else "†")
+    found = ""
+    if r.converged is False:
+        found += "*"
+    if not r.ranked:
+        found += "†"
+    return found
 
 
 def _seeds(r: Record) -> str:
@@ -616,7 +620,9 @@ def _digits(x: float) -> int:
     """Decimals of a score: two for small ones, one for hundreds, none for tens of thousands."""
     if abs(x) < 100:
         return 2
-    return 1 if abs(x) < 10_000 else 0
+    if abs(x) < 10_000:
+        return 1
+    return 0
 
 
 def number(r: Record, x: float | None) -> str:

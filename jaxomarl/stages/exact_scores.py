@@ -237,11 +237,23 @@ def classifier_inputs(
     return conditions(spec, settings, past, obs, state)
 
 
+def model_count(spec: Spec, kind: str) -> int:
+    """How many behaviour models of a kind there are: one for each agent, or the joint one."""
+    if kind == "joint":
+        return 1
+    return spec.agents
+
+
+def condition_width(spec: Spec, cfg: Any, kind: str) -> int:
+    """Columns of c_i: an agent's observation, or the state, which the joint model always takes."""
+    if cfg.condition == "obs" and kind != "joint":
+        return spec.obs_width
+    return spec.state_dim
+
+
 def classifier(spec: Spec, cfg: Config, kind: str, count: int) -> Network:
     """One model's network: c_i -> logits of the behaviours."""
-    own = cfg.condition == "obs" and kind != "joint"
-    width = spec.obs_width if own else spec.state_dim
-    return mlp(width, (cfg.score_width,) * 2, count)
+    return mlp(condition_width(spec, cfg, kind), (cfg.score_width,) * 2, count)
 
 
 def behaviour_logits(spec: Spec, cfg: Config, kind: str) -> Callable[[Params, Array], Array]:
@@ -296,7 +308,6 @@ def posterior_learner(spec: Spec, cfg: Config, kind: str) -> Algorithm:
 
     Their labels are the behaviours that generated the rows.
     """
-    models = 1 if kind == "joint" else spec.agents
     rate = annealed(cfg.score_lr, cfg.score_steps, end=1e-5)
     optimiser = optax.adamw(rate, weight_decay=cfg.score_decay)
     logits_of = behaviour_logits(spec, cfg, kind)
@@ -304,7 +315,7 @@ def posterior_learner(spec: Spec, cfg: Config, kind: str) -> Algorithm:
     def init(key: Key[Array, ""], past: Past, data: Dataset) -> Exact:
         net = classifier(spec, cfg, kind, len(known_behaviours(data).numbers))
         start = lambda key: create(optimiser, net.init(key))
-        return exact_state(data, jax.vmap(start)(jax.random.split(key, models)))
+        return exact_state(data, jax.vmap(start)(jax.random.split(key, model_count(spec, kind))))
 
     def batch(key: Key[Array, ""], state: Exact, data: Dataset) -> LabelledRows:
         chosen = jax.random.randint(key, (cfg.score_batch,), 0, data.starts.shape[0])

@@ -183,6 +183,13 @@ def score_stage(spec: Spec, cfg: Any, model: Scores, kind: str, last_time: float
     )
 
 
+def level_of_prefix(cfg: Any, kind: str) -> ArrayLike:
+    """The noise level at which policies ask for a prefix; models without a prefix have none."""
+    if kind == "conditional":
+        return cfg.prefix_level
+    return 0.0
+
+
 def score_health(
     spec: Spec, cfg: Any, model: Scores, kind: str, last_time: float | Array
 ) -> Health | None:
@@ -193,7 +200,7 @@ def score_health(
     if cfg.score_model != "diffusion":
         return None
     conditions_of = model_conditions(spec, cfg, kind)
-    level = cfg.prefix_level if kind == "conditional" else 0.0
+    level = level_of_prefix(cfg, kind)
 
     def eps(
         state: State,
@@ -205,7 +212,9 @@ def score_health(
         env_state: Array,
         action: Array,
     ) -> Array:
-        prefix = policy_prefix(cfg, action, t, z) if kind == "conditional" else action
+        prefix = action
+        if kind == "conditional":
+            prefix = policy_prefix(cfg, action, t, z)
         return model.every({**past, f"scores-{kind}": state}, x, t, obs, env_state, prefix)
 
     def condition(past: Past, obs: Array, env_state: Array, action: Array) -> Array:
@@ -220,16 +229,18 @@ def behaviour_model(spec: Spec, cfg: Any, kind: str) -> Scores:
     The joint one is a single model with N A columns.
     """
     if cfg.score_model in exact_scores.MODELS:
-        order = cfg.order if kind == "conditional" else ""
+        order = ""
+        if kind == "conditional":
+            order = cfg.order
         before = prefix_mask(agent_order(order, spec.agents))
         return Scores(*exact_scores.exact_behaviour_model(spec, cfg, kind, before))
 
     name = f"scores-{kind}"
-    models = 1 if kind == "joint" else spec.agents
+    models = exact_scores.model_count(spec, kind)
     net = score_network(spec, cfg, kind)
     conditions_of = model_conditions(spec, cfg, kind)
     mask = jnp.asarray(spec.act_mask).reshape(models, -1)
-    level = cfg.prefix_level if kind == "conditional" else 0.0
+    level = level_of_prefix(cfg, kind)
 
     def every(
         past: Past, x: Array, t: Array, obs: Array, state: Array, prefix: Array
@@ -261,8 +272,7 @@ def score_network(spec: Spec, cfg: Any, kind: str) -> Network:
     columns = spec.act_width
     if kind == "joint":
         columns *= spec.agents
-    own = cfg.condition == "obs" and kind != "joint"
-    cond = spec.obs_width if own else spec.state_dim
+    cond = exact_scores.condition_width(spec, cfg, kind)
     if kind == "conditional":
         cond += spec.agents * spec.act_width + (cfg.score_prefix == "noised")
     if cfg.score_model == "mixture":
