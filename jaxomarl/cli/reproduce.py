@@ -1,5 +1,6 @@
 """The command `reproduce`: a paper's table or figure measured again, printed and saved."""
 
+from jaxomarl.api import provenance
 from jaxomarl.base import nearest, refuse
 from jaxomarl.papers import REPRODUCTIONS
 from jaxomarl.papers.asked import Asked
@@ -22,6 +23,8 @@ def table(name: str, asked: Asked, command: str) -> None:
     if name not in REPRODUCTIONS:
         way = nearest(name, REPRODUCTIONS, cutoff=0.3)
         raise refuse("TABLE", f"one of {', '.join(REPRODUCTIONS)}", name, way)
+    # asked for now and remembered: a checkout may change while a table is measured
+    provenance.source()
     text = f"`{command}`\n\n{REPRODUCTIONS[name].load()(asked)}"
     store.write_bytes(asked.out / f"{name}.md", text.encode(errors="surrogateescape"))
     print(f"\n{text}\n{asked.out / name}.md")

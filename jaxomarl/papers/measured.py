@@ -1,0 +1,145 @@
+"""The numbers that a command measured, a seed in a row, next to its table.
+
+OUT/measured.csv      game, system, setting, seed, metric, value
+OUT/stages.csv        whether the trained stages behind them have learned
+OUT/provenance.json   the command, the commit, versions, the machine
+
+The columns know nothing of a paper's claims: `reproduce verdicts` reads them, and anyone else can.
+"""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxomarl.api.provenance import source, versions
+from jaxomarl.base import refuse
+from jaxomarl.papers.asked import Asked
+from jaxomarl.results import stage_health, store
+
+MEASURED = "measured.csv"
+STAGES = "stages.csv"
+PROVENANCE = "provenance.json"
+
+
+class Measure(NamedTuple):
+    """One number of one seed."""
+
+    game: str
+    system: str
+    setting: str
+    seed: int | str
+    """The seed, or "" where nothing is drawn: exact values and the data's own."""
+    metric: str
+    value: float
+
+
+class StageWord(NamedTuple):
+    """The verdict on a trained stage, over its seeds."""
+
+    game: str
+    system: str
+    setting: str
+    stage: str
+    seeds: int
+    verdict: str
+    """As `stage_health.verdict` says it: "learned", "short in 3 of 4, learned in 1"."""
+    failed: str
+    """The gates that a seed did not pass, in words."""
+
+
+class Part(NamedTuple):
+    """A part of a report: its Markdown, and the numbers behind it."""
+
+    text: str
+    measures: list[Measure]
+
+
+def of_seeds(
+    game: str,
+    system: str,
+    setting: str,
+    seeds: Sequence[int],
+    values: Mapping[str, Iterable[float] | np.ndarray],
+) -> list[Measure]:
+    """A measure for each metric and seed; `values` maps a metric to a number for each seed."""
+    rows = []
+    for metric, of_metric in values.items():
+        for seed, value in zip(seeds, of_metric, strict=True):
+            rows.append(Measure(game, system, setting, seed, metric, float(value)))
+    return rows
+
+
+def stage_words(game: str, setting: str, runs: Iterable[store.Run]) -> list[StageWord]:
+    """What the runs' folders say of their stages."""
+    words = []
+    for stage in stage_health.stages_of(runs):
+        verdict = stage_health.verdict(stage.words)
+        failed = "; ".join(stage.failed)
+        seeds = len(stage.words)
+        words.append(StageWord(game, stage.cell[0], setting, stage.stage, seeds, verdict, failed))
+    return words
+
+
+# --- files ---
+
+
+def save(
+    asked: Asked, name: str, measures: Sequence[Measure], stages: Sequence[StageWord] = ()
+) -> None:
+    """Write the numbers of the command `name` into `asked.out`, and where they come from.
+
+    The command in provenance.json has no paths; it is that of tables that take no flag but
+    --seeds and --scale.
+    """
+    rounded = [row._replace(value=float(f"{row.value:.6g}")) for row in measures]
+    store.write_table(asked.out / MEASURED, rounded, Measure._fields)
+    if stages:
+        store.write_table(asked.out / STAGES, stages, StageWord._fields)
+    seeds = ",".join(map(str, asked.seeds))
+    if asked.seeds == list(range(len(asked.seeds))):
+        seeds = str(len(asked.seeds))
+    command = f"python -m experiments.reproduce {name} --seeds {seeds}"
+    if asked.scale != 1.0:
+        command += f" --scale {asked.scale:g}"
+    facts = {
+        "command": command,
+        "seeds": asked.seeds,
+        "scale": asked.scale,
+        "cores": os.cpu_count(),
+        "source": source(),
+        "versions": versions(),
+    }
+    store.write_json(asked.out / PROVENANCE, facts)
+
+
+def read(folder: Path) -> list[Measure]:
+    """The rows of a folder's measured.csv; JaxomarlError where it is torn or has other columns."""
+    rows = _table(folder / MEASURED, Measure._fields)
+    measures = []
+    for row in rows:
+        seed = int(row["seed"]) if row["seed"] else ""
+        value = float(row["value"])
+        setting = row["setting"]
+        measures.append(Measure(row["game"], row["system"], setting, seed, row["metric"], value))
+    return measures
+
+
+def read_stages(folder: Path) -> list[StageWord]:
+    """The rows of a folder's stages.csv; [] where nothing was trained in stages."""
+    path = folder / STAGES
+    if not path.exists():
+        return []
+    words = []
+    for row in _table(path, StageWord._fields):
+        words.append(StageWord(**{**row, "seeds": int(row["seeds"])}))  # type: ignore[arg-type]
+    return words
+
+
+def _table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    rows = store.read_table(path)
+    if rows and tuple(rows[0]) != tuple(columns):
+        raise refuse(f"the columns of {path}", repr(columns), tuple(rows[0]), "Measure it again.")
+    return rows
