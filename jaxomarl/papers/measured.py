@@ -61,7 +61,7 @@ def of_seeds(
     game: str,
     system: str,
     setting: str,
-    seeds: Sequence[int],
+    seeds: Sequence[int | str],
     values: Mapping[str, Iterable[float] | np.ndarray],
 ) -> list[Measure]:
     """A measure for each metric and seed; `values` maps a metric to a number for each seed."""
