@@ -16,12 +16,15 @@ import numpy as np
 
 from jaxomarl.api.provenance import source, versions
 from jaxomarl.base import refuse
+from jaxomarl.health.verdict import DIVERGED, LEARNED, SHORT, UNJUDGED
 from jaxomarl.papers.asked import Asked
 from jaxomarl.results import stage_health, store
 
 MEASURED = "measured.csv"
 STAGES = "stages.csv"
 PROVENANCE = "provenance.json"
+COUNTS = ("learned", "short", "diverged", "unjudged")
+"""The columns of stages.csv that count seeds."""
 
 
 class Measure(NamedTuple):
@@ -37,15 +40,17 @@ class Measure(NamedTuple):
 
 
 class StageWord(NamedTuple):
-    """The verdict on a trained stage, over its seeds."""
+    """The verdicts on a trained stage: of how many seeds each."""
 
     game: str
     system: str
     setting: str
     stage: str
-    seeds: int
-    verdict: str
-    """As `stage_health.verdict` says it: "learned", "short in 3 of 4, learned in 1"."""
+    learned: int
+    short: int
+    diverged: int
+    unjudged: int
+    """Seeds whose stage has no gate, or of which nothing was held out."""
     failed: str
     """The gates that a seed did not pass, in words."""
 
@@ -74,13 +79,21 @@ def of_seeds(
 
 def stage_words(game: str, setting: str, runs: Iterable[store.Run]) -> list[StageWord]:
     """What the runs' folders say of their stages."""
-    words = []
+    rows = []
     for stage in stage_health.stages_of(runs):
-        verdict = stage_health.verdict(stage.words)
-        failed = "; ".join(stage.failed)
-        seeds = len(stage.words)
-        words.append(StageWord(game, stage.cell[0], setting, stage.stage, seeds, verdict, failed))
-    return words
+        row = StageWord(
+            game,
+            system=stage.cell[0],
+            setting=setting,
+            stage=stage.stage,
+            learned=stage.words.count(LEARNED),
+            short=stage.words.count(SHORT),
+            diverged=stage.words.count(DIVERGED),
+            unjudged=stage.words.count(UNJUDGED),
+            failed="; ".join(stage.failed),
+        )
+        rows.append(row)
+    return rows
 
 
 # --- files ---
@@ -134,7 +147,8 @@ def read_stages(folder: Path) -> list[StageWord]:
         return []
     words = []
     for row in _table(path, StageWord._fields):
-        words.append(StageWord(**{**row, "seeds": int(row["seeds"])}))  # type: ignore[arg-type]
+        counts = {name: int(row[name]) for name in COUNTS}
+        words.append(StageWord(**{**row, **counts}))  # type: ignore[arg-type]
     return words
 
 
