@@ -4,7 +4,7 @@ from pathlib import Path
 
 from jaxomarl.api import provenance
 from jaxomarl.base import nearest, refuse
-from jaxomarl.papers import REPRODUCTIONS
+from jaxomarl.papers import REPRODUCTIONS, measured
 from jaxomarl.papers.asked import Asked
 from jaxomarl.results import store
 
@@ -36,7 +36,10 @@ def table(name: str, asked: Asked, command: str) -> None:
         raise refuse("TABLE", f"one of {', '.join(REPRODUCTIONS)}", name, way)
     # asked for now and remembered: a checkout may change while a table is measured
     provenance.source()
-    text = with_command(REPRODUCTIONS[name].load()(asked), command)
+    entry = REPRODUCTIONS[name]
+    text = with_command(entry.load()(asked), command)
+    if not entry.out:
+        measured.save_provenance(asked, command)
     store.write_bytes(asked.out / f"{name}.md", text.encode(errors="surrogateescape"))
     print(f"\n{text}\n{asked.out / name}.md")
 

@@ -8,6 +8,7 @@ The columns know nothing of a paper's claims: `reproduce verdicts` reads them, a
 """
 
 import os
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +24,8 @@ from jaxomarl.results import stage_health, store
 MEASURED = "measured.csv"
 STAGES = "stages.csv"
 PROVENANCE = "provenance.json"
+FOLDERS = ("--out", "--from")
+"""Flags whose value is a folder."""
 COUNTS = ("learned", "short", "diverged", "unjudged")
 """The columns of stages.csv that count seeds."""
 
@@ -99,26 +102,18 @@ def stage_words(game: str, setting: str, runs: Iterable[store.Run]) -> list[Stag
 # --- files ---
 
 
-def save(
-    asked: Asked, name: str, measures: Sequence[Measure], stages: Sequence[StageWord] = ()
-) -> None:
-    """Write the numbers of the command `name` into `asked.out`, and where they come from.
-
-    The command in provenance.json has no paths; it is that of tables that take no flag but
-    --seeds and --scale.
-    """
+def save(asked: Asked, measures: Sequence[Measure], stages: Sequence[StageWord] = ()) -> None:
+    """Write the numbers into `asked.out`, rounded to six digits."""
     rounded = [row._replace(value=float(f"{row.value:.6g}")) for row in measures]
     store.write_table(asked.out / MEASURED, rounded, Measure._fields)
     if stages:
         store.write_table(asked.out / STAGES, stages, StageWord._fields)
-    seeds = ",".join(map(str, asked.seeds))
-    if asked.seeds == list(range(len(asked.seeds))):
-        seeds = str(len(asked.seeds))
-    command = f"python -m experiments.reproduce {name} --seeds {seeds}"
-    if asked.scale != 1.0:
-        command += f" --scale {asked.scale:g}"
+
+
+def save_provenance(asked: Asked, command: str) -> None:
+    """Write where the numbers of a command come from into `asked.out`; no path is kept."""
     facts = {
-        "command": command,
+        "command": without_paths(command),
         "seeds": asked.seeds,
         "scale": asked.scale,
         "cores": os.cpu_count(),
@@ -126,6 +121,18 @@ def save(
         "versions": versions(),
     }
     store.write_json(asked.out / PROVENANCE, facts)
+
+
+def without_paths(command: str) -> str:
+    """A command line without its folders, which mean nothing elsewhere."""
+    words = []
+    value_follows = False
+    for word in shlex.split(command):
+        flag = word.partition("=")[0]
+        if not value_follows and flag not in FOLDERS:
+            words.append(word)
+        value_follows = word in FOLDERS
+    return shlex.join(words)
 
 
 def read(folder: Path) -> list[Measure]:

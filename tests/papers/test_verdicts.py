@@ -40,6 +40,13 @@ def asked(out, seeds=SEEDS):
     return Asked(list(range(seeds)), 1.0, out, lambda: False)
 
 
+def save(folder, measures, stages=(), seeds=SEEDS):
+    """Write evidence as a command does."""
+    command = f"reproduce NAME --out 'a folder' --seeds {seeds} --from=b --cfg.beta 0 1"
+    measured.save(asked(folder, seeds), measures, stages)
+    measured.save_provenance(asked(folder, seeds), command)
+
+
 # --- answers ---
 
 
@@ -129,7 +136,7 @@ def coda_files(folder, coda, data, column_error=0.01, seeds=SEEDS):
         rows.append(
             Measure("multiplication", games.FREE, "", "", f"error of {column}", column_error)
         )
-    measured.save(asked(folder, seeds), "coda-games", rows)
+    save(folder, rows, seeds=seeds)
 
 
 def coda_1(folder):
@@ -163,7 +170,7 @@ def bandit_files(folder, short=()):
         stages.append(
             StageWord("bandit", "omsd", setting, "scores", SEEDS - failed, failed, 0, 0, "")
         )
-    measured.save(asked(folder), "omsd-table1", rows, stages)
+    save(folder, rows, stages)
     return evidence.load(folder)
 
 
@@ -185,7 +192,7 @@ def summary_files(folder, omsd, health, seeds=4):
         for system, mean in means.items()
     ]
     store.write_table(folder / evidence.SUMMARY, rows, columns)
-    measured.save(asked(folder, seeds), "omsd-scores", [])
+    save(folder, [], seeds=seeds)
     return evidence.load(folder)
 
 
@@ -216,11 +223,11 @@ def test_evidence_that_lacks_a_row_is_refused(tmp_path):
 def test_numbers_are_read_as_they_were_written(tmp_path):
     rows = [Measure("g", "s", "a, b", 3, "m", 0.5), Measure("g", "law", "", "", "m", np.pi)]
     words = [StageWord("g", "s", "a, b", "critic", 1, 2, 3, 4, 'x is 1, at most "0" is asked')]
-    measured.save(asked(tmp_path), "dof-games", rows, words)
+    save(tmp_path, rows, words)
     assert measured.read(tmp_path) == [rows[0], rows[1]._replace(value=3.14159)]
     assert measured.read_stages(tmp_path) == words
     facts = store.read_json(tmp_path / measured.PROVENANCE, command=str)
-    assert facts["command"] == "python -m experiments.reproduce dof-games --seeds 8"
+    assert facts["command"] == "reproduce NAME --seeds 8 --cfg.beta 0 1"
 
 
 # --- the page and the list ---

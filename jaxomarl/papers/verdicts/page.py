@@ -34,6 +34,7 @@ computed from files under docs/evidence by a rule in `jaxomarl/papers/verdicts`.
   whose gate fails is not judged, whatever its returns are.
 - "t" is our arithmetic: a printed difference over the printed errors. Below 2 a table does not
   separate its systems.
+- The tables of [results](results.md) that have no files in docs/evidence judge nothing here.
 - A claim without evidence names the command that would measure it. The csv and json files that it
   writes go to a folder of docs/evidence.
 """
