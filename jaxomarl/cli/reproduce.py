@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from jaxomarl.api import provenance
 from jaxomarl.base import nearest, refuse
 from jaxomarl.papers import REPRODUCTIONS, measured
 from jaxomarl.papers.asked import Asked
@@ -34,12 +33,11 @@ def table(name: str, asked: Asked, command: str) -> None:
     if name not in REPRODUCTIONS:
         way = nearest(name, REPRODUCTIONS, cutoff=0.3)
         raise refuse("TABLE", f"one of {', '.join(REPRODUCTIONS)}", name, way)
-    # asked for now and remembered: a checkout may change while a table is measured
-    provenance.source()
     entry = REPRODUCTIONS[name]
+    facts = measured.provenance(asked, command)
     text = with_command(entry.load()(asked), command)
     if not entry.out:
-        measured.save_provenance(asked, command)
+        store.write_json(asked.out / measured.PROVENANCE, facts)
     store.write_bytes(asked.out / f"{name}.md", text.encode(errors="surrogateescape"))
     print(f"\n{text}\n{asked.out / name}.md")
 

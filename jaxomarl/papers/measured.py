@@ -11,7 +11,7 @@ import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -110,9 +110,12 @@ def save(asked: Asked, measures: Sequence[Measure], stages: Sequence[StageWord] 
         store.write_table(asked.out / STAGES, stages, StageWord._fields)
 
 
-def save_provenance(asked: Asked, command: str) -> None:
-    """Write where the numbers of a command come from into `asked.out`; no path is kept."""
-    facts = {
+def provenance(asked: Asked, command: str) -> dict[str, Any]:
+    """Where the numbers of a command come from, without any path.
+
+    It is asked for before they are measured: a checkout, or the packages, may change meanwhile.
+    """
+    return {
         "command": without_paths(command),
         "seeds": asked.seeds,
         "scale": asked.scale,
@@ -120,7 +123,6 @@ def save_provenance(asked: Asked, command: str) -> None:
         "source": source(),
         "versions": versions(),
     }
-    store.write_json(asked.out / PROVENANCE, facts)
 
 
 def without_paths(command: str) -> str:
