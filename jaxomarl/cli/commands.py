@@ -161,9 +161,10 @@ class Reproduce(Imports):
     scale: float = 1.0
     """Factor of learned runs' steps, in whole chunks; widths change by its cube root."""
     out: Path | None = None
-    """Folder of the results, with which the same command continues; empty: runs/TABLE."""
+    """Folder of the results, with which the same command continues; empty: runs/TABLE (verdicts:
+    docs)."""
     source: Annotated[Path | None, tyro.conf.arg(name="from")] = None
-    """Folder of another table, whose finished stages are reused."""
+    """Folder of another table, whose finished stages are reused (verdicts: folder of evidence)."""
     precision: str = ""
     """Precision of hidden layers: bfloat16, float32; empty: the device's, TF32 on a card."""
     compile_cache: bool = True
@@ -427,7 +428,7 @@ def wanted(asked: Reproduce, stop: Stop) -> reproduce.Asked:
     return reproduce.Asked(
         seeds=parse_seeds(asked.seeds),
         scale=asked.scale,
-        out=asked.out or Path("runs") / asked.table,
+        out=asked.out or reproduce.folder(asked.table),
         stopped=stop.asked,
         systems=asked.systems,
         tasks=asked.tasks,

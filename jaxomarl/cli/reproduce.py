@@ -1,7 +1,9 @@
 """The command `reproduce`: a paper's table or figure measured again, printed and saved."""
 
+from pathlib import Path
+
 from jaxomarl.base import nearest, refuse
-from jaxomarl.papers import REPRODUCTIONS
+from jaxomarl.papers import REPRODUCTIONS, measured
 from jaxomarl.papers.asked import Asked
 from jaxomarl.results import store
 
@@ -14,14 +16,35 @@ def known() -> dict[str, str]:
     return {name: entry.about for name, entry in REPRODUCTIONS.items()}
 
 
+def folder(name: str) -> Path:
+    """Where a table is written if nobody says where."""
+    entry = REPRODUCTIONS.get(name)
+    if entry and entry.out:
+        return Path(entry.out)
+    return Path("runs") / name
+
+
 def table(name: str, asked: Asked, command: str) -> None:
     """Measure a table, print it as Markdown and save it in `out`.
 
-    The `command` that measures it again stands above it. Raises JaxomarlError for an unknown name.
+    The `command` that measures it again stands above it, or below the heading of a page. Raises
+    JaxomarlError for an unknown name.
     """
     if name not in REPRODUCTIONS:
         way = nearest(name, REPRODUCTIONS, cutoff=0.3)
         raise refuse("TABLE", f"one of {', '.join(REPRODUCTIONS)}", name, way)
-    text = f"`{command}`\n\n{REPRODUCTIONS[name].load()(asked)}"
+    entry = REPRODUCTIONS[name]
+    facts = measured.provenance(asked, command)
+    text = with_command(entry.load()(asked), command)
+    if not entry.out:
+        store.write_json(asked.out / measured.PROVENANCE, facts)
     store.write_bytes(asked.out / f"{name}.md", text.encode(errors="surrogateescape"))
     print(f"\n{text}\n{asked.out / name}.md")
+
+
+def with_command(text: str, command: str) -> str:
+    """A table under its command, or a page whose command stands below its heading."""
+    if not text.startswith("# "):
+        return f"`{command}`\n\n{text}"
+    heading, below = text.split("\n\n", 1)
+    return f"{heading}\n\n`{command}`\n\n{below}"

@@ -143,13 +143,14 @@ def ascend(
     gradient: Float[Array, "*B 2"],
     rate: float = 0.1,
     clip: float = 1.0,
+    bound: float = 1.0,
 ) -> Float[Array, "*B 2"]:
     """One step of CODA's stateless learner.
 
-    Each agent's gradient is clipped in norm, and the step is projected on [-1, 1].
+    Each agent's gradient is clipped in norm, and the step is projected on [-bound, bound].
     """
     clipped = jnp.clip(gradient, -clip, clip)
-    return jnp.clip(theta + rate * clipped, -1.0, 1.0)
+    return jnp.clip(theta + rate * clipped, -bound, bound)
 
 
 def twin_peaks_brud_fixed_point(

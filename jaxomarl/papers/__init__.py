@@ -14,6 +14,8 @@ class Reproduction(NamedTuple):
     """Name of its function, which maps what was asked to the text, as Markdown."""
     about: str
     """A sentence on what it makes, and from which paper."""
+    out: str = ""
+    """Folder that it is written into where none is asked for; empty: runs/NAME."""
 
     def load(self) -> Callable[[Any], str]:
         """Import the function."""
@@ -112,6 +114,12 @@ REPRODUCTIONS: dict[str, Reproduction] = {
     ),
     "coda-table1": Reproduction(
         "coda.table1", "coda_table1", "CODA's Table 1: MADDPG+BC with synthetic rows on robots."
+    ),
+    "verdicts": Reproduction(
+        "verdicts.page",
+        "verdicts",
+        "What the evidence in docs/evidence says of each paper's claims; trains nothing.",
+        out="docs",
     ),
 }
 """What `reproduce` makes, by name."""

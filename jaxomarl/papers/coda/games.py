@@ -6,6 +6,7 @@ conditioned on nothing, on a high reward, or on the present joint policy. One mo
 game, with all three conditions, and all seeds share it.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -19,15 +20,24 @@ from jaxomarl.data import cdf
 from jaxomarl.diffusion import edm
 from jaxomarl.diffusion.guidance import classifier_free
 from jaxomarl.diffusion.losses import denoising_loss
-from jaxomarl.envs.polynomial import ascend, brud_gradient, polynomial, twin_peaks_optimum
+from jaxomarl.envs.polynomial import (
+    ascend,
+    brud_gradient,
+    polynomial,
+    twin_peaks_brud_fixed_point,
+    twin_peaks_optimum,
+)
 from jaxomarl.networks.temporal import temporal_unet
 from jaxomarl.optim import annealed, create, descend, polyak
+from jaxomarl.papers import measured
 from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.comparison import markdown_table
+from jaxomarl.papers.measured import Measure
 from jaxomarl.results.figures import score_fields
 
 GAMES = {"multiplication": (0.0, 0.0, 1.0), "twin peaks": (1.0, 4.0, 5.0)}
 METHODS = ("no augmentation (BRUD)", "unconditional", "Q-conditioned", "CODA")
+CENTRED = "twin peaks, data centred on an optimum"
 START = (-0.64, 0.65)
 
 # --- the data and the learners ---
@@ -38,6 +48,13 @@ LONG = 4000
 """A learner's steps on rows that stay as they are."""
 SHORT = 100
 """A learner's steps on rows that are sampled for each step."""
+
+# --- what the games do not say ---
+WIDE = 2.0
+"""Bound of the learner's actions where they may leave the data's square."""
+WIDER = f"actions in +-{WIDE:g}"
+CENTRED_STDS = (0.0, 0.3, 0.6)
+"""Standard deviations of data that are centred on an optimum of twin peaks."""
 
 # --- the model and its sampler ---
 STEPS = 1000
@@ -84,6 +101,7 @@ def coda_games(asked: Asked) -> str:
     asked.check_unused("coda-games", "its games are fixed.")
     steps = asked.updates(STEPS)
     rows = []
+    measures = []
     pictures = []
     fit = jax.jit(fit_row_model, static_argnums=2)
     walk = jax.jit(learn)
@@ -108,7 +126,12 @@ def coda_games(asked: Asked) -> str:
         for method, path in zip(METHODS, all_paths, strict=True):
             length = SHORT if method == "CODA" else LONG
             paths[method] = path[:, : length + 1]
-        rows += [end_row(name, method, path[:, -1], weights) for method, path in paths.items()]
+        for method, path in paths.items():
+            rows.append(end_row(name, method, path[:, -1], weights))
+            measures += ends_measures(name, method, "", asked.seeds, path[:, -1], weights)
+        measures += marginal_measures(name, free, data)
+        if name == "multiplication":
+            measures += wide_measures(asked.seeds, keys, high)
 
         # --- the picture ---
         fields = gradient_fields(sample, model, np.asarray(pools), weights)
@@ -116,7 +139,11 @@ def coda_games(asked: Asked) -> str:
         drawn_paths = {method: path[:, ::5] for method, path in paths.items()}
         asked.draw(score_fields, picture, np.asarray(data[:1500]), fields, drawn_paths)
         pictures.append(f"![]({picture})")
-    return games_report(asked, steps, rows) + "\n" + "\n\n".join(pictures) + "\n"
+    centred = centred_measures(asked, GAMES["twin peaks"])
+    measured.save(asked, [*measures, *centred])
+    report = games_report(asked, steps, rows)
+    moved = moved_report([*measures, *centred])
+    return f"{report}\n{moved}\n" + "\n\n".join(pictures) + "\n"
 
 
 def games_report(asked: Asked, steps: int, rows: list[tuple[str, ...]]) -> str:
@@ -146,6 +173,96 @@ def games_report(asked: Asked, steps: int, rows: list[tuple[str, ...]]) -> str:
         "y = 0 that parts the two optima, so small errors of the model decide which one CODA's "
         "seeds go to.\n"
     )
+
+
+def ends_measures(
+    game: str,
+    method: str,
+    setting: str,
+    seeds: list[int],
+    ends: np.ndarray,
+    weights: tuple[float, float, float],
+) -> list[Measure]:
+    """Where each seed ends, and its reward there."""
+    reward = np.asarray(polynomial(jnp.asarray(ends), *weights))
+    values = {"x": ends[:, 0], "y": ends[:, 1], "reward": reward}
+    return measured.of_seeds(game, method, setting, seeds, values)
+
+
+def marginal_measures(game: str, free: Array, data: Array) -> list[Measure]:
+    """The error of each column's distribution, of the model without a condition."""
+    measures = []
+    for i, column in enumerate("xy"):
+        error = distribution_error(np.asarray(free)[:, i], np.asarray(data)[:, i])
+        measures.append(Measure(game, "unconditional", "", "", f"error of {column}", error))
+    return measures
+
+
+def distribution_error(x: np.ndarray, y: np.ndarray) -> float:
+    """The largest distance of two samples' distribution functions (Kolmogorov and Smirnov)."""
+    at = np.sort(np.concatenate([x, y]))
+    below_x = np.searchsorted(np.sort(x), at, side="right") / len(x)
+    below_y = np.searchsorted(np.sort(y), at, side="right") / len(y)
+    return float(np.abs(below_x - below_y).max())
+
+
+# --- what the games do not say ---
+
+
+def wide_measures(
+    seeds: list[int], keys: Key[Array, " S"], pool: Float[Array, "M 2"]
+) -> list[Measure]:
+    """Where learners of the multiplication game end that may leave the data's square.
+
+    Their rows are those that were asked for high rewards.
+    """
+    weights = GAMES["multiplication"]
+    walk = jax.jit(functools.partial(path_on_pool, bound=WIDE))
+    ends = np.asarray(walk(keys, pool, jnp.asarray(weights)))[:, -1]
+    return ends_measures("multiplication", "Q-conditioned", WIDER, seeds, ends, weights)
+
+
+def centred_measures(asked: Asked, weights: tuple[float, float, float]) -> list[Measure]:
+    """Where learners end on data that are centred on an optimum, by the data's spread.
+
+    Rows are Gaussian and may leave the square, so that the formula of the gradient's zero has
+    their mean and standard deviation. The measure "predicted" is that zero.
+    """
+    (centre, _), _ = twin_peaks_optimum(*weights)
+    keys = jax.vmap(jax.random.key)(jnp.asarray(asked.seeds))
+    noise = jax.random.normal(jax.random.key(5), (ROWS, 2))
+    walk = jax.jit(path_on_pool)
+    measures = []
+    for std in CENTRED_STDS:
+        asked.say(f"twin peaks: data centred on the optimum, std {std:g}")
+        ends = np.asarray(walk(keys, centre + std * noise, jnp.asarray(weights)))[:, -1]
+        setting = f"std={std:g}"
+        measures += ends_measures(CENTRED, METHODS[0], setting, asked.seeds, ends, weights)
+        zero = twin_peaks_brud_fixed_point(*weights, centre, std)
+        measures.append(Measure(CENTRED, METHODS[0], setting, "", "predicted", float(zero)))
+    return measures
+
+
+def moved_report(measures: list[Measure]) -> str:
+    """What the learners do with wider bounds, and on centred data."""
+    rows = []
+    for std in CENTRED_STDS:
+        setting = f"std={std:g}"
+        own = [m for m in measures if (m.game, m.setting) == (CENTRED, setting)]
+        ends = np.array([m.value for m in own if m.metric in ("x", "y")])
+        predicted = next(m.value for m in own if m.metric == "predicted")
+        rows.append((f"{std:g}", f"{ends.mean():.3f}", f"{predicted:.3f}"))
+    head = ("std of the data", "mean end of both agents", "zero of the expected gradient")
+    wide = np.abs([m.value for m in measures if m.setting == WIDER and m.metric in ("x", "y")])
+    return (
+        f"Where actions may go to +-{WIDE:g}, agents of the multiplication game that ask for high "
+        f"rewards end at {wide.min():.2f} or farther from 0.\n\n"
+        "Twin peaks without augmentation, on data centred on an optimum:\n\n"
+        f"{markdown_table(head, rows)}"
+    )
+
+
+# --- the data ---
 
 
 def uniform_actions(key: Key[Array, ""]) -> Float[Array, "M 2"]:
@@ -249,7 +366,10 @@ def sample_actions(
 
 
 def climb(
-    theta: Float[Array, "*S 2"], batch: Float[Array, "*S B 2"], weights: Array
+    theta: Float[Array, "*S 2"],
+    batch: Float[Array, "*S B 2"],
+    weights: Array,
+    bound: float = 1.0,
 ) -> Float[Array, "*S 2"]:
     """One step of both agents at once, each on its team-mate's actions in the batch."""
     mean = batch.mean(axis=-2)
@@ -258,7 +378,7 @@ def climb(
     parts = []
     for weight, unit in zip(weights, np.eye(3), strict=True):
         parts.append(weight * brud_gradient(theta, mean, std, *unit))
-    return ascend(theta, parts[0] + parts[1] + parts[2])
+    return ascend(theta, parts[0] + parts[1] + parts[2], bound=bound)
 
 
 def learn(
@@ -271,16 +391,7 @@ def learn(
 
     The paths on fresh rows then repeat their end.
     """
-    start = jnp.broadcast_to(jnp.asarray(START), (len(keys), 2))
-
-    def path_on_pool(pool: Float[Array, "M 2"]) -> Float[Array, "S T 2"]:
-        def step(theta, k):
-            rows_of = lambda key: jax.random.randint(jax.random.fold_in(key, k), (BATCH,), 0, ROWS)
-            theta = climb(theta, pool[jax.vmap(rows_of)(keys)], weights)
-            return theta, theta
-
-        _, after = jax.lax.scan(step, start, jnp.arange(LONG))
-        return _with_start(start, after)
+    start = _starts(keys)
 
     def step_on_fresh_rows(theta, k):
         # one key for all seeds, each with rows of its own
@@ -293,7 +404,30 @@ def learn(
     coda = _with_start(start, after)
     rest = jnp.repeat(coda[:, -1:], LONG - SHORT, axis=1)
     coda = jnp.concatenate([coda, rest], axis=1)
-    return jnp.concatenate([jax.lax.map(path_on_pool, pools), coda[None]])
+    on_pools = jax.lax.map(lambda pool: path_on_pool(keys, pool, weights), pools)
+    return jnp.concatenate([on_pools, coda[None]])
+
+
+def path_on_pool(
+    keys: Key[Array, " S"],
+    pool: Float[Array, "M 2"],
+    weights: Float[Array, " 3"],
+    bound: float = 1.0,
+) -> Float[Array, "S T 2"]:
+    """Paths of all seeds for LONG steps on rows that stay, within [-bound, bound]."""
+    start = _starts(keys)
+
+    def step(theta, k):
+        rows_of = lambda key: jax.random.randint(jax.random.fold_in(key, k), (BATCH,), 0, ROWS)
+        theta = climb(theta, pool[jax.vmap(rows_of)(keys)], weights, bound)
+        return theta, theta
+
+    _, after = jax.lax.scan(step, start, jnp.arange(LONG))
+    return _with_start(start, after)
+
+
+def _starts(keys: Key[Array, " S"]) -> Float[Array, "S 2"]:
+    return jnp.broadcast_to(jnp.asarray(START), (len(keys), 2))
 
 
 def _with_start(start: Float[Array, "S 2"], after: Float[Array, "T S 2"]) -> Float[Array, "S T1 2"]:

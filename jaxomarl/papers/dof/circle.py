@@ -25,6 +25,7 @@ from jaxomarl.papers.dof.models import (
     team_denoiser,
     team_model,
 )
+from jaxomarl.papers.measured import Part, of_seeds
 from jaxomarl.results.clouds import clouds
 
 ROWS = 4000
@@ -39,6 +40,8 @@ NARROW = 4.0
 """An agent of radii samples NARROW (r - RADIUS), of std 0.2."""
 HALVES = {"upper, (1, 0)": (1.0, 0.0), "lower, (0, 1)": (0.0, 1.0)}
 """Name -> condition of a half circle."""
+MEASURED: tuple[str, ...] = ("covered", "upper half", "near 180 degrees")
+"""What `coverage` measures, in its order."""
 COMPOSED = "both by composition, w = 1"
 HALF_COMPOSED = "both by composition, w = 1/2"
 JOINT_CONDITION = "conditioned on (1, 1)"
@@ -47,22 +50,25 @@ SAMPLED = (*HALVES, COMPOSED, HALF_COMPOSED, JOINT_CONDITION, NO_CONDITION)
 """What is sampled, in the order of the table."""
 
 
-def circle(asked: Asked) -> str:
+def circle(asked: Asked) -> Part:
     """Shares of the circle that are covered, by what is asked for."""
     asked.say("circle")
     samples = circle_samples(asked)
     rows = []
+    measures = []
     shown = {}
     # a compiled program returns the names sorted
     for name in SAMPLED:
         x = np.asarray(samples[name])[..., 0]
-        columns = zip(*map(coverage, x), strict=True)
-        cells = [" ± ".join(spread_text(np.array(column))) for column in columns]
+        columns = [np.array(column) for column in zip(*map(coverage, x), strict=True)]
+        cells = [" ± ".join(spread_text(column)) for column in columns]
+        values = dict(zip(MEASURED, columns, strict=True))
+        measures += of_seeds("circle", name, "", asked.seeds, values)
         rows.append((name, *cells))
         shown[name] = plane(x[0, :SHOWN])
     asked.draw(clouds, "circle.png", shown, 1.5, names=("x", "y"), columns=3)
     head = ("asked for", f"covered, of {BINS} sectors", "upper half", "within 10 degrees of 180")
-    return (
+    text = (
         f"## Circle\n\n{markdown_table(head, rows)}\n"
         "One factorised model (f = concat) of angle and radius, conditioned on (1, 0) on the upper "
         f"half circle, on (0, 1) on the lower, and on nothing in {DROP:.0%} of the rows. Both at "
@@ -73,6 +79,7 @@ def circle(asked: Asked) -> str:
         "smoothing at large noise. We do not find the paper's full circle by composing. The same "
         "model covers it unconditionally, which is the mixture of the halves.\n\n![](circle.png)"
     )
+    return Part(text, measures)
 
 
 def circle_samples(asked: Asked) -> dict[str, Array]:

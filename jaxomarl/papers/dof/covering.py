@@ -19,6 +19,7 @@ from jaxomarl.papers.dof.models import (
     team_model,
     train_and_sample,
 )
+from jaxomarl.papers.measured import Measure, Part, of_seeds
 from jaxomarl.results.clouds import plans
 
 AGENTS = 3
@@ -26,10 +27,10 @@ AHEAD = 5
 """Positions of a plan."""
 EVERY = 5
 """Steps from one position of a plan to the next."""
-ITERATIONS = 10
 EPISODES = 100
+"""Plans of each seed."""
 UPDATES = 2000
-KINDS = ("joint", "concat", "pooled")
+KINDS = ("joint", "concat", "separate", "pooled")
 START = 0.45
 """Distance of the agents' starts from the middle."""
 FAR = 0.95
@@ -45,63 +46,74 @@ At 0 both neighbours are as near, and half of the data's teams go one way round,
 """
 
 
-def covering(asked: Asked) -> str:
-    """Return and collisions of each model's plans in the environment, first seed."""
-    # --- plans ---
+def covering(asked: Asked) -> Part:
+    """Return and collisions of each model's plans in the environment."""
+    # --- plans [R, B, N, P, 2] by data and kind ---
     places = np.stack([starts_and_landmarks(turned) for turned in DATA.values()])
     shares = np.array([0.0, 0.5], np.float32)
-    plans_of: dict[str, list[np.ndarray]] = {"data": []}
-    for law in zip(places, shares, strict=True):
-        rows, _ = draw_teams(jax.random.key(0), EPISODES, law)
-        plans_of["data"].append(np.asarray(rows))
+    plans_of = {}
+    for data, *law in zip(DATA, places, shares, strict=True):
+        rows, _ = draw_teams(jax.random.key(0), EPISODES, tuple(law))
+        plans_of[data, "data"] = np.asarray(rows)[None]
     y = jnp.zeros((EPISODES, AGENTS, 0))
     for kind in KINDS:
         asked.say(f"covering: {kind}")
         model = team_model(kind, AGENTS, 2 * AHEAD, width=64)
         laws = [places, shares]
         steps = asked.updates(UPDATES)
-        samples = train_and_sample(model, draw_teams, laws, y, asked.seeds[:1], steps, 2 * AHEAD)
-        plans_of[kind] = list(samples.x[:, 0])
+        samples = train_and_sample(model, draw_teams, laws, y, asked.seeds, steps, 2 * AHEAD)
+        for data, x in zip(DATA, samples.x, strict=True):
+            plans_of[data, kind] = x
 
     # --- the plans in the environment ---
     walk_all = compiled(jax.vmap(walk, (0, None)))
     table = []
+    measures: list[Measure] = []
     paths = {}
     landmarks = {}
-    for k, data in enumerate(DATA):
-        for kind, x in plans_of.items():
-            plan = x[k].reshape(EPISODES, AGENTS, AHEAD, 2)
-            pos, returns, touches, covered = map(np.asarray, walk_all(plan, places[k]))
-            table.append((data, MODEL_NAMES[kind], *walk_cells(returns, touches, covered)))
+    for place, data in zip(places, DATA, strict=True):
+        for kind in ("data", *KINDS):
+            plan = plans_of[data, kind].reshape(-1, AGENTS, AHEAD, 2)
+            pos, *results = map(np.asarray, walk_all(plan, place))
+            of_seed = seed_means(*results)
+            seeds = [""] if kind == "data" else asked.seeds
+            measures += of_seeds(f"covering, {data}", kind, "", seeds, of_seed)
+            table.append((data, MODEL_NAMES[kind], *walk_cells(of_seed)))
             title = f"{data}: {MODEL_NAMES[kind]}"
-            paths[title] = pos
-            landmarks[title] = places[k][AGENTS:]
+            paths[title] = pos[:EPISODES]
+            landmarks[title] = place[AGENTS:]
     asked.draw(plans, "covering.png", paths, landmarks)
-    head = (
-        "data",
-        "plans of",
-        "return, mean ± std over iterations",
-        "collisions",
-        "all landmarks covered",
-    )
-    return (
+    head = ("data", "plans of", "return", "collisions", "all landmarks covered")
+    text = (
         f"## Landmark covering\n\n{markdown_table(head, table)}\n"
-        f"Spread from fixed starts, {ITERATIONS} iterations of {EPISODES // ITERATIONS} plans of "
-        f"one seed; a plan is each agent's next {AHEAD} positions, walked in the environment. "
-        "Collisions are steps in which two agents touch. The data are ours: teams that go one way "
-        "round to their nearest landmarks, or half of the teams each way where both are as near. "
-        "Plans made apart are as good as joint ones where each agent's part is settled; where it "
-        "is not, about one team in four agrees.\n\n![](covering.png)"
+        f"Spread from fixed starts, {EPISODES} plans of each seed; a plan is each agent's next "
+        f"{AHEAD} positions, walked in the environment. Returns and collisions are mean ± std over "
+        "seeds. Collisions are steps in which two agents touch. The data are ours: teams that go "
+        "one way round to their nearest landmarks, or half of the teams each way where both are "
+        "as near. Plans made apart are as good as joint ones where each agent's part is settled; "
+        "where it is not, about one team in four agrees.\n\n![](covering.png)"
     )
+    return Part(text, measures)
 
 
-def walk_cells(
+def seed_means(
     returns: np.ndarray, touches: np.ndarray, covered: np.ndarray
-) -> tuple[str, str, str]:
+) -> dict[str, np.ndarray]:
+    """Each seed's mean over its plans: the return, the collisions, the share that covers all."""
+    results = {"return": returns, "collisions": touches, "covered": covered}
+    return {name: values.reshape(-1, EPISODES).mean(axis=1) for name, values in results.items()}
+
+
+def walk_cells(of_seed: dict[str, np.ndarray]) -> tuple[str, str, str]:
     """Cells of the return, the collisions, and the share of plans that cover all landmarks."""
-    by_iteration = returns.reshape(ITERATIONS, -1).mean(axis=1)
-    score = f"{returns.mean():.1f} ± {by_iteration.std(ddof=1):.1f}"
-    return score, f"{touches.mean():.2f}", f"{covered.mean():.0%}"
+    returns = of_seed["return"]
+    touches = of_seed["collisions"]
+    score = f"{returns.mean():.1f}"
+    collisions = f"{touches.mean():.2f}"
+    if len(returns) > 1:
+        score += f" ± {returns.std(ddof=1):.1f}"
+        collisions += f" ± {touches.std(ddof=1):.2f}"
+    return score, collisions, f"{of_seed['covered'].mean():.0%}"
 
 
 def starts_and_landmarks(turned: float) -> Float[Array, "6 2"]:

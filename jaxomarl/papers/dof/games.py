@@ -1,7 +1,7 @@
 """`reproduce dof-games`: DoF's illustrative games, trained small and drawn.
 
-They are four Gaussians and the two-mode set; the samplers on it; landmark covering, payoffs, the
-circle.
+They are four Gaussians and sets of two and of three modes; the samplers; landmark covering,
+payoffs, the circle.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from jaxomarl.envs import games
+from jaxomarl.papers import measured
 from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.comparison import markdown_table
 from jaxomarl.papers.dof import circle, covering, payoffs, samplers
@@ -26,19 +27,31 @@ from jaxomarl.papers.dof.models import (
     team_model,
     train_and_sample,
 )
+from jaxomarl.papers.measured import Measure, Part
 from jaxomarl.results.clouds import clouds
 from jaxomarl.results.curves import Point, curves
 
-SEEDS = 3
+SEEDS = 8
+"""Seeds at most: more of them take hours and tell no more."""
 ROWS = 8000
 SHOWN = 2000
 """Samples in a picture."""
 STD = 0.1
 """Standard deviation of the two-mode set about its modes; its signs are then the modes."""
 AGENTS = (2, 3, 4, 5)
+THREE = 3
+"""Agents of the set with three modes."""
 KINDS = ("joint", "concat", "wconcat", "atten", "separate")
+THREE_KINDS = {"joint": 3, "concat": 3, "wconcat": 3, "separate": 5}
+"""Kinds of model on three modes, and with how many agents they are trained: agents apart are those
+of the largest team."""
 FOUR_GAUSSIANS = (games.FOUR_MODES, games.FOUR_MASS, games.FOUR_VARIANCE**0.5)
 """Modes, masses and std of the four Gaussians."""
+
+FOUR = "four Gaussians"
+TWO = "two modes"
+THREE_MODES = "three modes"
+DISTANCE = "total variation"
 
 Samples = Mapping[tuple[str, str, int], np.ndarray]
 """(game, kind, agents) -> samples [R, B, N] of each seed."""
@@ -48,7 +61,7 @@ def dof_games(asked: Asked) -> str:
     """All games, and their pictures next to the table; two of them are made at a time."""
     asked.check_unused("dof-games", "its games are fixed.")
     asked = dataclasses.replace(asked, seeds=asked.seeds[:SEEDS])
-    jobs = (mixtures, covering.covering, samplers.samplers, payoffs.payoffs, circle.circle)
+    jobs = (mixtures, covering.covering, sampler_part, payoffs.payoffs, circle.circle)
     # most of the time goes into compiling, which is done in one thread
     with ThreadPoolExecutor(2) as pool:
         parts = list(pool.map(lambda game: game(asked), jobs))
@@ -58,10 +71,17 @@ def dof_games(asked: Asked) -> str:
         f"networks, {LEVELS} steps of DDPM; ± is the largest distance of a seed from the mean. The "
         "paper's figures are pictures, without numbers."
     )
-    return "\n\n".join([preface, *parts]) + "\n"
+    measures = [measure for part in parts for measure in part.measures]
+    measured.save(asked, measures)
+    return "\n\n".join([preface, *(part.text for part in parts)]) + "\n"
 
 
-def mixtures(asked: Asked) -> str:
+def sampler_part(asked: Asked) -> Part:
+    """The samplers' part, whose numbers judge no claim."""
+    return Part(samplers.samplers(asked), [])
+
+
+def mixtures(asked: Asked) -> Part:
     """Four Gaussians and the two-mode sets: what models of each kind sample."""
     agents_of = {"separate": (2, AGENTS[-1]), "pooled": (2,), "atten": ()}
     samples: dict[tuple[str, str, int], np.ndarray] = {}
@@ -72,7 +92,13 @@ def mixtures(asked: Asked) -> str:
     # an agent that is trained apart does not depend on how many the others are
     for n in AGENTS[1:-1]:
         samples["two", "separate", n] = samples["two", "separate", AGENTS[-1]][..., :n]
-    return f"{four_gaussians(asked, samples)}\n\n{two_modes(asked, samples)}"
+    all_of_three = samples["three", "separate", AGENTS[-1]]
+    samples["three", "separate", THREE] = all_of_three[..., :THREE]
+    gaussians = four_gaussians(asked, samples)
+    two = two_modes(asked, samples)
+    three = three_modes(asked, samples)
+    text = "\n\n".join([gaussians, two.text, three.text])
+    return Part(text, [*quadrant_measures(asked, samples), *two.measures, *three.measures])
 
 
 def mixture_samples(asked: Asked, kind: str, n: int) -> Samples:
@@ -85,6 +111,8 @@ def mixture_samples(asked: Asked, kind: str, n: int) -> Samples:
         laws["four"] = FOUR_GAUSSIANS
     if kind != "pooled":
         laws["two"] = agreement(n)
+    if kind in THREE_KINDS and n == THREE_KINDS[kind]:
+        laws["three"] = agreement_of_three(n)
     stacked = [np.stack(arrays).astype(np.float32) for arrays in zip(*laws.values(), strict=True)]
     y = jnp.zeros((ROWS, n, 0))
     steps = asked.updates(UPDATES)
@@ -145,7 +173,7 @@ def share_cells(joint: np.ndarray) -> Sequence[str]:
 # --- two modes ---
 
 
-def two_modes(asked: Asked, samples: Samples) -> str:
+def two_modes(asked: Asked, samples: Samples) -> Part:
     """Total variation of trained models from the two-mode data, for two to five agents.
 
     A product of the marginals is at 1 - 2^(1-n).
@@ -155,13 +183,17 @@ def two_modes(asked: Asked, samples: Samples) -> str:
     kinds = (*KINDS, "dec-atten")
     rows = []
     points = []
+    measures = []
     for k, n in enumerate(AGENTS):
         truth = games.consensus_distribution(n, 2)
         limit = games.cms_total_variation(n, 2)
         points.append(Point(panel, product, k, limit, np.nan, np.nan, 0))
+        setting = f"agents={n}"
+        measures.append(Measure(TWO, "law", setting, "", DISTANCE, limit))
         cells = []
         for kind in kinds:
-            distances = sign_distances(samples["two", kind, n], truth)
+            distances = pattern_distances(samples["two", kind, n], truth)
+            measures += measured.of_seeds(TWO, kind, setting, asked.seeds, {DISTANCE: distances})
             cells.append(" ± ".join(spread_text(distances)))
             interval = (distances.mean(), distances.min(), distances.max())
             points.append(Point(panel, MODEL_NAMES[kind], k, *interval, len(distances)))
@@ -175,7 +207,7 @@ def two_modes(asked: Asked, samples: Samples) -> str:
     asked.draw(clouds, "two-modes-samples.png", shown, 1.6, shares=True)
     head = ("agents", product, *(MODEL_NAMES[kind] for kind in kinds))
     error = (0.25 / ROWS) ** 0.5
-    return (
+    text = (
         f"## Two modes\n\n{markdown_table(head, rows)}\n"
         f"All agents at 0.8 or all at -0.8 (std {STD}), half of the rows each; total variation "
         f"over the 2^n patterns of signs, from {ROWS} samples (standard error {error:.4f} at most, "
@@ -185,14 +217,59 @@ def two_modes(asked: Asked, samples: Samples) -> str:
         "lost where agents act without one another (dec-atten).\n\n"
         "![](two-modes.png)\n\n![](two-modes-samples.png)"
     )
+    return Part(text, measures)
 
 
-def sign_distances(x: Float[np.ndarray, "R B N"], truth: np.ndarray) -> Float[np.ndarray, " R"]:
-    """Total variation of each seed's patterns of signs from the data's."""
+# --- three modes ---
+
+
+def three_modes(asked: Asked, samples: Samples) -> Part:
+    """Total variation of trained models from data of three modes, for three agents."""
+    truth = games.consensus_distribution(THREE, 3)
+    limit = games.cms_total_variation(THREE, 3)
+    setting = f"agents={THREE}"
+    measures = [Measure(THREE_MODES, "law", setting, "", DISTANCE, limit)]
+    cells = []
+    for kind in THREE_KINDS:
+        distances = pattern_distances(samples["three", kind, THREE], truth)
+        measures += measured.of_seeds(
+            THREE_MODES, kind, setting, asked.seeds, {DISTANCE: distances}
+        )
+        cells.append(" ± ".join(spread_text(distances)))
+    head = ("agents", "1 - 3^(1-n)", *(MODEL_NAMES[kind] for kind in THREE_KINDS))
+    table = markdown_table(head, [(str(THREE), f"{limit:.4f}", *cells)])
+    text = (
+        f"## Three modes\n\n{table}\n"
+        f"All agents at 0.8, all at 0 or all at -0.8 (std {STD}), a third of the rows each; each "
+        "action counts as the nearest of the three."
+    )
+    return Part(text, measures)
+
+
+def pattern_distances(x: Float[np.ndarray, "R B N"], truth: np.ndarray) -> Float[np.ndarray, " R"]:
+    """Total variation of each seed's patterns of levels from the data's.
+
+    The modes, as many as an axis of `truth` has, are the levels.
+    """
+    modes = len(truth)
     distances = []
-    for signs in (x > 0).astype(int):
-        distances.append(games.total_variation(games.joint_distribution(signs, 2), truth))
+    for of_seed in x:
+        levels = np.asarray(games.consensus_levels(of_seed[..., None], modes))
+        found = games.joint_distribution(levels, modes)
+        distances.append(games.total_variation(found, truth))
     return np.array(distances)
+
+
+def quadrant_measures(asked: Asked, samples: Samples) -> list[Measure]:
+    """Total variation of each model's quadrants from those of the four Gaussians."""
+    truth = games.four_gaussians_joint()
+    product = games.total_variation(games.product_of_marginals(truth), truth)
+    measures = [Measure(FOUR, "law", "agents=2", "", DISTANCE, product)]
+    for kind in (*KINDS, "dec-atten", "pooled"):
+        joints = [quadrants(of_seed) for of_seed in samples["four", kind, 2]]
+        distances = np.array([games.total_variation(joint, truth) for joint in joints])
+        measures += measured.of_seeds(FOUR, kind, "agents=2", asked.seeds, {DISTANCE: distances})
+    return measures
 
 
 # --- data ---
@@ -203,6 +280,13 @@ def agreement(agents: int) -> tuple[np.ndarray, np.ndarray, float]:
     side = np.array([1.0, -1.0, 1.0, -1.0])[:, None]
     modes = games.BANDIT_MODE * np.tile(side, (1, agents))
     return modes, np.array([0.5, 0.5, 0.0, 0.0]), STD
+
+
+def agreement_of_three(agents: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """Modes, masses and std of data of three modes, as four modes of which one has no mass."""
+    level = np.array([1.0, 0.0, -1.0, 1.0])[:, None]
+    modes = games.BANDIT_MODE * np.tile(level, (1, agents))
+    return modes, np.array([1.0, 1.0, 1.0, 0.0]) / 3.0, STD
 
 
 def draw_mixture(

@@ -20,6 +20,7 @@ from jaxomarl.papers.dof.models import (
     spread_text,
     time_features,
 )
+from jaxomarl.papers.measured import Measure, Part, of_seeds
 from jaxomarl.results.clouds import matrices
 
 GAMES = {
@@ -44,7 +45,7 @@ Matrices = Float[np.ndarray, "R A A"]
 """One matrix for each seed."""
 
 
-def payoffs(asked: Asked) -> str:
+def payoffs(asked: Asked) -> Part:
     """Rebuilt matrices and their errors, next to the least squares of an additive one."""
     # --- training: games of one size share a program ---
     rebuilt_by: dict[tuple[str, str], Matrices] = {}
@@ -58,9 +59,15 @@ def payoffs(asked: Asked) -> str:
 
     # --- table and picture ---
     rows = []
+    measures = []
     shown = {}
     for name, payoff in GAMES.items():
         best = additive(payoff)
+        game = f"payoffs, {name}"
+        measures.append(Measure(game, "additive least squares", "", "", "rmse", rmse(best, payoff)))
+        for mix in MIXES:
+            errors = [rmse(matrix, payoff) for matrix in rebuilt_by[name, mix]]
+            measures += of_seeds(game, mix, "", asked.seeds, {"rmse": errors})
         weighted = rebuilt_by[name, "wconcat"]
         attention = rebuilt_by[name, "atten"]
         distance = max(rmse(matrix, best) for matrix in weighted)
@@ -83,7 +90,7 @@ def payoffs(asked: Asked) -> str:
         "its distance from least squares, at most",
         MIXES["atten"],
     )
-    return (
+    text = (
         f"## Payoffs\n\n{markdown_table(head, rows)}\n"
         "Root mean square error over the matrix. Each agent's diffusion generates Q_i from its own "
         "action alone, and h puts them together; both are trained through the sampler on "
@@ -93,6 +100,7 @@ def payoffs(asked: Asked) -> str:
         "need weights that depend on the joint action, as those of attention do (which some seeds "
         "do not find). The picture shows the best seed.\n\n![](payoffs.png)"
     )
+    return Part(text, measures)
 
 
 def errors_text(matrices_of_seeds: Matrices, payoff: Float[np.ndarray, "A A"]) -> str:

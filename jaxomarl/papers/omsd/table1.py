@@ -7,21 +7,23 @@ method itself: the weight w(t), the range of t, and beta.
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
 from jaxomarl.algorithms import REGISTRY, brpo, omsd
-from jaxomarl.api import plan
+from jaxomarl.api import plan, session
 from jaxomarl.base import Algorithm, Past, Spec, Stage, System
 from jaxomarl.data.catalog import load
 from jaxomarl.data.stats import statistics
 from jaxomarl.diffusion.schedules import vp
 from jaxomarl.envs.catalog import make
 from jaxomarl.envs.games import bandit_eps, bandit_own_value
-from jaxomarl.papers import cells
+from jaxomarl.papers import cells, measured
 from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.comparison import markdown_table
+from jaxomarl.papers.measured import Measure
 from jaxomarl.presets import PRESETS
 from jaxomarl.results import tables
 from jaxomarl.results.tables import Record
@@ -48,6 +50,8 @@ VARIANTS = {
 STD = {"std0.1": 0.1, "std0.3": 0.3, "sqrt0.3": 0.3**0.5}
 BETAS = (0.02, 0.1, 0.3)
 START = "0.5,-0.48"
+CORRELATION = 0.8
+"""Correlation of the two Gaussian actions whose scores are compared."""
 
 
 # --- the bandit with exact scores and critics ---
@@ -171,13 +175,29 @@ def omsd_table1(asked: Asked) -> str:
     rows = [("published", "", *(PUBLISHED[s] for s in SYSTEMS))]
     # a dict keeps the order of the learned scores' notes, each once
     notes: dict[str, None] = {}
+    measures = gaussian_scores()
+    stages = []
     for preset, quality in (("mode-seeking", "std0.3"), ("paper-code", "std0.1")):
-        exact = [_exact_cell(name, preset, quality, asked.seeds, say) for name in SYSTEMS]
-        rows.append((f"{preset}, exact scores", quality, *exact))
-        records = _learned_records(asked, preset, quality)
-        learned = {r.system: _learned_cell(r) for r in records}
-        rows.append((f"{preset}, learned scores", quality, *(learned[s] for s in SYSTEMS)))
-        notes |= dict.fromkeys(tables.notes(records))
+        # --- exact scores ---
+        cells_of = {}
+        setting = f"{preset}, exact scores"
+        for name in SYSTEMS:
+            ends = _exact_ends(name, preset, quality, asked.seeds, say)
+            cells_of[name] = _ends_cell(ends)
+            measures += _of_ends(name, setting, asked.seeds, ends)
+        rows.append((setting, quality, *(cells_of[s] for s in SYSTEMS)))
+
+        # --- learned scores ---
+        setting = f"{preset}, learned scores"
+        results = _learned(asked, preset, quality)
+        learned = {r.system: _learned_cell(r) for r in results.records}
+        rows.append((setting, quality, *(learned[s] for s in SYSTEMS)))
+        notes |= dict.fromkeys(tables.notes(results.records))
+        for name in SYSTEMS:
+            ends = _learned_ends(results, name, asked.seeds)
+            measures += _of_ends(name, setting, asked.seeds, ends)
+        stages += measured.stage_words("bandit", setting, results.runs)
+    measured.save(asked, measures, stages)
     head = ("reward, mean ± std over seeds (coordinated)", "data", *SYSTEMS)
     end_head = ("data std", "beta", *SYSTEMS)
     end_rows = []
@@ -193,24 +213,76 @@ def omsd_table1(asked: Asked) -> str:
     )
 
 
-def _learned_records(asked: Asked, preset: str, quality: str) -> list[Record]:
+def gaussian_scores() -> list[Measure]:
+    """Three scores of two agents whose actions are Gaussian, of correlation 0.8, at (1, -1).
+
+    They are derivatives of log densities: the joint one, each agent's given the preceding actions
+    (the sequential score), and each agent's own (the marginal score).
+    """
+    covariance = jnp.array([[1.0, CORRELATION], [CORRELATION, 1.0]])
+    action = jnp.array([1.0, -1.0])
+
+    def joint(a: Array) -> Array:
+        return -0.5 * a @ jnp.linalg.solve(covariance, a)
+
+    def second_given_first(a: Array) -> Array:
+        return -0.5 * (a[1] - CORRELATION * a[0]) ** 2 / (1.0 - CORRELATION**2)
+
+    own = -action
+    sequential = jnp.stack([own[0], jax.grad(second_given_first)(action)[1]])
+    scores = {"joint": jax.grad(joint)(action), "sequential": sequential, "marginal": own}
+    measures = []
+    for system, score in scores.items():
+        for i, value in enumerate(np.asarray(score).tolist(), 1):
+            game = "two Gaussian actions"
+            setting = f"correlation {CORRELATION:g}, at (1, -1)"
+            measures.append(Measure(game, system, setting, "", f"score_{i}", value))
+    return measures
+
+
+def _learned(asked: Asked, preset: str, quality: str) -> session.Results:
     """Train the systems with learned scores."""
     groups = plan.resolve(
         SYSTEMS, ["games/bandit"], [quality], asked.seeds, preset, scale=asked.scale
     )
     folder = asked.out / preset
     with cells.open_cell_folder(asked, folder, preset):
-        return cells.train_groups(asked, groups, folder).records
+        return cells.train_groups(asked, groups, folder)
 
 
-def _exact_cell(name: str, preset: str, quality: str, seeds: list[int], say: Callable) -> str:
-    """Train a system with exact scores and return its reward: mean, std, share coordinated."""
+def _learned_ends(results: session.Results, name: str, seeds: list[int]) -> np.ndarray:
+    """[R, 2]: where the policies with learned scores end, by the final evaluation."""
+    ends = np.full((len(seeds), 2), np.nan)
+    for row in results.final:
+        if row.system == name and row.metric in ("action_1", "action_2"):
+            ends[seeds.index(row.seed), int(row.metric[-1]) - 1] = row.value
+    return ends
+
+
+def _exact_ends(
+    name: str, preset: str, quality: str, seeds: list[int], say: Callable
+) -> np.ndarray:
+    """[R, 2]: where the policies with exact scores end."""
     cfg = REGISTRY[name].Config(**PRESETS[preset].cfg)
-    ends = exact_ends(name, quality, [cfg] * len(seeds), seeds, say)
+    return exact_ends(name, quality, [cfg] * len(seeds), seeds, say)
+
+
+def _coordinated(ends: np.ndarray) -> np.ndarray:
+    """Whether each end [R, 2] has both actions of one sign, and neither near 0."""
+    return (ends.prod(axis=1) > 0) & (np.abs(ends).min(axis=1) > 0.3)
+
+
+def _ends_cell(ends: np.ndarray) -> str:
+    """The reward of ends: mean, std, share coordinated."""
     reward = ends.prod(axis=1)
     std = reward.std(ddof=1) if len(reward) > 1 else 0.0
-    coordinated = (reward > 0) & (np.abs(ends).min(axis=1) > 0.3)
-    return f"{reward.mean():.2f} ± {std:.2f} ({coordinated.mean():.0%})"
+    return f"{reward.mean():.2f} ± {std:.2f} ({_coordinated(ends).mean():.0%})"
+
+
+def _of_ends(name: str, setting: str, seeds: list[int], ends: np.ndarray) -> list[Measure]:
+    """Each seed's reward where it ends, and whether it is coordinated."""
+    values = {"reward": ends.prod(axis=1), "coordinated": _coordinated(ends)}
+    return measured.of_seeds("bandit", name, setting, seeds, values)
 
 
 def _learned_cell(r: Record) -> str:

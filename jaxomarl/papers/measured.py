@@ -1,0 +1,168 @@
+"""The numbers that a command measured, a seed in a row, next to its table.
+
+OUT/measured.csv      game, system, setting, seed, metric, value
+OUT/stages.csv        whether the trained stages behind them have learned
+OUT/provenance.json   the command, the commit, versions, the machine
+
+The columns know nothing of a paper's claims: `reproduce verdicts` reads them, and anyone else can.
+"""
+
+import os
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxomarl.api.provenance import source, versions
+from jaxomarl.base import refuse
+from jaxomarl.health.verdict import DIVERGED, LEARNED, SHORT, UNJUDGED
+from jaxomarl.papers.asked import Asked
+from jaxomarl.results import stage_health, store
+
+MEASURED = "measured.csv"
+STAGES = "stages.csv"
+PROVENANCE = "provenance.json"
+FOLDERS = ("--out", "--from")
+"""Flags whose value is a folder."""
+COUNTS = ("learned", "short", "diverged", "unjudged")
+"""The columns of stages.csv that count seeds."""
+
+
+class Measure(NamedTuple):
+    """One number of one seed."""
+
+    game: str
+    system: str
+    setting: str
+    seed: int | str
+    """The seed, or "" where nothing is drawn: exact values and the data's own."""
+    metric: str
+    value: float
+
+
+class StageWord(NamedTuple):
+    """The verdicts on a trained stage: of how many seeds each."""
+
+    game: str
+    system: str
+    setting: str
+    stage: str
+    learned: int
+    short: int
+    diverged: int
+    unjudged: int
+    """Seeds whose stage has no gate, or of which nothing was held out."""
+    failed: str
+    """The gates that a seed did not pass, in words."""
+
+
+class Part(NamedTuple):
+    """A part of a report: its Markdown, and the numbers behind it."""
+
+    text: str
+    measures: list[Measure]
+
+
+def of_seeds(
+    game: str,
+    system: str,
+    setting: str,
+    seeds: Sequence[int | str],
+    values: Mapping[str, Iterable[float] | np.ndarray],
+) -> list[Measure]:
+    """A measure for each metric and seed; `values` maps a metric to a number for each seed."""
+    rows = []
+    for metric, of_metric in values.items():
+        for seed, value in zip(seeds, of_metric, strict=True):
+            rows.append(Measure(game, system, setting, seed, metric, float(value)))
+    return rows
+
+
+def stage_words(game: str, setting: str, runs: Iterable[store.Run]) -> list[StageWord]:
+    """What the runs' folders say of their stages."""
+    rows = []
+    for stage in stage_health.stages_of(runs):
+        row = StageWord(
+            game,
+            system=stage.cell[0],
+            setting=setting,
+            stage=stage.stage,
+            learned=stage.words.count(LEARNED),
+            short=stage.words.count(SHORT),
+            diverged=stage.words.count(DIVERGED),
+            unjudged=stage.words.count(UNJUDGED),
+            failed="; ".join(stage.failed),
+        )
+        rows.append(row)
+    return rows
+
+
+# --- files ---
+
+
+def save(asked: Asked, measures: Sequence[Measure], stages: Sequence[StageWord] = ()) -> None:
+    """Write the numbers into `asked.out`, rounded to six digits."""
+    rounded = [row._replace(value=float(f"{row.value:.6g}")) for row in measures]
+    store.write_table(asked.out / MEASURED, rounded, Measure._fields)
+    if stages:
+        store.write_table(asked.out / STAGES, stages, StageWord._fields)
+
+
+def provenance(asked: Asked, command: str) -> dict[str, Any]:
+    """Where the numbers of a command come from, without any path.
+
+    It is asked for before they are measured: a checkout, or the packages, may change meanwhile.
+    """
+    return {
+        "command": without_paths(command),
+        "seeds": asked.seeds,
+        "scale": asked.scale,
+        "cores": os.cpu_count(),
+        "source": source(),
+        "versions": versions(),
+    }
+
+
+def without_paths(command: str) -> str:
+    """A command line without its folders, which mean nothing elsewhere."""
+    words = []
+    value_follows = False
+    for word in shlex.split(command):
+        flag = word.partition("=")[0]
+        if not value_follows and flag not in FOLDERS:
+            words.append(word)
+        value_follows = word in FOLDERS
+    return shlex.join(words)
+
+
+def read(folder: Path) -> list[Measure]:
+    """The rows of a folder's measured.csv; JaxomarlError where it is torn or has other columns."""
+    rows = _table(folder / MEASURED, Measure._fields)
+    measures = []
+    for row in rows:
+        seed = int(row["seed"]) if row["seed"] else ""
+        value = float(row["value"])
+        setting = row["setting"]
+        measures.append(Measure(row["game"], row["system"], setting, seed, row["metric"], value))
+    return measures
+
+
+def read_stages(folder: Path) -> list[StageWord]:
+    """The rows of a folder's stages.csv; [] where nothing was trained in stages."""
+    path = folder / STAGES
+    if not path.exists():
+        return []
+    words = []
+    for row in _table(path, StageWord._fields):
+        counts = {name: int(row[name]) for name in COUNTS}
+        words.append(StageWord(**{**row, **counts}))  # type: ignore[arg-type]
+    return words
+
+
+def _table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    rows = store.read_table(path)
+    if rows and tuple(rows[0]) != tuple(columns):
+        raise refuse(f"the columns of {path}", repr(columns), tuple(rows[0]), "Measure it again.")
+    return rows

@@ -1,0 +1,8 @@
+"""`reproduce verdicts`: the claims of four papers, and what the evidence on record says of each.
+
+claims      what a paper claims, as data: printed numbers, rule, command, judge
+rules       the four verdicts, and the rules that several claims share
+evidence    the files that judged commands have left
+games, scores   the judges
+page        docs/verdicts.md
+"""
