@@ -83,20 +83,25 @@ def of_seeds(
 def stage_words(game: str, setting: str, runs: Iterable[store.Run]) -> list[StageWord]:
     """What the runs' folders say of their stages."""
     rows = []
-    for stage in stage_health.stages_of(runs):
-        row = StageWord(
-            game,
-            system=stage.cell[0],
-            setting=setting,
-            stage=stage.stage,
-            learned=stage.words.count(LEARNED),
-            short=stage.words.count(SHORT),
-            diverged=stage.words.count(DIVERGED),
-            unjudged=stage.words.count(UNJUDGED),
-            failed="; ".join(stage.failed),
-        )
-        rows.append(row)
+    for cell in stage_health.cells_of(runs):
+        rows += [_stage_word(game, cell.system, setting, stage) for stage in cell.stages]
     return rows
+
+
+def _stage_word(game: str, system: str, setting: str, stage: stage_health.StageHealth) -> StageWord:
+    """A stage's verdicts, and the gates that the first of its seeds did not pass."""
+    failed = next(iter(stage.failed.values()), ())
+    return StageWord(
+        game,
+        system,
+        setting,
+        stage=stage.stage,
+        learned=stage.words.count(LEARNED),
+        short=stage.words.count(SHORT),
+        diverged=stage.words.count(DIVERGED),
+        unjudged=stage.words.count(UNJUDGED),
+        failed="; ".join(failed),
+    )
 
 
 # --- files ---

@@ -39,6 +39,7 @@ class CellHealth(NamedTuple):
 
     name: str
     """System, task, data and swept values."""
+    system: str
     seeds: int
     unfinished: int
     """Runs whose last stage has not ended."""
@@ -74,6 +75,7 @@ def _cell(name: str, runs: Sequence[Run]) -> CellHealth:
         held_out = f"{held['episodes']} of {held['of']}"
     return CellHealth(
         name=name,
+        system=runs[0].info["system"],
         seeds=len(runs),
         unfinished=ended.count(False),
         held_out=held_out,

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+import tyro
 
 from benchmarks import peers, twins_check, updates
 from benchmarks.sizes import Size, random_data
@@ -247,9 +248,8 @@ def test_the_distance_of_arrays_is_relative_to_how_far_they_moved():
 
 
 def test_without_pytorch_there_is_one_clear_line(monkeypatch, capsys):
-    monkeypatch.setattr(
-        peers.tyro, "cli", lambda *of, **more: peers.Flags()
-    )  # which looks for it too
+    # tyro looks for it too
+    monkeypatch.setattr(tyro, "cli", lambda *of, **more: peers.Flags())
     monkeypatch.setitem(sys.modules, "torch", None)
     assert peers.main([]) == 2
     assert "error:" in (said := capsys.readouterr().err) and "pip install -e '.[bench]'" in said

@@ -241,6 +241,7 @@ def test_a_swept_row_meets_the_printed_row_of_its_name(tag):
 def test_a_glance_has_a_column_for_each_data_set(tag):
     """Ours with the printed mean in brackets, an empty cell where a system was not run, a row of the paper's own."""
     (record,) = tag[0].records
+    record = record._replace(health="learned")
     one = record._replace(data="medium", system="td3-bc", mean=7.25, std=1.0, converged=False)
     one = one._replace(data_mean=10.0, data_se=0.125)
     two = record._replace(
@@ -261,6 +262,8 @@ def test_a_glance_has_a_column_for_each_data_set(tag):
         "",
     ]
     assert comparison.overview([one], *shown) == ""
+    short = comparison.overview([one._replace(health="short: critic"), two], *shown)
+    assert "| td3-bc | 7.2 ± 1.0*† (70.0) |" in short
     scored = comparison.overview([one._replace(normalised=3.0), two], *shown, normalised=True)
     assert (
         "| td3-bc | 7.2 ± 1.0* (3.0; 70.0) |" in scored

@@ -185,14 +185,22 @@ def test_a_claim_holds_only_where_it_was_seen_and_where_stages_have_learned(tmp_
     assert one.parts[1].numbers[1] == "stages: scores learned in 4 of 8"
 
 
-def summary_files(folder, omsd, health, seeds=4):
-    columns = ("task", "data", "system", "seeds", "nonfinite", "mean", "std", "health")
-    means = {"omsd": omsd, "brpo-ctde": 440.0, "bc": 438.0}
+COLUMNS = (
+    "task", "data", "system", "swept", "seeds", "nonfinite", "mean", "std", "data_mean", "data_se",
+    "health",
+)  # fmt: skip
+
+
+def summary_files(folder, omsd, health, seeds=4, data="expert-modes"):
+    """`omsd` is its mean, or its means by what was swept."""
+    own = omsd if isinstance(omsd, dict) else {"": omsd}
+    means = {("omsd", swept): mean for swept, mean in own.items()}
+    means |= {("brpo-ctde", ""): 440.0, ("bc", ""): 438.0}
     rows = [
-        ("mpe/spread", "expert-modes", system, seeds, 0, mean, 2.0, health)
-        for system, mean in means.items()
+        ("mpe/spread", data, system, swept, seeds, 0, mean, 2.0, 450.0, 0.5, health)
+        for (system, swept), mean in means.items()
     ]
-    store.write_table(folder / evidence.SUMMARY, rows, columns)
+    store.write_table(folder / evidence.SUMMARY, rows, COLUMNS)
     save(folder, [], seeds=seeds)
     return evidence.load(folder)
 
@@ -211,6 +219,25 @@ def summary_files(folder, omsd, health, seeds=4):
 def test_omsd_4_by_its_summary(tmp_path, omsd, health, seeds, word, detail):
     verdict = rules.verdict(scores.sequence_on_modes(summary_files(tmp_path, omsd, health, seeds)))
     assert verdict.word == word and detail in verdict.detail
+
+
+@pytest.mark.parametrize(
+    ("best", "health", "seeds", "word", "detail"),
+    [
+        (460.0, "learned", 4, REPRODUCED, ""),
+        (450.0, "learned", 4, NOT_JUDGED, "settles nothing"),
+        (445.0, "learned", 8, REFUTED, ""),
+        (445.0, "learned", 4, NOT_JUDGED, "4 of the 8 seeds"),
+        (460.0, "short: critic in 2 of 4", 4, NOT_JUDGED, "omsd: short: critic"),
+    ],
+)
+def test_omsd_5_by_its_best_beta(tmp_path, best, health, seeds, word, detail):
+    """Above BC (438) in every case; the data have 450."""
+    swept = {"beta=0.0": 430.0, "beta=0.002": best}
+    files = summary_files(tmp_path, swept, health, seeds, data="medium")
+    verdict = rules.verdict(scores.best_beta_on_medium(files))
+    assert verdict.word == word and detail in verdict.detail
+    assert "omsd beta=0.002, unpaired" in verdict.parts[0].numbers[1]
 
 
 def test_evidence_that_lacks_a_row_is_refused(tmp_path):

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from alone import jit
+from alone import QUICK, jit
 from scipy import stats
 from starts import numpy_start
 

@@ -106,6 +106,8 @@ OMSD = (
         f"omsd-table2 --systems omsd bc cfcql --tasks mpe/spread --data medium --seeds 4 {PARTICLE}"
         f" --cfg.beta 0 0.0005 0.002 0.005 0.02 {RECIPE}",
         "score model, critic",
+        "omsd-medium",
+        scores.best_beta_on_medium,
     ),
     Claim(
         "OMSD-6",

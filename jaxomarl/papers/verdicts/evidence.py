@@ -115,12 +115,33 @@ class Score(NamedTuple):
 
 
 def score(evidence: Evidence, task: str, data: str, system: str) -> Score:
-    """A row of summary.csv; JaxomarlError where there is none or several."""
+    """A system's row of summary.csv; JaxomarlError where there is none or several."""
+    scores = swept_scores(evidence, task, data, system)
+    if len(scores) != 1:
+        cell = (task, data, system)
+        raise refuse(f"the evidence {evidence.name}", f"one row of {cell}", len(scores), "Look.")
+    return next(iter(scores.values()))
+
+
+def swept_scores(evidence: Evidence, task: str, data: str, system: str) -> dict[str, Score]:
+    """A system's rows of summary.csv, by what was swept."""
     cell = (task, data, system)
     rows = [r for r in evidence.summary if (r["task"], r["data"], r["system"]) == cell]
-    if len(rows) != 1:
-        raise refuse(f"the evidence {evidence.name}", f"one row of {cell}", len(rows), "Look.")
-    (row,) = rows
+    return {row["swept"]: _score(row) for row in rows}
+
+
+def data_mean(evidence: Evidence, task: str, data: str) -> Estimate:
+    """The data's mean return; JaxomarlError where no row has it."""
+    for row in evidence.summary:
+        if (row["task"], row["data"]) == (task, data) and row["data_se"]:
+            error = float(row["data_se"])
+            mean = np.asarray(float(row["data_mean"]))
+            # so many episodes that t is normal
+            return Estimate(mean, np.asarray(error**2), np.asarray(1e6))
+    raise refuse(f"the evidence {evidence.name}", "a row with data_se", "none", "Look.")
+
+
+def _score(row: dict[str, str]) -> Score:
     seeds = int(row["seeds"]) - int(row["nonfinite"])
     variance = float(row["std"] or "nan") ** 2 / seeds
     mean = np.asarray(float(row["mean"]))

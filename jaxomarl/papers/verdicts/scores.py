@@ -1,7 +1,13 @@
 """Judges of claims on trained systems: what a summary.csv holds."""
 
 from jaxomarl.papers.verdicts import rules
-from jaxomarl.papers.verdicts.evidence import Evidence, score, score_gate
+from jaxomarl.papers.verdicts.evidence import (
+    Evidence,
+    data_mean,
+    score,
+    score_gate,
+    swept_scores,
+)
 from jaxomarl.papers.verdicts.rules import Answer, Part
 from jaxomarl.results import intervals
 
@@ -31,3 +37,27 @@ def sequence_on_modes(evidence: Evidence) -> list[Part]:
         f"stages: {omsd.health or 'their health is not on record (an older run)'}",
     )
     return [Part("", rules.gated(gates, answer), numbers)]
+
+
+def best_beta_on_medium(evidence: Evidence) -> list[Part]:
+    """OMSD-5: OMSD at its best beta returns more than behaviour cloning and than the data."""
+    task, data = "mpe/spread", "medium"
+    clone = score(evidence, task, data, "bc")
+    by_beta = swept_scores(evidence, task, data, "omsd")
+    best = max(by_beta, key=lambda swept: float(by_beta[swept].estimate.mean))
+    omsd = by_beta[best]
+
+    # the summary has no episodes, so that nothing is paired
+    over_clone = intervals.difference(omsd.estimate, clone.estimate)
+    over_data = intervals.difference(omsd.estimate, data_mean(evidence, task, data))
+    differences = {"BC": over_clone, "the data": over_data}
+    answers = [rules.ahead(x, min(omsd.seeds, clone.seeds)) for x in differences.values()]
+    cells = [f"omsd {s} {rules.estimate_shown(x.estimate)}" for s, x in by_beta.items()]
+    ahead = [f"over {name} {rules.estimate_shown(x)}" for name, x in differences.items()]
+    numbers = (
+        f"{task} {data}, return over {omsd.seeds} seeds: {', '.join(cells)}, bc "
+        f"{rules.estimate_shown(clone.estimate)}",
+        f"omsd {best}, unpaired: {', '.join(ahead)}",
+        f"stages: {omsd.health or 'their health is not on record (an older run)'}",
+    )
+    return [Part("", rules.gated([score_gate("omsd", omsd)], rules.every(answers)), numbers)]
