@@ -307,7 +307,7 @@ def run(command: str, argv: list[str]) -> int:
         if imports.named(argv):
             runtime.pin_numbers()
             runtime.use_cores()
-            imports.load(argv)
+            imports.load_modules(argv)
         asked = parse(imports.with_fields(COMMANDS), command, argv)
         if isinstance(asked, List | Show | Health):
             return tell(asked)

@@ -31,7 +31,7 @@ def named(argv: Sequence[str]) -> list[str]:
     return found + [word.removeprefix(f"{FLAG}=") for word in argv if word.startswith(f"{FLAG}=")]
 
 
-def load(argv: Sequence[str]) -> None:
+def load_modules(argv: Sequence[str]) -> None:
     """Import what a command line names; raises JaxomarlError where it cannot be imported."""
     register.import_modules(named(argv))
 

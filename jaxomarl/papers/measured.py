@@ -107,7 +107,9 @@ def _stage_word(game: str, system: str, setting: str, stage: stage_health.StageH
 # --- files ---
 
 
-def save(asked: Asked, measures: Sequence[Measure], stages: Sequence[StageWord] = ()) -> None:
+def save_measures(
+    asked: Asked, measures: Sequence[Measure], stages: Sequence[StageWord] = ()
+) -> None:
     """Write the numbers into `asked.out`, rounded to six digits."""
     rounded = [row._replace(value=float(f"{row.value:.6g}")) for row in measures]
     store.write_table(asked.out / MEASURED, rounded, Measure._fields)

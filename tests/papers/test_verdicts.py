@@ -43,7 +43,7 @@ def asked(out, seeds=SEEDS):
 def save(folder, measures, stages=(), seeds=SEEDS):
     """Write evidence as a command does."""
     command = f"reproduce NAME --out 'a folder' --seeds {seeds} --from=b --cfg.beta 0 1"
-    measured.save(asked(folder, seeds), measures, stages)
+    measured.save_measures(asked(folder, seeds), measures, stages)
     facts = measured.provenance(asked(folder, seeds), command)
     store.write_json(folder / measured.PROVENANCE, facts)
 
@@ -119,7 +119,7 @@ def test_a_verdict_follows_from_its_parts(answers, word, detail):
 
 
 def test_a_claim_without_files_is_not_judged(tmp_path):
-    assert evidence.load(tmp_path) is None
+    assert evidence.load_evidence(tmp_path) is None
     verdicts = [page.judge(claim, None) for claim in CLAIMS]
     assert {v[:2] for v in verdicts} == {(NOT_JUDGED, rules.NO_RUN)}
 
@@ -142,7 +142,7 @@ def coda_files(folder, coda, data, column_error=0.01, seeds=SEEDS):
 
 def coda_1(folder):
     claim = next(claim for claim in CLAIMS if claim.name == "CODA-1")
-    return page.judge(claim, evidence.load(folder))
+    return page.judge(claim, evidence.load_evidence(folder))
 
 
 def test_coda_1_by_its_files(tmp_path):
@@ -172,7 +172,7 @@ def bandit_files(folder, short=()):
             StageWord("bandit", "omsd", setting, "scores", SEEDS - failed, failed, 0, 0, "")
         )
     save(folder, rows, stages)
-    return evidence.load(folder)
+    return evidence.load_evidence(folder)
 
 
 def test_a_claim_holds_only_where_it_was_seen_and_where_stages_have_learned(tmp_path):
@@ -202,7 +202,7 @@ def summary_files(folder, omsd, health, seeds=4, data="expert-modes"):
     ]
     store.write_table(folder / evidence.SUMMARY, rows, COLUMNS)
     save(folder, [], seeds=seeds)
-    return evidence.load(folder)
+    return evidence.load_evidence(folder)
 
 
 @pytest.mark.parametrize(

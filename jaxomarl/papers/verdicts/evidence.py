@@ -32,7 +32,7 @@ class Evidence(NamedTuple):
     provenance: dict[str, Any]
 
 
-def load(folder: Path) -> Evidence | None:
+def load_evidence(folder: Path) -> Evidence | None:
     """A folder's evidence, or None where there is none; JaxomarlError where a file is torn."""
     measures = []
     summary = []

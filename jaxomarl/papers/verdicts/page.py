@@ -8,7 +8,7 @@ from jaxomarl.base import refuse
 from jaxomarl.papers.asked import CHOICES, Asked
 from jaxomarl.papers.verdicts import rules
 from jaxomarl.papers.verdicts.claims import CLAIMS, PAPERS, Claim
-from jaxomarl.papers.verdicts.evidence import Evidence, load
+from jaxomarl.papers.verdicts.evidence import Evidence, load_evidence
 from jaxomarl.papers.verdicts.rules import NOT_JUDGED, OPEN, WORDS, Part, Verdict
 
 EVIDENCE = Path("docs/evidence")
@@ -54,7 +54,7 @@ def verdicts(asked: Asked) -> str:
 def page(folder: Path) -> str:
     """The page from a folder of evidence."""
     names = dict.fromkeys(claim.folder for claim in CLAIMS if claim.folder)
-    on_record = {name: load(folder / name) for name in names}
+    on_record = {name: load_evidence(folder / name) for name in names}
     judged = {claim: judge(claim, on_record.get(claim.folder)) for claim in CLAIMS}
     parts = [
         "# Verdicts",
