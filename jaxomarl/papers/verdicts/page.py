@@ -25,7 +25,7 @@ computed from files under docs/evidence by a rule in `jaxomarl/papers/verdicts`.
 | --- | --- |
 | reproduced | the rule says yes under every condition that was measured |
 | only under X | the rule says yes under X, and no or nothing under another condition |
-| refuted | the rule says no under every condition, with eight seeds or more |
+| refuted | the rule says no under every condition, with eight seeds or exactly (no seeds) |
 | not judged | no run is on record, a stage has not learned, or an interval settles nothing |
 
 - Intervals are 95 % t intervals over seeds. Differences are paired by seed, if it is not said.
