@@ -323,8 +323,10 @@ def run(command: str, argv: list[str]) -> int:
         return 2
     except OSError as error:
         advice = ""
-        if not isinstance(asked, Evaluate | Health | Render | Data):
+        if isinstance(asked, Sweep | Train):
             advice = " What was finished is kept; --resume continues once that is fixed."
+        elif isinstance(asked, Reproduce):
+            advice = " What was finished is kept; the same command continues once that is fixed."
         say(f"error: {error}.{advice}")
         return 74
     except JaxRuntimeError as error:

@@ -345,3 +345,26 @@ def test_a_process_ends_with_exit_code_2(tmp_path, module, flags, named):
     assert named in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "command, words, way",
+    [
+        ("sweep", [], "--resume continues"),
+        ("train", ["bc"], "--resume continues"),
+        ("reproduce", ["omsd-table1"], "the same command continues"),
+        ("collect", ["games/bandit"], ""),
+        ("evaluate", ["RUN"], ""),
+    ],
+)
+def test_a_full_disk_is_told_with_a_way_to_continue_that_the_command_has(
+    monkeypatch, capsys, command, words, way
+):
+    def full(*_):
+        raise OSError(28, "No space left on device", "x.csv")
+
+    monkeypatch.setattr(commands, "answer", full)
+    assert commands.run(command, words) == 74
+    said = capsys.readouterr().err
+    assert "No space left on device: 'x.csv'" in said and way in said
+    assert ("continues" in said) == bool(way)
