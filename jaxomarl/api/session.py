@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxomarl import documents
 from jaxomarl.api import pictures, register
 from jaxomarl.api.plan import Group, config_digest
 from jaxomarl.api.policy import Policy, load_policy, save_policies
@@ -35,7 +36,7 @@ from jaxomarl.numerics import precision, rounded, settings
 from jaxomarl.presets import find
 from jaxomarl.results import differences, stage_health, store, tables
 from jaxomarl.results.canvas import Figure
-from jaxomarl.training import memory
+from jaxomarl.training import checkpoint, memory
 from jaxomarl.training.final import roll_out
 from jaxomarl.training.library import StageCache, TrainedStage
 from jaxomarl.training.memory import portions
@@ -174,19 +175,26 @@ def open_folder(
     if sweep.exists() and overwrite:
         _empty(out)
     out.mkdir(parents=True, exist_ok=True)
-    for part in out.glob(".sweep.json.*.part"):
-        part.unlink(missing_ok=True)
+    collect_leftovers(out)
 
     before = None
     if sweep.exists() and not overwrite:
-        before = store.read_json(sweep).get("imports")
+        before = read_sweep(sweep).get("imports")
     every = set(imports)
     if isinstance(before, list):
         every.update(before)
     facts: dict[str, Any] = {"format": FORMAT, "asked": asked, "versions": versions()}
     if every:
         facts["imports"] = sorted(every)
-    store.write_json(sweep, facts)
+    documents.write_sealed(sweep, facts)
+
+
+def collect_leftovers(out: Path) -> None:
+    """Delete what a killed command left of its writes, in a folder of ours that is locked."""
+    for part in out.rglob("*.part"):
+        part.unlink(missing_ok=True)
+    for folder in out.glob("stages/*/checkpoints"):
+        checkpoint.clean(folder)
 
 
 def _empty(out: Path) -> None:
@@ -210,7 +218,7 @@ def check_folder(out: Path, asked: dict[str, Any], resume: bool, overwrite: bool
     if not sweep.exists() or overwrite:
         return
 
-    before = store.read_json(sweep, asked=dict)["asked"]
+    before = read_sweep(sweep, asked=dict)["asked"]
     if "held_out" not in before:
         expected = "results whose stages left episodes out of training"
         way = "--out takes another folder; --overwrite deletes this one."
@@ -231,6 +239,12 @@ def check_folder(out: Path, asked: dict[str, Any], resume: bool, overwrite: bool
         found = f"{out}, which holds this command's results"
         way = "--resume continues, --overwrite starts again."
         raise refuse("--out", "a new folder", found, way)
+
+
+def read_sweep(path: Path, **entries: type) -> dict[str, Any]:
+    """What a folder's sweep.json says; JaxomarlError where it is damaged."""
+    way = "--overwrite starts again; --resume wants the file as it was written."
+    return documents.read_sealed(path, way, **entries)
 
 
 def check_ours(out: Path) -> None:
@@ -395,6 +409,7 @@ class Writer:
             "updates_executed": sum(facts.get("updates_executed", 0) for facts in stages),
         }
         for r, folder in enumerate(self.folders):
+            store.unseal(folder)
             store.write_json(folder / "run.json", {**self.infos[r], **cost, "stages": self.facts})
             for name, rows in self.rows.items():
                 store.write_table(folder / f"{name}.csv", rows[r], store.COLUMNS)
@@ -441,6 +456,7 @@ class Writer:
                 own = {name: values[k : k + 1] for name, values in metrics.items()}
                 rows = store.returns_rows(self.infos[r], last.name, step, own)
                 if self.out is not None:
+                    store.unseal(self.folders[r])
                     store.write_table(self.folders[r] / store.FINAL, rows, store.COLUMNS)
                 kept[r] = rows
         self.final = [row for rows in kept for row in rows or ()]
@@ -457,7 +473,7 @@ class Writer:
         try:
             rows = store.read_rows(file)
         except JaxomarlError:
-            say(f"  {file} is torn: it is made again")
+            say(f"  {file} is torn or damaged: it is made again")
             return None
 
         asked = self.group.final_episodes
@@ -470,9 +486,11 @@ class Writer:
         return [row for row in rows if int(row.episode) < asked]
 
     def finish(self, state: State, past: Past) -> None:
-        """Write the final policies."""
+        """Write the final policies, and the digests of all tables."""
         if self.out is None:
             return
+        for folder in self.folders:
+            store.seal(folder)
         algorithm = self.last_stage.algorithm
         if algorithm.act is not None:
             save_policies(self.folders, algorithm, state, past, self.group.task.env.spec)
@@ -484,10 +502,12 @@ class Writer:
         return [store.Run(folder, info) for folder, info in pairs]
 
 
-def write_done(out: Path, group: Group) -> None:
-    """Write a group's DONE, which names the folders of its runs."""
+def write_done(out: Path, group: Group, seconds: float) -> None:
+    """Write a group's DONE: the folders of its runs, and the seconds that their tables took."""
     writer = Writer(out, group)
-    store.write_json(writer.folder / "DONE", {"runs": [folder.name for folder in writer.folders]})
+    names = [folder.name for folder in writer.folders]
+    done = {"runs": names, "write_seconds": round(seconds, 3)}
+    documents.write_sealed(writer.folder / "DONE", done)
 
 
 def train_groups(
@@ -518,11 +538,13 @@ def train_groups(
         job = job_of(group, library, report, stopped, say, bytes_allowed)
         plan = fitted(job, group, library, out, say)
         states = []
+        written = 0.0
         for portion in portions(len(group.seeds), plan.runs):
             some = group.part(portion)
             writer = Writer(out, some)
             done = train_portion(job, some, writer)
             states.append(done)
+            written += writer.write_seconds
             runs += writer.runs
             rows += [row for of_run in writer.rows["returns"] for row in of_run]
             final += writer.final
@@ -530,7 +552,7 @@ def train_groups(
                 states = [kept_on_host(states, plan)]
                 library.forget()
         if out is not None:
-            write_done(out, group)
+            write_done(out, group, written)
         if states[0] is not None:
             past.append((group, states[0]))
 
@@ -580,7 +602,7 @@ def fitted(
     file = Writer(out, group).folder / PORTIONS
     at_most = 0
     if out is not None and file.exists():
-        at_most = store.read_json(file, runs=int)["runs"]
+        at_most = documents.read_sealed(file, "Delete the file.", runs=int)["runs"]
     plan = memory.plan(job, at_most)
     if plan.portions > 1:
         library.forget()
@@ -588,7 +610,8 @@ def fitted(
     if plan.portions > 1:
         say(f"  {group.name}: {memory.told(plan, len(group.seeds))}")
         if out is not None and at_most != plan.runs:
-            store.write_json(file, {"runs": plan.runs})
+            file.parent.mkdir(parents=True, exist_ok=True)
+            documents.write_sealed(file, {"runs": plan.runs})
     return plan
 
 

@@ -6,10 +6,13 @@ of version 0.1.0 have no digest.
 """
 
 import contextlib
+import errno
+import functools
 import hashlib
 import logging
 import os
 import shutil
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -27,6 +30,8 @@ KEEP = 2
 """Checkpoints that are kept: where the newest one is damaged, the one before it is still there."""
 
 
+FILES = 1 << 17
+"""Bytes that a checkpoint's files take next to its arrays; a disk that has fewer is full."""
 SHARE = 0.02
 """Share of the time that checkpoints between the first and the last of a stage may take."""
 
@@ -70,6 +75,7 @@ def save(folder: Path, step: int, tree: PyTree) -> None:
     arrays = jax.tree.map(np.asarray, tree)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        check_room(folder, path, sum(x.nbytes for x in jax.tree.leaves(arrays)))
         # the digest is written first, so that every committed checkpoint has one
         _write(folder / f"{step}.sha256", digest_of_arrays(arrays))
         with named_in_errors(path), quiet():
@@ -78,7 +84,16 @@ def save(folder: Path, step: int, tree: PyTree) -> None:
         raise
     except Exception as error:  # a full disk surfaces as many kinds of error
         raise OSError(f"checkpoint {path} cannot be written: {_reason(error, 300)}") from error
-    _clean(folder)
+    clean(folder)
+
+
+def check_room(folder: Path, path: Path, size: int) -> None:
+    """Raise OSError where a disk has not the room for a checkpoint of so many bytes.
+
+    Orbax would notice in its threads, of which some then print what they could not do.
+    """
+    if shutil.disk_usage(folder).free < size + FILES:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
 def orbax() -> Any:
@@ -100,17 +115,29 @@ class OrbaxFilter(logging.Filter):
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silence asyncio's logger, which prints a traceback for each array of a torn checkpoint."""
+    """Silence what Orbax leaves running when a checkpoint is torn, or a disk full.
+
+    asyncio's logger prints a traceback for each array, and a thread that comes too late to a closed
+    loop of events another one.
+    """
     chatter = logging.getLogger("asyncio")
     before = chatter.disabled
+    hook = sys.excepthook
     chatter.disabled = True
+    sys.excepthook = functools.partial(_unless_late, hook)
     try:
         yield
     finally:
         chatter.disabled = before
+        sys.excepthook = hook
 
 
-def _clean(folder: Path) -> None:
+def _unless_late(hook: Callable[..., Any], kind: Any, error: Any, trace: Any) -> None:
+    if not isinstance(error, RuntimeError) or "loop is closed" not in str(error):
+        hook(kind, error, trace)
+
+
+def clean(folder: Path) -> None:
     """Remove old checkpoints, and what a killed process left of a save or of a removal."""
     kept = set()
     for step in committed_steps(folder)[-KEEP:]:
@@ -131,7 +158,7 @@ def digest_of_arrays(tree: PyTree) -> str:
         array = np.ascontiguousarray(leaf)
         sha256.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
         # its bytes, without a copy of them
-        sha256.update(array.reshape(-1).view(np.uint8))
+        sha256.update(array.reshape(-1).view(np.uint8).data)
     return sha256.hexdigest()
 
 

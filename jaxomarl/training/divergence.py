@@ -5,8 +5,6 @@ chunk. From there on its state stays as it is, and its metrics are NaN; the othe
 states are looked at whenever they are saved, and after each chunk with a metric that is not finite.
 """
 
-import json
-import os
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +16,6 @@ import numpy as np
 from jaxtyping import PyTree
 
 from jaxomarl import documents
-from jaxomarl.paths import named_in_errors
 
 FILE = "diverged.json"
 """File of a stage's folder that names its diverged runs, once there is one."""
@@ -107,11 +104,7 @@ def from_facts(facts: Mapping[str, Any]) -> Found:
 
 def write(folder: Path, found: Found, ignored: Collection[str]) -> None:
     """Replace a stage's file in one step."""
-    part = folder / f"{FILE}.part"
-    facts = {"runs": as_facts(found), "ignored": sorted(ignored)}
-    with named_in_errors(part):
-        part.write_text(json.dumps(facts, indent=1), encoding="utf-8")
-    os.replace(part, folder / FILE)
+    documents.write_sealed(folder / FILE, {"runs": as_facts(found), "ignored": sorted(ignored)})
 
 
 def read(folder: Path, update: int) -> tuple[Found, set[str]]:
@@ -121,6 +114,6 @@ def read(folder: Path, update: int) -> tuple[Found, set[str]]:
     """
     if not (folder / FILE).exists():
         return {}, set()
-    facts = documents.read(folder / FILE, "Delete the file.", runs=dict, ignored=list)
+    facts = documents.read_sealed(folder / FILE, "Delete the file.", runs=dict, ignored=list)
     found = from_facts(facts["runs"])
     return {row: one for row, one in found.items() if one.update <= update}, set(facts["ignored"])

@@ -10,7 +10,6 @@ were trained together lives in `<root>/<stage>-<digest>/`, which holds:
 
 import contextlib
 import json
-import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,7 +130,7 @@ class Folder:
     def executed(self) -> int:
         """Chunks begun so far, over all processes that worked on this batch."""
         if self.path and (self.path / "executed").exists():
-            return len((self.path / "executed").read_text(encoding="utf-8").splitlines())
+            return (self.path / "executed").read_bytes().count(b"\n")
         return self.begun
 
     def save(self, chunk: int, trained: TrainedStage) -> None:
@@ -177,6 +176,7 @@ class StageCache:
             return Folder(None)
         path = self.roots[0] / f"{identity.kind}-{digest(identity.rows)[:6]}"
         path.mkdir(parents=True, exist_ok=True)
+        collect_leftovers(path)
         return Folder(path, cadence=self.cadence)
 
     def finish(self, identity: Identity, folder: Folder, trained: TrainedStage) -> None:
@@ -185,10 +185,7 @@ class StageCache:
             done = {"kind": identity.kind, "rows": trained.rows, "facts": trained.facts}
             if trained.diverged:
                 done["diverged"] = divergence.as_facts(trained.diverged)
-            part = folder.path / "DONE.part"
-            with named_in_errors(part):
-                part.write_text(json.dumps(done, indent=1), encoding="utf-8")
-            os.replace(part, folder.path / "DONE")
+            documents.write_sealed(folder.path / "DONE", done)
         self.here.setdefault(identity.kind, []).append(trained)
 
     def find(
@@ -206,7 +203,7 @@ class StageCache:
         known = {trained.rows for trained in self.here.get(kind, [])}
         for done in self._finished(kind):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                facts = read_done(done)
+                facts = heard(done, say)
                 own = tuple(facts["rows"])
                 if facts["kind"] != kind or own in known or not set(own) & set(rows):
                     continue
@@ -236,9 +233,26 @@ class StageCache:
             yield from sorted(root.glob(f"{kind}-*/DONE"))
 
 
+def collect_leftovers(folder: Path) -> None:
+    """Delete what a killed process left in a stage's folder of a write, a save or a removal."""
+    for part in folder.glob("*.part"):
+        part.unlink(missing_ok=True)
+    if (folder / "checkpoints").is_dir():
+        checkpoint.clean(folder / "checkpoints")
+
+
+def heard(done: Path, say: Say) -> dict[str, Any]:
+    """As `read_done`; a file that is damaged is named before the error is raised."""
+    try:
+        return read_done(done)
+    except ValueError as error:
+        say(f"stage {done.parent.name} is read from its checkpoints: {str(error)[:200]}")
+        raise
+
+
 def read_done(done: Path) -> dict[str, Any]:
     """What a DONE file says: kind, rows and facts; JaxomarlError as of `documents.read`."""
-    return documents.read(done, "It is trained again.", kind=str, rows=list, facts=dict)
+    return documents.read_sealed(done, "It is trained again.", kind=str, rows=list, facts=dict)
 
 
 def read_finished(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
@@ -152,7 +153,7 @@ def size(tree: PyTree) -> int:
     sizes = []
     for x in jax.tree.leaves(tree):
         # a typed key is two numbers of 32 bits
-        keys = jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+        keys = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
         sizes.append(x.size * (8 if keys else np.dtype(x.dtype).itemsize))
     return sum(sizes)
 

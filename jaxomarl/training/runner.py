@@ -175,9 +175,10 @@ class Training:
             done, arrays = restored
             self.state = sharding.place(arrays.pop("state"), program.devices, self.size)
             histories = jax.tree.map(np.array, arrays)
-            self.trained = TrainedStage(self.identity.rows, None, **histories, facts={})
+            rows = self.identity.rows
+            self.trained = TrainedStage(rows, None, **histories, facts={}, diverged={})
             found, self.ignored = self.folder.diverged(done * program.chunk)
-            for r, row in enumerate(self.identity.rows):
+            for r, row in enumerate(rows):
                 if row in found:
                     self.trained.diverged[row] = found[row]
                     self.frozen[r] = jax.tree.map(lambda x, r=r: np.asarray(x[r]), self.state)
