@@ -194,6 +194,19 @@ class Health:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Keep:
+    """Keep what lasts of finished tables' runs: scores, health and policies, in a small folder."""
+
+    runs: Annotated[
+        tyro.conf.Positional[tuple[Path, ...]],
+        tyro.conf.arg(metavar="OUT...", help_behavior_hint="(at least one)"),
+    ]
+    """Folders that `reproduce` wrote, such as parts of one table by seeds."""
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """Folder that is made; docs/evidence/NAME is where `reproduce verdicts` reads it."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Render(Imports):
     """Film a run's final policy in its task."""
 
@@ -258,6 +271,7 @@ COMMANDS = {
     "reproduce": Reproduce,
     "evaluate": Evaluate,
     "health": Health,
+    "keep": Keep,
     "render": Render,
     "behaviours": Behaviours,
 }
@@ -309,7 +323,7 @@ def run(command: str, argv: list[str]) -> int:
             runtime.use_cores()
             imports.load_modules(argv)
         asked = parse(imports.with_fields(COMMANDS), command, argv)
-        if isinstance(asked, List | Show | Health):
+        if isinstance(asked, List | Show | Health | Keep):
             return tell(asked)
 
         runtime.pin_numbers()
@@ -341,10 +355,12 @@ def run(command: str, argv: list[str]) -> int:
         return 71
 
 
-def tell(asked: List | Show | Health) -> int:
-    """Print what there is; the exit code."""
+def tell(asked: List | Show | Health | Keep) -> int:
+    """Print what there is; the exit code. Nothing is trained or acted out."""
     if isinstance(asked, List):
         print(listing.listed(asked.what))
+    elif isinstance(asked, Keep):
+        reproduce.keep_runs(asked.runs, asked.out)
     elif isinstance(asked, Health):
         print(stage_health.text(measured(asked.runs)), end="")
     else:

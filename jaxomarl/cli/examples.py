@@ -43,6 +43,10 @@ EXAMPLES = {
         "jaxomarl health runs/first",
         "jaxomarl health runs/first runs/second",
     ),
+    "keep": (
+        "jaxomarl keep OUT -o docs/evidence/omsd-medium",
+        "jaxomarl keep OUT_SEEDS_0_3 OUT_SEEDS_4_7 -o docs/evidence/omsd-medium",
+    ),
     "evaluate": (
         "jaxomarl evaluate runs/first --episodes 4096",
         "jaxomarl evaluate RUN --task mpe/spread:speed_min=0.3",

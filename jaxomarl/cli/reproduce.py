@@ -1,9 +1,10 @@
-"""The command `reproduce`: a paper's table or figure measured again, printed and saved."""
+"""`reproduce`: a paper's table or figure measured again. `keep`: what lasts of its runs."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from jaxomarl.base import nearest, refuse
-from jaxomarl.papers import REPRODUCTIONS, measured
+from jaxomarl.papers import REPRODUCTIONS, keep, measured
 from jaxomarl.papers.asked import Asked
 from jaxomarl.results import store
 
@@ -40,6 +41,11 @@ def table(name: str, asked: Asked, command: str) -> None:
         store.write_json(asked.out / measured.PROVENANCE, facts)
     store.write_bytes(asked.out / f"{name}.md", text.encode(errors="surrogateescape"))
     print(f"\n{text}\n{asked.out / name}.md")
+
+
+def keep_runs(folders: Sequence[Path], out: Path) -> None:
+    """Keep what lasts of the runs in folders of `reproduce`, and say how many these are."""
+    print(f"{keep.keep(folders, out)} runs\n{out}")
 
 
 def with_command(text: str, command: str) -> str:
