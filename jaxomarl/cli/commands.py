@@ -17,6 +17,7 @@ from jaxomarl.api import (
     behaviours,
     collect,
     directions,
+    export,
     plan,
     provenance,
     register,
@@ -225,6 +226,18 @@ class Render(Imports):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Export(Imports):
+    """Write a run's final policy for other programs: weights with a card, and StableHLO."""
+
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """Folder of a finished run, OUT/.../seed-0."""
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """Folder that is made."""
+    compile_cache: bool = True
+    """Keep compiled programs in the user's cache directory."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Collect(Imports):
     """Generate a data set into a folder that --data takes; training generates the same set."""
 
@@ -273,6 +286,7 @@ COMMANDS = {
     "health": Health,
     "keep": Keep,
     "render": Render,
+    "export": Export,
     "behaviours": Behaviours,
 }
 
@@ -391,6 +405,11 @@ def answer(asked: Any, again: str) -> int:
     if isinstance(asked, Evaluate):
         records = evaluate(asked.runs, asked.task, asked.episodes, ProgressPrinter().say)
         print(f"\n{tables.text(records)}")
+        return 0
+    if isinstance(asked, Export):
+        card = export.export(asked.run, asked.out)
+        by = "its network is in the card" if card["network"] else "it acts by its program alone"
+        print(f"{card['policy']['system']} on {card['policy']['task']}: {by}\n{asked.out}")
         return 0
     if isinstance(asked, Collect):
         folder = collect.collect(

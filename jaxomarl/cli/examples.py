@@ -55,6 +55,10 @@ EXAMPLES = {
         "jaxomarl render RUN -o film.mp4",
         "jaxomarl render RUN --episodes 1 --fps 20 -o film.gif",
     ),
+    "export": (
+        "jaxomarl export RUN -o policy",
+        "jaxomarl export runs/first/omsd/seed-0 -o policy",
+    ),
     "behaviours": (
         "jaxomarl behaviours prey",
         "jaxomarl behaviours spread tag --out runs/behaviours",
