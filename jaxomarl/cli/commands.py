@@ -30,12 +30,12 @@ from jaxomarl.api.progress import ProgressPrinter, clock
 from jaxomarl.api.seeds import parse_seeds
 from jaxomarl.base import JaxomarlError, refuse
 from jaxomarl.cli import data as data_sets
-from jaxomarl.cli import dry_run, imports, listing, reproduce, show
+from jaxomarl.cli import dry_run, imports, launch, listing, reproduce, show
 from jaxomarl.cli.data_flags import Data
 from jaxomarl.cli.imports import Imports
 from jaxomarl.cli.parsing import parse
 from jaxomarl.cli.signals import CODES
-from jaxomarl.results import stage_health, tables
+from jaxomarl.results import stage_health, store, tables
 from jaxomarl.training.runner import Interrupted
 
 MAIN = ("omsd", "brpo-ind", "brpo-ctde", "brpo-jal")
@@ -122,6 +122,14 @@ class Sweep(Common):
     """Names from `jaxomarl list tasks`; parameters follow a colon."""
     data: Names = ()
     """Qualities of data from `jaxomarl list data`; empty: the preset's, or the task's default."""
+    launcher: str = ""
+    """Train each task and data set in a job of its own. local: here; slurm: on the cluster."""
+    tries: int = 3
+    """How often a job of the launcher is started, at most, if it is stopped or runs out of time."""
+    at_once: int = 1
+    """Jobs of the launcher that run at the same time."""
+    slurm: Names = ()
+    """Parameters of submitit: partition=gpu gpus_per_node=1 timeout_min=240."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -431,6 +439,8 @@ def trained(asked: Sweep | Train | Reproduce, again: str) -> int:
         try:
             if isinstance(asked, Reproduce):
                 reproduce.table(asked.table, wanted(asked, stop), again)
+            elif isinstance(asked, Sweep) and asked.launcher:
+                launched(asked, again)
             else:
                 sweep(asked, stop)
         except (Interrupted, KeyboardInterrupt):
@@ -524,6 +534,27 @@ def sweep(asked: Sweep | Train, stop: Stop) -> None:
     print(results.table)
     print(out / "summary.md", *pictures, sep="\n")
     say(f"done in {clock(time.perf_counter() - start)}")
+
+
+def launched(asked: Sweep, again: str) -> None:
+    """Train each cell in a job of its own, and print the table once all have ended here."""
+    launch.check(asked.tries, asked.at_once)
+    found = launch.cells_of(asked.tasks, asked.data)
+    out = asked.out or Path("runs") / "launched"
+    # the program, its -m and its name are the jobs' own
+    words = [w for w in shlex.split(again)[1:] if w not in ("-m", "experiments.sweep", "sweep")]
+    given = launch.parameters(asked.slurm)
+    if asked.dry_run:
+        print(launch.plan_text(found, words, out))
+        return
+    launch.launch(asked.launcher, found, words, out, asked.tries, asked.at_once, given, say)
+    if asked.launcher == "slurm":
+        say(f"queued; once they are done: jaxomarl evaluate {out}")
+        return
+    runs = found_runs([out])
+    print(
+        f"\n{tables.text(tables.summary(store.load_returns(runs), runs, store.load_final(runs)))}"
+    )
 
 
 def cells(asked: Sweep | Train) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
