@@ -3,6 +3,7 @@
 import gc
 import importlib.metadata
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,12 @@ FIRST = (
 )
 """The files that take longest, by falling seconds: they start first, and small ones end a run."""
 pytest_plugins = ["seconds"]
+
+# Python's compiled modules stay in a folder of their own, also where none are to be written beside the sources: to compile
+# JAX's takes each process that a test starts two seconds.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = str(ROOT / ".pytest_cache" / "pyc")
+sys.dont_write_bytecode = False
 
 # Before JAX is imported, and for the processes that tests start as well. Programs compiled in an earlier session are
 # read from disk; a torn entry (two workers at once, a killed process) fails its checksum, and JAX compiles as usual.
