@@ -16,7 +16,7 @@ QUICK := tests/contract/test_contract.py \
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep test quick test-long lint bench bench-peers bench-gpu clean
+.PHONY: help setup sweep test quick test-long faults lint bench bench-peers bench-gpu clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/make \1	\2/' | expand -t 16
@@ -42,6 +42,9 @@ endif
 
 test-long: $(STAMP) ## The tests that take minutes
 	JAX_PLATFORMS=cpu $(PY) -m pytest -m long
+
+faults: $(STAMP) ## 200 kills, 50 signals, bit flips, full disks, ... : an hour; FAULTS_ARGS="--kills 20"
+	JAX_PLATFORMS=cpu $(PY) tests/faults/campaign.py runs/faults --write runs/faults/table.md $(FAULTS_ARGS)
 
 lint: $(STAMP) ## Style, format and types
 	$(LINT)

@@ -21,7 +21,7 @@ from jaxomarl.base import Algorithm, Observation, Past, Spec, Stage, State, Syst
 from jaxomarl.data.files import write_arrays
 from jaxomarl.numerics import pinned
 from jaxomarl.paths import user_path
-from jaxomarl.results.store import INFO, read_json
+from jaxomarl.results.store import read_info
 from jaxomarl.training.checkpoint import digest_of_arrays
 
 FILE = "policy.safetensors"
@@ -169,7 +169,7 @@ def load_policy(run: str | Path) -> Policy:
             raise refuse("RUN", "the folder of a finished run", f"no {name} in {run}", way)
 
     # --- the system and its config ---
-    info = read_json(run / "run.json", **INFO, spec=dict)
+    info = read_info(run, spec=dict)
     spec = _spec(f"{run / 'run.json'}, spec", info["spec"])
     register.check_system(info)
     system = find_system(info["system"])

@@ -12,16 +12,19 @@ import contextlib
 import dataclasses
 import fcntl
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from jaxomarl import documents
 from jaxomarl.api import pictures, register
 from jaxomarl.api.plan import Group, config_digest
-from jaxomarl.api.policy import Policy, save_policies
+from jaxomarl.api.policy import Policy, load_policy, save_policies
 from jaxomarl.api.provenance import source, versions
 from jaxomarl.api.spoken import python_face
 from jaxomarl.base import JaxomarlError, Past, Stage, State, refuse
@@ -33,14 +36,20 @@ from jaxomarl.numerics import precision, rounded, settings
 from jaxomarl.presets import find
 from jaxomarl.results import differences, stage_health, store, tables
 from jaxomarl.results.canvas import Figure
+from jaxomarl.training import checkpoint, memory
 from jaxomarl.training.final import roll_out
 from jaxomarl.training.library import StageCache, TrainedStage
+from jaxomarl.training.memory import portions
 from jaxomarl.training.program import chunking, last_step, marks
 from jaxomarl.training.runner import Interrupted, Job, Progress, run
 
 FORMAT = 2
+PORTIONS = "portions.json"
+"""File of a group that is trained in portions: how many runs each has."""
 MORE = "final_episodes"
 """The setting in `asked` that may grow."""
+WRITE_SECONDS = 60.0
+"""Seconds after which the tables are written before the last stage has ended."""
 
 
 @dataclasses.dataclass(repr=False)
@@ -53,6 +62,8 @@ class Results:
     rows: list[store.Row]
     final: list[store.Row]
     past: list[tuple[Group, Past]]
+    """Each group's stages; those of a group that does not fit into memory are in `out` alone."""
+    groups: list[Group]
 
     @property
     def table(self) -> str:
@@ -98,26 +109,28 @@ class Results:
         `system` and swept values name the run where a seed has several. Raises JaxomarlError where
         they name no run, or more than one.
         """
-        runs = [(group, past, r) for group, past in self.past for r in range(len(group.seeds))]
-        chosen = [
-            k for k, (group, _, r) in enumerate(runs) if is_run(group, r, seed, system, swept)
-        ]
+        runs = [(group, r) for group in self.groups for r in range(len(group.seeds))]
+        chosen = [k for k, (group, r) in enumerate(runs) if is_run(group, r, seed, system, swept)]
         if len(chosen) != 1:
             candidates = [runs[k] for k in chosen] or runs
-            names = "; ".join(run_name(group, r) for group, _, r in candidates)
+            names = "; ".join(run_name(group, r) for group, r in candidates)
             expected = "what names one run"
             if not chosen:
                 expected = "what names a run"
             way = "Give seed, system and the swept values of one of them."
             raise refuse("policy", expected, f"{len(chosen)} of: {names[:400]}", way)
 
-        group, past, r = runs[chosen[0]]
+        group, r = runs[chosen[0]]
         spec = group.task.env.spec
         last = group.system.pipeline(spec, group.cfgs[r], None)[-1]
         if last.algorithm.act is None:
             way = "Train one whose last stage has an act."
             raise refuse("policy", "a system that acts", group.name, way)
-        own = jax.tree.map(lambda leaf: leaf[r], past)
+        states = [past for own, past in self.past if own is group]
+        if not states:
+            # its runs did not fit into memory at once
+            return load_policy(self.runs[chosen[0]].path)
+        own = jax.tree.map(lambda leaf: jnp.asarray(leaf[r]), states[0])
         state = own.pop(last.name)
         return Policy(last.algorithm, state, own, spec, self.runs[chosen[0]].info)
 
@@ -162,19 +175,26 @@ def open_folder(
     if sweep.exists() and overwrite:
         _empty(out)
     out.mkdir(parents=True, exist_ok=True)
-    for part in out.glob(".sweep.json.*.part"):
-        part.unlink(missing_ok=True)
+    collect_leftovers(out)
 
     before = None
     if sweep.exists() and not overwrite:
-        before = store.read_json(sweep).get("imports")
+        before = read_sweep(sweep).get("imports")
     every = set(imports)
     if isinstance(before, list):
         every.update(before)
     facts: dict[str, Any] = {"format": FORMAT, "asked": asked, "versions": versions()}
     if every:
         facts["imports"] = sorted(every)
-    store.write_json(sweep, facts)
+    documents.write_sealed(sweep, facts)
+
+
+def collect_leftovers(out: Path) -> None:
+    """Delete what a killed command left of its writes, in a folder of ours that is locked."""
+    for part in out.rglob("*.part"):
+        part.unlink(missing_ok=True)
+    for folder in out.glob("stages/*/checkpoints"):
+        checkpoint.clean(folder)
 
 
 def _empty(out: Path) -> None:
@@ -198,7 +218,7 @@ def check_folder(out: Path, asked: dict[str, Any], resume: bool, overwrite: bool
     if not sweep.exists() or overwrite:
         return
 
-    before = store.read_json(sweep, asked=dict)["asked"]
+    before = read_sweep(sweep, asked=dict)["asked"]
     if "held_out" not in before:
         expected = "results whose stages left episodes out of training"
         way = "--out takes another folder; --overwrite deletes this one."
@@ -219,6 +239,12 @@ def check_folder(out: Path, asked: dict[str, Any], resume: bool, overwrite: bool
         found = f"{out}, which holds this command's results"
         way = "--resume continues, --overwrite starts again."
         raise refuse("--out", "a new folder", found, way)
+
+
+def read_sweep(path: Path, **entries: type) -> dict[str, Any]:
+    """What a folder's sweep.json says; JaxomarlError where it is damaged."""
+    way = "--overwrite starts again; --resume wants the file as it was written."
+    return documents.read_sealed(path, way, **entries)
 
 
 def check_ours(out: Path) -> None:
@@ -273,6 +299,8 @@ class Writer:
             "health": [[] for _ in group.seeds],
         }
         self.final: list[store.Row] = []
+        self.written = time.monotonic()
+        self.write_seconds = 0.0
         self.infos = [self.info(r) for r in range(len(group.seeds))]
         self.folders = [
             self.folder / f"{info['config'][:8]}-seed-{info['seed']}" for info in self.infos
@@ -333,6 +361,7 @@ class Writer:
             "device": f"{jax.devices()[0].device_kind} x{jax.device_count()}",
             "held_out": g.held_out.facts(),
             "health": [],
+            "diverged": [],
             "precision": {"matmul": precision(), "evaluation": "highest"},
             "jax": settings(),
         }
@@ -355,17 +384,22 @@ class Writer:
             figures = {name: values[r] for name, values in trained.health.items()}
             self.rows["health"][r] += store.metrics_rows(info, stage.name, evaluated[1:], figures)
             info["health"].append(stage_facts(self.pipeline(r)[index], figures))
+            found = trained.diverged.get(trained.rows[r])
+            if found:
+                info["diverged"].append({"stage": stage.name, **dataclasses.asdict(found)})
             metrics = {name: values[r] for name, values in trained.metrics.items()}
             self.rows["metrics"][r] += store.metrics_rows(info, stage.name, steps, metrics)
             if trained.evaluations:
                 shown = {name: values[r] for name, values in trained.evaluations.items()}
                 self.rows["returns"][r] += store.returns_rows(info, stage.name, evaluated, shown)
-        self.write()
+        if time.monotonic() - self.written > WRITE_SECONDS:
+            self.write()
 
     def write(self) -> None:
         """Write the files of every run, as far as they are known."""
         if self.out is None:
             return
+        began = time.monotonic()
         stages = self.facts.values()
         seconds = sum(facts.get("seconds", 0.0) for facts in stages)
         compile_seconds = sum(facts.get("compile_seconds", 0.0) for facts in stages)
@@ -375,9 +409,12 @@ class Writer:
             "updates_executed": sum(facts.get("updates_executed", 0) for facts in stages),
         }
         for r, folder in enumerate(self.folders):
+            store.unseal(folder)
             store.write_json(folder / "run.json", {**self.infos[r], **cost, "stages": self.facts})
             for name, rows in self.rows.items():
                 store.write_table(folder / f"{name}.csv", rows[r], store.COLUMNS)
+        self.written = time.monotonic()
+        self.write_seconds += self.written - began
 
     def roll_out(
         self, state: State, past: Past, say: Callable[[str], None], stopped: Callable[[], bool]
@@ -419,6 +456,7 @@ class Writer:
                 own = {name: values[k : k + 1] for name, values in metrics.items()}
                 rows = store.returns_rows(self.infos[r], last.name, step, own)
                 if self.out is not None:
+                    store.unseal(self.folders[r])
                     store.write_table(self.folders[r] / store.FINAL, rows, store.COLUMNS)
                 kept[r] = rows
         self.final = [row for rows in kept for row in rows or ()]
@@ -435,7 +473,7 @@ class Writer:
         try:
             rows = store.read_rows(file)
         except JaxomarlError:
-            say(f"  {file} is torn: it is made again")
+            say(f"  {file} is torn or damaged: it is made again")
             return None
 
         asked = self.group.final_episodes
@@ -448,19 +486,28 @@ class Writer:
         return [row for row in rows if int(row.episode) < asked]
 
     def finish(self, state: State, past: Past) -> None:
-        """Write the final policies and the group's DONE."""
+        """Write the final policies, and the digests of all tables."""
         if self.out is None:
             return
+        for folder in self.folders:
+            store.seal(folder)
         algorithm = self.last_stage.algorithm
         if algorithm.act is not None:
             save_policies(self.folders, algorithm, state, past, self.group.task.env.spec)
-        store.write_json(self.folder / "DONE", {"runs": [folder.name for folder in self.folders]})
 
     @property
     def runs(self) -> list[store.Run]:
         """The runs as the report reads them."""
         pairs = zip(self.folders, self.infos, strict=True)
         return [store.Run(folder, info) for folder, info in pairs]
+
+
+def write_done(out: Path, group: Group, seconds: float) -> None:
+    """Write a group's DONE: the folders of its runs, and the seconds that their tables took."""
+    writer = Writer(out, group)
+    names = [folder.name for folder in writer.folders]
+    done = {"runs": names, "write_seconds": round(seconds, 3)}
+    documents.write_sealed(writer.folder / "DONE", done)
 
 
 def train_groups(
@@ -470,48 +517,120 @@ def train_groups(
     report: Callable[[Group, Progress], None] = lambda group, progress: None,
     stopped: Callable[[], bool] = lambda: False,
     say: Callable[[str], None] = print,
+    bytes_allowed: int = 0,
+    save_every: float | None = None,
 ) -> Results:
     """Train every group, sharing stages, and write the results below `out` where it is given.
 
-    `sources` are other output folders whose stages may be reused. Raises Interrupted, with all work
-    saved, once `stopped()` says so.
+    `sources` are other output folders whose stages may be reused. `bytes_allowed` is the memory
+    that training may take; 0 is what is free. A group that needs more is trained in portions.
+    `save_every` are the seconds between two checkpoints, as of `checkpoint.Cadence`.
+    Raises Interrupted, with all work saved, once `stopped()` says so, and MemoryTooSmallError where
+    not even one run of a group fits.
     """
     folders = [folder for folder in (out, *sources) if folder]
-    library = StageCache(*(folder / "stages" for folder in folders))
+    library = StageCache(*(folder / "stages" for folder in folders), save_every=save_every)
     past: list[tuple[Group, Past]] = []
     rows: list[store.Row] = []
     final: list[store.Row] = []
     runs: list[store.Run] = []
     for group in groups:
-        writer = Writer(out, group)
-        job = _job(group, library, report, stopped, writer, say)
-        done = run(job)
-
-        last = job.make(group.cfgs[0])[-1].name
-        state = done[last]
-        before = {name: stage for name, stage in done.items() if name != last}
-        writer.roll_out(state, before, say, stopped)
-        writer.finish(state, before)
-
-        past.append((group, done))
-        runs += writer.runs
-        rows += [row for of_run in writer.rows["returns"] for row in of_run]
-        final += writer.final
+        job = job_of(group, library, report, stopped, say, bytes_allowed)
+        plan = fitted(job, group, library, out, say)
+        states = []
+        written = 0.0
+        for portion in portions(len(group.seeds), plan.runs):
+            some = group.part(portion)
+            writer = Writer(out, some)
+            done = train_portion(job, some, writer)
+            states.append(done)
+            written += writer.write_seconds
+            runs += writer.runs
+            rows += [row for of_run in writer.rows["returns"] for row in of_run]
+            final += writer.final
+            if plan.portions > 1:
+                states = [kept_on_host(states, plan)]
+                library.forget()
+        if out is not None:
+            write_done(out, group, written)
+        if states[0] is not None:
+            past.append((group, states[0]))
 
     records = tables.summary(rows, runs, final)
     if out:
         compared = differences.markdown(differences.differences(records, final))
         tables.write_summary(out, records, compared)
-    return Results(out, records, runs, rows, final, past)
+    return Results(out, records, runs, rows, final, past, list(groups))
 
 
-def _job(
+def train_portion(job: Job, group: Group, writer: Writer) -> Past:
+    """Train some runs of a job's group to their end, and write their folders: every stage's state.
+
+    Raises Interrupted where the job is stopped.
+    """
+    own = dataclasses.replace(
+        job, cfgs=group.cfgs, seeds=group.seeds, swept=group.swept, finished=writer.stage
+    )
+    try:
+        done = run(own)
+    finally:
+        # what is known, also where the job is stopped
+        if writer.facts:
+            writer.write()
+    last = job.make(group.cfgs[0])[-1].name
+    before = {name: stage for name, stage in done.items() if name != last}
+    writer.roll_out(done[last], before, job.say, job.stopped)
+    writer.finish(done[last], before)
+    return done
+
+
+# --- runs that do not fit into memory at once ---
+
+
+def fitted(
+    job: Job,
     group: Group,
     library: StageCache,
-    report: Callable[[Group, Progress], None],
-    stopped: Callable[[], bool],
-    writer: Writer,
-    say: Callable[[str], None],
+    out: Path | None,
+    say: Callable[[str], None] = print,
+) -> memory.Plan:
+    """How many of a group's runs are trained at once.
+
+    A group that began in portions continues in them, as far as they fit: its numbers do not
+    depend on how much memory is free today. Raises MemoryTooSmallError where not even one run fits.
+    """
+    file = Writer(out, group).folder / PORTIONS
+    at_most = 0
+    if out is not None and file.exists():
+        at_most = documents.read_sealed(file, "Delete the file.", runs=int)["runs"]
+    plan = memory.plan(job, at_most)
+    if plan.portions > 1:
+        library.forget()
+        plan = memory.plan(job, at_most)
+    if plan.portions > 1:
+        say(f"  {group.name}: {memory.told(plan, len(group.seeds))}")
+        if out is not None and at_most != plan.runs:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            documents.write_sealed(file, {"runs": plan.runs})
+    return plan
+
+
+def kept_on_host(states: list[Past | None], plan: memory.Plan) -> Past | None:
+    """The stages of all portions so far in the host's memory; None where they would not fit."""
+    parts = [part for part in states if part is not None]
+    if len(parts) < len(states) or 2 * plan.kept > plan.limit:
+        return None
+    join = lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves])
+    return jax.tree.map(join, *parts)
+
+
+def job_of(
+    group: Group,
+    library: StageCache,
+    report: Callable[[Group, Progress], None] = lambda group, progress: None,
+    stopped: Callable[[], bool] = lambda: False,
+    say: Callable[[str], None] = print,
+    bytes_allowed: int = 0,
 ) -> Job:
     """The job of the runner for a group."""
     env = group.task.env
@@ -531,6 +650,7 @@ def _job(
         spec=spec,
         cfgs=group.cfgs,
         seeds=group.seeds,
+        swept=group.swept,
         data=data,
         stats=stats,
         env=env,
@@ -545,8 +665,8 @@ def _job(
         library=library,
         report=lambda progress: report(group, progress),
         stopped=stopped,
-        finished=writer.stage,
         say=say,
+        memory=bytes_allowed,
     )
 
 

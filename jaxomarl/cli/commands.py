@@ -35,7 +35,8 @@ from jaxomarl.cli.data_flags import Data
 from jaxomarl.cli.imports import Imports
 from jaxomarl.cli.parsing import parse
 from jaxomarl.cli.signals import CODES
-from jaxomarl.results import stage_health, store, tables
+from jaxomarl.results import stage_health, tables
+from jaxomarl.training.memory import MemoryTooSmallError, parse_bytes
 from jaxomarl.training.runner import Interrupted
 
 MAIN = ("omsd", "brpo-ind", "brpo-ctde", "brpo-jal")
@@ -106,6 +107,10 @@ class Common(Imports):
     """Synthetic rows: coda (of the policy), synther (as the data), eaq (of high returns)."""
     precision: str = ""
     """Precision of hidden layers: bfloat16, float32; empty: the device's, TF32 on a card."""
+    memory: str = ""
+    """Memory that training may take, such as 8GiB, of each device; empty: what is free."""
+    save_every: float = -1.0
+    """Seconds between two checkpoints, 0 for each evaluation; -1: so that they take 2 %."""
     compile_cache: bool = True
     """Keep compiled programs in the user's cache directory, or in $JAXOMARL_CACHE."""
     cfg: Cfg = Cfg()  # type: ignore  # noqa: RUF009 (frozen, empty)
@@ -354,6 +359,9 @@ def run(command: str, argv: list[str]) -> int:
         with runtime.programs(asked.compile_cache):
             return answer(asked, resuming(command, argv))
 
+    except MemoryTooSmallError as error:
+        say(f"error: {error}")
+        return 71
     except JaxomarlError as error:
         say(f"error: {error}")
         return 2
@@ -440,7 +448,7 @@ def trained(asked: Sweep | Train | Reproduce, again: str) -> int:
             if isinstance(asked, Reproduce):
                 reproduce.table(asked.table, wanted(asked, stop), again)
             elif isinstance(asked, Sweep) and asked.launcher:
-                launched(asked, again)
+                launch.run(asked, again, say)
             else:
                 sweep(asked, stop)
         except (Interrupted, KeyboardInterrupt):
@@ -493,6 +501,8 @@ def sweep(asked: Sweep | Train, stop: Stop) -> None:
     start = time.perf_counter()
     systems, tasks, data = cells(asked)
     overrides = overridden(asked.cfg)
+    allowed = parse_bytes(asked.memory)
+    between = seconds_between(asked)
     groups = plan.resolve(
         systems,
         tasks,
@@ -517,6 +527,7 @@ def sweep(asked: Sweep | Train, stop: Stop) -> None:
 
     if asked.dry_run:
         print(dry_run.plan_text(groups, out))
+        dry_run.check_memory(groups, out, allowed)
         session.check_folder(out, settings, asked.resume, asked.overwrite)
         return
 
@@ -527,7 +538,9 @@ def sweep(asked: Sweep | Train, stop: Stop) -> None:
         runs = sum(len(group.seeds) for group in groups)
         say(f"{len(groups)} group(s), {runs} runs, preset {session.presets(groups)}, into {out}")
         lines = ProgressPrinter()
-        results = session.train_groups(groups, out, sources, lines, stop.asked, lines.say)
+        results = session.train_groups(
+            groups, out, sources, lines, stop.asked, lines.say, allowed, between
+        )
         pictures = draw(results, out)
 
     print()
@@ -536,25 +549,14 @@ def sweep(asked: Sweep | Train, stop: Stop) -> None:
     say(f"done in {clock(time.perf_counter() - start)}")
 
 
-def launched(asked: Sweep, again: str) -> None:
-    """Train each cell in a job of its own, and print the table once all have ended here."""
-    launch.check(asked.tries, asked.at_once)
-    found = launch.cells_of(asked.tasks, asked.data)
-    out = asked.out or Path("runs") / "launched"
-    # the program, its -m and its name are the jobs' own
-    words = [w for w in shlex.split(again)[1:] if w not in ("-m", "experiments.sweep", "sweep")]
-    given = launch.parameters(asked.slurm)
-    if asked.dry_run:
-        print(launch.plan_text(found, words, out))
-        return
-    launch.launch(asked.launcher, found, words, out, asked.tries, asked.at_once, given, say)
-    if asked.launcher == "slurm":
-        say(f"queued; once they are done: jaxomarl evaluate {out}")
-        return
-    runs = found_runs([out])
-    print(
-        f"\n{tables.text(tables.summary(store.load_returns(runs), runs, store.load_final(runs)))}"
-    )
+def seconds_between(asked: Sweep | Train) -> float | None:
+    """The seconds between two checkpoints; None where they follow from what a save takes."""
+    if asked.save_every == -1.0:
+        return None
+    if not 0.0 <= asked.save_every < float("inf"):
+        expected = "seconds of 0 or more"
+        raise refuse("--save-every", expected, asked.save_every, "Leave it out.")
+    return asked.save_every
 
 
 def cells(asked: Sweep | Train) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:

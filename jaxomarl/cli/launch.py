@@ -7,6 +7,7 @@ chunk, and is queued again, at most TRIES times. So is one that ran out of time.
 """
 
 import itertools
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,12 +16,16 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jaxomarl.api.evaluate import found_runs
 from jaxomarl.base import refuse
 from jaxomarl.paths import folder_name
+from jaxomarl.results import store, tables
 
 LAUNCHERS = ("local", "slurm")
 JOBS = "jobs"
 """Folder of OUT with the jobs' logs and submitit's files."""
+OUT = Path("runs") / "launched"
+"""Where cells are trained if nobody says where."""
 OWN = ("--launcher", "--tries", "--at-once", "--slurm")
 """Flags of the launcher, which its jobs do not get."""
 REPLACED = ("--tasks", "--data", "--out", "--resume", "--dry-run")
@@ -74,6 +79,30 @@ class CellJob:
         if self.tries <= 1:
             return None
         return DelayedSubmission(CellJob(self.command, self.tries - 1))
+
+
+def run(asked: Any, again: str, say: Callable[[str], None]) -> None:
+    """Train each cell of a sweep in a job of its own; print the table once all have ended here.
+
+    `asked` are the flags of `sweep`, and `again` is its command. Raises JaxomarlError where a job
+    here fails in the end.
+    """
+    check(asked.tries, asked.at_once)
+    cells = cells_of(asked.tasks, asked.data)
+    out = asked.out or OUT
+    # the program, its -m and its name are the jobs' own
+    words = [w for w in shlex.split(again)[1:] if w not in ("-m", "experiments.sweep", "sweep")]
+    given = parameters(asked.slurm)
+    if asked.dry_run:
+        print(plan_text(cells, words, out))
+        return
+    launch(asked.launcher, cells, words, out, asked.tries, asked.at_once, given, say)
+    if asked.launcher == "slurm":
+        say(f"queued; once they are done: jaxomarl evaluate {out}")
+        return
+    runs = found_runs([out])
+    final = store.load_final(runs)
+    print(f"\n{tables.text(tables.summary(store.load_returns(runs), runs, final))}")
 
 
 # --- the plan ---

@@ -122,6 +122,7 @@ def test_the_files(out):
             "final.csv",
             "health.csv",
             "policy.safetensors",
+            store.SUMS,
         }
         assert (run.path.parent / "DONE").exists()
     assert not [p for p in out.rglob("*") if p.name.endswith(".part")]

@@ -14,6 +14,7 @@ CHUNK, EVERY, CHUNKS = 5, 2, 4
 STEPS = CHUNK * CHUNKS
 SMALL = (  # the settings of tests/cli/test_sweep.py, so that programs are compiled once for both
     *("--seeds", "2", "--rows", "200", "--episodes", "3", "--final-episodes", "3"),
+    *("--save-every", "0"),
     *("--cfg.chunk", str(CHUNK), "--cfg.every", str(EVERY), "--cfg.score-embedding", "8"),
     *(x for stage in ("critic", "score", "policy") for x in (f"--cfg.{stage}-steps", str(STEPS))),
     *(x for stage in ("critic", "score", "policy") for x in (f"--cfg.{stage}-batch", "8")),
