@@ -67,6 +67,11 @@ jax.tree_util.register_dataclass = _register_unchecked
 jaxtyping.jaxtyped = checked.jaxtyped
 jaxtyping.install_import_hook("jaxomarl", "beartype.beartype")
 
+from jaxomarl.results import canvas  # noqa: E402
+
+# Commands write a figure in three formats. Each takes half a second, so that tests of copies ask for them.
+canvas.COPIES = ()
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Refuse a session where JAX was imported before the lines above and so does not heed them."""

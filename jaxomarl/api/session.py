@@ -5,7 +5,8 @@ OUT/stages/<stage>-<digest>-<rows>/   a trained stage: checkpoints, executed, DO
 OUT/<task>/<data>/<system>-<digest>/  a group: DONE, and a folder for each run:
     <config>-seed-<s>/                run.json, policy.safetensors,
                                       metrics.csv, returns.csv, final.csv, health.csv
-OUT/summary.md, summary.csv, *.png
+OUT/summary.md, .csv, .tex            the table; differences.csv, of the highest mean from others
+OUT/*.png, *.svg, *.pdf               figures
 """
 
 import contextlib
@@ -558,8 +559,9 @@ def train_groups(
 
     records = tables.summary(rows, runs, final)
     if out:
-        compared = differences.markdown(differences.differences(records, final))
-        tables.write_summary(out, records, compared)
+        compared = differences.differences(records, final)
+        tables.write_summary(out, records, differences.markdown(compared))
+        differences.write(out, compared)
     return Results(out, records, runs, rows, final, past, list(groups))
 
 

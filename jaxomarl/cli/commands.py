@@ -35,7 +35,7 @@ from jaxomarl.cli.data_flags import Data
 from jaxomarl.cli.imports import Imports
 from jaxomarl.cli.parsing import parse
 from jaxomarl.cli.signals import CODES
-from jaxomarl.results import stage_health, tables
+from jaxomarl.results import canvas, stage_health, tables
 from jaxomarl.training.memory import MemoryTooSmallError, parse_bytes
 from jaxomarl.training.runner import Interrupted
 
@@ -579,16 +579,22 @@ def reused(source: Path | None) -> list[Path]:
 
 def draw(results: session.Results, out: Path) -> list[Path]:
     """Every picture that these results allow; where matplotlib is missing, a line says so."""
-    drawn = [out / "returns.png", out / "intervals.png"]
+    drawn = []
+
+    def keep(figure: Any, path: Path) -> None:
+        canvas.save_copies(figure, path)
+        drawn.append(path)
+
     try:
-        results.figure("returns", drawn[0])
-        results.figure("intervals", drawn[1])
+        for kind in ("returns", "intervals"):
+            path = out / f"{kind}.png"
+            keep(results.figure(kind, path), path)
         for task in {group.task.name: None for group, _ in results.past}:
             path = out / f"{task.replace('/', '-')}-directions.png"
             past = [(group, past) for group, past in results.past if group.task.name == task]
-            if directions.draw_directions(path, past, results.rows) is not None:
-                drawn.append(path)
+            figure = directions.draw_directions(path, past, results.rows)
+            if figure is not None:
+                keep(figure, path)
     except JaxomarlError as error:
         say(f"no pictures: {error}")
-        return []
     return drawn

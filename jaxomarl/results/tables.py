@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxomarl.base import refuse
 from jaxomarl.health.verdict import LEARNED, of_runs
-from jaxomarl.results import intervals, statistics
+from jaxomarl.results import intervals, statistics, tabular
 from jaxomarl.results.intervals import Estimate
 from jaxomarl.results.store import Row, Run, health_of, write_bytes, write_table
 
@@ -422,13 +422,16 @@ def html(records: Sequence[Record]) -> str:
 
 
 def write_summary(folder: str | Path, records: Sequence[Record], more: str = "") -> None:
-    """Write summary.csv, with every field in full precision, and summary.md, for reading.
+    """Write summary.csv, with every field in full precision, summary.md and summary.tex.
 
-    `more` is Markdown that follows the table.
+    `more` is Markdown that follows the table. The .tex has the tables of the .md, for booktabs.
     """
     text = "\n".join(filter(None, (markdown(records), more)))
+    first, *others = tabular.parsed(text)
+    shown = [first._replace(notes=tuple(_cells(records)[2])), *others]
     write_table(Path(folder) / "summary.csv", records, Record._fields)
     write_bytes(Path(folder) / "summary.md", text.encode())
+    write_bytes(Path(folder) / "summary.tex", "\n".join(map(tabular.latex, shown)).encode())
 
 
 def _aligned(rows: list[list[str]]) -> list[list[str]]:
