@@ -20,7 +20,7 @@ class Seconds:
 
     def __init__(self, shown: int) -> None:
         self.shown, self.compiled, self.programs = shown, 0.0, 0
-        self.spent = sum(os.times()[:4])
+        self.spent = 0.0
         # of each test: all seconds, those of processors, those to compile, and programs that were compiled
         self.took: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0, 0])
         self.began = time.time()
@@ -31,6 +31,9 @@ class Seconds:
         if event == COMPILE:
             self.compiled += seconds
             self.programs += 1
+
+    def pytest_runtestloop(self) -> None:
+        self.spent = sum(os.times()[:4])  # imports are no test's
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo) -> Any:

@@ -20,6 +20,7 @@ import mixed
 import numpy as np
 from jax.interpreters.partial_eval import dce_jaxpr
 
+from jaxomarl.algorithms import REGISTRY
 from jaxomarl.base import JaxomarlError, Observation, Stage, System, Task
 from jaxomarl.config import static_fields, traced_fields
 from jaxomarl.data.catalog import load
@@ -462,6 +463,21 @@ class Trial:
         """The config with every static field changed that is not in `kept`."""
         others = {f: self.another(f) for f in static_fields(self.cfg) if f not in kept}
         return dataclasses.replace(self.cfg, **{f: v for f, v in others.items() if v is not None})
+
+
+class Trials(dict[str, Trial]):
+    """The trials of one task by the systems' names, each made when it is first asked for."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.task = task
+
+    def __missing__(self, name: str) -> Trial:
+        return self.setdefault(name, Trial(name, REGISTRY[name], self.task))
+
+
+TRIALS = Trials(mixed.TASK)
+"""Those that one session shares; tests are named by their stages before any of them runs."""
 
 
 class Counting(System):
