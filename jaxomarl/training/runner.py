@@ -186,7 +186,7 @@ class Training:
 
         # --- or begin ---
         empty = {name: unfilled(shapes) for name, shapes in like.items() if name != "state"}
-        self.trained = TrainedStage(self.identity.rows, None, **empty, facts={})
+        self.trained = TrainedStage(self.identity.rows, None, **empty, facts={}, diverged={})
         args = (self.cfgs, self.keys, self.past, self.data)
         init = program.compile(program.init, program.how, shared=1, args=args)
         self.state = init(*args)
