@@ -60,7 +60,11 @@ OWN = {
         },
         OMSD_CASES,
     ),
-    **part(("bc", "diffusion-bc", "flow-bc", "mean-flow"), {**POLICIES, **PACE, "policy_steps": 20_000}, {}),
+    **part(
+        ("bc", "diffusion-bc", "flow-bc", "mean-flow"),
+        {**POLICIES, **PACE, "policy_steps": 20_000},
+        {},
+    ),
     **part(("dom2",), {**ACTOR_CRITICS, "levels": 5}, DOM2_CASES),
     **part(("omar", "cql", "td3-bc"), ACTOR_CRITICS, without(OMAR_CASES, "policy_steps")),
     **part(
