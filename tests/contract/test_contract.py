@@ -9,10 +9,14 @@ from jaxomarl.algorithms import REGISTRY
 FIRST, *REST = REGISTRY
 FIRST_THEN_LONG = [FIRST, *(pytest.param(name, marks=pytest.mark.long) for name in REST)]
 """One system in every session, all of them in `make test-long`: what these assert is the runner's doing."""
-ALIKE = ("madiff-c", "decision-diffuser", "brpo-ctde", "joint-score", "ind-diffusion", "edp", "cql")
+ALIKE = (
+    "madiff-c", "decision-diffuser", "brpo-ctde", "joint-score", "ind-diffusion", "edp", "cql",
+    "mean-flow", "om2p",
+)  # fmt: skip
 """Systems whose stages are another's but for a function: they are traced here, and run in `make test-long`.
 
-In the order of the names: `madiff-d`'s twice, `brpo-ind`'s twice, and those of `dof-p`, `diffusion-ql` and `omar`.
+In the order of the names: `madiff-d`'s twice, `brpo-ind`'s twice, and those of `dof-p`, `diffusion-ql`, `omar`,
+`flow-bc` and `fql`.
 """
 
 
