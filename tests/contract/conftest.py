@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from trial import Trial
+from trial import Trial, takes
 
 from jaxomarl.algorithms import REGISTRY
 from jaxomarl.envs.catalog import make
@@ -49,7 +49,11 @@ def trials():
 
 @pytest.fixture(scope="session")
 def games():
-    return {name: Trial(name, system, make("games/bandit")) for name, system in REGISTRY.items()}
+    bandit, xor = make("games/bandit"), make("games/xor")
+    return {
+        name: Trial(name, system, bandit if takes(system, bandit.env.spec) else xor)
+        for name, system in REGISTRY.items()
+    }
 
 
 @pytest.fixture(scope="session", autouse=True)
