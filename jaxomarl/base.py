@@ -203,6 +203,10 @@ class Episodes(NamedTuple):
     """Number of rows after this one in the episode; 0 marks the successor row."""
     behaviour: Int[Array, " M"]
     """Number of the behaviour that produced the row; zeros where unknown."""
+    available: Bool[Array, "M N A"] | None = None
+    """Legal actions of each row, the successor row's too; None where every action always is."""
+    alive: Float[Array, "M N"] | None = None
+    """1.0 where an agent still acts; None where all agents always do."""
 
 
 Recipe = Callable[[Key[Array, ""], int], Episodes]

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from trial import TRIALS, Trials
+from trial import TRIALS, Trials, takes
 
 from jaxomarl.algorithms import REGISTRY
 from jaxomarl.envs.catalog import make
@@ -49,7 +49,8 @@ def trials():
 
 @pytest.fixture(scope="session")
 def games():
-    return Trials(make("games/bandit"))
+    bandit, xor = make("games/bandit"), make("games/xor")
+    return Trials(lambda system: bandit if takes(system, bandit.env.spec) else xor)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 from unittest import mock
 
+import choices
 import jax
 import jax.numpy as jnp
 import mixed
@@ -21,7 +22,7 @@ import numpy as np
 from jax.interpreters.partial_eval import dce_jaxpr
 
 from jaxomarl.algorithms import REGISTRY
-from jaxomarl.base import JaxomarlError, Observation, Stage, System, Task
+from jaxomarl.base import JaxomarlError, Observation, Spec, Stage, System, Task
 from jaxomarl.config import static_fields, traced_fields
 from jaxomarl.data.catalog import load
 from jaxomarl.data.stats import identity, statistics
@@ -41,6 +42,22 @@ MOVED, LEARNING_NOTHING = (
     1,
     2,
 )  # rows of the base run: every traced field changed; the last stage's own rates zero
+
+
+def takes(system: System, spec: Spec) -> bool:
+    """Whether a system accepts a task's kind of actions at its default settings."""
+    try:
+        system.check(spec, system.Config(), None)
+    except JaxomarlError as error:
+        if error.field != "--task":
+            raise
+        return False
+    return True
+
+
+def task_for(system: System) -> Task:
+    """The task on which a system keeps its contract: the mixed one, or choices if it takes no other."""
+    return mixed.TASK if takes(system, mixed.SPEC) else choices.TASK
 
 
 def tiny(config: type, horizon: int) -> Any:
@@ -181,7 +198,8 @@ class Traced:
 class Trial:
     """A system, its tiny config and a task."""
 
-    def __init__(self, name: str, system: System, task: Task = mixed.TASK) -> None:
+    def __init__(self, name: str, system: System, task: Task | None = None) -> None:
+        task = task or task_for(system)
         self.name, self.system, self.task, self.spec = name, system, task, task.env.spec
         self.cfg = tiny(system.Config, self.spec.horizon)
         self.players: dict[str, Callable[[np.ndarray], np.ndarray]] = {}
@@ -466,17 +484,18 @@ class Trial:
 
 
 class Trials(dict[str, Trial]):
-    """The trials of one task by the systems' names, each made when it is first asked for."""
+    """Trials by the systems' names, each made when it is first asked for, on the task that `task_of` gives it."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task_of: Callable[[System], Task]) -> None:
         super().__init__()
-        self.task = task
+        self.task_of = task_of
 
     def __missing__(self, name: str) -> Trial:
-        return self.setdefault(name, Trial(name, REGISTRY[name], self.task))
+        system = REGISTRY[name]
+        return self.setdefault(name, Trial(name, system, self.task_of(system)))
 
 
-TRIALS = Trials(mixed.TASK)
+TRIALS = Trials(task_for)
 """Those that one session shares; tests are named by their stages before any of them runs."""
 
 
