@@ -105,15 +105,29 @@ def orbax() -> Any:
     return v1
 
 
-def on_this_host(ocp: Any) -> contextlib.AbstractContextManager[Any]:
-    """A context in which Orbax saves and loads on this host alone: no array lies on two."""
+@contextlib.contextmanager
+def on_this_host(ocp: Any) -> Iterator[None]:
+    """Let Orbax save and load on this host alone: no array lies on two.
+
+    Its options name the processes that take part, but a save compares folders over all of them,
+    whatever the options say. So it is told that there is one.
+    """
     if jax.process_count() == 1:
-        return contextlib.nullcontext()
+        yield
+        return
+    from orbax.checkpoint.experimental.v1._src.synchronization import multihost
+
     own = jax.process_index()
     options = ocp.options.MultiprocessingOptions(
         primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"host-{own}"
     )
-    return ocp.Context(multiprocessing_options=options)
+    before = multihost.process_count
+    multihost.process_count = lambda: 1
+    try:
+        with ocp.Context(multiprocessing_options=options):
+            yield
+    finally:
+        multihost.process_count = before
 
 
 class OrbaxFilter(logging.Filter):
