@@ -37,7 +37,7 @@ from jaxomarl.numerics import precision, rounded, settings
 from jaxomarl.presets import find
 from jaxomarl.results import differences, stage_health, store, tables
 from jaxomarl.results.canvas import Figure
-from jaxomarl.training import checkpoint, memory
+from jaxomarl.training import checkpoint, hosts, memory
 from jaxomarl.training.final import roll_out
 from jaxomarl.training.library import StageCache, TrainedStage
 from jaxomarl.training.memory import portions
@@ -169,8 +169,17 @@ def open_folder(
     modules that register systems and tasks from outside the package.
 
     Raises JaxomarlError where the folder holds something else, or the same without --resume or
-    --overwrite.
+    --overwrite. Where there are several hosts, the first one takes the folder for all.
     """
+    if hosts.first():
+        take_folder(out, asked, resume, overwrite, imports)
+    hosts.meet("folder")
+
+
+def take_folder(
+    out: Path, asked: dict[str, Any], resume: bool, overwrite: bool, imports: Sequence[str]
+) -> None:
+    """As `open_folder`, on one host."""
     check_folder(out, asked, resume, overwrite)
     sweep = out / "sweep.json"
     if sweep.exists() and overwrite:
@@ -273,6 +282,10 @@ def locked(out: Path | None) -> Iterator[None]:
         yield
         return
     check_ours(out)
+    if not hosts.first():
+        # the first host's lock is for all of them
+        yield
+        return
     out.mkdir(parents=True, exist_ok=True)
     with open(out / ".lock", "w", encoding="utf-8") as file:
         try:
@@ -360,6 +373,7 @@ class Writer:
             "versions": versions(),
             "source": source(),
             "device": f"{jax.devices()[0].device_kind} x{jax.device_count()}",
+            "hosts": hosts.count(),
             "held_out": g.held_out.facts(),
             "health": [],
             "diverged": [],
@@ -531,11 +545,15 @@ def train_groups(
     """
     folders = [folder for folder in (out, *sources) if folder]
     library = StageCache(*(folder / "stages" for folder in folders), save_every=save_every)
+    stopped = hosts.together(stopped)
     past: list[tuple[Group, Past]] = []
     rows: list[store.Row] = []
     final: list[store.Row] = []
     runs: list[store.Run] = []
-    for group in groups:
+    for of_all_hosts in groups:
+        group = of_all_hosts.part(hosts.own(len(of_all_hosts.seeds)))
+        if not group.seeds:
+            continue
         job = job_of(group, library, report, stopped, say, bytes_allowed)
         plan = fitted(job, group, library, out, say)
         states = []
@@ -552,17 +570,35 @@ def train_groups(
             if plan.portions > 1:
                 states = [kept_on_host(states, plan)]
                 library.forget()
-        if out is not None:
+        if out is not None and hosts.count() == 1:
             write_done(out, group, written)
         if states[0] is not None:
             past.append((group, states[0]))
 
+    if hosts.count() > 1:
+        hosts.meet("trained")
+        assert out is not None, "hosts meet in a folder"
+        runs, rows, final = collected(out, groups)
     records = tables.summary(rows, runs, final)
-    if out:
+    if out and hosts.first():
         compared = differences.differences(records, final)
         tables.write_summary(out, records, differences.markdown(compared))
         differences.write(out, compared)
     return Results(out, records, runs, rows, final, past, list(groups))
+
+
+def collected(
+    out: Path, groups: Sequence[Group]
+) -> tuple[list[store.Run], list[store.Row], list[store.Row]]:
+    """(runs, rows of their evaluations, rows of their final ones) that all hosts have written."""
+    folders = []
+    for group in groups:
+        writer = Writer(out, group)
+        folders += writer.folders
+        if hosts.first():
+            write_done(out, group, 0.0)
+    runs = store.find_runs(folders)
+    return runs, store.load_returns(runs), store.load_final(runs)
 
 
 def train_portion(job: Job, group: Group, writer: Writer) -> Past:
@@ -601,7 +637,7 @@ def fitted(
     A group that began in portions continues in them, as far as they fit: its numbers do not
     depend on how much memory is free today. Raises MemoryTooSmallError where not even one run fits.
     """
-    file = Writer(out, group).folder / PORTIONS
+    file = Writer(out, group).folder / portions_file()
     at_most = 0
     if out is not None and file.exists():
         at_most = documents.read_sealed(file, "Delete the file.", runs=int)["runs"]
@@ -615,6 +651,13 @@ def fitted(
             file.parent.mkdir(parents=True, exist_ok=True)
             documents.write_sealed(file, {"runs": plan.runs})
     return plan
+
+
+def portions_file() -> str:
+    """The file of this host's portions: hosts have different runs."""
+    if hosts.count() == 1:
+        return PORTIONS
+    return f"{hosts.index()}-of-{hosts.count()}-{PORTIONS}"
 
 
 def kept_on_host(states: list[Past | None], plan: memory.Plan) -> Past | None:

@@ -47,8 +47,8 @@ def over_runs(f: Callable, how: str, shared: int) -> Callable:
 
 
 def mesh(runs: int) -> Mesh:
-    """A mesh with one axis, `runs`, of as many devices as there are runs for them."""
-    devices = jax.devices()[: max(1, min(runs, jax.device_count()))]
+    """A mesh with one axis, `runs`, of this host's devices: as many as there are runs for them."""
+    devices = jax.local_devices()[: max(1, min(runs, jax.local_device_count()))]
     return Mesh(np.array(devices), ("runs",), axis_types=(jax.sharding.AxisType.Auto,))
 
 
