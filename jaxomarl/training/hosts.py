@@ -31,9 +31,7 @@ def join(coordinator: str, count: int, index: int) -> None:
     """
     if not coordinator:
         if (count, index) != (0, 0):
-            way = (
-                "Give host 0's address and port, or auto on Slurm, Kubernetes or a TPU pod."
-            )
+            way = "Give host 0's address and port, or auto on Slurm, Kubernetes or a TPU pod."
             raise refuse("--coordinator", "an address with --hosts and --host", "none", way)
         return
     if coordinator != DETECTED and not 0 <= index < count:

@@ -65,7 +65,7 @@ def train_stage(job: Job, program: Program) -> TrainedStage:
     missing = identity.first_runs({row for batch in batches for row in batch.rows})
     if missing:
         for part in job.library.parts(identity, missing):
-            program.devices = sharding.mesh(len(part))
+            program.lay(len(part))
             batches = [*batches, Training(job, program, part, identity).run()]
 
     return gather(identity.rows, [batch for batch in batches if rows & set(batch.rows)])
@@ -360,6 +360,7 @@ class Training:
             "stage": program.stage.name,
             "runs": self.runs,
             "devices": program.devices.size,
+            "devices_of_a_run": program.devices.shape["data"],
             "mapping": program.how,
             "updates": program.stage.steps,
             "updates_executed": self.folder.executed * program.chunk,
