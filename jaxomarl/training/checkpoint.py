@@ -47,8 +47,12 @@ class Cadence:
     """Seconds between two checkpoints; None: by what the last one took, and SHARE."""
     cost: float = 0.1
     """Seconds that the last save took."""
-    last: float = field(default_factory=time.monotonic)
-    """When it ended."""
+    last: float = field(default_factory=lambda: time.monotonic())
+    """When it ended, or when training began that has lost nothing yet."""
+
+    def begin(self) -> None:
+        """Count from now: training begins or continues."""
+        self.last = time.monotonic()
 
     def due(self) -> bool:
         """Whether enough time has passed since the last save."""

@@ -125,6 +125,7 @@ class Training:
                     program.advance, program.how, shared=2, args=args, donate=(0,)
                 )
                 self.compile_measure()
+                self.folder.cadence.begin()
                 began = time.perf_counter()
                 if job.stopped():
                     raise Interrupted
@@ -175,9 +176,9 @@ class Training:
         if restored:
             done, arrays = restored
             self.state = sharding.place(arrays.pop("state"), program.devices, self.size)
-            histories = jax.tree.map(np.array, arrays)
+            histories: dict[str, Any] = jax.tree.map(np.array, arrays)
             rows = self.identity.rows
-            self.trained = TrainedStage(rows, None, **histories, facts={}, diverged={})
+            self.trained = TrainedStage(rows, None, **histories, facts={})
             found, self.ignored = self.folder.diverged(done * program.chunk)
             for r, row in enumerate(rows):
                 if row in found:
