@@ -26,8 +26,9 @@ setup: $(STAMP) ## Make .venv and install the package, editable, in the tested v
 sweep: $(STAMP) ## The main job: every default system on the built-in tasks, 16 seeds; run again to resume
 	$(PY) -m experiments.sweep --seeds 16 --resume
 
-test: $(STAMP) ## Lint, then all tests but the long ones, on the CPU
-	@began=$$(date +%s); $(LINT) && JAX_PLATFORMS=cpu $(PY) -m pytest $(PYTEST_ARGS); code=$$?; \
+test: $(STAMP) ## Lint, and all tests but the long ones beside it, on the CPU
+	@began=$$(date +%s); ($(LINT)) & lint=$$!; \
+	JAX_PLATFORMS=cpu $(PY) -m pytest $(PYTEST_ARGS); code=$$?; wait $$lint || code=$$?; \
 	echo "make test took $$(($$(date +%s) - began)) s, lint and types included"; exit $$code
 
 quick: $(STAMP) ## Lint, types and what needs no training; ONLY=omsd: one system and its numbers

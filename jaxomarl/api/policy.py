@@ -183,7 +183,7 @@ def load_policy(run: str | Path) -> Policy:
     algorithm = stages[-1].algorithm
 
     # --- the arrays, where the policy reads them ---
-    arrays = {name: jnp.asarray(x) for name, x in _read_arrays(run / FILE).items()}
+    arrays = {name: jnp.asarray(x) for name, x in read_arrays(run / FILE).items()}
     leaves, tree = jax.tree_util.tree_flatten_with_path(shapes(system, cfg, stages, spec))
     likes = {jax.tree_util.keystr(path): like for path, like in leaves}
     filled = [arrays.get(name, jnp.zeros(like.shape, like.dtype)) for name, like in likes.items()]
@@ -199,7 +199,7 @@ def load_policy(run: str | Path) -> Policy:
     return Policy(algorithm, state, past, spec, info)
 
 
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a policy's file.
 
     Raises JaxomarlError where the file is torn, damaged or of another format.

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxomarl import documents
 from jaxomarl.base import Past, refuse
-from jaxomarl.training import memory
+from jaxomarl.training import hosts, memory
 from jaxomarl.training.program import Job
 
 FILE = "portions.json"
@@ -26,7 +26,7 @@ def fitted(job: Job, name: str, folder: Path | None, dry: bool = False) -> memor
     stages have to lie in a folder and there is none.
     """
     at_most = 0
-    file = folder / FILE if folder else None
+    file = folder / file_name() if folder else None
     if file and file.exists():
         at_most = documents.read_sealed(file, "Delete the file.", runs=int)["runs"]
     plan = memory.plan(job, at_most)
@@ -45,6 +45,13 @@ def fitted(job: Job, name: str, folder: Path | None, dry: bool = False) -> memor
         file.parent.mkdir(parents=True, exist_ok=True)
         documents.write_sealed(file, {"runs": plan.runs})
     return plan
+
+
+def file_name() -> str:
+    """The file of this host's portions: hosts have different runs."""
+    if hosts.count() == 1:
+        return FILE
+    return f"{hosts.index()}-of-{hosts.count()}-{FILE}"
 
 
 def fits_on_host(plan: memory.Plan) -> bool:

@@ -5,7 +5,8 @@ OUT/stages/<stage>-<digest>-<rows>/   a trained stage: checkpoints, executed, DO
 OUT/<task>/<data>/<system>-<digest>/  a group: DONE, and a folder for each run:
     <config>-seed-<s>/                run.json, policy.safetensors,
                                       metrics.csv, returns.csv, final.csv, health.csv
-OUT/summary.md, summary.csv, *.png
+OUT/summary.md, .csv, .tex            the table; differences.csv, of the highest mean from others
+OUT/*.png, *.svg, *.pdf               figures
 """
 
 import contextlib
@@ -36,7 +37,7 @@ from jaxomarl.numerics import precision, rounded, settings
 from jaxomarl.presets import find
 from jaxomarl.results import differences, stage_health, store, tables
 from jaxomarl.results.canvas import Figure
-from jaxomarl.training import checkpoint, memory
+from jaxomarl.training import checkpoint, hosts, memory
 from jaxomarl.training.final import roll_out
 from jaxomarl.training.library import StageCache, TrainedStage
 from jaxomarl.training.program import chunking, last_step, marks
@@ -165,8 +166,17 @@ def open_folder(
     modules that register systems and tasks from outside the package.
 
     Raises JaxomarlError where the folder holds something else, or the same without --resume or
-    --overwrite.
+    --overwrite. Where there are several hosts, the first one takes the folder for all.
     """
+    if hosts.first():
+        take_folder(out, asked, resume, overwrite, imports)
+    hosts.meet("folder")
+
+
+def take_folder(
+    out: Path, asked: dict[str, Any], resume: bool, overwrite: bool, imports: Sequence[str]
+) -> None:
+    """As `open_folder`, on one host."""
     check_folder(out, asked, resume, overwrite)
     sweep = out / "sweep.json"
     if sweep.exists() and overwrite:
@@ -269,6 +279,10 @@ def locked(out: Path | None) -> Iterator[None]:
         yield
         return
     check_ours(out)
+    if not hosts.first():
+        # the first host's lock is for all of them
+        yield
+        return
     out.mkdir(parents=True, exist_ok=True)
     with open(out / ".lock", "w", encoding="utf-8") as file:
         try:
@@ -355,6 +369,7 @@ class Writer:
             "versions": versions(),
             "source": source(),
             "device": f"{jax.devices()[0].device_kind} x{jax.device_count()}",
+            "hosts": hosts.count(),
             "held_out": g.held_out.facts(),
             "health": [],
             "diverged": [],
@@ -525,11 +540,15 @@ def train_groups(
     """
     folders = [folder for folder in (out, *sources) if folder]
     library = StageCache(*(folder / "stages" for folder in folders), save_every=save_every)
+    stopped = hosts.together(stopped)
     past: list[tuple[Group, Past]] = []
     rows: list[store.Row] = []
     final: list[store.Row] = []
     runs: list[store.Run] = []
-    for group in groups:
+    for of_all_hosts in groups:
+        group = of_all_hosts.part(hosts.own(len(of_all_hosts.seeds)))
+        if not group.seeds:
+            continue
         job = job_of(group, library, report, stopped, say, bytes_allowed)
         plan = portions.fitted(job, group.name, group_folder(out, group) if out else None)
         states = []
@@ -547,17 +566,36 @@ def train_groups(
             if plan.portions > 1:
                 states = [portions.kept_on_host(states, plan)]
                 library.forget()
-        if out is not None:
+        if out is not None and hosts.count() == 1:
             write_done(out, group, own, written)
         runs += own
         if states[0] is not None:
             past.append((group, states[0]))
 
+    if hosts.count() > 1:
+        hosts.meet("trained")
+        assert out is not None, "hosts meet in a folder"
+        runs, rows, final = collected(out, groups)
     records = tables.summary(rows, runs, final)
-    if out:
-        compared = differences.markdown(differences.differences(records, final))
-        tables.write_summary(out, records, compared)
+    if out and hosts.first():
+        compared = differences.differences(records, final)
+        tables.write_summary(out, records, differences.markdown(compared))
+        differences.write(out, compared)
     return Results(out, records, runs, rows, final, past, list(groups))
+
+
+def collected(
+    out: Path, groups: Sequence[Group]
+) -> tuple[list[store.Run], list[store.Row], list[store.Row]]:
+    """(runs, rows of their evaluations, rows of their final ones) that all hosts have written."""
+    folders = []
+    for group in groups:
+        writer = Writer(out, group)
+        folders += writer.folders
+        if hosts.first():
+            write_done(out, group, writer.runs, 0.0)
+    runs = store.find_runs(folders)
+    return runs, store.load_returns(runs), store.load_final(runs)
 
 
 def train_portion(job: Job, group: Group, writer: Writer) -> Past:

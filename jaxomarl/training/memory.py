@@ -241,7 +241,7 @@ class Needs:
     def compiled(self, rows: int) -> int:
         """What the stage's programs take for so many rows, by their compiled forms."""
         program = self.program
-        program.devices = sharding.mesh(rows)
+        program.lay(rows)
         on_one = max(map(_bytes, program.programs(rows)))
         shared = size((program.job.data, program.job.held))
         devices = program.devices.size

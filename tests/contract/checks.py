@@ -262,7 +262,7 @@ def padded_actions_do_not_count(trial: Trial) -> None:
 def junk_does_not_count(trial: Trial, block: str) -> None:
     if trial.data is None:
         return
-    junk = mixed.junk(trial.raw, block)
+    junk = mixed.junk(trial.raw, block, trial.spec)
     assert pads_are_zero(trial.raw, trial.spec) and not pads_are_zero(junk, trial.spec)
     found = trial.run(trial.cfgs, SEEDS, LIBRARIES[block], data=trial.prepared(trial.cfg, junk))
     for name, trained in found.trained.items():
