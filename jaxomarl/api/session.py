@@ -33,7 +33,7 @@ from jaxomarl.config import digest, static_fields, traced_fields
 from jaxomarl.data.held_out import FEW, SHARE, split
 from jaxomarl.data.stats import identity, statistics
 from jaxomarl.health.verdict import stage_facts
-from jaxomarl.numerics import precision, rounded, settings
+from jaxomarl.numerics import precision, rounded, settings, tier
 from jaxomarl.presets import find
 from jaxomarl.results import differences, stage_health, store, tables
 from jaxomarl.results.canvas import Figure
@@ -374,6 +374,7 @@ class Writer:
             "health": [],
             "diverged": [],
             "precision": {"matmul": precision(), "evaluation": "highest"},
+            "determinism": tier(),
             "jax": settings(),
         }
         imports = register.modules(g.name, g.task.name)
