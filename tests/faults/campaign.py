@@ -31,7 +31,8 @@ LINE = "| {:<34} | {:>6} | {:>11} | {} |"
 class Campaign:
     """Sweeps under OUT, and what became of them."""
 
-    def __init__(self, out: Path, seed: int) -> None:
+    def __init__(self, out: Path, seed: int, timed: bool) -> None:
+        self.timed = timed
         self.out = out
         self.rng = random.Random(seed)
         stub = out / "stub"
@@ -47,7 +48,8 @@ class Campaign:
         """OUT of a cell's undisturbed sweep, and its seconds with warm programs."""
         if cell not in self.wholes:
             folder = self.out / f"whole-{cell}"
-            for _ in range(2):
+            # a second time for its seconds, with programs that are compiled
+            for _ in range(1 + self.timed):
                 shutil.rmtree(folder, ignore_errors=True)
                 began = time.monotonic()
                 code, text = self.sweeps.run(folder, *CELLS[cell])
@@ -260,7 +262,7 @@ def any_signal(campaign: Campaign) -> Iterator[signal.Signals]:
 
 def main() -> None:
     parts = ("kills", "signals", "flips", "torn", "disks", "writers", "nan")
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--parts", nargs="+", default=parts, choices=parts)
     parser.add_argument("--kills", type=int, default=200)
@@ -273,7 +275,9 @@ def main() -> None:
     parser.add_argument("--write", type=Path)
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
-    campaign = Campaign(asked.out.absolute(), asked.seed)
+    campaign = Campaign(
+        asked.out.absolute(), asked.seed, bool({"kills", "signals"} & set(asked.parts))
+    )
     head = LINE.format("harm", "times", "differences", "how it ended")
     print(head, "|---|---:|---:|---|", sep="\n", flush=True)
     for cell in asked.cells:
