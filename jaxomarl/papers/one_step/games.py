@@ -359,7 +359,7 @@ def points(measures: Sequence[Measure]) -> tuple[list[Point], dict[str, list[str
     return found, panels
 
 
-def point(panel: str, curve: str, x: float, values: np.ndarray) -> list[Point]:
+def point(panel: str, curve: str, x: int, values: np.ndarray) -> list[Point]:
     """The mean of seeds with their range; nothing where there are none."""
     if not len(values):
         return []
