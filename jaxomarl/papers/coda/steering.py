@@ -195,9 +195,19 @@ def train_generator(
     )
     trained = jax.tree.map(lambda x: x[0], run(job)["generator"])
     (facts,) = found
-    counts = [int(facts["verdict"] == word) for word in (LEARNED, SHORT, DIVERGED, UNJUDGED)]
-    failed = "; ".join(facts["failed"])
-    return trained, StageWord(GAME, MODEL, "", "generator", *counts, failed)
+    is_word = lambda word: int(facts["verdict"] == word)
+    health = StageWord(
+        GAME,
+        MODEL,
+        setting="",
+        stage="generator",
+        learned=is_word(LEARNED),
+        short=is_word(SHORT),
+        diverged=is_word(DIVERGED),
+        unjudged=is_word(UNJUDGED),
+        failed="; ".join(facts["failed"]),
+    )
+    return trained, health
 
 
 def seeds_measures(asked: Asked, name: str, values: Float[np.ndarray, "S L"]) -> list[Measure]:
