@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxomarl import documents
-from jaxomarl.api import pictures, register
+from jaxomarl.api import pictures, portions, register
 from jaxomarl.api.plan import Group, config_digest
 from jaxomarl.api.policy import Policy, load_policy, save_policies
 from jaxomarl.api.provenance import source, versions
@@ -33,20 +33,17 @@ from jaxomarl.config import digest, static_fields, traced_fields
 from jaxomarl.data.held_out import FEW, SHARE, split
 from jaxomarl.data.stats import identity, statistics
 from jaxomarl.health.verdict import stage_facts
-from jaxomarl.numerics import precision, rounded, settings
+from jaxomarl.numerics import precision, rounded, settings, tier
 from jaxomarl.presets import find
 from jaxomarl.results import differences, stage_health, store, tables
 from jaxomarl.results.canvas import Figure
-from jaxomarl.training import checkpoint, memory
+from jaxomarl.training import checkpoint, hosts, memory
 from jaxomarl.training.final import roll_out
 from jaxomarl.training.library import StageCache, TrainedStage
-from jaxomarl.training.memory import portions
 from jaxomarl.training.program import chunking, last_step, marks
 from jaxomarl.training.runner import Interrupted, Job, Progress, run
 
 FORMAT = 2
-PORTIONS = "portions.json"
-"""File of a group that is trained in portions: how many runs each has."""
 MORE = "final_episodes"
 """The setting in `asked` that may grow."""
 WRITE_SECONDS = 60.0
@@ -64,7 +61,7 @@ class Results:
     final: list[store.Row]
     past: list[tuple[Group, Past]]
     """Each group's stages; those of a group that does not fit into memory are in `out` alone."""
-    groups: list[Group]
+    groups: list[Group] = dataclasses.field(default_factory=list)
 
     @property
     def table(self) -> str:
@@ -169,8 +166,17 @@ def open_folder(
     modules that register systems and tasks from outside the package.
 
     Raises JaxomarlError where the folder holds something else, or the same without --resume or
-    --overwrite.
+    --overwrite. Where there are several hosts, the first one takes the folder for all.
     """
+    if hosts.first():
+        take_folder(out, asked, resume, overwrite, imports)
+    hosts.meet("folder")
+
+
+def take_folder(
+    out: Path, asked: dict[str, Any], resume: bool, overwrite: bool, imports: Sequence[str]
+) -> None:
+    """As `open_folder`, on one host."""
     check_folder(out, asked, resume, overwrite)
     sweep = out / "sweep.json"
     if sweep.exists() and overwrite:
@@ -273,6 +279,10 @@ def locked(out: Path | None) -> Iterator[None]:
         yield
         return
     check_ours(out)
+    if not hosts.first():
+        # the first host's lock is for all of them
+        yield
+        return
     out.mkdir(parents=True, exist_ok=True)
     with open(out / ".lock", "w", encoding="utf-8") as file:
         try:
@@ -285,6 +295,17 @@ def locked(out: Path | None) -> Iterator[None]:
 
 
 # --- a group of runs ---
+
+
+def group_folder(out: Path | None, group: Group) -> Path:
+    """The group's folder, below OUT; JaxomarlError where a name leads out of it."""
+    out = out or Path()
+    task = group.task.name.replace("/", "-")
+    folder = out / task / group.quality / f"{group.name}-{group.digest}"
+    if not folder.resolve().is_relative_to(out.resolve()):
+        way = "Rename it where the data set says it."
+        raise refuse("data, quality", "the name of a folder", group.quality, way)
+    return folder
 
 
 class Writer:
@@ -303,20 +324,8 @@ class Writer:
         self.written = time.monotonic()
         self.write_seconds = 0.0
         self.infos = [self.info(r) for r in range(len(group.seeds))]
-        self.folders = [
-            self.folder / f"{info['config'][:8]}-seed-{info['seed']}" for info in self.infos
-        ]
-
-    @property
-    def folder(self) -> Path:
-        """The group's folder, below OUT; JaxomarlError where a name leads out of it."""
-        g = self.group
-        out = self.out or Path()
-        folder = out / g.task.name.replace("/", "-") / g.quality / f"{g.name}-{g.digest}"
-        if not folder.resolve().is_relative_to(out.resolve()):
-            way = "Rename it where the data set says it."
-            raise refuse("data, quality", "the name of a folder", g.quality, way)
-        return folder
+        folder = group_folder(out, group)
+        self.folders = [folder / f"{info['config'][:8]}-seed-{info['seed']}" for info in self.infos]
 
     @property
     def last_stage(self) -> Stage:
@@ -360,10 +369,12 @@ class Writer:
             "versions": versions(),
             "source": source(),
             "device": f"{jax.devices()[0].device_kind} x{jax.device_count()}",
+            "hosts": hosts.count(),
             "held_out": g.held_out.facts(),
             "health": [],
             "diverged": [],
             "precision": {"matmul": precision(), "evaluation": "highest"},
+            "determinism": tier(),
             "jax": settings(),
         }
         imports = register.modules(g.name, g.task.name)
@@ -503,12 +514,11 @@ class Writer:
         return [store.Run(folder, info) for folder, info in pairs]
 
 
-def write_done(out: Path, group: Group, seconds: float) -> None:
+def write_done(out: Path, group: Group, runs: Sequence[store.Run], seconds: float) -> None:
     """Write a group's DONE: the folders of its runs, and the seconds that their tables took."""
-    writer = Writer(out, group)
-    names = [folder.name for folder in writer.folders]
+    names = [run.path.name for run in runs]
     done = {"runs": names, "write_seconds": round(seconds, 3)}
-    documents.write_sealed(writer.folder / "DONE", done)
+    documents.write_sealed(group_folder(out, group) / "DONE", done)
 
 
 def train_groups(
@@ -531,38 +541,62 @@ def train_groups(
     """
     folders = [folder for folder in (out, *sources) if folder]
     library = StageCache(*(folder / "stages" for folder in folders), save_every=save_every)
+    stopped = hosts.together(stopped)
     past: list[tuple[Group, Past]] = []
     rows: list[store.Row] = []
     final: list[store.Row] = []
     runs: list[store.Run] = []
-    for group in groups:
+    for of_all_hosts in groups:
+        group = of_all_hosts.part(hosts.own(len(of_all_hosts.seeds)))
+        if not group.seeds:
+            continue
         job = job_of(group, library, report, stopped, say, bytes_allowed)
-        plan = fitted(job, group, library, out, say)
+        plan = portions.fitted(job, group.name, group_folder(out, group) if out else None)
         states = []
+        own: list[store.Run] = []
         written = 0.0
-        for portion in portions(len(group.seeds), plan.runs):
-            some = group.part(portion)
+        for portion in memory.portions(len(group.seeds), plan.runs):
+            some = group if plan.portions == 1 else group.part(portion)
             writer = Writer(out, some)
             done = train_portion(job, some, writer)
             states.append(done)
             written += writer.write_seconds
-            runs += writer.runs
+            own += writer.runs
             rows += [row for of_run in writer.rows["returns"] for row in of_run]
             final += writer.final
             if plan.portions > 1:
-                states = [kept_on_host(states, plan)]
+                states = [portions.kept_on_host(states, plan)]
                 library.forget()
-        if out is not None:
-            write_done(out, group, written)
+        if out is not None and hosts.count() == 1:
+            write_done(out, group, own, written)
+        runs += own
         if states[0] is not None:
             past.append((group, states[0]))
 
+    if hosts.count() > 1:
+        hosts.meet("trained")
+        assert out is not None, "hosts meet in a folder"
+        runs, rows, final = collected(out, groups)
     records = tables.summary(rows, runs, final)
-    if out:
+    if out and hosts.first():
         compared = differences.differences(records, final)
         tables.write_summary(out, records, differences.markdown(compared))
         differences.write(out, compared)
     return Results(out, records, runs, rows, final, past, list(groups))
+
+
+def collected(
+    out: Path, groups: Sequence[Group]
+) -> tuple[list[store.Run], list[store.Row], list[store.Row]]:
+    """(runs, rows of their evaluations, rows of their final ones) that all hosts have written."""
+    folders = []
+    for group in groups:
+        writer = Writer(out, group)
+        folders += writer.folders
+        if hosts.first():
+            write_done(out, group, writer.runs, 0.0)
+    runs = store.find_runs(folders)
+    return runs, store.load_returns(runs), store.load_final(runs)
 
 
 def train_portion(job: Job, group: Group, writer: Writer) -> Past:
@@ -584,46 +618,6 @@ def train_portion(job: Job, group: Group, writer: Writer) -> Past:
     writer.roll_out(done[last], before, job.say, job.stopped)
     writer.finish(done[last], before)
     return done
-
-
-# --- runs that do not fit into memory at once ---
-
-
-def fitted(
-    job: Job,
-    group: Group,
-    library: StageCache,
-    out: Path | None,
-    say: Callable[[str], None] = print,
-) -> memory.Plan:
-    """How many of a group's runs are trained at once.
-
-    A group that began in portions continues in them, as far as they fit: its numbers do not
-    depend on how much memory is free today. Raises MemoryTooSmallError where not even one run fits.
-    """
-    file = Writer(out, group).folder / PORTIONS
-    at_most = 0
-    if out is not None and file.exists():
-        at_most = documents.read_sealed(file, "Delete the file.", runs=int)["runs"]
-    plan = memory.plan(job, at_most)
-    if plan.portions > 1:
-        library.forget()
-        plan = memory.plan(job, at_most)
-    if plan.portions > 1:
-        say(f"  {group.name}: {memory.told(plan, len(group.seeds))}")
-        if out is not None and at_most != plan.runs:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            documents.write_sealed(file, {"runs": plan.runs})
-    return plan
-
-
-def kept_on_host(states: list[Past | None], plan: memory.Plan) -> Past | None:
-    """The stages of all portions so far in the host's memory; None where they would not fit."""
-    parts = [part for part in states if part is not None]
-    if len(parts) < len(states) or 2 * plan.kept > plan.limit:
-        return None
-    join = lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves])
-    return jax.tree.map(join, *parts)
 
 
 def job_of(

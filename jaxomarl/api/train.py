@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxomarl.api import arrays, policy, provenance, register, session
 from jaxomarl.api.arrays import Fitted
-from jaxomarl.api.plan import resolve
+from jaxomarl.api.plan import Group, resolve
 from jaxomarl.api.progress import ProgressPrinter
 from jaxomarl.api.session import Results
 from jaxomarl.api.spoken import python_face
@@ -77,25 +77,30 @@ def train(
         *names, seeds, preset, overrides, rows, episodes, scale, augment, final_episodes
     )
     folder = _folder(out, resume, overwrite)
+    asked = session.asked(preset, overrides, rows, episodes, scale, final_episodes)
+    opened = (asked, resume, overwrite, register.modules(system, task))
+    limits = {"bytes_allowed": allowed, "save_every": save_every}
+    return _train(groups, folder, opened, report, progress, limits)
+
+
+def _train(
+    groups: list[Group],
+    folder: Path | None,
+    opened: tuple[dict[str, Any], bool, bool, list[str]],
+    report: Callable[..., None] | None,
+    progress: bool,
+    limits: dict[str, Any],
+) -> Results:
+    """Train groups into a folder that is opened by `opened`, or into memory alone."""
+    lines = ProgressPrinter()
+    shown = lines if progress else silent
+    say = lines.say if progress else silent
     with session.locked(folder):
         if folder:
-            asked = session.asked(preset, overrides, rows, episodes, scale, final_episodes)
-            imports = register.modules(system, task)
-            session.open_folder(folder, asked, resume, overwrite, imports)
+            session.open_folder(folder, *opened)
         if folder and progress:
             provenance.tell(groups, folder)
-
-        lines = ProgressPrinter()
-        shown = lines if progress else silent
-        say = lines.say if progress else silent
-        return session.train_groups(
-            groups,
-            folder,
-            report=report or shown,
-            say=say,
-            bytes_allowed=allowed,
-            save_every=save_every,
-        )
+        return session.train_groups(groups, folder, report=report or shown, say=say, **limits)
 
 
 def _folder(out: str | Path | None, resume: bool, overwrite: bool) -> Path | None:

@@ -36,6 +36,7 @@ from jaxomarl.cli.imports import Imports
 from jaxomarl.cli.parsing import parse
 from jaxomarl.cli.signals import CODES
 from jaxomarl.results import canvas, stage_health, tables
+from jaxomarl.training import hosts
 from jaxomarl.training.memory import MemoryTooSmallError, parse_bytes
 from jaxomarl.training.runner import Interrupted
 
@@ -103,6 +104,12 @@ class Common(Imports):
     """Factor of steps, in whole chunks; widths change by its cube root, and --cfg values stay."""
     dry_run: bool = False
     """Print what would run, and stop."""
+    coordinator: str = ""
+    """Train on several hosts: host 0's ADDRESS:PORT, or auto (Slurm, Kubernetes, a TPU pod)."""
+    hosts: int = 0
+    """How many hosts there are, with --coordinator ADDRESS:PORT."""
+    host: int = 0
+    """The number of this host, from 0."""
     augment: str = ""
     """Synthetic rows: coda (of the policy), synther (as the data), eaq (of high returns)."""
     precision: str = ""
@@ -111,6 +118,8 @@ class Common(Imports):
     """Memory that training may take, such as 8GiB, of each device; empty: what is free."""
     save_every: float = -1.0
     """Seconds between two checkpoints, 0 for each evaluation; -1: so that they take 2 %."""
+    deterministic: bool = False
+    """On a card, take kernels that give the same bits every time; they may be slower."""
     compile_cache: bool = True
     """Keep compiled programs in the user's cache directory, or in $JAXOMARL_CACHE."""
     cfg: Cfg = Cfg()  # type: ignore  # noqa: RUF009 (frozen, empty)
@@ -354,6 +363,9 @@ def run(command: str, argv: list[str]) -> int:
             return tell(asked)
 
         runtime.pin_numbers()
+        if isinstance(asked, Common):
+            hosts.join(asked.coordinator, asked.hosts, asked.host)
+            runtime.use_determinism(asked.deterministic)
         runtime.use_cores()
         runtime.use_precision(getattr(asked, "precision", ""))
         with runtime.programs(asked.compile_cache):
@@ -541,6 +553,8 @@ def sweep(asked: Sweep | Train, stop: Stop) -> None:
         results = session.train_groups(
             groups, out, sources, lines, stop.asked, lines.say, allowed, between
         )
+        if not hosts.first():
+            return
         pictures = draw(results, out)
 
     print()

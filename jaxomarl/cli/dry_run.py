@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import jax
 
-from jaxomarl.api import session
+from jaxomarl.api import portions, session
 from jaxomarl.api.plan import Group
 from jaxomarl.base import Dataset, Past, Stage
 from jaxomarl.data.stats import identity
@@ -42,14 +42,8 @@ def check_memory(groups: list[Group], out: Path, allowed: int) -> None:
     for group in groups:
         if memory_estimate(group) > SMALL * most:
             library = StageCache(out / "stages")
-            quiet = lambda text: None
-            plan = session.fitted(
-                session.job_of(group, library, say=quiet, bytes_allowed=allowed),
-                group,
-                library,
-                None,
-                quiet,
-            )
+            job = session.job_of(group, library, bytes_allowed=allowed)
+            plan = portions.fitted(job, group.name, session.group_folder(out, group), dry=True)
             print(f"  {group.name}: {memory.told(plan, len(group.seeds))}")
 
 

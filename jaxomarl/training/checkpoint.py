@@ -47,8 +47,12 @@ class Cadence:
     """Seconds between two checkpoints; None: by what the last one took, and SHARE."""
     cost: float = 0.1
     """Seconds that the last save took."""
-    last: float = field(default_factory=time.monotonic)
-    """When it ended."""
+    last: float = field(default_factory=lambda: time.monotonic())
+    """When it ended, or when training began that has lost nothing yet."""
+
+    def begin(self) -> None:
+        """Count from now: training begins or continues."""
+        self.last = time.monotonic()
 
     def due(self) -> bool:
         """Whether enough time has passed since the last save."""
@@ -78,7 +82,7 @@ def save(folder: Path, step: int, tree: PyTree) -> None:
         check_room(folder, path, sum(x.nbytes for x in jax.tree.leaves(arrays)))
         # the digest is written first, so that every committed checkpoint has one
         _write(folder / f"{step}.sha256", digest_of_arrays(arrays))
-        with named_in_errors(path), quiet():
+        with named_in_errors(path), quiet(), on_this_host(ocp):
             ocp.save(str(path), {"tree": arrays}, overwrite=True)
     except OSError:
         raise
@@ -103,6 +107,31 @@ def orbax() -> Any:
     if not any(isinstance(known, OrbaxFilter) for known in logging.getLogger("absl").filters):
         logging.getLogger("absl").addFilter(OrbaxFilter())
     return v1
+
+
+@contextlib.contextmanager
+def on_this_host(ocp: Any) -> Iterator[None]:
+    """Let Orbax save and load on this host alone: no array lies on two.
+
+    Its options name the processes that take part, but a save compares folders over all of them,
+    whatever the options say. So it is told that there is one.
+    """
+    if jax.process_count() == 1:
+        yield
+        return
+    from orbax.checkpoint.experimental.v1._src.synchronization import multihost
+
+    own = jax.process_index()
+    options = ocp.options.MultiprocessingOptions(
+        primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"host-{own}"
+    )
+    before = multihost.process_count
+    multihost.process_count = lambda: 1
+    try:
+        with ocp.Context(multiprocessing_options=options):
+            yield
+    finally:
+        multihost.process_count = before
 
 
 class OrbaxFilter(logging.Filter):
@@ -192,13 +221,13 @@ def restore(
     `like` gives structure, shapes and dtypes. A checkpoint that cannot be read is passed over, and
     `say` gets a line about it.
     """
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     struct = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device)
     target = jax.tree.map(struct, like)
     name = Path(folder).name
     for step in reversed(committed_steps(folder)):
         try:
-            with quiet():
+            with quiet(), on_this_host(orbax()):
                 return step, _load(Path(folder), step, target)
         except Exception as error:  # torn files surface as many kinds of error
             reason = _reason(error, 160)

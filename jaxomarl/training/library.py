@@ -5,7 +5,8 @@ were trained together lives in `<root>/<stage>-<digest>/`, which holds:
 
 - `checkpoints/`,
 - `executed`, one line for each chunk that was begun,
-- `DONE`, which says what the rows are, once they are finished.
+- `rows.json`, which says what the rows are,
+- `DONE`, which says so again, once they are finished.
 """
 
 import contextlib
@@ -26,6 +27,8 @@ from jaxomarl.paths import named_in_errors
 from jaxomarl.training import checkpoint, divergence
 from jaxomarl.training.evaluation import Config
 
+ROWS = "rows.json"
+"""What a batch's rows are while it trains."""
 FORMAT = 2
 """Version of an identity; stages of another version are not found."""
 
@@ -177,7 +180,44 @@ class StageCache:
         path = self.roots[0] / f"{identity.kind}-{digest(identity.rows)[:6]}"
         path.mkdir(parents=True, exist_ok=True)
         collect_leftovers(path)
+        if not (path / ROWS).exists():
+            documents.write_sealed(path / ROWS, {"kind": identity.kind, "rows": identity.rows})
         return Folder(path, cadence=self.cadence)
+
+    # --- stages that were begun with other runs beside them ---
+
+    def begun(self, kind: str) -> list[tuple[tuple[str, ...], Folder]]:
+        """(rows, folder) of every batch of a kind that has a checkpoint and is not finished."""
+        found = []
+        for path in sorted(self.roots[0].glob(f"{kind}-*")) if self.roots else ():
+            if (path / "DONE").exists() or not checkpoint.committed_steps(path / "checkpoints"):
+                continue
+            with contextlib.suppress(ValueError):
+                facts = documents.read_sealed(path / ROWS, "", kind=str, rows=list)
+                found.append((tuple(facts["rows"]), Folder(path)))
+        return found
+
+    def parts(self, identity: Identity, missing: list[int]) -> list[list[int]]:
+        """The missing runs, in the batches that train on.
+
+        Those of a batch that was begun go on as it was, where all its rows are missing; the others
+        are one batch. So a sweep that began on two hosts continues on one.
+        """
+        number = {identity.rows[r]: r for r in missing}
+        parts = []
+        for rows, _ in self.begun(identity.kind):
+            if set(rows) <= set(number):
+                parts.append([number.pop(row) for row in rows])
+        if number:
+            parts.append(sorted(number.values()))
+        return parts
+
+    def wider(self, identity: Identity) -> tuple[tuple[str, ...], Folder] | None:
+        """An unfinished batch that has these rows and more, such as one of fewer hosts."""
+        for rows, folder in self.begun(identity.kind):
+            if set(identity.rows) < set(rows):
+                return rows, folder
+        return None
 
     def finish(self, identity: Identity, folder: Folder, trained: TrainedStage) -> None:
         """Record a batch as finished."""

@@ -161,7 +161,7 @@ def size(tree: PyTree) -> int:
 def plan(job: Job, at_most: int = 0) -> Plan:
     """How many of a job's runs are trained at once; nothing is trained for it.
 
-    `at_most` bounds them further: a sweep continues in the portions in which it began.
+    `at_most` is the size of the portions in which a sweep began: it continues in them, if they fit.
     Raises MemoryTooSmallError where not even one run fits.
     """
     most = limit(job.memory)
@@ -171,22 +171,30 @@ def plan(job: Job, at_most: int = 0) -> Plan:
     past: Past = {"stats": jax.tree.map(_leading, job.stats)}
     stages: list[Needs] = []
     for index, stage in enumerate(job.make(job.cfgs[0])):
-        program = Program(job, index, past)
+        program = Program(job, index, dict(past))
         needs = Needs(program, size(past), len(program.missing()))
-        needed = max(needed, needs.of(count, most))
-        fit = needs.fitting(fit, most)
+        # the states alone may say so before anything is compiled
+        needs.check(needs.least(1), most)
         stages.append(needs)
         kept = jax.eval_shape(stage.kept, program.shapes["state"])
         past[stage.name] = jax.tree.map(_leading, kept)
+    for needs in stages:
+        needed = max(needed, needs.of(count, most))
+        fit = needs.fitting(fit, most)
+
     # the last stage's state is finished too
     kept_bytes = size(past)
     if kept_bytes * fit > most:
         fit = most // kept_bytes
 
-    portions = -(-count // max(1, min(fit, at_most or fit)))
+    if at_most:
+        runs = max(1, min(fit, at_most))
+    else:
+        # portions of equal size
+        runs = _whole(-(-count // -(-count // max(1, fit))), fit)
     return Plan(
-        runs=_whole(-(-count // portions), fit),
-        portions=portions,
+        runs=runs,
+        portions=-(-count // runs),
         needed=max(needed, kept_bytes * count),
         taken=max(kept_bytes * fit, *(needs.of(fit, most) for needs in stages)),
         limit=most,
@@ -225,14 +233,15 @@ class Needs:
             return self.least(runs)
         if runs not in self.known:
             rows = min(runs, self.missing)
-            saved = rows * self.state
+            # a copy for the disk, and what its writer buffers
+            saved = 2 * rows * self.state
             self.known[runs] = runs * self.past + saved + self.compiled(rows)
         return self.known[runs]
 
     def compiled(self, rows: int) -> int:
         """What the stage's programs take for so many rows, by their compiled forms."""
         program = self.program
-        program.devices = sharding.mesh(rows)
+        program.lay(rows)
         on_one = max(map(_bytes, program.programs(rows)))
         shared = size((program.job.data, program.job.held))
         devices = program.devices.size
@@ -241,18 +250,21 @@ class Needs:
         # the data are there already, on one device
         return devices * on_one - shared
 
+    def check(self, one: int, most: int) -> None:
+        """Raise MemoryTooSmallError where one run needs `one` bytes, which is more than `most`."""
+        if one <= most:
+            return
+        field = f"memory for one run of stage {self.program.stage.name}"
+        found = f"{words(most)} that may be taken"
+        error = MemoryTooSmallError(str(refuse(field, f"at least {words(one)}", found, SMALLER)))
+        error.field = "--memory"
+        raise error
+
     def fitting(self, runs: int, most: int) -> int:
         """The largest number of runs, up to `runs`, that needs no more than `most`."""
         while self.of(runs, most) > most:
             one = self.of(1, most)
-            if one > most:
-                field = f"memory for one run of stage {self.program.stage.name}"
-                found = f"{words(most)} that may be taken"
-                error = MemoryTooSmallError(
-                    str(refuse(field, f"at least {words(one)}", found, SMALLER))
-                )
-                error.field = "--memory"
-                raise error
+            self.check(one, most)
             each = max(1, (self.of(runs, most) - one) // (runs - 1))
             runs = max(1, min(1 + (most - one) // each, runs - 1))
         return runs

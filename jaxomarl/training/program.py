@@ -200,6 +200,7 @@ class Program:
         algorithm = self.job.make(cfg)[self.index].algorithm
         k_batch, k_update = jax.random.split(key)
         batch = algorithm.batch(k_batch, state, data)  # type: ignore
+        batch = sharding.divided(batch, self.devices)
         return algorithm.update(k_update, state, past, batch)
 
     def evaluate(
@@ -359,14 +360,27 @@ class Program:
         return [program.call for program in found]
 
     @cached_property
-    def how(self) -> str:
-        """Whether to "vmap" or "map" over runs, by the rule of sizes and device."""
+    def batch_rows(self) -> int:
+        """Rows of a batch, by tracing alone."""
         state = self.shapes["state"]
         batch = jax.eval_shape(self.stage.algorithm.batch, self.key(0), state, self.job.data)
         sizes = [x.shape[0] for x in jax.tree.leaves(batch) if x.ndim]
+        return max(sizes, default=1)
+
+    @cached_property
+    def how(self) -> str:
+        """Whether to "vmap" or "map" over runs, by the rule of sizes and device."""
         return sharding.mapping(
             platform=jax.default_backend(),
-            state=state,
-            batch=max(sizes, default=1),
+            state=self.shapes["state"],
+            batch=self.batch_rows,
             replay=bool(self.stage.refresh),
         )
+
+    def lay(self, runs: int) -> None:
+        """Choose the devices for so many runs, by the rule of sizes and device."""
+        there = jax.local_device_count()
+        state = self.shapes["state"]
+        # tracing the shapes needs a mesh itself
+        rule = (jax.default_backend(), state, self.batch_rows, there, runs)
+        self.devices = sharding.mesh(runs, sharding.shares(*rule))

@@ -64,8 +64,9 @@ def train_stage(job: Job, program: Program) -> TrainedStage:
     batches = job.library.find(identity.kind, rows, program.chunks, program.finished, job.say)
     missing = identity.first_runs({row for batch in batches for row in batch.rows})
     if missing:
-        program.devices = sharding.mesh(len(missing))
-        batches = [*batches, Training(job, program, missing, identity).run()]
+        for part in job.library.parts(identity, missing):
+            program.lay(len(part))
+            batches = [*batches, Training(job, program, part, identity).run()]
 
     return gather(identity.rows, [batch for batch in batches if rows & set(batch.rows)])
 
@@ -124,6 +125,7 @@ class Training:
                     program.advance, program.how, shared=2, args=args, donate=(0,)
                 )
                 self.compile_measure()
+                self.folder.cadence.begin()
                 began = time.perf_counter()
                 if job.stopped():
                     raise Interrupted
@@ -170,13 +172,13 @@ class Training:
         like = program.like(self.runs)
 
         # --- resume ---
-        restored = self.folder.restore(like, self.job.say)
+        restored = self.folder.restore(like, self.job.say) or self.taken_over()
         if restored:
             done, arrays = restored
             self.state = sharding.place(arrays.pop("state"), program.devices, self.size)
-            histories = jax.tree.map(np.array, arrays)
+            histories: dict[str, Any] = jax.tree.map(np.array, arrays)
             rows = self.identity.rows
-            self.trained = TrainedStage(rows, None, **histories, facts={}, diverged={})
+            self.trained = TrainedStage(rows, None, **histories, facts={})
             found, self.ignored = self.folder.diverged(done * program.chunk)
             for r, row in enumerate(rows):
                 if row in found:
@@ -195,6 +197,23 @@ class Training:
         )
         self.evaluate(0)
         return 0
+
+    def taken_over(self) -> tuple[int, Any] | None:
+        """The checkpoint of these rows from a batch that has more, as (chunk, arrays)."""
+        wider = self.job.library.wider(self.identity)
+        if wider is None:
+            return None
+        rows, folder = wider
+        restored = folder.restore(self.program.like(len(rows)), self.job.say)
+        if restored is None:
+            return None
+        done, arrays = restored
+        place = np.array([rows.index(row) for row in self.identity.rows])
+        found, ignored = folder.diverged(done * self.program.chunk)
+        self.folder.note_diverged(
+            {row: one for row, one in found.items() if row in self.identity.rows}, ignored
+        )
+        return done, jax.tree.map(lambda x: x[place], arrays)
 
     def note_metrics(self, chunk: int, metrics: dict[str, jax.Array]) -> History:
         """The metrics of a chunk, [U, chunk]; their means go into the history."""
@@ -342,6 +361,7 @@ class Training:
             "stage": program.stage.name,
             "runs": self.runs,
             "devices": program.devices.size,
+            "devices_of_a_run": program.devices.shape["data"],
             "mapping": program.how,
             "updates": program.stage.steps,
             "updates_executed": self.folder.executed * program.chunk,

@@ -1,5 +1,7 @@
 """Runs whose numbers stop being finite: named with their swept values, frozen, and in every table."""
 
+import contextlib
+import io
 import shutil
 
 import jax
@@ -31,11 +33,14 @@ def numbers(out, rate=None):
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
-    """(results, OUT, states after each chunk) of a good and a bad rate, with two seeds each."""
+    """(results, OUT, states after each chunk, stderr) of a good and a bad rate, two seeds each."""
     out = tmp_path_factory.mktemp("swept") / "out"
     states = []
     copy = lambda group, p: states.append(jax.tree.map(np.array, p.state))
-    return train(out, GOOD, BAD, report=copy), out, states
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        results = train(out, GOOD, BAD, report=copy)
+    return results, out, states, said.getvalue()
 
 
 def test_the_other_runs_are_what_they_are_alone(swept, tmp_path):
@@ -58,7 +63,7 @@ def test_a_diverged_run_stays_as_it_is(swept):
 
 
 def test_it_is_named_in_the_run_and_in_every_table(swept):
-    results, out, _ = swept
+    results, out, *_ = swept
     for run in store.find_runs([out]):
         stages = run.info["diverged"]
         assert bool(stages) == (run.info["cfg"]["policy_lr"] == BAD)
@@ -73,9 +78,8 @@ def test_it_is_named_in_the_run_and_in_every_table(swept):
         assert f"bc policy_lr={BAD} on games/bandit/std0.3, seed 0: policy at update" in text
 
 
-def test_lines_name_seed_and_swept_value(tmp_path, capfd):
-    train(None, GOOD, BAD)
-    said = capfd.readouterr().err
+def test_lines_name_seed_and_swept_value(swept):
+    said = swept[3]
     for seed in (0, 1):
         assert f"policy, seed {seed} policy_lr={BAD} has diverged: " in said
     assert f"policy_lr={GOOD} " not in said
@@ -129,7 +133,7 @@ def test_a_damaged_file_is_refused(tmp_path):
     divergence.write(tmp_path, found, {"z"})
     assert divergence.read(tmp_path, 3) == (found, {"z"})
     assert divergence.read(tmp_path, 2) == ({}, {"z"})
-    text = (tmp_path / divergence.FILE).read_text().replace("3", '"3"')
+    text = (tmp_path / divergence.FILE).read_text().replace('"update": 3', '"update": 4')
     (tmp_path / divergence.FILE).write_text(text)
-    with pytest.raises(JaxomarlError, match="update"):
+    with pytest.raises(JaxomarlError, match="damaged"):
         divergence.read(tmp_path, 3)

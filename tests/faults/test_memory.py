@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 import jaxomarl
-from jaxomarl.api import plan, session
+from jaxomarl.api import plan, portions, session
 from jaxomarl.base import JaxomarlError
-from jaxomarl.training import memory
+from jaxomarl.training import checkpoint, memory
 from jaxomarl.training.library import StageCache
 
 SEEDS = 4
 SMALL = dict(
-    rows=64, episodes=2, final_episodes=2, progress=False, chunk=2, every=1, policy_steps=4, policy_batch=8,
+    rows=64, episodes=2, final_episodes=2, progress=False, chunk=2, every=1, policy_steps=8, policy_batch=8,
     policy_width=8,
 )  # fmt: skip
 
@@ -22,7 +22,14 @@ SMALL = dict(
 def train(out, allowed="", seeds=SEEDS, resume=False):
     """Behaviour cloning with so much memory."""
     return jaxomarl.train(
-        "bc", "games/bandit", seeds=seeds, out=out, resume=resume, memory=allowed, **SMALL
+        "bc",
+        "games/bandit",
+        seeds=seeds,
+        out=out,
+        resume=resume,
+        memory=allowed,
+        save_every=1e6,
+        **SMALL,
     )
 
 
@@ -69,6 +76,8 @@ def test_portions_give_the_same_numbers_to_the_bit(halves, tmp_path):
     assert len(list(out.glob("stages/*/DONE"))) == 2
     assert len(list((tmp_path / "out").glob("stages/*/DONE"))) == 1
     assert results.table == whole.table
+    # evaluations are many, and its end is saved alone
+    assert [p.name for p in tmp_path.glob("out/stages/*/checkpoints/*") if p.is_dir()] == ["4"]
     spec = whole.policy(3).spec
     obs = np.ones((spec.agents, spec.obs_width), np.float32)
     assert (results.policy(3).act(obs) == whole.policy(3).act(obs)).all()
@@ -76,10 +85,10 @@ def test_portions_give_the_same_numbers_to_the_bit(halves, tmp_path):
 
 def test_a_group_continues_in_its_portions(halves, needed):
     out = halves[1]
-    (said,) = [json.loads(p.read_text()) for p in out.rglob(session.PORTIONS)]
-    assert said == {"runs": 2}
+    (said,) = [json.loads(p.read_text()) for p in out.rglob(portions.FILE)]
+    assert said["runs"] == 2
     again, group = job(out / "stages")
-    found = session.fitted(again, group, again.library, out, lambda text: None)
+    found = portions.fitted(again, group.name, session.group_folder(out, group))
     assert (found.runs, found.portions) == (2, 2)
 
 
@@ -98,6 +107,19 @@ def test_what_never_fits_is_refused_with_bytes_and_a_way_out(tmp_path):
         train(tmp_path / "out", "1KiB")
     assert "width and batch" in str(refused.value)
     assert not list((tmp_path / "out").rglob("run.json"))
+
+
+def test_the_time_between_checkpoints_follows_what_one_takes(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now[0])
+    cadence = checkpoint.Cadence()
+    assert checkpoint.Cadence(0.0).due() and not cadence.due()
+    with cadence.save():
+        now[0] = 3.0
+    now[0] = 3.0 + 3.0 / checkpoint.SHARE - 1.0
+    assert not cadence.due() and not checkpoint.Cadence(1000.0).due()
+    now[0] += 2.0
+    assert cadence.due()
 
 
 # --- amounts ---
