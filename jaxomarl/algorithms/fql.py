@@ -28,8 +28,8 @@ and none is re-weighted. A mode is left only where the value carries its actions
 - The critics are Mish perceptrons without layer normalisation.
 - With eta = 0 the policy is the flow's distillate.
 
-**Checked**. tests/probes/test_fql.py (fixed points of line 6; one critic's step by hand; no target
-policy, no gradient into the flow; modes cloned and left), tests/contract.
+**Checked**. tests/probes/test_fql.py (fixed points of line 6; its two terms apart; critics that
+follow the student and get no gradient of its loss; modes cloned and left), tests/contract.
 """
 
 from functools import partial
@@ -117,7 +117,7 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
 def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings, tasks or data that MA-FQL cannot train on."""
     decentralised.check(spec, cfg, data, {**decentralised.CHOICES, **flows.CHOICES})
-    check_batch(data, cfg.flow_batch)
+    check_batch(data, cfg.flow_batch, "--cfg.flow-batch")
 
 
 health = partial(decentralised.actor_critic_health, weight="eta", activation=mish)

@@ -36,8 +36,9 @@ follow; a joint critic chooses one where alpha is small.
 - The code may act at z = 0, which is one action for each observation. Ours draw z.
 - For one agent this is `fql`. With eta = 0 it is the flow's distillate.
 
-**Checked**. tests/probes/test_mac_flow.py (one agent's losses and steps are fql's; line 4 by hand;
-what own and shared noise reach; which critic chooses), tests/contract.
+**Checked**. tests/probes/test_mac_flow.py (one agent's losses and steps are fql's; the mean of own
+values; whose noise a student sees), tests/papers/test_one_step.py (the fixed point of line 6),
+tests/contract.
 """
 
 from collections.abc import Callable
@@ -224,7 +225,7 @@ def team_health(spec: Spec, cfg: Config, algorithm: Algorithm) -> Health:
 def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings, tasks or data that MAC-Flow cannot train on."""
     decentralised.check(spec, cfg, data, {**CHOICES, **flows.CHOICES})
-    check_batch(data, cfg.flow_batch)
+    check_batch(data, cfg.flow_batch, "--cfg.flow-batch")
 
 
 def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:

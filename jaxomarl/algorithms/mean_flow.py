@@ -25,7 +25,7 @@ actions: what OM2P (2025) trains its policies by.
 - The learning rate falls to zero by a cosine, as that of `diffusion-bc` does.
 
 **Checked**. tests/diffusion/test_flows.py (the identity on a linear field, the least loss),
-tests/probes/test_mean_flow.py (modes in their shares by one call), tests/contract.
+tests/probes/test_flow_bc.py (modes in their shares by one call), tests/contract.
 """
 
 import jax.numpy as jnp

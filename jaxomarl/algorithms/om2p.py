@@ -28,8 +28,8 @@ far as an account of them goes: no per-task number could be verified.
 - We leave out the imitation of a search's best actions, which is an option of the code.
 - `eta` is the paper's w_Q. With 0 it is `mean-flow` next to critics that nobody follows.
 
-**Checked**. tests/probes/test_om2p.py (the loss term by term; Q's gradient through one call; clones
-and the better mode), tests/contract.
+**Checked**. tests/diffusion/test_flows.py (the identity of line 6), tests/probes/test_fql.py
+(clones and the better mode, by one call), tests/contract.
 """
 
 from functools import partial

@@ -16,7 +16,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,7 @@ from jaxomarl.config import digest, static_fields, traced_fields
 from jaxomarl.data.held_out import FEW, SHARE, split
 from jaxomarl.data.stats import identity, statistics
 from jaxomarl.health.verdict import stage_facts
-from jaxomarl.numerics import precision, rounded, settings
+from jaxomarl.numerics import precision, rounded, settings, tier
 from jaxomarl.presets import find
 from jaxomarl.results import differences, stage_health, store, tables
 from jaxomarl.results.canvas import Figure
@@ -374,6 +374,7 @@ class Writer:
             "health": [],
             "diverged": [],
             "precision": {"matmul": precision(), "evaluation": "highest"},
+            "determinism": tier(),
             "jax": settings(),
         }
         imports = register.modules(g.name, g.task.name)
@@ -550,27 +551,14 @@ def train_groups(
         if not group.seeds:
             continue
         job = job_of(group, library, report, stopped, say, bytes_allowed)
-        plan = portions.fitted(job, group.name, group_folder(out, group) if out else None)
-        states = []
-        own: list[store.Run] = []
-        written = 0.0
-        for portion in memory.portions(len(group.seeds), plan.runs):
-            some = group if plan.portions == 1 else group.part(portion)
-            writer = Writer(out, some)
-            done = train_portion(job, some, writer)
-            states.append(done)
-            written += writer.write_seconds
-            own += writer.runs
-            rows += [row for of_run in writer.rows["returns"] for row in of_run]
-            final += writer.final
-            if plan.portions > 1:
-                states = [portions.kept_on_host(states, plan)]
-                library.forget()
+        trained = train_group(job, group, out)
         if out is not None and hosts.count() == 1:
-            write_done(out, group, own, written)
-        runs += own
-        if states[0] is not None:
-            past.append((group, states[0]))
+            write_done(out, group, trained.runs, trained.seconds)
+        runs += trained.runs
+        rows += trained.rows
+        final += trained.final
+        if trained.past is not None:
+            past.append((group, trained.past))
 
     if hosts.count() > 1:
         hosts.meet("trained")
@@ -582,6 +570,45 @@ def train_groups(
         tables.write_summary(out, records, differences.markdown(compared))
         differences.write(out, compared)
     return Results(out, records, runs, rows, final, past, list(groups))
+
+
+class Trained(NamedTuple):
+    """A group after its training."""
+
+    runs: list[store.Run]
+    rows: list[store.Row]
+    """Of the evaluations in training."""
+    final: list[store.Row]
+    """Of the final evaluations."""
+    past: Past | None
+    """All stages; None where those of all runs do not fit into memory."""
+    seconds: float
+    """What the tables took."""
+
+
+def train_group(job: Job, group: Group, out: Path | None) -> Trained:
+    """Train all runs of a job's group, in portions where they do not fit into memory at once.
+
+    Raises as `train_groups`.
+    """
+    plan = portions.fitted(job, group.name, group_folder(out, group) if out else None)
+    trained = Trained([], [], [], None, 0.0)
+    states: list[Past | None] = []
+    for portion in memory.portions(len(group.seeds), plan.runs):
+        some = group if plan.portions == 1 else group.part(portion)
+        writer = Writer(out, some)
+        states.append(train_portion(job, some, writer))
+        trained = Trained(
+            runs=trained.runs + writer.runs,
+            rows=trained.rows + [row for of_run in writer.rows["returns"] for row in of_run],
+            final=trained.final + writer.final,
+            past=None,
+            seconds=trained.seconds + writer.write_seconds,
+        )
+        if plan.portions > 1:
+            states = [portions.kept_on_host(states, plan)]
+            job.library.forget()
+    return trained._replace(past=states[0])
 
 
 def collected(

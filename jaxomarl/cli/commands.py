@@ -118,6 +118,8 @@ class Common(Imports):
     """Memory that training may take, such as 8GiB, of each device; empty: what is free."""
     save_every: float = -1.0
     """Seconds between two checkpoints, 0 for each evaluation; -1: so that they take 2 %."""
+    deterministic: bool = False
+    """On a card, take kernels that give the same bits every time; they may be slower."""
     compile_cache: bool = True
     """Keep compiled programs in the user's cache directory, or in $JAXOMARL_CACHE."""
     cfg: Cfg = Cfg()  # type: ignore  # noqa: RUF009 (frozen, empty)
@@ -363,6 +365,7 @@ def run(command: str, argv: list[str]) -> int:
         runtime.pin_numbers()
         if isinstance(asked, Common):
             hosts.join(asked.coordinator, asked.hosts, asked.host)
+            runtime.use_determinism(asked.deterministic)
         runtime.use_cores()
         runtime.use_precision(getattr(asked, "precision", ""))
         with runtime.programs(asked.compile_cache):

@@ -177,8 +177,8 @@ class Followed(NamedTuple):
 def policy(
     spec: Spec,
     cfg: score_regularised.Config,
-    log_mu: LogMu | None,
-    q: Value | None,
+    log_mu: LogMu,
+    q: Value,
     regulariser: str,
     order: str = "",
     sweep: str = "jacobi",

@@ -236,7 +236,7 @@ class Campaign:
             out = self.out / "writers"
             shutil.rmtree(out, ignore_errors=True)
             first = self.sweeps.start(out)
-            self.sweeps.wait(first, (out / "sweep.json").exists)
+            self.sweeps.wait(first, (out / "sweep.json").exists, out)
             code, text = self.sweeps.run(out, ("--resume", "--overwrite")[k % 2])
             refused += code == 2 and "in use" in text
             first.communicate(timeout=600)

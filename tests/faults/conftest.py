@@ -63,14 +63,19 @@ class Sweeps:
 
     @staticmethod
     def wait(
-        process: subprocess.Popen[str], happens: Callable[[], bool], seconds: float = 300.0
+        process: subprocess.Popen[str],
+        happens: Callable[[], bool],
+        near: Path,
+        seconds: float = 300.0,
     ) -> None:
-        """Poll until something happens; the process must still be alive then."""
+        """Poll until something happens, closely once a path like `near` is there; the process must still be alive then."""
+        rarely = True
         end = time.monotonic() + seconds
         while not happens():
             assert process.poll() is None, f"ended too early: {process.communicate()[1]}"
             assert time.monotonic() < end, "nothing happened"
-            time.sleep(0.0005)
+            rarely = rarely and not any(near.parent.glob(near.name))
+            time.sleep(0.02 if rarely else 0.0005)
 
     @staticmethod
     def numbers(out: Path) -> dict[str, bytes]:

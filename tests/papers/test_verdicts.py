@@ -288,7 +288,7 @@ def test_every_judge_of_trained_systems_is_tried():
     by_games = {"OMSD-1", "OMSD-2", "OMSD-3", "OMSD-8"}
     tried = {name for name, *_ in RULES} | by_games
     judged = {claim.name for claim in CLAIMS if claim.judge}
-    assert judged - tried == {"DOF-1", "DOF-2", "DOF-5", "CODA-1", "CODA-2", "CODA-3"}
+    assert judged - tried == {"DOF-1", "DOF-2", "DOF-5", "CODA-1", "CODA-2", "CODA-3", "CODA-4"}
 
 
 def test_a_loss_takes_eight_seeds_and_stages_on_record(tmp_path):
@@ -321,6 +321,30 @@ def test_seeds_are_paired(tmp_path):
     files = trained_files(tmp_path, MODES[0], means, spread=0.0)
     (part,) = claim_of("OMSD-4").judge(files)
     assert "over brpo-ctde 40.0 [40.0, 40.0]" in part.numbers[1]
+
+
+def curve(folder, means, learned=1):
+    rows = []
+    for lam, mean in means.items():
+        values = {"log-likelihood": around(mean)}
+        rows += measured.of_seeds("steering", "expert", f"lambda {lam:g}", range(SEEDS), values)
+    words = StageWord("steering", "coda", "", "generator", learned, 1 - learned, 0, 0, "")
+    save(folder, rows, [words])
+    return rules.verdict(claim_of("CODA-4").judge(evidence.load_evidence(folder)))
+
+
+@pytest.mark.parametrize(
+    ("means", "learned", "word", "detail"),
+    [
+        ({0: -9.0, 1: -3.0, 10: -6.0}, 1, REPRODUCED, ""),
+        ({0: -9.0, 1: -6.0, 10: -3.0}, 1, NOT_JUDGED, "no fall up to lambda 10"),
+        ({0: -3.0, 1: -6.0, 10: -9.0}, 1, REFUTED, ""),
+        ({0: -9.0, 1: -3.0, 10: -6.0}, 0, NOT_JUDGED, "generator"),
+    ],
+)
+def test_a_curve_that_rises_and_falls(tmp_path, means, learned, word, detail):
+    verdict = curve(tmp_path, means, learned)
+    assert verdict.word == word and detail in verdict.detail
 
 
 @pytest.mark.parametrize(

@@ -470,6 +470,8 @@ CODA = (
         "coda-steering --seeds 8 --rows 100000 --cfg.generator-width 128"
         " --cfg.generator-normaliser z-score",
         "generator",
+        "coda-steering",
+        games.steering,
     ),
     Claim(
         "CODA-5",
