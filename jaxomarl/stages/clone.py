@@ -138,10 +138,10 @@ def policies_learner(
     optimiser: optax.GradientTransformation,
     size: int,
     update: Callable[..., tuple[Policies, dict]],
-    act: Callable[..., tuple[Array, Any]] | None,
+    act: Callable[..., tuple[Array, Any]],
     centralised: bool = False,
 ) -> Algorithm:
-    """The learner of `Policies` on batches of `size` transitions; without `act` they do not act."""
+    """The learner of `Policies` on batches of `size` transitions."""
 
     def init(key: Key[Array, ""], past: Past, data: Dataset) -> Policies:
         return Policies(create(optimiser, actors.init(key)))

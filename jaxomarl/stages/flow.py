@@ -25,8 +25,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key
 
-from jaxomarl.base import Algorithm, Batch, Past, Spec, Stage
+from jaxomarl.base import Algorithm, Batch, Dataset, Past, Spec, Stage
 from jaxomarl.config import config, static, traced
+from jaxomarl.data.dataset import sample_transitions
 from jaxomarl.health import behaviour
 from jaxomarl.losses.weighting import normalised_value
 from jaxomarl.networks.inputs import Normalising, observation_normaliser
@@ -34,7 +35,7 @@ from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import Params, annealed, create, descend, polyak
 from jaxomarl.policies.flows import Flow, flow_end, flow_loss, masked_noise, team_velocity
 from jaxomarl.stages import clone
-from jaxomarl.stages.clone import Policies, policies_learner
+from jaxomarl.stages.clone import Policies
 from jaxomarl.stages.decentralised import ActorCritic, AgentNetworks
 
 TEACHERS = {"own": "separate", "joint": "joint"}
@@ -123,6 +124,12 @@ def behaviour_learner(
     action_mask = jnp.asarray(spec.act_mask)
     normalise_obs = observation_normaliser(spec, cfg)
 
+    def init(key: Key[Array, ""], past: Past, data: Dataset) -> Policies:
+        return Policies(create(optimiser, net.init(key)))
+
+    def batch(key: Key[Array, ""], state: Policies, data: Dataset) -> Batch:
+        return sample_transitions(key, data, size)
+
     def update(
         key: Key[Array, ""], state: Policies, past: Past, batch: Batch
     ) -> tuple[Policies, dict]:
@@ -137,8 +144,7 @@ def behaviour_learner(
         obs = normalise_obs(past, observation.obs)
         return play(key, state.actor.params, obs), memory
 
-    acting = act if play else None
-    return policies_learner(net, optimiser, size, update, acting, centralised)
+    return Algorithm(init, batch, update, act if play else None, centralised=centralised)
 
 
 def imitation_rate(cfg: Imitation) -> optax.ScalarOrSchedule:
