@@ -16,6 +16,8 @@ from jaxomarl.algorithms import (
     icq,
     iql,
     iql_ind,
+    mabcq,
+    macql,
     maddpg,
     madiff,
     madt,
@@ -23,6 +25,8 @@ from jaxomarl.algorithms import (
     omar,
     omiga,
     omsd,
+    ppo,
+    qmix,
     sfbc,
     td3_bc,
 )
@@ -58,4 +62,8 @@ REGISTRY: dict[str, System] = {
     "madiff-c": madiff.MADIFF_C,
     "decision-diffuser": decision_diffuser.DECISION_DIFFUSER,
     "madt": madt.MADT,
+    "ppo": ppo.PPO,
+    "qmix": qmix.QMIX,
+    "macql": macql.MACQL,
+    "mabcq": mabcq.MABCQ,
 }
