@@ -180,6 +180,8 @@ class Environment(NamedTuple):
     step: Callable[[Key[Array, ""], State, Float[Array, "N A"]], tuple[State, TimeStep]]
     render: Callable[[State], np.ndarray] | None = None
     """It draws one frame [height, width, 3] in uint8."""
+    legend: tuple[tuple[str, tuple[int, int, int]], ...] = ()
+    """Words for the colours of a frame: (word, red, green and blue of 0 to 255)."""
 
 
 class Episodes(NamedTuple):

@@ -13,7 +13,7 @@ from jaxomarl.data.fit import fit
 from jaxomarl.data.raw import Raw, from_dataset
 from jaxomarl.envs.catalog import is_known, make, names
 from jaxomarl.paths import user_path
-from jaxomarl.results import card_text, cards
+from jaxomarl.results import canvas, card_text, cards
 from jaxomarl.results.store import write_bytes
 
 OURS = "jaxomarl"
@@ -124,7 +124,8 @@ def describe(asked: Describe) -> int:
         write_bytes(asked.out / "card.txt", f"{text}\n".encode())
         write_bytes(asked.out / "card.json", f"{as_json}\n".encode())
         try:
-            cards.picture(asked.out / "card.png", described)
+            path = asked.out / "card.png"
+            canvas.save_copies(cards.picture(path, described), path)
         except JaxomarlError as error:
             print(f"no picture: {error}", file=sys.stderr)
     return 0

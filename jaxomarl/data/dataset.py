@@ -82,12 +82,12 @@ def check_transitions(data: Dataset | None) -> None:
         raise refuse("--data", "at least one transition", 0, "The set has no row with a successor.")
 
 
-def check_batch(data: Dataset | None, batch: int) -> None:
-    """Raise JaxomarlError for a policy's batch that is larger than the number of transitions."""
+def check_batch(data: Dataset | None, batch: int, flag: str = "--cfg.policy-batch") -> None:
+    """Raise JaxomarlError for a batch that is larger than the number of transitions."""
     if data is not None and batch > data.starts.shape[0]:
         rows = data.starts.shape[0]
         expected = f"at most the data's {rows} transitions"
-        raise refuse("--cfg.policy-batch", expected, batch, f"Take {rows}, or --rows.")
+        raise refuse(flag, expected, batch, f"Take {rows}, or --rows.")
 
 
 # --- preparing ---

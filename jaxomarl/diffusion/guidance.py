@@ -51,14 +51,17 @@ def guided(
 
     `energy` maps samples [..., A] to one number each, in any shape. Its values are summed, so a
     sample's energy must not depend on another sample. The denoiser is exact where energy is linear
-    and the data Gaussian. Source: Chung et al. 2023 (DPS).
+    and the data Gaussian. Where alpha = 0, at the start of `straight`, x has nothing of x_0 and the
+    energy moves nothing. Source: Chung et al. 2023 (DPS).
     """
 
     def tilted(x: Array, t: Array) -> Array:
         alpha, sigma = alpha_sigma_at(schedule, t, x)
         x0, pull_back = jax.vjp(lambda x: denoise(x, t), x)
         slope = jax.grad(lambda x0: jnp.sum(energy(x0)))(x0)
-        return x0 + scale * sigma**2 / alpha * pull_back(slope)[0]
+        known = alpha > 0.0
+        strength = jnp.where(known, sigma**2 / jnp.where(known, alpha, 1.0), 0.0)
+        return x0 + scale * strength * pull_back(slope)[0]
 
     return tilted
 

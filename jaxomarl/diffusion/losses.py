@@ -34,7 +34,7 @@ def eps_loss(
     if mask is not None:
         z = z * mask
     x = noised(schedule, x0, t, z)
-    return _mean_square(eps(x, t) - z, t, weight, mask)
+    return batch_mean_square(eps(x, t) - z, t, weight, mask)
 
 
 def denoising_loss(
@@ -55,10 +55,17 @@ def denoising_loss(
     if mask is not None:
         z = z * mask
     x = noised(schedule, x0, t, z)
-    return _mean_square(denoise(x, t) - x0, t, weight, mask)
+    return batch_mean_square(denoise(x, t) - x0, t, weight, mask)
 
 
-def _mean_square(error: Array, t: Array, weight: ArrayLike | None, mask: ArrayLike | None) -> Array:
+def batch_mean_square(
+    error: Array, t: Array, weight: ArrayLike | None = None, mask: ArrayLike | None = None
+) -> Float[Array, ""]:
+    """Mean over the batch of weight |error|^2, summed over real columns.
+
+    error [B, ..., A]; t, weight [B]; mask is 1.0 on what counts. Raises where t's axes do not lead
+    the error's.
+    """
     if t.shape != error.shape[: t.ndim]:
         expected = f"the leading axes of {error.shape}"
         raise refuse("t", expected, t.shape, "One time per sample: t has shape [B].")

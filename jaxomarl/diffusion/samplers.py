@@ -89,7 +89,8 @@ def ddim(
     - `mask` multiplies all drawn noise. Padded columns then stay zero under a `masked` denoiser.
     - `shift` moves the x of a step after x_0 and eps are predicted. The next level moves by
       alpha' / alpha times as much. Nothing projects a move of the last step back, so it should be
-      none there (CODA, algorithm 1, where alpha = 1).
+      none there (CODA, algorithm 1, where alpha = 1). Where alpha = 0, at the start of `straight`,
+      x has nothing of x_0 yet, and a shift moves nothing.
 
     Few steps narrow the samples even with a perfect denoiser: for N(m, s^2) their std is the
     product over steps of (alpha' alpha s^2 + sigma' sigma) / (alpha^2 s^2 + sigma^2).
@@ -172,7 +173,8 @@ def _chain(
 
         first = jnp.asarray(start) * jnp.hypot(alpha[0], sigma[0]) * noise(k_start)
         keys = jax.random.split(k_steps, steps)
-        ratio = alpha[1:] / alpha[:-1]
+        known = alpha[:-1] > 0.0
+        ratio = jnp.where(known, alpha[1:] / jnp.where(known, alpha[:-1], 1.0), 0.0)
         extrapolation = _extrapolation(alpha[:-1], sigma[:-1]) if second else jnp.zeros(steps)
         inputs = (jnp.arange(steps), times(steps), step, extrapolation, ratio, keys)
         no_x0 = jnp.zeros_like(first) if second else ()

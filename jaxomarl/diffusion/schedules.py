@@ -140,6 +140,19 @@ def edm(sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> 
     )
 
 
+# --- straight ---
+
+
+def straight() -> Schedule:
+    """Straight paths from data to noise, those of flow matching: alpha = 1 - t, sigma = t.
+
+    At t = 1 alpha is 0: a noise has no clean sample there, but a velocity has one
+    (diffusion/flows.py).
+    Source: Lipman et al. 2023, eq. 20 with sigma_min = 0; Liu et al. 2023 (Rectified flow).
+    """
+    return Schedule(alpha=lambda t: 1.0 - t, sigma=lambda t: t)
+
+
 # --- reading a schedule ---
 
 

@@ -91,10 +91,14 @@ def pooled_denoiser(net: Network) -> Network:
 
 
 def joint_denoiser(net: Network) -> Network:
-    """One network of all agents' rows side by side."""
+    """One network of all agents' rows side by side.
 
-    def apply(params, x, t, obs):
-        return net.apply(params, flat(x), t, flat(obs)).reshape(x.shape)
+    It takes one time between x and obs, or as many as `net` takes.
+    """
+
+    def apply(params, x, *times_and_obs):
+        *times, obs = times_and_obs
+        return net.apply(params, flat(x), *times, flat(obs)).reshape(x.shape)
 
     return Network(net.init, apply)
 

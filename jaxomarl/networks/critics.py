@@ -39,9 +39,12 @@ def twin(
     return Network(net.init, apply)
 
 
-def joint_twin(spec: Spec, hidden: Sequence[int]) -> Network:
+def joint_twin(
+    spec: Spec, hidden: Sequence[int], activation: Callable[[Array], Array] = nn.relu
+) -> Network:
     """Q^1, Q^2 of the joint action: (state [B, S], action [*M, B, N, A]) -> [E, *M, B]."""
-    net = twin(spec.state_dim, spec.agents * spec.act_width, hidden)
+    actions = spec.agents * spec.act_width
+    net = twin(spec.state_dim, actions, hidden, activation=activation)
 
     def apply(params, state, action):
         repeated = jnp.broadcast_to(state, (*action.shape[:-2], state.shape[-1]))

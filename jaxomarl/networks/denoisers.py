@@ -163,6 +163,24 @@ def plain_mlp(actions: int, cond: int, hidden: Sequence[int]) -> Network:
     return Network(net.init, apply)
 
 
+def two_time_mlp(actions: int, cond: int, hidden: Sequence[int]) -> Network:
+    """A mean velocity's `apply(params, x, r, t, cond)`: a Mish perceptron of [x, t, t - r, cond].
+
+    The times are inputs as they are. Training differentiates the network in t, and the derivatives
+    of fast sinusoids are large: with those of `plain_mlp` the samples of two modes were 0.2 to 11
+    away from the data (Wasserstein-1; 1500 updates, width 32, four seeds), with the times 0.1 to
+    0.2.
+    """
+    net = mlp(actions + 2 + cond, hidden, actions, mish)
+
+    def apply(params, x, r, t, cond):
+        t = jnp.asarray(t)
+        times = jnp.broadcast_to(jnp.stack([t, t - r], axis=-1), (*x.shape[:-1], 2))
+        return net.apply(params, jnp.concatenate([x, times, cond], axis=-1))
+
+    return Network(net.init, apply)
+
+
 def _dropping(net: Network) -> Network:
     def apply(params, x, t, cond, dropout=None):
         if dropout is None:

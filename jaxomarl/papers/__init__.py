@@ -115,6 +115,11 @@ REPRODUCTIONS: dict[str, Reproduction] = {
     "coda-table1": Reproduction(
         "coda.table1", "coda_table1", "CODA's Table 1: MADDPG+BC with synthetic rows on robots."
     ),
+    "one-step": Reproduction(
+        "one_step.probe",
+        "one_step",
+        "One-step policies of diffusions and flows, joint and apart, on games or --tasks.",
+    ),
     "verdicts": Reproduction(
         "verdicts.page",
         "verdicts",

@@ -4,6 +4,8 @@ from jaxomarl.presets.preset import Preset
 
 FAMILY = ("omsd", "brpo-ind", "brpo-ctde", "brpo-jal", "joint-score")
 """OMSD and its ablations."""
+IMITATING = ("diffusion-bc", "flow-bc", "mean-flow")
+"""Systems of flows and diffusions that imitate alone."""
 
 SMALL = {
     "critic_width": 32, "critic_batch": 64, "critic_lr": 3e-3, "critic_steps": 2000,
@@ -12,6 +14,20 @@ SMALL = {
     "policy_width": 32, "policy_batch": 64, "policy_lr": 0.01, "policy_steps": 2000,
     "start": "uniform:0.9", "chunk": 250, "every": 1,
 }  # fmt: skip
+
+ONE_STEP = {
+    "policy_width": 32, "policy_batch": 64, "policy_lr": 3e-3, "policy_steps": 2000,
+    "chunk": 250, "every": 4,
+}  # fmt: skip
+ONE_STEP_CRITICS = {**ONE_STEP, "critic_width": 32, "critic_lr": 3e-3}
+TAUGHT = {
+    **ONE_STEP_CRITICS, "flow_width": 32, "flow_batch": 64, "flow_lr": 3e-3, "flow_steps": 2000,
+}  # fmt: skip
+OWN = {
+    **{name: Preset("one-step", (name,), ("games/*",), ONE_STEP) for name in IMITATING},
+    **{name: Preset("one-step", (name,), ("games/*",), TAUGHT) for name in ("fql", "mac-flow")},
+    "om2p": Preset("one-step", ("om2p",), ("games/*",), ONE_STEP_CRITICS),
+}
 
 GAMES = (
     Preset(
@@ -31,5 +47,14 @@ GAMES = (
         data={"games/bandit": "std0.1"},
         about="w = sigma^2, t ~ U(0.02, 0.98), beta 0.1: the authors' released defaults, on their "
         "data",
+    ),
+    Preset(
+        "one-step",
+        tuple(OWN),
+        ("games/*",),
+        {},
+        data={"games/bandit": "std0.1"},
+        own=OWN,
+        about="ours: flows and their one-step policies at sizes that train in seconds",
     ),
 )

@@ -35,6 +35,7 @@ ACTOR_CRITICS = {
     "gamma": 0.95,
 }  # fmt: skip
 """What learns critics and policies together."""
+FLOWS = {"flow_steps": 20_000, "flow_batch": 256, "flow_width": 128, "flow_lr": 1e-3}
 
 
 def without(cases: Cases, *fields: str) -> Cases:
@@ -59,7 +60,11 @@ OWN = {
         },
         OMSD_CASES,
     ),
-    **part(("bc", "diffusion-bc"), {**POLICIES, **PACE, "policy_steps": 20_000}, {}),
+    **part(
+        ("bc", "diffusion-bc", "flow-bc", "mean-flow"),
+        {**POLICIES, **PACE, "policy_steps": 20_000},
+        {},
+    ),
     **part(("dom2",), {**ACTOR_CRITICS, "levels": 5}, DOM2_CASES),
     **part(("omar", "cql", "td3-bc"), ACTOR_CRITICS, without(OMAR_CASES, "policy_steps")),
     **part(
@@ -73,6 +78,8 @@ OWN = {
         {**ACTOR_CRITICS, "critic_steps": 20_000, "critic_batch": 256},
         {},
     ),
+    **part(("fql", "mac-flow"), {**ACTOR_CRITICS, **FLOWS}, {}),
+    **part(("om2p",), ACTOR_CRITICS, {}),
     **part(
         ("dof-t", "madiff-d", "madiff-c", "decision-diffuser"),
         {

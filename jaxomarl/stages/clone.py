@@ -138,10 +138,10 @@ def policies_learner(
     optimiser: optax.GradientTransformation,
     size: int,
     update: Callable[..., tuple[Policies, dict]],
-    act: Callable[..., tuple[Array, Any]],
+    act: Callable[..., tuple[Array, Any]] | None,
     centralised: bool = False,
 ) -> Algorithm:
-    """The learner of `Policies` on batches of `size` transitions."""
+    """The learner of `Policies` on batches of `size` transitions; without `act` they do not act."""
 
     def init(key: Key[Array, ""], past: Past, data: Dataset) -> Policies:
         return Policies(create(optimiser, actors.init(key)))

@@ -417,12 +417,14 @@ def critic_step(
     batch: AgentBatch,
     after: Float[Array, "B A"],
     sampled: Proposals | None = None,
+    aggregate: Callable[..., Array] = jnp.min,
 ) -> tuple[State, dict[str, Array]]:
     """One step of `state.critic` down L_Q, at next actions `after`.
 
-    The conservative term is there with `sampled`, and takes `Conservative` settings.
+    The conservative term is there with `sampled`, and takes `Conservative` settings. `aggregate`
+    makes one next value of the twins'.
     """
-    ahead = nets.q.apply(state.critic.target, batch.next_obs, after).min(axis=0)
+    ahead = aggregate(nets.q.apply(state.critic.target, batch.next_obs, after), axis=0)
     y = batch.reward + cfg.gamma * batch.go_on * ahead
 
     def loss(params: Params) -> tuple[Array, dict[str, Array]]:

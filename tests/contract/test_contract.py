@@ -2,17 +2,21 @@
 
 import checks
 import pytest
-from trial import Trial
+from trial import TRIALS
 
 from jaxomarl.algorithms import REGISTRY
 
 FIRST, *REST = REGISTRY
 FIRST_THEN_LONG = [FIRST, *(pytest.param(name, marks=pytest.mark.long) for name in REST)]
 """One system in every session, all of them in `make test-long`: what these assert is the runner's doing."""
-ALIKE = ("madiff-c", "decision-diffuser", "brpo-ctde", "joint-score", "ind-diffusion", "edp", "cql")
+ALIKE = (
+    "madiff-c", "decision-diffuser", "brpo-ctde", "joint-score", "ind-diffusion", "edp", "cql",
+    "mean-flow", "om2p",
+)  # fmt: skip
 """Systems whose stages are another's but for a function: they are traced here, and run in `make test-long`.
 
-In the order of the names: `madiff-d`'s twice, `brpo-ind`'s twice, and those of `dof-p`, `diffusion-ql` and `omar`.
+In the order of the names: `madiff-d`'s twice, `brpo-ind`'s twice, and those of `dof-p`, `diffusion-ql`, `omar`,
+`flow-bc` and `fql`.
 """
 
 
@@ -27,8 +31,8 @@ def unless_alike(name: str, *more: int) -> object:
 def distinct_stages() -> list[tuple[str, int]]:
     """(system, index) of every stage that is not shared with a system before."""
     found = {}
-    for name, system in REGISTRY.items():
-        for index, stage in enumerate(Trial(name, system).stages):
+    for name in REGISTRY:
+        for index, stage in enumerate(TRIALS[name].stages):
             found.setdefault((stage.owner, stage.name), (name, index))
     return list(found.values())
 
@@ -52,7 +56,7 @@ def test_on_a_game(games, name, check):
 
 
 def test_shared_stages_are_the_same_in_every_system(trials):
-    checks.shared_stages_agree(list(trials.values()))
+    checks.shared_stages_agree([trials[name] for name in REGISTRY])
 
 
 @pytest.mark.parametrize("check", by_name(checks.RUN))

@@ -21,6 +21,7 @@ import mixed
 import numpy as np
 from jax.interpreters.partial_eval import dce_jaxpr
 
+from jaxomarl.algorithms import REGISTRY
 from jaxomarl.base import JaxomarlError, Observation, Spec, Stage, System, Task
 from jaxomarl.config import static_fields, traced_fields
 from jaxomarl.data.catalog import load
@@ -480,6 +481,22 @@ class Trial:
         """The config with every static field changed that is not in `kept`."""
         others = {f: self.another(f) for f in static_fields(self.cfg) if f not in kept}
         return dataclasses.replace(self.cfg, **{f: v for f, v in others.items() if v is not None})
+
+
+class Trials(dict[str, Trial]):
+    """Trials by the systems' names, each made when it is first asked for, on the task that `task_of` gives it."""
+
+    def __init__(self, task_of: Callable[[System], Task]) -> None:
+        super().__init__()
+        self.task_of = task_of
+
+    def __missing__(self, name: str) -> Trial:
+        system = REGISTRY[name]
+        return self.setdefault(name, Trial(name, system, self.task_of(system)))
+
+
+TRIALS = Trials(task_for)
+"""Those that one session shares; tests are named by their stages before any of them runs."""
 
 
 class Counting(System):

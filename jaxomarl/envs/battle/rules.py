@@ -218,8 +218,8 @@ def renderer(arena: float) -> Callable[[Battle], np.ndarray]:
             heading = np.asarray(side.heading)
             for i in np.flatnonzero(health > 0):
                 x, y = position[i]
-                line = 1.5 * FACING[heading[i]] / arena
-                tail = (float(line[0]), float(line[1]))
+                dx, dy = 1.5 * FACING[heading[i]] / arena
+                tail = float(dx), float(dy)
                 discs.append(draw.Disc(x, y, 0.6 / arena, colour, 0.3 + 0.7 * health[i], tail))
         return draw.scene(discs, 1.05)
 

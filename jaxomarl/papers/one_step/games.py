@@ -1,0 +1,367 @@
+"""The games of `reproduce one-step`: agreements of two to five agents, value, and landmarks."""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from jaxomarl.envs import games
+from jaxomarl.papers.asked import Asked
+from jaxomarl.papers.comparison import markdown_table
+from jaxomarl.papers.dof import covering
+from jaxomarl.papers.dof.models import compiled
+from jaxomarl.papers.measured import Measure, Part, of_seeds
+from jaxomarl.papers.one_step import law, models
+from jaxomarl.papers.one_step.models import CALLS, Game, Sizes
+from jaxomarl.results.curves import Point
+
+UPDATES = 1000
+ROWS = 4000
+STD = 0.1
+"""Standard deviation of the data about a level."""
+AGENTS = 5
+"""Agents of the programs, of which laws with fewer mask the last ones."""
+LAWS = ((2, 2), (3, 2), (4, 2), (5, 2), (2, 3))
+"""(agents, levels) of the games that are trained."""
+KINDS = ("joint", "own")
+GAMES = {2: "two levels", 3: "three levels"}
+ALPHAS = (0.3, 1.0, 3.0, 10.0)
+"""Weights of the distillation next to a value."""
+CRITICS = {
+    "mean of own critics": ("mean", "own"),
+    "joint critic": ("joint", "own"),
+    "joint critic, shared noise": ("joint", "shared"),
+}
+"""Arm -> the value of the team, and the students' noise."""
+LANDMARK_UPDATES = 1500
+PLANS = 100
+"""Plans of each seed."""
+SHOWN = {
+    "joint flow": "joint flow, 16",
+    "own flows": "own flow, 16",
+    "joint mean flow": "joint mean flow, 1",
+    "students, own noise": "joint distillate, 1",
+    "students, shared noise": "shared noise, 1",
+    "students, half shared": "partly shared noise, 1",
+    "in turn": "in turn, n",
+}
+"""Curve -> the model behind it."""
+
+Drawn = Mapping[str, np.ndarray]
+"""Model -> samples [R, B, N, D]."""
+
+
+class Agreement(NamedTuple):
+    """A law as arrays, so that one program serves all."""
+
+    level: Float[Array, " K"]
+    chance: Float[Array, " K"]
+    mask: Float[Array, "N 1"]
+
+
+def agreement(agents: int, levels: int) -> Agreement:
+    """The law in which all agents take one of the levels."""
+    spaces = 3 - levels
+    level = np.pad(law.levels_of(levels), (0, spaces))
+    chance = np.pad(np.full(levels, 1.0 / levels), (0, spaces))
+    mask = (np.arange(AGENTS) < agents)[:, None]
+    arrays = (jnp.asarray(x, jnp.float32) for x in (level, chance, mask))
+    return Agreement(*arrays)
+
+
+def game_of(given: Agreement) -> Game:
+    """Rows of a law, clamped to the box as the games' data are."""
+
+    def draw(key: Key[Array, ""], rows: int) -> Float[Array, "B N D"]:
+        k_level, k_noise = jax.random.split(key)
+        u = jax.random.uniform(k_level, (rows, 1))
+        chosen = jnp.sum(u > jnp.cumsum(given.chance)[:-1], axis=1)
+        noise = STD * jax.random.normal(k_noise, (rows, len(given.mask), 1))
+        return given.mask * jnp.clip(given.level[chosen][:, None, None] + noise, -1.0, 1.0)
+
+    return Game(draw, given.mask)
+
+
+# --- agreements ---
+
+
+def agreements(asked: Asked) -> Part:
+    """All models on every law: how far their levels are from the data's, and how many agree."""
+    with ThreadPoolExecutor(2) as threads:
+        of_kinds = list(threads.map(partial(samples_of_kind, asked), KINDS))
+    drawn: dict[tuple[int, int], dict[str, np.ndarray]] = {at: {} for at in LAWS}
+    for of_laws in of_kinds:
+        for at, samples in of_laws.items():
+            drawn[at] |= samples
+    measures = []
+    for (agents, levels), samples in drawn.items():
+        measures += law_measures(agents, levels)
+        for name, x in samples.items():
+            measures += sampled_measures(asked.seeds, agents, levels, name, x)
+    return Part(agreement_text(measures), measures)
+
+
+def samples_of_kind(asked: Asked, kind: str) -> dict[tuple[int, int], Drawn]:
+    """Samples of all models of a kind, on every law, from one compiled program."""
+    sizes = Sizes(AGENTS, 1, 32, asked.updates(UPDATES), ROWS)
+
+    def of_seed(given: Agreement, seed: Array) -> dict[str, Array]:
+        return models.team_models(kind, sizes, game_of(given), jax.random.key(seed))
+
+    program = compiled(lambda given, seeds: jax.lax.map(partial(of_seed, given), seeds))
+    seeds = jnp.asarray(asked.seeds, jnp.uint32)
+    drawn = {}
+    for agents, levels in LAWS:
+        asked.say(f"agreements: {kind}, {agents} agents, {levels} levels")
+        of_law = program(agreement(agents, levels), seeds)
+        drawn[agents, levels] = {name: np.asarray(x[..., :agents, :]) for name, x in of_law.items()}
+    return drawn
+
+
+def law_measures(agents: int, levels: int) -> list[Measure]:
+    """The exact values of a law: of students, of a product, of followed exact flows."""
+    exact = {"law: students": law.students(agents, levels)}
+    exact["law: product"] = law.product(agents, levels)
+    for calls in CALLS:
+        exact[f"law: joint flow, {calls}"] = law.followed(agents, levels, STD, calls)
+    measures = []
+    for name, values in exact.items():
+        for metric, value in metrics_of(values).items():
+            measures.append(Measure(GAMES[levels], name, f"agents={agents}", "", metric, value))
+    return measures
+
+
+def metrics_of(values: law.Values) -> dict[str, float]:
+    """Metric -> value."""
+    return {
+        "total variation": values.distance,
+        "coordinated share": values.share,
+        "variance": values.variance,
+    }
+
+
+def sampled_measures(
+    seeds: Sequence[int], agents: int, levels: int, name: str, x: Float[np.ndarray, "R B N 1"]
+) -> list[Measure]:
+    """The values of each seed's samples, and the distance of one agent's actions from the data."""
+    of_seed = [metrics_of(law.of_samples(rows[..., 0], levels)) for rows in x]
+    values = {metric: [each[metric] for each in of_seed] for metric in of_seed[0]}
+    values["marginal distance"] = [marginal_distance(rows[:, 0, 0], levels) for rows in x]
+    return of_seeds(GAMES[levels], name, f"agents={agents}", seeds, values)
+
+
+def marginal_distance(x: Float[np.ndarray, " B"], levels: int) -> float:
+    """Wasserstein-1 of one agent's actions from the data's, which have small deviations."""
+    rng = np.random.default_rng(0)
+    level = rng.choice(law.levels_of(levels), len(x))
+    data = np.clip(level + STD * rng.standard_normal(len(x)), -1.0, 1.0)
+    return float(np.abs(np.sort(x) - np.sort(data)).mean())
+
+
+def agreement_text(measures: Sequence[Measure]) -> str:
+    """A table for each number of levels."""
+    parts = []
+    for levels, game in GAMES.items():
+        agents = [n for n, k in LAWS if k == levels]
+        own = [m for m in measures if m.game == game]
+        names = list(dict.fromkeys(m.system for m in own))
+        rows = []
+        for name in names:
+            cells = []
+            for n in agents:
+                for metric in ("coordinated share", "total variation"):
+                    cells.append(mean_cell(own, name, f"agents={n}", metric))
+            first = mean_cell(own, name, "agents=2", "marginal distance")
+            rows.append((name, *cells, first))
+        columns = [f"{what}, n = {n}" for n in agents for what in ("share", "TV")]
+        table = markdown_table(("model, calls", *columns, "W_1, n = 2"), rows)
+        parts.append(f"## Agreements on {game}\n\n{table}")
+    return "\n\n".join(parts)
+
+
+def mean_cell(measures: Sequence[Measure], system: str, setting: str, metric: str) -> str:
+    """Mean over seeds, and the standard error where there are several."""
+    values = values_of(measures, system, setting, metric)
+    if not len(values):
+        return ""
+    if len(values) == 1:
+        return f"{values[0]:.3f}"
+    error = values.std(ddof=1) / len(values) ** 0.5
+    return f"{values.mean():.3f} ± {error:.3f}"
+
+
+def values_of(
+    measures: Sequence[Measure], system: str, setting: str, metric: str
+) -> Float[np.ndarray, " R"]:
+    """The seeds' numbers of one metric."""
+    found = [
+        m.value for m in measures if (m.system, m.setting, m.metric) == (system, setting, metric)
+    ]
+    return np.array(found)
+
+
+# --- value ---
+
+
+def with_value(asked: Asked) -> Part:
+    """Students of the bandit's joint flow that climb an exact value, by the weight alpha."""
+    asked.say("value: students that climb exact critics")
+    sizes = Sizes(2, 1, 32, asked.updates(UPDATES), ROWS)
+    program = compiled(
+        lambda seeds: jax.lax.map(lambda seed: valued(sizes, jax.random.key(seed)), seeds)
+    )
+    drawn = program(jnp.asarray(asked.seeds, jnp.uint32))
+    measures = []
+    rows = []
+    for name in CRITICS:
+        cells = []
+        for k, alpha in enumerate(ALPHAS):
+            x = np.asarray(drawn[name][:, k, ..., 0])
+            values = {
+                "reward": x.prod(axis=-1).mean(axis=1),
+                "coordinated share": [law.of_samples(of_seed, 2).share for of_seed in x],
+            }
+            setting = f"alpha={alpha:g}"
+            own = of_seeds("bandit with value", name, setting, asked.seeds, values)
+            measures += own
+            cells += [mean_cell(own, name, setting, metric) for metric in values]
+        rows.append((name, *cells))
+    head = [f"{what}, alpha {alpha:g}" for alpha in ALPHAS for what in ("reward", "share")]
+    text = (
+        f"## With value, the bandit\n\n{markdown_table(('critic', *head), rows)}\n"
+        "Students of the joint flow on r = a_1 a_2, with exact critics; the data's mean reward is "
+        "0.64, the optimum 1. The loss is alpha mean |f - g|^2 - mean Q / sg mean |Q|."
+    )
+    return Part(text, measures)
+
+
+def valued(sizes: Sizes, key: Key[Array, ""]) -> dict[str, Float[Array, "K B N D"]]:
+    """Samples of the students under each critic, for each alpha."""
+    k_flow, k_pairs, k_z, k_students = jax.random.split(key, 4)
+    given = agreement(2, 2)
+    game = game_of(given._replace(mask=given.mask[:2]))
+    velocity = models.flow("joint", sizes, game, k_flow)
+    pairs = models.pool(velocity, sizes, game, k_pairs)
+    z = jax.random.normal(k_z, (sizes.rows, *game.mask.shape))
+    values = {"mean": mean_value, "joint": joint_value}
+    students = {"own": models.own_student(sizes), "shared": models.shared_student(sizes)}
+
+    def samples(critic: str, noise: str, alpha: Array) -> Array:
+        value = partial(normalised, values[critic])
+        settings = (students[noise], pairs, sizes, game.mask, k_students)
+        return models.distilled(*settings, value, alpha)(z)
+
+    alphas = jnp.asarray(ALPHAS)
+    return {
+        name: jax.lax.map(partial(samples, critic, noise), alphas)
+        for name, (critic, noise) in CRITICS.items()
+    }
+
+
+def normalised(value: Callable[[Array], Array], action: Float[Array, "B N D"]) -> Float[Array, ""]:
+    """The mean value of actions over its mean size, which is held constant."""
+    q = value(action)
+    return q.mean() / jax.lax.stop_gradient(jnp.abs(q).mean() + 1e-8)
+
+
+def joint_value(action: Float[Array, "B N D"]) -> Float[Array, " B"]:
+    """a_1 a_2."""
+    return jnp.prod(action[..., 0], axis=1)
+
+
+def mean_value(action: Float[Array, "B N D"]) -> Float[Array, " B"]:
+    """The best fit of a_1 a_2 on the data by a mean of own critics 2 m a tanh(m a / s^2) - m^2.
+
+    It is even in each action: it cannot tell which agreement the other agent follows.
+    """
+    m = games.BANDIT_MODE
+    own = 2.0 * games.bandit_own_value(action[..., 0], STD) - m**2
+    return own.mean(axis=1)
+
+
+# --- landmarks ---
+
+
+def landmarks(asked: Asked) -> Part:
+    """Plans of three agents that may go round either way: do their ways agree?"""
+    sizes = Sizes(covering.AGENTS, 2 * covering.AHEAD, 64, asked.updates(LANDMARK_UPDATES), PLANS)
+    place = covering.starts_and_landmarks(covering.DATA["two ways"])
+
+    def draw(key: Key[Array, ""], rows: int) -> Float[Array, "B N D"]:
+        return covering.draw_teams(key, rows, (place, 0.5))[0]
+
+    game = Game(draw, jnp.ones((sizes.agents, sizes.columns)))
+    walk_all = compiled(jax.vmap(covering.walk, (0, None)))
+    seeds = jnp.asarray(asked.seeds, jnp.uint32)
+    measures = []
+    rows = []
+    for kind in KINDS:
+        asked.say(f"landmarks: {kind}")
+        of_seed = lambda seed, kind=kind: models.team_models(
+            kind, sizes, game, jax.random.key(seed)
+        )
+        drawn = compiled(lambda seeds, f=of_seed: jax.lax.map(f, seeds))(seeds)
+        for name, x in drawn.items():
+            plans = x.reshape(-1, sizes.agents, covering.AHEAD, 2)
+            _, score, _, covered = walk_all(plans, place)
+            by_seed = lambda v: np.asarray(v).reshape(len(asked.seeds), -1).mean(axis=1)
+            values = {"coordinated share": by_seed(covered), "return": by_seed(score)}
+            own = of_seeds("landmarks", name, "agents=3", asked.seeds, values)
+            measures += own
+            rows.append((name, *(mean_cell(own, name, "agents=3", metric) for metric in values)))
+    text = (
+        "## Landmarks, three agents\n\n"
+        f"{markdown_table(('model, calls', 'all covered', 'return'), rows)}\n"
+        f"{PLANS} plans of each seed; in the data half of the teams go one way round, half the "
+        "other, and all landmarks are covered."
+    )
+    return Part(text, measures)
+
+
+# --- the figure ---
+
+
+def points(measures: Sequence[Measure]) -> tuple[list[Point], dict[str, list[str]]]:
+    """The figure's points, and the words below their panels."""
+    agents = [n for n, k in LAWS if k == 2]
+    panels = {
+        "two levels: share that agrees": [f"n = {n}" for n in agents],
+        "two agents: share that agrees": [f"{calls} calls" for calls in CALLS],
+        "with value: reward of the bandit": [f"alpha {alpha:g}" for alpha in ALPHAS],
+    }
+    first, second, third = panels
+    two = [m for m in measures if m.game == GAMES[2]]
+    found = []
+    curves = {**SHOWN, "law: students": "law: students", "law: product": "law: product"}
+    for name, system in curves.items():
+        for k, n in enumerate(agents):
+            values = values_of(two, system, f"agents={n}", "coordinated share")
+            found += point(first, name, k, values)
+    by_calls = {
+        "joint flow": "joint flow", "own flows": "own flow", "joint diffusion": "joint diffusion",
+        "joint mean flow": "joint mean flow", "joint consistency": "joint consistency",
+        "students, own noise": "joint distillate", "law: joint flow": "law: joint flow",
+    }  # fmt: skip
+    for name, system in by_calls.items():
+        for k, calls in enumerate(CALLS):
+            values = values_of(two, f"{system}, {calls}", "agents=2", "coordinated share")
+            found += point(second, name, k, values)
+    bandit = [m for m in measures if m.game == "bandit with value"]
+    for name in CRITICS:
+        for k, alpha in enumerate(ALPHAS):
+            found += point(third, name, k, values_of(bandit, name, f"alpha={alpha:g}", "reward"))
+    return found, panels
+
+
+def point(panel: str, curve: str, x: int, values: np.ndarray) -> list[Point]:
+    """The mean of seeds with their range; nothing where there are none."""
+    if not len(values):
+        return []
+    low, high = (values.min(), values.max()) if len(values) > 1 else (np.nan, np.nan)
+    mean = float(values.mean())
+    return [Point(panel, curve, float(x), mean, float(low), float(high), len(values))]

@@ -1,0 +1,152 @@
+"""The probe of one-step policies: its exact values, its rows and models, and its command."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxomarl.base import JaxomarlError
+from jaxomarl.diffusion import flows
+from jaxomarl.envs import games as rules
+from jaxomarl.papers import REPRODUCTIONS
+from jaxomarl.papers.asked import Asked
+from jaxomarl.papers.measured import Measure
+from jaxomarl.papers.one_step import games, law, models, probe, systems
+
+# --- exact values ---
+
+
+@pytest.mark.parametrize(
+    "agents, share, variance",
+    [(2, 0.1953, 0.2133), (3, 0.0293, 0.1385), (4, 0.0031, 0.1030), (5, 0.0002, 0.0820)],
+)
+def test_students_of_two_levels(agents, share, variance):
+    found = law.students(agents, 2)
+    assert found.distance == pytest.approx(1 - 2.0 ** (1 - agents), abs=1e-3)
+    assert found.share == pytest.approx(share, abs=1e-4)
+    assert found.variance == pytest.approx(variance, abs=1e-4)
+    # the residual is what the variance leaves of m^2
+    assert found.variance == pytest.approx(0.64 * (2 / np.pi) * np.arcsin(1 / agents), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "agents, distance, share", [(2, 0.579, 0.425), (3, 0.662, 0.387), (4, 0.667, 0.436)]
+)
+def test_students_of_three_levels_favour_the_middle(agents, distance, share):
+    found = law.students(agents, 3)
+    assert found.distance == pytest.approx(distance, abs=1e-3)
+    assert found.share == pytest.approx(share, abs=1e-3)
+    assert (
+        found.distance < law.product(agents, 3).distance == pytest.approx(1 - 3.0 ** (1 - agents))
+    )
+
+
+def test_one_agent_plays_its_flow():
+    assert set(law.student(np.array([-0.5, 0.5]), 1, 2)) == {-0.8, 0.8}
+    assert law.partly_shared(0.0) == 0.5 and law.partly_shared(1.0) == 0.0
+
+
+def test_students_are_the_fixed_point_of_distilling_an_exact_flow():
+    """f(z_i) = E[g_i | z_i]: g - f has mean 0 at every z_i; with the team's noise f = g is reached."""
+    z = jax.random.normal(jax.random.key(1), (20_000, 2))
+    end = flows.euler(lambda x, t: law.exact_velocity(x, t, 2, 0.1), z, 32)
+    own = np.asarray(z[:, 0])
+    residual = np.clip(np.asarray(end[:, 0]), -1.0, 1.0) - law.student(own, 2, 2)
+    means = [(residual * phi).mean() for phi in (np.ones_like(own), np.sign(own), own**3 / 4)]
+    assert np.abs(means).max() < 0.03, means
+    assert np.square(residual).mean() == pytest.approx(0.365, abs=0.02)  # 0.427 as std goes to 0
+    signs = np.sign(np.asarray(end))
+    assert (signs[:, 0] == signs[:, 1]).mean() > 0.999
+    # a linear flow g = B z leaves what the others' noise adds: B_ii z_i, and the rest of the row
+    mixing = np.array([[0.6, 0.3], [-0.2, 0.5]])
+    fit = np.linalg.lstsq(own[:, None], np.asarray(z) @ mixing[0], rcond=None)
+    np.testing.assert_allclose(fit[0], [0.6], atol=0.01)
+    np.testing.assert_allclose(fit[1] / len(own), [0.09], atol=0.004)
+
+
+def test_steps_of_the_exact_flow():
+    """The share that agrees after so many Euler steps, as a probe in the specification has it."""
+    found = [law.followed(2, 2, 0.1, calls).share for calls in (1, 2, 4)]
+    np.testing.assert_allclose(found, [0.0, 0.72, 0.974], atol=0.012)
+    assert law.followed(2, 2, 0.1, 4).distance < 0.01
+
+
+def test_the_mean_of_own_values_is_the_best_additive_fit():
+    """Its residual has mean 0 at each action of an agent, and it is even: it cannot choose."""
+    rng = np.random.default_rng(0)
+    rows = 400_000
+    a = 0.8 * rng.choice([-1.0, 1.0], (rows, 1)) + 0.1 * rng.standard_normal((rows, 2))
+    action = jnp.asarray(a, jnp.float32)[..., None]
+    residual = a.prod(axis=1) - np.asarray(games.mean_value(action))
+    near = lambda x: abs(residual[np.abs(a[:, 0] - x) < 0.02].mean())
+    assert max(near(x) for x in (-0.9, -0.8, 0.75, 0.95)) < 0.005
+    flipped = action.at[:, 1].multiply(-1.0)
+    np.testing.assert_allclose(games.mean_value(flipped), games.mean_value(action), rtol=1e-5)
+
+
+# --- rows and models ---
+
+
+def test_a_law_with_fewer_agents_masks_the_others():
+    game = games.game_of(games.agreement(3, 3))
+    rows = np.asarray(game.draw(jax.random.key(0), 3000))
+    assert rows.shape == (3000, 5, 1) and (rows[:, 3:] == 0).all() and np.abs(rows).max() <= 1
+    level = np.asarray(rules.consensus_levels(jnp.asarray(rows[:, :3]), 3))
+    assert (level == level[:, :1]).mean() > 0.995
+    np.testing.assert_allclose(np.bincount(level[:, 0]) / 3000, 1 / 3, atol=0.04)
+
+
+def test_an_agent_is_told_those_before_it():
+    x = jnp.array([[[1.0], [2.0], [3.0]]])
+    np.testing.assert_array_equal(
+        models.preceding(x)[0], [[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [1.0, 2.0, 0.0]]
+    )
+
+
+@pytest.mark.parametrize(
+    "kind, count", [pytest.param("joint", 15, marks=pytest.mark.long), ("own", 14)]
+)
+def test_every_model_is_sampled(kind, count):
+    """Traced, not trained: names and shapes of what the figure and the table read."""
+    sizes = models.Sizes(3, 2, 4, 1, 7)
+    given = games.agreement(2, 2)
+    game = games.game_of(given._replace(mask=jnp.ones((3, 2))))
+    drawn = jax.eval_shape(partial(models.team_models, kind, sizes, game), jax.random.key(0))
+    assert {x.shape for x in drawn.values()} == {(7, 3, 2)} and len(drawn) == count
+    own = [name for name in games.SHOWN.values() if name in drawn]
+    assert len(own) == (5 if kind == "joint" else 2)
+
+
+def test_points_are_means_over_seeds():
+    rows = [
+        Measure("two levels", "joint flow, 16", "agents=2", seed, "coordinated share", value)
+        for seed, value in enumerate((0.9, 1.0))
+    ]
+    found, named = games.points(rows)
+    assert {(p.panel, p.curve, p.x) for p in found} == {
+        ("two levels: share that agrees", "joint flow", 0.0),
+        ("two agents: share that agrees", "joint flow", 4.0),
+    }
+    assert [(p.mean, p.low, p.high) for p in found] == [(0.95, 0.9, 1.0)] * 2
+    assert len(named["with value: reward of the bandit"]) == len(games.ALPHAS)
+
+
+# --- the command ---
+
+
+def test_flags_that_mean_nothing_to_the_games_are_refused(tmp_path):
+    assert REPRODUCTIONS["one-step"].load() is probe.one_step
+    with pytest.raises(JaxomarlError, match=r"--systems.*nothing for one-step"):
+        probe.one_step(Asked([0], 1.0, tmp_path, lambda: False, systems=("fql",)))
+
+
+def test_calls_are_those_of_the_policys_network():
+    calls = {
+        name: systems.calls_of(name, systems.REGISTRY[name].Config()) for name in systems.SYSTEMS
+    }
+    assert {name for name, count in calls.items() if count == 1} == {
+        "fql", "mac-flow", "mean-flow", "om2p",
+    }  # fmt: skip
+    assert calls["flow-bc"] == 10
