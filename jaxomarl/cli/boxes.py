@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from jaxomarl.api.plan import find_system
 from jaxomarl.base import JaxomarlError, Stage
-from jaxomarl.cli.fields import STATED
+from jaxomarl.cli.fields import stated_task
 from jaxomarl.envs.catalog import make
 
 CITED = re.compile(r'^.*?"[^"]+"(?:, \d{4})?')
@@ -84,7 +84,7 @@ def part(docstring: str, title: str) -> str:
 def stages(name: str) -> tuple[Stage, ...]:
     """The stages of a system with its own settings, on a task that every system takes."""
     system = find_system(name)
-    env = make(STATED).env
+    env = make(stated_task(name)).env
     online_env = env if system.online else None
     return system.pipeline(env.spec, system.Config(), online_env)
 
