@@ -25,6 +25,7 @@ from jaxomarl.api.plan import Group, config_digest
 from jaxomarl.api.policy import Policy, save_policies
 from jaxomarl.api.provenance import source, versions
 from jaxomarl.api.spoken import python_face
+from jaxomarl.api.track import Tracker
 from jaxomarl.base import JaxomarlError, Past, Stage, State, refuse
 from jaxomarl.config import digest, static_fields, traced_fields
 from jaxomarl.data.held_out import FEW, SHARE, split
@@ -264,9 +265,10 @@ def locked(out: Path | None) -> Iterator[None]:
 class Writer:
     """Writes a group's run folders; after each stage it writes what is known by then."""
 
-    def __init__(self, out: Path | None, group: Group) -> None:
+    def __init__(self, out: Path | None, group: Group, tracker: Tracker | None = None) -> None:
         self.out = out
         self.group = group
+        self.tracker = tracker
         self.facts: dict[str, Any] = {}
         self.rows: dict[str, list[list[store.Row]]] = {
             "metrics": [[] for _ in group.seeds],
@@ -278,6 +280,8 @@ class Writer:
         self.folders = [
             self.folder / f"{info['config'][:8]}-seed-{info['seed']}" for info in self.infos
         ]
+        if tracker:
+            tracker.begin(self.runs, out)
 
     @property
     def folder(self) -> Path:
@@ -362,6 +366,13 @@ class Writer:
                 shown = {name: values[r] for name, values in trained.evaluations.items()}
                 self.rows["returns"][r] += store.returns_rows(info, stage.name, evaluated, shown)
         self.write()
+        if self.tracker:
+            self.tracker.finished(self.rows, stage.name)
+
+    def progress(self, progress: Progress) -> None:
+        """Tell the loggers of a chunk."""
+        if self.tracker:
+            self.tracker.live(progress)
 
     def write(self) -> None:
         """Write the files of every run, as far as they are known."""
@@ -423,6 +434,8 @@ class Writer:
                     store.write_table(self.folders[r] / store.FINAL, rows, store.COLUMNS)
                 kept[r] = rows
         self.final = [row for rows in kept for row in rows or ()]
+        if self.tracker:
+            self.tracker.final(self.final)
 
     def kept_final(self, r: int, last: Stage, say: Callable[[str], None]) -> list[store.Row] | None:
         """The rows of a run's final.csv, of as many episodes as are asked for.
@@ -471,11 +484,13 @@ def train_groups(
     report: Callable[[Group, Progress], None] = lambda group, progress: None,
     stopped: Callable[[], bool] = lambda: False,
     say: Callable[[str], None] = print,
+    tracker: Tracker | None = None,
 ) -> Results:
     """Train every group, sharing stages, and write the results below `out` where it is given.
 
-    `sources` are other output folders whose stages may be reused. Raises Interrupted, with all work
-    saved, once `stopped()` says so.
+    `sources` are other output folders whose stages may be reused. A `tracker` is told what is
+    measured, and closed by who opened it. Raises Interrupted, with all work saved, once `stopped()`
+    says so.
     """
     folders = [folder for folder in (out, *sources) if folder]
     library = StageCache(*(folder / "stages" for folder in folders))
@@ -484,7 +499,7 @@ def train_groups(
     final: list[store.Row] = []
     runs: list[store.Run] = []
     for group in groups:
-        writer = Writer(out, group)
+        writer = Writer(out, group, tracker)
         job = _job(group, library, report, stopped, writer, say)
         done = run(job)
 
@@ -518,6 +533,11 @@ def _job(
     """The job of the runner for a group."""
     env = group.task.env
     spec = env.spec
+
+    def tell(progress: Progress) -> None:
+        report(group, progress)
+        writer.progress(progress)
+
     data = None
     held = None
     stats = identity(spec)
@@ -545,7 +565,7 @@ def _job(
             "held_out": len(group.held_out.episodes),
         },
         library=library,
-        report=lambda progress: report(group, progress),
+        report=tell,
         stopped=stopped,
         finished=writer.stage,
         say=say,

@@ -13,6 +13,7 @@ from jaxomarl.api.plan import resolve
 from jaxomarl.api.progress import ProgressPrinter
 from jaxomarl.api.session import Results
 from jaxomarl.api.spoken import python_face
+from jaxomarl.api.track import Choice, tracking
 from jaxomarl.base import refuse
 from jaxomarl.paths import user_path
 
@@ -41,6 +42,7 @@ def train(
     report: Callable[..., None] | None = None,
     final_episodes: int = 0,
     progress: bool = True,
+    log: Choice | Sequence[Choice] = (),
     **cfg: Any,
 ) -> Results:
     """Train a system on a data set over seeds and return its results.
@@ -61,6 +63,7 @@ def train(
         report: A function of (group, progress), called after each chunk in place of a line.
         final_episodes: The number of fresh episodes behind `Results.returns`; 0 is the task's own.
         progress: Whether lines are printed; False trains in silence.
+        log: Loggers: names (tensorboard, wandb, csv) or objects with `Logger`'s three methods.
         cfg: The system's fields; a list of values sweeps one.
 
     Raises JaxomarlError for anything that cannot be trained as asked.
@@ -79,10 +82,10 @@ def train(
         if folder and progress:
             provenance.tell(groups, folder)
 
-        lines = ProgressPrinter()
-        shown = lines if progress else silent
-        say = lines.say if progress else silent
-        return session.train_groups(groups, folder, report=report or shown, say=say)
+        shown, say = _printers(progress)
+        with tracking(_as_values(log), folder, say) as tracker:
+            shown = report or shown
+            return session.train_groups(groups, folder, report=shown, say=say, tracker=tracker)
 
 
 def _folder(out: str | Path | None, resume: bool, overwrite: bool) -> Path | None:
@@ -95,8 +98,16 @@ def _folder(out: str | Path | None, resume: bool, overwrite: bool) -> Path | Non
     return None
 
 
+def _printers(progress: bool) -> tuple[Callable[..., None], Callable[[str], None]]:
+    """What shows a chunk's progress, and what prints a line of its own."""
+    if not progress:
+        return silent, silent
+    lines = ProgressPrinter()
+    return lines, lines.say
+
+
 def _as_values(value: object) -> list[Any]:
-    """The values of a setting: those of a list sweep it."""
+    """The values of an argument that takes one or several, such as a setting that is swept."""
     if isinstance(value, list | tuple):
         return list(value)
     return [value]

@@ -43,6 +43,18 @@ EXAMPLES = {
         "jaxomarl health runs/first",
         "jaxomarl health runs/first runs/second",
     ),
+    "report": (
+        "jaxomarl report runs/first -o report.html",
+        "jaxomarl report runs/first runs/second -o both.html",
+    ),
+    "cite": (
+        "jaxomarl cite runs/first",
+        "jaxomarl cite runs/first runs/second",
+    ),
+    "doctor": (
+        "jaxomarl doctor",
+        "jaxomarl doctor --missing",
+    ),
     "evaluate": (
         "jaxomarl evaluate runs/first --episodes 4096",
         "jaxomarl evaluate RUN --task mpe/spread:speed_min=0.3",

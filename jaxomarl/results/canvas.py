@@ -101,7 +101,8 @@ def encoded(figure: Figure, suffix: str, **style: Any) -> bytes:
     from matplotlib import rc_context
 
     content = io.BytesIO()
-    with rc_context({**_STYLE, **style}):
+    settings: Any = {**_STYLE, **style}
+    with rc_context(settings):
         figure.savefig(content, format=suffix[1:], dpi=DPI, metadata=_METADATA[suffix])
     return content.getvalue()
 

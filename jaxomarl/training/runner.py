@@ -278,6 +278,7 @@ class Training:
             evaluations=evaluations,
             state=self.state,
             bad=not_finite(metrics, [self.job.seeds[r] for r in self.chosen]),
+            chosen=tuple(self.chosen),
         )
         self.job.report(progress)
         check_limits(stage, metrics)
