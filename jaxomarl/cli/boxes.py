@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from jaxomarl.algorithms import REGISTRY
 from jaxomarl.api.plan import find_system
 from jaxomarl.base import JaxomarlError, Stage
 from jaxomarl.cli.fields import stated_task
@@ -72,6 +73,11 @@ def box(name: str) -> Box:
         part(docstring, "Pseudo-code"),
         Path(module.__file__ or module.__name__).name,
     )
+
+
+def cited_papers() -> dict[str, str]:
+    """What each system's file cites, with what an augmentation adds."""
+    return {name: box(name).cited for name in REGISTRY}
 
 
 def part(docstring: str, title: str) -> str:
