@@ -408,10 +408,11 @@ class Writer:
             if trained.evaluations:
                 shown = {name: values[r] for name, values in trained.evaluations.items()}
                 self.rows["returns"][r] += store.returns_rows(info, stage.name, evaluated, shown)
+        # files come before loggers
+        if self.tracker or time.monotonic() - self.written > WRITE_SECONDS:
+            self.write()
         if self.tracker:
             self.tracker.finished(self.rows, stage.name)
-        if time.monotonic() - self.written > WRITE_SECONDS:
-            self.write()
 
     def progress(self, progress: Progress) -> None:
         """Tell the loggers of a chunk."""
