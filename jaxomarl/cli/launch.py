@@ -98,7 +98,7 @@ def run(asked: Any, again: str, say: Callable[[str], None]) -> None:
         return
     launch(asked.launcher, cells, words, out, asked.tries, asked.at_once, given, say)
     if asked.launcher == "slurm":
-        say(f"queued; once they are done: jaxomarl evaluate {out}")
+        say(f"queued; once they are done: jaxomarl report {out}")
         return
     runs = found_runs([out])
     final = store.load_final(runs)

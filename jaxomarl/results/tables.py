@@ -213,8 +213,6 @@ def _record(
     scores = np.array([means[i] for i in finite], np.float64)
 
     # --- scores ---
-    best = _best_in_training([curves[i] for i in finite])
-    coordinated = _coordinated([runs[i] for i in finite], step)
     estimate = None
     if len(finite) == 1:
         estimate = intervals.of_samples(np.array(runs[finite[0]][step, "return"], np.float64))
@@ -236,11 +234,11 @@ def _record(
         episodes=max(len(runs[i][step, "return"]) for i in finished),
         covers=_covers(len(finite), fresh),
         std=_std(scores),
-        coordinated=coordinated,
+        coordinated=_coordinated([runs[i] for i in finite], step),
         health=of_runs([verdicts[i] for i in finished]),
         converged=_converged([curves[i] for i in finite]),
         scale=float(info.get("scale", 1.0)),
-        best=best,
+        best=_best_in_training([curves[i] for i in finite]),
         **_win_fields([runs[i] for i in finite], step),
         **_mean_fields(estimate),
         **_iqm_fields(scores, estimate),

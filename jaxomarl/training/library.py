@@ -29,6 +29,7 @@ from jaxomarl.training.evaluation import Config
 
 ROWS = "rows.json"
 """What a batch's rows are while it trains."""
+BEGUN_AGAIN = "Its rows are trained from the start."
 FORMAT = 2
 """Version of an identity; stages of another version are not found."""
 
@@ -193,7 +194,7 @@ class StageCache:
             if (path / "DONE").exists() or not checkpoint.committed_steps(path / "checkpoints"):
                 continue
             with contextlib.suppress(ValueError):
-                facts = documents.read_sealed(path / ROWS, "", kind=str, rows=list)
+                facts = documents.read_sealed(path / ROWS, BEGUN_AGAIN, kind=str, rows=list)
                 found.append((tuple(facts["rows"]), Folder(path)))
         return found
 
