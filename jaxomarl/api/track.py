@@ -2,7 +2,7 @@
 
 A chunk's means are told when it ends. Once a stage has ended, they are told what they have not
 heard: stages that were reused, runs that share one, chunks of an earlier process, and health.
-Files are written before. A logger that fails is left out from then on, and training continues.
+A logger that fails is left out from then on, and training continues.
 """
 
 import contextlib

@@ -46,8 +46,8 @@ def references(paper: str) -> list[Reference]:
     flat = " ".join(paper.split())
     found = []
     for match in REFERENCE.finditer(flat):
-        # a word in quotation marks is no title
-        if len(match["title"].split()) > 3:
+        # other words in quotation marks are no title
+        if len(match["title"].split()) > 1 and match["title"][0].isupper():
             year = match["year"] or match["after"] or ""
             found.append(Reference(match["who"] or "", year, match["title"].rstrip(".,")))
     return found

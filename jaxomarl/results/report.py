@@ -156,6 +156,7 @@ SCORES: dict[str, Callable[[Record], str]] = {
     "normalised [95 %]": tables.normalised,
     "% of data's mean [95 %]": tables.share,
     "coordinated": tables.coordinated,
+    "win rate [95 %]": tables.win_rate,
     "best in training": lambda r: tables.number(r, r.best),
     "stages": lambda r: r.health,
 }

@@ -301,7 +301,7 @@ def _win_fields(runs: Sequence[Values], step: int) -> dict[str, float | None]:
         ends = intervals.rate(np.asarray(known[0].sum()), len(known[0]))
     else:
         low, high = intervals.interval(intervals.of_samples(rates))
-        ends = (np.clip(low, 0.0, 1.0), np.clip(high, 0.0, 1.0))
+        ends = (np.asarray(np.clip(low, 0.0, 1.0)), np.asarray(np.clip(high, 0.0, 1.0)))
     low, high = _ends(ends)
     return {"win": float(rates.mean()), "win_low": low, "win_high": high}
 

@@ -40,8 +40,28 @@ def test_it_is_shown_by_default_and_silent_where_asked(capfd):
 
 def test_a_report_takes_the_place_of_the_line(capfd):
     told = []
-    jaxomarl.train("bc", "games/bandit", report=lambda group, p: told.append(p.step), **TINY)
+
+    class Own:
+        """A user's logger, told while it trains and at the end."""
+
+        def __init__(self):
+            self.names = []
+
+        def start(self, run):
+            self.names.append(run.cell)
+
+        def log(self, run, step, values):
+            self.names += values
+
+        def close(self):
+            self.names.append("closed")
+
+    report = lambda group, p: told.append(p.step)
+    own = Own()
+    jaxomarl.train("bc", "games/bandit", report=report, log=own, **TINY)
     assert told and "updates x" not in capfd.readouterr().err
+    assert (own.names[0], own.names[-1]) == ("bc games/bandit std0.3", "closed")
+    assert {"policy/policy_loss", "policy/return", "final/return"} <= set(own.names)
 
 
 class Terminal(io.StringIO):

@@ -327,3 +327,23 @@ def test_writers_align_their_columns(tmp_path):
     before = (tmp_path / "summary.csv").read_bytes()
     tables.write_summary(tmp_path, records)
     assert (tmp_path / "summary.csv").read_bytes() == before
+
+
+def test_a_wide_table_continues_below_next_to_its_names():
+    runs, rows = study(curves(), data_return={"mean": 10.0, "std": 1.0, "episodes": 4})
+    (record,) = tables.summary(rows, runs)
+    records = [record, record._replace(task="games/another", data_mean=None, share=None)]
+    wide = tables.text(records).splitlines()
+    narrow = tables.text(records, 60)
+    blocks = [block.splitlines() for block in narrow.split("\n\n")]
+    assert len(blocks) > 1 and max(map(len, narrow.splitlines())) <= 100
+    assert {line.split()[0] for block in blocks for line in block[:3]} == {
+        "task",
+        "t",
+        "games/another",
+    }
+    cells = [line.split("  ") for block in blocks for line in block[:3]]
+    assert all(len("  ".join(line).rstrip()) <= 60 for line in cells)
+    for k in range(3):
+        words = {word for block in blocks for word in block[k].split()}
+        assert words == set(wide[k].split()), "nothing is lost"
