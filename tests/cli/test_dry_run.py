@@ -8,10 +8,11 @@ from jaxomarl.algorithms import REGISTRY
 from jaxomarl.api import plan
 from jaxomarl.base import JaxomarlError
 from jaxomarl.cli import commands, dry_run
+from jaxomarl.cli.fields import stated_task
 from jaxomarl.data.catalog import load
 from jaxomarl.envs.catalog import make
 
-TASKS = {"games/bandit": 40, "games/climbing": 40, "mpe/spread": 50, "mpe/tag": 50}
+TASKS = {"games/bandit": 40, "games/climbing": 40, "games/xor": 40, "mpe/spread": 50, "mpe/tag": 50}
 ONLINE = (None, {"quality": "online", "sha256": ""})
 
 
@@ -36,8 +37,9 @@ def planned(name, task, data, **fields):
 
 @pytest.mark.parametrize("name", [*REGISTRY, "bc+coda"])
 def test_every_system_says_what_it_would_train(name, data):
-    text = planned(name, "mpe/spread", data)
-    assert f"{name} on mpe/spread/" in text and "2 runs; updates: " in text and "MiB" in text
+    stated = stated_task(name)
+    text = planned(name, stated, data)
+    assert f"{name} on {stated}/" in text and "2 runs; updates: " in text and "MiB" in text
     for task in ("games/bandit", "games/climbing", "mpe/tag"):
         try:
             assert f"{name} on {task}/" in planned(name, task, data)

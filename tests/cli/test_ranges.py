@@ -9,6 +9,7 @@ from jaxomarl.algorithms import REGISTRY, coda
 from jaxomarl.api.plan import find_system
 from jaxomarl.base import JaxomarlError
 from jaxomarl.cli import commands
+from jaxomarl.cli.fields import stated_task
 from jaxomarl.config import Interval, check_fields, config, flag, static, traced
 from jaxomarl.envs.catalog import make
 from jaxomarl.presets import PRESETS
@@ -81,7 +82,7 @@ def refused(kind, field, value):
 def test_every_system_checks_its_fields(name):
     """Through the system's own check, as a command does: one field that each has."""
     system = find_system(name)
-    spec = make("mpe/spread").env.spec
+    spec = make(stated_task(name)).env.spec
     system.check(spec, system.Config(), None)
     for field in numbers(system.Config):
         if "within" in field.metadata and field.metadata["within"].low >= 0:
