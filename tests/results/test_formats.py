@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 import jaxomarl
-from jaxomarl.api import policy
 from jaxomarl.papers import keep
 from jaxomarl.results import stage_health, store, tables
 from jaxomarl.training import checkpoint
@@ -44,12 +43,13 @@ def test_its_policies_act(folder):
 
 
 def test_its_checkpoints_are_read(folder):
-    """The digest beside a checkpoint is of its arrays: an array that reads otherwise is noticed."""
+    """The digest beside a checkpoint is of its arrays: one that reads otherwise is noticed."""
     (checkpoints,) = folder.glob("stages/*/checkpoints")
-    assert checkpoint.committed_steps(checkpoints) == [2]
-    policies = [policy.read_arrays(run.path / policy.FILE) for run in store.find_runs([folder])]
-    params = {name: np.stack([arrays[name] for arrays in policies]) for name in policies[0]}
-    assert {array.shape[0] for array in params.values()} == {2}
+    (step,) = checkpoint.committed_steps(checkpoints)
+    tree = checkpoint.orbax().load(str((checkpoints / str(step)).absolute()))["tree"]
+    params = tree["state"]["actor"]["params"]
+    assert params["out"]["kernel"].shape == (2, 2, 8, 1)
+    assert tree["metrics"]["policy_loss"].shape == (2, 2)
 
 
 def test_its_tables_are_read(folder):
