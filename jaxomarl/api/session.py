@@ -564,7 +564,9 @@ def train_groups(
     final: list[store.Row] = []
     runs: list[store.Run] = []
     for of_all_hosts in groups:
-        group = of_all_hosts.part(hosts.own(len(of_all_hosts.seeds)))
+        group = of_all_hosts
+        if hosts.count() > 1:
+            group = group.part(hosts.own(len(group.seeds)))
         if not group.seeds:
             continue
         job = job_of(group, library, report, stopped, say, bytes_allowed)

@@ -476,8 +476,10 @@ def write_summary(folder: str | Path, records: Sequence[Record], more: str = "")
     `more` is Markdown that follows the table. The .tex has the tables of the .md, for booktabs.
     """
     text = "\n".join(filter(None, (markdown(records), more)))
-    first, *others = tabular.parsed(text)
-    shown = [first._replace(notes=tuple(_cells(records)[2])), *others]
+    shown = list(tabular.parsed(text))
+    # systems that do not act have no table
+    if shown:
+        shown[0] = shown[0]._replace(notes=tuple(_cells(records)[2]))
     write_table(Path(folder) / "summary.csv", records, Record._fields)
     write_bytes(Path(folder) / "summary.md", text.encode())
     write_bytes(Path(folder) / "summary.tex", "\n".join(map(tabular.latex, shown)).encode())

@@ -252,7 +252,7 @@ def test_a_value_out_of_range(refused, flag, value):
         ("omsd", ("--cfg.reward", "own"), ("--cfg.reward", "team, first")),
         ("brpo-ctde", ("--cfg.reward", "own"), ("--cfg.reward", "team, first")),
         ("brpo-ind", ("--cfg.reward", "team"), ("--cfg.reward", "own")),
-        ("omsd", ("--task", "games/climbing"), ("--task", "continuous")),
+        ("dom2", ("--task", "games/climbing"), ("--task", "continuous")),
         ("omsd", ("--cfg.beta-convention", "papers"), ("--cfg.beta-convention", "paper, ")),
         ("omsd", ("--cfg.weighting", "vdss"), ("--cfg.weighting", "vds, ")),
         ("omsd", ("--cfg.sweep", "seidel"), ("--cfg.sweep", "gauss-seidel")),

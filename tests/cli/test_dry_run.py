@@ -27,7 +27,7 @@ def planned(name, task, data, **fields):
     dataset, manifest = ONLINE if system.online else data[task]
     small = {
         f: v
-        for f, v in {"policy_batch": 8, "horizon": 3, "history": 0}.items()
+        for f, v in {"policy_batch": 8, "flow_batch": 8, "horizon": 3, "history": 0}.items()
         if f in plan.config_field_names(name)
     }
     cfgs = plan.configs(name, {**small, **fields}, {})
