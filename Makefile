@@ -16,7 +16,7 @@ QUICK := tests/contract/test_contract.py \
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep test quick test-long lint bench bench-peers bench-gpu clean
+.PHONY: help setup sweep test quick test-long faults lint bench bench-peers bench-gpu clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/make \1	\2/' | expand -t 16
@@ -26,8 +26,9 @@ setup: $(STAMP) ## Make .venv and install the package, editable, in the tested v
 sweep: $(STAMP) ## The main job: every default system on the built-in tasks, 16 seeds; run again to resume
 	$(PY) -m experiments.sweep --seeds 16 --resume
 
-test: $(STAMP) ## Lint, then all tests but the long ones, on the CPU
-	@began=$$(date +%s); $(LINT) && JAX_PLATFORMS=cpu $(PY) -m pytest $(PYTEST_ARGS); code=$$?; \
+test: $(STAMP) ## Lint, and all tests but the long ones beside it, on the CPU
+	@began=$$(date +%s); ($(LINT)) & lint=$$!; \
+	JAX_PLATFORMS=cpu $(PY) -m pytest $(PYTEST_ARGS); code=$$?; wait $$lint || code=$$?; \
 	echo "make test took $$(($$(date +%s) - began)) s, lint and types included"; exit $$code
 
 quick: $(STAMP) ## Lint, types and what needs no training; ONLY=omsd: one system and its numbers
@@ -42,6 +43,9 @@ endif
 
 test-long: $(STAMP) ## The tests that take minutes
 	JAX_PLATFORMS=cpu $(PY) -m pytest -m long
+
+faults: $(STAMP) ## 200 kills, 50 signals, bit flips, full disks, ... : an hour; FAULTS_ARGS="--kills 20"
+	JAX_PLATFORMS=cpu $(PY) tests/faults/campaign.py runs/faults --write runs/faults/table.md $(FAULTS_ARGS)
 
 lint: $(STAMP) ## Style, format and types
 	$(LINT)

@@ -2,7 +2,7 @@
 
     import       seconds of `import jaxomarl` in a fresh process, and heavy modules that it loads
     sweep        seconds of the default `make sweep` in a fresh --out: with an empty compile cache,
-                 then warm
+                 then warm; and the share of stage time that checkpoints, tables and lines take
     evaluation   seconds of R seeds times a hundred episodes of spread, in one program
 
 Each is a process or a call as users have them. A line has the median of repeats, and their range.
@@ -21,6 +21,7 @@ from typing import Any
 
 from benchmarks.dom2_cost import compiled, timed
 from benchmarks.report import Line, Written, check_parts, command, markdown, short
+from jaxomarl import documents
 from jaxomarl.api import plan
 from jaxomarl.base import JaxomarlError, refuse
 
@@ -104,12 +105,21 @@ def sweep(flags: Flags) -> Iterator[Line]:
         ask = ["-m", "experiments.sweep", "--seeds", str(flags.seeds), "--scale", str(flags.scale)]
         go = lambda k: run(*ask, "--out", f"{folder}/out-{k}", cache=Path(folder, "cache"))
         yield line("sweep, cold", [timed(go, 0)], seeds=flags.seeds, scale=flags.scale)
-        yield line(
-            "sweep, warm",
-            [timed(go, k + 1) for k in range(flags.repeats)],
-            seeds=flags.seeds,
-            scale=flags.scale,
-        )
+        seconds = [timed(go, k + 1) for k in range(flags.repeats)]
+        shares = [overhead(Path(folder, f"out-{k + 1}")) for k in range(flags.repeats)]
+        saves = statistics.median(shares)
+        facts = {"seeds": flags.seeds, "scale": flags.scale, "saves": saves}
+        yield line("sweep, warm", seconds, **facts)
+
+
+def overhead(out: Path) -> float:
+    """The share of a finished sweep's stage time that checkpoints, tables and lines took."""
+    stages = [documents.read(done, "Train it again.") for done in out.glob("stages/*/DONE")]
+    groups = [documents.read(done, "Train it again.") for done in out.glob("*/*/*/DONE")]
+    facts = [stage["facts"] for stage in stages]
+    spent = sum(x["save_seconds"] + x["report_seconds"] for x in facts)
+    spent += sum(group["write_seconds"] for group in groups if "write_seconds" in group)
+    return spent / sum(x["seconds"] for x in facts)
 
 
 def evaluation(flags: Flags) -> Iterator[Line]:
@@ -134,6 +144,8 @@ def table(lines: Sequence[Line]) -> str:
     rows = [("what", "seconds", "range", "of"), ("---", "---:", "---:", "---")]
     for x in lines:
         of = ", ".join(f"{x[k]:g} {k}" for k in ("seeds", "episodes", "scale") if k in x)
+        if "saves" in x:
+            of += f"; saves and reports take {x['saves']:.1%} of stage time"
         if x.get("loaded"):
             of = f"loads {', '.join(x['loaded'])}"
         spread = f"{short(x['seconds_low'])} to {short(x['seconds_high'])}"

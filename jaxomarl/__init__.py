@@ -10,6 +10,7 @@ import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jaxomarl.api.export import export
     from jaxomarl.api.train import from_arrays, load, register_system, register_task, train
     from jaxomarl.base import JaxomarlError
 
@@ -22,6 +23,7 @@ except importlib.metadata.PackageNotFoundError:
 __all__ = [
     "JaxomarlError",
     "__version__",
+    "export",
     "from_arrays",
     "load",
     "register_system",
@@ -36,6 +38,10 @@ def __getattr__(name: str) -> Any:
         from jaxomarl.api import train
 
         return getattr(train, name)
+    if name == "export":
+        from jaxomarl.api.export import export
+
+        return export
     if name == "JaxomarlError":
         from jaxomarl.base import JaxomarlError
 

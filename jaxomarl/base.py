@@ -180,6 +180,8 @@ class Environment(NamedTuple):
     step: Callable[[Key[Array, ""], State, Float[Array, "N A"]], tuple[State, TimeStep]]
     render: Callable[[State], np.ndarray] | None = None
     """It draws one frame [height, width, 3] in uint8."""
+    legend: tuple[tuple[str, tuple[int, int, int]], ...] = ()
+    """Words for the colours of a frame: (word, red, green and blue of 0 to 255)."""
 
 
 class Episodes(NamedTuple):
@@ -201,6 +203,10 @@ class Episodes(NamedTuple):
     """Number of rows after this one in the episode; 0 marks the successor row."""
     behaviour: Int[Array, " M"]
     """Number of the behaviour that produced the row; zeros where unknown."""
+    available: Bool[Array, "M N A"] | None = None
+    """Legal actions of each row, the successor row's too; None where every action always is."""
+    alive: Float[Array, "M N"] | None = None
+    """1.0 where an agent still acts; None where all agents always do."""
 
 
 Recipe = Callable[[Key[Array, ""], int], Episodes]

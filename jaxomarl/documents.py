@@ -1,5 +1,6 @@
 """JSON files that may be damaged or foreign: they are read with checked types, or refused."""
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxomarl.base import refuse
+from jaxomarl.paths import replace_file
 
 LIMIT = 1 << 24
 """Most bytes of a file; the largest that this package writes holds a few thousand."""
@@ -44,6 +46,35 @@ def read(path: str | Path, way: str, **entries: type) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise refuse(str(path), "a JSON object", NAMES[type(content)], way)
     return check(str(path), content, way, **entries)
+
+
+SEAL = "sha256"
+"""Entry with the digest of a file's other entries, of the files that `write_sealed` writes."""
+
+
+def seal(entries: Mapping[str, Any]) -> str:
+    """A digest of an object's entries, whatever their order."""
+    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
+
+
+def write_sealed(path: str | Path, entries: Mapping[str, Any]) -> None:
+    """Replace a JSON file in one step, with a digest of its entries among them."""
+    # as they are read: tuples become lists, and numbers that name entries become texts
+    plain = json.loads(json.dumps(entries))
+    text = json.dumps({**plain, SEAL: seal(plain)}, indent=1)
+    replace_file(path, f"{text}\n".encode())
+
+
+def read_sealed(path: str | Path, way: str, **entries: type) -> dict[str, Any]:
+    """As `read`, of a file of `write_sealed`; an older one has no digest.
+
+    Raises JaxomarlError also where the digest is not that of the other entries.
+    """
+    found = read(path, way, **entries)
+    written = found.pop(SEAL, None)
+    if written is not None and written != seal(found):
+        raise refuse(f"{path}", "the entries that were written", "others: it is damaged", way)
+    return found
 
 
 def check(where: str, found: Mapping[str, Any], way: str, **entries: type) -> dict[str, Any]:

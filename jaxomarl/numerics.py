@@ -143,6 +143,24 @@ def compiler_flags(variable: str) -> list[str]:
     return sorted({flag for flag in flags if not flag.startswith(HARMLESS)})
 
 
+DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
+"""The compiler's flag for kernels that give a card the same bits every time."""
+
+
+def tier() -> str:
+    """How equal a second run is: for run.json.
+
+    bitwise        on CPUs, by the same versions
+    deterministic  on a card, by DETERMINISTIC, on the same card and by the same versions
+    statistical    elsewhere: sums of a card may be added in another order each time
+    """
+    if jax.default_backend() == "cpu":
+        return "bitwise"
+    if DETERMINISTIC in compiler_flags("XLA_FLAGS"):
+        return "deterministic"
+    return "statistical"
+
+
 def precision() -> str:
     """How programs that are traced now round matrix products: JAX's name for it, or "default".
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +29,25 @@ def named_in_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     except OSError as error:
         if error.errno is not None and error.filename is None:
             error.filename = str(path)
+        raise
+
+
+def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
+    """Replace a file in one step: a reader, or a killed writer, leaves the old content or the new.
+
+    OSError (a full disk, say) passes through and leaves the old file as it was.
+    """
+    path = Path(path)
+    # in the same folder, so that os.replace is atomic
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with named_in_errors(path), open(part, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
         raise
 
 

@@ -3,6 +3,7 @@
 import gc
 import importlib.metadata
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,12 @@ FIRST = (
 )
 """The files that take longest, by falling seconds: they start first, and small ones end a run."""
 pytest_plugins = ["seconds"]
+
+# Python's compiled modules stay in a folder of their own, also where none are to be written beside the sources: to compile
+# JAX's takes each process that a test starts two seconds.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = str(ROOT / ".pytest_cache" / "pyc")
+sys.dont_write_bytecode = False
 
 # Before JAX is imported, and for the processes that tests start as well. Programs compiled in an earlier session are
 # read from disk; a torn entry (two workers at once, a killed process) fails its checksum, and JAX compiles as usual.
@@ -41,6 +48,19 @@ import checked  # noqa: E402
 import jax  # noqa: E402
 import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
+from jax._src.interpreters import mlir  # noqa: E402
+
+_new_context, _contexts = mlir.make_ir_context, []
+
+
+def _a_context() -> Any:
+    """MLIR's context, which JAX makes anew for each program, 5 ms of a processor: one serves 200, then goes with them."""
+    if not _contexts:
+        _contexts.extend([_new_context()] * 200)
+    return _contexts.pop()
+
+
+mlir.make_ir_context = _a_context
 
 # Tracing makes and keeps millions of small objects: collecting often takes a tenth of it.
 gc.set_threshold(50_000, 20, 20)
@@ -59,6 +79,11 @@ def _register_unchecked(cls: type, *args: Any, **kwargs: Any) -> type:
 jax.tree_util.register_dataclass = _register_unchecked
 jaxtyping.jaxtyped = checked.jaxtyped
 jaxtyping.install_import_hook("jaxomarl", "beartype.beartype")
+
+from jaxomarl.results import canvas  # noqa: E402
+
+# Commands write a figure in three formats. Each takes half a second, so that tests of copies ask for them.
+canvas.COPIES = ()
 
 
 def pytest_configure(config: pytest.Config) -> None:

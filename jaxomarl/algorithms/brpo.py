@@ -24,6 +24,8 @@ appendix F and Table 1: behaviour-regularised policy optimisation, factorised in
 - `joint-score` is not in the paper. It follows the exact gradient of log mu(a | s). OMSD's sequence
   of best responses does not: it drops the sum over j > i of d log mu_j(a_j | s, a_<j) / d a_i.
 - IND trains each agent's critic on that agent's own reward.
+- Discrete actions are ours (stages/kl_regularised.py). `joint-score` then has the autoregressive
+  clone for its joint model, and JAL is refused.
 - JAL's policy needs all observations to act, so it declares itself centralised.
 
 **Checked**. tests/probes/test_bandit_exact.py (end points with exact scores),
@@ -39,12 +41,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, System
+from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, System, refuse
 from jaxomarl.config import config, is_zero, static
 from jaxomarl.data.dataset import as_is
 from jaxomarl.networks.inputs import observation_normaliser
 from jaxomarl.optim import create, descend
-from jaxomarl.stages import critic, score_regularised, scores
+from jaxomarl.stages import critic, kl_regularised, score_regularised, scores
 from jaxomarl.stages.clone import Policies, policy_optimiser
 from jaxomarl.stages.score_regularised import (
     diffused,
@@ -134,13 +136,22 @@ def check(
 ) -> None:
     """Raise JaxomarlError for settings that the variant cannot train with."""
     rewards = ("own",) if variant.own else ("team", "first")
-    score_regularised.check(spec, cfg, data, reward=rewards)
+    if not spec.discrete:
+        score_regularised.check(spec, cfg, data, reward=rewards)
+        return
+    if variant.joint_policy:
+        way = "Take continuous actions here, or joint-score, whose regulariser is joint too."
+        raise refuse("--task", "continuous actions", "a discrete task", way)
+    kl_regularised.check(spec, cfg, data, reward=rewards)
 
 
 def pipeline(
     spec: Spec, cfg: score_regularised.Config, env: Environment | None, variant: Variant
 ) -> tuple[Stage, ...]:
-    """Three stages: critic -> scores -> policy."""
+    """Three stages: critic -> scores -> policy; discrete actions have clones in place of scores."""
+    if spec.discrete:
+        return kl_regularised.pipeline(spec, cfg, variant.scores, variant.name, variant.own)
+
     # line 1
     trained_critic = critic.iql(spec, cfg, variant.own)
     critic_stage = critic.critic_stage(cfg, trained_critic, variant.own, is_zero(cfg.beta))

@@ -139,15 +139,17 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
         of_all = jax.vmap(advantage, in_axes=(0, 1, 1), out_axes=1)
         obs = normalise_obs(past, batch.obs)
         advantages = of_all(past["values"], obs, batch.action * spec.act_mask)
+        if spec.discrete:
+            return importance(advantages, cfg.temperature, batch.alive)
         return importance(advantages, cfg.temperature)
 
     # line 8
-    return clone.gaussian_cloning_learner(spec, cfg, weigh)
+    return clone.likelihood_cloning_learner(spec, cfg, weigh)
 
 
 def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings, tasks or data that MA-ICQ cannot train on."""
-    decentralised.check(spec, cfg, data, decentralised.CHOICES)
+    decentralised.check(spec, cfg, data, decentralised.CHOICES, discrete=True)
     if data is not None and not len(prepare(spec, cfg, data).starts):
         way = "All episodes are one step and a time limit; "
         way += "--cfg.time-limit terminal learns from them."

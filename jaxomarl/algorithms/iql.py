@@ -9,6 +9,7 @@ Algorithm 1; as the OMSD authors pretrain with it (their appendix D.4).
     2   for each gradient step on a batch of transitions:     stage "policy", `update`
     3       w = min(exp(T (min_k Qbar^k(s, a) - V(s))), 100)
     4       theta_i <- step down mean w sum_dims (pi_i(o_i) - a_i)^2, for all agents i at once
+                discrete actions: down -mean w log pi_i(a_i | o_i), over the legal actions
 
 **Differs**.
 
@@ -16,6 +17,8 @@ Algorithm 1; as the OMSD authors pretrain with it (their appendix D.4).
   the critic does not depend on them, and it is shared with OMSD.
 - Each agent acts on its own observation (`execution="separate"`). The authors' monitoring policy
   sees the state and commands all agents: `execution="joint"`, which is centralised.
+- Discrete policies play their likeliest legal action, and rows of dead agents do not count for
+  them. The critic takes one-hot actions as its input.
 - The advantage is the team's. `iql-ind` has one for each agent.
 
 **Checked**. tests/reference/test_iql.py (the critic), tests/probes/test_bc_iql.py (weights and
@@ -27,10 +30,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key
 
 from jaxomarl.base import Algorithm, Batch, Dataset, Environment, Past, Spec, Stage, System
-from jaxomarl.config import check_continuous, check_fields, config, static
+from jaxomarl.config import check_fields, config, static
 from jaxomarl.data.dataset import as_is, check_transitions
+from jaxomarl.losses.imitation import imitation_loss
 from jaxomarl.losses.td import TIME_LIMITS
-from jaxomarl.networks.actors import actor
+from jaxomarl.networks.actors import acting_network, action_of_output
 from jaxomarl.networks.agents import separate
 from jaxomarl.networks.inputs import flat, observation_normaliser
 from jaxomarl.networks.mlp import Network
@@ -64,8 +68,10 @@ def team_actor(spec: Spec, cfg: Config) -> Network:
     """Build the policies of all agents [..., N, O] -> [..., N, A], or one joint policy."""
     hidden = (cfg.policy_width,) * 2
     if cfg.execution == "separate":
-        return separate(actor(spec.obs_width, hidden, spec.act_width), spec.agents)
-    joint = actor(spec.agents * spec.obs_width, hidden, spec.agents * spec.act_width)
+        one = acting_network(spec, spec.obs_width, hidden, spec.act_width)
+        return separate(one, spec.agents)
+    columns = spec.agents * spec.act_width
+    joint = acting_network(spec, spec.agents * spec.obs_width, hidden, columns)
 
     def apply(params, obs):
         return joint.apply(params, flat(obs)).reshape(*obs.shape[:-1], spec.act_width)
@@ -80,8 +86,8 @@ def policy(spec: Spec, cfg: Config, joint_critic: critic.Critic) -> Algorithm:
     action_mask = jnp.asarray(spec.act_mask)
     normalise_obs = observation_normaliser(spec, cfg)
 
-    def play(params, past: Past, obs: Array) -> Array:
-        return action_mask * actors.apply(params, normalise_obs(past, obs))
+    def outputs(params, past: Past, obs: Array) -> Array:
+        return actors.apply(params, normalise_obs(past, obs))
 
     # line 2
     def update(
@@ -94,8 +100,7 @@ def policy(spec: Spec, cfg: Config, joint_critic: critic.Critic) -> Algorithm:
 
         # line 4
         def loss(params):
-            error = action_mask * (play(params, past, batch.obs) - batch.action)
-            return jnp.mean(w * jnp.sum(error**2, axis=(1, 2)))
+            return imitation_loss(spec, outputs(params, past, batch.obs), batch, w)
 
         value, grads = jax.value_and_grad(loss)(state.actor.params)
         metrics = {"policy_loss": value, "weight": w.mean()}
@@ -103,16 +108,17 @@ def policy(spec: Spec, cfg: Config, joint_critic: critic.Critic) -> Algorithm:
         return Policies(descend(optimiser, state.actor, grads)), metrics
 
     def act(key, state, past, memory, observation):
-        return play(state.actor.params, past, observation.obs), memory
+        out = outputs(state.actor.params, past, observation.obs)
+        return action_of_output(spec, out, observation.available), memory
 
     joint = cfg.execution == "joint"
     return policies_learner(actors, optimiser, cfg.policy_batch, update, act, centralised=joint)
 
 
 def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
-    """Raise JaxomarlError for settings or tasks that IQL cannot train on."""
-    check_continuous(spec, "These policies regress real actions.")
+    """Raise JaxomarlError for settings or data that IQL cannot train on."""
     check_fields(cfg, CHOICES)
+    critic.check_unwatched(spec, cfg)
     check_transitions(data)
 
 

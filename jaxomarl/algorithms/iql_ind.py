@@ -10,6 +10,7 @@ Algorithm 1, run by every agent alone as in the tables of the field.
     2   for each gradient step on a batch of transitions:     stage "policy" (stages/clone.py)
     3       w_i = min(exp(T (min_k Qbar_i^k(o_i, a_i) - V_i(o_i))), 100)
     4       theta_i <- step down mean w_i sum_dims (pi_i(o_i) - a_i)^2
+                discrete actions: down -mean w_i log pi_i(a_i | o_i), over the legal actions
 
 **Differs**.
 
@@ -18,6 +19,8 @@ Algorithm 1, run by every agent alone as in the tables of the field.
   are part of its environment.
 - Tables that print "MA-IQL" mean either system. The name `iql-ind` is formed as `brpo-ind`, with
   which it shares the critics' stage.
+- Discrete policies play their likeliest legal action, and rows of dead agents do not count for
+  them.
 - Gradients are clipped, and the learning rate is constant.
 - The policies follow the finished critics, which do not depend on them.
 
@@ -81,12 +84,16 @@ def policy(spec: Spec, cfg: Config, own_critics: critic.Critic) -> Algorithm:
     def play(key, params, obs, mask):
         return mask * net.apply(params, obs)
 
+    if spec.discrete:
+        return clone.categorical_cloning_learner(spec, cfg, weigh)
     return clone.cloning_learner(spec, cfg, net, loss, weigh, play)
 
 
 def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings, tasks or data that MA-IQL cannot train on."""
-    decentralised.check(spec, cfg, data, {**decentralised.CHOICES, "reward": ("own",)})
+    choices = {**decentralised.CHOICES, "reward": ("own",)}
+    decentralised.check(spec, cfg, data, choices, discrete=True)
+    critic.check_unwatched(spec, cfg)
 
 
 def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:

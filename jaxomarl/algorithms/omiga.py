@@ -224,12 +224,13 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
         return jnp.exp(jnp.clip(z, -CAP, CAP))
 
     # line 8
-    return clone.gaussian_cloning_learner(spec, cfg, weigh)
+    return clone.likelihood_cloning_learner(spec, cfg, weigh)
 
 
 def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings, tasks or data that OMIGA cannot train on."""
-    decentralised.check(spec, cfg, data, {**decentralised.CHOICES, "reward": ("team", "first")})
+    choices = {**decentralised.CHOICES, "reward": ("team", "first")}
+    decentralised.check(spec, cfg, data, choices, discrete=True)
 
 
 def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:

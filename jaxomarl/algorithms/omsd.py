@@ -41,11 +41,17 @@ through Diffusion Behavior").
   d log mu_j / d a_i is dropped. The update is therefore a sequence of best responses, and not the
   gradient of one objective. `joint-score` (brpo.py) has the whole gradient.
 
+- Discrete actions are ours. The paper names them as future work. Scores do not exist there, so
+  lines 6-9 train clones mu_i(a_i | c_i, a_<i) (stages/sequential_clone.py), and line 14 descends
+  their Kullback-Leibler divergence in closed form (stages/kl_regularised.py). The turns, the critic
+  and what is dropped are the same. Ours too: the mixture with uniform actions (`floor`), which has
+  the part of the diffusion's smoothing, and the start from a clone (`warm`).
+
 **Checked**. tests/probes/test_omsd_srpo.py (for n = 1, OMSD is SRPO step for step),
 tests/probes/test_gaussian_oracle.py (fixed points), tests/probes/test_bandit_exact.py (end points
 with exact scores), tests/reference/test_extraction.py (which parameters each loss moves; signs),
 tests/probes/test_scores.py (prefixes), tests/probes/test_exact_scores.py (exact scores in place of
-learned ones).
+learned ones), tests/probes/test_omsd_discrete.py (one agent, thresholds of agreement, XOR).
 """
 
 from collections.abc import Callable
@@ -59,7 +65,7 @@ from jaxomarl.config import config, is_zero, static, traced
 from jaxomarl.data.dataset import as_is
 from jaxomarl.networks.inputs import observation_normaliser
 from jaxomarl.optim import create, descend
-from jaxomarl.stages import critic, score_regularised, scores
+from jaxomarl.stages import critic, kl_regularised, score_regularised, scores
 from jaxomarl.stages.clone import Policies, policy_optimiser
 from jaxomarl.stages.score_regularised import (
     diffused,
@@ -156,7 +162,8 @@ def policy(spec: Spec, cfg: Config, eps: Callable, q: Callable) -> Algorithm:
 
 def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
     """Raise JaxomarlError for settings that OMSD cannot train with."""
-    score_regularised.check(spec, cfg, data)
+    family = kl_regularised if spec.discrete else score_regularised
+    family.check(spec, cfg, data)
     score_regularised.check_order(spec, cfg.order)
     if cfg.sweep not in SWEEPS:
         raise refuse("--cfg.sweep", " or ".join(SWEEPS), cfg.sweep, "Take one of these.")
@@ -177,7 +184,12 @@ def check_prefix(cfg: Config) -> None:
 
 
 def pipeline(spec: Spec, cfg: Config, env: Environment | None = None) -> tuple[Stage, ...]:
-    """Three stages: critic -> scores -> policy."""
+    """Three stages: critic -> scores -> policy; discrete actions have clones in place of scores."""
+    if spec.discrete:
+        return kl_regularised.pipeline(
+            spec, cfg, "conditional", "omsd", order=cfg.order, sweep=cfg.sweep
+        )
+
     # lines 2-5
     joint_critic = critic.iql(spec, cfg)
     critic_stage = critic.critic_stage(cfg, joint_critic, unused=is_zero(cfg.beta))

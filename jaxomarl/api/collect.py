@@ -32,7 +32,9 @@ def collect(
 
     folder = out or Path("runs/data") / folder_name(chosen.name, quality or chosen.quality)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        ours = (folder / files.MANIFEST).exists()
+        ours = folder.is_dir() and (
+            (folder / files.MANIFEST).exists() or files.left_by_a_kill(folder)
+        )
         way = "It holds no data set: name another."
         if ours:
             way = "--overwrite replaces it."

@@ -181,7 +181,9 @@ def score(
         say(f"  {batch.system} in {variant.name}: {len(chosen)} runs, {count} fresh episodes each")
         for r, values in zip(chosen, rolled_out(batch, chosen, variant, count), strict=True):
             rows = store.returns_rows(runs[r].info, last.name, step, values)
+            store.unseal(files[r].parent)
             store.write_table(files[r], rows, store.COLUMNS)
+            store.seal(files[r].parent)
             kept[r] = rows
     return [row for rows in kept for row in rows or ()]
 

@@ -34,7 +34,8 @@ def figure(
     scales = {group.scale for group, _ in trained}
     note = "  ".join(tables.reduced(scale) for scale in sorted(scales - {1.0}))
     if kind == "returns":
-        return figures.learning_curves(path, rows, note=note)
+        labels = {record.config: record.swept for record in records}
+        return figures.learning_curves(path, rows, labels=labels, note=note)
     if kind == "intervals":
         return figures.score_intervals(path, records, note)
 

@@ -69,6 +69,15 @@ class Group:
         last = self.system.pipeline(self.task.env.spec, self.cfgs[0], None)[-1]
         return self.asked_final or default_episodes(self.task.final_episodes, last.episodes)
 
+    def part(self, numbers: Sequence[int]) -> "Group":
+        """The group of the runs with these numbers."""
+        return dataclasses.replace(
+            self,
+            cfgs=[self.cfgs[r] for r in numbers],
+            seeds=[self.seeds[r] for r in numbers],
+            swept=[self.swept[r] for r in numbers],
+        )
+
     @property
     def digest(self) -> str:
         """Names the group's folder, by everything but seeds and traced values."""

@@ -21,7 +21,7 @@ from jaxomarl.base import Algorithm, Observation, Past, Spec, Stage, State, Syst
 from jaxomarl.data.files import write_arrays
 from jaxomarl.numerics import pinned
 from jaxomarl.paths import user_path
-from jaxomarl.results.store import INFO, read_json
+from jaxomarl.results.store import read_info
 from jaxomarl.training.checkpoint import digest_of_arrays
 
 FILE = "policy.safetensors"
@@ -169,7 +169,7 @@ def load_policy(run: str | Path) -> Policy:
             raise refuse("RUN", "the folder of a finished run", f"no {name} in {run}", way)
 
     # --- the system and its config ---
-    info = read_json(run / "run.json", **INFO, spec=dict)
+    info = read_info(run, spec=dict)
     spec = _spec(f"{run / 'run.json'}, spec", info["spec"])
     register.check_system(info)
     system = find_system(info["system"])
@@ -183,7 +183,7 @@ def load_policy(run: str | Path) -> Policy:
     algorithm = stages[-1].algorithm
 
     # --- the arrays, where the policy reads them ---
-    arrays = {name: jnp.asarray(x) for name, x in _read_arrays(run / FILE).items()}
+    arrays = {name: jnp.asarray(x) for name, x in read_arrays(run / FILE).items()}
     leaves, tree = jax.tree_util.tree_flatten_with_path(shapes(system, cfg, stages, spec))
     likes = {jax.tree_util.keystr(path): like for path, like in leaves}
     filled = [arrays.get(name, jnp.zeros(like.shape, like.dtype)) for name, like in likes.items()]
@@ -199,7 +199,7 @@ def load_policy(run: str | Path) -> Policy:
     return Policy(algorithm, state, past, spec, info)
 
 
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a policy's file.
 
     Raises JaxomarlError where the file is torn, damaged or of another format.

@@ -42,7 +42,7 @@ class ProgressPrinter:
         for name in p.bad:
             if name not in self.told:
                 self.told.add(name)
-                self.say(f"  ! {group.name} {p.stage}: not finite at step {p.step}: {name}")
+                self.say(f"  ! {group.name} {p.stage}: not finite: {name}")
 
         pause = NOTEBOOK_SECONDS if self.notebook else SECONDS
         if not done and not self.terminal and time.monotonic() - self.last < pause:

@@ -167,7 +167,8 @@ def register_task(name: str, make: Any, replace: bool = False) -> None:
     that was registered before. Raises JaxomarlError for a name that is taken or cannot be a
     folder's, for a parameter without a default, and for a task that is not as the catalog's are.
     """
-    if not isinstance(name, str) or name.count("/") != 1 or name.startswith(catalog.JAXMARL):
+    families = tuple(catalog.FAMILIES)
+    if not isinstance(name, str) or name.count("/") != 1 or name.startswith(families):
         raise refuse("task", "a name like family/task", name, KEEPS)
     for part in name.split("/"):
         _check_name("task", part, name)
@@ -411,7 +412,7 @@ def check_system(info: Mapping[str, Any]) -> None:
 def check_task(info: Mapping[str, Any]) -> None:
     """Raise JaxomarlError where the task of a run.json is not known, naming what to import."""
     base = info["task"].partition(":")[0]
-    if base not in catalog.TASKS and not base.startswith(catalog.JAXMARL):
+    if not catalog.is_known(base):
         expected = f"a task among {', '.join(catalog.TASKS)}"
         raise refuse("RUN", expected, info["task"], _how_to_register(info))
 

@@ -1,7 +1,9 @@
 """A film of a run's final policy in its task."""
 
 import operator
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -44,41 +46,60 @@ def render(run: Path, episodes: int, out: Path, seed: int = 0, fps: float = 10.0
     key = jax.random.key(seed)
     states, lengths, returns = roll_out_states(env, act, player.algorithm.memory, key, episodes)
     films = []
-    titles = []
+    captions = []
     for e in range(episodes):
         times = range(lengths[e] + 1)
         shown = [jax.tree.map(operator.itemgetter((e, t)), states) for t in times]
         films.append(np.stack([env.render(state) for state in shown]))
-        titles.append(f"episode {e + 1}: return {returns[e]:.1f}")
-    film.write(out, film.mosaic(films, titles), fps)
-    return [float(x) for x in returns]
+        title = f"{name_of(player.info)}, episode {e + 1} of seed {seed}"
+        last = int(lengths[e])
+        captions.append([caption(title, t, last, float(returns[e, t])) for t in times])
+    frames = film.with_legend(film.mosaic(films, captions), env.legend)
+    film.write(out, frames, fps)
+    return [float(x) for x in returns[:, -1]]
+
+
+def name_of(info: Mapping[str, Any]) -> str:
+    """The system of a run with its swept values and its seed in training."""
+    swept = [f"{name}={value}" for name, value in sorted(info["swept"].items())]
+    return " ".join([info["system"], *swept, f"seed {info['seed']}"])
+
+
+def caption(title: str, step: int, steps: int, score: float) -> str:
+    """Two lines above a frame: whose episode it is, and the step with the return until then."""
+    return f"{title}\nstep {step} of {steps}, return {score:.1f}"
 
 
 def roll_out_states(
     env: Environment, act: Act, memory: State, key: Key[Array, ""], episodes: int
-) -> tuple[State, Int[np.ndarray, " E"], Float[np.ndarray, " E"]]:
-    """Roll out episodes: (all states [E, T + 1], lengths, team returns), on the host.
+) -> tuple[State, Int[np.ndarray, " E"], Float[np.ndarray, "E T1"]]:
+    """Roll out episodes: (all states [E, T + 1], lengths, team returns until then), on the host.
 
-    States after an episode's end have no meaning.
+    The return at step 0 is 0, and the last one that of the episode. States after an episode's end
+    have no meaning.
     """
 
     def episode(key: Key[Array, ""]) -> tuple[State, Array, Array]:
         k_reset, k_act, k_step = jax.random.split(key, 3)
         start, first = env.reset(k_reset)
 
-        def step(carry: tuple, t: Array) -> tuple[tuple, State]:
+        def step(carry: tuple, t: Array) -> tuple[tuple, tuple[State, Array]]:
             state, now, memory, alive, length, score = carry
             observation = Observation(now.obs, now.available, now.reward)
             action, memory = act(jax.random.fold_in(k_act, t), memory, observation)
             state, then = env.step(jax.random.fold_in(k_step, t), state, action)
             score += jnp.where(alive > 0, team_score(env.spec, then.reward), 0.0)
             length += (alive > 0).astype(jnp.int32)
-            return (state, then, memory, alive * (1.0 - then.done), length, score), state
+            carry = (state, then, memory, alive * (1.0 - then.done), length, score)
+            return carry, (state, score)
 
         carry = (start, first, memory, jnp.ones(()), jnp.zeros((), jnp.int32), jnp.zeros(()))
-        (*_, length, score), later = jax.lax.scan(step, carry, jnp.arange(env.spec.horizon))
-        states = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), start, later)
-        return states, length, score
+        (*_, length, _), later = jax.lax.scan(step, carry, jnp.arange(env.spec.horizon))
+        first_of_all = (start, jnp.zeros(()))
+        states, scores = jax.tree.map(
+            lambda a, b: jnp.concatenate([a[None], b]), first_of_all, later
+        )
+        return states, length, scores
 
     with jax.default_matmul_precision("highest"):
         played = jax.jit(jax.vmap(episode))(jax.random.split(key, episodes))

@@ -14,7 +14,7 @@ import jax.extend
 from jax.experimental.compilation_cache import compilation_cache
 
 from jaxomarl.base import refuse
-from jaxomarl.numerics import PINNED, pin_process
+from jaxomarl.numerics import DETERMINISTIC, PINNED, pin_process
 from jaxomarl.paths import user_path
 
 
@@ -164,6 +164,13 @@ def programs(kept: bool) -> Iterator[None]:
 # --- precision ---
 
 PRECISIONS = ("default", "float32", "bfloat16")
+
+
+def use_determinism(wanted: bool) -> None:
+    """Ask the compiler for kernels that give a card the same bits every time, before JAX starts."""
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    if wanted and DETERMINISTIC not in flags:
+        os.environ["XLA_FLAGS"] = " ".join([*flags, DETERMINISTIC])
 
 
 def use_precision(name: str) -> None:

@@ -5,23 +5,27 @@ OUT/stages/<stage>-<digest>-<rows>/   a trained stage: checkpoints, executed, DO
 OUT/<task>/<data>/<system>-<digest>/  a group: DONE, and a folder for each run:
     <config>-seed-<s>/                run.json, policy.safetensors,
                                       metrics.csv, returns.csv, final.csv, health.csv
-OUT/summary.md, summary.csv, *.png
+OUT/summary.md, .csv, .tex            the table; differences.csv, of the highest mean from others
+OUT/*.png, *.svg, *.pdf               figures
 """
 
 import contextlib
 import dataclasses
 import fcntl
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jaxomarl.api import pictures, register
+from jaxomarl import documents
+from jaxomarl.api import pictures, portions, register
 from jaxomarl.api.plan import Group, config_digest
-from jaxomarl.api.policy import Policy, save_policies
+from jaxomarl.api.policy import Policy, load_policy, save_policies
 from jaxomarl.api.provenance import source, versions
 from jaxomarl.api.spoken import python_face
 from jaxomarl.base import JaxomarlError, Past, Stage, State, refuse
@@ -29,10 +33,11 @@ from jaxomarl.config import digest, static_fields, traced_fields
 from jaxomarl.data.held_out import FEW, SHARE, split
 from jaxomarl.data.stats import identity, statistics
 from jaxomarl.health.verdict import stage_facts
-from jaxomarl.numerics import precision, rounded, settings
+from jaxomarl.numerics import precision, rounded, settings, tier
 from jaxomarl.presets import find
 from jaxomarl.results import differences, stage_health, store, tables
 from jaxomarl.results.canvas import Figure
+from jaxomarl.training import checkpoint, hosts, memory
 from jaxomarl.training.final import roll_out
 from jaxomarl.training.library import StageCache, TrainedStage
 from jaxomarl.training.program import chunking, last_step, marks
@@ -41,6 +46,8 @@ from jaxomarl.training.runner import Interrupted, Job, Progress, run
 FORMAT = 2
 MORE = "final_episodes"
 """The setting in `asked` that may grow."""
+WRITE_SECONDS = 60.0
+"""Seconds after which the tables are written before the last stage has ended."""
 
 
 @dataclasses.dataclass(repr=False)
@@ -53,6 +60,8 @@ class Results:
     rows: list[store.Row]
     final: list[store.Row]
     past: list[tuple[Group, Past]]
+    """Each group's stages; those of a group that does not fit into memory are in `out` alone."""
+    groups: list[Group] = dataclasses.field(default_factory=list)
 
     @property
     def table(self) -> str:
@@ -98,26 +107,28 @@ class Results:
         `system` and swept values name the run where a seed has several. Raises JaxomarlError where
         they name no run, or more than one.
         """
-        runs = [(group, past, r) for group, past in self.past for r in range(len(group.seeds))]
-        chosen = [
-            k for k, (group, _, r) in enumerate(runs) if is_run(group, r, seed, system, swept)
-        ]
+        runs = [(group, r) for group in self.groups for r in range(len(group.seeds))]
+        chosen = [k for k, (group, r) in enumerate(runs) if is_run(group, r, seed, system, swept)]
         if len(chosen) != 1:
             candidates = [runs[k] for k in chosen] or runs
-            names = "; ".join(run_name(group, r) for group, _, r in candidates)
+            names = "; ".join(run_name(group, r) for group, r in candidates)
             expected = "what names one run"
             if not chosen:
                 expected = "what names a run"
             way = "Give seed, system and the swept values of one of them."
             raise refuse("policy", expected, f"{len(chosen)} of: {names[:400]}", way)
 
-        group, past, r = runs[chosen[0]]
+        group, r = runs[chosen[0]]
         spec = group.task.env.spec
         last = group.system.pipeline(spec, group.cfgs[r], None)[-1]
         if last.algorithm.act is None:
             way = "Train one whose last stage has an act."
             raise refuse("policy", "a system that acts", group.name, way)
-        own = jax.tree.map(lambda leaf: leaf[r], past)
+        states = [past for own, past in self.past if own is group]
+        if not states:
+            # its runs did not fit into memory at once
+            return load_policy(self.runs[chosen[0]].path)
+        own = jax.tree.map(lambda leaf: jnp.asarray(leaf[r]), states[0])
         state = own.pop(last.name)
         return Policy(last.algorithm, state, own, spec, self.runs[chosen[0]].info)
 
@@ -155,26 +166,42 @@ def open_folder(
     modules that register systems and tasks from outside the package.
 
     Raises JaxomarlError where the folder holds something else, or the same without --resume or
-    --overwrite.
+    --overwrite. Where there are several hosts, the first one takes the folder for all.
     """
+    if hosts.first():
+        take_folder(out, asked, resume, overwrite, imports)
+    hosts.meet("folder")
+
+
+def take_folder(
+    out: Path, asked: dict[str, Any], resume: bool, overwrite: bool, imports: Sequence[str]
+) -> None:
+    """As `open_folder`, on one host."""
     check_folder(out, asked, resume, overwrite)
     sweep = out / "sweep.json"
     if sweep.exists() and overwrite:
         _empty(out)
     out.mkdir(parents=True, exist_ok=True)
-    for part in out.glob(".sweep.json.*.part"):
-        part.unlink(missing_ok=True)
+    collect_leftovers(out)
 
     before = None
     if sweep.exists() and not overwrite:
-        before = store.read_json(sweep).get("imports")
+        before = read_sweep(sweep).get("imports")
     every = set(imports)
     if isinstance(before, list):
         every.update(before)
     facts: dict[str, Any] = {"format": FORMAT, "asked": asked, "versions": versions()}
     if every:
         facts["imports"] = sorted(every)
-    store.write_json(sweep, facts)
+    documents.write_sealed(sweep, facts)
+
+
+def collect_leftovers(out: Path) -> None:
+    """Delete what a killed command left of its writes, in a folder of ours that is locked."""
+    for part in out.rglob("*.part"):
+        part.unlink(missing_ok=True)
+    for folder in out.glob("stages/*/checkpoints"):
+        checkpoint.clean(folder)
 
 
 def _empty(out: Path) -> None:
@@ -198,7 +225,7 @@ def check_folder(out: Path, asked: dict[str, Any], resume: bool, overwrite: bool
     if not sweep.exists() or overwrite:
         return
 
-    before = store.read_json(sweep, asked=dict)["asked"]
+    before = read_sweep(sweep, asked=dict)["asked"]
     if "held_out" not in before:
         expected = "results whose stages left episodes out of training"
         way = "--out takes another folder; --overwrite deletes this one."
@@ -219,6 +246,12 @@ def check_folder(out: Path, asked: dict[str, Any], resume: bool, overwrite: bool
         found = f"{out}, which holds this command's results"
         way = "--resume continues, --overwrite starts again."
         raise refuse("--out", "a new folder", found, way)
+
+
+def read_sweep(path: Path, **entries: type) -> dict[str, Any]:
+    """What a folder's sweep.json says; JaxomarlError where it is damaged."""
+    way = "--overwrite starts again; --resume wants the file as it was written."
+    return documents.read_sealed(path, way, **entries)
 
 
 def check_ours(out: Path) -> None:
@@ -246,6 +279,10 @@ def locked(out: Path | None) -> Iterator[None]:
         yield
         return
     check_ours(out)
+    if not hosts.first():
+        # the first host's lock is for all of them
+        yield
+        return
     out.mkdir(parents=True, exist_ok=True)
     with open(out / ".lock", "w", encoding="utf-8") as file:
         try:
@@ -258,6 +295,17 @@ def locked(out: Path | None) -> Iterator[None]:
 
 
 # --- a group of runs ---
+
+
+def group_folder(out: Path | None, group: Group) -> Path:
+    """The group's folder, below OUT; JaxomarlError where a name leads out of it."""
+    out = out or Path()
+    task = group.task.name.replace("/", "-")
+    folder = out / task / group.quality / f"{group.name}-{group.digest}"
+    if not folder.resolve().is_relative_to(out.resolve()):
+        way = "Rename it where the data set says it."
+        raise refuse("data, quality", "the name of a folder", group.quality, way)
+    return folder
 
 
 class Writer:
@@ -273,21 +321,11 @@ class Writer:
             "health": [[] for _ in group.seeds],
         }
         self.final: list[store.Row] = []
+        self.written = time.monotonic()
+        self.write_seconds = 0.0
         self.infos = [self.info(r) for r in range(len(group.seeds))]
-        self.folders = [
-            self.folder / f"{info['config'][:8]}-seed-{info['seed']}" for info in self.infos
-        ]
-
-    @property
-    def folder(self) -> Path:
-        """The group's folder, below OUT; JaxomarlError where a name leads out of it."""
-        g = self.group
-        out = self.out or Path()
-        folder = out / g.task.name.replace("/", "-") / g.quality / f"{g.name}-{g.digest}"
-        if not folder.resolve().is_relative_to(out.resolve()):
-            way = "Rename it where the data set says it."
-            raise refuse("data, quality", "the name of a folder", g.quality, way)
-        return folder
+        folder = group_folder(out, group)
+        self.folders = [folder / f"{info['config'][:8]}-seed-{info['seed']}" for info in self.infos]
 
     @property
     def last_stage(self) -> Stage:
@@ -331,9 +369,12 @@ class Writer:
             "versions": versions(),
             "source": source(),
             "device": f"{jax.devices()[0].device_kind} x{jax.device_count()}",
+            "hosts": hosts.count(),
             "held_out": g.held_out.facts(),
             "health": [],
+            "diverged": [],
             "precision": {"matmul": precision(), "evaluation": "highest"},
+            "determinism": tier(),
             "jax": settings(),
         }
         imports = register.modules(g.name, g.task.name)
@@ -355,17 +396,22 @@ class Writer:
             figures = {name: values[r] for name, values in trained.health.items()}
             self.rows["health"][r] += store.metrics_rows(info, stage.name, evaluated[1:], figures)
             info["health"].append(stage_facts(self.pipeline(r)[index], figures))
+            found = trained.diverged.get(trained.rows[r])
+            if found:
+                info["diverged"].append({"stage": stage.name, **dataclasses.asdict(found)})
             metrics = {name: values[r] for name, values in trained.metrics.items()}
             self.rows["metrics"][r] += store.metrics_rows(info, stage.name, steps, metrics)
             if trained.evaluations:
                 shown = {name: values[r] for name, values in trained.evaluations.items()}
                 self.rows["returns"][r] += store.returns_rows(info, stage.name, evaluated, shown)
-        self.write()
+        if time.monotonic() - self.written > WRITE_SECONDS:
+            self.write()
 
     def write(self) -> None:
         """Write the files of every run, as far as they are known."""
         if self.out is None:
             return
+        began = time.monotonic()
         stages = self.facts.values()
         seconds = sum(facts.get("seconds", 0.0) for facts in stages)
         compile_seconds = sum(facts.get("compile_seconds", 0.0) for facts in stages)
@@ -375,9 +421,12 @@ class Writer:
             "updates_executed": sum(facts.get("updates_executed", 0) for facts in stages),
         }
         for r, folder in enumerate(self.folders):
+            store.unseal(folder)
             store.write_json(folder / "run.json", {**self.infos[r], **cost, "stages": self.facts})
             for name, rows in self.rows.items():
                 store.write_table(folder / f"{name}.csv", rows[r], store.COLUMNS)
+        self.written = time.monotonic()
+        self.write_seconds += self.written - began
 
     def roll_out(
         self, state: State, past: Past, say: Callable[[str], None], stopped: Callable[[], bool]
@@ -419,6 +468,7 @@ class Writer:
                 own = {name: values[k : k + 1] for name, values in metrics.items()}
                 rows = store.returns_rows(self.infos[r], last.name, step, own)
                 if self.out is not None:
+                    store.unseal(self.folders[r])
                     store.write_table(self.folders[r] / store.FINAL, rows, store.COLUMNS)
                 kept[r] = rows
         self.final = [row for rows in kept for row in rows or ()]
@@ -435,7 +485,7 @@ class Writer:
         try:
             rows = store.read_rows(file)
         except JaxomarlError:
-            say(f"  {file} is torn: it is made again")
+            say(f"  {file} is torn or damaged: it is made again")
             return None
 
         asked = self.group.final_episodes
@@ -448,19 +498,27 @@ class Writer:
         return [row for row in rows if int(row.episode) < asked]
 
     def finish(self, state: State, past: Past) -> None:
-        """Write the final policies and the group's DONE."""
+        """Write the final policies, and the digests of all tables."""
         if self.out is None:
             return
+        for folder in self.folders:
+            store.seal(folder)
         algorithm = self.last_stage.algorithm
         if algorithm.act is not None:
             save_policies(self.folders, algorithm, state, past, self.group.task.env.spec)
-        store.write_json(self.folder / "DONE", {"runs": [folder.name for folder in self.folders]})
 
     @property
     def runs(self) -> list[store.Run]:
         """The runs as the report reads them."""
         pairs = zip(self.folders, self.infos, strict=True)
         return [store.Run(folder, info) for folder, info in pairs]
+
+
+def write_done(out: Path, group: Group, runs: Sequence[store.Run], seconds: float) -> None:
+    """Write a group's DONE: the folders of its runs, and the seconds that their tables took."""
+    names = [run.path.name for run in runs]
+    done = {"runs": names, "write_seconds": round(seconds, 3)}
+    documents.write_sealed(group_folder(out, group) / "DONE", done)
 
 
 def train_groups(
@@ -470,48 +528,131 @@ def train_groups(
     report: Callable[[Group, Progress], None] = lambda group, progress: None,
     stopped: Callable[[], bool] = lambda: False,
     say: Callable[[str], None] = print,
+    bytes_allowed: int = 0,
+    save_every: float | None = None,
 ) -> Results:
     """Train every group, sharing stages, and write the results below `out` where it is given.
 
-    `sources` are other output folders whose stages may be reused. Raises Interrupted, with all work
-    saved, once `stopped()` says so.
+    `sources` are other output folders whose stages may be reused. `bytes_allowed` is the memory
+    that training may take; 0 is what is free. A group that needs more is trained in portions.
+    `save_every` are the seconds between two checkpoints, as of `checkpoint.Cadence`.
+    Raises Interrupted, with all work saved, once `stopped()` says so, and MemoryTooSmallError where
+    not even one run of a group fits.
     """
     folders = [folder for folder in (out, *sources) if folder]
-    library = StageCache(*(folder / "stages" for folder in folders))
+    library = StageCache(*(folder / "stages" for folder in folders), save_every=save_every)
+    stopped = hosts.together(stopped)
     past: list[tuple[Group, Past]] = []
     rows: list[store.Row] = []
     final: list[store.Row] = []
     runs: list[store.Run] = []
+    for of_all_hosts in groups:
+        group = of_all_hosts.part(hosts.own(len(of_all_hosts.seeds)))
+        if not group.seeds:
+            continue
+        job = job_of(group, library, report, stopped, say, bytes_allowed)
+        trained = train_group(job, group, out)
+        if out is not None and hosts.count() == 1:
+            write_done(out, group, trained.runs, trained.seconds)
+        runs += trained.runs
+        rows += trained.rows
+        final += trained.final
+        if trained.past is not None:
+            past.append((group, trained.past))
+
+    if hosts.count() > 1:
+        hosts.meet("trained")
+        assert out is not None, "hosts meet in a folder"
+        runs, rows, final = collected(out, groups)
+    records = tables.summary(rows, runs, final)
+    if out and hosts.first():
+        compared = differences.differences(records, final)
+        tables.write_summary(out, records, differences.markdown(compared))
+        differences.write(out, compared)
+    return Results(out, records, runs, rows, final, past, list(groups))
+
+
+class Trained(NamedTuple):
+    """A group after its training."""
+
+    runs: list[store.Run]
+    rows: list[store.Row]
+    """Of the evaluations in training."""
+    final: list[store.Row]
+    """Of the final evaluations."""
+    past: Past | None
+    """All stages; None where those of all runs do not fit into memory."""
+    seconds: float
+    """What the tables took."""
+
+
+def train_group(job: Job, group: Group, out: Path | None) -> Trained:
+    """Train all runs of a job's group, in portions where they do not fit into memory at once.
+
+    Raises as `train_groups`.
+    """
+    plan = portions.fitted(job, group.name, group_folder(out, group) if out else None)
+    trained = Trained([], [], [], None, 0.0)
+    states: list[Past | None] = []
+    for portion in memory.portions(len(group.seeds), plan.runs):
+        some = group if plan.portions == 1 else group.part(portion)
+        writer = Writer(out, some)
+        states.append(train_portion(job, some, writer))
+        trained = Trained(
+            runs=trained.runs + writer.runs,
+            rows=trained.rows + [row for of_run in writer.rows["returns"] for row in of_run],
+            final=trained.final + writer.final,
+            past=None,
+            seconds=trained.seconds + writer.write_seconds,
+        )
+        if plan.portions > 1:
+            states = [portions.kept_on_host(states, plan)]
+            job.library.forget()
+    return trained._replace(past=states[0])
+
+
+def collected(
+    out: Path, groups: Sequence[Group]
+) -> tuple[list[store.Run], list[store.Row], list[store.Row]]:
+    """(runs, rows of their evaluations, rows of their final ones) that all hosts have written."""
+    folders = []
     for group in groups:
         writer = Writer(out, group)
-        job = _job(group, library, report, stopped, writer, say)
-        done = run(job)
-
-        last = job.make(group.cfgs[0])[-1].name
-        state = done[last]
-        before = {name: stage for name, stage in done.items() if name != last}
-        writer.roll_out(state, before, say, stopped)
-        writer.finish(state, before)
-
-        past.append((group, done))
-        runs += writer.runs
-        rows += [row for of_run in writer.rows["returns"] for row in of_run]
-        final += writer.final
-
-    records = tables.summary(rows, runs, final)
-    if out:
-        compared = differences.markdown(differences.differences(records, final))
-        tables.write_summary(out, records, compared)
-    return Results(out, records, runs, rows, final, past)
+        folders += writer.folders
+        if hosts.first():
+            write_done(out, group, writer.runs, 0.0)
+    runs = store.find_runs(folders)
+    return runs, store.load_returns(runs), store.load_final(runs)
 
 
-def _job(
+def train_portion(job: Job, group: Group, writer: Writer) -> Past:
+    """Train some runs of a job's group to their end, and write their folders: every stage's state.
+
+    Raises Interrupted where the job is stopped.
+    """
+    own = dataclasses.replace(
+        job, cfgs=group.cfgs, seeds=group.seeds, swept=group.swept, finished=writer.stage
+    )
+    try:
+        done = run(own)
+    finally:
+        # what is known, also where the job is stopped
+        if writer.facts:
+            writer.write()
+    last = job.make(group.cfgs[0])[-1].name
+    before = {name: stage for name, stage in done.items() if name != last}
+    writer.roll_out(done[last], before, job.say, job.stopped)
+    writer.finish(done[last], before)
+    return done
+
+
+def job_of(
     group: Group,
     library: StageCache,
-    report: Callable[[Group, Progress], None],
-    stopped: Callable[[], bool],
-    writer: Writer,
-    say: Callable[[str], None],
+    report: Callable[[Group, Progress], None] = lambda group, progress: None,
+    stopped: Callable[[], bool] = lambda: False,
+    say: Callable[[str], None] = print,
+    bytes_allowed: int = 0,
 ) -> Job:
     """The job of the runner for a group."""
     env = group.task.env
@@ -531,6 +672,7 @@ def _job(
         spec=spec,
         cfgs=group.cfgs,
         seeds=group.seeds,
+        swept=group.swept,
         data=data,
         stats=stats,
         env=env,
@@ -545,8 +687,8 @@ def _job(
         library=library,
         report=lambda progress: report(group, progress),
         stopped=stopped,
-        finished=writer.stage,
         say=say,
+        memory=bytes_allowed,
     )
 
 

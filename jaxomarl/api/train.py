@@ -9,12 +9,13 @@ from typing import Any
 
 from jaxomarl.api import arrays, policy, provenance, register, session
 from jaxomarl.api.arrays import Fitted
-from jaxomarl.api.plan import resolve
+from jaxomarl.api.plan import Group, resolve
 from jaxomarl.api.progress import ProgressPrinter
 from jaxomarl.api.session import Results
 from jaxomarl.api.spoken import python_face
 from jaxomarl.base import refuse
 from jaxomarl.paths import user_path
+from jaxomarl.training.memory import parse_bytes
 
 __all__ = ["from_arrays", "load", "register_system", "register_task", "train"]
 
@@ -41,6 +42,8 @@ def train(
     report: Callable[..., None] | None = None,
     final_episodes: int = 0,
     progress: bool = True,
+    memory: str = "",
+    save_every: float | None = None,
     **cfg: Any,
 ) -> Results:
     """Train a system on a data set over seeds and return its results.
@@ -61,28 +64,43 @@ def train(
         report: A function of (group, progress), called after each chunk in place of a line.
         final_episodes: The number of fresh episodes behind `Results.returns`; 0 is the task's own.
         progress: Whether lines are printed; False trains in silence.
+        memory: How much memory training may take, such as "8GiB"; "" is what is free.
+        save_every: The seconds between two checkpoints; None: so that they take 2 %.
         cfg: The system's fields; a list of values sweeps one.
 
     Raises JaxomarlError for anything that cannot be trained as asked.
     """
     overrides = {name: _as_values(value) for name, value in cfg.items()}
+    allowed = parse_bytes(memory)
     names = ([system], [task], [data])
     groups = resolve(
         *names, seeds, preset, overrides, rows, episodes, scale, augment, final_episodes
     )
     folder = _folder(out, resume, overwrite)
+    asked = session.asked(preset, overrides, rows, episodes, scale, final_episodes)
+    opened = (asked, resume, overwrite, register.modules(system, task))
+    limits = {"bytes_allowed": allowed, "save_every": save_every}
+    return _train(groups, folder, opened, report, progress, limits)
+
+
+def _train(
+    groups: list[Group],
+    folder: Path | None,
+    opened: tuple[dict[str, Any], bool, bool, list[str]],
+    report: Callable[..., None] | None,
+    progress: bool,
+    limits: dict[str, Any],
+) -> Results:
+    """Train groups into a folder that is opened by `opened`, or into memory alone."""
+    lines = ProgressPrinter()
+    shown = lines if progress else silent
+    say = lines.say if progress else silent
     with session.locked(folder):
         if folder:
-            asked = session.asked(preset, overrides, rows, episodes, scale, final_episodes)
-            imports = register.modules(system, task)
-            session.open_folder(folder, asked, resume, overwrite, imports)
+            session.open_folder(folder, *opened)
         if folder and progress:
             provenance.tell(groups, folder)
-
-        lines = ProgressPrinter()
-        shown = lines if progress else silent
-        say = lines.say if progress else silent
-        return session.train_groups(groups, folder, report=report or shown, say=say)
+        return session.train_groups(groups, folder, report=report or shown, say=say, **limits)
 
 
 def _folder(out: str | Path | None, resume: bool, overwrite: bool) -> Path | None:

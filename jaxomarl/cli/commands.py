@@ -17,6 +17,7 @@ from jaxomarl.api import (
     behaviours,
     collect,
     directions,
+    export,
     plan,
     provenance,
     register,
@@ -29,12 +30,14 @@ from jaxomarl.api.progress import ProgressPrinter, clock
 from jaxomarl.api.seeds import parse_seeds
 from jaxomarl.base import JaxomarlError, refuse
 from jaxomarl.cli import data as data_sets
-from jaxomarl.cli import dry_run, imports, listing, reproduce, show
+from jaxomarl.cli import dry_run, imports, launch, listing, reproduce, show
 from jaxomarl.cli.data_flags import Data
 from jaxomarl.cli.imports import Imports
 from jaxomarl.cli.parsing import parse
 from jaxomarl.cli.signals import CODES
-from jaxomarl.results import stage_health, tables
+from jaxomarl.results import canvas, stage_health, tables
+from jaxomarl.training import hosts
+from jaxomarl.training.memory import MemoryTooSmallError, parse_bytes
 from jaxomarl.training.runner import Interrupted
 
 MAIN = ("omsd", "brpo-ind", "brpo-ctde", "brpo-jal")
@@ -101,10 +104,22 @@ class Common(Imports):
     """Factor of steps, in whole chunks; widths change by its cube root, and --cfg values stay."""
     dry_run: bool = False
     """Print what would run, and stop."""
+    coordinator: str = ""
+    """Train on several hosts: host 0's ADDRESS:PORT, or auto (Slurm, Kubernetes, a TPU pod)."""
+    hosts: int = 0
+    """How many hosts there are, with --coordinator ADDRESS:PORT."""
+    host: int = 0
+    """The number of this host, from 0."""
     augment: str = ""
     """Synthetic rows: coda (of the policy), synther (as the data), eaq (of high returns)."""
     precision: str = ""
     """Precision of hidden layers: bfloat16, float32; empty: the device's, TF32 on a card."""
+    memory: str = ""
+    """Memory that training may take, such as 8GiB, of each device; empty: what is free."""
+    save_every: float = -1.0
+    """Seconds between two checkpoints, 0 for each evaluation; -1: so that they take 2 %."""
+    deterministic: bool = False
+    """On a card, take kernels that give the same bits every time; they may be slower."""
     compile_cache: bool = True
     """Keep compiled programs in the user's cache directory, or in $JAXOMARL_CACHE."""
     cfg: Cfg = Cfg()  # type: ignore  # noqa: RUF009 (frozen, empty)
@@ -121,6 +136,14 @@ class Sweep(Common):
     """Names from `jaxomarl list tasks`; parameters follow a colon."""
     data: Names = ()
     """Qualities of data from `jaxomarl list data`; empty: the preset's, or the task's default."""
+    launcher: str = ""
+    """Train each task and data set in a job of its own. local: here; slurm: on the cluster."""
+    tries: int = 3
+    """How often a job of the launcher is started, at most, if it is stopped or runs out of time."""
+    at_once: int = 1
+    """Jobs of the launcher that run at the same time."""
+    slurm: Names = ()
+    """Parameters of submitit: partition=gpu gpus_per_node=1 timeout_min=240."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -194,6 +217,19 @@ class Health:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Keep:
+    """Keep what lasts of finished tables' runs: scores, health and policies, in a small folder."""
+
+    runs: Annotated[
+        tyro.conf.Positional[tuple[Path, ...]],
+        tyro.conf.arg(metavar="OUT...", help_behavior_hint="(at least one)"),
+    ]
+    """Folders that `reproduce` wrote, such as parts of one table by seeds."""
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """Folder that is made; docs/evidence/NAME is where `reproduce verdicts` reads it."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Render(Imports):
     """Film a run's final policy in its task."""
 
@@ -207,6 +243,18 @@ class Render(Imports):
     """Seed of the episodes."""
     fps: float = 10.0
     """Frames per second; each step is a frame."""
+    compile_cache: bool = True
+    """Keep compiled programs in the user's cache directory."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Export(Imports):
+    """Write a run's final policy for other programs: weights with a card, and StableHLO."""
+
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """Folder of a finished run, OUT/.../seed-0."""
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """Folder that is made."""
     compile_cache: bool = True
     """Keep compiled programs in the user's cache directory."""
 
@@ -258,7 +306,9 @@ COMMANDS = {
     "reproduce": Reproduce,
     "evaluate": Evaluate,
     "health": Health,
+    "keep": Keep,
     "render": Render,
+    "export": Export,
     "behaviours": Behaviours,
 }
 
@@ -309,15 +359,21 @@ def run(command: str, argv: list[str]) -> int:
             runtime.use_cores()
             imports.load_modules(argv)
         asked = parse(imports.with_fields(COMMANDS), command, argv)
-        if isinstance(asked, List | Show | Health):
+        if isinstance(asked, List | Show | Health | Keep):
             return tell(asked)
 
         runtime.pin_numbers()
+        if isinstance(asked, Common):
+            hosts.join(asked.coordinator, asked.hosts, asked.host)
+            runtime.use_determinism(asked.deterministic)
         runtime.use_cores()
         runtime.use_precision(getattr(asked, "precision", ""))
         with runtime.programs(asked.compile_cache):
             return answer(asked, resuming(command, argv))
 
+    except MemoryTooSmallError as error:
+        say(f"error: {error}")
+        return 71
     except JaxomarlError as error:
         say(f"error: {error}")
         return 2
@@ -341,10 +397,12 @@ def run(command: str, argv: list[str]) -> int:
         return 71
 
 
-def tell(asked: List | Show | Health) -> int:
-    """Print what there is; the exit code."""
+def tell(asked: List | Show | Health | Keep) -> int:
+    """Print what there is; the exit code. Nothing is trained or acted out."""
     if isinstance(asked, List):
         print(listing.listed(asked.what))
+    elif isinstance(asked, Keep):
+        reproduce.keep_runs(asked.runs, asked.out)
     elif isinstance(asked, Health):
         print(stage_health.text(measured(asked.runs)), end="")
     else:
@@ -376,6 +434,11 @@ def answer(asked: Any, again: str) -> int:
         records = evaluate(asked.runs, asked.task, asked.episodes, ProgressPrinter().say)
         print(f"\n{tables.text(records)}")
         return 0
+    if isinstance(asked, Export):
+        card = export.export(asked.run, asked.out)
+        by = "its network is in the card" if card["network"] else "it acts by its program alone"
+        print(f"{card['policy']['system']} on {card['policy']['task']}: {by}\n{asked.out}")
+        return 0
     if isinstance(asked, Collect):
         folder = collect.collect(
             asked.task, asked.quality, asked.rows, asked.seed, asked.out, asked.overwrite
@@ -396,6 +459,8 @@ def trained(asked: Sweep | Train | Reproduce, again: str) -> int:
         try:
             if isinstance(asked, Reproduce):
                 reproduce.table(asked.table, wanted(asked, stop), again)
+            elif isinstance(asked, Sweep) and asked.launcher:
+                launch.run(asked, again, say)
             else:
                 sweep(asked, stop)
         except (Interrupted, KeyboardInterrupt):
@@ -448,6 +513,8 @@ def sweep(asked: Sweep | Train, stop: Stop) -> None:
     start = time.perf_counter()
     systems, tasks, data = cells(asked)
     overrides = overridden(asked.cfg)
+    allowed = parse_bytes(asked.memory)
+    between = seconds_between(asked)
     groups = plan.resolve(
         systems,
         tasks,
@@ -472,6 +539,7 @@ def sweep(asked: Sweep | Train, stop: Stop) -> None:
 
     if asked.dry_run:
         print(dry_run.plan_text(groups, out))
+        dry_run.check_memory(groups, out, allowed)
         session.check_folder(out, settings, asked.resume, asked.overwrite)
         return
 
@@ -482,13 +550,27 @@ def sweep(asked: Sweep | Train, stop: Stop) -> None:
         runs = sum(len(group.seeds) for group in groups)
         say(f"{len(groups)} group(s), {runs} runs, preset {session.presets(groups)}, into {out}")
         lines = ProgressPrinter()
-        results = session.train_groups(groups, out, sources, lines, stop.asked, lines.say)
+        results = session.train_groups(
+            groups, out, sources, lines, stop.asked, lines.say, allowed, between
+        )
+        if not hosts.first():
+            return
         pictures = draw(results, out)
 
     print()
     print(results.table)
     print(out / "summary.md", *pictures, sep="\n")
     say(f"done in {clock(time.perf_counter() - start)}")
+
+
+def seconds_between(asked: Sweep | Train) -> float | None:
+    """The seconds between two checkpoints; None where they follow from what a save takes."""
+    if asked.save_every == -1.0:
+        return None
+    if not 0.0 <= asked.save_every < float("inf"):
+        expected = "seconds of 0 or more"
+        raise refuse("--save-every", expected, asked.save_every, "Leave it out.")
+    return asked.save_every
 
 
 def cells(asked: Sweep | Train) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
@@ -511,16 +593,22 @@ def reused(source: Path | None) -> list[Path]:
 
 def draw(results: session.Results, out: Path) -> list[Path]:
     """Every picture that these results allow; where matplotlib is missing, a line says so."""
-    drawn = [out / "returns.png", out / "intervals.png"]
+    drawn = []
+
+    def keep(figure: Any, path: Path) -> None:
+        canvas.save_copies(figure, path)
+        drawn.append(path)
+
     try:
-        results.figure("returns", drawn[0])
-        results.figure("intervals", drawn[1])
+        for kind in ("returns", "intervals"):
+            path = out / f"{kind}.png"
+            keep(results.figure(kind, path), path)
         for task in {group.task.name: None for group, _ in results.past}:
             path = out / f"{task.replace('/', '-')}-directions.png"
             past = [(group, past) for group, past in results.past if group.task.name == task]
-            if directions.draw_directions(path, past, results.rows) is not None:
-                drawn.append(path)
+            figure = directions.draw_directions(path, past, results.rows)
+            if figure is not None:
+                keep(figure, path)
     except JaxomarlError as error:
         say(f"no pictures: {error}")
-        return []
     return drawn

@@ -11,9 +11,9 @@ from jaxomarl.cli.data_flags import Convert, Data, Describe, Diff, Validate
 from jaxomarl.data import card, catalog, compare, files, formats
 from jaxomarl.data.fit import fit
 from jaxomarl.data.raw import Raw, from_dataset
-from jaxomarl.envs.catalog import make, names
+from jaxomarl.envs.catalog import is_known, make, names
 from jaxomarl.paths import user_path
-from jaxomarl.results import card_text, cards
+from jaxomarl.results import canvas, card_text, cards
 from jaxomarl.results.store import write_bytes
 
 OURS = "jaxomarl"
@@ -85,9 +85,9 @@ def _recipe(source: str, task: str, rows: int) -> Found:
     """The set TASK/QUALITY, or a task's default quality."""
     base, _, quality = source.rpartition("/")
     known = names()
-    if source.partition(":")[0] in known:
+    if is_known(source.partition(":")[0]):
         base, quality = source, ""
-    if base.partition(":")[0] not in known or source.startswith((".", "/", "~")):
+    if not is_known(base.partition(":")[0]) or source.startswith((".", "/", "~")):
         recipes = [f"{t}/{make(t).quality}" for t in known if t.startswith(source[:3])]
         near = difflib.get_close_matches(source, recipes)
         way = "A recipe is TASK/QUALITY, like mpe/spread/medium."
@@ -124,7 +124,8 @@ def describe(asked: Describe) -> int:
         write_bytes(asked.out / "card.txt", f"{text}\n".encode())
         write_bytes(asked.out / "card.json", f"{as_json}\n".encode())
         try:
-            cards.picture(asked.out / "card.png", described)
+            path = asked.out / "card.png"
+            canvas.save_copies(cards.picture(path, described), path)
         except JaxomarlError as error:
             print(f"no picture: {error}", file=sys.stderr)
     return 0

@@ -5,12 +5,17 @@ from typing import TypeVar
 
 import jax
 
+from jaxomarl.api import portions, session
 from jaxomarl.api.plan import Group
 from jaxomarl.base import Dataset, Past, Stage
 from jaxomarl.data.stats import identity
 from jaxomarl.results import tables
+from jaxomarl.training import memory
+from jaxomarl.training.library import StageCache
 
 Arrays = TypeVar("Arrays")
+SMALL = 0.05
+"""Share of the memory below which a group's states and data surely leave room for the rest."""
 
 
 def plan_text(groups: list[Group], out: Path) -> str:
@@ -25,6 +30,21 @@ def plan_text(groups: list[Group], out: Path) -> str:
             f"  {where}: {len(group.seeds)} runs; updates: {steps}; about {memory:.0f} MiB"
         )
     return "\n".join(lines)
+
+
+def check_memory(groups: list[Group], out: Path, allowed: int) -> None:
+    """Print how a group would be trained that may not fit into memory; `allowed` 0: what is free.
+
+    A group whose states take a small share of the memory compiles nothing here. Raises
+    MemoryTooSmallError where not even one run of a group fits.
+    """
+    most = memory.limit(allowed)
+    for group in groups:
+        if memory_estimate(group) > SMALL * most:
+            library = StageCache(out / "stages")
+            job = session.job_of(group, library, bytes_allowed=allowed)
+            plan = portions.fitted(job, group.name, session.group_folder(out, group), dry=True)
+            print(f"  {group.name}: {memory.told(plan, len(group.seeds))}")
 
 
 def stages(group: Group) -> tuple[Stage, ...]:

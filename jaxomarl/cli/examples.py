@@ -43,6 +43,10 @@ EXAMPLES = {
         "jaxomarl health runs/first",
         "jaxomarl health runs/first runs/second",
     ),
+    "keep": (
+        "jaxomarl keep OUT -o docs/evidence/omsd-medium",
+        "jaxomarl keep OUT_SEEDS_0_3 OUT_SEEDS_4_7 -o docs/evidence/omsd-medium",
+    ),
     "evaluate": (
         "jaxomarl evaluate runs/first --episodes 4096",
         "jaxomarl evaluate RUN --task mpe/spread:speed_min=0.3",
@@ -50,6 +54,10 @@ EXAMPLES = {
     "render": (
         "jaxomarl render RUN -o film.mp4",
         "jaxomarl render RUN --episodes 1 --fps 20 -o film.gif",
+    ),
+    "export": (
+        "jaxomarl export RUN -o policy",
+        "jaxomarl export runs/first/omsd/seed-0 -o policy",
     ),
     "behaviours": (
         "jaxomarl behaviours prey",

@@ -7,7 +7,13 @@ from jaxomarl.base import Task, nearest, refuse
 from jaxomarl.cli import boxes, columns, reproduce
 from jaxomarl.cli.qualities import behaviours
 from jaxomarl.envs import catalog
+from jaxomarl.envs.battle import QUALITIES as BATTLE_QUALITIES
+from jaxomarl.envs.smax import MAPS
+from jaxomarl.envs.smax import QUALITIES as SMAX_QUALITIES
 from jaxomarl.presets import PRESETS
+
+SMAX = f"A battle of SMAX against scripted foes; MAP is {', '.join(MAPS)}, or another of SMAX's."
+"""What the list says of SMAX. No map is built for it: that takes JaxMARL seconds."""
 
 Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
 """A head, and rows under it."""
@@ -38,6 +44,10 @@ def tasks() -> Table:
         rows.append((task.name, str(spec.agents), str(spec.horizon), spec.dialect, text))
     jaxmarl = "Any environment of JaxMARL, such as jaxmarl/MPE_simple_spread_v3. Data: random."
     rows.append(("jaxmarl/ID", "", "", "", jaxmarl))
+    battle = "N against N scripted units on a plane, of any N; rewards in kind with DoF's."
+    battle_data = f"Data: {', '.join(BATTLE_QUALITIES)}."
+    rows.append(("battle/N", "N", "100", "battle-v1-N", f"{battle} {battle_data}"))
+    rows.append(("smax/MAP", "", "100", "", f"{SMAX} Data: {', '.join(SMAX_QUALITIES)}."))
     return head, rows
 
 

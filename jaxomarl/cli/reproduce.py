@@ -1,11 +1,12 @@
-"""The command `reproduce`: a paper's table or figure measured again, printed and saved."""
+"""`reproduce`: a paper's table or figure measured again. `keep`: what lasts of its runs."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from jaxomarl.base import nearest, refuse
-from jaxomarl.papers import REPRODUCTIONS, measured
+from jaxomarl.papers import REPRODUCTIONS, keep, measured
 from jaxomarl.papers.asked import Asked
-from jaxomarl.results import store
+from jaxomarl.results import store, tabular
 
 NAMES = "\n\n".join(f"{name}: {entry.about}" for name, entry in REPRODUCTIONS.items())
 """Every table and figure with its sentence, for `--help`."""
@@ -25,7 +26,7 @@ def folder(name: str) -> Path:
 
 
 def table(name: str, asked: Asked, command: str) -> None:
-    """Measure a table, print it as Markdown and save it in `out`.
+    """Measure a table, print it as Markdown and save it in `out`, as CSV and LaTeX too.
 
     The `command` that measures it again stands above it, or below the heading of a page. Raises
     JaxomarlError for an unknown name.
@@ -38,8 +39,23 @@ def table(name: str, asked: Asked, command: str) -> None:
     text = with_command(entry.load()(asked), command)
     if not entry.out:
         store.write_json(asked.out / measured.PROVENANCE, facts)
+        write_tables(asked.out / name, text)
     store.write_bytes(asked.out / f"{name}.md", text.encode(errors="surrogateescape"))
     print(f"\n{text}\n{asked.out / name}.md")
+
+
+def keep_runs(folders: Sequence[Path], out: Path) -> None:
+    """Keep what lasts of the runs in folders of `reproduce`, and say how many these are."""
+    print(f"{keep.keep(folders, out)} runs\n{out}")
+
+
+def write_tables(path: Path, text: str) -> None:
+    """Write each table of a text in Markdown as .csv and .tex, numbered where there are several."""
+    found = tabular.parsed(text)
+    for k, shown in enumerate(found, 1):
+        number = f"-{k}" if len(found) > 1 else ""
+        # a name may have a dot
+        tabular.write(path.with_name(f"{path.name}{number}.csv"), shown)
 
 
 def with_command(text: str, command: str) -> str:

@@ -17,6 +17,7 @@ def pack(episodes: Episodes, spec: Spec, known: Float[Array, " M"] | None = None
     """Pack the blocks of each row next to each other, and list where transitions start.
 
     `known` is 0.0 where a row's successor is a dummy copy; by default all successors are known.
+    `available` and `alive` become extra blocks of whole numbers, where the episodes have them.
     Raises JaxomarlError where a width differs from the spec's or a value is not finite.
     """
     layout = Layout(spec.agents, spec.obs_width, spec.state_dim, spec.act_width, spec.team)
@@ -44,13 +45,20 @@ def pack(episodes: Episodes, spec: Spec, known: Float[Array, " M"] | None = None
         rows[:, column : column + width] = block.reshape(count, width)
         column += width
 
+    extra = {}
+    for name, shape in {"available": layout.blocks["action"], "alive": (spec.agents,)}.items():
+        block = getattr(episodes, name)
+        if block is not None:
+            _check_block(f"data.{name}", np.asarray(block, np.float32), (count, *shape))
+            extra[name] = jnp.asarray(block, jnp.uint8)
+
     return Dataset(
         rows=jnp.asarray(rows),
         step=jnp.asarray(episodes.step, jnp.int32),
         left=jnp.asarray(left),
         starts=jnp.asarray(np.flatnonzero(left > 0), jnp.int32),
         behaviour=jnp.asarray(episodes.behaviour, jnp.int32),
-        extra={},
+        extra=extra,
         layout=layout,
     )
 
@@ -139,9 +147,9 @@ def transitions_of(row: dict[str, Array], next_row: dict[str, Array], **others: 
 def extra_or_ones(
     data: Dataset, name: str, index: Int[Array, "..."], shape: tuple[int, ...]
 ) -> Array:
-    """Rows `index` of an extra block of the data; ones where the data have no such block."""
+    """Rows `index` of an extra block, as floats; ones where the data have no such block."""
     if name in data.extra:
-        return data.extra[name][index]
+        return data.extra[name][index].astype(jnp.float32)
     return jnp.ones(shape)
 
 

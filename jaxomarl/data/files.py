@@ -3,7 +3,6 @@
 It is checked before it is used.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -76,16 +75,19 @@ def save_folder(folder: str | Path, data: Dataset, manifest: dict[str, Any]) -> 
     # --- manifest ---
     entries: dict[str, Any] = {"format": FORMAT}
     entries.update((name, value) for name, value in manifest.items() if name != SEAL)
-    text = json.dumps({**entries, SEAL: seal(entries)}, indent=1)
+    text = json.dumps({**entries, SEAL: documents.seal(entries)}, indent=1)
     part = folder / f".{MANIFEST}.part"
     with named_in_errors(part):
         part.write_text(text + "\n", encoding="utf-8")
     os.replace(part, folder / MANIFEST)
 
 
-def seal(entries: dict[str, Any]) -> str:
-    """A digest of a manifest's entries, whatever their order."""
-    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
+def left_by_a_kill(folder: Path) -> bool:
+    """Whether a folder holds nothing but what `save_folder` leaves when it is killed."""
+    names = {ARRAYS, MANIFEST}
+    return all(
+        path.name.removeprefix(".").removesuffix(".part") in names for path in folder.iterdir()
+    )
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:
@@ -109,7 +111,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
         raise refuse(f"{path}, quality", expected, entries["quality"][:80], COLLECT)
 
     written_seal = entries.pop(SEAL, None)
-    if written_seal is not None and written_seal != seal(entries):
+    if written_seal is not None and written_seal != documents.seal(entries):
         found = "another: the manifest is damaged or was edited"
         way = f"{COLLECT} If you edited it on purpose, delete this entry."
         raise refuse(f"{path}, {SEAL}", "the digest of the other entries", found, way)

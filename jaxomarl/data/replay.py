@@ -34,6 +34,12 @@ class Rows(NamedTuple):
     done: Float[Array, " C"]
     last: Float[Array, " C"]
     """1.0 on the final transition of an episode, by time-out too."""
+    available: Float[Array, "C N A"] | None = None
+    """Legal actions; None where actions are continuous."""
+    next_available: Float[Array, "C N A"] | None = None
+    """Legal actions after the transition."""
+    alive: Float[Array, "C N"] | None = None
+    """1.0 where an agent still acts."""
 
 
 class Replay(NamedTuple):
@@ -95,6 +101,9 @@ def empty_ring(spec: Spec, capacity: int) -> Replay:
         done=zeros(),
         last=zeros(),
     )
+    if spec.discrete:
+        masks = zeros(n, spec.act_width)
+        rows = rows._replace(available=masks, next_available=masks, alive=zeros(n))
     return Replay(rows, jnp.zeros((), jnp.int32))
 
 
@@ -119,17 +128,14 @@ def sample_ring(key: Key[Array, ""], replay: Replay, spec: Spec, size: int) -> B
         return x[jax.random.randint(key, (size,), 0, stored)]
 
     rows: Rows = jax.tree.map(draw, replay.rows)
-    team = team_reward(spec.team, rows.reward)
-    alive = jnp.ones((size, spec.agents))
-    available = jnp.ones((size, spec.agents, spec.act_width))
+    if not spec.discrete:
+        ones = jnp.ones((size, spec.agents, spec.act_width))
+        rows = rows._replace(available=ones, next_available=ones, alive=ones[..., 0])
     return Batch(
         **rows._asdict(),
-        team_reward=team,
+        team_reward=team_reward(spec.team, rows.reward),
         next_action=jnp.zeros_like(rows.action),
         known=jnp.ones(size),
-        alive=alive,
-        available=available,
-        next_available=available,
     )
 
 
@@ -167,6 +173,12 @@ def step_environments(
             done=then.done,
             last=last.astype(jnp.float32),
         )
+        if env.spec.discrete:
+            row = row._replace(
+                available=now.available.astype(jnp.float32),
+                next_available=then.available.astype(jnp.float32),
+                alive=now.alive,
+            )
 
         # --- reset where the episode ended ---
         fresh = env.reset(k_reset)

@@ -17,6 +17,8 @@ TASKS: dict[str, str | Callable[..., Task]] = {
     "games/climbing": "jaxomarl.envs.matrix:climbing",
     "games/consensus": "jaxomarl.envs.games:consensus",
     "games/four-gaussians": "jaxomarl.envs.games:four_gaussians",
+    "games/penalty": "jaxomarl.envs.matrix:penalty",
+    "games/xor": "jaxomarl.envs.matrix:xor",
     "games/multiplication": "jaxomarl.envs.polynomial:multiplication",
     "mamujoco/2ant": "jaxomarl.envs.mamujoco.tasks:two_ant",
     "mamujoco/2halfcheetah": "jaxomarl.envs.mamujoco.tasks:two_halfcheetah",
@@ -38,8 +40,12 @@ TASKS: dict[str, str | Callable[..., Task]] = {
 The module is imported when its task is asked for.
 """
 
-JAXMARL = "jaxmarl/"
-"""Start of the names of JaxMARL's own environments: `jaxmarl/MPE_simple_spread_v3`."""
+FAMILIES = {
+    "battle/": "jaxomarl.envs.battle.tasks:task",
+    "jaxmarl/": "jaxomarl.envs.jaxmarl:task",
+    "smax/": "jaxomarl.envs.smax.tasks:task",
+}
+"""Start of a name -> the factory, which gets the rest of the name: `jaxmarl/<id>`, `smax/<map>`."""
 
 Value = bool | int | float | str
 
@@ -47,6 +53,12 @@ Value = bool | int | float | str
 def names() -> list[str]:
     """Names of all tasks, sorted, without parameters."""
     return sorted(TASKS)
+
+
+def is_known(base: str) -> bool:
+    """Whether a name without parameters is a row, or may be a task of a family."""
+    family, slash, rest = base.partition("/")
+    return base in TASKS or (family + slash in FAMILIES and rest != "" and "/" not in rest)
 
 
 def make(name: str) -> Task:
@@ -58,7 +70,7 @@ def make(name: str) -> Task:
     task or parameter, and for a value that does not have the default's type.
     """
     base, _, text = name.partition(":")
-    if base not in TASKS and not base.startswith(JAXMARL):
+    if not is_known(base):
         raise refuse("task", "a task of the catalog", base, _nearest(base, names()))
     defaults = parameters(base)
     values = _parse(name, text, defaults)
@@ -88,12 +100,17 @@ def _build(canonical: str, base: str, items: tuple[tuple[str, Value], ...], row:
 
 
 def _factory(base: str) -> Callable[..., Task]:
-    if base.startswith(JAXMARL):
-        adapter = importlib.import_module("jaxomarl.envs.jaxmarl")
-        return functools.partial(adapter.task, base.removeprefix(JAXMARL))
+    for family, row in FAMILIES.items():
+        if base.startswith(family) and base not in TASKS:
+            return functools.partial(_imported(row), base.removeprefix(family))
     row = TASKS[base]
     if callable(row):
         return row
+    return _imported(row)
+
+
+def _imported(row: str) -> Callable[..., Task]:
+    """The factory that a text "module:factory" names."""
     module, _, factory = row.partition(":")
     return getattr(importlib.import_module(module), factory)
 

@@ -39,6 +39,8 @@ TIMED = (
     "jaxmarl.environments.storm.",
 )
 """Modules of JaxMARL 0.2.0 whose games end only by their limit of steps; others may terminate."""
+TWO_TEAMS = {"SMAX": "smax/3m", "HeuristicEnemySMAX": "smax/5m_vs_6m"}
+"""Ids that have tasks of their own, and an example: SMAX's two teams oppose each other."""
 
 
 Tree = Any
@@ -87,7 +89,7 @@ def task(env_id: str, continuous: bool = False, horizon: int = 0) -> Task:
 # --- JaxMARL's side ---
 
 
-def _jaxmarl() -> ModuleType:
+def jaxmarl_package() -> ModuleType:
     """The package JaxMARL, imported in silence."""
     own = (sys.stdout, sys.stderr, sys.__stdout__)
     try:
@@ -108,13 +110,16 @@ def _jaxmarl() -> ModuleType:
 def _build(env_id: str, continuous: bool, horizon: int) -> tuple[Any, int]:
     """The game with such actions and horizon, and its own limit of steps."""
     field = f"jaxmarl/{env_id}"
-    known = _jaxmarl().registered_envs
+    known = jaxmarl_package().registered_envs
     if env_id not in known:
         way = f"Known: {', '.join(known)}."
         close = difflib.get_close_matches(env_id, known, n=3, cutoff=0.4)
         if close:
             way = f"Did you mean {', '.join(close)}? Known: {', '.join(known)}."
         raise refuse("task jaxmarl/...", "an id of JaxMARL", env_id, way)
+    if env_id in TWO_TEAMS:
+        expected = "a game of one team, with a map"
+        raise refuse(field, expected, env_id, f"Name a map of SMAX, as {TWO_TEAMS[env_id]}.")
     if horizon < 0:
         expected = "a number of steps, or 0 for its own"
         raise refuse(f"{field}, horizon", expected, horizon, "Leave it out.")
@@ -123,7 +128,7 @@ def _build(env_id: str, continuous: bool, horizon: int) -> tuple[Any, int]:
     if horizon:
         # a TypeError says that the game has no such setting
         with contextlib.suppress(TypeError):
-            game = _jaxmarl().make(env_id, **options, max_steps=horizon)
+            game = jaxmarl_package().make(env_id, **options, max_steps=horizon)
     inner = getattr(game, "num_inner_steps", 0) * getattr(game, "num_outer_steps", 1)
     limit = getattr(game, "max_steps", inner)
     if not (horizon or limit):
@@ -142,7 +147,7 @@ def _with_actions(env_id: str, continuous: bool) -> tuple[Any, dict[str, str]]:
     kinds = "no such actions"
     for options in _options(continuous):
         try:
-            game = _jaxmarl().make(env_id, **options)
+            game = jaxmarl_package().make(env_id, **options)
             kinds = ", ".join(sorted({type(game.action_space(a)).__name__ for a in game.agents}))
         # a constructor may raise anything
         except Exception as error:
@@ -189,7 +194,7 @@ def adapt(game: Game, env_id: str, horizon: int) -> Environment:
         state_dim=traced.state_dim,
         horizon=horizon,
         discrete=discrete,
-        dialect=f"jaxmarl-{_jaxmarl().__version__}-{env_id}",
+        dialect=f"jaxmarl-{jaxmarl_package().__version__}-{env_id}",
         terminates="never" if timed else "may",
     )
     available = _available(game, agents, spec, traced.inner)
@@ -208,7 +213,7 @@ def adapt(game: Game, env_id: str, horizon: int) -> Environment:
 
     def reset(key: Key[Array, ""]) -> tuple[GameState, TimeStep]:
         obs, inner = game.reset(key)
-        inner = jax.tree.map(_cast, inner, traced.dtypes)
+        inner = jax.tree.map(cast_to, inner, traced.dtypes)
         game_state = GameState(inner, jnp.zeros((), jnp.int32), jnp.ones(len(agents)))
         return game_state, timestep(obs, game_state, jnp.zeros(len(agents)), jnp.zeros(()), {})
 
@@ -221,7 +226,7 @@ def adapt(game: Game, env_id: str, horizon: int) -> Environment:
         out = jnp.stack([jnp.reshape(dones.get(a, False), ()) for a in agents])
         # at the end all agents are done, the living too
         alive = state.alive * (1.0 - out.astype(jnp.float32) * ~over)
-        game_state = GameState(jax.tree.map(_cast, inner, traced.dtypes), t, alive)
+        game_state = GameState(jax.tree.map(cast_to, inner, traced.dtypes), t, alive)
         gained = [jnp.asarray(rewards[a], jnp.float32) for a in agents]
         reward = jnp.stack([jnp.reshape(x, ()) for x in gained])
         done = (over & (t < horizon)).astype(jnp.float32)
@@ -317,7 +322,7 @@ def _state(obs: Tree, agents: list[Any]) -> Float[Array, " S"]:
     return jnp.concatenate([_flat(obs[a]) for a in agents])
 
 
-def _cast(x: Any, dtype: Any) -> Array:
+def cast_to(x: Any, dtype: Any) -> Array:
     """An array of a strong type, so that states before and after a step have the same types."""
     if jnp.issubdtype(dtype, jax.dtypes.prng_key):
         return x

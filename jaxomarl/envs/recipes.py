@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxomarl.base import Environment, Episodes, Observation, Recipe
 from jaxomarl.envs.stateless import check_rows
@@ -22,10 +22,16 @@ BYTES = 2**28
 
 
 class Behaviour(NamedTuple):
-    """A policy that collects data: `act(params, key, observation) -> [N, A]`."""
+    """A policy that collects data: `act(params, key, observation) -> [N, A]`.
 
-    act: Callable[[Any, Key[Array, ""], Observation], Float[Array, "N A"]]
+    A policy with a memory is called as `act(params, key, observation, memory)`, and returns
+    (action, next memory).
+    """
+
+    act: Callable[..., Any]
     params: Any = ()
+    memory: Any = None
+    """The memory of one environment at the start of an episode; None for a policy without one."""
 
 
 class Part(NamedTuple):
@@ -47,6 +53,10 @@ class Rollouts(NamedTuple):
     action: Float[Array, "E T N A"]
     reward: Float[Array, "E T N"]
     done: Float[Array, "E T"]
+    available: Bool[Array, "E T1 N A"] | None = None
+    """Legal actions; None where actions are continuous."""
+    alive: Float[Array, "E T1 N"] | None = None
+    """1.0 where an agent still acts; None where actions are continuous."""
 
 
 # cached, so that programs compiled for the function are found again
@@ -118,7 +128,7 @@ def _roll_out(
     env: Environment, behaviour: Behaviour, key: Key[Array, ""], rows: int
 ) -> Iterator[tuple[Rollouts, Any]]:
     spec = env.spec
-    roll_out = _compiled(env, behaviour.act)
+    roll_out = _compiled(env, behaviour.act, behaviour.memory is not None)
 
     # --- how many episodes at once ---
     columns = spec.agents * (spec.obs_width + spec.act_width + 1) + spec.state_dim + 1
@@ -130,41 +140,61 @@ def _roll_out(
     batch = 0
     while have < rows:
         keys = jax.random.split(jax.random.fold_in(key, batch), many)
-        rollouts: Rollouts = jax.tree.map(np.asarray, roll_out(behaviour.params, keys))
+        out = roll_out(behaviour.params, behaviour.memory, keys)
+        rollouts: Rollouts = jax.tree.map(np.asarray, out)
         ended = rollouts.done > 0
         steps = np.where(ended.any(axis=1), 1 + ended.argmax(axis=1), spec.horizon)
         keep = min(many, 1 + int(np.searchsorted(np.cumsum(steps), rows - have)))
-        yield Rollouts(*(x[:keep] for x in rollouts)), steps[:keep]
+        yield _first(rollouts, keep), steps[:keep]
         have += int(steps[:keep].sum())
         batch += 1
 
 
-@functools.lru_cache(maxsize=32)
-def _compiled(env: Environment, act: Callable) -> Callable[[Any, Key[Array, " E"]], Rollouts]:
-    """The compiled roll-out of a behaviour: (params, keys) -> episodes of the full horizon."""
+def _first(rollouts: Rollouts, count: int) -> Rollouts:
+    """The first `count` episodes."""
+    return jax.tree.map(lambda x: x[:count], rollouts)
 
-    def episode(params: Any, key: Key[Array, ""]) -> Rollouts:
+
+@functools.lru_cache(maxsize=32)
+def _compiled(
+    env: Environment, act: Callable, remembers: bool
+) -> Callable[[Any, Any, Key[Array, " E"]], Rollouts]:
+    """The compiled roll-out of a behaviour: (params, memory, keys) -> episodes of full horizon."""
+
+    def acting(params: Any, key: Key[Array, ""], seen: Observation, memory: Any) -> tuple:
+        if remembers:
+            return act(params, key, seen, memory)
+        return act(params, key, seen), memory
+
+    def episode(params: Any, memory: Any, key: Key[Array, ""]) -> Rollouts:
         k_reset, k_act, k_step = jax.random.split(key, 3)
         state, first = env.reset(k_reset)
 
         def step(carry: tuple, t: Int[Array, ""]) -> tuple:
-            state, now = carry
+            state, now, memory = carry
             observation = Observation(now.obs, now.available)
-            action = act(params, jax.random.fold_in(k_act, t), observation)
+            action, memory = acting(params, jax.random.fold_in(k_act, t), observation, memory)
             state, then = env.step(jax.random.fold_in(k_step, t), state, action)
-            return (state, then), (then.obs, then.state, action, then.reward, then.done)
+            return (state, then, memory), (then._replace(info={}), action)
 
         times = jnp.arange(env.spec.horizon)
-        _, (obs, state, action, reward, done) = jax.lax.scan(step, (state, first), times)
-        return Rollouts(
-            obs=jnp.concatenate([first.obs[None], obs]),
-            state=jnp.concatenate([first.state[None], state]),
-            action=action,
-            reward=reward,
-            done=done,
-        )
+        _, (then, action) = jax.lax.scan(step, (state, first, memory), times)
 
-    return jax.jit(jax.vmap(episode, in_axes=(None, 0)))
+        def with_first(name: str) -> Array:
+            return jnp.concatenate([getattr(first, name)[None], getattr(then, name)])
+
+        rollouts = Rollouts(
+            obs=with_first("obs"),
+            state=with_first("state"),
+            action=action,
+            reward=then.reward,
+            done=then.done,
+        )
+        if not env.spec.discrete:
+            return rollouts
+        return rollouts._replace(available=with_first("available"), alive=with_first("alive"))
+
+    return jax.jit(jax.vmap(episode, in_axes=(None, None, 0)))
 
 
 def back_to_back(
@@ -187,6 +217,11 @@ def back_to_back(
         x[np.arange(count), steps] = 0
         return lay(x)
 
+    extra = {}
+    for name in ("available", "alive"):
+        if getattr(rollouts, name) is not None:
+            extra[name] = lay(getattr(rollouts, name))
+
     position: Any = t.astype(np.int32)
     left: Any = (steps[e] - t).astype(np.int32)
     behaviour: Any = numbers[e]
@@ -199,6 +234,7 @@ def back_to_back(
         step=position,
         left=left,
         behaviour=behaviour,
+        **extra,
     )
 
 
@@ -212,7 +248,9 @@ def _places(steps: Int[np.ndarray, " E"]) -> tuple[Any, Any]:
 
 
 def _gathered(blocks: Sequence[Any], at: Int[np.ndarray, " M"]) -> Any:
-    """Rows of blocks that are joined first."""
+    """Rows of blocks that are joined first; None where the behaviours have no such block."""
+    if blocks[0] is None:
+        return None
     if len(blocks) == 1:
         return blocks[0][at]
     return np.concatenate(blocks)[at]

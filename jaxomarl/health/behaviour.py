@@ -57,6 +57,8 @@ def clone(spec: Spec, algorithm: Algorithm, draws: bool, raise_fields: tuple[str
     """Health of a stage whose policies imitate the data; `draws` says whether they act at
     random.
     """
+    if spec.discrete:
+        return Health(choices_of(spec, algorithm), ONE_HOT_GATES, raise_fields)
     if draws:
         return Health(draws_of(spec, algorithm), DRAW_GATES, raise_fields)
     mask = jnp.asarray(spec.act_mask)
@@ -74,6 +76,8 @@ def clone(spec: Spec, algorithm: Algorithm, draws: bool, raise_fields: tuple[str
 
 def policy(spec: Spec, algorithm: Algorithm) -> Health:
     """Figures of policies that may leave the data for good reasons: nothing is asked of them."""
+    if spec.discrete:
+        return Health(choices_of(spec, algorithm))
 
     def measure(
         key: Key[Array, ""], state: State, past: Past, held: Dataset
@@ -108,6 +112,23 @@ def predictor(spec: Spec, predict: Predict, raise_fields: tuple[str, ...]) -> He
 
     gates = ONE_HOT_GATES if spec.discrete else MEAN_GATES
     return Health(measure, gates, raise_fields)
+
+
+def choices_of(spec: Spec, algorithm: Algorithm) -> Callable[..., dict[str, Float[Array, ""]]]:
+    """Figures of policies of discrete actions, as `Health.measure` takes them."""
+
+    def measure(
+        key: Key[Array, ""], state: State, past: Past, held: Dataset
+    ) -> dict[str, Float[Array, ""]]:
+        rows = transitions(held, DRAWN)
+        played = actions(algorithm, spec, key, state, past, rows)
+        commonest = commonest_action(rows.action, rows.alive)
+        return {
+            "wrong_share": wrong_share(played, rows.action, rows.alive),
+            "commonest_wrong_share": wrong_share(commonest, rows.action, rows.alive),
+        }
+
+    return measure
 
 
 def draws_of(spec: Spec, algorithm: Algorithm) -> Callable[..., dict[str, Float[Array, ""]]]:
@@ -157,12 +178,12 @@ def actions(
     """What the policies do at each row, from an empty memory."""
     act = algorithm.act
     assert act is not None
-    available = jnp.ones((spec.agents, spec.act_width), bool)
 
-    def one(key: Key[Array, ""], obs: Float[Array, "N O"]) -> Float[Array, "N A"]:
-        return act(key, state, past, algorithm.memory, Observation(obs, available))[0]
+    def one(key: Key[Array, ""], seen: Observation) -> Float[Array, "N A"]:
+        return act(key, state, past, algorithm.memory, seen)[0]
 
-    return jax.vmap(one)(jax.random.split(key, len(rows.obs)), rows.obs)
+    keys = jax.random.split(key, len(rows.obs))
+    return jax.vmap(one)(keys, Observation(rows.obs, rows.available))
 
 
 def wrong_share(

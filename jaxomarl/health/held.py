@@ -25,6 +25,10 @@ class Transitions(NamedTuple):
     """What a centralised critic may see."""
     action: Float[Array, "K N A"]
     """What the data's agents did."""
+    available: Bool[Array, "K N A"]
+    """Which actions were legal."""
+    alive: Float[Array, "K N"]
+    """1.0 where an agent still acts."""
 
 
 def transitions(held: Dataset, most: int = ROWS) -> Transitions:
@@ -33,7 +37,15 @@ def transitions(held: Dataset, most: int = ROWS) -> Transitions:
     spaced = jnp.arange(count) * held.starts.shape[0] // count
     row = held.starts[spaced]
     block = held.layout.unpack(held.rows[row])
-    return Transitions(row, held.step[row], block["obs"], block["state"], block["action"])
+    return Transitions(
+        row=row,
+        step=held.step[row],
+        obs=block["obs"],
+        state=block["state"],
+        action=block["action"],
+        available=_available(held, row),
+        alive=_alive(held, row),
+    )
 
 
 class Successors(NamedTuple):
@@ -52,18 +64,18 @@ def successors(held: Dataset, rows: Transitions) -> Successors:
     return Successors(after["obs"], after["state"], known)
 
 
-def alive(held: Dataset, rows: Transitions) -> Float[Array, "K N"]:
+def _alive(held: Dataset, row: Int[Array, " K"]) -> Float[Array, "K N"]:
     """1.0 where an agent still acts; ones where the data do not say."""
     if "alive" in held.extra:
-        return held.extra["alive"][rows.row]
-    return jnp.ones((len(rows.row), held.layout.agents))
+        return held.extra["alive"][row].astype(jnp.float32)
+    return jnp.ones((len(row), held.layout.agents))
 
 
-def available(held: Dataset, rows: Transitions) -> Bool[Array, "K N A"]:
+def _available(held: Dataset, row: Int[Array, " K"]) -> Bool[Array, "K N A"]:
     """Which actions an agent may take; all where the data do not say."""
     if "available" in held.extra:
-        return held.extra["available"][rows.row] > 0
-    return jnp.ones(rows.action.shape, bool)
+        return held.extra["available"][row] > 0
+    return jnp.ones((len(row), held.layout.agents, held.layout.action), bool)
 
 
 def own_returns(held: Dataset, gamma: float | Float[Array, ""]) -> Float[Array, "M N"]:

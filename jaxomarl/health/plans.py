@@ -28,7 +28,7 @@ from jaxtyping import Array, Float, Key
 from jaxomarl.base import Dataset, Gate, Health, Past, Spec, State
 from jaxomarl.health.behaviour import commonest_action, wrong_share
 from jaxomarl.health.figures import linear_error, linear_prediction, rmse
-from jaxomarl.health.held import alive, available, successors, transitions
+from jaxomarl.health.held import successors, transitions
 
 PLAN_GATES = (Gate("next_error", at_most=0.5, times="still_error"),)
 INVERSE_GATES = (Gate("inverse_error", at_most=0.5, times="action_linear_error"),)
@@ -91,8 +91,8 @@ def inverse_dynamics(spec: Spec, infer: Infer, raise_fields: tuple[str, ...]) ->
     ) -> dict[str, Float[Array, ""]]:
         rows = transitions(held)
         after = successors(held, rows)
-        inferred = infer(state, past, rows.obs, after.obs, available(held, rows))
-        counted = alive(held, rows) * after.known[:, None]
+        inferred = infer(state, past, rows.obs, after.obs, rows.available)
+        counted = rows.alive * after.known[:, None]
         if spec.discrete:
             commonest = commonest_action(rows.action, counted)
             return {

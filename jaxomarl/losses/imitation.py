@@ -1,12 +1,11 @@
 """The distance of a network's output from the action in the data."""
 
-from typing import Any
-
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxomarl.base import Spec
-from jaxomarl.masking import column_mean
+from jaxomarl.base import Batch, Spec
+from jaxomarl.losses.categorical import cross_entropy
+from jaxomarl.masking import column_mean, weighted_mean
 
 
 def action_error(
@@ -24,10 +23,23 @@ def action_error(
     if not spec.discrete:
         return column_mean((out - action) ** 2, mask)
 
-    # imported here: it takes two seconds, and only discrete tasks need it
-    import distrax
+    return cross_entropy(out, action * mask, available * mask)
 
-    possible = (mask > 0) & ((available > 0) | (action > 0))
-    policy = distrax.OneHotCategorical(logits=jnp.where(possible, out, -1e9))
-    log_p: Any = policy.log_prob(action * mask)
-    return -log_p
+
+def imitation_loss(
+    spec: Spec,
+    out: Float[Array, "B N A"],
+    batch: Batch,
+    weight: float | Float[Array, " B"] = 1.0,
+) -> Float[Array, ""]:
+    """Mean over the batch of weight times the sum over agents of the distance from the data.
+
+    The distance is the squared error summed over real columns, or for discrete actions the
+    cross-entropy. There the rows of dead agents, who can only stop, do not count.
+    """
+    if spec.discrete:
+        error = action_error(spec, out, batch.action, batch.available)
+        counted = jnp.broadcast_to(jnp.asarray(weight)[..., None], error.shape) * error
+        return spec.agents * weighted_mean(counted, batch.alive)
+    error = jnp.asarray(spec.act_mask) * (out - batch.action)
+    return jnp.mean(weight * jnp.sum(error**2, axis=(1, 2)))

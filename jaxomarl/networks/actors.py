@@ -21,6 +21,13 @@ def actor(inputs: int, hidden: Sequence[int], outputs: int) -> Network:
     return Network(net.init, lambda params, obs: jnp.tanh(net.apply(params, obs)))
 
 
+def acting_network(spec: Spec, inputs: int, hidden: Sequence[int], outputs: int) -> Network:
+    """[..., O] -> [..., A]: actions in (-1, 1), or logits where actions are discrete."""
+    if spec.discrete:
+        return mlp(inputs, hidden, outputs)
+    return actor(inputs, hidden, outputs)
+
+
 def gaussian(inputs: int, hidden: Sequence[int], outputs: int) -> Network:
     """[..., O] -> [2, ..., A]: mean and log std of a normal, the latter in LOG_STD."""
     net = mlp(inputs, hidden, 2 * outputs)

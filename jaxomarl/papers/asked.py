@@ -10,6 +10,7 @@ from typing import Any
 from jaxomarl.api.plan import Overrides
 from jaxomarl.api.progress import ProgressPrinter
 from jaxomarl.base import JaxomarlError, refuse
+from jaxomarl.results import canvas
 from jaxomarl.training.runner import Interrupted
 
 FLAGS = {"overrides": "--cfg", "source": "--from", "final_episodes": "--final-episodes"}
@@ -55,10 +56,14 @@ class Asked:
         return max(1, round(self.scale * count))
 
     def draw(self, figure: Callable[..., Any], name: str, *args: Any, **more: Any) -> None:
-        """Draw a picture into `out`, one at a time; where matplotlib is missing, a line says so."""
+        """Draw a picture into `out`, one at a time, in each format.
+
+        Where matplotlib is missing, a line says so.
+        """
+        path = self.out / name
         try:
             with self.lock:
-                figure(self.out / name, *args, **more)
+                canvas.save_copies(figure(path, *args, **more), path)
         except JaxomarlError as error:
             self.progress.say(f"no picture {name}: {error}")
 

@@ -224,11 +224,12 @@ def report(
     """Preface, overview and full table of cells.
 
     The arguments are those of `preface` and `comparison.full_table`. `normalised` says that the
-    printed scores are.
+    printed scores are. Where systems are asked for, those of the paper alone get no row.
     """
     before = preface(asked, trained, differences, their_seeds)
-    overview = comparison.overview(records, printed, key, normalised)
-    full = comparison.full_table(records, printed, key, spread, alone)
+    others = not asked.systems
+    overview = comparison.overview(records, printed, key, normalised, others)
+    full = comparison.full_table(records, printed, key, spread, alone and others)
     return f"{before}\n{overview}{full}"
 
 

@@ -120,17 +120,19 @@ def overview(
     printed: Published,
     key: Callable[[str], str],
     normalised: bool = False,
+    others: bool = True,
 ) -> str:
     """Return a table for each task, a row for each system and a column for each data set.
 
     It is "" where no task has several data sets. `normalised` says that the printed scores are, so
-    that our normalised score stands next to them.
+    that our normalised score stands next to them. With `others`, systems that only the paper has
+    get a row each.
     """
     blocks = []
     for task in dict.fromkeys(r.task for r in records):
         own = [r for r in records if r.task == task]
         if len({r.data for r in own}) > 1:
-            blocks.append(_task_overview(own, key(task), printed, normalised))
+            blocks.append(_task_overview(own, key(task), printed, normalised, others))
     if not blocks:
         return ""
     below = "the normalised score; the printed one" if normalised else "the printed mean"
@@ -142,7 +144,7 @@ def overview(
 
 
 def _task_overview(
-    records: Sequence[Record], task: str, printed: Published, normalised: bool
+    records: Sequence[Record], task: str, printed: Published, normalised: bool, others: bool
 ) -> str:
     """The table of one task: our systems, then those that only the paper has."""
     data = list(dict.fromkeys(r.data for r in records))
@@ -152,7 +154,7 @@ def _task_overview(
         cells = [overview_cell(by_cell.get((name, d)), task, printed, normalised) for d in data]
         rows.append((name, *cells))
     ours = {name for r in records for name in printed_names(r)}
-    theirs = {system for t, d, system in printed if t == task and d in data}
+    theirs = {system for t, d, system in printed if others and t == task and d in data}
     for name in sorted(theirs - ours):
         rows.append((name, *(_printed_mean(printed.get((task, d, name))) for d in data)))
     headers = {}

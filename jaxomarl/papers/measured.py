@@ -108,13 +108,13 @@ def _stage_word(game: str, system: str, setting: str, stage: stage_health.StageH
 
 
 def save_measures(
-    asked: Asked, measures: Sequence[Measure], stages: Sequence[StageWord] = ()
+    folder: Path, measures: Sequence[Measure], stages: Sequence[StageWord] = ()
 ) -> None:
-    """Write the numbers into `asked.out`, rounded to six digits."""
+    """Write the numbers into a folder, rounded to six digits."""
     rounded = [row._replace(value=float(f"{row.value:.6g}")) for row in measures]
-    store.write_table(asked.out / MEASURED, rounded, Measure._fields)
+    store.write_table(folder / MEASURED, rounded, Measure._fields)
     if stages:
-        store.write_table(asked.out / STAGES, stages, StageWord._fields)
+        store.write_table(folder / STAGES, stages, StageWord._fields)
 
 
 def provenance(asked: Asked, command: str) -> dict[str, Any]:

@@ -23,15 +23,25 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 GREY = "#8A8A8A"
 DPI = 150
 LETTER = 0.062
-"""Width of a letter of a note, in inches."""
+"""Mean width of a letter of a note, in inches: where its wrapping starts from."""
 LEGEND_LETTER = 0.065
 """Width of a letter of a legend, in inches."""
+MARGIN = 0.1
+"""What a note leaves free of the figure's width, in inches."""
 LINE = 0.15
 """Height of a line of a note, in inches."""
 MARK = 0.6
 """Width of a legend's mark with the space around it, in inches."""
+COPIES = (".svg", ".pdf")
+"""Formats in which a command writes a figure besides .png."""
 # no versions and no dates, so that equal figures give equal bytes
-_METADATA = {".png": {"Software": None}, ".pdf": {"CreationDate": None}}
+_METADATA = {
+    ".png": {"Software": None},
+    ".svg": {"Date": None, "Creator": None},
+    ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
+# identifiers that do not change, and fonts that publishers take
+_STYLE = {"svg.hashsalt": "jaxomarl", "pdf.fonttype": 42}
 
 
 def grid(panels: int, width: float, height: float, columns: int) -> tuple[Figure, list[Axes]]:
@@ -62,37 +72,91 @@ def save(figure: Figure, path: str | Path | None, note: str = "") -> Figure:
     """
     if note:
         _write_note(figure, note)
-    if path is None:
-        return figure
-    suffix = Path(path).suffix
-    if suffix not in _METADATA:
-        raise refuse("path", "a name that ends in .png or .pdf", str(path), "Change the suffix.")
-    content = io.BytesIO()
-    figure.savefig(content, format=suffix[1:], dpi=DPI, metadata=_METADATA[suffix])
-    write_bytes(path, content.getvalue())
+    if path is not None:
+        write_bytes(path, encoded(figure, Path(path).suffix))
     return figure
+
+
+def save_copies(figure: Figure, path: str | Path) -> list[Path]:
+    """Write a figure that was saved to `path` in the formats of `COPIES` too, next to it.
+
+    The layout stays as it was saved.
+    """
+    figure.set_layout_engine("none")
+    copies = [Path(path).with_suffix(suffix) for suffix in COPIES]
+    for copy in copies:
+        write_bytes(copy, encoded(figure, copy.suffix))
+    return copies
+
+
+def encoded(figure: Figure, suffix: str, **style: Any) -> bytes:
+    """The bytes of a figure's file; `style` are further settings of matplotlib.
+
+    JaxomarlError for a suffix other than .png, .svg and .pdf.
+    """
+    if suffix not in _METADATA:
+        wanted = "a name that ends in .png, .svg or .pdf"
+        raise refuse("path", wanted, suffix or "none", "Change the suffix.")
+    # grid has said what to do where matplotlib is missing
+    from matplotlib import rc_context
+
+    content = io.BytesIO()
+    settings: Any = {**_STYLE, **style}
+    with rc_context(settings):
+        figure.savefig(content, format=suffix[1:], dpi=DPI, metadata=_METADATA[suffix])
+    return content.getvalue()
+
+
+NOTE_SIZE = 8
+"""Font size of a note, in points."""
 
 
 def _write_note(figure: Figure, note: str) -> None:
     width, height = figure.get_size_inches()
     lines = []
     for line in note.splitlines():
-        lines += textwrap.wrap(line, int(width / LETTER))
+        lines += fitting_lines(line, width - MARGIN)
     figure.set_size_inches(width, height + LINE * len(lines))
-    figure.suptitle("\n".join(lines), fontsize=8, x=0.01, ha="left", color="#555555")
+    style = {"fontsize": NOTE_SIZE, "ha": "left", "color": "#555555"}
+    figure.suptitle("\n".join(lines), x=0.01, **style)
+
+
+def fitting_lines(line: str, width: float) -> list[str]:
+    """A line of a note in pieces, each no wider than `width` inches as it is drawn."""
+    letters = max(int(width / LETTER), 1)
+    lines = textwrap.wrap(line, letters)
+    while letters > 1 and max((_drawn_width(piece) for piece in lines), default=0.0) > width:
+        letters -= 1
+        lines = textwrap.wrap(line, letters)
+    return lines
+
+
+def _drawn_width(words: str) -> float:
+    """Width of a text of `NOTE_SIZE`, in inches."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    font = FontProperties(size=NOTE_SIZE)
+    points, _, _ = text_to_path.get_text_width_height_descent(words, font, ismath=False)
+    return points / 72
 
 
 def legend(figure: Figure, handles: Sequence[Any], **style: Any) -> None:
     """Draw one legend for all panels, below them, in as many columns as fit.
 
-    The figure grows by the legend's height.
+    The figure grows by the legend's height. A label that is wider than the figure is wrapped.
     """
     width, height = figure.get_size_inches()
     letters = [len(handle.get_label()) for handle in handles]
     columns = len(handles)
     while columns > 1 and _legend_width(letters, columns) > width:
         columns -= 1
-    rows = -(-len(handles) // columns)
+    if columns == 1:
+        widest = int((width - MARK) / LEGEND_LETTER)
+        for handle in handles:
+            handle.set_label(textwrap.fill(handle.get_label(), widest))
+    lines = max(handle.get_label().count("\n") for handle in handles)
+    rows = -(-len(handles) // columns) + lines
     figure.set_size_inches(width, height + 0.2 + 0.2 * rows)
     figure.legend(
         handles=handles,

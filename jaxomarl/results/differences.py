@@ -5,6 +5,7 @@ Their intervals are narrower than two intervals side by side suggest.
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from jaxtyping import Float
 
 from jaxomarl.results import intervals
 from jaxomarl.results.intervals import Estimate
-from jaxomarl.results.store import Row
+from jaxomarl.results.store import Row, write_table
 from jaxomarl.results.tables import Record
 
 Scores = dict[int, Float[np.ndarray, " E"]]
@@ -69,6 +70,25 @@ def markdown(compared: Sequence[Difference]) -> str:
         "them. It was chosen by these scores, so that differences lean its way."
     )
     return "\n".join([note, "", *lines]) + "\n"
+
+
+def write(folder: str | Path, compared: Sequence[Difference]) -> None:
+    """Write differences.csv: a row for each, with all numbers in full precision."""
+    columns = ("task", "data", "highest", "other", "difference", "low", "high", "pairs")
+    rows = [
+        (
+            d.leader.task,
+            d.leader.data,
+            _name(d.leader),
+            _name(d.other),
+            d.mean,
+            d.low,
+            d.high,
+            d.pairs,
+        )
+        for d in compared
+    ]
+    write_table(Path(folder) / "differences.csv", rows, columns)
 
 
 def _markdown_row(cells: Sequence[str]) -> str:

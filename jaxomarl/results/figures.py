@@ -206,8 +206,12 @@ def _draw_field_legend(figure: Figure, has_paths: bool, diverged: bool) -> None:
 # --- learning curves ---
 
 
-CURVES = "Evaluations in training, on common starts; band: one standard error of the seeds."
+CURVES = "Evaluations in training, on common starts."
 """What is said above learning curves."""
+BAND = "band: mean ± one standard error"
+"""What the legend says of the bands."""
+FEW = 12
+"""Number of evaluations up to which a curve shows each of them by a dot."""
 LINE_STYLES = ("-", "--", ":")
 """Line styles of the first, second and third round of colours."""
 
@@ -226,8 +230,9 @@ def learning_curves(
 
     A curve is one (system, config, stage), and its band is one standard error of the seeds. Curves
     are of training's evaluations, on starts that all seeds and systems share. `labels` maps a
-    config's digest to words for it. A cross marks a step at which a seed is missing or not finite:
-    the mean there is over the others. JaxomarlError where no row has the metric.
+    config's digest to words for it, such as its swept values. A cross marks a step at which a seed
+    is missing or not finite: the mean there is over the others. JaxomarlError where no row has the
+    metric.
     """
     panels = _curves_by_panel(rows, metric, labels or {})
     if not panels:
@@ -249,7 +254,8 @@ def learning_curves(
         panel.set_ylabel("episode return" if metric == "return" else metric, fontsize=9)
         panel.tick_params(labelsize=8)
         quiet(panel)
-    _draw_curve_legend(figure, axes, some_missing)
+    counts = {len(seeds) for curves in panels.values() for seeds in curves.values()}
+    _draw_curve_legend(figure, axes, some_missing, counts)
     return save(figure, path, _caption([CURVES, note]))
 
 
@@ -261,8 +267,9 @@ def _draw_learning_curve(panel: Axes, name: str, seeds: Curve, k: int) -> bool:
     colour = COLOURS[k % 7]
     style = LINE_STYLES[k // 7 % 3]
     steps, means, low, high, complete = _band(seeds)
-    marker = "o" if len(steps) == 1 else ""
+    marker = "o" if len(steps) <= FEW else ""
     line = {"color": colour, "linestyle": style, "marker": marker, "linewidth": 1.8}
+    line["markersize"] = 3.5
     panel.plot(steps, means, label=name, **line)
     panel.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
     panel.plot(steps[~complete], means[~complete], "x", color=colour, markersize=6)
@@ -288,15 +295,13 @@ def _curves_by_panel(
     configs = defaultdict(set)
     stages = defaultdict(set)
     for system, task, data, config, _, stage, _ in episodes:
-        configs[system, task, data].add(config)
+        configs[system, task, data, labels.get(config, "")].add(config)
         stages[system].add(stage)
     panels: dict[tuple[str, str], dict[str, Curve]] = {}
     for (system, task, data, config, seed, stage, step), values in episodes.items():
-        words = [system]
-        if config in labels:
-            words.append(labels[config])
-        elif len(configs[system, task, data]) > 1:
-            words.append(config[:8])
+        words = [system, labels.get(config, "")]
+        if len(configs[system, task, data, words[1]]) > 1:
+            words.append(f"({config[:8]})")
         if len(stages[system]) > 1:
             words.append(stage)
         label = " ".join(filter(None, words))
@@ -321,14 +326,22 @@ def _band(seeds: Curve) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray,
     return np.array(steps), means, means - errors, means + errors, complete
 
 
-def _draw_curve_legend(figure: Figure, axes: Sequence[Axes], some_missing: bool) -> None:
+def _draw_curve_legend(
+    figure: Figure, axes: Sequence[Axes], some_missing: bool, counts: set[int]
+) -> None:
+    """Draw the legend: systems, what a band is over how many seeds, and what a cross is."""
     from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
 
     entries = {}
     for panel in axes:
         for line, name in zip(*panel.get_legend_handles_labels(), strict=True):
             entries[name] = line
     handles = [entries[name] for name in sorted(entries)]
+    if max(counts) > 1:
+        seeds = " or ".join(str(count) for count in sorted(counts))
+        label = f"{BAND} of {seeds} seeds"
+        handles.append(Patch(facecolor="0.3", alpha=0.15, linewidth=0, label=label))
     if some_missing:
         label = "a seed is missing or not finite"
         handles.append(Line2D([], [], marker="x", linestyle="", color="0.3", label=label))

@@ -21,15 +21,19 @@ SUFFIXES = (".gif", ".mp4")
 GAP = 6
 """Pixels between two films."""
 LINE = 24
-"""Height of a caption, in pixels."""
+"""Height of a line of a caption, in pixels."""
+LETTERS = 13
+"""Size of a caption's letters, in pixels."""
 PAPER = 255
 INK = 40
 
 
 def mosaic(
-    films: Sequence[np.ndarray], captions: Sequence[str] = ()
+    films: Sequence[np.ndarray], captions: Sequence[str | Sequence[str]] = ()
 ) -> UInt8[np.ndarray, "T H W 3"]:
-    """Films, each [T, h, w, 3], side by side; a shorter one holds its last frame.
+    """Films, each [T, h, w, 3], side by side; a shorter one holds its last frame and caption.
+
+    A film's caption is one text, or one for each of its frames. Texts may have several lines.
 
     Raises JaxomarlError where there is none, where one has no frame or another size of frame, where
     captions are not one per film, and for captions without Pillow.
@@ -40,17 +44,53 @@ def mosaic(
     if captions and len(captions) != len(films):
         raise refuse("captions", f"{len(films)}, one per film", len(captions), "Or none.")
     h, w = films[0].shape[1:3]
-    top = LINE if captions else 0
+    spoken = [
+        _per_frame(caption, len(film)) for caption, film in zip(captions, films, strict=False)
+    ]
+    top = LINE * max((_lines(texts) for texts in spoken), default=0)
     steps = max(len(film) for film in films)
     width = len(films) * (w + GAP) - GAP
     frames = np.full((steps, top + h, width, 3), PAPER, np.uint8)
     for k, film in enumerate(films):
         at = k * (w + GAP)
         if captions:
-            frames[:, :top, at : at + w] = _caption(captions[k], w)
+            frames[:, :top, at : at + w] = _captions(spoken[k], steps, top, w)
         frames[: len(film), top:, at : at + w] = film
         frames[len(film) :, top:, at : at + w] = film[-1]
     return frames
+
+
+def with_legend(
+    frames: UInt8[np.ndarray, "T h w 3"], entries: Sequence[tuple[str, tuple[int, int, int]]]
+) -> UInt8[np.ndarray, "T H w 3"]:
+    """Frames with a strip below that names colours: a dot and a word for each of `entries`.
+
+    Words that do not fit in one row continue in the next. Without entries nothing is added.
+    """
+    if not entries:
+        return frames
+    image, draw, font = _pillow()
+    width = frames.shape[2]
+    letters = font.load_default(LETTERS)
+    rows: list[list[tuple[str, tuple[int, int, int], float]]] = [[]]
+    x = 0.0
+    for word, colour in entries:
+        needed = LINE + letters.getlength(word) + GAP
+        if rows[-1] and x + needed > width:
+            rows.append([])
+            x = 0.0
+        rows[-1].append((word, colour, x))
+        x += needed
+
+    picture = image.new("RGB", (width, LINE * len(rows)), (PAPER,) * 3)
+    pen = draw.Draw(picture)
+    for k, row in enumerate(rows):
+        middle = LINE * (k + 0.5)
+        for word, colour, x in row:
+            pen.ellipse((x + 7, middle - 5, x + 17, middle + 5), fill=tuple(colour))
+            pen.text((x + LINE, middle), word, fill=(INK,) * 3, font=letters, anchor="lm")
+    strip = np.broadcast_to(np.asarray(picture), (len(frames), *picture.size[::-1], 3))
+    return np.concatenate([frames, strip], axis=1)
 
 
 def check(path: str | Path, fps: float = 10.0) -> None:
@@ -112,13 +152,39 @@ def _mp4(frames: np.ndarray, fps: float) -> bytes:
         return path.read_bytes()
 
 
-def _caption(text: str, width: int) -> np.ndarray:
-    """[LINE, width, 3], the text in the middle."""
+def _per_frame(caption: str | Sequence[str], frames: int) -> list[str]:
+    """One text for each frame; JaxomarlError where the texts are not one per frame."""
+    if isinstance(caption, str):
+        return [caption] * frames
+    if len(caption) != frames:
+        wanted = f"{frames} texts, one per frame"
+        raise refuse("captions", wanted, len(caption), "Or one text for all.")
+    return list(caption)
+
+
+def _lines(texts: Sequence[str]) -> int:
+    return max(text.count("\n") + 1 for text in texts)
+
+
+def _captions(texts: Sequence[str], steps: int, height: int, width: int) -> np.ndarray:
+    """[steps, height, width, 3], each frame's text in the middle; the last one stays."""
+    drawn: dict[str, np.ndarray] = {}
+    for text in texts:
+        if text not in drawn:
+            drawn[text] = _caption(text, height, width)
+    return np.stack([drawn[texts[min(t, len(texts) - 1)]] for t in range(steps)])
+
+
+def _caption(text: str, height: int, width: int) -> np.ndarray:
+    """[height, width, 3], the lines of a text in the middle."""
     image, draw, font = _pillow()
-    picture = image.new("RGB", (width, LINE), (PAPER,) * 3)
-    middle = (width / 2, LINE / 2)
-    style = {"fill": (INK,) * 3, "font": font.load_default(13), "anchor": "mm"}
-    draw.Draw(picture).text(middle, text, **style)
+    picture = image.new("RGB", (width, height), (PAPER,) * 3)
+    pen = draw.Draw(picture)
+    lines = text.split("\n")
+    top = (height - LINE * len(lines)) / 2
+    style = {"fill": (INK,) * 3, "font": font.load_default(LETTERS), "anchor": "mm"}
+    for k, line in enumerate(lines):
+        pen.text((width / 2, top + LINE * (k + 0.5)), line, **style)
     return np.asarray(picture)
 
 

@@ -30,7 +30,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int, Num
-from scipy.special import stdtrit
+from scipy.special import ndtri, stdtrit
 
 from jaxomarl.results import statistics
 
@@ -144,6 +144,20 @@ def interval(x: Estimate, level: float = LEVEL) -> Ends:
 def _student(x: Estimate, level: float) -> np.ndarray:
     """Return Student's t for a two-sided interval."""
     return np.asarray(stdtrit(x.degrees, (1.0 + level) / 2.0))
+
+
+def rate(successes: np.ndarray, trials: int, level: float = LEVEL) -> Ends:
+    """Wilson's score interval of the probability of success, from independent trials.
+
+    Unlike the normal interval it has a width where all trials agree: 0 of 100 is [0, 0.037].
+    Source: Wilson 1927.
+    """
+    z = float(ndtri((1.0 + level) / 2.0))
+    p = successes / trials
+    shrink = 1.0 + z**2 / trials
+    centre = (p + z**2 / (2 * trials)) / shrink
+    half = z * np.sqrt(p * (1.0 - p) / trials + z**2 / (4 * trials**2)) / shrink
+    return np.asarray(centre - half), np.asarray(centre + half)
 
 
 def share(x: Estimate, data: Estimate, level: float = LEVEL) -> Ends:

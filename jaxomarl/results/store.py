@@ -1,11 +1,11 @@
 """Results as plain files: CSV and JSON only, every write atomic, equal numbers give equal bytes."""
 
 import csv
+import hashlib
 import io
 import json
 import math
 import os
-import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from jaxtyping import Int, Num
 from jaxomarl import documents
 from jaxomarl.base import refuse
 from jaxomarl.health.verdict import WORDS
-from jaxomarl.paths import named_in_errors, user_path
+from jaxomarl.paths import replace_file, user_path
 
 COLUMNS = (
     "system",
@@ -79,17 +79,7 @@ def write_bytes(path: str | Path, content: bytes) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # in the same folder, so that os.replace is atomic
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with named_in_errors(path), open(part, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    replace_file(path, content)
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -192,17 +182,51 @@ def _parsed(row: Sequence[str]) -> Row:
 
 
 def _read(path: str | Path) -> tuple[list[str], list[list[str]]]:
-    with open(path, newline="", encoding="utf-8") as file:
-        try:
-            header, *rows = csv.reader(file, strict=True)
-        except (csv.Error, ValueError) as error:
-            wanted = "a CSV with a header"
-            raise refuse(str(path), wanted, str(error), "Run the cell again.") from error
+    content = Path(path).read_bytes()
+    check_seal(Path(path), content)
+    try:
+        header, *rows = csv.reader(io.StringIO(content.decode(), newline=""), strict=True)
+    except (csv.Error, ValueError) as error:
+        wanted = "a CSV with a header"
+        raise refuse(str(path), wanted, str(error), "Run the cell again.") from error
     for line, row in enumerate(rows, 2):
         if len(row) != len(header):
             way_out = "The file is torn: run the cell again."
             raise refuse(f"{path}, row {line}", f"{len(header)} cells", row, way_out)
     return header, rows
+
+
+# --- digests of a run's files ---
+
+SUMS = "SHA256SUMS"
+"""A run folder's digests of its tables and of run.json, as `sha256sum -c` reads them."""
+
+
+def unseal(folder: Path) -> None:
+    """Forget the digests of a folder whose files are about to change."""
+    (folder / SUMS).unlink(missing_ok=True)
+
+
+def seal(folder: Path) -> None:
+    """Write the digests of a folder's tables and of its run.json."""
+    files = sorted([*folder.glob("*.csv"), *folder.glob("run.json")])
+    lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in files]
+    write_bytes(folder / SUMS, "".join(lines).encode())
+
+
+def check_seal(path: Path, content: bytes) -> None:
+    """Raise JaxomarlError where a file's content has not the digest that its folder says.
+
+    A folder without digests is of an older version, or is being written.
+    """
+    try:
+        lines = (path.parent / SUMS).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return
+    said = [line.partition("  ")[0] for line in lines if line.endswith(f"  {path.name}")]
+    if said and said != [hashlib.sha256(content).hexdigest()]:
+        way = f"--resume makes it again. If you edited it on purpose, delete {SUMS}."
+        raise refuse(str(path), "the content that was written", "another: it is damaged", way)
 
 
 # --- from arrays to rows ---
@@ -285,8 +309,19 @@ def find_runs(paths: Iterable[str | Path]) -> list[Run]:
         for folder, _, files in os.walk(path):
             if "run.json" in files:
                 folders.add(Path(folder).resolve())
-    runs = [Run(folder, read_json(folder / "run.json", **INFO)) for folder in folders]
+    runs = [Run(folder, read_info(folder)) for folder in folders]
     return sorted(runs, key=lambda run: (*_identity(run.info), str(run.path)))
+
+
+def read_info(folder: Path, **entries: type) -> dict[str, Any]:
+    """A folder's run.json, with the entries of `INFO` and others asked for.
+
+    JaxomarlError where it is not as it was written, or lacks an entry.
+    """
+    path = folder / "run.json"
+    info = read_json(path, **INFO, **entries)
+    check_seal(path, path.read_bytes())
+    return info
 
 
 NOT_FINITE = ("nan", "inf", "-inf")

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxomarl.base import refuse
 from jaxomarl.health.verdict import LEARNED, of_runs
-from jaxomarl.results import intervals, statistics
+from jaxomarl.results import intervals, statistics, tabular
 from jaxomarl.results.intervals import Estimate
 from jaxomarl.results.store import Row, Run, health_of, write_bytes, write_table
 
@@ -38,7 +38,9 @@ class Record(NamedTuple):
     seeds: int
     """Finished seeds: evaluated at `step`; the diverged ones are among them."""
     nonfinite: int
-    """Diverged seeds: a final episode return is nan or inf."""
+    """Diverged seeds: a stage's state, or a final episode return, is nan or inf."""
+    diverged: str
+    """Which seeds those are, and where it showed first."""
     unfinished: int
     """Runs without an evaluation at `step`."""
     starts: str
@@ -71,6 +73,13 @@ class Record(NamedTuple):
     normalised_high: float | None
     coordinated: float | None
     """Share of the final episodes that are coordinated; None where the task does not tell."""
+    win: float | None
+    """Mean over seeds of each one's share of final episodes won; None where nobody wins or loses.
+
+    The interval is of the seeds' shares, within [0, 1]; of one seed it is Wilson's of its episodes.
+    """
+    win_low: float | None
+    win_high: float | None
     health: str
     """Whether the stages have learned: "learned", "short: critic", "diverged: policy", or "" where
     nobody judged them."""
@@ -130,7 +139,8 @@ def summary(rows: Iterable[Row], runs: Sequence[Run], final: Iterable[Row] = ())
         own_training = [training[key] for key in keys]
         own_scores = [scores[key] for key in keys]
         own_verdicts = [verdicts[key] for key in keys]
-        record = _record(cell, own_training, own_scores, own_verdicts, facts[keys[0]])
+        infos = [facts[key] for key in keys]
+        record = _record(cell, own_training, own_scores, own_verdicts, infos)
         if record:
             records.append(record)
     return records
@@ -181,7 +191,7 @@ def _record(
     training: list[Values],
     final: list[Values],
     verdicts: list[dict[str, str]],
-    info: Mapping[str, Any],
+    infos: Sequence[Mapping[str, Any]],
 ) -> Record | None:
     """The record of a cell from its runs' values; None where nothing was evaluated."""
     task, data, system, swept, config, stage = cell
@@ -197,7 +207,9 @@ def _record(
     with np.errstate(invalid="ignore"):
         means = {i: float(np.mean(runs[i][step, "return"])) for i in finished}
         curves = [_curve(run) for run in training]
-    finite = [i for i in finished if np.isfinite(means[i])]
+    info = infos[0]
+    diverged = {i: _divergence(infos[i], means[i]) for i in finished}
+    finite = [i for i in finished if not diverged[i]]
     scores = np.array([means[i] for i in finite], np.float64)
 
     # --- scores ---
@@ -218,6 +230,7 @@ def _record(
         step=step,
         seeds=len(finished),
         nonfinite=len(finished) - len(finite),
+        diverged="; ".join(f"seed {infos[i]['seed']}: {x}" for i, x in diverged.items() if x),
         unfinished=len(runs) - len(finished),
         starts="fresh" if fresh else "common",
         episodes=max(len(runs[i][step, "return"]) for i in finished),
@@ -228,11 +241,24 @@ def _record(
         converged=_converged([curves[i] for i in finite]),
         scale=float(info.get("scale", 1.0)),
         best=best,
+        **_win_fields([runs[i] for i in finite], step),
         **_mean_fields(estimate),
         **_iqm_fields(scores, estimate),
         **_share_fields(estimate, info.get("data_return")),
         **_normalised_fields(estimate, info.get("normaliser")),
     )
+
+
+def _divergence(info: Mapping[str, Any], mean: float) -> str:
+    """Where a run's numbers stopped being finite; "" where they are finite."""
+    stages = info.get("diverged", [])
+    for found in stages if isinstance(stages, list) else []:
+        if isinstance(found, dict) and isinstance(found.get("update"), int):
+            where = [str(found[k]) for k in ("metric", "leaf") if found.get(k)]
+            return f"{found.get('stage')} at update {found['update']} ({', '.join(where)})"
+    if not np.isfinite(mean):
+        return "its final returns"
+    return ""
 
 
 def _last_step(runs: Sequence[Values]) -> int | None:
@@ -265,6 +291,21 @@ def _coordinated(runs: Sequence[Values], step: int) -> float | None:
     if not known:
         return None
     return float(np.mean([np.mean(values) for values in known]))
+
+
+def _win_fields(runs: Sequence[Values], step: int) -> dict[str, float | None]:
+    """The fields of the win rate, from the episodes' infos `win`."""
+    known = [np.asarray(run[step, "win"]) for run in runs if run.get((step, "win"))]
+    if not known:
+        return dict.fromkeys(("win", "win_low", "win_high"))
+    rates = np.array([wins.mean() for wins in known], np.float64)
+    if len(known) == 1:
+        ends = intervals.rate(np.asarray(known[0].sum()), len(known[0]))
+    else:
+        low, high = intervals.interval(intervals.of_samples(rates))
+        ends = (np.clip(low, 0.0, 1.0), np.clip(high, 0.0, 1.0))
+    low, high = _ends(ends)
+    return {"win": float(rates.mean()), "win_low": low, "win_high": high}
 
 
 def _std(scores: np.ndarray) -> float | None:
@@ -404,13 +445,16 @@ def html(records: Sequence[Record]) -> str:
 
 
 def write_summary(folder: str | Path, records: Sequence[Record], more: str = "") -> None:
-    """Write summary.csv, with every field in full precision, and summary.md, for reading.
+    """Write summary.csv, with every field in full precision, summary.md and summary.tex.
 
-    `more` is Markdown that follows the table.
+    `more` is Markdown that follows the table. The .tex has the tables of the .md, for booktabs.
     """
     text = "\n".join(filter(None, (markdown(records), more)))
+    first, *others = tabular.parsed(text)
+    shown = [first._replace(notes=tuple(_cells(records)[2])), *others]
     write_table(Path(folder) / "summary.csv", records, Record._fields)
     write_bytes(Path(folder) / "summary.md", text.encode())
+    write_bytes(Path(folder) / "summary.tex", "\n".join(map(tabular.latex, shown)).encode())
 
 
 def _aligned(rows: list[list[str]]) -> list[list[str]]:
@@ -450,6 +494,7 @@ def _cells(records: Sequence[Record]) -> tuple[list[str], list[list[str]], list[
         "% of data's mean [95 %]": [share(r) for r in records],
         "normalised [95 %]": [normalised(r) for r in records],
         "coordinated": [_coordinated_cell(r) for r in records],
+        "win rate [95 %]": [win_rate(r) for r in records],
         "best in training": [number(r, r.best) for r in records],
         "stages": [r.health for r in records],
     }
@@ -525,6 +570,10 @@ def notes(records: Sequence[Record]) -> list[str]:
     if diverged:
         scores = "scores are over the finite seeds of that row only"
         lines.append(f"! {diverged} diverged (nan or inf): {scores}.")
+        for r in records:
+            if r.diverged:
+                name = " ".join(filter(None, (r.system, r.swept)))
+                lines.append(f"! {name} on {r.task}/{r.data}, {r.diverged}.")
     if missing:
         lines.append(f"+ {missing} runs have not reached that step and are not counted.")
     lines += [reduced(scale) for scale in sorted({r.scale for r in records} - {1.0})]
@@ -576,6 +625,16 @@ def _coordinated_cell(r: Record) -> str:
     if r.coordinated is None:
         return ""
     return f"{r.coordinated:.2f}"
+
+
+def win_rate(r: Record) -> str:
+    """The share of won episodes and its interval."""
+    if r.win is None:
+        return ""
+    cell = f"{r.win:.2f}"
+    if r.win_low is not None and r.win_high is not None:
+        cell += f" [{r.win_low:.2f}, {r.win_high:.2f}]"
+    return cell
 
 
 def data_mean(r: Record) -> str:

@@ -18,9 +18,11 @@ from jaxomarl.base import Algorithm, Batch, Dataset, Health, Past, Spec, State
 from jaxomarl.config import Pacing, config, static, traced
 from jaxomarl.data.dataset import sample_transitions
 from jaxomarl.health import behaviour
+from jaxomarl.losses.categorical import cross_entropy, greedy
 from jaxomarl.losses.gaussian import log_density
+from jaxomarl.masking import weighted_mean
 from jaxomarl.networks.inputs import observation_normaliser
-from jaxomarl.networks.mlp import Network
+from jaxomarl.networks.mlp import Network, mlp
 from jaxomarl.optim import Net, Params, adam_or_sgd, clipped_adam, create, descend
 from jaxomarl.policies import gaussian as gaussian_policy
 from jaxomarl.policies.diffusion import (
@@ -156,6 +158,10 @@ class AgentSamples(NamedTuple):
     obs: Float[Array, "B O"]
     action: Float[Array, "B A"]
     mask: Float[Array, " A"]
+    legal: Float[Array, "B A"]
+    """1.0 on legal actions, where actions are discrete."""
+    alive: Float[Array, " B"]
+    """1.0 where the agent still acts."""
 
 
 Weigh = Callable[[Past, Batch], Float[Array, "B N"]]
@@ -163,7 +169,7 @@ Weigh = Callable[[Past, Batch], Float[Array, "B N"]]
 Play = Callable[
     [Key[Array, ""], Params, Float[Array, " O"], Float[Array, " A"]], Float[Array, " A"]
 ]
-"""(key, params, obs, mask) -> one agent's action."""
+"""(key, params, obs, mask) -> one agent's action; the mask of discrete actions is of legal ones."""
 
 
 def cloning_learner(
@@ -201,12 +207,18 @@ def cloning_learner(
 
     def update(key: Key[Array, ""], state: Net, past: Past, batch: Batch) -> tuple[Net, dict]:
         keys = jax.random.split(key, spec.agents)
-        samples = AgentSamples(normalise_obs(past, batch.obs), batch.action * mask, mask)
+        samples = AgentSamples(
+            obs=normalise_obs(past, batch.obs),
+            action=batch.action * mask,
+            mask=mask,
+            legal=batch.available * mask,
+            alive=batch.alive,
+        )
         w = None
         if weigh is not None:
             w = weigh(past, batch)
 
-        axes = AgentSamples(1, 1, 0)  # pyright: ignore[reportArgumentType]
+        axes = AgentSamples(1, 1, 0, 1, 1)  # pyright: ignore[reportArgumentType]
         state, value = jax.vmap(fit, in_axes=(0, 0, axes, 1))(keys, state, samples, w)
         metrics = {"cloning_loss": jnp.mean(value)}
         if w is not None:
@@ -217,9 +229,43 @@ def cloning_learner(
         assert play is not None
         keys = jax.random.split(key, spec.agents)
         obs = normalise_obs(past, observation.obs)
-        return jax.vmap(play)(keys, state.params, obs, mask), memory
+        allowed = mask
+        if spec.discrete:
+            allowed = mask * observation.available
+        return jax.vmap(play)(keys, state.params, obs, allowed), memory
 
     return Algorithm(init, batch, update, act if play else None)
+
+
+def likelihood_cloning_learner(
+    spec: Spec, cfg: CloningSettings, weigh: Weigh | None = None
+) -> Algorithm:
+    """Stochastic policies of all agents, down -mean w log pi(a | o): Gaussian, or categorical."""
+    if spec.discrete:
+        return categorical_cloning_learner(spec, cfg, weigh)
+    return gaussian_cloning_learner(spec, cfg, weigh)
+
+
+def categorical_cloning_learner(
+    spec: Spec, cfg: CloningSettings, weigh: Weigh | None = None
+) -> Algorithm:
+    """Categorical policies of all agents over their legal actions, down -mean w log pi(a | o).
+
+    Rows of dead agents do not count. The policies play their likeliest legal action. `weigh` is as
+    in `cloning_learner`; without it w = 1.
+    """
+    net = mlp(spec.obs_width, (cfg.policy_width,) * 2, spec.act_width)
+
+    def loss(key, params, samples, w):
+        error = cross_entropy(net.apply(params, samples.obs), samples.action, samples.legal)
+        if w is not None:
+            error = w * error
+        return weighted_mean(error, samples.alive)
+
+    def play(key, params, obs, legal):
+        return greedy(net.apply(params, obs), legal)
+
+    return cloning_learner(spec, cfg, net, loss, weigh, play)
 
 
 def gaussian_cloning_learner(

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key
 
-from jaxomarl.base import Algorithm, Batch, Dataset, Past, Spec, Stage, State
+from jaxomarl.base import Algorithm, Batch, Dataset, Past, Spec, Stage, State, refuse
 from jaxomarl.config import config, static, traced
 from jaxomarl.data.dataset import sample_transitions
 from jaxomarl.health import behaviour, critics
@@ -68,6 +68,13 @@ class Config:
     """Whether an advantage-weighted policy is fitted next to the critic; later stages ignore it."""
     temperature: float = traced(default=3.0, within="[0, inf)")
     """T of the advantage weights min(exp(T u), 100); larger follows the critic more."""
+
+
+def check_unwatched(spec: Spec, cfg: Any) -> None:
+    """Raise JaxomarlError where a policy that regresses real actions shall watch discrete ones."""
+    if spec.discrete and cfg.critic_policy:
+        way = "It regresses real actions, and the task's are discrete."
+        raise refuse("--cfg.critic-policy", "false on a discrete task", True, way)
 
 
 class CriticState(NamedTuple):

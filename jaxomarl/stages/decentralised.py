@@ -498,9 +498,14 @@ def check(
     cfg: AgentSettings | clone.Config,
     data: Dataset | None,
     choices: dict[str, tuple[str, ...]],
+    discrete: bool = False,
 ) -> None:
-    """Raise JaxomarlError for settings, tasks or data that agents cannot learn on."""
-    check_continuous(spec, "No system here learns from one-hot actions yet.")
+    """Raise JaxomarlError for settings, tasks or data that agents cannot learn on.
+
+    `discrete` says whether the system takes discrete actions too.
+    """
+    if not discrete:
+        check_continuous(spec, "Its policy is one of real actions.")
     check_fields(cfg, choices)
     check_transitions(data)
     check_batch(data, cfg.policy_batch)

@@ -52,6 +52,7 @@ CHOICES = {
     "weighting": WEIGHTS,
     "beta_convention": ("code", "paper", "normalised"),
     "policy_optimiser": OPTIMISERS,
+    "play": ("greedy", "sample"),
 }
 FIELDS = (
     "policy_steps", "policy_batch", "policy_width", "policy_lr", "policy_optimiser",
@@ -72,6 +73,7 @@ class Config(scores.Config, critic.Config, clone.Config):
     """First actions of policies. network: the network's own.
 
     uniform:0.9: drawn uniformly in +-0.9. 0.5,-0.48: one number for each agent.
+    Discrete policies start as `warm` says.
     """
     beta: float = traced(default=0.005, within="[0, inf)")
     """Weight of the Q gradient; larger is weaker regularisation."""
@@ -95,7 +97,17 @@ class Config(scores.Config, critic.Config, clone.Config):
     The mean stays the same; the variance is lower where sigma > alpha s.
     """
     normalise_gradient: bool = static(default=False)
-    """Whether each agent's Q gradient is divided by its root mean square over action columns."""
+    """Whether each agent's Q gradient is divided by its root mean square over action columns.
+
+    Discrete actions: whether its values are divided by their standard deviation over actions."""
+    floor: float = traced(default=0.02, within="[0, 1)")
+    """Discrete actions: share of uniform actions that is mixed into the behaviour model."""
+    draws: int = static(default=8)
+    """Discrete actions: samples of the others' actions; few joint actions are all taken."""
+    warm: bool = static(default=True)
+    """Discrete actions: whether policies start as clones of the data, and not at random."""
+    play: str = static(default="greedy")
+    """Discrete actions: what policies play. greedy: the likeliest action. sample: a draw."""
 
 
 # --- what is refused ---

@@ -5,12 +5,18 @@ digest of its arrays, because a flipped bit in an array would read as another nu
 of version 0.1.0 have no digest.
 """
 
+import contextlib
+import errno
+import functools
 import hashlib
 import logging
 import os
 import shutil
+import sys
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,26 +30,143 @@ KEEP = 2
 """Checkpoints that are kept: where the newest one is damaged, the one before it is still there."""
 
 
-def save(folder: Path, step: int, tree: PyTree) -> None:
-    """Commit `tree` (arrays only) as checkpoint `step`, and drop all but the newest two."""
-    from orbax.checkpoint import v1 as ocp
+FILES = 1 << 17
+"""Bytes that a checkpoint's files take next to its arrays; a disk that has fewer is full."""
+SHARE = 0.02
+"""Share of the time that checkpoints between the first and the last of a stage may take."""
 
+
+@dataclass
+class Cadence:
+    """When a checkpoint is due: so often that saves take a small share of the time.
+
+    The last checkpoint of a stage, and that of a stopped one, are saved in any case.
+    """
+
+    every: float | None = None
+    """Seconds between two checkpoints; None: by what the last one took, and SHARE."""
+    cost: float = 0.1
+    """Seconds that the last save took."""
+    last: float = field(default_factory=lambda: time.monotonic())
+    """When it ended, or when training began that has lost nothing yet."""
+
+    def begin(self) -> None:
+        """Count from now: training begins or continues."""
+        self.last = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether enough time has passed since the last save."""
+        pause = self.cost / SHARE if self.every is None else self.every
+        return time.monotonic() - self.last >= pause
+
+    @contextlib.contextmanager
+    def save(self) -> Iterator[None]:
+        """Take the time of a save."""
+        began = time.monotonic()
+        yield
+        self.last = time.monotonic()
+        self.cost = self.last - began
+
+
+def save(folder: Path, step: int, tree: PyTree) -> None:
+    """Commit `tree` (arrays only) as checkpoint `step`, and drop all but the newest two.
+
+    Raises OSError, which names the checkpoint, where it cannot be written.
+    """
+    ocp = orbax()
     folder = Path(folder).absolute()
     path = folder / str(step)
     arrays = jax.tree.map(np.asarray, tree)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        check_room(folder, path, sum(x.nbytes for x in jax.tree.leaves(arrays)))
         # the digest is written first, so that every committed checkpoint has one
         _write(folder / f"{step}.sha256", digest_of_arrays(arrays))
-        ocp.save(str(path), {"tree": arrays}, overwrite=True)
+        with named_in_errors(path), quiet(), on_this_host(ocp):
+            ocp.save(str(path), {"tree": arrays}, overwrite=True)
     except OSError:
         raise
     except Exception as error:  # a full disk surfaces as many kinds of error
         raise OSError(f"checkpoint {path} cannot be written: {_reason(error, 300)}") from error
-    _clean(folder)
+    clean(folder)
 
 
-def _clean(folder: Path) -> None:
+def check_room(folder: Path, path: Path, size: int) -> None:
+    """Raise OSError where a disk has not the room for a checkpoint of so many bytes.
+
+    Orbax would notice in its threads, of which some then print what they could not do.
+    """
+    if shutil.disk_usage(folder).free < size + FILES:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
+def orbax() -> Any:
+    """Orbax, whose threads print no tracebacks: what they raise is raised to the caller too."""
+    from orbax.checkpoint import v1
+
+    if not any(isinstance(known, OrbaxFilter) for known in logging.getLogger("absl").filters):
+        logging.getLogger("absl").addFilter(OrbaxFilter())
+    return v1
+
+
+@contextlib.contextmanager
+def on_this_host(ocp: Any) -> Iterator[None]:
+    """Let Orbax save and load on this host alone: no array lies on two.
+
+    Its options name the processes that take part, but a save compares folders over all of them,
+    whatever the options say. So it is told that there is one.
+    """
+    if jax.process_count() == 1:
+        yield
+        return
+    from orbax.checkpoint.experimental.v1._src.synchronization import multihost
+
+    own = jax.process_index()
+    options = ocp.options.MultiprocessingOptions(
+        primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"host-{own}"
+    )
+    before = multihost.process_count
+    multihost.process_count = lambda: 1
+    try:
+        with ocp.Context(multiprocessing_options=options):
+            yield
+    finally:
+        multihost.process_count = before
+
+
+class OrbaxFilter(logging.Filter):
+    """Drops what Orbax logs; its threads may do so after a save has failed."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record is from elsewhere."""
+        return "orbax" not in Path(record.pathname).parts
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence what Orbax leaves running when a checkpoint is torn, or a disk full.
+
+    asyncio's logger prints a traceback for each array, and a thread that comes too late to a closed
+    loop of events another one.
+    """
+    chatter = logging.getLogger("asyncio")
+    before = chatter.disabled
+    hook = sys.excepthook
+    chatter.disabled = True
+    sys.excepthook = functools.partial(_unless_late, hook)
+    try:
+        yield
+    finally:
+        chatter.disabled = before
+        sys.excepthook = hook
+
+
+def _unless_late(hook: Callable[..., Any], kind: Any, error: Any, trace: Any) -> None:
+    if not isinstance(error, RuntimeError) or "loop is closed" not in str(error):
+        hook(kind, error, trace)
+
+
+def clean(folder: Path) -> None:
     """Remove old checkpoints, and what a killed process left of a save or of a removal."""
     kept = set()
     for step in committed_steps(folder)[-KEEP:]:
@@ -63,7 +186,8 @@ def digest_of_arrays(tree: PyTree) -> str:
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
         array = np.ascontiguousarray(leaf)
         sha256.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
-        sha256.update(array.tobytes())
+        # its bytes, without a copy of them
+        sha256.update(array.reshape(-1).view(np.uint8).data)
     return sha256.hexdigest()
 
 
@@ -97,29 +221,23 @@ def restore(
     `like` gives structure, shapes and dtypes. A checkpoint that cannot be read is passed over, and
     `say` gets a line about it.
     """
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     struct = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device)
     target = jax.tree.map(struct, like)
-    # asyncio's logger prints a traceback for each array of a torn checkpoint
-    chatter = logging.getLogger("asyncio")
     name = Path(folder).name
     for step in reversed(committed_steps(folder)):
-        before = chatter.disabled
-        chatter.disabled = True
         try:
-            return step, _load(Path(folder), step, target)
+            with quiet(), on_this_host(orbax()):
+                return step, _load(Path(folder), step, target)
         except Exception as error:  # torn files surface as many kinds of error
             reason = _reason(error, 160)
             say(f"checkpoint {name}/{step} cannot be read ({reason}); taking the one before")
-        finally:
-            chatter.disabled = before
     return None
 
 
 def _load(folder: Path, step: int, target: PyTree) -> Any:
     """The arrays of one checkpoint; ValueError where they do not have its digest."""
-    from orbax.checkpoint import v1 as ocp
-
+    ocp = orbax()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         tree = ocp.load(str(folder.absolute() / str(step)), {"tree": target})["tree"]

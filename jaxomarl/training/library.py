@@ -5,14 +5,14 @@ were trained together lives in `<root>/<stage>-<digest>/`, which holds:
 
 - `checkpoints/`,
 - `executed`, one line for each chunk that was begun,
-- `DONE`, which says what the rows are, once they are finished.
+- `rows.json`, which says what the rows are,
+- `DONE`, which says so again, once they are finished.
 """
 
 import contextlib
 import json
-import os
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,9 +24,11 @@ from jaxomarl import documents
 from jaxomarl.base import Stage, State
 from jaxomarl.config import digest, static_fields, traced_fields
 from jaxomarl.paths import named_in_errors
-from jaxomarl.training import checkpoint
+from jaxomarl.training import checkpoint, divergence
 from jaxomarl.training.evaluation import Config
 
+ROWS = "rows.json"
+"""What a batch's rows are while it trains."""
 FORMAT = 2
 """Version of an identity; stages of another version are not found."""
 
@@ -72,6 +74,14 @@ class Identity(NamedTuple):
             rows.append(json.dumps([seed, own], sort_keys=True))
         return Identity(f"{name}-{program}", tuple(rows))
 
+    def first_runs(self, finished: Collection[str]) -> list[int]:
+        """The first run of each distinct row that is not among the finished ones."""
+        first: dict[str, int] = {}
+        for index, row in enumerate(self.rows):
+            if row not in finished:
+                first.setdefault(row, index)
+        return list(first.values())
+
 
 @dataclass
 class TrainedStage:
@@ -88,6 +98,8 @@ class TrainedStage:
     """Figure -> [U, V - 1], after each mark."""
     facts: dict[str, Any]
     """Updates executed, seconds, seconds of compilation, and mapping."""
+    diverged: divergence.Found = field(default_factory=dict)
+    """The rows whose numbers stopped being finite."""
 
     def arrays(self) -> dict[str, Any]:
         """What a checkpoint holds."""
@@ -105,6 +117,9 @@ class Folder:
 
     path: Path | None
     begun: int = 0
+    cadence: checkpoint.Cadence = field(default_factory=checkpoint.Cadence)
+    save_seconds: float = 0.0
+    """What all saves of this process took."""
 
     def begin_chunk(self, chunk: int) -> None:
         """Note that a chunk starts, so that a killed process's work is counted."""
@@ -118,13 +133,26 @@ class Folder:
     def executed(self) -> int:
         """Chunks begun so far, over all processes that worked on this batch."""
         if self.path and (self.path / "executed").exists():
-            return len((self.path / "executed").read_text(encoding="utf-8").splitlines())
+            return (self.path / "executed").read_bytes().count(b"\n")
         return self.begun
 
     def save(self, chunk: int, trained: TrainedStage) -> None:
         """Commit a checkpoint after `chunk` chunks."""
         if self.path:
-            checkpoint.save(self.path / "checkpoints", chunk, trained.arrays())
+            with self.cadence.save():
+                checkpoint.save(self.path / "checkpoints", chunk, trained.arrays())
+            self.save_seconds += self.cadence.cost
+
+    def note_diverged(self, found: divergence.Found, ignored: Collection[str]) -> None:
+        """Note which rows have diverged, and the arrays that begin without finite numbers."""
+        if self.path:
+            divergence.write(self.path, found, ignored)
+
+    def diverged(self, update: int) -> tuple[divergence.Found, set[str]]:
+        """What `note_diverged` noted up to an update."""
+        if not self.path:
+            return {}, set()
+        return divergence.read(self.path, update)
 
     def restore(self, like: Any, say: Say) -> tuple[int, Any] | None:
         """The newest checkpoint that can be read, as (chunk, arrays)."""
@@ -139,8 +167,10 @@ class StageCache:
     The first folder is written; the others are only read (`--from`).
     """
 
-    def __init__(self, *roots: Path) -> None:
+    def __init__(self, *roots: Path, save_every: float | None = None) -> None:
+        """The folders, and the seconds between two checkpoints as of `checkpoint.Cadence`."""
         self.roots = [Path(r) for r in roots]
+        self.cadence = checkpoint.Cadence(save_every)
         self.here: dict[str, list[TrainedStage]] = {}
 
     def open(self, identity: Identity) -> Folder:
@@ -149,52 +179,131 @@ class StageCache:
             return Folder(None)
         path = self.roots[0] / f"{identity.kind}-{digest(identity.rows)[:6]}"
         path.mkdir(parents=True, exist_ok=True)
-        return Folder(path)
+        collect_leftovers(path)
+        if not (path / ROWS).exists():
+            documents.write_sealed(path / ROWS, {"kind": identity.kind, "rows": identity.rows})
+        return Folder(path, cadence=self.cadence)
+
+    # --- stages that were begun with other runs beside them ---
+
+    def begun(self, kind: str) -> list[tuple[tuple[str, ...], Folder]]:
+        """(rows, folder) of every batch of a kind that has a checkpoint and is not finished."""
+        found = []
+        for path in sorted(self.roots[0].glob(f"{kind}-*")) if self.roots else ():
+            if (path / "DONE").exists() or not checkpoint.committed_steps(path / "checkpoints"):
+                continue
+            with contextlib.suppress(ValueError):
+                facts = documents.read_sealed(path / ROWS, "", kind=str, rows=list)
+                found.append((tuple(facts["rows"]), Folder(path)))
+        return found
+
+    def parts(self, identity: Identity, missing: list[int]) -> list[list[int]]:
+        """The missing runs, in the batches that train on.
+
+        Those of a batch that was begun go on as it was, where all its rows are missing; the others
+        are one batch. So a sweep that began on two hosts continues on one.
+        """
+        number = {identity.rows[r]: r for r in missing}
+        parts = []
+        for rows, _ in self.begun(identity.kind):
+            if set(rows) <= set(number):
+                parts.append([number.pop(row) for row in rows])
+        if number:
+            parts.append(sorted(number.values()))
+        return parts
+
+    def wider(self, identity: Identity) -> tuple[tuple[str, ...], Folder] | None:
+        """An unfinished batch that has these rows and more, such as one of fewer hosts."""
+        for rows, folder in self.begun(identity.kind):
+            if set(identity.rows) < set(rows):
+                return rows, folder
+        return None
 
     def finish(self, identity: Identity, folder: Folder, trained: TrainedStage) -> None:
         """Record a batch as finished."""
         if folder.path:
             done = {"kind": identity.kind, "rows": trained.rows, "facts": trained.facts}
-            part = folder.path / "DONE.part"
-            with named_in_errors(part):
-                part.write_text(json.dumps(done, indent=1), encoding="utf-8")
-            os.replace(part, folder.path / "DONE")
+            if trained.diverged:
+                done["diverged"] = divergence.as_facts(trained.diverged)
+            documents.write_sealed(folder.path / "DONE", done)
         self.here.setdefault(identity.kind, []).append(trained)
 
     def find(
-        self, kind: str, chunks: int, like: Callable[[int], Any], say: Say
+        self,
+        kind: str,
+        rows: Collection[str],
+        chunks: int,
+        like: Callable[[int], Any],
+        say: Say,
     ) -> list[TrainedStage]:
-        """Every finished batch of a kind whose last checkpoint can be read.
+        """Every finished batch of a kind that has some of the rows and can be read.
 
         `like(U)` gives the shapes of the arrays of U rows.
         """
         known = {trained.rows for trained in self.here.get(kind, [])}
         for done in self._finished(kind):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                trained = read_finished(done, kind, chunks, known, like, say)
+                facts = heard(done, say)
+                own = tuple(facts["rows"])
+                if facts["kind"] != kind or own in known or not set(own) & set(rows):
+                    continue
+                trained = read_finished(done, facts, chunks, like, say)
                 if trained:
                     self.here.setdefault(kind, []).append(trained)
                     known.add(trained.rows)
         return self.here.get(kind, [])
+
+    def finished_rows(self, kind: str) -> set[str]:
+        """The rows that are said to be finished; no array is read for it."""
+        rows = {row for trained in self.here.get(kind, []) for row in trained.rows}
+        for done in self._finished(kind):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                facts = read_done(done)
+                if facts["kind"] == kind:
+                    rows.update(facts["rows"])
+        return rows
+
+    def forget(self) -> None:
+        """Let go of the batches in memory, where all of them lie in a folder too."""
+        if self.roots:
+            self.here.clear()
 
     def _finished(self, kind: str) -> Iterator[Path]:
         for root in self.roots:
             yield from sorted(root.glob(f"{kind}-*/DONE"))
 
 
+def collect_leftovers(folder: Path) -> None:
+    """Delete what a killed process left in a stage's folder of a write, a save or a removal."""
+    for part in folder.glob("*.part"):
+        part.unlink(missing_ok=True)
+    if (folder / "checkpoints").is_dir():
+        checkpoint.clean(folder / "checkpoints")
+
+
+def heard(done: Path, say: Say) -> dict[str, Any]:
+    """As `read_done`; a file that is damaged is named before the error is raised."""
+    try:
+        return read_done(done)
+    except ValueError as error:
+        say(f"stage {done.parent.name} is read from its checkpoints: {str(error)[:200]}")
+        raise
+
+
+def read_done(done: Path) -> dict[str, Any]:
+    """What a DONE file says: kind, rows and facts; JaxomarlError as of `documents.read`."""
+    return documents.read_sealed(done, "It is trained again.", kind=str, rows=list, facts=dict)
+
+
 def read_finished(
     done: Path,
-    kind: str,
+    facts: Mapping[str, Any],
     chunks: int,
-    known: Collection[tuple[str, ...]],
     like: Callable[[int], Any],
     say: Say,
 ) -> TrainedStage | None:
-    """The batch whose DONE file this is; None where it is another kind, known, or not complete."""
-    facts = documents.read(done, "It is trained again.", kind=str, rows=list, facts=dict)
+    """The batch of a DONE file that says `facts`; None where its last checkpoint is not there."""
     rows = tuple(facts["rows"])
-    if facts["kind"] != kind or rows in known:
-        return None
     restored = checkpoint.restore(done.parent / "checkpoints", like(len(rows)), say)
     if not restored:
         return None
@@ -202,7 +311,9 @@ def read_finished(
     if chunk != chunks:  # an older checkpoint is no finished stage
         return None
     state = arrays.pop("state")
-    return TrainedStage(rows, state, **jax.tree.map(np.asarray, arrays), facts=facts["facts"])
+    diverged = divergence.from_facts(facts.get("diverged", {}))
+    histories = jax.tree.map(np.asarray, arrays)
+    return TrainedStage(rows, state, **histories, facts=facts["facts"], diverged=diverged)
 
 
 def gather(rows: tuple[str, ...], batches: list[TrainedStage]) -> TrainedStage:
@@ -229,4 +340,5 @@ def gather(rows: tuple[str, ...], batches: list[TrainedStage]) -> TrainedStage:
     used = sorted({batch_of[row] for row in rows})
     facts = {"batches": [batches[b].facts for b in used]}
     histories = {name: history(name) for name in ("metrics", "evaluations", "health")}
-    return TrainedStage(rows, state, **histories, facts=facts)
+    diverged = {row: one for batch in batches for row, one in batch.diverged.items()}
+    return TrainedStage(rows, state, **histories, facts=facts, diverged=diverged)

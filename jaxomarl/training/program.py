@@ -10,12 +10,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxomarl.base import Dataset, Environment, Past, Spec, Stage, State, System
 from jaxomarl.config import stack
+from jaxomarl.numerics import rounded
 from jaxomarl.training import evaluation, sharding
 from jaxomarl.training.evaluation import Config
-from jaxomarl.training.library import StageCache, TrainedStage
+from jaxomarl.training.library import Identity, StageCache, TrainedStage
 
 HEALTH = 2**32 - 1
 """Number of the random stream of figures; no chunk has it, and each measurement has the same."""
@@ -41,7 +43,7 @@ class Progress:
     state: Any = None
     """The state on the device, leading with R. The next chunk overwrites it: copy what you keep."""
     bad: tuple[str, ...] = ()
-    """Runs and metrics whose numbers stopped being finite."""
+    """Runs and metrics that stopped being finite in this chunk, each once."""
 
 
 @dataclass
@@ -67,11 +69,37 @@ class Job:
     """Whether training is to stop, after it has saved its work."""
     finished: Callable[[int, Stage, TrainedStage], None] = lambda index, stage, trained: None
     say: Callable[[str], None] = print
+    swept: list[dict[str, Any]] = field(default_factory=list)
+    """The swept values of each run, by field."""
+    memory: int = 0
+    """Bytes that training may take; 0: what is free."""
+    programs: dict[tuple, "Compiled"] = field(default_factory=dict)
+    """Compiled programs by stage, function, rows and devices."""
+    shapes: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """What `Program.shapes` has traced, by stage."""
+
+    def name(self, r: int, stage: Stage) -> str:
+        """A run's seed, and its swept values that reach a stage."""
+        swept = self.swept[r] if self.swept else {}
+        reaching = [
+            f"{field}={value}"
+            for field, value in swept.items()
+            if stage.fields is None or field in stage.fields
+        ]
+        return " ".join([f"seed {self.seeds[r]}", *reaching])
 
     def make(self, cfg: Config) -> tuple[Stage, ...]:
         """The pipeline for one (possibly traced) config."""
         env = self.env if self.system.online else None
         return self.system.pipeline(self.spec, cfg, env)
+
+
+@dataclass
+class Compiled:
+    """A compiled program, and the seconds that nobody has counted yet."""
+
+    call: Any
+    seconds: float
 
 
 def chunking(stage: Stage) -> tuple[int, int]:
@@ -114,6 +142,19 @@ class Program:
         if health is None or not self.measures:
             return False
         return chunk == self.chunks or not health.at_end
+
+    # --- which rows ---
+
+    @cached_property
+    def identity(self) -> Identity:
+        """What the stage is for each run of the group."""
+        facts = {**self.job.facts, **rounded(), "episodes": self.episodes}
+        return Identity.of(self.stage, self.job.cfgs, self.job.seeds, facts)
+
+    def missing(self) -> list[int]:
+        """The first run of each distinct row that is not finished; no array is read for it."""
+        finished = self.job.library.finished_rows(self.identity.kind)
+        return self.identity.first_runs(finished)
 
     # --- one run ---
 
@@ -159,6 +200,7 @@ class Program:
         algorithm = self.job.make(cfg)[self.index].algorithm
         k_batch, k_update = jax.random.split(key)
         batch = algorithm.batch(k_batch, state, data)  # type: ignore
+        batch = sharding.divided(batch, self.devices)
         return algorithm.update(k_update, state, past, batch)
 
     def evaluate(
@@ -198,6 +240,8 @@ class Program:
     @cached_property
     def shapes(self) -> dict[str, Any]:
         """Shapes of one run's state, metrics, evaluations and health, by tracing alone."""
+        if self.index in self.job.shapes:
+            return self.job.shapes[self.index]
         cfg = self.job.cfgs[0]
         key = self.key(0)
         past = self.first_past()
@@ -210,7 +254,9 @@ class Program:
         health = {}
         if self.measures:
             health = jax.eval_shape(self.measure, cfg, key, state, past, self.job.held)
-        return {"state": state, "metrics": metrics, "evaluations": evaluations, "health": health}
+        found = {"state": state, "metrics": metrics, "evaluations": evaluations, "health": health}
+        self.job.shapes[self.index] = found
+        return found
 
     def finished(self, runs: int) -> dict[str, Any]:
         """Shapes of the last checkpoint, which holds what the stage keeps."""
@@ -251,22 +297,90 @@ class Program:
         """Lift `f` to R runs, trace it once and compile it; the seconds are counted apart.
 
         The last `shared` of `args` are the same for all runs; those of `donate` are given away.
+        `args` may be shapes. A program that was compiled for as many rows is not compiled again.
         """
-        start = time.perf_counter()
-        lifted = sharding.sharded(sharding.over_runs(f, how, shared), self.devices, shared)
-        compiled = jax.jit(lifted, donate_argnums=donate).lower(*args).compile()
-        self.compile_seconds += time.perf_counter() - start
-        return compiled
+        found = self.compiled(f, how, shared, args, donate)
+        self.compile_seconds += found.seconds
+        found.seconds = 0.0
+        return found.call
+
+    def compiled(
+        self,
+        f: Callable,
+        how: str,
+        shared: int,
+        args: tuple,
+        donate: tuple[int, ...] = (),
+    ) -> Compiled:
+        """What `compile` returns, with the seconds that are still to be counted."""
+        rows = jax.tree.leaves(args)[0].shape[0]
+        name = (self.index, f.__name__, how, rows, self.devices)
+        if name not in self.job.programs:
+            start = time.perf_counter()
+            lifted = sharding.sharded(sharding.over_runs(f, how, shared), self.devices, shared)
+            call = jax.jit(lifted, donate_argnums=donate).lower(*args).compile()
+            self.job.programs[name] = Compiled(call, time.perf_counter() - start)
+        return self.job.programs[name]
+
+    def programs(self, runs: int) -> list[Any]:
+        """The compiled functions of the stage for U runs, from shapes alone.
+
+        Their seconds are left for the training that calls them.
+        """
+        size = sharding.padded(runs, self.devices)
+        over = NamedSharding(self.devices, PartitionSpec("runs"))
+        everywhere = NamedSharding(self.devices, PartitionSpec())
+
+        # --- shapes, and the devices that they lie on ---
+        struct = jax.ShapeDtypeStruct
+        lead = lambda x: struct((size, *x.shape), x.dtype, sharding=over)
+        replicate = lambda x: struct(x.shape, x.dtype, sharding=everywhere)
+        one_run = lambda x: struct(x.shape[1:], x.dtype)
+        cfgs = jax.tree.map(lambda x: lead(one_run(x)), stack(self.job.cfgs[:1]))
+        keys = lead(self.key(0))
+        state = jax.tree.map(lead, self.shapes["state"])
+        past = jax.tree.map(lead, self.first_past())
+        data = jax.tree.map(replicate, self.job.data)
+        number = struct((), jnp.int32)
+
+        # --- the functions ---
+        how = self.how
+        given = (state, cfgs, keys, past, number, data)
+        found = [
+            self.compiled(self.init, how, 1, (cfgs, keys, past, data)),
+            self.compiled(self.advance, how, 2, given, donate=(0,)),
+        ]
+        if self.evaluates:
+            acts, resets = self.some_keys()
+            played = (cfgs, state, past, jax.tree.map(lead, acts), replicate(resets))
+            found.append(self.compiled(self.evaluate, how, 1, played))
+        if self.measures:
+            held = jax.tree.map(replicate, self.job.held)
+            found.append(self.compiled(self.measure, how, 1, (cfgs, keys, state, past, held)))
+        return [program.call for program in found]
+
+    @cached_property
+    def batch_rows(self) -> int:
+        """Rows of a batch, by tracing alone."""
+        state = self.shapes["state"]
+        batch = jax.eval_shape(self.stage.algorithm.batch, self.key(0), state, self.job.data)
+        sizes = [x.shape[0] for x in jax.tree.leaves(batch) if x.ndim]
+        return max(sizes, default=1)
 
     @cached_property
     def how(self) -> str:
         """Whether to "vmap" or "map" over runs, by the rule of sizes and device."""
-        state = self.shapes["state"]
-        batch = jax.eval_shape(self.stage.algorithm.batch, self.key(0), state, self.job.data)
-        sizes = [x.shape[0] for x in jax.tree.leaves(batch) if x.ndim]
         return sharding.mapping(
             platform=jax.default_backend(),
-            state=state,
-            batch=max(sizes, default=1),
+            state=self.shapes["state"],
+            batch=self.batch_rows,
             replay=bool(self.stage.refresh),
         )
+
+    def lay(self, runs: int) -> None:
+        """Choose the devices for so many runs, by the rule of sizes and device."""
+        there = jax.local_device_count()
+        state = self.shapes["state"]
+        # tracing the shapes needs a mesh itself
+        rule = (jax.default_backend(), state, self.batch_rows, there, runs)
+        self.devices = sharding.mesh(runs, sharding.shares(*rule))

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxomarl.base import Past, Stage, refuse
-from jaxomarl.numerics import pinned, rounded
-from jaxomarl.training import evaluation, sharding
+from jaxomarl.numerics import pinned
+from jaxomarl.training import divergence, evaluation, sharding
 from jaxomarl.training.library import Identity, TrainedStage, gather
 from jaxomarl.training.program import Job, Program, Progress
 
@@ -31,6 +31,8 @@ History = dict[str, np.ndarray]
 DIVERGED = (
     "no number of any run was finite in the whole chunk, and further updates would change nothing"
 )
+FROZEN = "Its state stays as it is; other runs continue."
+"""What happens to a diverged run."""
 
 
 # it is no error, because the work is saved
@@ -57,27 +59,16 @@ def run(job: Job) -> Past:
 
 def train_stage(job: Job, program: Program) -> TrainedStage:
     """One finished stage of all R runs: from the cache where it is there, else trained now."""
-    facts = {**job.facts, **rounded(), "episodes": program.episodes}
-    identity = Identity.of(program.stage, job.cfgs, job.seeds, facts)
-
-    batches = job.library.find(identity.kind, program.chunks, program.finished, job.say)
-    missing = runs_to_train(identity, batches)
+    identity = program.identity
+    rows = set(identity.rows)
+    batches = job.library.find(identity.kind, rows, program.chunks, program.finished, job.say)
+    missing = identity.first_runs({row for batch in batches for row in batch.rows})
     if missing:
-        program.devices = sharding.mesh(len(missing))
-        batches = [*batches, Training(job, program, missing, identity).run()]
+        for part in job.library.parts(identity, missing):
+            program.lay(len(part))
+            batches = [*batches, Training(job, program, part, identity).run()]
 
-    wanted = set(identity.rows)
-    return gather(identity.rows, [batch for batch in batches if wanted & set(batch.rows)])
-
-
-def runs_to_train(identity: Identity, batches: list[TrainedStage]) -> list[int]:
-    """The first run of each distinct row that no finished batch holds."""
-    finished = {row for batch in batches for row in batch.rows}
-    first: dict[str, int] = {}
-    for index, row in enumerate(identity.rows):
-        if row not in finished:
-            first.setdefault(row, index)
-    return list(first.values())
+    return gather(identity.rows, [batch for batch in batches if rows & set(batch.rows)])
 
 
 class Training:
@@ -104,6 +95,13 @@ class Training:
         self.compiled_evaluation: Callable | None = None
         self.compiled_measure: Callable | None = None
 
+        # --- diverged runs ---
+        self.ignored: set[str] = set()
+        # the state's rows that stay as they are, by number
+        self.frozen: dict[int, Any] = {}
+        self.told: set[tuple[int, str]] = set()
+        self.report_seconds = 0.0
+
     def run(self) -> TrainedStage:
         """Train to the end, or until every run has diverged.
 
@@ -127,6 +125,7 @@ class Training:
                     program.advance, program.how, shared=2, args=args, donate=(0,)
                 )
                 self.compile_measure()
+                self.folder.cadence.begin()
                 began = time.perf_counter()
                 if job.stopped():
                     raise Interrupted
@@ -134,23 +133,28 @@ class Training:
             # --- a chunk of updates ---
             self.folder.begin_chunk(chunk)
             self.state, metrics = advance(*args)
+            self.state = divergence.with_rows(self.state, self.frozen)
             metrics = self.note_metrics(chunk, metrics)
+            bad = divergence.first_bad_updates(metrics)
 
             # --- evaluate, and save ---
             # where every run has diverged, the stage ends here and counts as finished
             diverged = chunk < program.chunks and nothing_finite(metrics)
             reached = program.chunks if diverged else chunk
             due = reached in program.marks
+            if due or set(bad) - set(self.frozen):
+                self.freeze(chunk, bad)
             evaluations = self.evaluate(reached) if due else {}
             if due:
                 self.measure(reached)
             stopped = job.stopped()
-            if due or stopped:
+            last = reached == program.chunks
+            if last or stopped or (due and self.folder.cadence.due()):
                 self.save(reached)
 
             # --- report, and continue or stop ---
             seconds = time.perf_counter() - began
-            self.report(chunk, chunk - done, seconds, metrics, evaluations)
+            self.report(chunk, chunk - done, seconds, metrics, evaluations, bad)
             if diverged:
                 step = chunk * program.chunk
                 job.say(f"  ! {program.stage.name} ends at step {step}: {DIVERGED}")
@@ -168,29 +172,80 @@ class Training:
         like = program.like(self.runs)
 
         # --- resume ---
-        restored = self.folder.restore(like, self.job.say)
+        restored = self.folder.restore(like, self.job.say) or self.taken_over()
         if restored:
             done, arrays = restored
             self.state = sharding.place(arrays.pop("state"), program.devices, self.size)
-            histories = jax.tree.map(np.array, arrays)
-            self.trained = TrainedStage(self.identity.rows, None, **histories, facts={})
+            histories: dict[str, Any] = jax.tree.map(np.array, arrays)
+            rows = self.identity.rows
+            self.trained = TrainedStage(rows, None, **histories, facts={})
+            found, self.ignored = self.folder.diverged(done * program.chunk)
+            for r, row in enumerate(rows):
+                if row in found:
+                    self.trained.diverged[row] = found[row]
+                    self.frozen[r] = jax.tree.map(lambda x, r=r: np.asarray(x[r]), self.state)
             return done
 
         # --- or begin ---
         empty = {name: unfilled(shapes) for name, shapes in like.items() if name != "state"}
-        self.trained = TrainedStage(self.identity.rows, None, **empty, facts={})
+        self.trained = TrainedStage(self.identity.rows, None, **empty, facts={}, diverged={})
         args = (self.cfgs, self.keys, self.past, self.data)
         init = program.compile(program.init, program.how, shared=1, args=args)
         self.state = init(*args)
+        self.ignored = divergence.everywhere(
+            divergence.bad_leaves(self.state, self.runs), self.runs
+        )
         self.evaluate(0)
         return 0
+
+    def taken_over(self) -> tuple[int, Any] | None:
+        """The checkpoint of these rows from a batch that has more, as (chunk, arrays)."""
+        wider = self.job.library.wider(self.identity)
+        if wider is None:
+            return None
+        rows, folder = wider
+        restored = folder.restore(self.program.like(len(rows)), self.job.say)
+        if restored is None:
+            return None
+        done, arrays = restored
+        place = np.array([rows.index(row) for row in self.identity.rows])
+        found, ignored = folder.diverged(done * self.program.chunk)
+        self.folder.note_diverged(
+            {row: one for row, one in found.items() if row in self.identity.rows}, ignored
+        )
+        return done, jax.tree.map(lambda x: x[place], arrays)
 
     def note_metrics(self, chunk: int, metrics: dict[str, jax.Array]) -> History:
         """The metrics of a chunk, [U, chunk]; their means go into the history."""
         values = jax.tree.map(lambda x: np.asarray(x)[: self.runs], metrics)
+        if self.frozen:
+            values = jax.tree.map(np.array, values)
+            for value in values.values():
+                value[[*self.frozen]] = np.nan
         for name, value in values.items():
             self.trained.metrics[name][:, chunk - 1] = value.mean(axis=1)
         return values
+
+    def freeze(self, chunk: int, bad: dict[int, tuple[int, str]]) -> None:
+        """Find the runs that have diverged by the end of a chunk, and keep their states so.
+
+        `bad` has the first update of the chunk in which a run's metric was not finite.
+        """
+        program = self.program
+        before = len(self.frozen)
+        for r, names in divergence.bad_leaves(self.state, self.runs).items():
+            leaves = [name for name in names if name not in self.ignored]
+            if r in self.frozen or not leaves:
+                continue
+            number, metric = bad.get(r, (program.chunk - 1, ""))
+            update = (chunk - 1) * program.chunk + number + 1
+            found = divergence.Divergence(update, metric, leaves[0])
+            self.trained.diverged[self.identity.rows[r]] = found
+            self.frozen[r] = jax.tree.map(lambda x, r=r: np.asarray(x[r]), self.state)
+            name = self.job.name(self.chosen[r], program.stage)
+            self.job.say(f"  ! {program.stage.name}, {name} has diverged: {found}. {FROZEN}")
+        if len(self.frozen) > before:
+            self.folder.note_diverged(self.trained.diverged, self.ignored)
 
     def evaluate(self, chunk: int) -> History:
         """Evaluate after `chunk` chunks and note it in the history: metric -> [U, E]."""
@@ -259,6 +314,7 @@ class Training:
         seconds: float,
         metrics: History,
         evaluations: History,
+        bad: dict[int, tuple[int, str]],
     ) -> None:
         """Report a chunk; raises JaxomarlError where it went beyond a limit of the stage.
 
@@ -277,10 +333,25 @@ class Training:
             metrics=metrics,
             evaluations=evaluations,
             state=self.state,
-            bad=not_finite(metrics, [self.job.seeds[r] for r in self.chosen]),
+            bad=self.not_finite(chunk, bad),
         )
+        began = time.perf_counter()
         self.job.report(progress)
+        self.report_seconds += time.perf_counter() - began
         check_limits(stage, metrics)
+
+    def not_finite(self, chunk: int, bad: dict[int, tuple[int, str]]) -> tuple[str, ...]:
+        """Lines like "seed 7 beta=0.5: q_loss at update 12", once for each run and metric."""
+        lines = []
+        for r, (number, metric) in bad.items():
+            if (r, metric) not in self.told and (r, "") not in self.told:
+                name = self.job.name(self.chosen[r], self.program.stage)
+                update = (chunk - 1) * self.program.chunk + number + 1
+                lines.append(f"{name}: {metric} at update {update}")
+            self.told.add((r, metric))
+            if r in self.frozen:
+                self.told.add((r, ""))
+        return tuple(lines)
 
     def finish(self, seconds: float) -> TrainedStage:
         """Put the finished stage into the cache, with what it cost."""
@@ -290,11 +361,14 @@ class Training:
             "stage": program.stage.name,
             "runs": self.runs,
             "devices": program.devices.size,
+            "devices_of_a_run": program.devices.shape["data"],
             "mapping": program.how,
             "updates": program.stage.steps,
             "updates_executed": self.folder.executed * program.chunk,
             "seconds": round(seconds, 3),
             "compile_seconds": round(program.compile_seconds, 3),
+            "save_seconds": round(self.folder.save_seconds, 3),
+            "report_seconds": round(self.report_seconds, 3),
         }
         self.job.library.finish(self.identity, self.folder, self.trained)
         return self.trained
@@ -312,15 +386,6 @@ def check_limits(stage: Stage, metrics: History) -> None:
         if largest > limit.most:
             expected = f"at most {limit.most:.0%} {limit.of}"
             raise refuse(limit.field, expected, f"{largest:.0%}", f"To continue, {limit.way_out}")
-
-
-def not_finite(metrics: History, seeds: list[int]) -> tuple[str, ...]:
-    """Lines like "seed 7: q_loss", one for each run and metric with a number that is not finite."""
-    lines = []
-    for name, values in metrics.items():
-        broken = np.flatnonzero(~np.isfinite(values).all(axis=1))
-        lines += [f"seed {seeds[r]}: {name}" for r in broken]
-    return tuple(lines)
 
 
 def nothing_finite(metrics: History) -> bool:

@@ -1,4 +1,9 @@
-"""How the runs axis R is sharded over devices, and whether a device vmaps or maps its share."""
+"""How runs, and the batches of large ones, are laid over devices.
+
+The mesh has two axes. Over `runs` devices exchange nothing. Where a run is large, and there are
+fewer runs than devices, each run's batches are sharded over `data`, and the compiler averages their
+gradients.
+"""
 
 import math
 from collections.abc import Callable
@@ -17,6 +22,12 @@ few per cent, and by a fifth at R = 16 (`python -m benchmarks.updates --mapping`
 """
 
 
+def weights(state: PyTree) -> int:
+    """Floating-point numbers in one run's state."""
+    floats = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]
+    return sum(math.prod(x.shape) for x in floats)
+
+
 def mapping(platform: str, state: PyTree, batch: int, replay: bool = False) -> str:
     """Whether to "vmap" or "map" over a device's runs: a pure rule, recorded in run.json.
 
@@ -27,11 +38,21 @@ def mapping(platform: str, state: PyTree, batch: int, replay: bool = False) -> s
     """
     if platform != "cpu" or replay:
         return "vmap"
-    floats = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]
-    weights = sum(math.prod(x.shape) for x in floats)
-    if weights * batch > WIDE:
+    if weights(state) * batch > WIDE:
         return "map"
     return "vmap"
+
+
+def shares(platform: str, state: PyTree, batch: int, devices: int, runs: int) -> int:
+    """Among how many devices each run's batch is divided: a pure rule, recorded in run.json.
+
+    It is 1 for narrow runs, and on a CPU, whose cores share a matrix product anyway. Else it is the
+    largest number of devices that are there for each run and that divides the batch.
+    """
+    if platform == "cpu" or weights(state) * batch <= WIDE:
+        return 1
+    there = max(1, devices // runs)
+    return max(d for d in range(1, there + 1) if batch % d == 0)
 
 
 def over_runs(f: Callable, how: str, shared: int) -> Callable:
@@ -46,16 +67,32 @@ def over_runs(f: Callable, how: str, shared: int) -> Callable:
     return over_all
 
 
-def mesh(runs: int) -> Mesh:
-    """A mesh with one axis, `runs`, of as many devices as there are runs for them."""
-    devices = jax.devices()[: max(1, min(runs, jax.device_count()))]
-    return Mesh(np.array(devices), ("runs",), axis_types=(jax.sharding.AxisType.Auto,))
+def mesh(runs: int, data: int = 1) -> Mesh:
+    """A mesh of this host's devices: as many over `runs` as there are runs, times `data`."""
+    there = jax.local_devices()
+    over = max(1, min(runs, len(there) // data))
+    devices = np.array(there[: over * data]).reshape(over, data)
+    return Mesh(devices, ("runs", "data"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+
+
+def divided(batch: PyTree, devices: Mesh) -> PyTree:
+    """A run's batch, whose arrays lead with its rows, laid over the devices of `data`."""
+    shares = devices.shape["data"]
+    if shares == 1:
+        return batch
+
+    def lay(x: Array) -> Array:
+        if x.ndim == 0 or x.shape[0] % shares:
+            return x
+        return jax.lax.with_sharding_constraint(x, PartitionSpec("data"))
+
+    return jax.tree.map(lay, batch)
 
 
 def sharded(f: Callable, devices: Mesh, shared: int) -> Callable:
     """`f` on each device's own runs; the last `shared` arguments are replicated.
 
-    Devices do not communicate.
+    Devices of different runs do not communicate.
     """
     if devices.size == 1:
         return f
@@ -66,7 +103,12 @@ def sharded(f: Callable, devices: Mesh, shared: int) -> Callable:
         own = len(args) - shared
         specs = (over_devices,) * own + (replicated,) * shared
         shard = jax.shard_map(
-            f, mesh=devices, in_specs=specs, out_specs=over_devices, check_vma=False
+            f,
+            mesh=devices,
+            in_specs=specs,
+            out_specs=over_devices,
+            axis_names={"runs"},
+            check_vma=False,
         )
         return shard(*args)
 
@@ -74,8 +116,9 @@ def sharded(f: Callable, devices: Mesh, shared: int) -> Callable:
 
 
 def padded(runs: int, devices: Mesh) -> int:
-    """R rounded up to a multiple of the number of devices."""
-    return -(-runs // devices.size) * devices.size
+    """R rounded up to a multiple of the number of devices over which runs are laid."""
+    over = devices.shape["runs"]
+    return -(-runs // over) * over
 
 
 def place(tree: PyTree, devices: Mesh, size: int) -> PyTree:

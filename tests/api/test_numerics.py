@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import pytest
 
 import jaxomarl
 from jaxomarl import numerics
-from jaxomarl.api import session
+from jaxomarl.api import runtime, session
 from jaxomarl.base import JaxomarlError
 from jaxomarl.data.catalog import load
 from jaxomarl.envs.catalog import make
@@ -101,6 +102,21 @@ def test_compiler_flags_are_facts_about_results(monkeypatch):
     assert numerics.rounded() == {**here, "XLA_FLAGS": "--xla_a=2 --xla_b=1"}
     assert numerics.settings()["XLA_FLAGS"] == "--xla_a=2 --xla_b=1"
     assert session.asked("p", {}, 0, 0, 1.0)["XLA_FLAGS"] == "--xla_a=2 --xla_b=1"
+
+
+def test_a_card_is_deterministic_where_that_is_asked_for(monkeypatch):
+    assert numerics.tier() == "bitwise"
+    here = numerics.rounded()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=x")
+    runtime.use_determinism(False)
+    assert numerics.tier() == "statistical"
+    runtime.use_determinism(True)
+    runtime.use_determinism(True)
+    assert numerics.tier() == "deterministic"
+    assert os.environ["XLA_FLAGS"] == f"--xla_dump_to=x {numerics.DETERMINISTIC}"
+    # folders of both tiers are kept apart
+    assert numerics.rounded() == {**here, "XLA_FLAGS": numerics.DETERMINISTIC}
 
 
 def test_run_json_names_settings_and_source_and_resuming_says_what_is_trained_anew(

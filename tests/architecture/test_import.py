@@ -16,7 +16,7 @@ def run(text: str, **env: str) -> str:
     """What a fresh Python prints, started in the repository with nothing in its environment but `env`."""
     kept = {
         name: os.environ[name]
-        for name in ("PATH", "JAX_PLATFORMS", "LD_LIBRARY_PATH")
+        for name in ("PATH", "JAX_PLATFORMS", "LD_LIBRARY_PATH", "PYTHONPYCACHEPREFIX")
         if name in os.environ
     }
     command = [sys.executable, "-B", "-c", text]

@@ -37,7 +37,7 @@ def test_a_list_has_a_row_for_each_name(monkeypatch, capsys):
     monkeypatch.delenv("COLUMNS", raising=False)  # no terminal: a row is a line
     names = {
         "systems": list(REGISTRY),
-        "tasks": [*catalog.names(), "jaxmarl/ID"],
+        "tasks": [*catalog.names(), "jaxmarl/ID", "battle/N", "smax/MAP"],
         "presets": list(PRESETS),
         "tables": list(REPRODUCTIONS),
     }

@@ -14,6 +14,7 @@ from jaxomarl.cli import commands
 from jaxomarl.papers.omsd import table2
 from jaxomarl.presets import PRESETS, find
 from jaxomarl.presets.particle import TABLE
+from jaxomarl.results import tabular
 from jaxomarl.results.store import read_json
 
 QUICK = (
@@ -89,7 +90,8 @@ def test_a_run_is_filmed(trained, tmp_path, capsys):
     out = tmp_path / "film.gif"
     assert commands.run("render", [str(run), "--episodes", "2", "-o", str(out)]) == 0
     with Image.open(out) as film:
-        assert film.n_frames >= 26 and film.size[0] > film.size[1]
+        assert film.n_frames == 26, "the step in the caption tells each frame from the one before"
+        assert film.size == (2 * 360 + 6, 2 * 24 + 360 + 24), "captions above, a legend below"
     assert "returns" in capsys.readouterr().out
 
 
@@ -128,6 +130,10 @@ def test_the_table_sets_ours_beside_the_published(tmp_path, capsys):
         and "own behaviours" in text
         and "prey" in text
     )
+    (shown,) = tabular.parsed(text)
+    rows = (tmp_path / "t" / "omsd-table2.csv").read_text().splitlines()
+    assert len(rows) == 1 + len(shown.rows) == 2, "one system was asked for"
+    assert r"\toprule" in (tmp_path / "t" / "omsd-table2.tex").read_text()
     summary = (tmp_path / "t" / "mpe-spread-random" / "summary.md").read_text()
     assert "Scale 0.5" in summary and "normalised" in summary
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ import pytest
 import jaxomarl
 from jaxomarl.base import JaxomarlError
 from jaxomarl.cli import commands
-from jaxomarl.results import store
+from jaxomarl.results import canvas, store, tabular
 
 ROOT = Path(__file__).parents[2]
 SYSTEMS = ("omsd", "brpo-ctde")
@@ -55,7 +56,10 @@ def run(command, *flags):
 def out(tmp_path_factory):
     """OUT of a finished sweep; tests read it and write into copies."""
     folder = tmp_path_factory.mktemp("sweep") / "out"
-    code, text = run("sweep", "--systems", *SYSTEMS, "--seeds", str(SEEDS), "--out", str(folder))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(canvas, "COPIES", (".svg", ".pdf"))  # tests/conftest.py does without
+        flags = ("--systems", *SYSTEMS, "--seeds", str(SEEDS), "--out", str(folder))
+        code, text = run("sweep", *flags)
     assert code == 0
     (folder.parent / "stdout").write_text(text)
     return folder
@@ -122,6 +126,7 @@ def test_the_files(out):
             "final.csv",
             "health.csv",
             "policy.safetensors",
+            store.SUMS,
         }
         assert (run.path.parent / "DONE").exists()
     assert not [p for p in out.rglob("*") if p.name.endswith(".part")]
@@ -222,6 +227,15 @@ def test_the_summary(out):
             if name == system
         ]
         assert float(rows[system]["mean"]) == pytest.approx(np.mean(final), rel=1e-6)
+    # the same cells for a paper, and the differences below them
+    latex = (out / "summary.tex").read_text()
+    tables = tabular.parsed(markdown)
+    assert latex.count(r"\toprule") == len(tables)
+    for row in tables[0].rows:
+        assert " & ".join(x.replace("†", r"$\dagger$") for x in row) in latex
+    assert len(store.read_table(out / "differences.csv")) == (
+        len(tables[1:]) and len(tables[1].rows)
+    )
 
 
 def test_the_pictures(out):
@@ -232,6 +246,9 @@ def test_the_pictures(out):
         assert min(pixels.shape[:2]) >= 100
         assert pixels[..., :3].std() > 0.01, f"{name} is empty"
         assert str(out / name) in (out.parent / "stdout").read_text()
+        svg = ElementTree.parse((out / name).with_suffix(".svg")).getroot()
+        assert svg.tag.endswith("svg") and len(list(svg.iter())) > 100
+        assert (out / name).with_suffix(".pdf").read_bytes().startswith(b"%PDF")
 
 
 # --- going on with it ---

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from trial import Trial
+from trial import TRIALS, Trials, takes
 
 from jaxomarl.algorithms import REGISTRY
 from jaxomarl.envs.catalog import make
@@ -44,12 +44,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def trials():
-    return {name: Trial(name, system) for name, system in REGISTRY.items()}
+    return TRIALS
 
 
 @pytest.fixture(scope="session")
 def games():
-    return {name: Trial(name, system, make("games/bandit")) for name, system in REGISTRY.items()}
+    bandit, xor = make("games/bandit"), make("games/xor")
+    return Trials(lambda system: bandit if takes(system, bandit.env.spec) else xor)
 
 
 @pytest.fixture(scope="session", autouse=True)

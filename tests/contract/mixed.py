@@ -63,7 +63,7 @@ def recipe(key, rows: int) -> Episodes:
         count += length
         if count >= rows:
             break
-    return Episodes(*(jnp.asarray(np.concatenate(blocks)) for blocks in zip(*parts, strict=True)))
+    return jax.tree.map(lambda *blocks: jnp.asarray(np.concatenate(blocks)), *parts)
 
 
 @jax.jit
@@ -96,9 +96,9 @@ TASK = Task(
 )
 
 
-def junk(data: Dataset, block: str) -> Dataset:
+def junk(data: Dataset, block: str, spec: Spec = SPEC) -> Dataset:
     """The same data set with numbers in the padded columns of `block`, "obs" or "action"."""
-    mask = {"obs": SPEC.obs_mask, "action": SPEC.act_mask}[block]
+    mask = {"obs": spec.obs_mask, "action": spec.act_mask}[block]
     parts = jax.tree.map(np.asarray, data.layout.unpack(data.rows))
     drawn = np.random.default_rng(1).normal(size=parts[block].shape)
     parts[block] = parts[block] + (1 - mask) * drawn

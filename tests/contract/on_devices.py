@@ -13,12 +13,14 @@ from jax.sharding import NamedSharding, PartitionSpec
 from trial import LIBRARIES, Trial
 
 from jaxomarl.algorithms import REGISTRY
-from jaxomarl.training import runner
+from jaxomarl.training import runner, sharding
 from jaxomarl.training.library import StageCache
 
 # Under seed 0 one weight's gradient is nothing but rounding, of which Adam makes a step; these have none.
 SWEPT = (4, 5, 6, 7)
 COUNTS = (3, 8, 11)  # fewer runs than devices, as many, and more, so that the last ones are padding
+DIVIDED = {1: 8, 2: 4, 3: 2}
+"""Wide runs -> the devices that share each one's batch, of eight."""
 
 
 def copies(trial: Trial, runs: int) -> list:
@@ -37,7 +39,7 @@ def main(out: Path) -> None:
             state = (done := compiled(*given))[0]
             over = NamedSharding(self.devices, PartitionSpec("runs"))
             kept = all(x.sharding.is_equivalent_to(over, x.ndim) for x in jax.tree.leaves(state))
-            layouts.append([self.stage.name, self.devices.size, kept])
+            layouts.append([self.stage.name, *self.devices.devices.shape, kept])
             return done
 
         return call if f.__name__ == "advance" else compiled
@@ -47,6 +49,14 @@ def main(out: Path) -> None:
         for runs in COUNTS:
             found = cloning.run(copies(cloning, runs), tuple(range(runs)), StageCache(), env=False)
             np.savez(out / f"cloning-{runs}.npz", **named(found.past["cloning"]))
+        rule = sharding.shares
+        as_card = lambda platform, *sizes: rule("gpu", *sizes)
+        with mock.patch.multiple(sharding, WIDE=0, shares=as_card):
+            for runs in DIVIDED:
+                found = cloning.run(
+                    copies(cloning, runs), tuple(range(runs)), StageCache(), env=False
+                )
+                np.savez(out / f"divided-{runs}.npz", **named(found.past["cloning"]))
         omsd = Trial("omsd", REGISTRY["omsd"])
         found = omsd.sweep(LIBRARIES["base"], SWEPT)
         for stage in omsd.stages:

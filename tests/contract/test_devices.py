@@ -1,11 +1,15 @@
 """The runs axis laid over eight devices: the same numbers as on one, and states that stay where they were put."""
 
+from unittest import mock
+
 import checks
+import jax
 import pytest
 from cloning import CLONING
-from on_devices import COUNTS, SWEPT, copies
+from on_devices import COUNTS, DIVIDED, SWEPT, copies
 from trial import Trial
 
+from jaxomarl.training import sharding
 from jaxomarl.training.library import StageCache
 
 STAGES = ("critic", "scores-conditional", "policy")
@@ -36,8 +40,31 @@ def test_a_sweep_of_eight_runs(laid_out, swept, stage):
 
 def test_states_stay_on_the_runs_axis(laid_out):
     layouts = laid_out[1]
-    assert all(kept for _, _, kept in layouts), layouts
+    assert all(kept for *_, kept in layouts), layouts
     sizes = {
-        name: {size for stage, size, _ in layouts if stage == name} for name in ("cloning", *STAGES)
+        name: {over for stage, over, data, _ in layouts if stage == name and data == 1}
+        for name in ("cloning", *STAGES)
     }
     assert sizes == {"cloning": {3, 8}, "critic": {4}, "scores-conditional": {4}, "policy": {8}}
+
+
+@pytest.mark.parametrize("runs", DIVIDED)
+def test_wide_runs_divide_their_batches(laid_out, runs):
+    trial = Trial("cloning", CLONING)
+    one = trial.run(copies(trial, runs), tuple(range(runs)), StageCache(), env=False)
+    wanted = checks.named(one.past["cloning"])
+    checks.same(laid_out[0][f"divided-{runs}"], wanted, f"{runs} divided runs", checks.CLOSE)
+    assert [runs, DIVIDED[runs]] in [[over, data] for _, over, data, _ in laid_out[1]]
+
+
+def test_the_rule_of_shares():
+    """A network of 100 numbers and batches of 64 rows: wide where the limit is below 6,400."""
+    state = {"w": jax.ShapeDtypeStruct((10, 10), "float32"), "n": jax.ShapeDtypeStruct((), "int32")}
+    with mock.patch.object(sharding, "WIDE", 6_399):
+        found = {runs: sharding.shares("gpu", state, 64, 8, runs) for runs in (1, 2, 3, 5, 16)}
+        assert found == {1: 8, 2: 4, 3: 2, 5: 1, 16: 1}
+        # 30 rows do not divide into 8 shares
+        assert sharding.shares("gpu", state, 30, 8, 1) == 1
+        assert sharding.shares("cpu", state, 64, 8, 1) == 1
+    with mock.patch.object(sharding, "WIDE", 6_400):
+        assert sharding.shares("gpu", state, 64, 8, 1) == 1

@@ -256,7 +256,7 @@ def test_a_nan_that_spreads_is_caught(trial):
 
 
 def test_a_nan_that_is_not_told_is_caught(trial):
-    with mock.patch.object(runner, "not_finite", lambda *args: ()):
+    with mock.patch.object(runner.Training, "not_finite", lambda *args: ()):
         caught(checks.nan_stays_in_its_run, trial)
 
 

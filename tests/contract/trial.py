@@ -14,13 +14,15 @@ from functools import cached_property
 from typing import Any, NamedTuple
 from unittest import mock
 
+import choices
 import jax
 import jax.numpy as jnp
 import mixed
 import numpy as np
 from jax.interpreters.partial_eval import dce_jaxpr
 
-from jaxomarl.base import JaxomarlError, Observation, Stage, System, Task
+from jaxomarl.algorithms import REGISTRY
+from jaxomarl.base import JaxomarlError, Observation, Spec, Stage, System, Task
 from jaxomarl.config import static_fields, traced_fields
 from jaxomarl.data.catalog import load
 from jaxomarl.data.stats import identity, statistics
@@ -40,6 +42,22 @@ MOVED, LEARNING_NOTHING = (
     1,
     2,
 )  # rows of the base run: every traced field changed; the last stage's own rates zero
+
+
+def takes(system: System, spec: Spec) -> bool:
+    """Whether a system accepts a task's kind of actions at its default settings."""
+    try:
+        system.check(spec, system.Config(), None)
+    except JaxomarlError as error:
+        if error.field != "--task":
+            raise
+        return False
+    return True
+
+
+def task_for(system: System) -> Task:
+    """The task on which a system keeps its contract: the mixed one, or choices if it takes no other."""
+    return mixed.TASK if takes(system, mixed.SPEC) else choices.TASK
 
 
 def tiny(config: type, horizon: int) -> Any:
@@ -180,7 +198,8 @@ class Traced:
 class Trial:
     """A system, its tiny config and a task."""
 
-    def __init__(self, name: str, system: System, task: Task = mixed.TASK) -> None:
+    def __init__(self, name: str, system: System, task: Task | None = None) -> None:
+        task = task or task_for(system)
         self.name, self.system, self.task, self.spec = name, system, task, task.env.spec
         self.cfg = tiny(system.Config, self.spec.horizon)
         self.players: dict[str, Callable[[np.ndarray], np.ndarray]] = {}
@@ -462,6 +481,22 @@ class Trial:
         """The config with every static field changed that is not in `kept`."""
         others = {f: self.another(f) for f in static_fields(self.cfg) if f not in kept}
         return dataclasses.replace(self.cfg, **{f: v for f, v in others.items() if v is not None})
+
+
+class Trials(dict[str, Trial]):
+    """Trials by the systems' names, each made when it is first asked for, on the task that `task_of` gives it."""
+
+    def __init__(self, task_of: Callable[[System], Task]) -> None:
+        super().__init__()
+        self.task_of = task_of
+
+    def __missing__(self, name: str) -> Trial:
+        system = REGISTRY[name]
+        return self.setdefault(name, Trial(name, system, self.task_of(system)))
+
+
+TRIALS = Trials(task_for)
+"""Those that one session shares; tests are named by their stages before any of them runs."""
 
 
 class Counting(System):

@@ -14,6 +14,7 @@ CHUNK, EVERY, CHUNKS = 5, 2, 4
 STEPS = CHUNK * CHUNKS
 SMALL = (  # the settings of tests/cli/test_sweep.py, so that programs are compiled once for both
     *("--seeds", "2", "--rows", "200", "--episodes", "3", "--final-episodes", "3"),
+    *("--save-every", "0"),
     *("--cfg.chunk", str(CHUNK), "--cfg.every", str(EVERY), "--cfg.score-embedding", "8"),
     *(x for stage in ("critic", "score", "policy") for x in (f"--cfg.{stage}-steps", str(STEPS))),
     *(x for stage in ("critic", "score", "policy") for x in (f"--cfg.{stage}-batch", "8")),
@@ -62,14 +63,19 @@ class Sweeps:
 
     @staticmethod
     def wait(
-        process: subprocess.Popen[str], happens: Callable[[], bool], seconds: float = 300.0
+        process: subprocess.Popen[str],
+        happens: Callable[[], bool],
+        near: Path,
+        seconds: float = 300.0,
     ) -> None:
-        """Poll until something happens; the process must still be alive then."""
+        """Poll until something happens, closely once a path like `near` is there; the process must still be alive then."""
+        rarely = True
         end = time.monotonic() + seconds
         while not happens():
             assert process.poll() is None, f"ended too early: {process.communicate()[1]}"
             assert time.monotonic() < end, "nothing happened"
-            time.sleep(0.0005)
+            rarely = rarely and not any(near.parent.glob(near.name))
+            time.sleep(0.02 if rarely else 0.0005)
 
     @staticmethod
     def numbers(out: Path) -> dict[str, bytes]:

@@ -1,5 +1,6 @@
 """Damage that parses: flipped bits in arrays, leftovers of a kill, JSON of other types, names that are paths."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from jaxomarl import documents
-from jaxomarl.api import policy, session
+from jaxomarl.api import collect, policy, session
 from jaxomarl.base import JaxomarlError
 from jaxomarl.data import catalog, files
 from jaxomarl.envs.catalog import make
@@ -213,6 +214,102 @@ def test_a_flipped_bit_of_a_policy_is_refused(run):
     flip(path, path.stat().st_size - 3, 4)  # in the arrays
     with pytest.raises(JaxomarlError, match="It is damaged"):
         policy.load_policy(run)
+
+
+def read_all(folder):
+    """What the commands read of a run's folder."""
+    runs = store.find_runs([folder])
+    rows = [store.read_rows(folder / f"{name}.csv") for name in ("metrics", "returns", "final")]
+    found = policy.load_policy(folder)
+    return runs[0].info, rows, jax.tree.map(np.asarray, (found.state, found.past))
+
+
+def test_a_flipped_bit_in_any_file_of_a_run_is_refused(run):
+    table = run / "metrics.csv"
+    (run / "final.csv").write_bytes((run / "returns.csv").read_bytes())
+    store.seal(run)
+    read_all(run)
+    files = ("run.json", "metrics.csv", "returns.csv", "final.csv", policy.FILE)
+    for name in files:
+        whole = (run / name).read_bytes()
+        for eighth in (1, 4, 7):
+            flip(run / name, len(whole) * eighth // 8, eighth)
+            with pytest.raises(JaxomarlError):
+                read_all(run)
+            (run / name).write_bytes(whole)
+    read_all(run)
+    table.write_text(table.read_text().replace("0.", "1.", 1))
+    with pytest.raises(
+        JaxomarlError, match=r"metrics\.csv.*it is damaged.*--resume makes it again"
+    ):
+        read_all(run)
+    store.unseal(run)
+    read_all(run)
+
+
+def test_a_flipped_bit_in_a_digest_damages_its_file_alone(run):
+    store.seal(run)
+    flip(run / store.SUMS, 3, 0)
+    with pytest.raises(JaxomarlError, match="it is damaged"):
+        [store.read_rows(path) for path in sorted(run.glob("*.csv"))]
+
+
+def test_a_sealed_file_is_read_as_it_was_written_or_refused(tmp_path):
+    path = tmp_path / "DONE"
+    documents.write_sealed(path, {"rows": ("a", "b"), "facts": {"seconds": 0.5, "n": 3}})
+    assert documents.read_sealed(path, "", rows=list)["facts"] == {"seconds": 0.5, "n": 3}
+    assert [p.name for p in tmp_path.iterdir()] == ["DONE"]
+    whole = path.read_bytes()
+    for at in range(0, len(whole), 7):
+        for bit in (0, 4):
+            flip(path, at, bit)
+            with contextlib.suppress(JaxomarlError):
+                # a space that became another one
+                assert documents.read_sealed(path, "")["rows"] == ["a", "b"]
+            path.write_bytes(whole)
+    path.write_text('{"rows": []}')
+    assert documents.read_sealed(path, "") == {"rows": []}
+
+
+def test_what_a_kill_leaves_goes_when_the_sweep_is_resumed(tmp_path):
+    out = tmp_path / "out"
+    session.open_folder(out, {"held_out": 1}, resume=False, overwrite=False)
+    steps = out / "stages" / "critic-0" / "checkpoints"
+    checkpoint.save(steps, 3, trees(1)[0])
+    kept = sorted(p.name for p in steps.iterdir())
+    left = [
+        steps / "2" / "d",
+        steps / "4.orbax-checkpoint-tmp",
+        steps / "5",
+        out / "g" / "s" / "run-0",
+    ]
+    for folder in left:
+        folder.mkdir(parents=True)
+    for part in (
+        left[3] / ".metrics.csv.0a.part",
+        left[3] / ".policy.safetensors.part",
+        out / "stages" / "critic-0" / ".DONE.1.part",
+    ):
+        part.touch()
+    session.open_folder(out, {"held_out": 1}, resume=True, overwrite=False)
+    assert sorted(p.name for p in steps.iterdir()) == kept
+    assert not list(out.rglob("*.part"))
+
+
+@pytest.mark.parametrize(
+    "left", [".rows.safetensors.part", "rows.safetensors", ".manifest.json.part"]
+)
+def test_a_data_set_that_was_killed_is_collected_again(tmp_path, bandit, left):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    name = left.replace("rows.safetensors", files.ARRAYS).replace("manifest.json", files.MANIFEST)
+    (folder / name).touch()
+    collect.collect("games/bandit", rows=16, out=folder, overwrite=True)
+    assert files.read_manifest(folder)["sha256"] == bandit[1]["sha256"]
+    (folder / files.MANIFEST).unlink()
+    (folder / "thesis.tex").touch()
+    with pytest.raises(JaxomarlError, match="It holds no data set"):
+        collect.collect("games/bandit", rows=16, out=folder, overwrite=True)
 
 
 @pytest.mark.parametrize(

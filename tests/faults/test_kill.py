@@ -36,14 +36,14 @@ def test_a_sweep_killed_at_three_points_gives_the_same_numbers(sweeps, whole, tm
         ]
         return any(p.is_dir() and p.parent.parent.name not in sweeps.finished(out) for p in parts)
 
-    points = [
-        lambda: len(begun(stage)) >= chunk,
-        lambda: begun("omsd-policy") and saving(),
-        lambda: len(begun("brpo-ctde-policy")) >= rng.randrange(1, 3),
-    ]
-    for number, point in enumerate(points):
+    points = {
+        stage: lambda: len(begun(stage)) >= chunk,
+        "omsd-policy": lambda: begun("omsd-policy") and saving(),
+        "brpo-ctde-policy": lambda: len(begun("brpo-ctde-policy")) >= rng.randrange(1, 3),
+    }
+    for number, (trains, point) in enumerate(points.items()):
         process = sweeps.start(out, *(["--resume"] if number else []), systems=BOTH)
-        kill_when(process, point, sweeps)
+        kill_when(process, point, out / "stages" / f"{trains}-*", sweeps)
         for name in done:
             assert sweeps.journals(out)[name] == done[name], "a finished stage was trained again"
         done |= {name: sweeps.journals(out)[name] for name in sweeps.finished(out)}
@@ -79,7 +79,7 @@ def test_ctrl_c_and_sigterm_leave_a_sweep_that_goes_on(sweeps, whole, tmp_path):
     """Ctrl-C in the first stage, SIGTERM in the last of what it said to go on with, and that command again."""
     out, systems = tmp_path / "my out", BOTH[:1]
     process = sweeps.start(out, systems=systems)
-    sweeps.wait(process, lambda: bool(sweeps.journals(out)))
+    sweeps.wait(process, lambda: bool(sweeps.journals(out)), out / "stages" / "*")
     process.send_signal(signal.SIGINT)
     text = process.communicate(timeout=300)[1]
     assert process.returncode == 130, text
@@ -92,9 +92,8 @@ def test_ctrl_c_and_sigterm_leave_a_sweep_that_goes_on(sweeps, whole, tmp_path):
     process = subprocess.Popen(
         again, cwd=tmp_path, env=sweeps.env, stderr=subprocess.PIPE, text=True
     )
-    sweeps.wait(
-        process, lambda: any(name.startswith("omsd-policy") for name in sweeps.journals(out))
-    )
+    begun = lambda: any(name.startswith("omsd-policy") for name in sweeps.journals(out))
+    sweeps.wait(process, begun, out / "stages" / "omsd-policy-*")
     before = sweeps.journals(out)
     process.send_signal(signal.SIGTERM)
     text = process.communicate(timeout=300)[1]
@@ -157,7 +156,7 @@ def test_a_sweep_killed_at_any_time(sweeps, whole, tmp_path, seed):
 def test_a_second_ctrl_c_ends_at_once(sweeps, tmp_path):
     out = tmp_path / "out"
     process = sweeps.start(out)
-    sweeps.wait(process, (out / "sweep.json").exists)  # programs are being compiled
+    sweeps.wait(process, (out / "sweep.json").exists, out)  # programs are being compiled
     for _ in range(2):
         process.send_signal(signal.SIGINT)
         time.sleep(0.2)
@@ -170,10 +169,10 @@ def test_a_second_ctrl_c_ends_at_once(sweeps, tmp_path):
 # --- how ---
 
 
-def kill_when(process, point, sweeps):
+def kill_when(process, point, near, sweeps):
     """Kill -9 at a moment that still holds when the process is frozen."""
     while True:
-        sweeps.wait(process, point)
+        sweeps.wait(process, point, near)
         process.send_signal(signal.SIGSTOP)
         if point():
             break

@@ -23,6 +23,7 @@ from jaxomarl.training.library import Folder
 # The settings of tests/cli/test_sweep.py, so that programs are compiled once for both.
 SMALL = (
     *("--rows", "200", "--episodes", "3", "--final-episodes", "3", "--seeds", "2"),
+    *("--save-every", "0"),
     *("--cfg.chunk", "5", "--cfg.every", "2", "--cfg.score-embedding", "8"),
     *(x for stage in ("critic", "score", "policy") for x in (f"--cfg.{stage}-steps", "20")),
     *(x for stage in ("critic", "score", "policy") for x in (f"--cfg.{stage}-batch", "8")),
@@ -174,9 +175,9 @@ def test_a_torn_done_file_is_none(done, copy, content):
     code, text = run(copy, "--resume")
     assert code == 0, text
     assert executed(copy, "critic") == ["1", "2", "3", "4"]  # the last checkpoint holds it whole
-    assert json.loads(path.read_text()) | {"facts": 0} == json.loads(
+    assert json.loads(path.read_text()) | {"facts": 0, "sha256": 0} == json.loads(
         (stage(done, "critic") / "DONE").read_text()
-    ) | {"facts": 0}
+    ) | {"facts": 0, "sha256": 0}
     assert numbers(copy) == numbers(done)
 
 
@@ -312,7 +313,10 @@ def test_arrays_that_cannot_be_written_name_their_file(tmp_path):
 def test_too_little_memory_is_one_line_and_its_own_exit_code(tmp_path):
     code, text = run(tmp_path / "out", "--cfg.policy-width", "3000000")
     assert code == 71, text
-    assert re.search(r"error: the device has too little memory: \d{13,} bytes were asked for", text)
+    assert re.search(
+        r"error: memory for one run of stage .*policy: expected at least [\d.]+ TiB", text
+    )
+    assert "width and batch" in text and not list((tmp_path / "out").rglob("run.json"))
     assert "Traceback" not in text
 
 

@@ -10,7 +10,7 @@ from walks import SPEC, judged, walks
 
 from jaxomarl.base import Spec
 from jaxomarl.health import behaviour, codes, plans
-from jaxomarl.health.held import available, successors, transitions
+from jaxomarl.health.held import successors, transitions
 from jaxomarl.health.verdict import DIVERGED, LEARNED, SHORT
 
 COLUMNS = jnp.asarray(SPEC.obs_mask)
@@ -125,8 +125,8 @@ def test_one_hot_actions_are_right_or_wrong(flat, right, word):
 
 
 def test_what_is_available_is_read_where_the_data_say(held, flat):
-    assert available(held, transitions(held)).all()
-    assert not available(flat, transitions(flat))[:, 1, 2].any()
+    assert transitions(held).available.all()
+    assert not transitions(flat).available[:, 1, 2].any()
 
 
 # --- next actions ---

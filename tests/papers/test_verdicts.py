@@ -14,7 +14,7 @@ from jaxomarl.cli.reproduce import with_command
 from jaxomarl.papers import REPRODUCTIONS, measured
 from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.measured import Measure, StageWord
-from jaxomarl.papers.verdicts import evidence, games, page, rules, scores
+from jaxomarl.papers.verdicts import evidence, games, page, rules, trained
 from jaxomarl.papers.verdicts.claims import CLAIMS, Claim
 from jaxomarl.papers.verdicts.rules import (
     NO,
@@ -43,7 +43,7 @@ def asked(out, seeds=SEEDS):
 def save(folder, measures, stages=(), seeds=SEEDS):
     """Write evidence as a command does."""
     command = f"reproduce NAME --out 'a folder' --seeds {seeds} --from=b --cfg.beta 0 1"
-    measured.save_measures(asked(folder, seeds), measures, stages)
+    measured.save_measures(folder, measures, stages)
     facts = measured.provenance(asked(folder, seeds), command)
     store.write_json(folder / measured.PROVENANCE, facts)
 
@@ -185,67 +185,189 @@ def test_a_claim_holds_only_where_it_was_seen_and_where_stages_have_learned(tmp_
     assert one.parts[1].numbers[1] == "stages: scores learned in 4 of 8"
 
 
-COLUMNS = (
-    "task", "data", "system", "swept", "seeds", "nonfinite", "mean", "std", "data_mean", "data_se",
-    "health",
-)  # fmt: skip
+MEAN = 450.0
+"""Return of the data in evidence of trained systems."""
 
 
-def summary_files(folder, omsd, health, seeds=4, data="expert-modes"):
-    """`omsd` is its mean, or its means by what was swept."""
-    own = omsd if isinstance(omsd, dict) else {"": omsd}
-    means = {("omsd", swept): mean for swept, mean in own.items()}
-    means |= {("brpo-ctde", ""): 440.0, ("bc", ""): 438.0}
-    rows = [
-        ("mpe/spread", data, system, swept, seeds, 0, mean, 2.0, 450.0, 0.5, health)
-        for (system, swept), mean in means.items()
+def trained_files(folder, game, means, word="learned", seeds=SEEDS, spread=1.0):
+    """`means` maps a system, or "system swept=value", to its mean over seeds."""
+    rows = [Measure(game, "data", "", "", "return", MEAN)]
+    rows += [Measure(game, "data", "", "", "standard error", 0.5)]
+    stages = []
+    for k, (name, mean) in enumerate(means.items()):
+        system, _, setting = name.partition(" ")
+        # what is common to all systems goes away by pairing; their own spread does not
+        values = around(mean, seeds, spread * (-1) ** k) + 5.0 * np.cos(np.arange(seeds))
+        rows += measured.of_seeds(game, system, setting, range(seeds), {"return": values})
+        if word:
+            counts = {"learned": (seeds, 0), "short": (0, seeds)}[word]
+            stages.append(StageWord(game, system, setting, "critic", *counts, 0, 0, ""))
+    save(folder, rows, stages, seeds)
+    found = evidence.load_evidence(folder)
+    assert found
+    return found
+
+
+def claim_of(name):
+    return next(claim for claim in CLAIMS if claim.name == name)
+
+
+def judged(folder, name, means, *, games=(), word="learned", seeds=SEEDS):
+    """The verdict on a claim; `means` in every game that its judge reads, if none are given."""
+    claim = claim_of(name)
+    found = [trained_files(folder / str(k), g, means, word, seeds) for k, g in enumerate(games)]
+    measures = [m for one in found for m in one.measures]
+    stages = [s for one in found for s in one.stages]
+    assert claim.judge
+    return rules.verdict(claim.judge(found[0]._replace(measures=measures, stages=stages)))
+
+
+MODES, MEDIUM = ("mpe/spread expert-modes",), ("mpe/spread medium",)
+BOTH_RANDOM = ("mpe/spread random", "mpe/tag random")
+PREDATORS = ("mpe/tag medium", "mpe/world medium")
+QUALITIES = ("mpe/spread expert", "mpe/spread medium", "mpe/spread random")
+CHEETAH = "mamujoco/2halfcheetah"
+PARTS = "dom2 improvement=True denoising=True"
+RULES = [
+    ("OMSD-4", MODES, {"omsd": 500.0, "brpo-ctde": 440.0}, REPRODUCED),
+    ("OMSD-4", MODES, {"omsd": 447.0, "brpo-ctde": 440.0}, NOT_JUDGED),
+    ("OMSD-4", MODES, {"omsd": 400.0, "brpo-ctde": 440.0}, REFUTED),
+    ("OMSD-5", MEDIUM, {"omsd beta=0": 430.0, "omsd beta=1": 460.0, "bc": 438.0}, REPRODUCED),
+    ("OMSD-5", MEDIUM, {"omsd beta=0": 430.0, "omsd beta=1": 445.0, "bc": 438.0}, NOT_JUDGED),
+    ("OMSD-5", MEDIUM, {"omsd beta=0": 430.0, "omsd beta=1": 420.0, "bc": 438.0}, REFUTED),
+    ("OMSD-6", BOTH_RANDOM, {"omsd": 460.0, "omar": 440.0}, REPRODUCED),
+    ("OMSD-6", BOTH_RANDOM, {"omsd": 420.0, "omar": 440.0}, REFUTED),
+    ("OMSD-7", PREDATORS, {"omsd": 9.0, "bc": 5.0, "iql": 5.0, "td3-bc": 5.0, "omar": 5.0}, REPRODUCED),
+    ("OMSD-7", PREDATORS, {"omsd": 6.0, "bc": 5.0, "iql": 9.0, "td3-bc": 5.0, "omar": 5.0}, NOT_JUDGED),
+    ("OMSD-7", PREDATORS, {"omsd": 2.0, "bc": 5.0, "iql": 9.0, "td3-bc": 1.0, "omar": 5.0}, REFUTED),
+    ("OMSD-9", ("mpe/spread expert",), {"omsd order=0-1": 450.0, "omsd order=1-0": 455.0}, REPRODUCED),
+    ("OMSD-9", ("mpe/spread expert",), {"omsd order=0-1": 450.0, "omsd order=1-0": 500.0}, REFUTED),
+    ("OMSD-10", (f"{CHEETAH} medium-replay",), {"omsd": 9.0, "omiga": 2.0, "cfcql": 3.0}, REPRODUCED),
+    ("OMSD-10", (f"{CHEETAH} medium-replay",), {"omsd": 3.0, "omiga": 1.0, "cfcql": 9.0}, NOT_JUDGED),
+    ("DOM2-1", QUALITIES[:2], {"dom2": 9.0, "omar": 2.0, "td3-bc": 2.0, "bc": 2.0}, REPRODUCED),
+    ("DOM2-1", QUALITIES[:2], {"dom2": 2.0, "omar": 1.0, "td3-bc": 1.0, "bc": 5.0}, REFUTED),
+    ("DOM2-2", BOTH_RANDOM, {"dom2": 9.0, "omar": 2.0}, REPRODUCED),
+    ("DOM2-4", (f"{CHEETAH} medium",), {"dom2 eta=0.0": 3.0, "dom2 eta=0.5": 9.0}, REPRODUCED),
+    ("DOM2-4", (f"{CHEETAH} medium",), {"dom2 eta=0.0": 9.0, "dom2 eta=0.5": 3.0}, REFUTED),
+    ("DOM2-6", ("mpe/tag medium-replay", "mpe/tag medium"),
+     {"dom2": 5.0, "iql-ind": 9.0, "edp": 9.0, "diffusion-ql": 9.0, "omar": 1.0, "td3-bc": 1.0}, REFUTED),
+    ("DOM2-6", ("mpe/tag medium-replay", "mpe/tag medium"),
+     {"dom2": 5.0, "iql-ind": 9.0, "edp": 9.0, "diffusion-ql": 1.0, "omar": 1.0, "td3-bc": 1.0}, NOT_JUDGED),
+    ("DOM2-7", ("mpe/tag medium-replay",),
+     {PARTS: 500.0, "dom2 improvement=True denoising=False": 499.0,
+      "dom2 improvement=False denoising=True": 440.0}, ONLY_UNDER),
+    ("DOF-3", QUALITIES[:2], {"dof-p": 500.0, "ind-diffusion": 440.0}, REPRODUCED),
+    ("DOF-3", QUALITIES[:2], {"dof-p": 442.0, "ind-diffusion": 445.0}, REFUTED),
+    ("DOF-4", ("mpe/spread expert",),
+     {"dof-p noise_mixer=atten": 441.0, "dof-p noise_mixer=concat": 445.0}, REFUTED),
+    ("DOF-6", ("mpe/spread expert",), {"dof-t": 475.0, "madiff-d": 275.0}, REPRODUCED),
+    ("DOF-6", ("mpe/spread expert",), {"dof-t": 285.0, "madiff-d": 275.0}, NOT_JUDGED),
+    ("CODA-5", (f"{CHEETAH} replay",), {"maddpg-bc+coda": 900.0, "maddpg-bc+synther": 300.0}, REPRODUCED),
+    ("CODA-5", (f"{CHEETAH} replay",), {"maddpg-bc+coda": 400.0, "maddpg-bc+synther": 300.0}, REFUTED),
+    ("CODA-6", (f"{CHEETAH} good",),
+     {"maddpg-bc": 440.0, "maddpg-bc+coda": 500.0, "maddpg-bc+synther": 450.0}, REPRODUCED),
+    ("CODA-6", (f"{CHEETAH} good",),
+     {"maddpg-bc": 440.0, "maddpg-bc+coda": 430.0, "maddpg-bc+synther": 450.0}, NOT_JUDGED),
+    ("CODA-6", (f"{CHEETAH} good",),
+     {"maddpg-bc": 440.0, "maddpg-bc+coda": 380.0, "maddpg-bc+synther": 300.0}, REFUTED),
+    ("CODA-7", (f"{CHEETAH} medium", f"{CHEETAH} poor"),
+     {"maddpg-bc": 100.0, "maddpg-bc+coda": 400.0, "maddpg-bc+synther": 405.0}, REPRODUCED),
+    ("CODA-7", (f"{CHEETAH} medium", f"{CHEETAH} poor"),
+     {"maddpg-bc": 500.0, "maddpg-bc+coda": 450.0, "maddpg-bc+synther": 405.0}, REFUTED),
+    ("CODA-8", ("mamujoco/4ant replay",),
+     {"bc": 400.0, "bc+coda": 450.0, "iql": 400.0, "iql+coda": 401.0}, ONLY_UNDER),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "games", "means", "word"), RULES)
+def test_a_claim_by_the_returns_of_its_systems(tmp_path, name, games, means, word):
+    assert judged(tmp_path, name, means, games=games).word == word
+
+
+def test_every_judge_of_trained_systems_is_tried():
+    by_games = {"OMSD-1", "OMSD-2", "OMSD-3", "OMSD-8"}
+    tried = {name for name, *_ in RULES} | by_games
+    judged = {claim.name for claim in CLAIMS if claim.judge}
+    assert judged - tried == {"DOF-1", "DOF-2", "DOF-5", "CODA-1", "CODA-2", "CODA-3", "CODA-4"}
+
+
+def test_a_loss_takes_eight_seeds_and_stages_on_record(tmp_path):
+    lost = {"omsd": 400.0, "brpo-ctde": 440.0}
+    few = judged(tmp_path / "a", "OMSD-4", lost, games=MODES, seeds=4)
+    assert few.word == NOT_JUDGED and "4 of the 8 seeds" in few.detail
+    unknown = judged(tmp_path / "b", "OMSD-4", lost, games=MODES, word="")
+    assert unknown.word == NOT_JUDGED and "health of its stages is not on record" in unknown.detail
+
+
+def test_what_has_not_learned_is_not_judged_even_if_ahead(tmp_path):
+    ahead = {"omsd": 500.0, "brpo-ctde": 440.0}
+    verdict = judged(tmp_path / "a", "OMSD-4", ahead, games=MODES, word="short")
+    assert verdict.word == NOT_JUDGED and "omsd: critic has not learned" in verdict.detail
+    assert judged(tmp_path / "b", "OMSD-4", ahead, games=MODES, word="").word == REPRODUCED
+
+
+def test_a_diverged_seed_is_named(tmp_path):
+    files = trained_files(tmp_path, MODES[0], {"omsd": 500.0, "brpo-ctde": 440.0})
+    bad = [
+        m._replace(value=np.nan) if (m.system, m.seed) == ("omsd", 3) else m for m in files.measures
     ]
-    store.write_table(folder / evidence.SUMMARY, rows, COLUMNS)
-    save(folder, [], seeds=seeds)
-    return evidence.load_evidence(folder)
+    verdict = rules.verdict(claim_of("OMSD-4").judge(files._replace(measures=bad)))
+    assert verdict.word == NOT_JUDGED and "omsd: seed 3 diverged" in verdict.detail
+
+
+def test_seeds_are_paired(tmp_path):
+    """Seeds differ by 10 among themselves; their differences by 0.1."""
+    means = {"omsd": 480.0, "brpo-ctde": 440.0}
+    files = trained_files(tmp_path, MODES[0], means, spread=0.0)
+    (part,) = claim_of("OMSD-4").judge(files)
+    assert "over brpo-ctde 40.0 [40.0, 40.0]" in part.numbers[1]
+
+
+def curve(folder, means, learned=1):
+    rows = []
+    for lam, mean in means.items():
+        values = {"log-likelihood": around(mean)}
+        rows += measured.of_seeds("steering", "expert", f"lambda {lam:g}", range(SEEDS), values)
+    words = StageWord("steering", "coda", "", "generator", learned, 1 - learned, 0, 0, "")
+    save(folder, rows, [words])
+    return rules.verdict(claim_of("CODA-4").judge(evidence.load_evidence(folder)))
 
 
 @pytest.mark.parametrize(
-    ("omsd", "health", "seeds", "word", "detail"),
+    ("means", "learned", "word", "detail"),
     [
-        (500.0, "learned", 4, REPRODUCED, ""),
-        (447.0, "learned", 4, NOT_JUDGED, "settles nothing"),
-        (400.0, "learned", 8, REFUTED, ""),
-        (400.0, "learned", 4, NOT_JUDGED, "4 of the 8 seeds"),
-        (400.0, "", 8, NOT_JUDGED, "health is not on record"),
-        (500.0, "short: scores-conditional", 8, NOT_JUDGED, "omsd: short: scores-conditional"),
+        ({0: -9.0, 1: -3.0, 10: -6.0}, 1, REPRODUCED, ""),
+        ({0: -9.0, 1: -6.0, 10: -3.0}, 1, NOT_JUDGED, "no fall up to lambda 10"),
+        ({0: -3.0, 1: -6.0, 10: -9.0}, 1, REFUTED, ""),
+        ({0: -9.0, 1: -3.0, 10: -6.0}, 0, NOT_JUDGED, "generator"),
     ],
 )
-def test_omsd_4_by_its_summary(tmp_path, omsd, health, seeds, word, detail):
-    verdict = rules.verdict(scores.sequence_on_modes(summary_files(tmp_path, omsd, health, seeds)))
+def test_a_curve_that_rises_and_falls(tmp_path, means, learned, word, detail):
+    verdict = curve(tmp_path, means, learned)
     assert verdict.word == word and detail in verdict.detail
 
 
 @pytest.mark.parametrize(
-    ("best", "health", "seeds", "word", "detail"),
-    [
-        (460.0, "learned", 4, REPRODUCED, ""),
-        (450.0, "learned", 4, NOT_JUDGED, "settles nothing"),
-        (445.0, "learned", 8, REFUTED, ""),
-        (445.0, "learned", 4, NOT_JUDGED, "4 of the 8 seeds"),
-        (460.0, "short: critic in 2 of 4", 4, NOT_JUDGED, "omsd: short: critic"),
-    ],
+    ("best", "word"),
+    [((0.0, 0.1, 0.3), REPRODUCED), ((0.1, 0.1, 0.1), REFUTED), ((0.3, 0.1, 0.0), NOT_JUDGED)],
 )
-def test_omsd_5_by_its_best_beta(tmp_path, best, health, seeds, word, detail):
-    """Above BC (438) in every case; the data have 450."""
-    swept = {"beta=0.0": 430.0, "beta=0.002": best}
-    files = summary_files(tmp_path, swept, health, seeds, data="medium")
-    verdict = rules.verdict(scores.best_beta_on_medium(files))
-    assert verdict.word == word and detail in verdict.detail
-    assert "omsd beta=0.002, unpaired" in verdict.parts[0].numbers[1]
+def test_the_best_beta_rises_as_data_get_worse(tmp_path, best, word):
+    found = []
+    for k, (game, top) in enumerate(zip(QUALITIES, best, strict=True)):
+        means = {f"omsd beta={b}": 450.0 - 100.0 * abs(b - top) for b in (0.0, 0.1, 0.3)}
+        found.append(trained_files(tmp_path / str(k), game, means))
+    measures = [m for one in found for m in one.measures]
+    stages = [s for one in found for s in one.stages]
+    whole = found[0]._replace(measures=measures, stages=stages)
+    assert rules.verdict(claim_of("OMSD-8").judge(whole)).word == word
 
 
 def test_evidence_that_lacks_a_row_is_refused(tmp_path):
     found = bandit_files(tmp_path)
     with pytest.raises(JaxomarlError, match=r"a row of .*none"):
         evidence.values(found, "bandit", "omsd", "elsewhere", "reward")
-    with pytest.raises(JaxomarlError, match="one row of"):
-        evidence.score(found, "mpe/spread", "medium", "omsd")
+    with pytest.raises(JaxomarlError, match="a row of bandit nobody"):
+        trained.best(found, "bandit", "nobody")
 
 
 def test_numbers_are_read_as_they_were_written(tmp_path):

@@ -405,7 +405,7 @@ def test_the_walk_follows_the_rules_through_ends_of_episodes():
     for key in jax.random.split(jax.random.key(1)):
         walk, rows = further(walk, key)
         parts.append(jax.tree.map(lambda x: np.asarray(x).reshape(25, ENVS, *x.shape[1:]), rows))
-    rows = replay.Rows(*(np.concatenate(x) for x in zip(*parts, strict=True)))
+    rows = jax.tree.map(lambda *x: np.concatenate(x), *parts)
     at = rows.state.argmax(axis=-1)
     then = at + (rows.action[..., 0, 0] * rows.action[..., 1, 0] > 0)
     hot = np.eye(LENGTH + 1)[:, :LENGTH]  # beyond the last position: zeros

@@ -36,7 +36,7 @@ def data():
         parts.append(
             Episodes(obs, ones[:, None], action, reward, 0 * ones, step, length - step, 0 * step)
         )
-    return pack(Episodes(*(np.concatenate(x) for x in zip(*parts, strict=True))), SPEC)
+    return pack(jax.tree.map(lambda *blocks: np.concatenate(blocks), *parts), SPEC)
 
 
 def config(kind: str, base: type = dof_trajectory.Config, **changes: Any) -> Any:

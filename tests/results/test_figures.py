@@ -5,12 +5,14 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
+from jaxomarl.api import pictures
 from jaxomarl.base import JaxomarlError
-from jaxomarl.results import figures, store, tables
+from jaxomarl.results import canvas, figures, store, tables
 
 HAS_MATPLOTLIB = importlib.util.find_spec("matplotlib") is not None
 needs_matplotlib = pytest.mark.skipif(
@@ -125,7 +127,7 @@ def test_paths_without_a_field_and_wrong_shapes_are_refused(tmp_path):
 def test_learning_curves_are_means_over_seeds_and_mark_what_is_missing(tmp_path):
     _, rows = study(nan=[("omsd", "expert", 3)])
     figure = figures.learning_curves(tmp_path / "a.png", rows)
-    assert size(tmp_path / "a.png") == (2 * 600, 532)
+    assert size(tmp_path / "a.png") == (2 * 600, 532)  # one row of the legend
     assert [axes.get_title() for axes in figure.axes] == [
         "games/two-modes  expert",
         "games/two-modes  medium",
@@ -135,11 +137,12 @@ def test_learning_curves_are_means_over_seeds_and_mark_what_is_missing(tmp_path)
     assert omsd.get_ydata().tolist() == [1.5, 1.5, 1.0]  # the mean of seeds 0, 1, 2
     assert omsd_marks.get_xdata().tolist() == [300]
     told = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert told == ["bc", "omsd", "a seed is missing or not finite"]
+    band_label = "band: mean ± one standard error of 4 seeds"
+    assert told == ["bc", "omsd", band_label, "a seed is missing or not finite"]
     band = figure.axes[0].collections[0].get_paths()[0].vertices[:, 1]
     error = np.std([0, 1, 2, 3], ddof=1) / 2  # one standard error of four seeds
     assert (band.min(), band.max()) == pytest.approx((1.5 - error, 1.5 + error))
-    assert "on common starts; band: one standard error" in figure.get_suptitle()
+    assert figure.get_suptitle() == figures.CURVES
     with pytest.raises(JaxomarlError, match="'win'"):
         figures.learning_curves(tmp_path / "b.png", rows, "win")
 
@@ -148,10 +151,51 @@ def test_learning_curves_are_means_over_seeds_and_mark_what_is_missing(tmp_path)
 def test_curves_of_one_system_are_told_apart(tmp_path):
     _, rows = study(systems=("bc",), data=("medium",))
     rows += [row._replace(config="0123456789", value=5.0) for row in rows]
-    words = {"bc": "beta=1", "0123456789": ""}
-    for labels, expected in ((None, ["bc 01234567", "bc bc"]), (words, ["bc", "bc beta=1"])):
-        figure = figures.learning_curves(tmp_path / "a.png", rows, labels=labels)
-        assert [text.get_text() for text in figure.legends[0].get_texts()] == expected
+    words = {"bc": "beta=1", "0123456789": "beta=5"}
+    same = {"bc": "beta=1", "0123456789": "beta=1"}
+    for labels, expected in (
+        (None, ["bc (01234567)", "bc (bc)"]),
+        (words, ["bc beta=1", "bc beta=5"]),
+        (same, ["bc beta=1 (01234567)", "bc beta=1 (bc)"]),
+    ):
+        figure = figures.learning_curves(None, rows, labels=labels)
+        texts = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert texts == [*expected, "band: mean ± one standard error of 4 seeds"]
+    assert {line.get_marker() for line in figure.axes[0].lines[::2]} == {"o"}, "three evaluations"
+
+
+@needs_matplotlib
+def test_results_name_curves_by_what_was_swept():
+    """`returns.png` and `intervals.png` of one sweep have the same names."""
+    runs, rows = study(systems=("bc",), data=("medium",))
+    for value, config in ((0.3, "0123456789"), (5.0, "9876543210")):
+        for run in runs[:4]:
+            info = {**run.info, "config": config, "swept": {"beta": value}}
+            runs = [*runs, run._replace(info=info)]
+        rows += [row._replace(config=config) for row in rows[:24]]
+    runs, rows = runs[4:], rows[24:]
+    records = tables.summary(rows, runs)
+    curves = pictures.figure("returns", rows, records, [])
+    intervals = pictures.figure("intervals", rows, records, [])
+    names = [label.get_text() for label in intervals.axes[0].get_yticklabels()]
+    assert names == ["bc beta=0.3", "bc beta=5.0"]
+    assert [text.get_text() for text in curves.legends[0].get_texts()][:2] == names
+
+
+@needs_matplotlib
+def test_no_line_of_a_note_or_a_legend_is_wider_than_its_figure(tmp_path):
+    wide = f"{'MWMW ' * 30}\n{'i' * 40} short"
+    lines = canvas.fitting_lines("MWMW " * 30, 3.9)
+    assert " ".join(lines).split() == ["MWMW"] * 30 and len(lines) > 3
+    _, rows = study(systems=("bc",), data=("medium",))
+    labels = {
+        "bc": "prefix_level=0.2 score_model=mixture weighting=vds reward=team policy_lr=0.001"
+    }
+    figure = figures.learning_curves(tmp_path / "a.png", rows, labels=labels, note=wide)
+    drawn = [figure._suptitle, figure.legends[0]]
+    for box in (artist.get_window_extent() for artist in drawn):
+        assert box.x0 >= 0 and box.x1 <= figure.bbox.width
+        assert box.y0 >= 0 and box.y1 <= figure.bbox.height
 
 
 @needs_matplotlib
@@ -195,11 +239,22 @@ def test_a_long_note_leaves_axes_their_height(tmp_path):
 
 
 @needs_matplotlib
-def test_a_file_of_another_kind_is_refused_and_a_pdf_is_not(tmp_path):
-    with pytest.raises(JaxomarlError, match=r"\.pdf"):
+def test_a_figure_has_its_copies_as_svg_and_pdf(tmp_path, monkeypatch):
+    with pytest.raises(JaxomarlError, match=r"\.svg or \.pdf, found '\.gif'"):
         figures.score_fields(tmp_path / "a.gif", POINTS, {})
-    figures.score_fields(tmp_path / "a.pdf", POINTS, {})
-    assert (tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
+    monkeypatch.setattr(canvas, "COPIES", (".svg", ".pdf"))
+    figure = figures.score_fields(tmp_path / "a.png", POINTS, {})
+    before = (tmp_path / "a.png").read_bytes()
+    kept = []
+    for _ in range(2):
+        svg, pdf = canvas.save_copies(figure, tmp_path / "a.png")
+        kept.append((svg.read_bytes(), pdf.read_bytes()))
+    assert kept[0] == kept[1], "no dates, and no identifiers that change"
+    root = ElementTree.parse(svg).getroot()
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert float(root.get("width").removesuffix("pt")) == 72 * figure.get_size_inches()[0]
+    assert pdf.read_bytes().startswith(b"%PDF") and b"/CreationDate" not in pdf.read_bytes()
+    assert (tmp_path / "a.png").read_bytes() == before
 
 
 def test_without_matplotlib_the_way_out_is_named(tmp_path, monkeypatch):

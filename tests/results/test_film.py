@@ -52,6 +52,33 @@ def test_captions_stand_above():
 
 
 @needs_pillow
+def test_each_frame_has_its_own_caption_of_two_lines():
+    texts = ["bc seed 0\nstep 0 of 2", "bc seed 0\nstep 1 of 2", "bc seed 0\nstep 2 of 2"]
+    out = film.mosaic([ramp(3), ramp(5)], [texts, "other"])
+    top = 2 * film.LINE
+    assert out.shape == (5, top + 40, 126, 3)
+    heads = out[:, :top, :60]
+    assert (heads[:, : film.LINE] == heads[0, : film.LINE]).all(), "the first line is the same"
+    assert len({frame.tobytes() for frame in heads}) == 3
+    np.testing.assert_array_equal(heads[3:], heads[[2, 2]])
+    assert (out[1:, :top, 66:] == out[0, :top, 66:]).all()
+    with pytest.raises(JaxomarlError, match="3 texts, one per frame"):
+        film.mosaic([ramp(3)], [texts[:2]])
+
+
+@needs_pillow
+def test_a_legend_names_colours_below_and_wraps():
+    entries = [("agent 1", (0, 114, 178)), ("landmark", (45, 45, 45)), ("prey", (213, 94, 0))]
+    frames = np.full((2, 30, 150, 3), 9, np.uint8)
+    out = film.with_legend(frames, entries)
+    assert out.shape == (2, 30 + 2 * film.LINE, 150, 3)
+    np.testing.assert_array_equal(out[:, :30], frames)
+    for _, colour in entries:
+        assert (out[0, 30:] == colour).all(-1).sum() > 20
+    assert film.with_legend(frames, []) is frames
+
+
+@needs_pillow
 def test_a_gif_is_read_back(tmp_path):
     from PIL import Image
 

@@ -266,6 +266,22 @@ def test_coordination_is_the_share_of_the_final_episodes():
     assert "coordinated" not in tables.text([record._replace(coordinated=None)])
 
 
+def test_a_win_rate_has_an_interval_within_its_bounds():
+    """Over seeds Student's, cut at 0 and 1; of one seed Wilson's, so that 0 of 8 is not certain: (0, 0.324)."""
+    won = np.zeros((4, 3, 8))
+    won[:, -1] = [[1.0] * 8, [1.0] * 8, [1.0] * 8, [1.0] * 4 + [0.0] * 4]
+    (record,) = tables.summary(*study(curves(4), extra={"win": won})[::-1])
+    assert record.win == 0.875 and record.win_high == 1.0
+    half = 3.1824463 * won[:, -1].mean(axis=1).std(ddof=1) / 2
+    assert record.win_low == pytest.approx(0.875 - half)
+    assert f"0.88 [{record.win_low:.2f}, 1.00]" in tables.text([record])
+    (one,) = tables.summary(*study(curves(1), extra={"win": 0 * won[:1]})[::-1])
+    assert (one.win, one.win_low) == (0.0, pytest.approx(0.0, abs=1e-12))
+    assert one.win_high == pytest.approx(0.32441, abs=1e-4)
+    (none,) = tables.summary(*study(curves(4))[::-1])
+    assert none.win is None and "win rate" not in tables.text([none])
+
+
 def test_cells_are_told_apart_and_sorted_by_value():
     runs, rows = [], []
     for name, swept in (

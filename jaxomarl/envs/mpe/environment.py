@@ -75,7 +75,7 @@ def environment(
         view = 1.6 if scenario.prey else 1.4
         return draw.scene(discs(scenario, scene), view=view)
 
-    return Environment(spec, reset, step, render)
+    return Environment(spec, reset, step, render, legend(scenario))
 
 
 def _check_shift(scenario: Scenario, speed_min: float, hidden: int) -> None:
@@ -131,6 +131,22 @@ def advance(scenario: Scenario, scene: Scene, action: Float[Array, "n 2"]) -> Sc
     return scene._replace(touches=scene.touches + now)
 
 
+def colour_of(scenario: Scenario, e: int) -> draw.Colour:
+    """The colour of entity `e`: learning agents have their own, others that of their kind."""
+    if e < scenario.learners:
+        return draw.agent_colour(e)
+    return draw.KINDS[scenario.kinds[e]]
+
+
+def legend(scenario: Scenario) -> tuple[tuple[str, draw.Colour], ...]:
+    """Words for the colours of a picture: each learning agent, then each kind of the others."""
+    words = {}
+    for e, kind in enumerate(scenario.kinds):
+        word = f"{kind} {e + 1}" if e < scenario.learners else kind
+        words.setdefault(word, colour_of(scenario, e))
+    return tuple(words.items())
+
+
 def discs(scenario: Scenario, scene: Scene) -> list[draw.Disc]:
     """The discs of a picture of the scene, landmarks first."""
     pos = np.asarray(scene.pos)
@@ -141,9 +157,7 @@ def discs(scenario: Scenario, scene: Scene) -> list[draw.Disc]:
         if e >= n and not seen[e - n]:
             continue
         kind = scenario.kinds[e]
-        colour = draw.KINDS[kind]
-        if e < scenario.learners:
-            colour = draw.agent_colour(e)
+        colour = colour_of(scenario, e)
         alpha = 0.4 if kind == "forest" else 0.9
         x, y = pos[e]
         out.append(draw.Disc(float(x), float(y), scenario.bodies.size[e], colour, alpha))

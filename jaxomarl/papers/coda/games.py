@@ -140,7 +140,7 @@ def coda_games(asked: Asked) -> str:
         asked.draw(score_fields, picture, np.asarray(data[:1500]), fields, drawn_paths)
         pictures.append(f"![]({picture})")
     centred = centred_measures(asked, GAMES["twin peaks"])
-    measured.save_measures(asked, [*measures, *centred])
+    measured.save_measures(asked.out, [*measures, *centred])
     report = games_report(asked, steps, rows)
     moved = moved_report([*measures, *centred])
     return f"{report}\n{moved}\n" + "\n\n".join(pictures) + "\n"

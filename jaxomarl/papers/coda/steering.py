@@ -18,25 +18,29 @@ from jaxtyping import Array, Float, Key
 from jaxomarl.base import Dataset, Spec, Stage, System, Task, refuse
 from jaxomarl.config import flag
 from jaxomarl.data.catalog import load
+from jaxomarl.data.held_out import hold_out, split
 from jaxomarl.data.stats import identity
 from jaxomarl.data.windows import check_windows
 from jaxomarl.diffusion.policy_guidance import likelihood, strengths, towards
 from jaxomarl.envs import stored
 from jaxomarl.envs.catalog import make
+from jaxomarl.health.verdict import DIVERGED, LEARNED, SHORT, UNJUDGED, stage_facts
 from jaxomarl.networks.actors import actor
 from jaxomarl.networks.agents import separate
+from jaxomarl.papers import measured
 from jaxomarl.papers.asked import Asked, one_name
 from jaxomarl.papers.comparison import markdown_table
+from jaxomarl.papers.measured import Measure, StageWord
 from jaxomarl.results import curves, intervals
 from jaxomarl.results.curves import Point
 from jaxomarl.stages.augmented import Settings
 from jaxomarl.stages.generator import Generator, TrainedGenerator
-from jaxomarl.training.library import StageCache
+from jaxomarl.training.library import StageCache, TrainedStage
 from jaxomarl.training.runner import Job, run
 
 TASK = "mamujoco/2halfcheetah"
 QUALITY = "replay"
-LAMBDAS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+LAMBDAS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 HORIZON = 20
 WINDOWS = 2048
 CHUNK = 100
@@ -44,6 +48,8 @@ CHUNK = 100
 SETTINGS = Settings(
     generator_steps=2000, generator_batch=128, generator_width=16, augment_microbatch=128
 )
+GAME, MODEL, LIKELIHOOD = "steering", "coda", "log-likelihood"
+"""Names in measured.csv and stages.csv."""
 BEST = ("expert", "good")
 """Kinds of shipped behaviours, the best first."""
 
@@ -74,7 +80,7 @@ def coda_steering(asked: Asked) -> str:
     # --- the generator ---
     model = Generator(spec, settings, horizon)
     asked.say(f"{task.name} {quality}: one generator, {settings.generator_steps} updates")
-    generator = train_generator(asked, settings, horizon, task, rows, manifest)
+    generator, health = train_generator(asked, settings, horizon, task, rows, manifest)
 
     # --- windows under each policy ---
     curves_of: dict[str, np.ndarray] = {}
@@ -91,10 +97,16 @@ def coda_steering(asked: Asked) -> str:
             for seed in asked.seeds
         ]
         curves_of[name] = np.array(values)
+    measures = [
+        m for name, values in curves_of.items() for m in seeds_measures(asked, name, values)
+    ]
+    measured.save_measures(asked.out, measures, [health])
     points = [p for name, values in curves_of.items() for p in policy_points(name, values)]
     axes = ("lambda", "log-likelihood of a window")
     asked.draw(curves.curves, "steering.png", points, *axes, None, True)
-    return steering_report(asked, task.name, manifest, settings, horizon, windows, curves_of)
+    return steering_report(
+        asked, task.name, manifest, settings, horizon, windows, curves_of, health
+    )
 
 
 def chosen_settings(asked: Asked) -> Settings:
@@ -142,10 +154,10 @@ def guiding_policies(spec: Spec, task: str) -> dict[str, tuple[Play, Callable[[i
 
 def train_generator(
     asked: Asked, settings: Settings, horizon: int, task: Task, rows: Dataset, manifest: dict
-) -> TrainedGenerator:
+) -> tuple[TrainedGenerator, StageWord]:
     """The generator after all its updates, kept under OUT as any command keeps its stages.
 
-    Raises Interrupted.
+    The second is whether it has learned, by its windows of held-out episodes. Raises Interrupted.
     """
     steps = settings.generator_steps
     chunk = next(size for size in range(min(CHUNK, steps), 0, -1) if steps % size == 0)
@@ -157,21 +169,54 @@ def train_generator(
         return data
 
     def pipeline(spec: Spec, cfg: Settings, env: Any = None) -> tuple[Stage, ...]:
-        return (Stage("generator", Generator(spec, cfg, horizon).algorithm, steps, chunk),)
+        model = Generator(spec, cfg, horizon)
+        return (Stage("generator", model.algorithm, steps, chunk, health=model.health),)
 
+    found = []
+
+    def finished(index: int, stage: Stage, trained: TrainedStage) -> None:
+        figures = {name: values[0] for name, values in trained.health.items()}
+        found.append(stage_facts(stage, figures))
+
+    drawn, held = split(rows, hold_out(rows))
     job = Job(
         system=System(Settings, check=check, prepare=prepare, pipeline=pipeline),
         spec=task.env.spec,
         cfgs=[settings],
         seeds=[0],
-        data=rows,
+        data=drawn,
+        held=held,
         stats=identity(task.env.spec),
         facts={"task": task.name, "data": manifest["sha256"], "horizon": horizon},
         library=StageCache(asked.out / "stages"),
         stopped=asked.stopped,
         say=asked.progress.say,
+        finished=finished,
     )
-    return jax.tree.map(lambda x: x[0], run(job)["generator"])
+    trained = jax.tree.map(lambda x: x[0], run(job)["generator"])
+    (facts,) = found
+    is_word = lambda word: int(facts["verdict"] == word)
+    health = StageWord(
+        GAME,
+        MODEL,
+        setting="",
+        stage="generator",
+        learned=is_word(LEARNED),
+        short=is_word(SHORT),
+        diverged=is_word(DIVERGED),
+        unjudged=is_word(UNJUDGED),
+        failed="; ".join(facts["failed"]),
+    )
+    return trained, health
+
+
+def seeds_measures(asked: Asked, name: str, values: Float[np.ndarray, "S L"]) -> list[Measure]:
+    """Each seed's log-likelihood under a policy, by the strength of the guidance."""
+    rows = []
+    for k, lam in enumerate(LAMBDAS):
+        of_lam = {LIKELIHOOD: values[:, k]}
+        rows += measured.of_seeds(GAME, name, f"lambda {lam:g}", asked.seeds, of_lam)
+    return rows
 
 
 def mean_likelihood(
@@ -226,6 +271,7 @@ def steering_report(
     horizon: int,
     windows: int,
     curves_of: dict[str, np.ndarray],
+    health: StageWord,
 ) -> str:
     """The table and what has to be known to read it."""
     rows = []
@@ -248,6 +294,16 @@ def steering_report(
         f"{horizon} steps under the policy that guides them, mean ± std of {len(asked.seeds)} "
         f"seeds. One generator, {settings.generator_width} wide, {updates} (the paper's: 10,000 "
         f"epochs of 100,000); {settings.augment_levels} levels (the paper's 128), {raw}. The "
-        "paper's curve is a picture, without numbers.\n\n"
+        "paper's curve is a picture, without numbers. "
+        f"{health_line(health)}\n\n"
         f"{markdown_table(head, rows)}\n![](steering.png)\n"
     )
+
+
+def health_line(health: StageWord) -> str:
+    """Whether the generator has learned."""
+    if health.learned:
+        return "The generator has learned, by its windows of held-out episodes."
+    if health.failed:
+        return f"The generator has not learned: {health.failed}."
+    return "Nobody judged the generator: no episode was held out."

@@ -72,7 +72,7 @@ def dof_games(asked: Asked) -> str:
         "paper's figures are pictures, without numbers."
     )
     measures = [measure for part in parts for measure in part.measures]
-    measured.save_measures(asked, measures)
+    measured.save_measures(asked.out, measures)
     return "\n\n".join([preface, *(part.text for part in parts)]) + "\n"
 
 

@@ -197,7 +197,7 @@ def omsd_table1(asked: Asked) -> str:
             ends = _learned_ends(results, name, asked.seeds)
             measures += _of_ends(name, setting, asked.seeds, ends)
         stages += measured.stage_words("bandit", setting, results.runs)
-    measured.save_measures(asked, measures, stages)
+    measured.save_measures(asked.out, measures, stages)
     head = ("reward, mean ± std over seeds (coordinated)", "data", *SYSTEMS)
     end_head = ("data std", "beta", *SYSTEMS)
     end_rows = []

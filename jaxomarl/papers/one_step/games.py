@@ -1,6 +1,6 @@
 """The games of `reproduce one-step`: agreements of two to five agents, value, and landmarks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
@@ -263,9 +263,8 @@ def valued(sizes: Sizes, key: Key[Array, ""]) -> dict[str, Float[Array, "K B N D
     }
 
 
-def normalised(value: object, action: Float[Array, "B N D"]) -> Float[Array, ""]:
+def normalised(value: Callable[[Array], Array], action: Float[Array, "B N D"]) -> Float[Array, ""]:
     """The mean value of actions over its mean size, which is held constant."""
-    assert callable(value)
     q = value(action)
     return q.mean() / jax.lax.stop_gradient(jnp.abs(q).mean() + 1e-8)
 

@@ -19,7 +19,7 @@ def one_step(asked: Asked) -> str:
     asked.check_unused("one-step", because, fields)
     parts = [games.with_value(asked), games.agreements(asked), games.landmarks(asked)]
     measures = [measure for part in parts for measure in part.measures]
-    measured.save_measures(asked, measures)
+    measured.save_measures(asked.out, measures)
     found, named = games.points(measures)
     asked.draw(curves, "one-step.png", found, "", "share, or reward", named)
     preface = (

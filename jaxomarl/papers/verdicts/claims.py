@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from jaxomarl.papers.verdicts import games, scores
+from jaxomarl.papers.keep import DATA
+from jaxomarl.papers.verdicts import games, trained
 from jaxomarl.papers.verdicts.evidence import Evidence
 from jaxomarl.papers.verdicts.rules import Part
 
@@ -36,6 +37,9 @@ class Claim(NamedTuple):
 TABLE1 = "omsd-table1 --seeds 64"
 DOF_GAMES = "dof-games --seeds 8"
 CODA_GAMES = "coda-games --seeds 64"
+SPREAD, TAG, WORLD = "mpe/spread", "mpe/tag", "mpe/world"
+CHEETAH = "mamujoco/2halfcheetah"
+WHOLE_DOM2 = "dom2 improvement=True denoising=True"
 RECIPE = (
     "--cfg.score-predict edm --cfg.score-steps 40000 --cfg.score-batch 256 --cfg.score-width 128"
     " --cfg.score-lr 0.001 --cfg.score-dropout 0 --cfg.critic-steps 60000 --cfg.critic-batch 256"
@@ -95,7 +99,7 @@ OMSD = (
         " --final-episodes 2048",
         "score model",
         "omsd-expert-modes",
-        scores.sequence_on_modes,
+        trained.compare((f"{SPREAD} expert-modes",), "omsd", ("brpo-ctde",), trained.lead(30.0)),
     ),
     Claim(
         "OMSD-5",
@@ -107,7 +111,7 @@ OMSD = (
         f" --cfg.beta 0 0.0005 0.002 0.005 0.02 {RECIPE}",
         "score model, critic",
         "omsd-medium",
-        scores.best_beta_on_medium,
+        trained.compare((f"{SPREAD} medium",), "omsd", ("bc", DATA), trained.lead()),
     ),
     Claim(
         "OMSD-6",
@@ -117,6 +121,8 @@ OMSD = (
         "omsd-table2 --systems omsd omar td3-bc bc --tasks mpe/spread mpe/tag --data random"
         f" --seeds 4 {PARTICLE} --cfg.beta 0.005 0.05 0.3 0.5 {RECIPE}",
         "critic",
+        "omsd-random",
+        trained.compare((f"{SPREAD} random", f"{TAG} random"), "omsd", ("omar",), trained.lead()),
     ),
     Claim(
         "OMSD-7",
@@ -128,6 +134,13 @@ OMSD = (
         "omsd-table2 --systems omsd bc iql td3-bc omar --tasks mpe/tag mpe/world --data medium"
         f" --seeds 4 {PARTICLE} {RECIPE}",
         "score model, critic",
+        "omsd-predators",
+        trained.compare(
+            (f"{TAG} medium", f"{WORLD} medium"),
+            "omsd",
+            ("bc", "iql", "td3-bc", "omar"),
+            trained.lead(lost_to=("bc",)),
+        ),
     ),
     Claim(
         "OMSD-8",
@@ -138,6 +151,10 @@ OMSD = (
         "omsd-table2 --systems omsd --tasks mpe/spread --data expert medium random --seeds 4"
         f" {PARTICLE} --cfg.beta 0 0.001 0.005 0.02 0.1 0.3 0.5 {RECIPE}",
         "score model, critic",
+        "omsd-beta",
+        trained.rising(
+            (f"{SPREAD} expert", f"{SPREAD} medium", f"{SPREAD} random"), "omsd", "beta"
+        ),
     ),
     Claim(
         "OMSD-9",
@@ -148,6 +165,8 @@ OMSD = (
         "omsd-table2 --systems omsd --tasks mpe/spread --data expert --seeds 4"
         f" {PARTICLE} --cfg.order 0-1-2 0-2-1 2-1-0 {RECIPE}",
         "score model",
+        "omsd-order",
+        trained.alike(f"{SPREAD} expert", "omsd"),
     ),
     Claim(
         "OMSD-10",
@@ -159,6 +178,8 @@ OMSD = (
         "omsd-table2 --systems omsd omiga cfcql bc --tasks mamujoco/2halfcheetah"
         f" --data medium medium-replay --seeds 4 --final-episodes 128 {RECIPE}",
         "score model, critic",
+        "omsd-robots",
+        trained.compare((f"{CHEETAH} medium-replay",), "omsd", ("omiga", "cfcql"), trained.lead()),
     ),
 )
 
@@ -172,6 +193,13 @@ DOM2 = (
         "dom2-table1 --tasks mpe/spread --data expert medium --systems dom2 omar td3-bc bc"
         f" --seeds 4 {PARTICLE} --cfg.policy-steps 20000 --cfg.policy-lr 0.001",
         "policy without its value (spread one-expert), critic",
+        "dom2-spread",
+        trained.compare(
+            (f"{SPREAD} expert", f"{SPREAD} medium"),
+            "dom2",
+            ("omar", "td3-bc", "bc"),
+            trained.lead(lost_to=("bc",)),
+        ),
     ),
     Claim(
         "DOM2-2",
@@ -181,6 +209,8 @@ DOM2 = (
         "dom2-table1 --tasks mpe/spread mpe/tag --data random --systems dom2 omar cql td3-bc"
         f" --seeds 8 {PARTICLE}",
         "critic",
+        "dom2-random",
+        trained.compare((f"{SPREAD} random", f"{TAG} random"), "dom2", ("omar",), trained.lead()),
     ),
     Claim(
         "DOM2-3",
@@ -201,6 +231,8 @@ DOM2 = (
         "dom2-table3 --data medium --systems dom2 td3-bc bc --seeds 4 --final-episodes 128"
         " --cfg.eta 0 0.05 0.5 2.5",
         "critic",
+        "dom2-robots",
+        trained.compare((f"{CHEETAH} medium",), "dom2 eta>0", ("dom2 eta=0.0",), trained.lead()),
     ),
     Claim(
         "DOM2-5",
@@ -220,6 +252,12 @@ DOM2 = (
         "dom2-table4 --data medium-replay medium --systems dom2 iql-ind edp diffusion-ql omar"
         f" td3-bc --seeds 8 {PARTICLE}",
         "critic",
+        "dom2-tag",
+        trained.first_of_all(
+            (f"{TAG} medium-replay", f"{TAG} medium"),
+            "dom2",
+            ("iql-ind", "edp", "diffusion-ql", "omar", "td3-bc"),
+        ),
     ),
     Claim(
         "DOM2-7",
@@ -230,6 +268,27 @@ DOM2 = (
         "dom2-table4 --data medium-replay --systems dom2 --seeds 8"
         f" {PARTICLE} --cfg.improvement True False --cfg.denoising True False",
         "critic",
+        "dom2-parts",
+        trained.together(
+            trained.named(
+                "value",
+                trained.compare(
+                    (f"{TAG} medium-replay",),
+                    "dom2 improvement=True denoising=True",
+                    ("dom2 improvement=False denoising=True",),
+                    trained.gain,
+                ),
+            ),
+            trained.named(
+                "denoising loss",
+                trained.compare(
+                    (f"{TAG} medium-replay",),
+                    "dom2 improvement=True denoising=True",
+                    ("dom2 improvement=True denoising=False",),
+                    trained.gain,
+                ),
+            ),
+        ),
     ),
     Claim(
         "DOM2-8",
@@ -285,8 +344,13 @@ DOF = (
         "Figure 4c and Table 11, images; in OMSD's Table 2 on spread 126.3, 60.5, 34.5 (CFCQL 112, "
         "65.0, 62.2).",
         "Spread. Yes: DoF-P above diffusion policies that are trained apart. No: within 5 %.",
-        f"dof-policies --systems dof-p ind-diffusion bc --data expert medium --seeds 8 {PARTICLE}",
+        f"dof-policies --systems dof-p ind-diffusion bc --data expert medium --seeds 8 {PARTICLE}"
+        " --cfg.noise-mixer concat --cfg.model separate",
         "policy without its value (spread one-expert)",
+        "dof-policies",
+        trained.compare(
+            (f"{SPREAD} expert", f"{SPREAD} medium"), "dof-p", ("ind-diffusion",), trained.gain
+        ),
     ),
     Claim(
         "DOF-4",
@@ -298,6 +362,13 @@ DOF = (
         "dof-policies --systems dof-p --data expert --seeds 8"
         f" {PARTICLE} --cfg.noise-mixer concat wconcat atten",
         "policy without its value",
+        "dof-mixers",
+        trained.compare(
+            (f"{SPREAD} expert",),
+            "dof-p noise_mixer=atten",
+            ("dof-p noise_mixer=concat",),
+            trained.gain,
+        ),
     ),
     Claim(
         "DOF-5",
@@ -319,6 +390,8 @@ DOF = (
         "dof-planners --systems dof-t madiff-d madiff-c madt --data expert --seeds 8"
         " --final-episodes 1024",
         "planner, inverse dynamics, a target that data reach",
+        "dof-planners",
+        trained.compare((f"{SPREAD} expert",), "dof-t", ("madiff-d",), trained.lead(30.0)),
     ),
     Claim(
         "DOF-7",
@@ -397,6 +470,8 @@ CODA = (
         "coda-steering --seeds 8 --rows 100000 --cfg.generator-width 128"
         " --cfg.generator-normaliser z-score",
         "generator",
+        "coda-steering",
+        games.steering,
     ),
     Claim(
         "CODA-5",
@@ -405,6 +480,13 @@ CODA = (
         "Yes: CODA above unconditional rows. No: by less than 243, half of the printed difference.",
         f"coda-table1 --data replay {TABLE_CODA}",
         "base (80 % of the data's mean), generator",
+        "coda-replay",
+        trained.compare(
+            (f"{CHEETAH} replay",),
+            "maddpg-bc+coda",
+            ("maddpg-bc+synther",),
+            trained.half_of(486.0),
+        ),
     ),
     Claim(
         "CODA-6",
@@ -414,6 +496,13 @@ CODA = (
         "no more.",
         f"coda-table1 --data good {TABLE_CODA}",
         "generator",
+        "coda-good",
+        trained.compare(
+            (f"{CHEETAH} good",),
+            "maddpg-bc+coda",
+            ("maddpg-bc", "maddpg-bc+synther"),
+            trained.no_harm("maddpg-bc"),
+        ),
     ),
     Claim(
         "CODA-7",
@@ -423,6 +512,24 @@ CODA = (
         "above them on both.",
         f"coda-table1 --data medium poor {TABLE_CODA}",
         "generator",
+        "coda-medium-poor",
+        trained.together(
+            trained.compare(
+                (f"{CHEETAH} medium", f"{CHEETAH} poor"),
+                "maddpg-bc+coda",
+                ("maddpg-bc+synther",),
+                trained.no_gain,
+            ),
+            trained.named(
+                "unconditional rows over the base, on poor data",
+                trained.compare(
+                    (f"{CHEETAH} poor",),
+                    "maddpg-bc+synther",
+                    ("maddpg-bc",),
+                    trained.lead(),
+                ),
+            ),
+        ),
     ),
     Claim(
         "CODA-8",
@@ -431,6 +538,8 @@ CODA = (
         "Yes: CODA above the base, for most bases. No: within 5 % or below.",
         f"coda-table1 --tasks mamujoco/4ant --data replay {TABLE_CODA}",
         "generator",
+        "coda-bases",
+        trained.on_every_base("mamujoco/4ant replay", "coda"),
     ),
 )
 

@@ -7,6 +7,7 @@ from jaxomarl.papers.verdicts import rules
 from jaxomarl.papers.verdicts.evidence import (
     Evidence,
     exact,
+    settings_of,
     stages_passed,
     stages_shown,
     values,
@@ -343,3 +344,33 @@ def twin_peaks(evidence: Evidence) -> list[Part]:
         )
     parts.append(Part("data centred on an optimum", rules.every(answers), tuple(numbers)))
     return parts
+
+
+def steering(evidence: Evidence) -> list[Part]:
+    """CODA-4: guidance makes windows likelier under the policy, and too strong a one collapses."""
+    game, metric = "steering", "log-likelihood"
+    policies = dict.fromkeys(m.system for m in evidence.measures if m.game == game)
+    return [_steering_part(evidence, game, metric, policy) for policy in policies]
+
+
+def _steering_part(evidence: Evidence, game: str, metric: str, policy: str) -> Part:
+    """One policy's curve over lambda: its best above none, and its last below the best."""
+    curve = {
+        setting: values(evidence, game, policy, setting, metric)
+        for setting in settings_of(evidence, game, policy)
+    }
+    none, *strengths = curve
+    best = max(strengths, key=lambda setting: float(curve[setting].mean()))
+    seeds = len(curve[none])
+    rises = rules.ahead(rules.paired(curve[best], curve[none]), seeds)
+    falls = rules.ahead(rules.paired(curve[best], curve[strengths[-1]]), seeds)
+    # a curve that only rises contradicts nothing: the strongest may be too weak
+    if falls.word == rules.NO or best == strengths[-1]:
+        falls = Answer(rules.OPEN, f"no fall up to {strengths[-1]}")
+    gate = stages_passed(evidence, "")
+    shown = [f"{setting} {rules.shown(x)}" for setting, x in curve.items()]
+    numbers = (
+        f"log-likelihood, {seeds} seeds: {', '.join(shown)}",
+        f"stages: {stages_shown(evidence, '') or 'not on record'}",
+    )
+    return Part(f"{policy} policy", rules.gated([gate], rules.every([rises, falls])), numbers)

@@ -1,0 +1,104 @@
+"""What lasts of finished runs: scores, health and policies in a small folder."""
+
+import pytest
+
+from jaxomarl.base import JaxomarlError
+from jaxomarl.papers import keep, measured
+from jaxomarl.papers.measured import Measure, StageWord
+from jaxomarl.papers.verdicts import evidence
+from jaxomarl.results import store
+
+HEALTH = {"stage": "critic", "verdict": "short", "figures": {"x": 0.1}, "failed": ["x is 0.1"]}
+FACTS = {"scale": 1.0, "cores": 2, "source": {"commit": "abc"}, "versions": {"jax": "0"}}
+
+
+def part(folder, seeds, returns=(1.0, 3.0), scale=1.0, beta=0.5):
+    """An OUT folder of `reproduce` with a run of each seed."""
+    command = f"reproduce omsd-scores --seeds {seeds[0]}"
+    facts = {**FACTS, "command": command, "seeds": list(seeds), "scale": scale}
+    store.write_json(folder / measured.PROVENANCE, facts)
+    for seed in seeds:
+        run = folder / "mpe-spread-medium" / "omsd" / f"seed-{seed}"
+        info = {
+            "system": "omsd", "task": "mpe/spread", "data": "medium", "config": "c", "cfg": {},
+            "swept": {"beta": beta}, "seed": seed, "final_stage": "policy",
+            "health": [{**HEALTH, "raise": ["critic_steps"]}],
+            "data_return": {"episodes": 5, "mean": 2.0, "std": 4.0},
+        }  # fmt: skip
+        store.write_json(run / "run.json", info)
+        store.write_bytes(run / "policy.safetensors", bytes([seed]))
+        store.write_bytes(run / "state.bin", b"large")
+        identity = ("omsd", "mpe/spread", "medium", "c", seed, "policy", 10, "return")
+        rows = [(*identity, k, x + seed) for k, x in enumerate(returns)]
+        store.write_table(run / store.FINAL, rows, store.COLUMNS)
+    return folder
+
+
+def test_parts_by_seeds_become_one_folder_that_a_judge_reads(tmp_path):
+    parts = [part(tmp_path / "a", (0, 1)), part(tmp_path / "b", (2,))]
+    out = tmp_path / "kept"
+    assert keep.keep(parts, out) == 3
+
+    found = evidence.load_evidence(out)
+    game, setting = "mpe/spread medium", "beta=0.5"
+    assert evidence.values_by_seed(found, game, "omsd", setting, "return") == {0: 2, 1: 3, 2: 4}
+    assert evidence.exact(found, game, "data", "", "return") == 2.0
+    # 4 / sqrt(5 - 1)
+    assert evidence.exact(found, game, "data", "", "standard error") == 2.0
+    assert found.stages == [StageWord(game, "omsd", setting, "critic", 0, 3, 0, 0, "x is 0.1")]
+    assert found.provenance["seeds"] == [0, 1, 2]
+    assert (
+        found.provenance["command"]
+        == "reproduce omsd-scores --seeds 0; reproduce omsd-scores --seeds 2"
+    )
+
+
+def test_small_files_are_kept_and_states_are_not(tmp_path):
+    out = tmp_path / "kept"
+    keep.keep([part(tmp_path / "a", (0, 1))], out)
+    run = out / "mpe-spread-medium" / "omsd" / "beta-0.5" / "seed-1"
+    assert sorted(f.name for f in run.iterdir()) == ["policy.safetensors", "run.json"]
+    assert (run / "policy.safetensors").read_bytes() == b"\x01"
+
+
+def test_what_is_read_is_what_was_kept(tmp_path):
+    out = tmp_path / "kept"
+    keep.keep([part(tmp_path / "a", (0,))], out)
+    first = measured.read(out)[0]
+    assert first == Measure("mpe/spread medium", "data", "", "", "return", 2.0)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ([dict(seeds=(0,)), dict(seeds=(0,))], "each run once"),
+        ([dict(seeds=(0,)), dict(seeds=(1,), scale=0.5)], "folders of one scale"),
+        ([dict(seeds=())], r"a final\.csv"),
+    ],
+    ids=["a run twice", "two scales", "nothing finished"],
+)
+def test_what_does_not_belong_together_is_refused(tmp_path, parts, message):
+    folders = []
+    for k, wanted in enumerate(parts):
+        seeds = wanted["seeds"]
+        if seeds:
+            folders.append(part(tmp_path / str(k), **wanted))
+        else:
+            folder = part(tmp_path / str(k), (0,))
+            next(folder.rglob(store.FINAL)).unlink()
+            folders.append(folder)
+    with pytest.raises(JaxomarlError, match=message):
+        keep.keep(folders, tmp_path / "kept")
+    assert not (tmp_path / "kept").exists()
+
+
+def test_a_folder_in_use_is_not_written_into(tmp_path):
+    out = tmp_path / "kept"
+    keep.keep([part(tmp_path / "a", (0,))], out)
+    with pytest.raises(JaxomarlError, match="a new or empty folder"):
+        keep.keep([part(tmp_path / "b", (1,))], out)
+
+
+def test_other_folders_are_refused(tmp_path):
+    with pytest.raises(JaxomarlError, match="finished `reproduce`"):
+        keep.keep([tmp_path], tmp_path / "kept")
