@@ -18,7 +18,9 @@ from jaxomarl.algorithms import (
     icq,
     iql,
     iql_ind,
+    mabcq,
     mac_flow,
+    macql,
     maddpg,
     madiff,
     madt,
@@ -28,6 +30,8 @@ from jaxomarl.algorithms import (
     omar,
     omiga,
     omsd,
+    ppo,
+    qmix,
     sfbc,
     td3_bc,
 )
@@ -68,4 +72,8 @@ REGISTRY: dict[str, System] = {
     "fql": fql.FQL,
     "mac-flow": mac_flow.MAC_FLOW,
     "om2p": om2p.OM2P,
+    "ppo": ppo.PPO,
+    "qmix": qmix.QMIX,
+    "macql": macql.MACQL,
+    "mabcq": mabcq.MABCQ,
 }

@@ -1,7 +1,7 @@
 """CFCQL: one conservative critic of the joint action, with a penalty for each agent's own actions.
 
 **Paper**. Shao et al. 2023, "Counterfactual Conservative Q Learning for Offline Multi-agent
-Reinforcement Learning", its form for continuous actions.
+Reinforcement Learning": lines 1 to 8 for continuous actions, line 9 for discrete ones.
 
 **Pseudo-code**. For one joint critic and N policies:
 
@@ -17,11 +17,12 @@ Reinforcement Learning", its form for continuous actions.
     7           pi_i: step down -mean Q^1(s, pi_i(o_i), a_-i) + 1e-3 mean pi_i(o_i)^2,
                     a_-i from the data
     8           targets follow with polyak
+    9   discrete actions: QMIX, and mean [ sum_i lambda_i log sum over legal b of
+                exp Q_tot(s, b, a_-i) - Q_tot(s, a) ] times the penalty
 
 **Differs**.
 
-- The weights lambda are 1/N, the released default. The weights by a ratio of the policy to a fitted
-  behaviour are left out.
+- The weights lambda are 1/N, the released default. Those by a fitted behaviour are left out.
 - With `resample="all"`, line 4 samples the actions of all agents at once, in one L. That is the
   joint MA-CQL against which the paper argues, because the term then grows with the volume of the
   joint action. For one agent, both are CQL.
@@ -29,6 +30,8 @@ Reinforcement Learning", its form for continuous actions.
 - On MuJoCo, the released code pairs the samples around pi(o) with the densities around pi(o'), and
   the other way round. Here each sample keeps its own density, of noise that is cut off at the box.
 - `others="current"` takes a_-i of line 7 from the current policies, held constant.
+- With discrete actions utilities see the current observation, targets have one step, and weights
+  are 1/N. Widths and rates are the critic's; settings of policies and proposals are not read.
 - The reward is the team's, and OMAR's mixing of policies is left out.
 
 **Checked**. tests/probes/test_cfcql.py (CQL's term for one agent; N separate terms for a sum of
@@ -47,14 +50,14 @@ from jaxomarl.config import config, static, traced
 from jaxomarl.data.dataset import as_is, sample_transitions
 from jaxomarl.health import behaviour, critics
 from jaxomarl.health.held import joined
-from jaxomarl.losses.conservative import Proposals, conservative
+from jaxomarl.losses.conservative import Proposals, conservative, replaced
 from jaxomarl.losses.td import ensemble_loss, joint_target
 from jaxomarl.networks.agents import separate
 from jaxomarl.networks.critics import joint_twin
 from jaxomarl.networks.inputs import observation_normaliser, state_normaliser
 from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import Net, Params, create, descend, polyak
-from jaxomarl.stages import decentralised
+from jaxomarl.stages import decentralised, decomposition
 from jaxomarl.stages.decentralised import ActorCritic, AgentNetworks
 
 CHOICES = {
@@ -111,14 +114,6 @@ def joint_networks(spec: Spec, cfg: Config) -> JointNets:
 # --- the critic's loss ---
 
 
-def replaced(
-    action: Float[Array, "*B N A"], i: int | Array, own: Float[Array, "*M A"]
-) -> Float[Array, "*M N A"]:
-    """The joint action with agent i's action set to `own`, which may have more leading axes."""
-    is_agent_i = (jnp.arange(action.shape[-2]) == i)[:, None]
-    return jnp.where(is_agent_i, own[..., None, :], action)
-
-
 def penalty(
     q: Callable[[Float[Array, "M B N A"]], Float[Array, "E M B"]],
     action: Float[Array, "B N A"],
@@ -161,6 +156,8 @@ def conservative_loss(
 
 def policy(spec: Spec, cfg: Config) -> Algorithm:
     """Build the learner: the policies of N agents under one joint critic."""
+    if spec.discrete:  # line 9
+        return decomposition.counterfactual_learner(spec, cfg)
     team = joint_networks(spec, cfg)
     normalise_obs = observation_normaliser(spec, cfg)
     normalise_state = state_normaliser(cfg)
@@ -240,12 +237,15 @@ def improved(
 
 
 def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
-    """Raise JaxomarlError for settings, tasks or data that CFCQL cannot train on."""
-    decentralised.check(spec, cfg, data, CHOICES)
+    """Raise JaxomarlError for settings or data that CFCQL cannot train on."""
+    decentralised.check(spec, cfg, data, CHOICES, discrete=True)
 
 
 def health(spec: Spec, cfg: Config, algorithm: Algorithm) -> Health:
     """The joint critic on held-out returns, and how far the policies are from the data."""
+    if spec.discrete:
+        nets = decomposition.team_networks(spec, cfg.critic_width, "qmix")
+        return decomposition.decomposition_health(spec, cfg, nets, algorithm)
     q = joint_networks(spec, cfg).critic.apply
     normalise_state = state_normaliser(cfg)
 

@@ -14,6 +14,12 @@ Algorithm 1, run by every agent alone as in Pan et al. 2022 (OMAR) and DOM2's ta
     5       pi: step down -mean Q^1(o, pi(o)) + 1e-3 mean pi(o)^2
     6       targets follow with polyak
 
+With discrete actions there is no policy but the critic's: lines 2 to 5 become
+
+    7       a' = argmax over the legal actions of Q(o', .)
+            step down 1/2 mean (Q(o, a) - r - gamma (1 - d) Qbar(o', a'))^2
+                + penalty mean [ log sum over legal b of exp Q(o, b) - Q(o, a) ]
+
 **Differs**.
 
 - OMAR's released code subtracts the density of the samples around the policy. We subtract the
@@ -23,6 +29,10 @@ Algorithm 1, run by every agent alone as in Pan et al. 2022 (OMAR) and DOM2's ta
 - OMAR's code leaves out the factor 1/M. It changes no gradient.
 - OMAR's batch normalisation mixes the statistics of data, random and policy actions. We standardise
   observations once, from the data.
+- With discrete actions the critic is one network and not a twin, and the choice of line 7 is by the
+  trained network (double Q-learning), as in OG-MARL's code. Rows of dead agents do not count in the
+  penalty. Widths and rates are the critic's, and the settings of a policy and of proposals are not
+  read.
 - One batch serves all agents, whose networks are separate.
 
 **Checked**. tests/probes/test_cql_omar.py (unseen actions fall below seen ones),
@@ -32,10 +42,13 @@ tests/contract.
 
 from jaxtyping import Array, Key
 
-from jaxomarl.base import Algorithm, Dataset, Spec, System, one_stage
+from jaxomarl.base import Algorithm, Dataset, Health, Spec, System, one_stage
 from jaxomarl.config import config
 from jaxomarl.data.dataset import as_is
-from jaxomarl.stages import decentralised
+from jaxomarl.losses.conservative_choices import own_gap
+from jaxomarl.masking import weighted_mean
+from jaxomarl.optim import clipped_adam
+from jaxomarl.stages import decentralised, decomposition
 from jaxomarl.stages.decentralised import ActorCritic, AgentBatch, Stepped, cql_step, policy_step
 
 
@@ -46,6 +59,8 @@ class Config(decentralised.Deterministic):
 
 def policy(spec: Spec, cfg: Config) -> Algorithm:
     """Build the learner: each agent's policy and twin critics."""
+    if spec.discrete:
+        return choices(spec, cfg)
     nets = decentralised.agent_networks(spec, cfg)
 
     # line 1, for one agent
@@ -66,10 +81,34 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
     return decentralised.actor_critic_learner(spec, cfg, nets, step, nets.play)
 
 
+def choices(spec: Spec, cfg: Config) -> Algorithm:
+    """Build the learner of discrete actions: each agent's conservative critic."""
+
+    # line 7
+    def conservative(
+        key: Key[Array, ""], values: decomposition.Values
+    ) -> tuple[Array, dict[str, Array]]:
+        gap = own_gap(values.utilities, values.chosen, values.legal)
+        mean = weighted_mean(gap, values.alive)
+        return cfg.penalty * mean, {"q_gap": mean}
+
+    nets = decomposition.team_networks(spec, cfg.critic_width)
+    optimiser = clipped_adam(cfg.critic_lr, cfg.clip)
+    return decomposition.decomposition_learner(spec, cfg, nets, optimiser, conservative)
+
+
 def check(spec: Spec, cfg: Config, data: Dataset | None) -> None:
-    """Raise JaxomarlError for settings, tasks or data that MA-CQL cannot train on."""
-    decentralised.check(spec, cfg, data, decentralised.DETERMINISTIC_CHOICES)
+    """Raise JaxomarlError for settings or data that MA-CQL cannot train on."""
+    decentralised.check(spec, cfg, data, decentralised.DETERMINISTIC_CHOICES, discrete=True)
 
 
-pipeline = one_stage("cql", policy, health=decentralised.actor_critic_health)
+def health(spec: Spec, cfg: Config, algorithm: Algorithm) -> Health:
+    """The agents' critics on held-out returns, and how far their policies are from the data."""
+    if not spec.discrete:
+        return decentralised.actor_critic_health(spec, cfg, algorithm)
+    nets = decomposition.team_networks(spec, cfg.critic_width)
+    return decomposition.decomposition_health(spec, cfg, nets, algorithm)
+
+
+pipeline = one_stage("cql", policy, health=health)
 CQL = System(Config, check, as_is, pipeline)

@@ -144,6 +144,10 @@ def config_field_names(name: str) -> list[str]:
     return [field.name for field in dataclasses.fields(find_system(name).Config)]
 
 
+ARGUMENTS = {"seed": "seeds", "episode": "episodes", "final_episode": "final-episodes"}
+"""Names that are no field -> the flag that a person means."""
+
+
 def no_field(field: str, owners: Mapping[str, Sequence[str]]) -> JaxomarlError:
     """The refusal of a field that none of these systems has."""
     known = sorted({name for own in owners.values() for name in own})
@@ -151,6 +155,10 @@ def no_field(field: str, owners: Mapping[str, Sequence[str]]) -> JaxomarlError:
     hint = ""
     if near:
         hint = f"Did you mean {' or '.join(near)}? "
+
+    argument = ARGUMENTS.get(field)
+    if argument:
+        hint = f"Did you mean --{argument}? "
 
     having = [name for name in REGISTRY if field in config_field_names(name)]
     if having:

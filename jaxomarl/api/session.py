@@ -28,6 +28,7 @@ from jaxomarl.api.plan import Group, config_digest
 from jaxomarl.api.policy import Policy, load_policy, save_policies
 from jaxomarl.api.provenance import source, versions
 from jaxomarl.api.spoken import python_face
+from jaxomarl.api.track import Tracker
 from jaxomarl.base import JaxomarlError, Past, Stage, State, refuse
 from jaxomarl.config import digest, static_fields, traced_fields
 from jaxomarl.data.held_out import FEW, SHARE, split
@@ -311,9 +312,10 @@ def group_folder(out: Path | None, group: Group) -> Path:
 class Writer:
     """Writes a group's run folders; after each stage it writes what is known by then."""
 
-    def __init__(self, out: Path | None, group: Group) -> None:
+    def __init__(self, out: Path | None, group: Group, tracker: Tracker | None = None) -> None:
         self.out = out
         self.group = group
+        self.tracker = tracker
         self.facts: dict[str, Any] = {}
         self.rows: dict[str, list[list[store.Row]]] = {
             "metrics": [[] for _ in group.seeds],
@@ -326,6 +328,8 @@ class Writer:
         self.infos = [self.info(r) for r in range(len(group.seeds))]
         folder = group_folder(out, group)
         self.folders = [folder / f"{info['config'][:8]}-seed-{info['seed']}" for info in self.infos]
+        if tracker:
+            tracker.begin(self.runs, out)
 
     @property
     def last_stage(self) -> Stage:
@@ -404,8 +408,15 @@ class Writer:
             if trained.evaluations:
                 shown = {name: values[r] for name, values in trained.evaluations.items()}
                 self.rows["returns"][r] += store.returns_rows(info, stage.name, evaluated, shown)
+        if self.tracker:
+            self.tracker.finished(self.rows, stage.name)
         if time.monotonic() - self.written > WRITE_SECONDS:
             self.write()
+
+    def progress(self, progress: Progress) -> None:
+        """Tell the loggers of a chunk."""
+        if self.tracker:
+            self.tracker.live(progress)
 
     def write(self) -> None:
         """Write the files of every run, as far as they are known."""
@@ -472,6 +483,8 @@ class Writer:
                     store.write_table(self.folders[r] / store.FINAL, rows, store.COLUMNS)
                 kept[r] = rows
         self.final = [row for rows in kept for row in rows or ()]
+        if self.tracker:
+            self.tracker.final(self.final)
 
     def kept_final(self, r: int, last: Stage, say: Callable[[str], None]) -> list[store.Row] | None:
         """The rows of a run's final.csv, of as many episodes as are asked for.
@@ -530,12 +543,15 @@ def train_groups(
     say: Callable[[str], None] = print,
     bytes_allowed: int = 0,
     save_every: float | None = None,
+    tracker: Tracker | None = None,
 ) -> Results:
     """Train every group, sharing stages, and write the results below `out` where it is given.
 
     `sources` are other output folders whose stages may be reused. `bytes_allowed` is the memory
     that training may take; 0 is what is free. A group that needs more is trained in portions.
-    `save_every` are the seconds between two checkpoints, as of `checkpoint.Cadence`.
+    `save_every` are the seconds between two checkpoints, as of `checkpoint.Cadence`. A `tracker` is
+    told what is measured, and closed by who opened it.
+
     Raises Interrupted, with all work saved, once `stopped()` says so, and MemoryTooSmallError where
     not even one run of a group fits.
     """
@@ -551,7 +567,7 @@ def train_groups(
         if not group.seeds:
             continue
         job = job_of(group, library, report, stopped, say, bytes_allowed)
-        trained = train_group(job, group, out)
+        trained = train_group(job, group, out, tracker)
         if out is not None and hosts.count() == 1:
             write_done(out, group, trained.runs, trained.seconds)
         runs += trained.runs
@@ -586,7 +602,9 @@ class Trained(NamedTuple):
     """What the tables took."""
 
 
-def train_group(job: Job, group: Group, out: Path | None) -> Trained:
+def train_group(
+    job: Job, group: Group, out: Path | None, tracker: Tracker | None = None
+) -> Trained:
     """Train all runs of a job's group, in portions where they do not fit into memory at once.
 
     Raises as `train_groups`.
@@ -596,7 +614,7 @@ def train_group(job: Job, group: Group, out: Path | None) -> Trained:
     states: list[Past | None] = []
     for portion in memory.portions(len(group.seeds), plan.runs):
         some = group if plan.portions == 1 else group.part(portion)
-        writer = Writer(out, some)
+        writer = Writer(out, some, tracker)
         states.append(train_portion(job, some, writer))
         trained = Trained(
             runs=trained.runs + writer.runs,
@@ -630,8 +648,18 @@ def train_portion(job: Job, group: Group, writer: Writer) -> Past:
 
     Raises Interrupted where the job is stopped.
     """
+
+    def report(progress: Progress) -> None:
+        job.report(progress)
+        writer.progress(progress)
+
     own = dataclasses.replace(
-        job, cfgs=group.cfgs, seeds=group.seeds, swept=group.swept, finished=writer.stage
+        job,
+        cfgs=group.cfgs,
+        seeds=group.seeds,
+        swept=group.swept,
+        report=report,
+        finished=writer.stage,
     )
     try:
         done = run(own)
@@ -657,6 +685,7 @@ def job_of(
     """The job of the runner for a group."""
     env = group.task.env
     spec = env.spec
+
     data = None
     held = None
     stats = identity(spec)

@@ -13,6 +13,7 @@ from jaxomarl.api.plan import Group, resolve
 from jaxomarl.api.progress import ProgressPrinter
 from jaxomarl.api.session import Results
 from jaxomarl.api.spoken import python_face
+from jaxomarl.api.track import Choice, tracking
 from jaxomarl.base import refuse
 from jaxomarl.paths import user_path
 from jaxomarl.training.memory import parse_bytes
@@ -44,6 +45,7 @@ def train(
     progress: bool = True,
     memory: str = "",
     save_every: float | None = None,
+    log: Choice | Sequence[Choice] = (),
     **cfg: Any,
 ) -> Results:
     """Train a system on a data set over seeds and return its results.
@@ -66,6 +68,7 @@ def train(
         progress: Whether lines are printed; False trains in silence.
         memory: How much memory training may take, such as "8GiB"; "" is what is free.
         save_every: The seconds between two checkpoints; None: so that they take 2 %.
+        log: Loggers: names (tensorboard, wandb, csv) or objects with `Logger`'s three methods.
         cfg: The system's fields; a list of values sweeps one.
 
     Raises JaxomarlError for anything that cannot be trained as asked.
@@ -80,7 +83,7 @@ def train(
     asked = session.asked(preset, overrides, rows, episodes, scale, final_episodes)
     opened = (asked, resume, overwrite, register.modules(system, task))
     limits = {"bytes_allowed": allowed, "save_every": save_every}
-    return _train(groups, folder, opened, report, progress, limits)
+    return _train(groups, folder, opened, report, progress, _as_values(log), limits)
 
 
 def _train(
@@ -89,18 +92,20 @@ def _train(
     opened: tuple[dict[str, Any], bool, bool, list[str]],
     report: Callable[..., None] | None,
     progress: bool,
+    log: Sequence[Choice],
     limits: dict[str, Any],
 ) -> Results:
     """Train groups into a folder that is opened by `opened`, or into memory alone."""
-    lines = ProgressPrinter()
-    shown = lines if progress else silent
-    say = lines.say if progress else silent
+    shown, say = _printers(progress)
     with session.locked(folder):
         if folder:
             session.open_folder(folder, *opened)
         if folder and progress:
             provenance.tell(groups, folder)
-        return session.train_groups(groups, folder, report=report or shown, say=say, **limits)
+        with tracking(log, folder, say) as tracker:
+            shown = report or shown
+            told = {"report": shown, "say": say, "tracker": tracker}
+            return session.train_groups(groups, folder, **told, **limits)
 
 
 def _folder(out: str | Path | None, resume: bool, overwrite: bool) -> Path | None:
@@ -113,8 +118,16 @@ def _folder(out: str | Path | None, resume: bool, overwrite: bool) -> Path | Non
     return None
 
 
+def _printers(progress: bool) -> tuple[Callable[..., None], Callable[[str], None]]:
+    """What shows a chunk's progress, and what prints a line of its own."""
+    if not progress:
+        return silent, silent
+    lines = ProgressPrinter()
+    return lines, lines.say
+
+
 def _as_values(value: object) -> list[Any]:
-    """The values of a setting: those of a list sweep it."""
+    """The values of an argument that takes one or several, such as a setting that is swept."""
     if isinstance(value, list | tuple):
         return list(value)
     return [value]

@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from jaxomarl.algorithms import REGISTRY
 from jaxomarl.api.plan import find_system
 from jaxomarl.base import JaxomarlError, Stage
-from jaxomarl.cli.fields import STATED
+from jaxomarl.cli.fields import stated_task
 from jaxomarl.envs.catalog import make
 
 CITED = re.compile(r'^.*?"[^"]+"(?:, \d{4})?')
@@ -74,6 +75,11 @@ def box(name: str) -> Box:
     )
 
 
+def cited_papers() -> dict[str, str]:
+    """What each system's file cites, with what an augmentation adds."""
+    return {name: box(name).cited for name in REGISTRY}
+
+
 def part(docstring: str, title: str) -> str:
     """A titled part of an algorithm's docstring, laid out as it is there."""
     after = docstring.partition(f"**{title}**")[2]
@@ -84,7 +90,7 @@ def part(docstring: str, title: str) -> str:
 def stages(name: str) -> tuple[Stage, ...]:
     """The stages of a system with its own settings, on a task that every system takes."""
     system = find_system(name)
-    env = make(STATED).env
+    env = make(stated_task(name)).env
     online_env = env if system.online else None
     return system.pipeline(env.spec, system.Config(), online_env)
 

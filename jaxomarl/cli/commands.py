@@ -28,14 +28,26 @@ from jaxomarl.api import (
 from jaxomarl.api.evaluate import evaluate, found_runs
 from jaxomarl.api.progress import ProgressPrinter, clock
 from jaxomarl.api.seeds import parse_seeds
+from jaxomarl.api.track import tracking
 from jaxomarl.base import JaxomarlError, refuse
+from jaxomarl.cli import (
+    boxes,
+    cite,
+    columns,
+    doctor,
+    dry_run,
+    imports,
+    launch,
+    listing,
+    reproduce,
+    show,
+)
 from jaxomarl.cli import data as data_sets
-from jaxomarl.cli import dry_run, imports, launch, listing, reproduce, show
 from jaxomarl.cli.data_flags import Data
 from jaxomarl.cli.imports import Imports
 from jaxomarl.cli.parsing import parse
 from jaxomarl.cli.signals import CODES
-from jaxomarl.results import canvas, stage_health, tables
+from jaxomarl.results import canvas, findings, report, stage_health, tables
 from jaxomarl.training import hosts
 from jaxomarl.training.memory import MemoryTooSmallError, parse_bytes
 from jaxomarl.training.runner import Interrupted
@@ -120,6 +132,8 @@ class Common(Imports):
     """Seconds between two checkpoints, 0 for each evaluation; -1: so that they take 2 %."""
     deterministic: bool = False
     """On a card, take kernels that give the same bits every time; they may be slower."""
+    log: Names = ()
+    """Show training elsewhere too: tensorboard, wandb, csv; OUT has all files without it."""
     compile_cache: bool = True
     """Keep compiled programs in the user's cache directory, or in $JAXOMARL_CACHE."""
     cfg: Cfg = Cfg()  # type: ignore  # noqa: RUF009 (frozen, empty)
@@ -230,6 +244,32 @@ class Keep:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Report:
+    """Write a page on results, also while they train: who leads, by how much, and how sure."""
+
+    runs: Runs
+    """Folders of runs, or folders that contain runs."""
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("report.html")
+    """File of the page, which holds all it shows: figures, tables and the files behind links."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cite:
+    """Print the papers behind runs, and BibTeX of them and of this software."""
+
+    runs: Runs
+    """Folders of runs, or folders that contain runs."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Doctor:
+    """Print versions, devices, engines, renderers and caches, and what is missing."""
+
+    missing: bool = False
+    """Print nothing but what is missing, and how to add it."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Render(Imports):
     """Film a run's final policy in its task."""
 
@@ -307,6 +347,9 @@ COMMANDS = {
     "evaluate": Evaluate,
     "health": Health,
     "keep": Keep,
+    "report": Report,
+    "cite": Cite,
+    "doctor": Doctor,
     "render": Render,
     "export": Export,
     "behaviours": Behaviours,
@@ -359,7 +402,7 @@ def run(command: str, argv: list[str]) -> int:
             runtime.use_cores()
             imports.load_modules(argv)
         asked = parse(imports.with_fields(COMMANDS), command, argv)
-        if isinstance(asked, List | Show | Health | Keep):
+        if isinstance(asked, List | Show | Health | Keep | Report | Cite | Doctor):
             return tell(asked)
 
         runtime.pin_numbers()
@@ -397,17 +440,34 @@ def run(command: str, argv: list[str]) -> int:
         return 71
 
 
-def tell(asked: List | Show | Health | Keep) -> int:
-    """Print what there is; the exit code. Nothing is trained or acted out."""
+def tell(asked: List | Show | Health | Keep | Report | Cite | Doctor) -> int:
+    """Print what there is, or write a page or folder of it; the exit code. Nothing is trained."""
     if isinstance(asked, List):
         print(listing.listed(asked.what))
     elif isinstance(asked, Keep):
         reproduce.keep_runs(asked.runs, asked.out)
     elif isinstance(asked, Health):
         print(stage_health.text(measured(asked.runs)), end="")
+    elif isinstance(asked, Report):
+        write_report(asked)
+    elif isinstance(asked, Cite):
+        print(cite.text(asked.runs))
+    elif isinstance(asked, Doctor):
+        print("\n".join(doctor.missing()) if asked.missing else doctor.text())
     else:
         print(show.page(asked.system, asked.task, asked.data, asked.preset))
     return 0
+
+
+def write_report(asked: Report) -> None:
+    """Write the page, and print its answer."""
+    if not asked.runs:
+        raise refuse("RUN", "at least one folder", "none", "For example runs/first.")
+    if asked.out.suffix not in (".html", ".htm"):
+        raise refuse("--out", "a name that ends in .html", str(asked.out), "Change the suffix.")
+    read = report.write(asked.out, asked.runs, reproduce.printed(), boxes.cited_papers())
+    print(findings.text(read))
+    print(asked.out)
 
 
 def measured(paths: Sequence[Path]) -> list[stage_health.CellHealth]:
@@ -432,7 +492,7 @@ def answer(asked: Any, again: str) -> int:
         return 0
     if isinstance(asked, Evaluate):
         records = evaluate(asked.runs, asked.task, asked.episodes, ProgressPrinter().say)
-        print(f"\n{tables.text(records)}")
+        print(f"\n{tables.text(records, columns.width())}")
         return 0
     if isinstance(asked, Export):
         card = export.export(asked.run, asked.out)
@@ -550,15 +610,17 @@ def sweep(asked: Sweep | Train, stop: Stop) -> None:
         runs = sum(len(group.seeds) for group in groups)
         say(f"{len(groups)} group(s), {runs} runs, preset {session.presets(groups)}, into {out}")
         lines = ProgressPrinter()
-        results = session.train_groups(
-            groups, out, sources, lines, stop.asked, lines.say, allowed, between
-        )
+        limits = (allowed, between)
+        with tracking(asked.log, out, lines.say) as tracker:
+            results = session.train_groups(
+                groups, out, sources, lines, stop.asked, lines.say, *limits, tracker
+            )
         if not hosts.first():
             return
         pictures = draw(results, out)
 
     print()
-    print(results.table)
+    print(tables.text(results.records, columns.width()))
     print(out / "summary.md", *pictures, sep="\n")
     say(f"done in {clock(time.perf_counter() - start)}")
 

@@ -47,6 +47,18 @@ EXAMPLES = {
         "jaxomarl keep OUT -o docs/evidence/omsd-medium",
         "jaxomarl keep OUT_SEEDS_0_3 OUT_SEEDS_4_7 -o docs/evidence/omsd-medium",
     ),
+    "report": (
+        "jaxomarl report runs/first -o report.html",
+        "jaxomarl report runs/first runs/second -o both.html",
+    ),
+    "cite": (
+        "jaxomarl cite runs/first",
+        "jaxomarl cite runs/first runs/second",
+    ),
+    "doctor": (
+        "jaxomarl doctor",
+        "jaxomarl doctor --missing",
+    ),
     "evaluate": (
         "jaxomarl evaluate runs/first --episodes 4096",
         "jaxomarl evaluate RUN --task mpe/spread:speed_min=0.3",

@@ -23,7 +23,9 @@ LISTED = re.compile(
 )
 """Where a refusal lists what a field takes: "one of a, b", or "a or b"."""
 STATED = "mpe/spread"
-"""The task whose spec is shown to a system where none is asked for; every system takes it."""
+"""The task whose spec is shown to a system where none is asked for."""
+STATED_CHOICES = "games/xor"
+"""The same of systems that take discrete actions alone."""
 
 
 class Field(NamedTuple):
@@ -43,8 +45,19 @@ class Field(NamedTuple):
 def described(name: str) -> list[Field]:
     """The fields of a system, in order; raises JaxomarlError for an unknown system."""
     system = find_system(name)
-    spec = make(STATED).env.spec
+    spec = make(stated_task(name)).env.spec
     return [_describe(system, spec, field) for field in dataclasses.fields(system.Config)]
+
+
+def stated_task(name: str) -> str:
+    """The first of the stated tasks whose kind of actions a system takes."""
+    system = find_system(name)
+    try:
+        system.check(make(STATED).env.spec, system.Config(), None)
+    except JaxomarlError as error:
+        if error.field == "--task":
+            return STATED_CHOICES
+    return STATED
 
 
 def _describe(system: System, spec: Spec, field: dataclasses.Field) -> Field:

@@ -19,7 +19,7 @@ import tyro
 from jaxomarl.api.plan import config_field_names
 from jaxomarl.base import JaxomarlError, nearest, refuse
 from jaxomarl.cli import focus
-from jaxomarl.cli.examples import opening
+from jaxomarl.cli.examples import EXAMPLES, opening
 from jaxomarl.config import flag
 from jaxomarl.paths import user_path
 
@@ -29,6 +29,8 @@ FRAME = re.compile(r"\x1b\[[0-9;]*m|[╭╮╰╯│|+]|─{3,}|-{10,}")
 
 ALL = "All flags: {} --help"
 HELP = {"-h", "--help"}
+SHORT = {"--out": "-o"}
+"""A flag -> how examples write it."""
 FIRST = (
     "Offline multi-agent reinforcement learning: `jaxomarl list` says what there is, "
     "and COMMAND --help how to ask."
@@ -123,8 +125,19 @@ def refusal(box: str, own: Sequence[str] = ()) -> JaxomarlError:
     if "(required)" in text:
         indented = [line.strip() for line in lines if line.startswith("    ")]
         missing = [_spelt(line) for line in indented if not line.endswith(("(required)", "--help"))]
-        return refuse(", ".join(missing), "a value", "none", way)
+        given = example(program, missing)
+        return refuse(", ".join(missing), "a value", "none", f"{given}{way}")
     return refuse(program, "flags that it has", text, way)
+
+
+def example(program: str, missing: Sequence[str]) -> str:
+    """A command that gives what is missing, as a sentence; "" where no example has it."""
+    command = program.removeprefix("jaxomarl").strip()
+    for line in EXAMPLES.get(command, ()):
+        words = line.split()
+        if all(SHORT.get(flag, flag) in words for flag in missing if flag.startswith("--")):
+            return f"For example: {line}. "
+    return ""
 
 
 def _expected(help_text: str) -> str:

@@ -1,12 +1,13 @@
 """`reproduce`: a paper's table or figure measured again. `keep`: what lasts of its runs."""
 
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from jaxomarl.base import nearest, refuse
 from jaxomarl.papers import REPRODUCTIONS, keep, measured
 from jaxomarl.papers.asked import Asked
-from jaxomarl.results import store, tabular
+from jaxomarl.results import report, store, tabular
 
 NAMES = "\n\n".join(f"{name}: {entry.about}" for name, entry in REPRODUCTIONS.items())
 """Every table and figure with its sentence, for `--help`."""
@@ -23,6 +24,12 @@ def folder(name: str) -> Path:
     if entry and entry.out:
         return Path(entry.out)
     return Path("runs") / name
+
+
+def printed() -> list[report.Printed]:
+    """The papers' tables of final scores, for reports."""
+    module = importlib.import_module("jaxomarl.papers.printed")
+    return module.printed()
 
 
 def table(name: str, asked: Asked, command: str) -> None:

@@ -75,12 +75,14 @@ def page(name: str, task: str, quality: str, preset: str) -> str:
     shown = setting(name, task, quality, preset)
     box = boxes.box(name)
     size = columns.width(PAGE)
-    parts = [
-        columns.wrapped(f"{name}: {box.sentence} It is {boxes.kind(name)}.", size),
-        title("Paper"),
-        indented(box.paper, size),
-        title(f"Pseudo-code ({box.file})"),
-        *(fitting(line, size) for line in box.code.splitlines()),
+    parts = [columns.wrapped(f"{name}: {box.sentence} It is {boxes.kind(name)}.", size)]
+    # a system from outside the package may have neither
+    if box.paper:
+        parts += [title("Paper"), indented(box.paper, size)]
+    if box.code:
+        parts.append(title(f"Pseudo-code ({box.file})"))
+        parts += [fitting(line, size) for line in box.code.splitlines()]
+    parts += [
         title(f"Stages on {shown.task.name}, data {shown.quality}"),
         steps(shown),
         title("Fields"),

@@ -59,7 +59,7 @@ def describe(raw: Raw, name: str, task: Task | None = None) -> dict[str, Any]:
         "state_dim": None if raw.state is None else raw.state.shape[1],
         "discrete": raw.discrete,
         "columns": describe_columns(raw, fields),
-        "actions": _actions([x[transitions] for x in raw.action], raw.discrete),
+        "actions": _actions([x[transitions] for x in raw.action], raw.discrete, _legal(raw)),
         "return": {"of": how, **_returns(returns), **_references(raw, task, returns)},
         "behaviours": _behaviours(raw, first, returns),
         "ends": _ends(raw, transitions),
@@ -145,14 +145,29 @@ def spans(x: np.ndarray) -> Spans:
     )
 
 
-def _actions(action: Sequence[np.ndarray], discrete: bool) -> dict[str, Any]:
+def _legal(raw: Raw) -> list[np.ndarray] | None:
+    """Legal actions [T, A] of each agent in all transitions; None where the set has no masks."""
+    if raw.available is None:
+        return None
+    masks = np.asarray(raw.available)[raw.left > 0]
+    return [masks[:, i, : x.shape[1]] for i, x in enumerate(raw.action)]
+
+
+def _actions(
+    action: Sequence[np.ndarray], discrete: bool, legal: Sequence[np.ndarray] | None = None
+) -> dict[str, Any]:
     """What the agents' actions [T, A] are.
 
     For continuous actions: their least and largest number, and the shares that are saturated and
-    out of bounds. For discrete ones: how often each is taken.
+    out of bounds. For discrete ones: how often each is taken and, where the set says it, how often
+    it is legal.
     """
     if discrete:
-        return {"share": [[json_number(x) for x in spans(a).mean] for a in action]}
+        described_choices = {"share": [[json_number(x) for x in spans(a).mean] for a in action]}
+        if legal is not None:
+            shares = [mask.mean(axis=0, dtype=np.float64) for mask in legal]
+            described_choices["legal"] = [[json_number(x) for x in share] for share in shares]
+        return described_choices
     described: dict[str, Any] = {"min": None, "max": None}
     some = [a for a in action if a.size]
     if some:

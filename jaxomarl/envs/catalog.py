@@ -5,10 +5,24 @@ import functools
 import importlib
 import inspect
 import math
+import re
 from collections.abc import Callable
 
 from jaxomarl.base import Task, refuse
 from jaxomarl.numerics import pinned
+
+QUALITIES = (
+    "random",
+    "medium",
+    "medium-replay",
+    "medium-expert",
+    "random-medium",
+    "expert",
+    "good",
+    "poor",
+    "replay",
+)
+"""Words for data that people append to the name of a task."""
 
 TASKS: dict[str, str | Callable[..., Task]] = {
     "games/additive": "jaxomarl.envs.matrix:additive",
@@ -174,6 +188,15 @@ def _nearest(name: str, known: list[str]) -> str:
     if not known:
         return "It takes no parameters."
     listed = f"Known: {', '.join(known)}."
+    # a task by its own name, as in "tag" or "tag-medium"
+    words = set(re.split(r"[^a-z0-9]+", name.lower()))
+    own = [task for task in known if "/" in task and task.partition("/")[2] in words]
+    if own:
+        hint = f"Did you mean {', '.join(own)}?"
+        quality = [word for word in QUALITIES if name.lower().endswith(f"-{word}")]
+        if quality:
+            hint += f" Data are named by --data {max(quality, key=len)}."
+        return f"{hint} {listed}"
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     if not close:
         return listed

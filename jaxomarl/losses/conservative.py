@@ -70,3 +70,11 @@ def conservative(
     """
     summed = logsumexp(q - jax.lax.stop_gradient(log_p), axis=-2)
     return summed - jnp.log(q.shape[-2]) - q_data
+
+
+def replaced(
+    action: Float[Array, "*B N A"], i: int | Array, own: Float[Array, "*M A"]
+) -> Float[Array, "*M N A"]:
+    """The joint action with agent i's action set to `own`, which may have more leading axes."""
+    is_agent_i = (jnp.arange(action.shape[-2]) == i)[:, None]
+    return jnp.where(is_agent_i, own[..., None, :], action)

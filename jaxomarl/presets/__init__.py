@@ -5,13 +5,14 @@ import itertools
 from collections.abc import Sequence
 
 from jaxomarl.base import nearest, refuse
+from jaxomarl.presets.choices import CHOICES
 from jaxomarl.presets.games import GAMES
 from jaxomarl.presets.mujoco import MUJOCO
 from jaxomarl.presets.particle import PARTICLE
 from jaxomarl.presets.preset import Preset
 from jaxomarl.presets.small import SMALL
 
-PRESETS: dict[str, Preset] = {p.name: p for p in (*GAMES, *PARTICLE, *MUJOCO, *SMALL)}
+PRESETS: dict[str, Preset] = {p.name: p for p in (*CHOICES, *GAMES, *PARTICLE, *MUJOCO, *SMALL)}
 DEFAULTS = Preset("defaults", (), (), {}, about="each system's own defaults")
 
 

@@ -48,12 +48,12 @@ def iqm(runs: Runs | Draws) -> np.ndarray:
 
 def median(runs: Runs | Draws) -> np.ndarray:
     """Median over tasks of each task's mean over runs."""
-    return np.median(_task_means(runs), axis=0)
+    return np.asarray(np.median(_task_means(runs), axis=0))
 
 
 def mean(runs: Runs | Draws) -> np.ndarray:
     """Mean over tasks of each task's mean over runs."""
-    return _task_means(runs).mean(axis=0)
+    return np.asarray(_task_means(runs).mean(axis=0))
 
 
 def optimality_gap(runs: Runs | Draws, target: float = 1.0) -> np.ndarray:
@@ -61,7 +61,7 @@ def optimality_gap(runs: Runs | Draws, target: float = 1.0) -> np.ndarray:
 
     It is target - mean(min(x, target)).
     """
-    return target - _task_means([np.minimum(x, target) for x in runs]).mean(axis=0)
+    return np.asarray(target - mean([np.minimum(x, target) for x in runs]))
 
 
 def _task_means(runs: Runs | Draws) -> np.ndarray:
@@ -79,9 +79,10 @@ def interval(
 ) -> Number:
     """A statistic of one system's runs with its stratified bootstrap interval.
 
-    The percentile interval is stretched around the estimate by `widening`. In simulations it then
-    covers 0.94 to 0.96 of interquartile means of 2 to 8 tasks with 4 to 16 runs, of normal and of
-    exponential scores.
+    The percentile interval is stretched around the estimate by `widening`. In simulations of 2 to 8
+    tasks with 4 to 16 runs of normal scores it then covers 0.94 to 0.96 of interquartile means and
+    of medians, and 0.91 to 0.95 of optimality gaps. Of exponential scores it covers 0.90 to 0.93
+    below 16 runs: few runs do not show a long tail. With 2 runs a task the median's covers 0.79.
     """
     value = float(statistic(runs))
     if not _enough(runs):
@@ -167,7 +168,7 @@ def _ends(replicated: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The ends of the middle `LEVEL` of replicates, over the first axis."""
     tail = (1.0 - LEVEL) / 2.0
     low, high = np.quantile(replicated, [tail, 1.0 - tail], axis=0)
-    return low, high
+    return np.asarray(low), np.asarray(high)
 
 
 def _enough(runs: Runs) -> bool:

@@ -162,8 +162,10 @@ def _ends(ends: Mapping[str, Any]) -> str:
 def _actions(card: Card) -> str:
     actions = card["actions"]
     if card["discrete"]:
-        shares = [" ".join(f"{100 * (x or 0):.0f}" for x in agent) for agent in actions["share"]]
-        return f"actions, % of each: {' | '.join(shares)}"
+        text = f"actions, % of each: {_shares(actions['share'])}"
+        if "legal" in actions:
+            text += f"; legal in %: {_shares(actions['legal'])}"
+        return text
     if actions["min"] is None:
         return "actions: none"
     return (
@@ -171,6 +173,11 @@ def _actions(card: Card) -> str:
         f" at the bound (|a| = 1) {_percent(actions['saturated'])},"
         f" beyond it {_percent(actions['beyond'])} of the numbers"
     )
+
+
+def _shares(of_agents: Sequence[Sequence[float | None]]) -> str:
+    """Shares of each agent's actions, in per cent."""
+    return " | ".join(" ".join(f"{100 * (x or 0):.0f}" for x in agent) for agent in of_agents)
 
 
 def _widths(dims: Sequence[int]) -> str:

@@ -20,7 +20,7 @@ Histogram = Mapping[str, Sequence[float]]
 """Edges and counts of bins, as a card has them."""
 
 
-def picture(path: str | Path, cards: Sequence[Card]) -> canvas.Figure:
+def picture(path: str | Path | None, cards: Sequence[Card]) -> canvas.Figure:
     """Draw the cards and write them to `path`: the violins and histograms of each task's data sets.
 
     A single set has its columns' ranges next to them. JaxomarlError where no card has a return, or
@@ -45,7 +45,7 @@ def picture(path: str | Path, cards: Sequence[Card]) -> canvas.Figure:
     return canvas.save(figure, path)
 
 
-def _picture_of_one(path: str | Path, card: Card) -> canvas.Figure:
+def _picture_of_one(path: str | Path | None, card: Card) -> canvas.Figure:
     columns = [column for kind in ("obs", "action") for column in pooled(card["columns"], kind)]
     columns = columns[:MOST_COLUMNS]
     height = max(3.4, 0.8 + 0.155 * len(columns))

@@ -225,20 +225,24 @@ def learning_curves(
     metric: str = "return",
     labels: Mapping[str, str] | None = None,
     note: str = "",
+    said: str = CURVES,
+    order: Sequence[str] = (),
 ) -> Figure:
     """Draw each system's mean over seeds against the step, one panel per (task, data).
 
     A curve is one (system, config, stage), and its band is one standard error of the seeds. Curves
     are of training's evaluations, on starts that all seeds and systems share. `labels` maps a
-    config's digest to words for it, such as its swept values. A cross marks a step at which a seed
-    is missing or not finite: the mean there is over the others. JaxomarlError where no row has the
-    metric.
+    config's digest to words for it, such as its swept values. `said` says above the curves what is
+    drawn, and `order` which names come first in the order of colours. A cross marks a step at which
+    a seed is missing or not finite: the mean there is over the others. JaxomarlError where no row
+    has the metric.
     """
     panels = _curves_by_panel(rows, metric, labels or {})
     if not panels:
         way_out = "Name a metric of returns.csv."
         raise refuse("rows", f"rows of the metric {metric!r}", "none", way_out)
     names = sorted({name for curves in panels.values() for name in curves})
+    names = [*order, *(name for name in names if name not in order)]
     figure, axes = grid(len(panels), 4.0, 3.0, 3)
     # grid has said what to do where matplotlib is missing
     from matplotlib.ticker import EngFormatter
@@ -256,7 +260,7 @@ def learning_curves(
         quiet(panel)
     counts = {len(seeds) for curves in panels.values() for seeds in curves.values()}
     _draw_curve_legend(figure, axes, some_missing, counts)
-    return save(figure, path, _caption([CURVES, note]))
+    return save(figure, path, _caption([said, note]))
 
 
 def _draw_learning_curve(panel: Axes, name: str, seeds: Curve, k: int) -> bool:

@@ -377,3 +377,21 @@ def load_final(runs: Iterable[Run]) -> list[Row]:
     """
     files = [run.path / FINAL for run in runs]
     return [row for file in files if file.exists() for row in read_rows(file)]
+
+
+def read_cards(folders: Iterable[str | Path]) -> list[dict[str, Any]]:
+    """The cards of data sets in every card.json below the folders, each set once.
+
+    A file that holds no cards is left out.
+    """
+    files = [file for folder in folders for file in sorted(user_path(folder).rglob("card.json"))]
+    found: dict[str, dict[str, Any]] = {}
+    for file in files:
+        try:
+            listed = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        for card in listed if isinstance(listed, list) else ():
+            if isinstance(card, dict) and {"name", "return", "counts", "ends"} <= card.keys():
+                found.setdefault(str(card["name"]), card)
+    return list(found.values())

@@ -409,6 +409,8 @@ def _converged(curves: list[Curve]) -> bool | None:
 
 WORDS = ("task", "data", "system", "starts", "stages")
 """Columns of words."""
+NAMED = ("task", "data", "system")
+"""Columns that name a row."""
 WIDTH = 100
 """Columns of a terminal that notes keep to."""
 
@@ -423,12 +425,38 @@ def markdown(records: Sequence[Record]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def text(records: Sequence[Record]) -> str:
-    """The records as aligned columns for the terminal, with the same notes."""
+def text(records: Sequence[Record], width: int = 0) -> str:
+    """The records as aligned columns for the terminal, with the same notes.
+
+    Where a width is given, columns that do not fit into it continue below, next to the names.
+    """
     header, rows, notes_below = _cells(records)
-    lines = ["  ".join(row).rstrip() for row in _aligned([header, *rows])]
-    lines += [textwrap.fill(note, WIDTH) for note in notes_below]
-    return "\n".join(lines) + "\n"
+    columns = list(zip(*_aligned([header, *rows]), strict=True))
+    blocks = []
+    for block in _blocks(columns, header, width):
+        lines = ["  ".join(row).rstrip() for row in zip(*block, strict=True)]
+        blocks.append("\n".join(lines))
+    notes = [textwrap.fill(note, WIDTH) for note in notes_below]
+    return "\n".join(["\n\n".join(blocks), *notes]) + "\n"
+
+
+def _blocks(
+    columns: Sequence[tuple[str, ...]], header: Sequence[str], width: int
+) -> list[list[tuple[str, ...]]]:
+    """Columns in blocks that are no wider than `width`, each of which begins with the names.
+
+    `width` 0 gives a single block.
+    """
+    first = [c for c, name in zip(columns, header, strict=True) if name in NAMED]
+    others = [c for c, name in zip(columns, header, strict=True) if name not in NAMED]
+    size = lambda block: sum(len(c[0]) for c in block) + 2 * (len(block) - 1)
+    blocks = [list(first)]
+    for column in others:
+        full = width and size([*blocks[-1], column]) > width
+        if full and len(blocks[-1]) > len(first):
+            blocks.append(list(first))
+        blocks[-1].append(column)
+    return blocks
 
 
 def html(records: Sequence[Record]) -> str:
@@ -485,7 +513,7 @@ def _cells(records: Sequence[Record]) -> tuple[list[str], list[list[str]], list[
         "data": [r.data for r in records],
         "system": [_system(r, names) for r in records],
         "step": [str(r.step) for r in records],
-        "seeds": [_seeds(r) for r in records],
+        "seeds": [seeds(r) for r in records],
         "episodes": [str(r.episodes) for r in records],
         "starts": [r.starts for r in records],
         "data's mean ± s.e.": [data_mean(r) for r in records],
@@ -493,7 +521,7 @@ def _cells(records: Sequence[Record]) -> tuple[list[str], list[list[str]], list[
         "IQM [95 %]": [interval(r, r.iqm, r.iqm_low, r.iqm_high) for r in records],
         "% of data's mean [95 %]": [share(r) for r in records],
         "normalised [95 %]": [normalised(r) for r in records],
-        "coordinated": [_coordinated_cell(r) for r in records],
+        "coordinated": [coordinated(r) for r in records],
         "win rate [95 %]": [win_rate(r) for r in records],
         "best in training": [number(r, r.best) for r in records],
         "stages": [r.health for r in records],
@@ -612,7 +640,8 @@ def marks(r: Record) -> str:
     return found
 
 
-def _seeds(r: Record) -> str:
+def seeds(r: Record) -> str:
+    """The finished seeds, how many of them are finite, and how many have not finished."""
     cell = str(r.seeds)
     if r.nonfinite:
         cell = f"{r.seeds - r.nonfinite} of {r.seeds} !"
@@ -621,7 +650,8 @@ def _seeds(r: Record) -> str:
     return cell
 
 
-def _coordinated_cell(r: Record) -> str:
+def coordinated(r: Record) -> str:
+    """The share of coordinated episodes."""
     if r.coordinated is None:
         return ""
     return f"{r.coordinated:.2f}"

@@ -31,6 +31,10 @@ LATEX = str.maketrans(
 """What stands for a character in LaTeX."""
 
 
+LONG = 48
+"""Letters above which a cell of HTML is wrapped."""
+
+
 class Table(NamedTuple):
     """Rows of text under a head, and sentences that belong below."""
 
@@ -123,6 +127,8 @@ def html(shown: Table, name: str = "", grey: Sequence[int] = ()) -> str:
 
 def _html_cell(kind: str, text: str, number: bool) -> str:
     style = ' class="number"' if number else ""
+    if len(text) > LONG:
+        style = ' class="long"'
     scope = ' scope="col"' if kind == "th" else ""
     return f"<{kind}{scope}{style}>{escape(text)}</{kind}>"
 

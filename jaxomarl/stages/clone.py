@@ -207,13 +207,9 @@ def cloning_learner(
 
     def update(key: Key[Array, ""], state: Net, past: Past, batch: Batch) -> tuple[Net, dict]:
         keys = jax.random.split(key, spec.agents)
-        samples = AgentSamples(
-            obs=normalise_obs(past, batch.obs),
-            action=batch.action * mask,
-            mask=mask,
-            legal=batch.available * mask,
-            alive=batch.alive,
-        )
+        obs = normalise_obs(past, batch.obs)
+        legal = batch.available * mask
+        samples = AgentSamples(obs, batch.action * mask, mask, legal, batch.alive)
         w = None
         if weigh is not None:
             w = weigh(past, batch)
@@ -229,9 +225,7 @@ def cloning_learner(
         assert play is not None
         keys = jax.random.split(key, spec.agents)
         obs = normalise_obs(past, observation.obs)
-        allowed = mask
-        if spec.discrete:
-            allowed = mask * observation.available
+        allowed = mask * observation.available if spec.discrete else mask
         return jax.vmap(play)(keys, state.params, obs, allowed), memory
 
     return Algorithm(init, batch, update, act if play else None)

@@ -17,6 +17,9 @@ geometric mean of the conditionals differs from it by a constant.
 The expectation over an agent's own actions is exact. The one over the others' is enumerated where
 there are few joint actions, and else sampled: one set of draws serves q_i and l_i. Policies do not
 follow what their actions do to other agents' samples.
+
+Agents move in an order. In a sweep "gauss-seidel" each reacts to those that moved before it, and in
+"jacobi" to all policies before the step.
 """
 
 import dataclasses
@@ -183,11 +186,7 @@ def policy(
     order: str = "",
     sweep: str = "jacobi",
 ) -> Algorithm:
-    """Build the policies' stage from a trained behaviour model and a trained critic.
-
-    Agents move in `order`. With `sweep = "gauss-seidel"` each reacts to those that moved, and with
-    "jacobi" to all policies before the step.
-    """
+    """Build the policies' stage from a trained behaviour model and a trained critic."""
     one = mlp(spec.obs_width, score_regularised.hidden(cfg), spec.act_width)
     many = separate(one, spec.agents)
     optimiser = policy_optimiser(cfg)
@@ -203,9 +202,7 @@ def policy(
     def batch(key: Key[Array, ""], state: Policies, data: Dataset) -> Batch:
         return sample_transitions(key, data, cfg.policy_batch)
 
-    def update(
-        key: Key[Array, ""], state: Policies, past: Past, batch: Batch
-    ) -> tuple[Policies, dict]:
+    def update(key: Array, state: Policies, past: Past, batch: Batch) -> tuple[Policies, dict]:
         obs = normalise_obs(past, batch.obs)
         legal = batch.available * mask
         before = many.apply(state.actor.params, obs)
@@ -213,31 +210,22 @@ def policy(
         def move(carry, turn):
             actor, now = carry
             i, k_others = turn
-
-            # --- what agent i follows ---
-            logits = now if sweep == "gauss-seidel" else before
-            log_pi = log_policy(logits, legal)
+            log_pi = log_policy(now if sweep == "gauss-seidel" else before, legal)
             team = others_actions(k_others, spec, cfg.draws, log_pi, i)
             target, value = followed.of(past, batch, i, team, legal)
 
-            # --- one step of its policy ---
+            # --- one step of its policy, which the next agent sees ---
+            def loss(params):
+                logits = one.apply(params, obs[:, i])
+                return divergence(logits, target, legal[:, i], batch.alive[:, i])
+
             own = jax.tree.map(lambda leaf: leaf[i], actor)
-            loss = lambda params: divergence(
-                one.apply(params, obs[:, i]), target, legal[:, i], batch.alive[:, i]
-            )
             result, grads = jax.value_and_grad(loss)(own.params)
             own = descend(optimiser, own, grads)
-
-            # --- the next agent sees the new policy ---
             actor = jax.tree.map(lambda leaf, new: leaf.at[i].set(new), actor, own)
             after = one.apply(own.params, obs[:, i])
-            pi = jnp.exp(log_policy(after, legal[:, i]))
-            metrics = {
-                "policy_loss": result,
-                "q_played": weighted_mean(jnp.sum(pi * value, axis=-1), batch.alive[:, i]),
-                "surest": weighted_mean(pi.max(axis=-1), batch.alive[:, i]),
-            }
-            return (actor, now.at[:, i].set(after)), metrics
+            metrics = figures(after, value, legal[:, i], batch.alive[:, i])
+            return (actor, now.at[:, i].set(after)), {"policy_loss": result, **metrics}
 
         given = (jnp.asarray(turns), jax.random.split(key, spec.agents))
         (actor, _), metrics = jax.lax.scan(move, (state.actor, before), given)
@@ -245,13 +233,33 @@ def policy(
 
     def act(key, state, past, memory, observation):
         logits = many.apply(state.actor.params, normalise_obs(past, observation.obs))
-        legal = mask * observation.available
-        if cfg.play == "greedy":
-            return greedy(logits, legal), memory
-        drawn = jax.random.categorical(key, log_policy(logits, legal))
-        return jax.nn.one_hot(drawn, spec.act_width), memory
+        return played(key, cfg.play, logits, mask * observation.available), memory
 
     return Algorithm(init, batch, update, act)
+
+
+def played(
+    key: Key[Array, ""], how: str, logits: Float[Array, "N A"], legal: Float[Array, "N A"]
+) -> Float[Array, "N A"]:
+    """The likeliest legal action of each agent, or a draw."""
+    if how == "greedy":
+        return greedy(logits, legal)
+    drawn = jax.random.categorical(key, log_policy(logits, legal))
+    return jax.nn.one_hot(drawn, logits.shape[-1])
+
+
+def figures(
+    logits: Float[Array, "B A"],
+    value: Float[Array, "B A"],
+    legal: Float[Array, "B A"],
+    alive: Float[Array, " B"],
+) -> dict[str, Float[Array, ""]]:
+    """The value that a policy plays, and the probability of its likeliest action."""
+    pi = jnp.exp(log_policy(logits, legal))
+    return {
+        "q_played": weighted_mean(jnp.sum(pi * value, axis=-1), alive),
+        "surest": weighted_mean(pi.max(axis=-1), alive),
+    }
 
 
 def divergence(

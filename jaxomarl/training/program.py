@@ -44,6 +44,8 @@ class Progress:
     """The state on the device, leading with R. The next chunk overwrites it: copy what you keep."""
     bad: tuple[str, ...] = ()
     """Runs and metrics that stopped being finite in this chunk, each once."""
+    chosen: tuple[int, ...] = ()
+    """Which runs of the group the R rows are: a stage that several share is trained once."""
 
 
 @dataclass

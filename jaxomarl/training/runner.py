@@ -334,6 +334,7 @@ class Training:
             evaluations=evaluations,
             state=self.state,
             bad=self.not_finite(chunk, bad),
+            chosen=tuple(self.chosen),
         )
         began = time.perf_counter()
         self.job.report(progress)

@@ -59,7 +59,7 @@ def out(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(canvas, "COPIES", (".svg", ".pdf"))  # tests/conftest.py does without
         flags = ("--systems", *SYSTEMS, "--seeds", str(SEEDS), "--out", str(folder))
-        code, text = run("sweep", *flags)
+        code, text = run("sweep", *flags, "--log", "csv")
     assert code == 0
     (folder.parent / "stdout").write_text(text)
     return folder
@@ -236,6 +236,22 @@ def test_the_summary(out):
     assert len(store.read_table(out / "differences.csv")) == (
         len(tables[1:]) and len(tables[1].rows)
     )
+
+
+def test_a_logger_is_told_what_the_files_hold(out):
+    """log/RUN.csv has each number of the run's files once: means over episodes, final ones apart."""
+    for run in runs(out).values():
+        told = store.read_table((out / "log" / run.path.relative_to(out)).with_suffix(".csv"))
+        numbers = {(int(x["step"]), x["name"]): float(x["value"]) for x in told}
+        assert len(numbers) == len(told)
+        expected = {}
+        for name in ("metrics.csv", "returns.csv", "health.csv", "final.csv"):
+            for r in store.read_rows(run.path / name):
+                stage = "final" if name == "final.csv" else r.stage
+                expected.setdefault((r.step, f"{stage}/{r.metric}"), []).append(r.value)
+        # what was measured before training is told with the rest
+        means = {key: np.mean(values) for key, values in expected.items()}
+        assert numbers == pytest.approx(means, rel=1e-5, nan_ok=True)
 
 
 def test_the_pictures(out):

@@ -31,9 +31,12 @@ parse = functools.partial(parse, commands.COMMANDS)
          "Did you mean --seeds? All flags: jaxomarl train --help"),
         ("train", ["omsd", "more"], "more: expected a flag or a value of jaxomarl train, found 'more'. "
          "All flags: jaxomarl train --help"),
-        ("train", [], "SYSTEM: expected a value, found 'none'. All flags: jaxomarl train --help"),
-        ("data", ["validate"], "SRC, --task: expected a value, found 'none'. All flags: jaxomarl data validate --help"),
-        ("render", ["x"], "--out: expected a value, found 'none'. All flags: jaxomarl render --help"),
+        ("train", [], "SYSTEM: expected a value, found 'none'. For example: jaxomarl train bc --task mpe/spread "
+         "--data medium --seeds 4 --scale 0.01. All flags: jaxomarl train --help"),
+        ("data", ["validate"], "SRC, --task: expected a value, found 'none'. For example: jaxomarl data validate "
+         "FOLDER --task mpe/spread. All flags: jaxomarl data validate --help"),
+        ("render", ["x"], "--out: expected a value, found 'none'. For example: jaxomarl render RUN -o film.mp4. "
+         "All flags: jaxomarl render --help"),
         ("train", ["omsd", "--seeds"], "--seeds: expected a value, found 'none'. All flags: jaxomarl train --help"),
         ("train", ["omsd", "--rows", "1.5"], "--rows: expected a whole number, found '1.5'. "
          "All flags: jaxomarl train --help"),
@@ -88,6 +91,15 @@ def test_flags_in_the_words_of_python(flags, words):
         (
             lambda: jaxomarl.train("bc", "games/bandit", rows=40, betta=1.0),
             "betta=: expected a field of bc",
+        ),
+        (
+            lambda: jaxomarl.train("bc", "games/bandit", rows=40, seed=3),
+            "seed=: expected a field of bc, found 'seed'. Did you mean seeds=?",
+        ),
+        (
+            lambda: jaxomarl.train("bc", "tag-medium-replay"),
+            "task: expected a task of the catalog, found 'tag-medium-replay'. "
+            'Did you mean mpe/tag? Data are named by data="medium-replay".',
         ),
         (
             lambda: jaxomarl.train("bc", "games/bandit", seeds=0),

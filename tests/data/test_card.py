@@ -90,7 +90,12 @@ def test_actions_at_and_beyond_the_bound_are_counted():
 
 def test_discrete_actions_are_shares():
     r = raw([4], policy=lambda i, e, o: np.eye(3)[np.array([0, 1, 1, 2, 0])], discrete=True)
-    assert card.describe(r, "x")["actions"]["share"] == [[0.25, 0.5, 0.25]] * 2
+    found = card.describe(r, "x")["actions"]
+    assert found == {"share": [[0.25, 0.5, 0.25]] * 2}
+    legal = np.ones((5, 2, 3))
+    legal[1, 0, 2] = legal[4, :, 0] = 0.0  # the last is a successor row, which does not count
+    found = card.describe(r._replace(available=legal), "x")["actions"]
+    assert found["legal"] == [[1.0, 1.0, 0.75], [1.0, 1.0, 1.0]]
 
 
 def test_repeated_rows_are_counted_whatever_the_sign_of_zero():

@@ -306,7 +306,8 @@ def test_policies_play_a_draw_where_they_are_asked_to():
     seen = Observation(jnp.ones((1, 1)), jnp.array([[True, True, False]]))
     for play, share in (("greedy", 1.0), ("sample", 1 / (1 + np.exp(-1)))):
         cfg = dataclasses.replace(CFG, play=play)
-        act = kl_regularised.policy(spec, cfg, None, None, "marginal").act
+        nothing = payoff_of(np.zeros(3))
+        act = kl_regularised.policy(spec, cfg, nothing, nothing, "marginal").act
         keys = jax.random.split(jax.random.key(0), 2000)
         action = jax.vmap(act, in_axes=(0, None, None, None, None))(keys, state, {}, (), seen)[0]
         assert not action[..., 2].any()

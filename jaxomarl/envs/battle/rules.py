@@ -146,22 +146,7 @@ def environment(
     def step(
         key: Key[Array, ""], battle: Battle, action: Float[Array, "N A"]
     ) -> tuple[Battle, TimeStep]:
-        chosen = jnp.argmax(action, axis=-1)
-
-        # --- what both sides see, and the foes' actions ---
-        ahead = look(battle.allies, battle.foes, same_side=False)
-        back = look(battle.foes, battle.allies, same_side=False)
-        beside = look(battle.foes, battle.foes, same_side=True)
-        seen = observations(battle.foes, back, beside, arena)
-        theirs = script(key, seen, legal_actions(battle.foes, back))
-
-        # --- shots, then moves ---
-        at_foes, allies_fired = fire(battle.allies, ahead, chosen)
-        at_allies, foes_fired = fire(battle.foes, back, theirs)
-        allies = moved(battle.allies, chosen, at_allies, allies_fired, arena)
-        foes = moved(battle.foes, theirs, at_foes, foes_fired, arena)
-        over = ~(allies.alive.any() & foes.alive.any())
-        after = Battle(allies, foes, over)
+        after = fought(key, battle, jnp.argmax(action, axis=-1), script, arena)
         reward = payment(battle, after, dense)
 
         # a decided battle stays as it is
@@ -170,6 +155,25 @@ def environment(
         return after, timestep(after, reward, figures(after))
 
     return Environment(spec, reset, step, renderer(arena))
+
+
+def fought(
+    key: Key[Array, ""], battle: Battle, chosen: Int[Array, " n"], script: Script, arena: float
+) -> Battle:
+    """The battle after one step, in which allies do what was chosen and foes follow `script`."""
+    # --- what both sides see, and the foes' actions ---
+    ahead = look(battle.allies, battle.foes, same_side=False)
+    back = look(battle.foes, battle.allies, same_side=False)
+    beside = look(battle.foes, battle.foes, same_side=True)
+    seen = observations(battle.foes, back, beside, arena)
+    theirs = script(key, seen, legal_actions(battle.foes, back))
+
+    # --- shots, then moves ---
+    at_foes, allies_fired = fire(battle.allies, ahead, chosen)
+    at_allies, foes_fired = fire(battle.foes, back, theirs)
+    allies = moved(battle.allies, chosen, at_allies, allies_fired, arena)
+    foes = moved(battle.foes, theirs, at_foes, foes_fired, arena)
+    return Battle(allies, foes, ~(allies.alive.any() & foes.alive.any()))
 
 
 def new_side(key: Key[Array, ""], n: int, low: float, high: float, heading: int) -> Units:

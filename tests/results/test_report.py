@@ -1,0 +1,342 @@
+"""The report: a page that stands alone, says what was found, and what is missing; from folders alone."""
+
+import base64
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+from collections import Counter
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from jaxomarl.base import JaxomarlError
+from jaxomarl.cli import commands
+from jaxomarl.results import findings, report, store, study
+
+pytest.importorskip("matplotlib", reason="matplotlib is an extra: jaxomarl[plot]")
+
+STEPS = np.array([0, 10, 20])
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
+TASKS = {"mpe/spread": 1.0, "mpe/tag": 2.0}
+LEVELS = {"bc": 0.0, "omsd": 8.0, "iql": 16.0, "<b>x</b>": 1.0}
+"""System -> its mean return, in units of the spread over seeds; iql has not learned."""
+
+
+def verdict(word):
+    failed = ["value_correlation is 0.1, at least 0.3 is asked"] if word == "short" else []
+    more = {"figures": {"value_correlation": 0.1}, "raise": ["critic_steps"]}
+    return [{"stage": "policy", "verdict": word, "failed": failed, **more}]
+
+
+def write_run(folder, system, task, seed, level, final=True, health="learned"):
+    """One run's folder, as training leaves it."""
+    rng = np.random.default_rng([seed, len(system), len(task)])
+    info = {
+        "system": system,
+        "task": task,
+        "data": "medium",
+        "config": f"{system}-{task}"[:12],
+        "cfg": {"beta": 0.5},
+        "swept": {"beta": 0.5} if system == "omsd" else {},
+        "seed": seed,
+        "final_stage": "policy",
+        "stages": {"policy": {"seconds": 2.0}},
+        "seconds": 2.0,
+        "compile_seconds": 1.5,
+        "updates_executed": 20,
+        "device": "cpu x2",
+        "dialect": "mpe-omar",
+        "data_sha256": "0123456789abcdef",
+        "data_return": {"mean": 10.0, "std": 2.0, "episodes": 100},
+        "normaliser": {"random": 0.0, "expert": 20.0, "source": "ours"},
+        "versions": {"jax": "0.10.2"},
+        "source": {"commit": "abc", "dirty": False},
+        "scale": 1.0,
+        "health": verdict(health),
+    }
+    path = folder / task.replace("/", "-") / f"{system[:2].strip('<')}" / f"seed-{seed}"
+    store.write_json(path / "run.json", info)
+    scores = 10.0 + 0.5 * level + 0.5 * rng.normal() + 0.1 * rng.normal(size=(3, 6))
+    rows = store.returns_rows(info, "policy", STEPS, {"return": scores})
+    store.write_table(path / "returns.csv", rows, store.COLUMNS)
+    losses = {"policy_loss": np.array([2.0, 1.0]), "q_term": np.zeros(2)}
+    rows = store.metrics_rows(info, "policy", STEPS[1:], losses)
+    store.write_table(path / "metrics.csv", rows, store.COLUMNS)
+    if final:
+        rows = store.returns_rows(info, "policy", STEPS[-1:], {"return": scores[-1:]})
+        store.write_table(path / store.FINAL, rows, store.COLUMNS)
+    return path
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """Four systems on two tasks with four seeds: one has not learned, a seed of bc on tag diverged."""
+    folder = tmp_path_factory.mktemp("sweep")
+    for task in TASKS:
+        for system, level in LEVELS.items():
+            for seed in range(4):
+                health = "short" if system == "iql" else "learned"
+                path = write_run(folder, system, task, seed, level, health=health)
+                if (task, system, seed) == ("mpe/tag", "bc", 2):
+                    file = path / store.FINAL
+                    rows = [row._replace(value=float("nan")) for row in store.read_rows(file)]
+                    store.write_table(file, rows, store.COLUMNS)
+    store.write_json(folder / "sweep.json", {"asked": {"preset": "particle"}})
+    return folder
+
+
+class Read(HTMLParser):
+    """What a browser would find: identifiers, links, tables, figures and their marks."""
+
+    MARKS = ("path", "use", "text")
+
+    def __init__(self, text):
+        super().__init__()
+        self.ids, self.links, self.figures, self.tables = Counter(), [], {}, []
+        self.loaded, self.policies = [], []
+        self.words, self.cell, self.within, self.body = [], None, "", False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.ids[attrs.get("id")] += "id" in attrs
+        self.links += [attrs[k] for k in ("href", "xlink:href") if attrs.get(k)]
+        self.loaded += [attrs[k] for k in ("src", "srcset", "action") if attrs.get(k)]
+        self.loaded += [tag] if tag in ("link", "iframe", "object", "embed", "base") else []
+        if attrs.get("http-equiv") == "Content-Security-Policy":
+            self.policies.append(attrs["content"])
+        if tag == "figure":
+            self.within = attrs["id"]
+            self.figures[self.within] = 0
+        if self.within and tag in self.MARKS:
+            self.figures[self.within] += 1
+        if tag == "tbody":
+            self.tables.append([])
+            self.body = True
+        if tag == "tr" and self.body:
+            self.tables[-1].append([])
+        if tag == "td":
+            self.cell = ""
+
+    def handle_endtag(self, tag):
+        if tag == "figure":
+            self.within = ""
+        if tag == "tbody":
+            self.body = False
+        if tag == "td":
+            self.tables[-1][-1].append(self.cell)
+            self.cell = None
+
+    def handle_data(self, data):
+        self.words.append(data)
+        if self.cell is not None:
+            self.cell += data
+
+
+def alone(text):
+    """A page that has been checked to stand alone: nothing is fetched, every anchor has its target."""
+    read = Read(text)
+    assert not read.loaded and [p.startswith("default-src 'none'") for p in read.policies] == [True]
+    assert not re.findall(r"(?:url\(|@import)\s*['\"]?(?!#)", text)
+    assert {url for url in re.findall(r"https?://[\w./]+", text)} <= {
+        "http://www.w3.org/2000/svg",
+        "http://www.w3.org/1999/xlink",
+    }
+    assert [name for name, count in read.ids.items() if count > 1] == []
+    anchors = [link[1:] for link in read.links if link.startswith("#")]
+    assert set(anchors) <= set(read.ids) and all(x.startswith(("#", "data:")) for x in read.links)
+    referred = set(re.findall(r"url\(#([^)]+)\)", text))
+    assert referred <= set(read.ids)
+    assert all(count > 20 for count in read.figures.values()), "a figure is empty"
+    return read
+
+
+@pytest.fixture(scope="module")
+def page(sweep, tmp_path_factory):
+    """The report of the sweep, with what a paper prints, as a file and as it was read."""
+    printed = report.Printed(
+        "A paper, Table 1",
+        {("mpe/spread", "medium", "bc"): (35.0, 2.6), ("mpe/spread", "medium", "cql"): (1.0, 1.0)},
+        True,
+        "s.e.",
+        ["Data: theirs are others."],
+    )
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    report.write(path, [sweep], [printed], {"omsd": 'Somebody, "OMSD", 2025'})
+    return path, alone(path.read_text())
+
+
+def test_a_page_has_every_part_and_stands_alone(page):
+    path, read = page
+    sections = [link[1:] for link in read.links if link.startswith("#") and "-" not in link]
+    names = [
+        "answer",
+        "scores",
+        "curves",
+        "tasks",
+        "published",
+        "data",
+        "health",
+        "cost",
+        "provenance",
+    ]
+    assert [name for name in dict.fromkeys(sections) if name in names] == names
+    figures = ["scores", "returns", "policy-policy-loss", "numbers", "profiles", "improvement"]
+    assert list(read.figures) == [f"figure-{name}" for name in figures]
+    text = " ".join(read.words)
+    assert 'Somebody, "OMSD", 2025' in text and "Data: theirs are others." in text
+    assert "<b>x</b>" in text, "a name is text, not markup"
+    assert "<b>" not in path.read_text()
+
+
+def test_the_answer_comes_first_and_is_right(sweep, page):
+    records = {(r.task, r.system): r for r in study.load([sweep]).records}
+    said = findings.findings(study.load([sweep]))
+    assert [lead.leader for lead in said.leads] == ["omsd beta=0.5"] * 2
+    first = records["mpe/spread", "omsd"]
+    assert (
+        f"{first.mean:.2f} [{first.mean_low:.2f}, {first.mean_high:.2f}]"
+        in said.leads[0].sentences[0]
+    )
+    assert "4 seeds of 6 fresh episodes each" in said.leads[0].sentences[0]
+    others = {s: r.mean for (task, s), r in records.items() if task == "mpe/spread" and r.ranked}
+    nearest = max((x, s) for s, x in others.items() if s != "omsd")
+    assert f"It lies {first.mean - nearest[0]:.3g} [" in said.leads[0].sentences[1]
+    assert f"above {nearest[1]}, the next" in said.leads[0].sentences[1]
+    assert said.leads[0].sentences[-1].startswith("iql has a higher mean")
+    assert "short: policy" in said.leads[0].sentences[-1]
+    assert (
+        "1 of 4 seeds of bc on mpe/tag, medium diverged: scores are of the others." in said.cautions
+    )
+    assert (
+        sum("iql on" in caution and "policy is short" in caution for caution in said.cautions) == 2
+    )
+    text = " ".join(page[1].words)
+    assert text.index(said.leads[0].sentences[0]) < text.index("Final returns")
+
+
+def test_a_difference_that_holds_zero_tells_nothing_apart(tmp_path):
+    for seed in range(3):
+        write_run(tmp_path, "bc", "mpe/spread", seed, 0.0)
+        write_run(tmp_path, "omsd", "mpe/spread", seed, 0.05)
+    (lead,) = findings.findings(study.load([tmp_path])).leads
+    assert any("not told apart from" in sentence for sentence in lead.sentences)
+
+
+def test_tables_hold_the_numbers_and_come_as_files(sweep, page):
+    path, read = page
+    scores = read.tables[0]
+    records = study.load([sweep]).records
+    assert len(scores) == len(records) == 8
+    for row, r in zip(scores, records, strict=True):
+        assert row[:2] == [r.task, r.data]
+        assert row[5] == f"{r.mean:.2f} [{r.mean_low:.2f}, {r.mean_high:.2f}]"
+        assert f"{r.normalised:.1f} [" in row[8], "normalised stands next to raw"
+    files = re.findall(
+        r'download="(\w[\w.-]*)" href="data:[\w/-]+;base64,([^"]*)"', path.read_text()
+    )
+    content = {name: base64.b64decode(coded).decode() for name, coded in files}
+    rows = list(csv.reader(io.StringIO(content["scores.csv"])))
+    assert rows[1:] == scores
+    assert r"\toprule" in content["scores.tex"] and "| task |" in content["scores.md"]
+    (theirs,) = [table for table in read.tables if table[0][-1] == "35.0 ± 2.6"]
+    assert len(theirs) == 1 and theirs[0][2] == "bc", "a row of ours that the paper prints too"
+    assert theirs[0][3] == scores[[row[2] for row in scores].index("bc")][8]
+
+
+def test_systems_over_all_tasks_are_those_of_the_statistics(sweep, page):
+    compared = study.comparable(study.load([sweep]))
+    assert compared.unit.startswith("normalised") and compared.tasks == [
+        f"{t} medium" for t in TASKS
+    ]
+    assert compared.short == {"iql"} and np.isnan(compared.scores["bc"][1]).sum() == 1
+    over = next(table for table in page[1].tables if table[0][0] == "iql†")
+    assert [row[-1] for row in over if row[0] == "bc"] == ["1"], "the diverged run is told"
+    pairs = next(
+        table for table in page[1].tables if " over " not in table[0][0] and len(table[0]) == 3
+    )
+    assert "iql" not in {name for row in pairs for name in row[:2]}, (
+        "a short system is not compared"
+    )
+
+
+def test_equal_folders_give_equal_pages(tmp_path):
+    for seed in range(2):
+        write_run(tmp_path / "runs", "bc", "mpe/spread", seed, 0.0, final=False)
+    read = study.load([tmp_path])
+    assert report.html(read, ["runs"]) == report.html(read, ["runs"])
+
+
+def test_a_half_finished_sweep_says_so(tmp_path):
+    """Two seeds of one system are done; the others have their first stage, and no evaluation."""
+    for seed in range(2):
+        write_run(tmp_path, "bc", "mpe/spread", seed, 0.0)
+        path = write_run(tmp_path, "omsd", "mpe/spread", seed, 0.0, final=False)
+        info = store.read_json(path / "run.json")
+        info |= {"stages": {"critic": {}, "scores": {}}, "health": []}
+        store.write_json(path / "run.json", info)
+        for name in ("returns.csv", "metrics.csv"):
+            (path / name).unlink()
+    said = findings.findings(study.load([tmp_path]))
+    assert said.leads[0].leader == "bc"
+    (line,) = [line for line in said.cautions if "not finished" in line]
+    assert line == (
+        "2 of 2 runs of omsd on mpe/spread, medium are not finished: of its stages critic and "
+        "scores have ended."
+    )
+
+
+def test_an_empty_folder_and_runs_that_all_diverged_give_a_page(tmp_path, capsys):
+    (tmp_path / "none").mkdir()
+    out = tmp_path / "report.html"
+    assert commands.run("report", [str(tmp_path / "none"), "-o", str(out)]) == 0
+    read = alone(out.read_text())
+    assert "nothing has been trained yet" in " ".join(read.words) and not read.figures
+    assert capsys.readouterr().out.endswith(f"{out}\n")
+
+    path = write_run(tmp_path / "all", "bc", "mpe/spread", 0, 0.0, health="diverged")
+    for name in ("returns.csv", "final.csv", "metrics.csv"):
+        rows = [row._replace(value=float("nan")) for row in store.read_rows(path / name)]
+        store.write_table(path / name, rows, store.COLUMNS)
+    read = alone(report.html(study.load([tmp_path / "all"]), [tmp_path / "all"]))
+    text = " ".join(read.words)
+    assert "Every seed of every system diverged." in text and "it has no score" in text
+
+
+def test_what_cannot_be_read_is_refused(tmp_path, capsys):
+    assert commands.run("report", []) == 2
+    assert commands.run("report", [str(tmp_path), "-o", "x.pdf"]) == 2
+    assert commands.run("report", [str(tmp_path / "nowhere")]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert "RUN: expected at least one folder" in said[0]
+    assert "--out: expected a name that ends in .html" in said[1]
+    assert "expected a folder of runs" in said[2]
+    write_run(tmp_path, "bc", "mpe/spread", 0, 0.0)
+    next(tmp_path.rglob("final.csv")).write_text("torn")
+    with pytest.raises(JaxomarlError, match="final"):
+        study.load([tmp_path])
+
+
+def test_a_card_in_the_folder_is_shown(tmp_path):
+    (tmp_path / "card.json").write_text(json.dumps([{"name": "x"}, 3]))
+    assert store.read_cards([tmp_path]) == [], "a file that holds no card"
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium or google-chrome on this machine")
+def test_a_browser_opens_it_without_an_error_and_sorts(page, tmp_path):
+    """The page is opened with a script that sorts a table, and its document is read afterwards."""
+    path, _ = page
+    click = "<script>document.querySelectorAll('th button')[5].click()</script></body>"
+    sorted_page = tmp_path / "sorted.html"
+    sorted_page.write_text(path.read_text().replace("</body>", click))
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom"]
+    command = [str(CHROMIUM), *flags, f"--user-data-dir={tmp_path}", sorted_page.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert "CONSOLE" not in done.stderr
+    read = Read(done.stdout)
+    values = [float(row[5].split()[0]) for row in read.tables[0]]
+    assert values == sorted(values)
