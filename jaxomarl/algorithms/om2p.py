@@ -28,8 +28,8 @@ far as an account of them goes: no per-task number could be verified.
 - We leave out the imitation of a search's best actions, which is an option of the code.
 - `eta` is the paper's w_Q. With 0 it is `mean-flow` next to critics that nobody follows.
 
-**Checked**. tests/diffusion/test_flows.py (the identity of line 6), tests/probes/test_fql.py (modes
-cloned, and the better one taken, by one call), tests/contract.
+**Checked**. tests/diffusion/test_flows.py (the identity of line 6), tests/probes/test_fql.py (line
+6 is the mean flow's loss and eta times the value, through one call), tests/contract.
 """
 
 from functools import partial
