@@ -145,6 +145,7 @@ def test_the_script_against_itself_is_even():
     assert float(returns.mean()) == pytest.approx(-21.0, abs=3 * error + 5)
 
 
+@pytest.mark.long
 def test_good_is_better_than_medium_and_medium_than_poor():
     """Recorded win rates of four: .71, .43, .03."""
     wins = [

@@ -165,8 +165,8 @@ def test_the_dead_see_nothing_and_may_only_stop():
     ("script", "low", "high"),
     [
         (scripts.Script(0.0), 0.34, 0.56),
-        (scripts.Script(0.0, by_health=1.0), 0.49, 0.71),
-        (scripts.Script(0.3), 0.02, 0.12),
+        pytest.param(scripts.Script(0.0, by_health=1.0), 0.49, 0.71, marks=pytest.mark.long),
+        pytest.param(scripts.Script(0.3), 0.02, 0.12, marks=pytest.mark.long),
         (scripts.UNIFORM, 0.0, 0.0),
     ],
 )

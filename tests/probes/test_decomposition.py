@@ -206,7 +206,7 @@ def learned(name):
     return fitted(system, cfg, matrix.ADDITIVE, steps=600)
 
 
-@pytest.mark.parametrize("name", ["cql", "cfcql"])
+@pytest.mark.parametrize("name", [pytest.param("cql", marks=pytest.mark.long), "cfcql"])
 def test_without_a_penalty_an_additive_payoff_is_learned(name):
     """CFCQL has the table; independent CQL the mean over the other's actions, here with the same best actions."""
     table, played = learned(name)

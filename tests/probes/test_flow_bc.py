@@ -30,7 +30,10 @@ def joint():
     return actions_of(flow_bc, model="joint")
 
 
-@pytest.mark.parametrize("module, near, more", [(flow_bc, 0.93, {}), (mean_flow, 0.85, LONGER)])
+@pytest.mark.parametrize(
+    "module, near, more",
+    [(flow_bc, 0.93, {}), pytest.param(mean_flow, 0.85, LONGER, marks=pytest.mark.long)],
+)
 def test_separate_models_keep_both_modes_in_their_shares(module, near, more):
     """Three of four actions near +MODE, by ten calls and by one; agents are not correlated."""
     actions, algorithm = actions_of(module, **more)

@@ -133,6 +133,7 @@ def test_the_students_gradient_is_a_weighted_sum(update, state):
 # --- training ---
 
 
+@pytest.mark.long
 def test_it_clones_both_modes_and_a_strong_value_moves_all_actions():
     cfg = fql.Config(**SMALL, **TAUGHT, alpha=0.3)
 

@@ -170,6 +170,7 @@ def test_one_agent_is_regularised_as_alone():
     np.testing.assert_allclose(after.actor.params["out"]["bias"][0], logits + step, atol=1e-6)
 
 
+LONG = pytest.mark.long
 LEAN = [[0.55, 0.45], [0.55, 0.45]]
 
 
@@ -178,12 +179,12 @@ LEAN = [[0.55, 0.45], [0.55, 0.45]]
     [
         (2, 2, "conditional", {0.711: 0.5, 0.823: 0.551, 1.0: 0.643, 1.9: 0.86, 4.0: 0.982}),
         (2, 2, "ctde", {1.9: 0.5}),
-        (2, 2, "ind", {4.0: 0.5}),
-        (2, 3, "conditional", {1.307: 1 / 3, 1.546: 0.63}),
+        pytest.param(2, 2, "ind", {4.0: 0.5}, marks=LONG),
+        pytest.param(2, 3, "conditional", {1.307: 1 / 3, 1.546: 0.63}, marks=LONG),
         (3, 2, "conditional", {0.44: 0.25, 0.54: 0.321, 1.0: 0.648, 2.0: 0.872, 4.0: 0.981}),
-        (3, 2, "ctde", {1.0: 0.25, 4.0: 0.938}),
-        (3, 2, "joint", {1.0: 0.992}),
-        (3, 2, "ind", {4.0: 0.25}),
+        pytest.param(3, 2, "ctde", {1.0: 0.25, 4.0: 0.938}, marks=LONG),
+        pytest.param(3, 2, "joint", {1.0: 0.992}, marks=LONG),
+        pytest.param(3, 2, "ind", {4.0: 0.25}, marks=LONG),
     ],
 )
 def test_agreement_emerges_above_the_threshold_in_beta(n, modes, regulariser, expected):
@@ -209,7 +210,12 @@ XOR_VALUES = {
 
 
 @pytest.mark.parametrize(
-    ("data", "regulariser"), [(d, r) for d, (_, rows) in XOR_VALUES.items() for r in rows]
+    ("data", "regulariser"),
+    [
+        pytest.param(d, r, marks=LONG if d == "three" else ())
+        for d, (_, rows) in XOR_VALUES.items()
+        for r in rows
+    ],
 )
 def test_xor_is_solved_where_independent_regularisation_fails(data, regulariser):
     betas, rows = XOR_VALUES[data]

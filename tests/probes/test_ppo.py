@@ -126,7 +126,7 @@ def test_minibatches_are_a_partition_of_the_collection():
     assert (first != second).any()
 
 
-@pytest.mark.parametrize("critic", ["joint", "own"])
+@pytest.mark.parametrize("critic", ["joint", pytest.param("own", marks=pytest.mark.long)])
 def test_it_finds_the_best_of_an_additive_payoff(critic):
     task = catalog.make("games/additive")
     spec = task.env.spec
