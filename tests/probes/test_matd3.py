@@ -325,10 +325,14 @@ def marked(first, count):
     number = lambda x: np.arange(first, first + count, dtype=np.float32).reshape(
         -1, *[1] * (x.ndim - 1)
     )
-    return replay.Rows(**{k: np.broadcast_to(number(x) + MARK[k], x.shape) for k, x in blocks})
+    return replay.Rows(
+        **{k: np.broadcast_to(number(x) + MARK[k], x.shape) for k, x in blocks if x is not None}
+    )
 
 
-MARK = {name: 1000.0 * k for k, name in enumerate(replay.Rows._fields)}
+# of continuous actions a ring has neither what is legal nor who lives
+HELD = [name for name, x in replay.empty_ring(SPEC, 1).rows._asdict().items() if x is not None]
+MARK = {name: 1000.0 * k for k, name in enumerate(HELD)}
 CAPACITY = 5
 
 

@@ -370,13 +370,6 @@ def test_what_is_refused_names_its_flag(change, named):
         REGISTRY["omsd"].check(SPEC, omsd.Config(**change), None)
 
 
-def test_discrete_tasks_are_refused():
-    with pytest.raises(JaxomarlError, match="continuous"):
-        REGISTRY["omsd"].check(
-            Spec((1, 1), (3, 3), state_dim=1, horizon=1, discrete=True), omsd.Config(), None
-        )
-
-
 @pytest.mark.parametrize("joint", [False, True])
 def test_starts(joint):
     make = score_regularised.joint_actor if joint else score_regularised.actors
