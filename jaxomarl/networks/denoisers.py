@@ -167,7 +167,7 @@ def two_time_mlp(actions: int, cond: int, hidden: Sequence[int]) -> Network:
     """A mean velocity's `apply(params, x, r, t, cond)`: a Mish perceptron of [x, t, t - r, cond].
 
     The times are inputs as they are. Training differentiates the network in t, and the derivatives
-    of fast sinusoids are large: with those of `plain_mlp` the samples of two modes were 0.2 to 11
+    of fast sinusoids are large: with those of `plain_mlp` the samples of two modes were 0.4 to 12
     away from the data (Wasserstein-1; 1500 updates, width 32, four seeds), with the times 0.1 to
     0.2.
     """
