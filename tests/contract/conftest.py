@@ -1,4 +1,4 @@
-"""The trials of all systems, and the process that trains on eight devices while the others run."""
+"""The trials of all systems, and the process that trains on eight devices."""
 
 import json
 import os
@@ -13,6 +13,7 @@ from jaxomarl.algorithms import REGISTRY
 from jaxomarl.envs.catalog import make
 
 HERE = Path(__file__).parent
+TRACING = ("test_by_tracing", "test_half_the_bits_by_tracing")
 RUNNER = ("test_alone", "test_a_sweep_trains_shared_stages_once")
 """What one system shows of the runner, for all of them."""
 
@@ -32,7 +33,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     only, dropped = config.getoption("--only", None), []
     for item in items:
         name = item.callspec.params.get("name") if hasattr(item, "callspec") else None
-        group = "tracing" if item.originalname == "test_by_tracing" else "training"
+        group = "tracing" if item.originalname in TRACING else "training"
         if only is not None and (name != only or item.originalname in RUNNER):
             dropped.append(item)
         elif item.path.parent == HERE and name in REGISTRY:
@@ -53,33 +54,19 @@ def games():
     return Trials(lambda system: bandit if takes(system, bandit.env.spec) else xor)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def devices(request, tmp_path_factory):
-    """Started before the first test where a test of it was selected; returns (process, folder of its results)."""
-    if not any(item.path.name == "test_devices.py" for item in request.session.items):
-        yield None
-        return
+@pytest.fixture(scope="session")
+def laid_out(tmp_path_factory):
+    """What a process of eight devices finds: {case: {path: array}}, and whether each state lay over the devices."""
+    import numpy as np
+
     out = tmp_path_factory.mktemp("devices")
     env = os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8",
         "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parents[1])]),
     }
-    with open(out / "log", "w") as log:
-        child = subprocess.Popen(
-            [sys.executable, HERE / "on_devices.py", out], env=env, stdout=log, stderr=log
-        )
-    yield child, out
-    child.kill()
-    child.wait()
-
-
-@pytest.fixture(scope="session")
-def laid_out(devices):
-    """What the process has found: {case: {path: array}}, and whether each state lay over the devices."""
-    import numpy as np
-
-    child, out = devices
-    assert child.wait(timeout=300) == 0, (out / "log").read_text()[-3000:]
+    command = [sys.executable, HERE / "on_devices.py", out]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
     arrays = {p.stem: dict(np.load(p)) for p in out.glob("*.npz")}
     return arrays, json.loads((out / "layouts.json").read_text())

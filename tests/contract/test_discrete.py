@@ -23,10 +23,13 @@ FEW = Spec((2, 2), (2, 2), 1, 1, discrete=True)
 
 PLANNERS = ("dof-t", "madiff-d", "madiff-c", "decision-diffuser")
 """Their plans are of all that is seen; tests/probes/test_planners.py has masks and weights of their actions."""
+ALIKE = ("brpo-ctde", "joint-score", "iql-ind", "cql", "macql", "mabcq")
+"""Systems whose stages are those of `brpo-ind`, `iql`, `cfcql` and `qmix` but for a loss; `make test-long` has them."""
 VALUED = ("qmix", "macql", "mabcq", "cql", "cfcql")
 """Systems whose policy is a value: it goes on after an agent's death, as its reward does."""
 OFFLINE = [n for n, system in REGISTRY.items() if takes(system, FEW) and not system.online]
-SYSTEMS = [pytest.param(n, marks=[pytest.mark.long] * (n in PLANNERS)) for n in OFFLINE]
+LONG = PLANNERS + ALIKE
+SYSTEMS = [pytest.param(n, marks=[pytest.mark.long] * (n in LONG)) for n in OFFLINE]
 MASKS = [m for m in itertools.product((0, 1), repeat=3) if any(m)]
 """All masks of three actions with a legal one."""
 
@@ -105,7 +108,7 @@ def test_what_is_not_legal_is_never_played(name):
         assert not (action * (1 - legal)).any(), stage.name
 
 
-@pytest.mark.parametrize("name", [n for n in OFFLINE if n not in VALUED + PLANNERS])
+@pytest.mark.parametrize("name", [n for n in SYSTEMS if n.values[0] not in VALUED + PLANNERS])
 def test_the_dead_move_no_policy(name):
     """Where all rows are of dead agents, no parameter of a policy moves; critics may, as rewards go on."""
     trial, past, firsts, batches = trained(name)

@@ -51,7 +51,8 @@ def registered(tmp_path, monkeypatch):
 
 def test_one_row_is_enough(registered, tmp_path):
     trial = registered()
-    for check in (*checks.TRACED, *checks.RUN, *checks.ALONE):
+    more = (checks.half_the_bits_stay_inside, checks.nan_stays_in_its_run)
+    for check in (*checks.TRACED, *checks.RUN, *checks.ALONE, *more):
         check(trial)
     checks.resumes_exactly(trial, 0, 1, tmp_path / "stages")
 

@@ -203,7 +203,7 @@ class Campaign:
                     "-m",
                     "experiments.sweep",
                     "--systems",
-                    "omsd",
+                    "iql",
                     "--out",
                     f"{at}/out",
                     *SMALL,

@@ -12,13 +12,12 @@ import pytest
 ROOT = Path(__file__).parents[2]
 CHUNK, EVERY, CHUNKS = 5, 2, 4
 STEPS = CHUNK * CHUNKS
-SMALL = (  # the settings of tests/cli/test_sweep.py, so that programs are compiled once for both
+SMALL = (
     *("--seeds", "2", "--rows", "200", "--episodes", "3", "--final-episodes", "3"),
-    *("--save-every", "0"),
-    *("--cfg.chunk", str(CHUNK), "--cfg.every", str(EVERY), "--cfg.score-embedding", "8"),
-    *(x for stage in ("critic", "score", "policy") for x in (f"--cfg.{stage}-steps", str(STEPS))),
-    *(x for stage in ("critic", "score", "policy") for x in (f"--cfg.{stage}-batch", "8")),
-    *(x for stage in ("critic", "score", "policy") for x in (f"--cfg.{stage}-width", "8")),
+    *("--save-every", "0", "--cfg.chunk", str(CHUNK), "--cfg.every", str(EVERY)),
+    *(x for stage in ("critic", "policy") for x in (f"--cfg.{stage}-steps", str(STEPS))),
+    *(x for stage in ("critic", "policy") for x in (f"--cfg.{stage}-batch", "8")),
+    *(x for stage in ("critic", "policy") for x in (f"--cfg.{stage}-width", "8")),
 )
 
 
@@ -36,7 +35,7 @@ class Sweeps:
         }
 
     def start(
-        self, out: Path, *flags: str, systems: tuple[str, ...] = ("omsd",), **more
+        self, out: Path, *flags: str, systems: tuple[str, ...] = ("iql",), **more
     ) -> subprocess.Popen[str]:
         """A sweep in its own process."""
         command = [
@@ -115,6 +114,6 @@ def sweeps(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def whole(sweeps: Sweeps, tmp_path_factory) -> Path:
     """OUT of a sweep over two systems that nothing interrupted."""
     out = tmp_path_factory.mktemp("whole") / "out"
-    code, text = sweeps.run(out, systems=("omsd", "brpo-ctde"))
+    code, text = sweeps.run(out, systems=("iql", "bc"))
     assert code == 0, text
     return out
