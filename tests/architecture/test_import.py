@@ -27,21 +27,25 @@ def run(text: str, **env: str) -> str:
     return done.stdout
 
 
-def loaded(text: str) -> set[str]:
-    """Those of the heavy packages that `text` makes Python load."""
+def loaded(*texts: str) -> list[set[str]]:
+    """Those of the heavy packages that Python has loaded after each text; they run in turn, in one process."""
+    mark = "loaded:"
     print_modules = (
-        "import sys, json; print(json.dumps([name.split('.')[0] for name in sys.modules]))"
+        "import sys, json; "
+        f"print({mark!r} + json.dumps([name.split('.')[0] for name in sys.modules]))"
     )
-    return set(json.loads(run(f"{text}\n{print_modules}").splitlines()[-1])) & set(HEAVY)
+    lines = run("\n".join(f"{text}\n{print_modules}" for text in texts)).splitlines()
+    found = [json.loads(line.removeprefix(mark)) for line in lines if line.startswith(mark)]
+    return [set(names) & set(HEAVY) for names in found]
 
 
 def test_import_loads_nothing_heavy():
-    assert loaded("import jaxomarl") == set()
-    assert loaded("import jaxomarl, matplotlib") == {"matplotlib"}, "the check sees nothing"
+    ours, with_matplotlib = loaded("import jaxomarl", "import matplotlib")
+    assert ours == set()
+    assert with_matplotlib == {"matplotlib"}, "the check sees nothing"
 
 
 def test_systems_load_no_distributions_until_they_need_one():
-    assert "distrax" not in loaded("import jaxomarl.algorithms")
     density = """
 import jax, jax.numpy as jnp
 from jaxomarl.losses.gaussian import Normal, log_density
@@ -51,7 +55,9 @@ with jax.checking_leaks():
     outside = log_density(policy, action, jnp.ones(2))
 assert abs(float(inside - outside)) < 1e-6
 """
-    assert "distrax" in loaded(density)
+    before, after = loaded("import jaxomarl.algorithms", density)
+    assert "distrax" not in before
+    assert "distrax" in after
 
 
 @pytest.mark.parametrize("home", [None, "/dev/null/home"], ids=["unset", "unwritable"])

@@ -102,15 +102,13 @@ def test_an_unknown_command_fails(installed_wheel, tmp_path):
 def test_a_sweep_runs_from_any_folder(installed_wheel, tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # a tiny sweep is mostly compilation
-    tiny = {"chunk": 5, "every": 2, "score-embedding": 8}
-    for stage in ("critic", "score", "policy"):
-        tiny |= {f"{stage}-steps": 20, f"{stage}-batch": 8, f"{stage}-width": 8}
-    flags = ["--systems", "omsd", "--seeds", "2", "--rows", "200", "--episodes", "3"]
+    tiny = {"chunk": 5, "every": 2, "policy-steps": 20, "policy-batch": 8, "policy-width": 8}
+    flags = ["--systems", "bc", "--seeds", "2", "--rows", "200", "--episodes", "3"]
     flags += [x for name, value in tiny.items() for x in (f"--cfg.{name}", str(value))]
     done = installed_wheel(["sweep", *flags], tmp_path)
     assert done.returncode == 0, done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
     (out,) = (tmp_path / "runs").iterdir()
-    assert "omsd" in (out / "summary.md").read_text()
+    assert "bc" in (out / "summary.md").read_text()
     assert str(out.relative_to(tmp_path) / "summary.md") in done.stdout
     assert len(list(out.rglob("policy.safetensors"))) == 2

@@ -29,10 +29,9 @@ def mixed(spread):
 
 @pytest.mark.parametrize("quality", ["medium", "medium-expert", "random-medium", "medium-replay"])
 def test_shares_are_the_papers_and_every_row_knows_its_behaviour(spread, quality):
-    _, manifest = load(spread, quality, ROWS)
+    data, manifest = load(spread, quality, ROWS)
     kinds = PARTICLES.mixtures[quality]
     counts = {k: 0.0 for k in kinds}
-    data, _ = load(spread, quality, ROWS)
     number = np.asarray(data.behaviour)[np.asarray(data.starts)]
     for kind in kinds:
         many = 1 if kind == "random" else len(stored.stored_behaviours("mpe", "spread")[kind])
@@ -88,7 +87,11 @@ def test_normalised_scores_of_the_references():
     assert (scale.normalise(516.8), scale.normalise(159.8)) == (100.0, 0.0)
 
 
-@pytest.mark.parametrize("name", NAMES)
+# The long run plays the others: their assets are read by the same code.
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.long] * (n in ("world", "six"))) for n in NAMES],
+)
 def test_shipped_behaviours_play_as_their_references_say(name):
     """Fresh episodes, with the noise of the data: within four standard errors of what was written down."""
     env, told = catalog.make(f"mpe/{name}").env, stored.measured("mpe")[name]

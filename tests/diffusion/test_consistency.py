@@ -85,7 +85,7 @@ def sampled(f, steps, rows=20_000, seed=1):
 @pytest.mark.parametrize("shape", [(), (6,)])
 def test_the_function_is_the_identity_where_the_data_are(schedule, shape):
     x = jax.random.normal(jax.random.key(0), (6, 3, 2))
-    f = consistent(lambda x, t: 1e3 * jnp.cos(7 * x) + 5, schedule)
+    f = jax.jit(consistent(lambda x, t: 1e3 * jnp.cos(7 * x) + 5, schedule))
     np.testing.assert_array_equal(f(x, jnp.zeros(shape)), x)
     assert np.abs(f(x, jnp.full(shape, 0.5)) - x).max() > 1  # and is not elsewhere
 
@@ -245,11 +245,17 @@ def test_later_calls_see_fresh_noise_of_their_levels():
     """x_t = alpha (x_0 + sqrt(kappa^2 - e^2) z), so that f = x / alpha of the last level shows its variance."""
     for schedule in (EDM, schedules.vp()):
         calls = []
-        f = lambda x, t, calls=calls: (
-            calls.append((float(t), np.asarray(x))) or jnp.full_like(x, 0.3)
-        )
-        with jax.disable_jit():
-            consistency(schedule, 3)(jax.random.key(11), f, (4000,))
+
+        def note(t, x, calls=calls):
+            calls.append((float(t), np.asarray(x)))
+
+        def f(x, t, note=note):
+            jax.debug.callback(note, t, x, ordered=True)
+            return jnp.full_like(x, 0.3)
+
+        draw = jax.jit(lambda key, f=f, s=schedule: consistency(s, 3)(key, f, (4000,)))
+        draw(jax.random.key(11)).block_until_ready()
+        jax.effects_barrier()
         assert [t for t, _ in calls] == pytest.approx([1.0, 2 / 3, 1 / 3])
         for (t, x), mean in zip(calls, (0.0, 0.3, 0.3), strict=True):
             alpha, sigma = (

@@ -43,14 +43,17 @@ def facing(distance, health=3.0):
 def duel(script, steps=7):
     """Rewards, done and info of an ally that fires where it can."""
     env = rules.environment(1, 100, "test", script)
-    step = jax.jit(env.step)
+
+    @jax.jit
+    def step(battle):
+        seen = view.look(battle.allies, battle.foes, False)
+        ready = rules.legal_actions(battle.allies, seen)[0, FIRE]
+        action = jax.nn.one_hot(jnp.where(ready, FIRE, STAY)[None], 6)
+        return env.step(jax.random.key(0), battle, action)
+
     battle, out = facing(2.0), []
     for _ in range(steps):
-        ready = rules.legal_actions(battle.allies, view.look(battle.allies, battle.foes, False))[
-            0, FIRE
-        ]
-        action = jax.nn.one_hot(jnp.where(ready, FIRE, STAY)[None], 6)
-        battle, t = step(jax.random.key(0), battle, action)
+        battle, t = step(battle)
         out.append(t)
     return out
 
@@ -160,8 +163,7 @@ def test_sides_and_units_may_be_renamed():
     """Units of a side in another order: the same rewards, permuted rows. Sides swapped and turned by 180 degrees: damage swaps."""
     n, order = 4, np.array([2, 0, 3, 1])
     env = rules.environment(n, 100, "test", eager)
-    step = jax.jit(env.step)
-    battle, _ = env.reset(jax.random.key(3))
+    battle, _ = jax.jit(env.reset)(jax.random.key(3))
     near = lambda side, x: side._replace(position=side.position * 0.1 + jnp.array([x, 5.0]))
     battle = battle._replace(allies=near(battle.allies, 4.0), foes=near(battle.foes, 4.5))
     permuted = battle._replace(allies=jax.tree.map(lambda x: x[order], battle.allies))
@@ -170,19 +172,20 @@ def test_sides_and_units_may_be_renamed():
         position=width - side.position, heading=(side.heading + 3) % 6
     )
     mirror = Battle(turn(battle.foes), turn(battle.allies), battle.over)
+    step = jax.jit(lambda key, battle, fire: env.step(key, battle, jax.nn.one_hot(fire, 6)))
+
+    @jax.jit
+    def firing(battle):
+        seen = view.look(battle.allies, battle.foes, False)
+        return eager(None, None, rules.legal_actions(battle.allies, seen))
+
     rewards = []
     for t in range(4):
-        seen = view.look(battle.allies, battle.foes, False)
-        fire = eager(None, None, rules.legal_actions(battle.allies, seen))
-        fire_mirror = eager(
-            None,
-            None,
-            rules.legal_actions(mirror.allies, view.look(mirror.allies, mirror.foes, False)),
-        )
+        fire, fire_mirror = firing(battle), firing(mirror)
         key = jax.random.key(t)
-        battle, now = step(key, battle, jax.nn.one_hot(fire, 6))
-        permuted, other = step(key, permuted, jax.nn.one_hot(fire[order], 6))
-        mirror, _ = step(key, mirror, jax.nn.one_hot(fire_mirror, 6))
+        battle, now = step(key, battle, fire)
+        permuted, other = step(key, permuted, fire[order])
+        mirror, _ = step(key, mirror, fire_mirror)
         np.testing.assert_array_equal(now.reward, other.reward)
         np.testing.assert_allclose(now.obs[order][:, :7], other.obs[:, :7], atol=1e-6)
         np.testing.assert_array_equal(mirror.foes.health, battle.allies.health)
@@ -220,7 +223,7 @@ def test_widths_do_not_depend_on_the_number_of_units():
 
 def test_a_frame_shows_the_living():
     env = catalog.make("battle/4").env
-    battle, _ = env.reset(jax.random.key(0))
+    battle, _ = jax.jit(env.reset)(jax.random.key(0))
     frame = env.render(battle)
     gone = battle._replace(foes=battle.foes._replace(health=jnp.zeros(4)))
     assert frame.dtype == np.uint8 and (env.render(gone) != frame).any()

@@ -19,14 +19,33 @@ TASKS = [*catalog.names(), *VARIANTS]
 ROWS = 40
 
 
+# A case that repeats another's code is long, and the case named here stands for it in `make test`.
+TWINS = {
+    "mamujoco/ant": "mamujoco/2ant",
+    "mamujoco/halfcheetah": "mamujoco/2halfcheetah",
+    "mamujoco/hopper": "mamujoco/3hopper",
+}
+"""A robot in its usual partition -> the same environment under the name of that partition."""
+PARTITIONS = {"mamujoco/4ant": "mamujoco/2ant", "mamujoco/6halfcheetah": "mamujoco/2halfcheetah"}
+"""Another partition of a robot -> the one of the short run: the same physics, other columns."""
+PLAYED = ("mamujoco/2halfcheetah", "mamujoco/3hopper")
+"""The robots whose random data are made in the short run: one runs into the horizon, one falls."""
+
+
+def tasks(*apart):
+    """All tasks; those in `apart` wait for the long run."""
+    marks = {name: [pytest.mark.long] for names in apart for name in names}
+    return [pytest.param(name, marks=marks.get(name, [])) for name in TASKS]
+
+
 def recipe(name, quality):
-    """A row of the tests of recipes; MuJoCo's episodes take a second each, so its mixtures wait for the long run."""
-    slow = (
-        name.startswith("mamujoco/")
-        and quality != "random"
-        and (name, quality) != ("mamujoco/2halfcheetah", "medium")
-    )
-    return pytest.param(name, quality, marks=[pytest.mark.long] if slow else [])
+    """A row of the tests of recipes: a thousand steps of MuJoCo take a second, so most wait for the long run.
+
+    Mixtures of behaviours and single behaviours are the same code in every particle task.
+    """
+    slow = name.startswith("mamujoco/") and not (name in PLAYED and quality == "random")
+    single = quality == "one-expert" and name != "mpe/spread"
+    return pytest.param(name, quality, marks=[pytest.mark.long] if slow or single else [])
 
 
 RECIPES = [recipe(name, quality) for name in TASKS for quality in catalog.make(name).recipes]
@@ -66,7 +85,7 @@ def data(name, quality, seed=0):
     return jax.tree.map(np.asarray, catalog.make(name).recipes[quality](jax.random.key(seed), ROWS))
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", tasks(TWINS, PARTITIONS))
 def test_same_key_same_episode_and_alone_equals_among_many(name):
     single, many = player(name)
     keys = jax.random.split(jax.random.key(3), 3)
@@ -77,7 +96,7 @@ def test_same_key_same_episode_and_alone_equals_among_many(name):
     )
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", tasks(TWINS))
 def test_time_steps_are_as_the_spec_says(name):
     task = catalog.make(name)
     spec, n = task.env.spec, task.env.spec.agents
@@ -114,7 +133,12 @@ def test_reset_and_step_agree_in_structure(name):
     assert jax.tree.leaves(before) == jax.tree.leaves(after)
 
 
-CLIPPED = [n for n in TASKS if not catalog.make(n).env.spec.discrete and not n.startswith("mpe/")]
+def clips(name):
+    """Whether a task clips actions."""
+    return not catalog.make(name).env.spec.discrete and not name.startswith("mpe/")
+
+
+CLIPPED = [row for row in tasks(TWINS) if clips(row.values[0])]
 """The particle rules clip nothing: the policies do."""
 
 

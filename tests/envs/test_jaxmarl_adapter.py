@@ -21,6 +21,15 @@ FIXED = {
     "MPE_simple_speaker_listener_v4:continuous=true": ((3, 11), (3, 5)),
 }
 ALL = [*FIXED, "switch_riddle"]
+AGAIN = "MPE_simple_speaker_listener_v4:continuous=true"
+"""Waits for the long run: unlike widths are the discrete one's, continuous actions are tag's."""
+
+
+def cases(names):
+    """The cases of a test, of which one is long."""
+    return [pytest.param(n, marks=[pytest.mark.long] * (n == AGAIN)) for n in names]
+
+
 EPISODES = 2
 
 
@@ -99,7 +108,7 @@ def theirs(name):
     return jm.agents, jax.tree.map(np.asarray, told)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", cases(ALL))
 def test_equals_calling_jaxmarl_directly(name):
     spec, (_, t), (agents, told) = make(name).env.spec, ours(name), theirs(name)
     for e, rows in enumerate(told):
@@ -115,7 +124,7 @@ def test_equals_calling_jaxmarl_directly(name):
     assert np.abs(t.reward[:, 1:]).sum() > 0
 
 
-@pytest.mark.parametrize("name", FIXED)
+@pytest.mark.parametrize("name", cases(FIXED))
 def test_mpe_lasts_25_steps_and_times_out(name):
     spec, (inner, t), (_, told) = make(name).env.spec, ours(name), theirs(name)
     assert (spec.obs_dims, spec.act_dims) == FIXED[name]
@@ -135,7 +144,7 @@ def test_mpe_lasts_25_steps_and_times_out(name):
     assert not any(rows[25][2]["__all__"] for rows in told)  # JaxMARL says done on the 26th call
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", cases(ALL))
 def test_padding_is_zero_and_unavailable(name):
     spec, (_, t) = make(name).env.spec, ours(name)
     assert not np.any(t.obs * (1 - spec.obs_mask))
