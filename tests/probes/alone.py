@@ -24,6 +24,8 @@ ONE_STEP = dict(policy_width=8, critic_width=8, clip=1e6, polyak=0.2)
 # Programs of a few hundred numbers run for milliseconds: compiling them is all they cost.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 jit = partial(jax.jit, compiler_options=QUICK)
+jit_loop = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 1})
+"""For hundreds of updates, which run longer than they compile."""
 
 
 def bandit(action, reward, team="mean") -> Dataset:

@@ -6,7 +6,7 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import numpy as np
-from alone import MODE, SPEC, far, gradient, jit, played, trained, two_modes
+from alone import MODE, SPEC, far, gradient, jit_loop, played, trained, two_modes
 
 from jaxomarl.networks.mlp import Network
 from jaxomarl.stages import decentralised
@@ -75,7 +75,7 @@ def learned(module, cfg, steps, **swept):
     data = two_modes()
     (name, values), *_ = swept.items()
 
-    @jit
+    @jit_loop
     @jax.vmap
     def learn(value):
         with given(module, likes_the_good_mode):

@@ -1,6 +1,7 @@
 """CFCQL: CQL's term for one agent, separate terms for a sum of values, delays, and a joint bandit."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +35,7 @@ CFG = cfcql.Config(
 )  # fmt: skip
 STEP = dataclasses.replace(CFG, **ONE_STEP)
 SAMPLES, BATCH, WIDTH = 5, 7, 2
+penalty = partial(jit, static_argnums=(0, 3))(cfcql.penalty)
 
 
 def drawn(agents, seed=0):
@@ -51,8 +53,8 @@ def drawn(agents, seed=0):
 def test_for_one_agent_it_is_cqls_term(resample):
     action, sampled = drawn(1)
     q = lambda a: jnp.stack([jnp.sin(3 * a).sum(axis=(-1, -2)), jnp.sum(a**2, axis=(-1, -2))])
-    found = cfcql.penalty(q, action, sampled, resample)
-    want = conservative(q(sampled.action[0][..., None, :]), sampled.log_p[0], q(action))
+    found = penalty(q, action, sampled, resample)
+    want = jit(conservative)(q(sampled.action[0][..., None, :]), sampled.log_p[0], q(action))
     np.testing.assert_allclose(found, want, rtol=1e-5)
 
 
@@ -61,7 +63,7 @@ def test_for_a_sum_of_values_it_is_the_mean_of_each_agents_own_term(agents):
     """Q = sum_j q_j(a_j): the others' values cancel against the data's, which leaves CQL's term of each q_i."""
     action, sampled = drawn(agents)
     own = lambda a: jnp.arange(1, agents + 1) * jnp.sin(2 * a).sum(axis=-1)  # [..., N]
-    found = cfcql.penalty(lambda a: own(a).sum(axis=-1)[None], action, sampled, "each")[0]
+    found = penalty(lambda a: own(a).sum(axis=-1)[None], action, sampled, "each")[0]
     terms = []
     for i in range(agents):
         q = (i + 1) * np.sin(2 * np.asarray(sampled.action[i])).sum(axis=-1) - np.asarray(
@@ -78,7 +80,7 @@ def test_a_constant_value_is_told_of_one_agents_box_and_jointly_of_all():
     for agents in (1, 2, 4):
         action, sampled = drawn(agents)
         uniform = sampled._replace(log_p=jnp.full_like(sampled.log_p, -WIDTH * np.log(2)))
-        each, whole = (cfcql.penalty(constant, action, uniform, kind) for kind in ("each", "all"))
+        each, whole = (penalty(constant, action, uniform, kind) for kind in ("each", "all"))
         np.testing.assert_allclose(each, WIDTH * np.log(2), rtol=1e-5)
         np.testing.assert_allclose(whole, agents * WIDTH * np.log(2), rtol=1e-5)
 

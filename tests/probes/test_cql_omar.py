@@ -70,11 +70,16 @@ def test_proposals_stand_where_they_should():
     )
     small = cql.policy(SPEC, cql.Config(policy_width=8, critic_width=8))
     state = jax.tree.map(lambda x: jnp.asarray(x[1]), filled(small))
-    caught = []
-    keep = lambda *args: (caught.append(args[-1]), (state, {}))[1]
-    with mock.patch.object(decentralised, "critic_step", keep):
-        decentralised.cql_step(KEY, cfg, nets, state, case)
-    action, log_p = np.asarray(caught[0].action), np.asarray(caught[0].log_p)
+
+    @jit
+    def proposed(key, state, case):
+        caught = []
+        keep = lambda *args: (caught.append(args[-1]), (state, {}))[1]
+        with mock.patch.object(decentralised, "critic_step", keep):
+            decentralised.cql_step(key, cfg, nets, state, case)
+        return caught[0].action, caught[0].log_p
+
+    action, log_p = map(np.asarray, proposed(KEY, state, case))
     assert action.shape == (600, 2, 2) and np.all(action[..., 1] == 0)
     for k, obs in ((1, case.obs), (2, case.next_obs)):
         mine = np.tanh(layers(state.actor.params, np.asarray(obs)))[:, 0]

@@ -1,11 +1,13 @@
 """Value decomposition: what a monotonic mixer can say, legal targets, and the conservative terms in closed form."""
 
 import functools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from alone import jit
 
 from jaxomarl.algorithms import cfcql, cql, mabcq, macql, qmix
 from jaxomarl.base import Batch, JaxomarlError, Observation, Spec
@@ -45,25 +47,25 @@ def cells(table, probability=None):
 def fitted(system, cfg, table, probability=None, steps=1500):
     """The table that a system's value has after `steps` full batches, and what it plays."""
     spec, batch = cells(table, probability)
-    algorithm = system.policy(spec, cfg)
     _, every = cells(table)
-
-    @jax.jit
-    def train(key):
-        def step(state, k):
-            return algorithm.update(k, state, {}, batch)[0], None
-
-        state, _ = jax.lax.scan(step, algorithm.init(key, {}, DATA), jax.random.split(key, steps))
-        seen = Observation(jnp.ones((spec.agents, 1)), jnp.ones(spec.act_mask.shape, bool))
-        played = algorithm.act(key, state, {}, (), seen)[0]
-        params = state.critic.params
-        return params, played
-
-    params, played = train(jax.random.key(0))
-    nets = networks(system, spec, cfg)
-    utilities = nets.utilities.apply(params.q, every.obs)
-    total = nets.total(params, every.state, (utilities * every.action).sum(axis=-1))
+    total, played = trained(system, spec, steps, cfg, batch, every)
     return np.asarray(total).reshape(*table.shape, -1)[..., 0], np.asarray(played).argmax(axis=-1)
+
+
+@partial(jit, static_argnums=(0, 1, 2))
+def trained(system, spec, steps, cfg, batch, every):
+    """The team's value of the rows of `every`, and what is played, after `steps` updates on `batch`."""
+    algorithm, key = system.policy(spec, cfg), jax.random.key(0)
+
+    def step(state, k):
+        return algorithm.update(k, state, {}, batch)[0], None
+
+    state, _ = jax.lax.scan(step, algorithm.init(key, {}, DATA), jax.random.split(key, steps))
+    seen = Observation(jnp.ones((spec.agents, 1)), jnp.ones(spec.act_mask.shape, bool))
+    played = algorithm.act(key, state, {}, (), seen)[0]
+    params, nets = state.critic.params, networks(system, spec, cfg)
+    utilities = nets.utilities.apply(params.q, every.obs)
+    return nets.total(params, every.state, (utilities * every.action).sum(axis=-1)), played
 
 
 def networks(system, spec, cfg):
@@ -96,10 +98,15 @@ def test_a_monotonic_mixer_cannot_have_xor():
 
 def test_the_mixer_grows_in_every_value():
     net = monotonic_mixer(state=3, agents=4, width=8, hyper=16)
-    params = net.init(jax.random.key(0))
-    state = jax.random.normal(jax.random.key(1), (50, 3))
-    value = 3.0 * jax.random.normal(jax.random.key(2), (50, 4))
-    slope = jax.vmap(jax.grad(lambda v, s: net.apply(params, s, v)))(value, state)
+
+    @jit
+    def slopes():
+        params = net.init(jax.random.key(0))
+        state = jax.random.normal(jax.random.key(1), (50, 3))
+        value = 3.0 * jax.random.normal(jax.random.key(2), (50, 4))
+        return jax.vmap(jax.grad(lambda v, s: net.apply(params, s, v)))(value, state)
+
+    slope = np.asarray(slopes())
     assert (slope >= 0).all() and (slope.mean(axis=0) > 0).all()
 
 
@@ -124,25 +131,29 @@ def test_terms_are_in_closed_form():
     weights = jnp.array([0.5, 2.0, 1.0])
     total = lambda own: (own * weights).sum(axis=-1)
     inside = np.where(legal > 0, np.exp(q), 0.0).sum(axis=-1)
-    np.testing.assert_allclose(
-        own_gap(q, chosen, legal), np.log(inside) - chosen, rtol=1e-4, atol=1e-5
-    )
+    own = jit(own_gap)
+    np.testing.assert_allclose(own(q, chosen, legal), np.log(inside) - chosen, rtol=1e-4, atol=1e-5)
 
     # a sum: the others' utilities cancel, and N separate terms are left
-    found = counterfactual_gap(total, q, chosen, legal)
+    found = jit(partial(counterfactual_gap, total))(q, chosen, legal)
     scaled = np.where(legal > 0, np.exp(q * weights[:, None]), 0.0).sum(axis=-1)
     np.testing.assert_allclose(found, np.log(scaled) - chosen * weights, rtol=1e-4, atol=1e-4)
     # one agent: CQL's term
-    alone = counterfactual_gap(lambda own: own[..., 0], q[:, :1], chosen[:, :1], legal[:, :1])
-    np.testing.assert_allclose(alone, own_gap(q[:, :1], chosen[:, :1], legal[:, :1]), atol=1e-6)
+    only_one = jit(partial(counterfactual_gap, lambda own: own[..., 0]))
+    alone = only_one(q[:, :1], chosen[:, :1], legal[:, :1])
+    np.testing.assert_allclose(alone, own(q[:, :1], chosen[:, :1], legal[:, :1]), atol=1e-6)
 
     # where one joint action is legal, all draws are it
     only = jnp.zeros_like(legal).at[..., 0].set(1.0)
-    gap = joint_gap(jax.random.key(0), total, q, chosen, only, 20)
+    drawn = jit(
+        lambda key, q, chosen, legal, draws: joint_gap(key, total, q, chosen, legal, draws),
+        static_argnums=4,
+    )
+    gap = drawn(jax.random.key(0), q, chosen, only, 20)
     np.testing.assert_allclose(gap, np.log(21.0), rtol=1e-5)
     # and of many draws the mean of exp is that over the legal joint actions
     one_row = lambda x: jnp.broadcast_to(x[:1], x.shape)
-    many = joint_gap(jax.random.key(1), total, one_row(q), one_row(chosen), one_row(legal), 20_000)
+    many = drawn(jax.random.key(1), one_row(q), one_row(chosen), one_row(legal), 20_000)
     mean = np.prod(scaled[0] / np.asarray(legal[0]).sum(axis=-1))
     expected = np.log(20_000 * mean + np.exp(total(chosen[0]))) - total(chosen[0])
     np.testing.assert_allclose(many, expected, atol=0.05)
@@ -154,11 +165,12 @@ def test_targets_are_over_legal_actions():
     batch = batch._replace(done=0 * batch.done, last=0 * batch.last)
     cfg = qmix.Config(**SMALL, mixer="vdn")
     algorithm = qmix.policy(spec, cfg)
-    state = algorithm.init(jax.random.key(0), {}, DATA)
+    state = jit(algorithm.init)(jax.random.key(0), {}, DATA)
+    update, act = jit(algorithm.update), jit(algorithm.act)
     huge = jax.tree.map(lambda x: x, state.critic.params)
     huge.q["out"]["bias"] = huge.q["out"]["bias"].at[:, 2].add(1e6)
     loss_of = lambda params, legal: float(
-        algorithm.update(
+        update(
             jax.random.key(0),
             decomposition.Decomposed(state.critic._replace(params=params, target=params)),
             {},
@@ -170,7 +182,7 @@ def test_targets_are_over_legal_actions():
     assert loss_of(huge, batch.next_available) > 1e6
     seen = Observation(jnp.ones((2, 1)), jnp.array([[True, True, False]] * 2))
     held = decomposition.Decomposed(state.critic._replace(params=huge))
-    assert not algorithm.act(jax.random.key(0), held, {}, (), seen)[0][:, 2].any()
+    assert not act(jax.random.key(0), held, {}, (), seen)[0][:, 2].any()
 
 
 def test_mabcq_never_plays_a_rare_action():

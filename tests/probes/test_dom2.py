@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from alone import MODE, PAST, SPEC, jit
+from alone import MODE, PAST, SPEC, jit, jit_loop
 
 from jaxomarl.algorithms import dom2
 from jaxomarl.base import Episodes, JaxomarlError, Spec
@@ -42,7 +42,7 @@ def actions():
         )
         return original(*args, **kwargs)._replace(q=Network(lambda key: jnp.zeros(1), value))
 
-    @jit
+    @jit_loop
     @jax.vmap
     def learn(eta):
         with mock.patch.object(dom2, "agent_networks", fixed):

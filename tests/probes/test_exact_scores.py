@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from alone import jit
 
 import jaxomarl
 from jaxomarl.algorithms import REGISTRY, brpo, omsd
@@ -93,17 +94,21 @@ def test_on_the_bandit_it_is_the_bandits_own_formula(kind):
         load(catalog.make("games/bandit"), "std0.1", 8)[0],
     )
     model = scores.behaviour_model(spec, omsd.Config(score_model="exact"), kind)
-    past = {f"scores-{kind}": model.algorithm.init(jax.random.key(0), {}, data)}
+    past = {f"scores-{kind}": jit(model.algorithm.init)(jax.random.key(0), {}, data)}
     x, action = jnp.clip(0.5 * some(5, BATCH, 2, 1), -1, 1), jnp.clip(some(6, BATCH, 2, 1), -1, 1)
     t, ones = jnp.linspace(0.02, 0.9, BATCH), jnp.ones((BATCH, 2, 1))
-    alpha, sigma = (f(t)[:, None] for f in vp())
-    found = model.every(past, x, t, ones, jnp.ones((BATCH, 1)), action)[..., 0]
-    heard = jnp.stack(
-        [jnp.zeros(BATCH), action[:, 0, 0]], axis=1
-    )  # agent 1 is conditioned on nobody
-    np.testing.assert_allclose(
-        found, bandit_eps(kind, 0.1)(x[..., 0], alpha, sigma, heard), rtol=1e-3, atol=1e-4
-    )
+
+    @jit
+    def both(past, x, t, action):
+        alpha, sigma = (f(t)[:, None] for f in vp())
+        found = model.every(past, x, t, ones, jnp.ones((BATCH, 1)), action)[..., 0]
+        heard = jnp.stack(
+            [jnp.zeros(BATCH), action[:, 0, 0]], axis=1
+        )  # agent 1 is conditioned on nobody
+        return found, bandit_eps(kind, 0.1)(x[..., 0], alpha, sigma, heard)
+
+    found, formula = both(past, x, t, action)
+    np.testing.assert_allclose(found, formula, rtol=1e-3, atol=1e-4)
 
 
 KNOWN = [("games/bandit", "std0.3"), ("games/four-gaussians", "default"), ("games/consensus:std=0.2", "default"),
@@ -120,7 +125,7 @@ def test_rows_lie_about_what_their_own_behaviour_plays(name, quality):
     counts = np.bincount(which, minlength=len(known.shares)) / len(rows)
     np.testing.assert_allclose(counts, known.shares, atol=0.03)
     means = np.asarray(
-        exact_scores.team_means(jax.tree.map(jnp.asarray, known.params), data.obs[rows])
+        jit(exact_scores.team_means)(jax.tree.map(jnp.asarray, known.params), data.obs[rows])
     )
     played = np.asarray(data.action)[rows]
     mean = means[np.arange(len(rows)), which]
@@ -170,15 +175,19 @@ def test_a_posterior_learns_which_behaviour_an_observation_tells_of():
     def step(state, key):
         return model.algorithm.update(key, state, past, model.algorithm.batch(key, state, data))
 
-    keys = jax.random.split(jax.random.key(0), 400)
-    state, metrics = jax.jit(lambda s: jax.lax.scan(step, s, keys))(
-        model.algorithm.init(keys[0], past, data)
-    )
+    @jit
+    def train():
+        keys = jax.random.split(jax.random.key(0), 400)
+        return jax.lax.scan(step, model.algorithm.init(keys[0], past, data), keys)
+
+    state, metrics = train()
     assert metrics["posterior_accuracy"][-1] == 1.0 and metrics["posterior_loss"][-1] < 0.05
     obs, t = jnp.array([[[1.0], [1.0]], [[-1.0], [-1.0]]]), jnp.array([0.9, 0.9])
     x = jnp.zeros((2, 2, 1))
     alpha, sigma = (f(t)[:, None] for f in vp())
-    found = model.every({**past, "scores-marginal": state}, x, t, obs, jnp.ones((2, 1)), x)[..., 0]
+    found = jit(model.every)({**past, "scores-marginal": state}, x, t, obs, jnp.ones((2, 1)), x)[
+        ..., 0
+    ]
     alone = sigma * (0.0 - alpha * 0.8 * obs[..., 0]) / (alpha**2 * 0.1**2 + sigma**2)
     np.testing.assert_allclose(found, alone, rtol=0.1)
 

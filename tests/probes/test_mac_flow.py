@@ -86,18 +86,18 @@ def test_a_shift_between_the_agents_values_is_free():
     rows = (batch.obs, batch.state)
     shift = jnp.array([0.7, -0.7]).reshape(2, 1, 1)
     out = {**params["out"], "bias": params["out"]["bias"] + shift}
-    q = networks.value(params, rows, batch.action)
-    np.testing.assert_allclose(
-        networks.value({**params, "out": out}, rows, batch.action), q, atol=1e-5
-    )
+    value = jit(networks.value)
+    q = value(params, rows, batch.action)
+    np.testing.assert_allclose(value({**params, "out": out}, rows, batch.action), q, atol=1e-5)
     # (1 / n) of agent i's own value, and blind to what the others do
-    slope = jax.grad(lambda a: networks.value(params, rows, a)[0].sum())(batch.action)
+    of_own = jit(jax.grad(lambda a: networks.value(params, rows, a)[0].sum()))
+    slope = of_own(batch.action)
     other = batch.action.at[:, 1].set(0.3)
-    again = jax.grad(lambda a: networks.value(params, rows, a)[0].sum())(other)
+    again = of_own(other)
     np.testing.assert_allclose(slope[:, 0], again[:, 0], atol=1e-6)
     joint = mac_flow.team(SPEC, dataclasses.replace(cfg, critic="joint"))
     of_joint = filled(mac_flow.policy(SPEC, dataclasses.replace(cfg, critic="joint"))).critic.params
-    pull = lambda a: jax.grad(lambda a: joint.value(of_joint, rows, a)[0].sum())(a)
+    pull = jit(jax.grad(lambda a: joint.value(of_joint, rows, a)[0].sum()))
     assert np.abs(pull(batch.action) - pull(other))[:, 0].max() > 1e-3
 
 

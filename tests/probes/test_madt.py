@@ -140,26 +140,30 @@ def test_the_memory_is_the_last_rows_of_a_plain_loop(dial):
     algorithm = madt.policy(SPEC, CFG)
     act, memory = jax.jit(algorithm.act), algorithm.memory
     seen = jax.random.normal(jax.random.key(3), (4, 2, 2))
-    said, net = [], madt.network(SPEC, CFG)
+    rows_seen, best = np.asarray(seen), np.asarray(state.best)
+    mean, std = np.asarray(past["stats"].obs_mean), np.asarray(past["stats"].obs_std)
+    said, read = [], jax.jit(madt.network(SPEC, CFG).apply)
     for t in range(4):
         action, memory = act(
             jax.random.key(0), state, past, memory, Observation(seen[t], jnp.ones((2, 1), bool))
         )
         first, rows = max(0, t - 2), min(t + 1, 3)
         for i in range(2):
-            sees = (seen[first : t + 1, i] - past["stats"].obs_mean[i]) / past["stats"].obs_std[i]
-            sees = jnp.concatenate([sees, jnp.tile(jnp.eye(2)[i], (rows, 1))], axis=-1)
-            acts = jnp.asarray([*(a[i] for a in said[first:]), jnp.zeros(1)])
-            wanted = net.apply(
+            sees = (rows_seen[first : t + 1, i] - mean[i]) / std[i]
+            sees = np.concatenate(
+                [sees, np.tile(np.eye(2, dtype=np.float32)[i], (rows, 1))], axis=-1
+            )
+            acts = np.asarray([*(a[i] for a in said[first:]), np.zeros(1, np.float32)])
+            wanted = read(
                 state.net.params,
-                state.best[first : t + 1, i],
+                best[first : t + 1, i],
                 sees,
                 acts,
-                jnp.arange(first, t + 1),
-                jnp.ones(rows),
+                np.arange(first, t + 1, dtype=np.int32),
+                np.ones(rows, np.float32),
             )[-1]
-            np.testing.assert_allclose(action[i], jnp.clip(wanted, -1, 1), atol=1e-5)
-        said.append(action)
+            np.testing.assert_allclose(action[i], np.clip(wanted, -1, 1), atol=1e-5)
+        said.append(np.asarray(action))
         assert int(memory.step) == t + 1 and (memory.obs[:, -1] == seen[t]).all()
 
 

@@ -1,11 +1,13 @@
 """MAPPO: advantages, one gradient step written apart, cuts and terminations, dead agents; it learns a matrix game."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from alone import jit
 
 from jaxomarl.algorithms import ppo
 from jaxomarl.base import JaxomarlError, Spec
@@ -50,15 +52,25 @@ def collected(seed=0, m=12, n=2, width=3, obs=4):
 SPEC = Spec((4, 4), (3, 3), 1, 1, discrete=True)
 
 
+def drawn():
+    """Networks, and parameters of both."""
+    nets, _ = ppo.networks(SPEC, CFG)
+
+    @jit
+    def init(key):
+        k1, k2 = jax.random.split(key)
+        return {"actor": nets.actor.init(k1), "value": nets.value.init(k2)}
+
+    return nets, init(jax.random.key(1))
+
+
 def test_a_step_is_the_papers():
     """The loss of a minibatch against NumPy, term by term, with clipping at work on both sides."""
-    nets, _ = ppo.networks(SPEC, CFG)
-    k1, k2 = jax.random.split(jax.random.key(1))
-    params = {"actor": nets.actor.init(k1), "value": nets.value.init(k2)}
+    nets, params = drawn()
     b = collected()
-    loss, metrics = ppo.losses(CFG, nets, params, b)
+    loss, metrics = jit(partial(ppo.losses, CFG, nets))(params, b)
     x = jax.tree.map(np.asarray, b)
-    logits = np.asarray(nets.actor.apply(params["actor"], b.obs))
+    logits = np.asarray(jit(nets.actor.apply)(params["actor"], b.obs))
     p = np.where(x.legal > 0, np.exp(logits - logits.max(axis=-1, keepdims=True)), 0.0)
     p /= p.sum(axis=-1, keepdims=True)
     w = x.alive / x.alive.sum()
@@ -68,7 +80,7 @@ def test_a_step_is_the_papers():
     assert (rho > 1.2).any() and (rho < 0.8).any()
     gain = (w * np.minimum(rho * a, np.clip(rho, 0.8, 1.2) * a)).sum()
     entropy = -(w * np.where(p > 0, p * np.log(np.where(p > 0, p, 1.0)), 0.0).sum(axis=-1)).sum()
-    v = np.asarray(nets.value.apply(params["value"], b.obs))
+    v = np.asarray(jit(nets.value.apply)(params["value"], b.obs))
     near = x.value + np.clip(v - x.value, -0.2, 0.2)
     v_loss = 0.5 * np.maximum((v - x.returns) ** 2, (near - x.returns) ** 2).mean()
     assert metrics["entropy"] == pytest.approx(entropy, rel=1e-4)
@@ -77,12 +89,10 @@ def test_a_step_is_the_papers():
 
 
 def test_dead_agents_move_the_value_and_no_policy():
-    nets, _ = ppo.networks(SPEC, CFG)
-    k1, k2 = jax.random.split(jax.random.key(1))
-    params = {"actor": nets.actor.init(k1), "value": nets.value.init(k2)}
+    nets, params = drawn()
     b = collected()
     dead = b._replace(alive=0 * b.alive)
-    grads = jax.grad(lambda p: ppo.losses(CFG, nets, p, dead)[0])(params)
+    grads = jit(jax.grad(lambda p: ppo.losses(CFG, nets, p, dead)[0]))(params)
     assert not any(np.any(x) for x in jax.tree.leaves(grads["actor"]))
     assert all(np.any(x) for x in jax.tree.leaves(grads["value"]))
 
@@ -98,7 +108,7 @@ def test_a_cut_continues_and_a_termination_does_not():
         env = task.env._replace(step=step)
         refresh = ppo.collecting(spec, CFG, env)
         algorithm = ppo.policy(spec, CFG, env)
-        state = algorithm.init(jax.random.key(0), {}, None)
+        state = jit(lambda key, init=algorithm.init: init(key, {}, None))(jax.random.key(0))
         flat = jax.tree.map(jnp.zeros_like, state.net.params["value"])
         flat["out"]["bias"] = flat["out"]["bias"] + 5.0
         state = state._replace(net=state.net._replace(params={**state.net.params, "value": flat}))
@@ -111,7 +121,7 @@ def test_minibatches_are_a_partition_of_the_collection():
     """Four updates see every row once, the next four in another order."""
     spec = catalog.make("games/xor").env.spec
     algorithm = ppo.policy(spec, CFG, catalog.make("games/xor").env)
-    state = algorithm.init(jax.random.key(0), {}, None)
+    state = jit(lambda key: algorithm.init(key, {}, None))(jax.random.key(0))
     numbered = state.collected._replace(value=jnp.arange(64.0)[:, None].repeat(2, axis=1))
     state = state._replace(collected=numbered)
     take = jax.jit(lambda state: algorithm.batch(jax.random.key(0), state, None).value[:, 0])

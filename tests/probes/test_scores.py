@@ -57,9 +57,10 @@ def filled(init):
 
 MODELS = [
     {},
-    {"order": "2-0-1"},
+    # long: the mixture stands for the order, and a policy's noised prefix is the clean one, as a test below says
+    pytest.param({"order": "2-0-1"}, marks=pytest.mark.long),
     {"order": "2-0-1", "score_model": "mixture"},
-    {"order": "2-0-1", "score_prefix": "noised"},
+    pytest.param({"order": "2-0-1", "score_prefix": "noised"}, marks=pytest.mark.long),
     {"order": "2-0-1", "score_prefix": "diffused", "score_predict": "edm"},
 ]
 

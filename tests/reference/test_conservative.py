@@ -6,15 +6,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxomarl.losses.conservative import (
-    conservative,
-    joined_proposals,
-    normal_proposals,
-    uniform_proposals,
-)
+from jaxomarl.losses import conservative as losses
+from jaxomarl.losses.conservative import joined_proposals
 
 DRAWS = 40_000
 ONE = jnp.ones(1)
+conservative, uniform_proposals = map(jax.jit, (losses.conservative, losses.uniform_proposals))
+normal_proposals = jax.jit(losses.normal_proposals, static_argnums=2)  # by deviation
 
 
 def spread(*shape, seed=0):

@@ -95,7 +95,12 @@ def leaves(tree):
 # --- which parameters a loss moves (A.9(4)) ---
 
 
-@pytest.mark.parametrize("name", ["omsd", *VARIANTS])
+# long: brpo-ind takes brpo-ctde's step under a critic of itself alone; joint-score is brpo-jal's score in policies apart
+SCORED = ["omsd", "brpo-ctde", "brpo-jal"]
+SCORED += [pytest.param(name, marks=pytest.mark.long) for name in ("brpo-ind", "joint-score")]
+
+
+@pytest.mark.parametrize("name", SCORED)
 def test_the_loss_moves_the_policies_alone(name):
     """The reported loss has no gradient in scores and critics; in policies it is the step taken.
 
