@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import platform
+import shlex
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,9 +14,10 @@ from typing import Annotated, Any, TypeVar
 import jax
 import tyro
 
-from jaxomarl.api import runtime
+from jaxomarl.api import provenance, runtime
 from jaxomarl.base import JaxomarlError, refuse
 from jaxomarl.numerics import rounded
+from jaxomarl.results import store
 
 Line = dict[str, Any]
 TURN = "JAXOMARL_BENCH_TURN"
@@ -73,12 +75,16 @@ def report(lines: Iterable[Line], table: Callable[[Sequence[Line]], str], out: P
 
     A line has the load and the machine added. Lines go to `out`, or to the standard output, and
     everything else to the standard error. Compile times are part of the lines, so the compile
-    cache is off.
+    cache is off. Next to `out` goes its provenance, with which `jaxomarl keep` takes the lines.
     """
     jax.config.update("jax_enable_compilation_cache", False)
     print(machine(), file=sys.stderr)
     written = []
     try:
+        if out:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            facts = provenance.facts(typed(), seeds=[], scale=1.0)
+            store.write_json(provenance.of_lines(out), facts)
         with out.open("w") if out else contextlib.nullcontext(sys.stdout) as file:
             for line in lines:
                 load = os.getloadavg()[0]
@@ -89,6 +95,12 @@ def report(lines: Iterable[Line], table: Callable[[Sequence[Line]], str], out: P
         return 2
     print(f"\n{machine()}\n\n{table(written)}", file=sys.stderr)
     return 0
+
+
+def typed() -> str:
+    """The command line of this process as one types it."""
+    name = Path(sys.argv[0]).stem
+    return shlex.join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]])
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:

@@ -192,6 +192,8 @@ class Cell:
             "updates_per_second_low": 1 / max(self.seconds),
             "updates_per_second_high": 1 / best,
             "seconds_per_update": cost,
+            "seconds_per_update_low": best,
+            "seconds_per_update_high": max(self.seconds),
             "ratio": ratio,
             "ratio_of_best": ratio_of_best,
             **self.shares(cost, work),

@@ -2,7 +2,9 @@
 
     import       seconds of `import jaxomarl` in a fresh process, and heavy modules that it loads
     sweep        seconds of the default `make sweep` in a fresh --out: with an empty compile cache,
-                 then warm; and the share of stage time that checkpoints, tables and lines take
+                 then warm; and the shares of stage time that checkpoints, tables and lines take,
+                 and that figures of health take, of all stages and of the stage with most
+    health       the second of these shares for systems of --health on --task, one seed each
     evaluation   seconds of R seeds times a hundred episodes of spread, in one program
 
 Each is a process or a call as users have them. A line has the median of repeats, and their range.
@@ -14,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +36,9 @@ began = time.perf_counter()
 import jaxomarl
 print(time.perf_counter() - began, *(m for m in {heavy!r} if m in sys.modules))
 """
-PARTS = ("import", "sweep", "evaluation")
+ROWS = "110000"
+"""Transitions of the data in the part health: enough that figures rest on as many rows as ever."""
+PARTS = ("import", "sweep", "evaluation", "health")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +55,12 @@ class Flags(Written):
     """Episodes of an evaluation."""
     scale: float = 1.0
     """Scale of the sweep's steps and widths."""
+    health: tuple[str, ...] = ("bc", "td3-bc")
+    """Systems of which the part health is trained."""
+    task: str = "mpe/spread"
+    """Task of the part health."""
+    data: str = "medium"
+    """Data of the part health."""
     quick: bool = False
     """Take tiny sizes: they show whether it runs, not how fast."""
 
@@ -106,20 +117,59 @@ def sweep(flags: Flags) -> Iterator[Line]:
         go = lambda k: run(*ask, "--out", f"{folder}/out-{k}", cache=Path(folder, "cache"))
         yield line("sweep, cold", [timed(go, 0)], seeds=flags.seeds, scale=flags.scale)
         seconds = [timed(go, k + 1) for k in range(flags.repeats)]
-        shares = [overhead(Path(folder, f"out-{k + 1}")) for k in range(flags.repeats)]
-        saves = statistics.median(shares)
+        outs = [Path(folder, f"out-{k + 1}") for k in range(flags.repeats)]
+        saves = statistics.median(overhead(out) for out in outs)
         facts = {"seeds": flags.seeds, "scale": flags.scale, "saves": saves}
-        yield line("sweep, warm", seconds, **facts)
+        yield line("sweep, warm", seconds, **facts, **health_shares(stage_facts(outs[-1])))
 
 
 def overhead(out: Path) -> float:
     """The share of a finished sweep's stage time that checkpoints, tables and lines took."""
-    stages = [documents.read(done, "Train it again.") for done in out.glob("stages/*/DONE")]
     groups = [documents.read(done, "Train it again.") for done in out.glob("*/*/*/DONE")]
-    facts = [stage["facts"] for stage in stages]
+    facts = stage_facts(out)
     spent = sum(x["save_seconds"] + x["report_seconds"] for x in facts)
     spent += sum(group["write_seconds"] for group in groups if "write_seconds" in group)
     return spent / sum(x["seconds"] for x in facts)
+
+
+def stage_facts(out: Path) -> list[dict[str, Any]]:
+    """What the finished stages of a folder took."""
+    stages = [documents.read(done, "Train it again.") for done in out.glob("stages/*/DONE")]
+    return [stage["facts"] for stage in stages]
+
+
+def health_shares(facts: Sequence[dict[str, Any]]) -> Line:
+    """The share of stage time that figures of health took, over all stages and at most."""
+    shares = {x["stage"]: x["health_seconds"] / x["seconds"] for x in facts}
+    most = max(shares, key=lambda stage: shares[stage])
+    spent = sum(x["health_seconds"] for x in facts)
+    return {
+        "health_share": spent / sum(x["seconds"] for x in facts),
+        "health_share_most": shares[most],
+        "health_stage": most,
+    }
+
+
+def health(flags: Flags) -> Iterator[Line]:
+    """What figures of health take of a system's training with its small preset."""
+    for system in flags.health:
+        with tempfile.TemporaryDirectory() as folder:
+            ask = ["-m", "experiments.train", system, "--task", flags.task, "--data", flags.data]
+            ask += [
+                "--preset",
+                "small",
+                "--seeds",
+                "1",
+                "--rows",
+                ROWS,
+                "--scale",
+                str(flags.scale),
+            ]
+            began = time.perf_counter()
+            run(*ask, "--out", f"{folder}/out")
+            seconds = [time.perf_counter() - began]
+            shares = health_shares(stage_facts(Path(folder, "out")))
+            yield line(f"health, {system}", seconds, scale=flags.scale, **shares)
 
 
 def evaluation(flags: Flags) -> Iterator[Line]:
@@ -136,6 +186,7 @@ MEASURES: dict[str, Callable[[Flags], Iterator[Line]]] = {
     "import": imports,
     "sweep": sweep,
     "evaluation": evaluation,
+    "health": health,
 }
 
 
@@ -146,6 +197,9 @@ def table(lines: Sequence[Line]) -> str:
         of = ", ".join(f"{x[k]:g} {k}" for k in ("seeds", "episodes", "scale") if k in x)
         if "saves" in x:
             of += f"; saves and reports take {x['saves']:.1%} of stage time"
+        if "health_share" in x:
+            most = f"{x['health_stage']} {x['health_share_most']:.1%}"
+            of += f"; health takes {x['health_share']:.1%} of stage time, at most {most}"
         if x.get("loaded"):
             of = f"loads {', '.join(x['loaded'])}"
         spread = f"{short(x['seconds_low'])} to {short(x['seconds_high'])}"

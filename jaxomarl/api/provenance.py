@@ -8,6 +8,7 @@ import functools
 import importlib.metadata
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,9 @@ from jaxomarl.config import static_fields
 from jaxomarl.results import store
 
 PACKAGES = ("jaxomarl", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+FILE = "provenance.json"
+FOLDERS = ("--out", "--from")
+"""Flags whose value is a folder."""
 PACKAGE = Path(jaxomarl.base.__file__).resolve().parent
 
 
@@ -60,6 +64,38 @@ def versions() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found
+
+
+# --- of a command ---
+
+
+def facts(command: str, seeds: Sequence[int], scale: float) -> dict[str, Any]:
+    """What provenance.json says of a command, without any path; timings have no seeds."""
+    return {
+        "command": without_paths(command),
+        "seeds": list(seeds),
+        "scale": scale,
+        "cores": os.cpu_count(),
+        "source": source(),
+        "versions": versions(),
+    }
+
+
+def without_paths(command: str) -> str:
+    """A command line without its folders, which mean nothing elsewhere."""
+    words = []
+    value_follows = False
+    for word in shlex.split(command):
+        flag = word.partition("=")[0]
+        if not value_follows and flag not in FOLDERS:
+            words.append(word)
+        value_follows = word in FOLDERS
+    return shlex.join(words)
+
+
+def of_lines(path: Path) -> Path:
+    """Where the provenance of a file of lines lies: next to it, under its name."""
+    return path.with_name(f"{path.stem}.{FILE}")
 
 
 # --- why nothing is resumed ---

@@ -7,10 +7,18 @@
     energy_score       mean distance of a drawn action from the data's,
                        less half the distance of two draws from each other
     shuffled_score     the same of actions drawn from other rows
+    nearest_distance   distance of the model's action from the nearest one that the data's agent
+                       takes in similar rows: is there data where the policy acts?
+    nearest_data_distance, nearest_random_distance
+                       the same of the data's own actions, and of uniform ones
     at_bounds          share of the model's action columns at -1 or 1
     wrong_share        where actions are one-hot: share of actions that are not the data's
     commonest_wrong_share
                        the same of always playing the commonest action of each agent
+
+Similar rows are those at the NEIGHBOURS smallest distances of the agent's own observation, each
+column in its standard deviations; the row itself is left out. Where data have two modes,
+an action of the other mode than the row's has a large `action_error`, and is near to data.
 
 A clone that plays the mean is judged by its error, one that draws by its energy score: a draw from
 the right distribution has a larger error than its mean has, and the best energy score that there
@@ -22,7 +30,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxomarl.base import Algorithm, Dataset, Gate, Health, Observation, Past, Spec, State
 from jaxomarl.health.figures import linear_error, rmse
@@ -35,6 +44,12 @@ nothing to learn.
 BOUND = 0.999
 DRAWN = 512
 """Largest number of rows at which policies act, which may cost a whole reverse process each."""
+NEIGHBOURS = 10
+"""Number of similar rows whose actions a policy's action is compared with."""
+TIED = 1e-6
+"""Difference of two squared distances that is rounding."""
+POOL = 1024
+"""Largest number of rows among which similar ones are looked for."""
 MEAN_GATES = (Gate("action_error", at_most=TOLERANCE, times="linear_error"),)
 DRAW_GATES = (Gate("energy_score", at_most=TOLERANCE, times="shuffled_score"),)
 ONE_HOT_GATES = (Gate("wrong_share", at_most=TOLERANCE, times="commonest_wrong_share"),)
@@ -67,9 +82,13 @@ def clone(spec: Spec, algorithm: Algorithm, draws: bool, raise_fields: tuple[str
         key: Key[Array, ""], state: State, past: Past, held: Dataset
     ) -> dict[str, Float[Array, ""]]:
         rows = transitions(held, DRAWN)
-        figures = distances(spec, rows, actions(algorithm, spec, key, state, past, rows))
+        played = actions(algorithm, spec, key, state, past, rows)
         every = transitions(held)
-        return {**figures, "linear_error": linear_error(every.obs, every.action, mask)}
+        return {
+            **distances(spec, rows, played),
+            **nearest(spec, held, rows, played),
+            "linear_error": linear_error(every.obs, every.action, mask),
+        }
 
     return Health(measure, MEAN_GATES, raise_fields)
 
@@ -83,7 +102,9 @@ def policy(spec: Spec, algorithm: Algorithm) -> Health:
         key: Key[Array, ""], state: State, past: Past, held: Dataset
     ) -> dict[str, Float[Array, ""]]:
         rows = transitions(held, DRAWN)
-        return distances(spec, rows, actions(algorithm, spec, key, state, past, rows))
+        played = actions(algorithm, spec, key, state, past, rows)
+        near = nearest(spec, held, rows, played)
+        return {**distances(spec, rows, played), **near}
 
     return Health(measure)
 
@@ -146,6 +167,7 @@ def draws_of(spec: Spec, algorithm: Algorithm) -> Callable[..., dict[str, Float[
         another = jnp.roll(other, 1, axis=0)
         return {
             **distances(spec, rows, first),
+            **nearest(spec, held, rows, first),
             "energy_score": energy_score(first, second, rows.action, mask),
             "shuffled_score": energy_score(other, another, rows.action, mask),
         }
@@ -165,6 +187,70 @@ def distances(
         "mean_error": rmse(mean, rows.action, mask),
         "at_bounds": at_bounds,
     }
+
+
+def nearest(
+    spec: Spec,
+    held: Dataset,
+    rows: Transitions,
+    played: Float[Array, "K N A"],
+) -> dict[str, Float[Array, ""]]:
+    """How far played, the data's own and uniform actions are from the data's in similar rows.
+
+    `rows` are those at which the policies acted, at most DRAWN of the held-out ones.
+    """
+    every = transitions(held, POOL)
+    # drawn by numpy: a program that draws them takes longer to compile than to run
+    uniform = np.random.default_rng(0).uniform(-1.0, 1.0, played.shape)
+    compared = jnp.stack([played, rows.action, jnp.asarray(uniform, played.dtype)])
+    mask = jnp.asarray(spec.act_mask)
+    itself = rows.row[:, None] == every.row[None]
+
+    def of_agent(agent: tuple[Array, ...]) -> Float[Array, " 3"]:
+        obs, every_obs, action, every_action, columns = agent
+        similar = similar_rows(obs, every_obs, itself)
+        width = jnp.maximum(columns.sum(), 1.0)
+
+        gaps = squared_gaps(columns * action, columns * every_action) / width
+        gap = jnp.where(similar, gaps, jnp.inf).min(axis=-1)
+        return jnp.sqrt(gap).mean(axis=-1)
+
+    by_agent = lambda x: jnp.moveaxis(x, -2, 0)
+    agents = (by_agent(rows.obs), by_agent(every.obs), by_agent(compared), by_agent(every.action))
+    # one agent after another: the gaps of a large team would fill the memory
+    own, data, random = jax.lax.map(of_agent, (*agents, mask)).mean(axis=0)
+    return {
+        "nearest_distance": own,
+        "nearest_data_distance": data,
+        "nearest_random_distance": random,
+    }
+
+
+def similar_rows(
+    obs: Float[Array, "K O"], every: Float[Array, "M O"], itself: Bool[Array, "K M"]
+) -> Bool[Array, "K M"]:
+    """Which rows are at the NEIGHBOURS smallest distances from each of others, itself left out."""
+    mean = every.mean(axis=0)
+    std = every.std(axis=0)
+    scale = jnp.where(std > 1e-6, std, 1.0)
+    standardise = lambda x: (x - mean) / scale
+    gaps = jnp.where(itself, jnp.inf, squared_gaps(standardise(obs), standardise(every)))
+
+    # ten minima, one above the other: XLA makes a sort of top_k, which takes 30 times as long
+    def next_farthest(_: Int[Array, ""], farthest: Float[Array, "K 1"]) -> Float[Array, "K 1"]:
+        above = jnp.where(gaps > farthest + TIED, gaps, jnp.inf).min(axis=1, keepdims=True)
+        return jnp.where(jnp.isfinite(above), above, farthest)
+
+    none = jnp.full((len(obs), 1), -1.0)
+    farthest = jax.lax.fori_loop(0, NEIGHBOURS, next_farthest, none)
+    return gaps <= farthest + TIED
+
+
+def squared_gaps(x: Float[Array, "*B K D"], y: Float[Array, "M D"]) -> Float[Array, "*B K M"]:
+    """Squared distances of every row of x from every row of y."""
+    squares = jnp.square(x).sum(axis=-1)[..., None] + jnp.square(y).sum(axis=-1)
+    product = jnp.matmul(x, y.T, precision="highest")
+    return jnp.maximum(squares - 2.0 * product, 0.0)
 
 
 def actions(

@@ -56,7 +56,9 @@ def critic(values: Values, gamma: Any, reward: str, raise_fields: tuple[str, ...
         key: Key[Array, ""], state: State, past: Past, held: Dataset
     ) -> dict[str, Float[Array, ""]]:
         rows = transitions(held)
+        # without the barrier XLA computes the values anew for each figure: 60 ms in place of 24
         q = values(state, past, rows.obs, rows.state, rows.action)
+        q = jax.lax.optimization_barrier(q)
         returned = returns(held, gamma, reward, rows, q)
 
         other = jax.random.permutation(key, rows.action)

@@ -4,18 +4,20 @@ OUT/measured.csv      game, system, setting, seed, metric, value
 OUT/stages.csv        whether the trained stages behind them have learned
 OUT/provenance.json   the command, the commit, versions, the machine
 
+Tables of trained systems write what the runs' own folders do not have: returns in other tasks,
+counts of good episodes. `keep` puts both together.
+
 The columns know nothing of a paper's claims: `reproduce verdicts` reads them, and anyone else can.
 """
 
-import os
-import shlex
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxomarl.api.provenance import source, versions
+from jaxomarl.api import provenance as origin
 from jaxomarl.base import refuse
 from jaxomarl.health.verdict import DIVERGED, LEARNED, SHORT, UNJUDGED
 from jaxomarl.papers.asked import Asked
@@ -23,9 +25,7 @@ from jaxomarl.results import stage_health, store
 
 MEASURED = "measured.csv"
 STAGES = "stages.csv"
-PROVENANCE = "provenance.json"
-FOLDERS = ("--out", "--from")
-"""Flags whose value is a folder."""
+PROVENANCE = origin.FILE
 COUNTS = ("learned", "short", "diverged", "unjudged")
 """The columns of stages.csv that count seeds."""
 
@@ -104,6 +104,41 @@ def _stage_word(game: str, system: str, setting: str, stage: stage_health.StageH
     )
 
 
+# --- parts that were measured apart ---
+
+
+def joined(rows: Iterable[Measure], where: str) -> list[Measure]:
+    """The rows of several parts; what all of them have alike, such as an exact value, once.
+
+    Raises JaxomarlError where two parts have different numbers of one name. `where` says of what.
+    """
+    found: dict[tuple, Measure] = {}
+    for row in rows:
+        name = row[:-1]
+        if name in found and not _same(found[name].value, row.value):
+            both = f"{' '.join(map(str, name))}: {found[name].value:g} and {row.value:g}"
+            raise refuse(where, "each number once", both, "Leave one of the folders out.")
+        found.setdefault(name, row)
+    return list(found.values())
+
+
+def _same(one: float, other: float) -> bool:
+    return one == other or (math.isnan(one) and math.isnan(other))
+
+
+def joined_stages(words: Iterable[StageWord]) -> list[StageWord]:
+    """The verdicts on each stage, with the seeds of all parts added up."""
+    found: dict[tuple[str, ...], StageWord] = {}
+    for word in words:
+        name = word[:4]
+        if name in found:
+            before = found[name]
+            counts = {field: getattr(before, field) + getattr(word, field) for field in COUNTS}
+            word = word._replace(failed=before.failed or word.failed, **counts)
+        found[name] = word
+    return list(found.values())
+
+
 # --- files ---
 
 
@@ -117,31 +152,19 @@ def save_measures(
         store.write_table(folder / STAGES, stages, StageWord._fields)
 
 
+def add_measures(folder: Path, measures: Sequence[Measure]) -> None:
+    """Write numbers next to those that tables of the same folder left; equal names are replaced."""
+    before = read(folder) if (folder / MEASURED).exists() else []
+    rows = {row[:-1]: row for row in (*before, *measures)}
+    save_measures(folder, list(rows.values()))
+
+
 def provenance(asked: Asked, command: str) -> dict[str, Any]:
     """Where the numbers of a command come from, without any path.
 
     It is asked for before they are measured: a checkout, or the packages, may change meanwhile.
     """
-    return {
-        "command": without_paths(command),
-        "seeds": asked.seeds,
-        "scale": asked.scale,
-        "cores": os.cpu_count(),
-        "source": source(),
-        "versions": versions(),
-    }
-
-
-def without_paths(command: str) -> str:
-    """A command line without its folders, which mean nothing elsewhere."""
-    words = []
-    value_follows = False
-    for word in shlex.split(command):
-        flag = word.partition("=")[0]
-        if not value_follows and flag not in FOLDERS:
-            words.append(word)
-        value_follows = word in FOLDERS
-    return shlex.join(words)
+    return origin.facts(command, asked.seeds, asked.scale)
 
 
 def read(folder: Path) -> list[Measure]:

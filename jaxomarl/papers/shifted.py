@@ -19,6 +19,8 @@ from jaxtyping import Float
 from jaxomarl.api.plan import Group
 from jaxomarl.api.session import Results
 from jaxomarl.base import Task, refuse
+from jaxomarl.papers import keep, measured
+from jaxomarl.papers.measured import Measure
 from jaxomarl.paths import folder_name
 from jaxomarl.results import store, tables
 from jaxomarl.training.final import roll_out
@@ -40,12 +42,16 @@ class EvaluationSetting(NamedTuple):
     """Config fields, with the values that policies act by in place of their own."""
 
     @property
+    def evaluated(self) -> str:
+        """The task's name, and of how many attempts the best counts."""
+        if self.attempts > 1:
+            return f"{self.task.name} best of {self.attempts}"
+        return self.task.name
+
+    @property
     def name(self) -> str:
         """The task's name in records."""
-        name = self.task.name
-        if self.attempts > 1:
-            name += f" best of {self.attempts}"
-        return " ".join([name, *self._changes()])
+        return " ".join([self.evaluated, *self._changes()])
 
     @property
     def file(self) -> str:
@@ -160,3 +166,27 @@ def setting_records(results: Results, setting: EvaluationSetting) -> list[tables
         r._replace(converged=converged[r.system, r.data, r.config])
         for r in tables.summary([], runs, rows)
     ]
+
+
+def setting_measures(
+    results: Results, setting: EvaluationSetting, fields: Sequence[str] = ()
+) -> list[Measure]:
+    """Each run's mean return in a setting, of the best attempt from each start, as evidence.
+
+    The game is the setting's task with the training's data. In the setting stand, next to what was
+    swept, the config `fields` of the training and those that acting changes.
+    """
+    rows = []
+    for _, runs, outcome in outcomes(results, setting):
+        means = outcome["return"].max(axis=2).mean(axis=1)
+        for run, mean in zip(runs, means, strict=True):
+            info = run.info
+            swept = {**info["swept"], **dict(setting.changed)}
+            changed = store.Run(run.path, {**info, "swept": swept})
+            name = f"{setting.evaluated} {info['data']}"
+            words = keep.setting(changed, fields)
+            seed = int(info["seed"])
+            rows += measured.of_seeds(
+                name, info["system"], words, [seed], {keep.RETURN: [float(mean)]}
+            )
+    return rows

@@ -101,6 +101,7 @@ class Training:
         self.frozen: dict[int, Any] = {}
         self.told: set[tuple[int, str]] = set()
         self.report_seconds = 0.0
+        self.health_seconds = 0.0
 
     def run(self) -> TrainedStage:
         """Train to the end, or until every run has diverged.
@@ -282,10 +283,12 @@ class Training:
         if not program.measured_after(chunk):
             return
         assert self.compiled_measure is not None
+        began = time.perf_counter()
         args = (self.cfgs, self.keys, self.state, self.past, self.held)
         column = program.marks.index(chunk)
         for name, value in self.compiled_measure(*args).items():
             self.trained.health[name][:, column] = np.asarray(value)[: self.runs]
+        self.health_seconds += time.perf_counter() - began
 
     def compile_measure(self) -> None:
         """Compile the stage's figures, where it has any."""
@@ -370,6 +373,7 @@ class Training:
             "compile_seconds": round(program.compile_seconds, 3),
             "save_seconds": round(self.folder.save_seconds, 3),
             "report_seconds": round(self.report_seconds, 3),
+            "health_seconds": round(self.health_seconds, 3),
         }
         self.job.library.finish(self.identity, self.folder, self.trained)
         return self.trained

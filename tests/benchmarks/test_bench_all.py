@@ -28,6 +28,19 @@ def test_flags_of_whole_runs_that_mean_nothing_are_refused(flags):
         next(whole.bench(whole.Flags(**flags)))
 
 
+def test_the_share_that_health_takes_is_of_all_stages_and_of_the_worst():
+    facts = [
+        {"stage": "critic", "seconds": 90.0, "health_seconds": 0.5},
+        {"stage": "policy", "seconds": 10.0, "health_seconds": 0.5},
+    ]
+    shares = whole.health_shares(facts)
+    assert shares == {
+        "health_share": 0.01, "health_share_most": 0.05, "health_stage": "policy",
+    }  # fmt: skip
+    text = whole.table([whole.line("health, iql", [60.0], scale=1.0, **shares)])
+    assert "health takes 1.0% of stage time, at most policy 5.0%" in text
+
+
 def test_what_was_measured_is_written_with_its_command_and_the_targets(tmp_path):
     line = {
         "benchmark": "whole",

@@ -230,3 +230,74 @@ def test_a_critic_that_nobody_follows_is_not_judged():
         for value, gates in ((0.0, 0), (0.1, 2)):
             (policy,) = system.pipeline(SPEC, system.Config(**{weight: value}), None)
             assert len(policy.health.gates) == gates
+
+
+# --- the nearest action of the data ---
+
+
+NEAREST = ("nearest_distance", "nearest_data_distance", "nearest_random_distance")
+
+
+def nearest_of(play, data):
+    """(of the policy, of the data, of uniform actions) and all figures of a stage that acts."""
+    _, figures = judged(behaviour.policy(SPEC, acting(play)), data)
+    return [figures[name] for name in NEAREST], figures
+
+
+def test_a_random_policy_is_far_from_the_data_and_a_clone_is_near(held):
+    blind = lambda key, obs: jax.random.uniform(key, (2, 2), minval=-1.0)
+    (far, data, random), _ = nearest_of(blind, held)
+    (near, same_data, same_random), _ = nearest_of(right, held)
+    assert far == pytest.approx(random, rel=0.15) and far > 2.0 * data
+    assert near < 1.1 * data
+    assert (same_data, same_random) == (data, random), "references do not depend on the policy"
+
+
+def test_clones_of_every_kind_have_the_figures(held):
+    for draws, play in ((False, right), (True, drawn)):
+        _, figures = judged(behaviour.clone(SPEC, acting(play), draws, ()), held)
+        assert figures["nearest_distance"] < 0.6 * figures["nearest_random_distance"]
+
+
+@pytest.fixture(scope="module")
+def two_modes():
+    """Episodes of one step and one observation, whose agents play 0.8 or -0.8."""
+    rng = np.random.default_rng(1)
+    count = 200
+    action = np.zeros((2 * count, 2, 2))
+    action[::2] = 0.8 * rng.choice([-1.0, 1.0], (count, 2, 1)) + 0.02 * rng.normal(
+        size=(count, 2, 2)
+    )
+    zeros = np.zeros(2 * count)
+    step = np.tile([0, 1], count)
+    return pack(
+        Episodes(
+            obs=jnp.ones((2 * count, 2, 3)) * SPEC.obs_mask,
+            state=jnp.zeros((2 * count, 4)),
+            action=jnp.asarray(action * SPEC.act_mask, jnp.float32),
+            reward=jnp.zeros((2 * count, 2)),
+            done=jnp.asarray(zeros, jnp.float32),
+            step=jnp.asarray(step),
+            left=jnp.asarray(1 - step),
+            behaviour=jnp.asarray(zeros, jnp.int32),
+        ),
+        SPEC,
+    )
+
+
+def test_either_mode_is_near_the_data_and_their_mean_is_not(two_modes):
+    """Where all rows are alike, all of them are similar."""
+    other, figures = nearest_of(lambda key, obs: jnp.full((2, 2), 0.8), two_modes)
+    mean, of_mean = nearest_of(lambda key, obs: jnp.zeros((2, 2)), two_modes)
+    assert other[0] < 0.03 and mean[0] == pytest.approx(0.76, abs=0.04)
+    assert figures["action_error"] > of_mean["action_error"], (
+        "the error of one draw prefers the mean"
+    )
+
+
+def test_similar_rows_are_at_the_ten_smallest_distances_and_not_the_row_itself():
+    every = jnp.asarray(np.arange(40.0, dtype=np.float32)[:, None] * np.array([1.0, 0.0]) + 5.0)
+    itself = jnp.arange(40)[:, None] == jnp.arange(40)[None]
+    found = np.asarray(behaviour.similar_rows(every, every, itself))
+    assert set(np.flatnonzero(found[20])) == {*range(10, 31)} - {20}
+    assert set(np.flatnonzero(found[0])) == set(range(1, 11))

@@ -7,7 +7,7 @@ import pytest
 from jaxomarl.algorithms import REGISTRY
 from jaxomarl.base import JaxomarlError
 from jaxomarl.envs.catalog import make
-from jaxomarl.papers import REPRODUCTIONS
+from jaxomarl.papers import REPRODUCTIONS, measured
 from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.dof import figures, planners
 from jaxomarl.papers.shifted import EvaluationSetting
@@ -126,6 +126,9 @@ def test_a_planner_is_trained_once_and_played_by_each_setting(tmp_path, cache, m
     )  # by what it was trained with it plays its last evaluation again
     assert len({at[x] for x in [own[0], *others]}) == 6
     assert (tmp_path / "curves.png").exists() and (tmp_path / "points.csv").exists()
+    kept = {(m.setting, m.seed): m.value for m in measured.read(tmp_path)}
+    by_step = [kept["calls=1 history=0 horizon=3 sampler=ddim", seed] for seed in (0, 1)]
+    assert len(kept) == 2 * 6 and sum(by_step) / 2 == pytest.approx(at["steps", "1"], abs=0.1)
     made = ["mpe-spread-random", "mpe-spread-random-history-2", "mpe-spread-random-horizon-2"]
     assert sorted(p.name for p in tmp_path.glob("mpe-*")) == made
 

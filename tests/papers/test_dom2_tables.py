@@ -13,7 +13,7 @@ from jaxomarl.base import JaxomarlError
 from jaxomarl.cli import commands
 from jaxomarl.envs.catalog import make
 from jaxomarl.envs.mpe.physics import Scene
-from jaxomarl.papers import cells, comparison, shifted
+from jaxomarl.papers import cells, comparison, measured, shifted
 from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.dom2 import figures, six_landmarks, tables
 from jaxomarl.papers.shifted import EvaluationSetting
@@ -64,7 +64,8 @@ def test_in_its_own_task_a_policy_plays_its_final_evaluation_again(tag):
 
 def test_slower_agents_get_other_returns_and_no_normalised_score(tag):
     cell, results = tag
-    (record,) = tables.shifted_records(results, "mpe/tag", ["speed_min=0.4"])
+    (setting,) = tables.shifted_settings(results, "mpe/tag", ["speed_min=0.4"])
+    (record,) = shifted.setting_records(results, setting)
     assert record.task == "mpe/tag:speed_min=0.4" and record.normalised is None
     assert record.converged == cell.records[0].converged
     assert (
@@ -72,6 +73,21 @@ def test_slower_agents_get_other_returns_and_no_normalised_score(tag):
         and record.episodes == 40
         and record.mean != pytest.approx(cell.records[0].mean, abs=1e-3)
     )
+
+
+def test_returns_elsewhere_are_kept_as_evidence(tag, tmp_path):
+    _, results = tag
+    (setting,) = tables.shifted_settings(results, "mpe/tag", ["speed_min=0.4"])
+    rows = shifted.setting_measures(results, setting)
+    names = [(r.game, r.system, r.setting, r.seed, r.metric) for r in rows]
+    assert names == [("mpe/tag:speed_min=0.4 random", "bc", "", k, "return") for k in (0, 1)]
+    (record,) = shifted.setting_records(results, setting)
+    assert np.mean([r.value for r in rows]) == pytest.approx(record.mean, rel=1e-5)
+    # what another table has left stays
+    measured.add_measures(tmp_path, [rows[0]._replace(value=7.0), rows[1]._replace(game="other")])
+    measured.add_measures(tmp_path, rows)
+    assert len(measured.read(tmp_path)) == 3
+    assert measured.read(tmp_path)[0].value == pytest.approx(rows[0].value, rel=1e-4)
 
 
 def test_what_was_played_is_read_and_not_played_again(tag, monkeypatch):
@@ -172,6 +188,10 @@ def test_the_six_landmarks_tables_and_pictures(six, capsys):
     flags = ["dom2-table8", "--systems", "bc", "--data", "random", *FLAGS, "--out", str(six)]
     assert commands.run("reproduce", flags) == 0  # on the runs of Table 7
     assert "updates" not in capsys.readouterr().err  # nothing is trained again
+    kept = {(m.game, m.metric): m.value for m in measured.read(six)}
+    names = ("good starts", "good from one start", "ways")
+    assert [kept["mpe/six random", name] for name in names] == [0.0, 0.0, 0.0]
+    assert ("mpe/six:hidden=3 best of 10 random", "return") in kept
     text = (six / "dom2-table8.md").read_text()
     (line,) = [x for x in text.splitlines() if x.startswith("| mpe/six | random | bc")]
     assert " 0.0 ± 0.0 | 0.0 ± 0.0 | 0.0 ± 0.0 |" in line  # four updates find no good way

@@ -12,7 +12,7 @@ HEALTH = {"stage": "critic", "verdict": "short", "figures": {"x": 0.1}, "failed"
 FACTS = {"scale": 1.0, "cores": 2, "source": {"commit": "abc"}, "versions": {"jax": "0"}}
 
 
-def part(folder, seeds, returns=(1.0, 3.0), scale=1.0, beta=0.5):
+def part(folder, seeds, returns=(1.0, 3.0), scale=1.0, beta=0.5, episodes=5, **cfg):
     """An OUT folder of `reproduce` with a run of each seed."""
     command = f"reproduce omsd-scores --seeds {seeds[0]}"
     facts = {**FACTS, "command": command, "seeds": list(seeds), "scale": scale}
@@ -20,10 +20,11 @@ def part(folder, seeds, returns=(1.0, 3.0), scale=1.0, beta=0.5):
     for seed in seeds:
         run = folder / "mpe-spread-medium" / "omsd" / f"seed-{seed}"
         info = {
-            "system": "omsd", "task": "mpe/spread", "data": "medium", "config": "c", "cfg": {},
+            "system": "omsd", "task": "mpe/spread", "data": "medium", "config": "c", "cfg": cfg,
             "swept": {"beta": beta}, "seed": seed, "final_stage": "policy",
             "health": [{**HEALTH, "raise": ["critic_steps"]}],
-            "data_return": {"episodes": 5, "mean": 2.0, "std": 4.0},
+            "data_return": {"episodes": episodes, "mean": 2.0, "std": 4.0},
+            "stages": {"policy": {"seconds": 9.0, "runs": 3}, "critic": {"seconds": 1.0, "runs": 1}},
         }  # fmt: skip
         store.write_json(run / "run.json", info)
         store.write_bytes(run / "policy.safetensors", bytes([seed]))
@@ -59,6 +60,57 @@ def test_small_files_are_kept_and_states_are_not(tmp_path):
     run = out / "mpe-spread-medium" / "omsd" / "beta-0.5" / "seed-1"
     assert sorted(f.name for f in run.iterdir()) == ["policy.safetensors", "run.json"]
     assert (run / "policy.safetensors").read_bytes() == b"\x01"
+
+
+def test_what_sets_runs_apart_becomes_their_setting(tmp_path):
+    """A planner's history, and the size of the data; how a run is cut and reported does not."""
+    parts = [
+        part(tmp_path / "a", (0,), history=0, chunk=5),
+        part(tmp_path / "b", (0,), history=4, chunk=7, added=1),
+        part(tmp_path / "c", (0,), history=4, chunk=7, episodes=50),
+    ]
+    assert keep.keep(parts, tmp_path / "kept") == 3
+    found = evidence.load_evidence(tmp_path / "kept")
+    game = "mpe/spread medium"
+    settings = evidence.settings_of(found, game, "omsd")
+    assert sorted(settings) == [
+        "beta=0.5 episodes=5 history=0",
+        "beta=0.5 episodes=5 history=4",
+        "beta=0.5 episodes=50 history=4",
+    ]
+    assert [word.setting for word in found.stages] == settings
+    # 4 / sqrt(50 - 1): of the largest set
+    assert evidence.exact(found, game, "data", "", "standard error") == pytest.approx(4 / 7)
+    seconds = evidence.values(found, game, "omsd", settings[0], keep.SECONDS)
+    assert seconds.tolist() == [4.0]
+    folders = sorted((tmp_path / "kept/mpe-spread-medium/omsd").iterdir())
+    assert folders[0].name == "beta-0.5-episodes-5-history-0"
+
+
+def test_a_tables_own_numbers_are_taken_along(tmp_path):
+    """Each part has its seeds, an exact value that all have, and stages of which seeds add up."""
+    parts = []
+    for name, seed in (("a", 0), ("b", 1)):
+        folder = part(tmp_path / name, (seed,))
+        rows = [
+            Measure("mpe/six medium", "omsd", "", seed, "ways", 2.0 + seed),
+            Measure("mpe/six medium", "law", "", "", "ways", 3.0),
+        ]
+        words = [StageWord("g", "s", "", "model", 1 - seed, seed, 0, 0, "x" * seed)]
+        measured.save_measures(folder, rows, words)
+        parts.append(folder)
+    keep.keep(parts, tmp_path / "kept")
+    found = evidence.load_evidence(tmp_path / "kept")
+    ways = evidence.values_by_seed(found, "mpe/six medium", "omsd", "", "ways")
+    assert ways == {0: 2.0, 1: 3.0}
+    assert evidence.exact(found, "mpe/six medium", "law", "", "ways") == 3.0
+    assert len([m for m in found.measures if m.system == "law"]) == 1
+    assert StageWord("g", "s", "", "model", 1, 1, 0, 0, "x") in found.stages
+
+    other = [Measure("mpe/six medium", "law", "", "", "ways", 4.0)]
+    measured.save_measures(parts[1], other)
+    with pytest.raises(JaxomarlError, match="3 and 4"):
+        keep.keep(parts, tmp_path / "again")
 
 
 def test_what_is_read_is_what_was_kept(tmp_path):

@@ -1,18 +1,20 @@
 """The verdicts on claims: each word arises by its rule, and the page is what the evidence gives."""
 
 import functools
+import importlib
 import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tyro
 
 from jaxomarl.algorithms import REGISTRY
 from jaxomarl.base import JaxomarlError
 from jaxomarl.cli import commands, imports
 from jaxomarl.cli.parsing import parse
 from jaxomarl.cli.reproduce import with_command
-from jaxomarl.papers import REPRODUCTIONS, measured
+from jaxomarl.papers import REPRODUCTIONS, cost_lines, measured
 from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.measured import Measure, StageWord
 from jaxomarl.papers.verdicts import evidence, games, page, rules, trained
@@ -287,7 +289,8 @@ def test_a_claim_by_the_returns_of_its_systems(tmp_path, name, games, means, wor
 
 def test_every_judge_of_trained_systems_is_tried():
     by_games = {"OMSD-1", "OMSD-2", "OMSD-3", "OMSD-8"}
-    tried = {name for name, *_ in RULES} | by_games
+    elsewhere = {"DOM2-3", "DOM2-5", "DOM2-8", "DOF-7", "DOF-8", "DOM2-9", "DOF-9"}
+    tried = {name for name, *_ in RULES} | by_games | elsewhere
     judged = {claim.name for claim in CLAIMS if claim.judge}
     assert judged - tried == {"DOF-1", "DOF-2", "DOF-5", "CODA-1", "CODA-2", "CODA-3", "CODA-4"}
 
@@ -417,7 +420,18 @@ def known_commands() -> dict[str, type]:
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
 def test_every_command_is_one_that_can_be_typed(claim: Claim):
-    argv = shlex.split(claim.command)
-    assert argv[0] in REPRODUCTIONS
-    given = parse(known_commands(), "reproduce", argv)
-    assert {name.partition("+")[0] for name in given.systems} <= set(REGISTRY)
+    for command in filter(None, (claim.command, *claim.also)):
+        argv = shlex.split(command)
+        assert argv[0] in REPRODUCTIONS
+        given = parse(known_commands(), "reproduce", argv)
+        assert {name.partition("+")[0] for name in given.systems} <= set(REGISTRY)
+    for command in claim.benchmarks:
+        name, *argv = shlex.split(command)
+        flags = importlib.import_module(f"benchmarks.{name}").Flags
+        given = tyro.cli(flags, args=argv)
+        assert given.out.name == f"{name}.jsonl" and name in cost_lines.KINDS
+
+
+def test_every_claim_has_a_judge_its_evidence_and_a_command():
+    for claim in CLAIMS:
+        assert claim.judge and claim.folder and page.commands(claim)

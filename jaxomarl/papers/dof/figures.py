@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxomarl.api.session import Results
 from jaxomarl.base import refuse
-from jaxomarl.papers import cells, points
+from jaxomarl.papers import cells, measured, points, shifted
 from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.cells import Cell
 from jaxomarl.papers.dof import planners
@@ -84,7 +84,7 @@ def fig8(asked: Asked) -> str:
             # --- one training, rolled out by each acting setting ---
             cell, results = cells.train(base, systems, task, quality)
             trained.append(cell)
-            shown += acting_points(cell, results, several)
+            shown += acting_points(asked, cell, results, several)
             for field in TRAINED:
                 shown += trained_points(field, cell, results)
             others = other_values(results, several)
@@ -146,8 +146,13 @@ def fits(cfg: PlannerConfig, changed: Mapping[str, Any]) -> bool:
     return changed.get("replan", 1) <= cfg.horizon and changed.get("calls", 1) <= cfg.levels
 
 
-def acting_points(cell: Cell, results: Results, given: Mapping[str, tuple]) -> list[Point]:
-    """Finished planners by every setting that changes acting alone."""
+def acting_points(
+    asked: Asked, cell: Cell, results: Results, given: Mapping[str, tuple]
+) -> list[Point]:
+    """Finished planners by every setting that changes acting alone.
+
+    Each run's returns go to `asked.out` as evidence.
+    """
     shown = []
     shortest = min((group.cfgs[0] for group, _ in results.past), key=lambda cfg: cfg.horizon)
     starts = final_episodes(results)
@@ -156,6 +161,8 @@ def acting_points(cell: Cell, results: Results, given: Mapping[str, tuple]) -> l
             continue
         setting = EvaluationSetting(cell.task, starts, 1, tuple(acting.changed.items()))
         panel = f"{cell.task.name}: {acting.panel}"
+        rows = shifted.setting_measures(results, setting, tuple(TRAINED))
+        measured.add_measures(asked.out, rows)
         for group, _, outcome in outcomes(results, setting):
             curve = " ".join(filter(None, (group.name, cell.quality, acting.curve)))
             scores = outcome["return"].mean(axis=(1, 2))

@@ -24,10 +24,11 @@ from jaxomarl.api.session import Results
 from jaxomarl.base import Task
 from jaxomarl.envs.catalog import make
 from jaxomarl.envs.mpe.physics import Scene, distance
-from jaxomarl.papers import cells, comparison, shifted
+from jaxomarl.papers import cells, comparison, keep, measured, shifted
 from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.comparison import Published
 from jaxomarl.papers.dom2 import tables
+from jaxomarl.papers.measured import Measure
 from jaxomarl.papers.shifted import EvaluationSetting
 from jaxomarl.paths import folder_name
 from jaxomarl.results import curves
@@ -42,6 +43,8 @@ GOOD = 400.0
 """Return above which an episode is good."""
 TRIES = 20
 """Episodes of which the good ones are counted."""
+METRICS = ("good starts", "good from one start", "ways")
+"""The counts of a run, as evidence names them."""
 SHOWN = 5
 """Attempts in the picture."""
 HIDDEN = "hidden=3"
@@ -113,6 +116,7 @@ def table7(asked: Asked) -> str:
                 starts = max(1, shifted.final_episodes(results) // attempts)
                 setting = EvaluationSetting(hidden, starts, attempts)
                 records += shifted.setting_records(results, setting)
+                measured.add_measures(asked.out, shifted.setting_measures(results, setting))
             trained.append(cell)
             # the results hold the data
             del results
@@ -145,6 +149,7 @@ def table8(asked: Asked) -> str:
                 data = f"{cell.task.name} {cell.quality}"
                 by_system.setdefault(name, {})[data] = counts
             rows += count_rows(cell, counted, printed)
+            measured.add_measures(asked.out, count_measures(results, counted))
             trained.append(cell)
             draw_paths(asked, results, folder_name(cell.task.name, cell.quality))
             # the results hold the data
@@ -205,6 +210,21 @@ def count_solutions(results: Results, task: Task) -> list[tuple[Record, Counts]]
             good_deep = count_good(deep["return"][rows])
             counted.append((record, [good_wide, good_deep, solutions]))
     return counted
+
+
+def count_measures(results: Results, counted: Sequence[tuple[Record, Counts]]) -> list[Measure]:
+    """The counts of each run, as evidence."""
+    rows = []
+    for record, counts in counted:
+        of_record = lambda run: (run.info["system"], run.info["config"])
+        runs = [r for r in results.runs if of_record(r) == (record.system, record.config)]
+        first = runs[0]
+        seeds = [int(run.info["seed"]) for run in runs]
+        name = (keep.game(first), record.system, keep.setting(first))
+        numbers = np.array(counts, float)
+        values: dict[str, np.ndarray] = dict(zip(METRICS, numbers, strict=True))
+        rows += measured.of_seeds(*name, seeds, values)
+    return rows
 
 
 def count_good(returns: Float[np.ndarray, "R E K"]) -> list[int]:

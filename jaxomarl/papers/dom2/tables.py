@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 from jaxomarl.api.session import Results
 from jaxomarl.envs.catalog import make
-from jaxomarl.papers import cells, comparison, shifted
+from jaxomarl.papers import cells, comparison, measured, shifted
 from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.cells import Cell
 from jaxomarl.papers.comparison import Published
+from jaxomarl.papers.measured import Measure
 from jaxomarl.papers.shifted import EvaluationSetting
 from jaxomarl.results.tables import Record
 
@@ -87,6 +88,8 @@ class Trained(NamedTuple):
     """Records in the standard environments."""
     shifted: list[Record]
     """Records in the shifted environments."""
+    measures: list[Measure]
+    """Each run's return in the shifted environments."""
 
 
 def published(table: int) -> Published:
@@ -131,17 +134,11 @@ def absent(asked: Asked, tasks: Sequence[str], wanted: Sequence[str] = QUALITIES
     return lines
 
 
-def shifted_records(results: Results, task: str, shifts: Sequence[str]) -> list[Record]:
-    """The records of finished policies in a task's shifted environments.
-
-    The episodes have the starts of the final evaluation.
-    """
+def shifted_settings(results: Results, task: str, shifts: Sequence[str]) -> list[EvaluationSetting]:
+    """A task's shifted environments, with the starts of the final evaluation."""
     episodes = shifted.final_episodes(results)
-    records = []
-    for shift in shifts:
-        other = make(shifted.with_parameter(task, shift))
-        records += shifted.setting_records(results, EvaluationSetting(other, episodes))
-    return records
+    tasks = [make(shifted.with_parameter(task, shift)) for shift in shifts]
+    return [EvaluationSetting(other, episodes) for other in tasks]
 
 
 def dom2_table(
@@ -169,12 +166,14 @@ def train_cells(
 
     `shifts` maps tasks without their parameters.
     """
-    trained = Trained([], [], [])
+    trained = Trained([], [], [], [])
     for task in tasks:
         for quality in qualities(asked, task, wanted):
             cell, results = cells.train(asked, asked.systems or systems, task, quality)
             own_shifts = shifts.get(cells.base_name(task), ())
-            trained.shifted.extend(shifted_records(results, task, own_shifts))
+            for setting in shifted_settings(results, task, own_shifts):
+                trained.shifted.extend(shifted.setting_records(results, setting))
+                trained.measures.extend(shifted.setting_measures(results, setting))
             trained.standard.extend(cell.records)
             trained.cells.append(cell)
             # the results hold the data
@@ -195,6 +194,7 @@ def table2(asked: Asked) -> str:
     tasks = asked.tasks or TASKS
     shifts = {task: (f"speed_min={v}",) for task, v in SPEEDS.items()}
     trained = train_cells(asked, tasks, QUALITIES, shifts)
+    measured.add_measures(asked.out, trained.measures)
     notes = [DATA, PREY, SETTINGS, SHIFTED, *absent(asked, tasks)]
     return dom2_table(asked, trained.cells, trained.shifted, notes, 2)
 
@@ -204,6 +204,7 @@ def table3(asked: Asked) -> str:
     tasks = asked.tasks or (CHEETAH,)
     trained = train_cells(asked, tasks, QUALITIES, {CHEETAH: SHIFTS})
     records = sorted([*trained.standard, *trained.shifted], key=lambda r: r.task)
+    measured.add_measures(asked.out, trained.measures)
     notes = [DATA, MUJOCO, SETTINGS, SHIFTED, *absent(asked, tasks)]
     return dom2_table(asked, trained.cells, records, notes, 3)
 

@@ -1,7 +1,7 @@
 """The files that judged commands have left in one folder each, docs/evidence/NAME.
 
-measured.csv, stages.csv, provenance.json    of games (`papers.measured`)
-                                             and of trained systems (`papers.keep`)
+measured.csv, stages.csv, provenance.json    of games (`papers.measured`), of trained systems
+                                             and of costs (`papers.keep`)
 """
 
 from collections.abc import Iterator

@@ -16,6 +16,7 @@ EVIDENCE = Path("docs/evidence")
 WIDTH = 100
 """Columns of the page."""
 REPRODUCE = "python -m experiments.reproduce"
+BENCHMARKS = "python -m benchmarks."
 
 PREFACE = """\
 What four papers claim, and what this package's evidence says of each claim. Every verdict here is
@@ -35,8 +36,10 @@ computed from files under docs/evidence by a rule in `jaxomarl/papers/verdicts`.
 - "t" is our arithmetic: a printed difference over the printed errors. Below 2 a table does not
   separate its systems.
 - The tables of [results](results.md) that have no files in docs/evidence judge nothing here.
-- A claim without evidence names the command that would measure it. The csv and json files that it
-  writes go to a folder of docs/evidence.
+- A claim without evidence names its gates and the commands that would measure it. `jaxomarl keep
+  OUT... -o docs/evidence/NAME` makes its evidence of the folders that they write, costs too. Of
+  games, the csv and json files are copied.
+- Costs have no seeds: the ranges of their samples stand in for intervals.
 """
 
 
@@ -95,8 +98,9 @@ def evidence_list(on_record: Mapping[str, Evidence | None]) -> str:
             continue
         facts = evidence.provenance
         commit = facts["source"].get("commit", "unknown")[:10]
+        seeds = len(facts["seeds"]) or "no"
         lines += _bullet(
-            f"[{name}](evidence/{name}): {len(facts['seeds'])} seeds, scale {facts['scale']:g}, "
+            f"[{name}](evidence/{name}): {seeds} seeds, scale {facts['scale']:g}, "
             f"commit {commit}, {facts['cores']} cores; `{facts['command']}`"
         )
     return "\n".join(lines) if len(lines) > 2 else "No evidence is on record."
@@ -132,8 +136,18 @@ def claim_block(claim: Claim, verdict: Verdict) -> str:
     lines += _bullet(f"Rule: {claim.rule}")
     if claim.learned_first:
         lines += _bullet(f"Must have learned first: {claim.learned_first}.")
-    lines += ["", "```bash", *_command(claim.command), "```"]
-    return "\n".join(lines)
+    lines += _bullet(f"Evidence: docs/evidence/{claim.folder}.")
+    lines += ["", "```bash"]
+    for command in commands(claim):
+        lines += _command(command)
+    return "\n".join([*lines, "```"])
+
+
+def commands(claim: Claim) -> list[str]:
+    """The command lines that measure a claim, as one types them."""
+    tables = [command for command in (claim.command, *claim.also) if command]
+    timings = [f"{BENCHMARKS}{command}" for command in claim.benchmarks]
+    return [*(f"{REPRODUCE} {command}" for command in tables), *timings]
 
 
 def _part_lines(part: Part) -> list[str]:
@@ -162,10 +176,10 @@ def _bullet(text: str, indent: str = "") -> list[str]:
 
 def _command(command: str) -> list[str]:
     """The command over as many lines as it takes; a flag and its values stay on one."""
-    lines = [REPRODUCE]
     # the first piece is the name, which has no flag before it
     name, *flags = command.split(" --")
-    for piece in [name, *(f"--{flag}" for flag in flags)]:
+    lines = [name]
+    for piece in (f"--{flag}" for flag in flags):
         longer = f"{lines[-1]} {piece}"
         if len(longer) <= WIDTH - 2:
             lines[-1] = longer

@@ -155,8 +155,6 @@ def part(evidence: Evidence, game: str, wanted: str, others: Sequence[str], deci
     one = best(evidence, game, wanted)
     rivals = [best(evidence, game, other) for other in others if other != DATA]
     compared = [one, *rivals]
-    gates = [finite(entry) for entry in compared]
-    gates += [learned(evidence, game, entry) for entry in compared]
     differences = {}
     seeds = len(one.returns)
     for rival in rivals:
@@ -166,17 +164,31 @@ def part(evidence: Evidence, game: str, wanted: str, others: Sequence[str], deci
         differences["the data"] = over_data(evidence, game, one)
 
     mean = data_mean(evidence, game)
-    answer = rules.gated(gates, decide(differences, seeds, mean))
-    if answer.word == rules.NO:
-        answer = rules.gated([measured(evidence, game, entry) for entry in compared], answer)
+    decided = decide(differences, seeds, mean)
+    answer, stages = behind_gates(evidence, game, compared, decided)
     ahead = [f"over {name} {rules.estimate_shown(d)}" for name, d in differences.items()]
     numbers = (
         f"return over {seeds} seeds: {', '.join(entry.shown() for entry in compared)}; the data "
         f"{rules.number(mean)}",
         f"{one.name}, paired by seed: {', '.join(ahead)}",
-        f"stages: {health_shown(evidence, game, compared)}",
+        stages,
     )
     return Part(game, answer, numbers)
+
+
+def behind_gates(
+    evidence: Evidence, game: str, compared: Sequence[Entry], answer: Answer
+) -> tuple[Answer, str]:
+    """(The answer behind the gates of all entries, a line on their stages).
+
+    A diverged or short run leaves it open. Runs whose health is not on record can say yes, not no.
+    """
+    gates = [finite(entry) for entry in compared]
+    gates += [learned(evidence, game, entry) for entry in compared]
+    answer = rules.gated(gates, answer)
+    if answer.word == rules.NO:
+        answer = rules.gated([measured(evidence, game, entry) for entry in compared], answer)
+    return answer, f"stages: {health_shown(evidence, game, compared)}"
 
 
 def health_shown(evidence: Evidence, game: str, compared: Sequence[Entry]) -> str:
