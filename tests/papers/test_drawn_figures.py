@@ -23,7 +23,7 @@ OMSD = [
 ]  # fmt: skip
 BC = [*RUN, *CLONE, "--systems", "bc"]
 TOYS = {
-    "omsd-fig2": ([*RUN, *OMSD, "--data", "std0.3"], "directions.png", "omsd"),
+    "omsd-fig2": ([*RUN, *OMSD, "--data", "std0.3", "--scale", "0.5"], "directions.png", "omsd"),
     "omsd-fig4a": ([*BC, *SPREAD], "intervals.png", "bc"),
     "omsd-fig8": ([*RUN, *OMSD, *SPREAD], "curves.png", "mpe/spread: beta"),
     "omsd-fig10": ([*RUN, *OMSD, *SPREAD], "curves.png", "order=2-1-0"),

@@ -9,7 +9,7 @@ from jaxomarl.data import card
 from jaxomarl.data.catalog import load
 from jaxomarl.data.raw import from_dataset
 from jaxomarl.envs.catalog import make
-from jaxomarl.papers import cells, shown
+from jaxomarl.papers import cells, points, shown
 from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.comparison import markdown_table
 from jaxomarl.papers.omsd import table2
@@ -49,7 +49,8 @@ def fig2(asked: Asked) -> str:
     cell, results = cells.train(asked, asked.systems or DIRECTED, BANDIT, quality)
     path = asked.out / "directions.png"
     try:
-        drawn = directions.draw_directions(path, results.past, results.rows)
+        note = points.scale_note(asked)
+        drawn = directions.draw_directions(path, results.past, results.rows, note)
         if drawn is not None:
             canvas.save_copies(drawn, path)
     except JaxomarlError as error:
