@@ -14,9 +14,10 @@ QUICK := tests/contract/test_contract.py \
 	$(patsubst %,tests/data/test_%.py,arrays dataset ends windows) \
 	$(patsubst %,tests/results/test_%.py,intervals statistics tables)
 STAMP := .venv/.installed
+DOCS := .venv/.docs
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep test quick test-long faults lint bench bench-peers bench-gpu clean
+.PHONY: help setup sweep test quick test-long faults lint docs bench bench-peers bench-gpu clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/make \1	\2/' | expand -t 16
@@ -41,7 +42,7 @@ else
 	JAX_PLATFORMS=cpu $(PY) -m pytest -n 2 --dist loadgroup --only $(ONLY) tests/contract/test_contract.py
 endif
 
-test-long: $(STAMP) ## The tests that take minutes
+test-long: $(DOCS) ## The tests that take minutes
 	JAX_PLATFORMS=cpu $(PY) -m pytest -m long
 
 faults: $(STAMP) ## 200 kills, 50 signals, bit flips, full disks, ... : an hour; FAULTS_ARGS="--kills 20"
@@ -49,6 +50,10 @@ faults: $(STAMP) ## 200 kills, 50 signals, bit flips, full disks, ... : an hour;
 
 lint: $(STAMP) ## Style, format and types
 	$(LINT)
+
+docs: $(DOCS) ## The pages as HTML, in build/docs; a warning is an error
+	JAX_PLATFORMS=cpu $(PY) -m sphinx -q -n -W --keep-going -d build/doctrees docs build/docs
+	@echo "open build/docs/index.html"
 
 bench: $(STAMP) ## All benchmarks on the CPU: lines, tables, targets and pictures in runs/bench
 	JAX_PLATFORMS=cpu $(PY) -m benchmarks $(BENCH_ARGS)
@@ -71,4 +76,9 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -f $@ || $(PYTHON) -m venv --clear .venv
 	@rm -f $@
 	$(PY) -m pip install -q --no-compile -c constraints.txt -e '.[plot,dev]'
+	@touch $@
+
+# What the pages and the notebook need besides.
+$(DOCS): $(STAMP)
+	$(PY) -m pip install -q --no-compile -c constraints.txt -e '.[docs]'
 	@touch $@

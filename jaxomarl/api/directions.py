@@ -28,7 +28,7 @@ SAMPLES = 1500
 
 
 def draw_directions(
-    path: str | Path | None, groups: list[tuple[Group, Past]], rows: list[Row]
+    path: str | Path | None, groups: list[tuple[Group, Past]], rows: list[Row], note: str = ""
 ) -> Figure | None:
     """Draw the score fields of a one-step game of two agents with one action each.
 
@@ -57,7 +57,7 @@ def draw_directions(
     assert data is not None
     starts = np.asarray(data.starts)[:SAMPLES]
     actions = np.asarray(data.action)[starts, :, 0]
-    return figures.score_fields(path, actions, fields, paths)
+    return figures.score_fields(path, actions, fields, paths, note=note)
 
 
 def _can_be_drawn(spec: Spec) -> bool:

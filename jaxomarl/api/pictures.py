@@ -39,7 +39,7 @@ def figure(
     if kind == "intervals":
         return figures.score_intervals(path, records, note)
 
-    drawn = directions.draw_directions(path, trained, rows)
+    drawn = directions.draw_directions(path, trained, rows, note)
     if drawn is None:
         expected = "score models on a game of two agents with one action each"
         found = ", ".join(sorted({f"{group.name} on {group.task.name}" for group, _ in trained}))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxomarl.base import nearest, refuse
-from jaxomarl.papers import REPRODUCTIONS, keep, measured
+from jaxomarl.papers import ALIASES, REPRODUCTIONS, keep, measured
 from jaxomarl.papers.asked import Asked
 from jaxomarl.results import report, store, tabular
 
@@ -20,6 +20,7 @@ def known() -> dict[str, str]:
 
 def folder(name: str) -> Path:
     """Where a table is written if nobody says where."""
+    name = ALIASES.get(name, name)
     entry = REPRODUCTIONS.get(name)
     if entry and entry.out:
         return Path(entry.out)
@@ -35,11 +36,13 @@ def printed() -> list[report.Printed]:
 def table(name: str, asked: Asked, command: str) -> None:
     """Measure a table, print it as Markdown and save it in `out`, as CSV and LaTeX too.
 
-    The `command` that measures it again stands above it, or below the heading of a page. Raises
-    JaxomarlError for an unknown name.
+    The `command` that measures it again stands above it, or below the heading of a page. A figure
+    that another command draws is written under that one's name. Raises JaxomarlError for an
+    unknown name.
     """
+    name = ALIASES.get(name, name)
     if name not in REPRODUCTIONS:
-        way = nearest(name, REPRODUCTIONS, cutoff=0.3)
+        way = nearest(name, [*REPRODUCTIONS, *ALIASES], cutoff=0.3)
         raise refuse("TABLE", f"one of {', '.join(REPRODUCTIONS)}", name, way)
     entry = REPRODUCTIONS[name]
     facts = measured.provenance(asked, command)

@@ -34,6 +34,28 @@ REPRODUCTIONS: dict[str, Reproduction] = {
         "omsd_table2",
         "OMSD's Table 2: OMSD, its ablations, IQL and BC on the three particle tasks.",
     ),
+    "omsd-fig2": Reproduction(
+        "omsd.figures",
+        "fig2",
+        "OMSD's Figure 2: the bandit's data and each system's direction.",
+    ),
+    "omsd-fig4a": Reproduction(
+        "omsd.figures", "fig4a", "OMSD's Figure 4 (a): IQL, and policies by each decomposition."
+    ),
+    "omsd-fig8": Reproduction(
+        "omsd.figures", "fig8", "OMSD's Figures 4 (b) and 8: its return against beta."
+    ),
+    "omsd-fig10": Reproduction(
+        "omsd.figures", "fig10", "OMSD's Figure 10: training on hopper by the order of agents."
+    ),
+    "omsd-fig11": Reproduction(
+        "omsd.figures",
+        "particle_data",
+        "OMSD's Figures 11 and 12: returns of particle data.",
+    ),
+    "omsd-fig13": Reproduction(
+        "omsd.figures", "robot_data", "OMSD's Figure 13: returns of the robots' data."
+    ),
     "omsd-oracle": Reproduction(
         "omsd.oracle",
         "omsd_oracle",
@@ -79,6 +101,14 @@ REPRODUCTIONS: dict[str, Reproduction] = {
     "dom2-fig7": Reproduction(
         "dom2.figures", "fig7", "DOM2's Figure 7: returns against eta and the sampler's steps."
     ),
+    "dom2-fig6": Reproduction(
+        "dom2.figures", "fig6", "DOM2's Figure 6: DOM2 without each of its parts."
+    ),
+    "dom2-fig11": Reproduction(
+        "dom2.six_landmarks",
+        "fig11",
+        "DOM2's Figures 1 and 11: six landmarks.",
+    ),
     "dof-games": Reproduction(
         "dof.games",
         "dof_games",
@@ -96,6 +126,14 @@ REPRODUCTIONS: dict[str, Reproduction] = {
     ),
     "dof-fig8": Reproduction(
         "dof.figures", "fig8", "DoF's Figure 8: planners by steps, guidance, history and horizon."
+    ),
+    "dof-fig5": Reproduction(
+        "dof.policies", "fig5", "DoF's Figure 5 in kind: training on battles of SMAX."
+    ),
+    "dof-fig6": Reproduction(
+        "dof.policies",
+        "fig6",
+        "DoF's Figure 6: training of DoF-Policy and other policies.",
     ),
     "coda-games": Reproduction(
         "coda.games",
@@ -115,6 +153,12 @@ REPRODUCTIONS: dict[str, Reproduction] = {
     "coda-table1": Reproduction(
         "coda.table1", "coda_table1", "CODA's Table 1: MADDPG+BC with synthetic rows on robots."
     ),
+    "coda-fig4": Reproduction(
+        "coda.table1", "fig4", "CODA's Figure 4: final scores on half-cheetah by data set."
+    ),
+    "coda-fig5": Reproduction(
+        "coda.table1", "fig5", "CODA's Figures 5 to 8: training on half-cheetah by data set."
+    ),
     "one-step": Reproduction(
         "one_step.probe",
         "one_step",
@@ -128,3 +172,17 @@ REPRODUCTIONS: dict[str, Reproduction] = {
     ),
 }
 """What `reproduce` makes, by name."""
+
+ALIASES = {
+    "omsd-fig4b": "omsd-fig8",
+    "omsd-fig12": "omsd-fig11",
+    "dom2-fig1": "dom2-fig11",
+    "dom2-fig10": "dom2-table8",
+    "dof-fig3": "dof-games",
+    "dof-fig4": "dof-games",
+    "dof-fig10": "dof-games",
+    "coda-fig1": "coda-games",
+    "coda-fig2": "coda-games",
+    "coda-fig3": "coda-steering",
+}
+"""Names of figures that another reproduction draws -> its name."""

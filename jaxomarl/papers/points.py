@@ -50,9 +50,17 @@ def save_points(
     named: Mapping[str, Sequence[str]],
     logarithmic: bool,
 ) -> None:
-    """Write points.csv and curves.png of a figure."""
+    """Write points.csv and curves.png of a figure, which says its scale."""
     store.write_table(asked.out / "points.csv", points, Point._fields)
-    asked.draw(curves.curves, "curves.png", points, x, y, named, logarithmic)
+    note = scale_note(asked)
+    asked.draw(curves.curves, "curves.png", points, x, y, named, logarithmic, note)
+
+
+def scale_note(asked: Asked) -> str:
+    """What a figure says of its scale; "" at that of the preset."""
+    if asked.scale == 1.0:
+        return ""
+    return tables.reduced(asked.scale)
 
 
 def points_report(

@@ -32,6 +32,7 @@ def score_fields(
     fields: Mapping[str, tuple[np.ndarray, np.ndarray]],
     paths: Mapping[str, np.ndarray] | None = None,
     threshold: float = 0.3,
+    note: str = "",
 ) -> Figure:
     """Draw the data and, per title, a field of directions with the policies that followed it.
 
@@ -68,7 +69,7 @@ def score_fields(
         _add_colour_bar(figure, axes, arrows)
     diverged = not all(np.isfinite(lines).all() for lines in paths.values())
     _draw_field_legend(figure, bool(paths), diverged)
-    return save(figure, path)
+    return save(figure, path, note)
 
 
 def _check_fields(

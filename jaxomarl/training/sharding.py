@@ -98,6 +98,10 @@ def sharded(f: Callable, devices: Mesh, shared: int) -> Callable:
         return f
     over_devices = PartitionSpec("runs")
     replicated = PartitionSpec()
+    by_hand = {"runs"}
+    if devices.shape["data"] == 1:
+        # JAX calls the host, as a simulation in C does, only where no axis is the compiler's
+        by_hand.add("data")
 
     def lifted(*args):
         own = len(args) - shared
@@ -107,7 +111,7 @@ def sharded(f: Callable, devices: Mesh, shared: int) -> Callable:
             mesh=devices,
             in_specs=specs,
             out_specs=over_devices,
-            axis_names={"runs"},
+            axis_names=by_hand,
             check_vma=False,
         )
         return shard(*args)

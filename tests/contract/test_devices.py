@@ -4,6 +4,7 @@ from unittest import mock
 
 import checks
 import jax
+import numpy as np
 import pytest
 from cloning import CLONING
 from on_devices import COUNTS, DIVIDED, SWEPT, copies
@@ -55,6 +56,11 @@ def test_wide_runs_divide_their_batches(laid_out, runs):
     wanted = checks.named(one.past["cloning"])
     checks.same(laid_out[0][f"divided-{runs}"], wanted, f"{runs} divided runs", checks.CLOSE)
     assert [runs, DIVIDED[runs]] in [[over, data] for _, over, data, _ in laid_out[1]]
+
+
+def test_runs_on_several_devices_may_call_the_host(laid_out):
+    """Robots are simulated in C: with two seeds on two devices their program did not compile."""
+    np.testing.assert_array_equal(laid_out[0]["by-host"]["x"], 2.0 * np.arange(8))
 
 
 def test_the_rule_of_shares():

@@ -6,10 +6,11 @@ These are rows of an unconditional model, and CODA's, which are guided by the po
 from collections.abc import Sequence
 
 from jaxomarl.envs.catalog import make
-from jaxomarl.papers import cells, comparison
+from jaxomarl.papers import cells, comparison, shown
 from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.cells import Cell
 from jaxomarl.papers.comparison import Published
+from jaxomarl.papers.shown import Content
 from jaxomarl.results.tables import Record
 
 BASE = "maddpg-bc"
@@ -30,6 +31,7 @@ DIFFERENCES = (
     "of the guidance, the generator's batch (256 windows here, 100,000 there).",
 )
 THEIRS = "the paper's 16, 10 episodes each, last policy; its spread is a standard error."
+FIGURES = Content(SYSTEMS, (CHEETAH,), PRINTED[CHEETAH], DIFFERENCES, THEIRS)
 
 
 def published() -> Published:
@@ -76,3 +78,16 @@ def scale_verdict(trained: Sequence[Cell], records: Sequence[Record]) -> str:
     best = max(shares)
     verdict = "The scale counts" if best >= ENOUGH else "The scale does not count"
     return f"{verdict}: it does where {condition}; here it reaches {best:.0%}."
+
+
+# --- the figures of the same runs ---
+
+
+def fig4(asked: Asked) -> str:
+    """Figure 4: final scores on half-cheetah by data set."""
+    return shown.final_scores(asked, FIGURES)
+
+
+def fig5(asked: Asked) -> str:
+    """Figures 5 to 8: returns on half-cheetah in training, a panel for each data set."""
+    return shown.training_curves(asked, FIGURES)

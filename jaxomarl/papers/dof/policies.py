@@ -5,9 +5,10 @@ These are Independent Diffusion, DOM2, OMSD and BC.
 
 import dataclasses
 
-from jaxomarl.papers import cells
+from jaxomarl.papers import cells, shown
 from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.omsd import table2
+from jaxomarl.papers.shown import Content
 
 SYSTEMS = ("bc", "dof-p", "ind-diffusion", "dom2", "omsd")
 TASKS = ("mpe/spread",)
@@ -21,6 +22,24 @@ DIFFERENCES = (
     "and acts centrally.",
 )
 THEIRS = "OMSD's 5."
+CURVES = Content(
+    systems=("dof-p", "icq", "td3-bc", "omar"),
+    tasks=table2.TASKS,
+    data=DATA,
+    notes=(*table2.DIFFERENCES, "The paper's curves are a picture, without numbers."),
+    theirs="not printed.",
+)
+BATTLES = Content(
+    systems=("dof-t", "madiff-d", "bc"),
+    tasks=("smax/3m", "smax/5m_vs_6m"),
+    data=("scripted",),
+    notes=(
+        "Game: SMAX, whose rules and returns are not those of the paper's SMAC; data are those of "
+        "scripts.",
+        "The paper's curves are a picture, without numbers.",
+    ),
+    theirs="not printed.",
+)
 
 
 def dof_policies(asked: Asked) -> str:
@@ -34,3 +53,13 @@ def dof_policies(asked: Asked) -> str:
     default = (SYSTEMS, TASKS, DATA)
     printed = table2.published()
     return cells.comparison_table(asked, default, printed, "s.e.", DIFFERENCES, THEIRS)
+
+
+def fig5(asked: Asked) -> str:
+    """Figure 5 in kind: returns in training on battles of SMAX."""
+    return shown.training_curves(asked, BATTLES)
+
+
+def fig6(asked: Asked) -> str:
+    """Figure 6: returns of DoF-Policy and other policies in training."""
+    return shown.training_curves(asked, CURVES)

@@ -1,4 +1,4 @@
-"""DOM2's Figures 5 and 7: scores by the data's size and kind, and returns by eta and N."""
+"""DOM2's Figures 5 to 7: scores by the data, without parts of DOM2, and by eta and N."""
 
 import dataclasses
 from collections import defaultdict
@@ -6,12 +6,12 @@ from collections import defaultdict
 import numpy as np
 
 from jaxomarl.base import refuse
-from jaxomarl.config import flag
 from jaxomarl.envs.catalog import make
-from jaxomarl.papers import cells, points
+from jaxomarl.papers import cells, points, shown
 from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.cells import Cell
 from jaxomarl.papers.dom2 import tables
+from jaxomarl.papers.shown import Content
 from jaxomarl.paths import folder_name
 from jaxomarl.results.curves import Point
 
@@ -39,10 +39,10 @@ def fig5(asked: Asked) -> str:
     for task in asked.tasks or tables.TASKS:
         trained += train_fractions(asked, task, scores)
     kinds, order = kind_points(scores)
-    shown = [*size_points(scores), *kinds]
+    drawn = [*size_points(scores), *kinds]
     named = {KINDS_PANEL: order}
     points.save_points(
-        asked, shown, "fraction of the data", "normalised score", named, logarithmic=True
+        asked, drawn, "fraction of the data", "normalised score", named, logarithmic=True
     )
     how = (
         f"Size: {', '.join(f'{f:g}' for f in FRACTIONS)} of the rows, in whole episodes; a smaller "
@@ -52,7 +52,7 @@ def fig5(asked: Asked) -> str:
     )
     notes = [tables.DATA, tables.PREY, tables.SETTINGS, how]
     x = "fraction of the data, or kind"
-    return points.points_report(asked, trained, notes, tables.THEIRS, shown, x, named)
+    return points.points_report(asked, trained, notes, tables.THEIRS, drawn, x, named)
 
 
 def train_fractions(asked: Asked, task: str, scores: ScoresByKind) -> list[Cell]:
@@ -107,41 +107,46 @@ def kind_points(scores: ScoresByKind) -> tuple[list[Point], list[str]]:
     return kinds, order
 
 
+# --- Figure 6 ---
+
+ABLATED = Content(
+    systems=("dom2",),
+    tasks=tables.TASKS,
+    data=("random", "medium-replay", "medium", "expert"),
+    notes=(
+        tables.DATA,
+        tables.PREY,
+        "Parts: the value term, the diffusion term, the residual network (a plain perceptron in "
+        "its place), and the reweighting of trajectories; the paper's bars are a picture, without "
+        "numbers.",
+    ),
+    theirs=tables.THEIRS,
+)
+PARTS: dict[str, tuple[str, object]] = {
+    "no value term": ("improvement", False),
+    "no diffusion term": ("denoising", False),
+    "plain perceptron": ("network", "mlp"),
+    "no reweighting": ("thresholds", ""),
+}
+"""What is left out of DOM2, and the field that leaves it out."""
+
+
+def fig6(asked: Asked) -> str:
+    """Figure 6: DOM2's final scores without each of its parts."""
+    return shown.without_parts(asked, ABLATED, PARTS)
+
+
 # --- Figure 7 ---
+
+SWEPT = Content(
+    systems=("dom2",),
+    tasks=("mpe/world",),
+    data=tables.QUALITIES,
+    notes=(tables.DATA, tables.PREY, "The paper's curves are a picture, without numbers."),
+    theirs=tables.THEIRS,
+)
 
 
 def fig7(asked: Asked) -> str:
     """Figure 7: DOM2's return against eta and the number N of sampling steps."""
-    shown = []
-    trained = []
-    for field, values in SWEEPS.items():
-        if field in asked.overrides:
-            given = asked.overrides[field]
-            raise refuse(flag(field), "nothing for dom2-fig7", given, "It is what is swept.")
-        part = dataclasses.replace(asked, overrides={**asked.overrides, field: list(values)})
-        for task in asked.tasks or ("mpe/world",):
-            for quality in tables.qualities(asked, task):
-                name = folder_name(task, quality, field)
-                systems = asked.systems or ("dom2",)
-                cell, results = cells.train(part, systems, task, quality, name=name)
-                for system, scores in points.final_scores(results, None).items():
-                    shown.append(sweep_point(cell, field, system, scores))
-                trained.append(cell)
-                # the results hold the data
-                del results
-    shown.sort(key=lambda p: (p.panel, p.curve, p.x))
-    points.save_points(asked, shown, "eta, or N", "return", {}, logarithmic=True)
-    notes = [tables.DATA, tables.PREY, "The paper's curves are a picture, without numbers."]
-    return points.points_report(asked, trained, notes, tables.THEIRS, shown, "value", {})
-
-
-def sweep_point(cell: Cell, field: str, system: str, scores: np.ndarray) -> Point:
-    """The point of one value of a swept field.
-
-    The value stands in the system's name, as `field=value`.
-    """
-    name, _, rest = f"{system} ".partition(f" {field}=")
-    value, _, others = rest.partition(" ")
-    x_name = "N" if field == "levels" else field
-    panel = f"{cell.task.name}: {x_name}"
-    return points.point(panel, f"{name} {others}{cell.quality}", float(value), [scores])
+    return shown.swept_fields(asked, SWEPT, SWEEPS, {"levels": "N"})

@@ -24,14 +24,14 @@ from jaxomarl.api.session import Results
 from jaxomarl.base import Task
 from jaxomarl.envs.catalog import make
 from jaxomarl.envs.mpe.physics import Scene, distance
-from jaxomarl.papers import cells, comparison, keep, measured, shifted
+from jaxomarl.papers import cells, comparison, keep, measured, points, shifted
 from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.comparison import Published
 from jaxomarl.papers.dom2 import tables
 from jaxomarl.papers.measured import Measure
 from jaxomarl.papers.shifted import EvaluationSetting
 from jaxomarl.paths import folder_name
-from jaxomarl.results import curves
+from jaxomarl.results import curves, figures
 from jaxomarl.results.curves import Attempts
 from jaxomarl.results.tables import Record
 
@@ -122,6 +122,7 @@ def table7(asked: Asked) -> str:
             del results
     notes = [*NOTES, tables.SHIFTED, *tables.absent(asked, tasks)]
     records.sort(key=lambda r: r.task)
+    asked.draw(figures.score_intervals, "returns.png", records, note=points.scale_note(asked))
     return tables.dom2_table(asked, trained, records, notes, 7)
 
 
@@ -155,7 +156,8 @@ def table8(asked: Asked) -> str:
             # the results hold the data
             del results
     titles = ("good of 20", "good, one start", "solutions, one start")
-    asked.draw(curves.counts, "solutions.png", by_system, titles)
+    note = points.scale_note(asked)
+    asked.draw(curves.counts, "solutions.png", by_system, titles, note)
     head = (
         "task",
         "data",
@@ -239,6 +241,14 @@ def _count_cell(values: Sequence[int]) -> str:
     return cell
 
 
+# --- Figures 1 and 11 ---
+
+
+def fig11(asked: Asked) -> str:
+    """Figures 1 and 11: returns, standard and with hidden landmarks, and counts of solutions."""
+    return f"{table7(asked)}\n\n{table8(asked)}"
+
+
 # --- the picture ---
 
 
@@ -248,7 +258,7 @@ def draw_paths(asked: Asked, results: Results, name: str) -> None:
     The picture is `asked.out/ways-<name>.png`.
     """
     attempts = {group.name: attempts_of(group, past) for group, past in results.past}
-    asked.draw(curves.solution_paths, f"ways-{name}.png", attempts)
+    asked.draw(curves.solution_paths, f"ways-{name}.png", attempts, points.scale_note(asked))
 
 
 def attempts_of(group: Group, past: Mapping[str, Any]) -> Attempts:
