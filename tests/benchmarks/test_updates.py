@@ -22,6 +22,7 @@ NUMBERS = {
     "updates_per_second", "updates_per_second_low", "updates_per_second_high", "seconds_per_update", "ratio",
     "ratio_of_best", "flop_per_update", "gflop_per_second", "compile_seconds", "program_gib", "peak_gib",
     "ceiling_gflop_per_second", "ceiling_gb_per_second", "ceiling_share", "floor_share", "state_mib",
+    "seconds_per_update_low", "seconds_per_update_high",
 }  # fmt: skip
 COUNTS = {"runs", "agents", "devices", "samples", "updates_per_sample"}
 
@@ -71,6 +72,9 @@ def test_the_numbers_of_a_line_agree(lines):
     assert one["flop_per_update"] == two["flop_per_update"]
     for line in lines:
         assert line["updates_per_second"] == pytest.approx(1 / line["seconds_per_update"])
+        for end, other in (("low", "high"), ("high", "low")):
+            seconds = line[f"seconds_per_update_{other}"]
+            assert line[f"updates_per_second_{end}"] == pytest.approx(1 / seconds)
         rate = line["runs"] * line["flop_per_update"] / line["seconds_per_update"] / 1e9
         assert line["gflop_per_second"] == pytest.approx(rate)
         assert line["ceiling_share"] == pytest.approx(rate / 1e3)

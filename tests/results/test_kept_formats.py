@@ -60,4 +60,4 @@ def test_its_tables_are_read(folder):
     assert record.mean == pytest.approx(kept["bc"])
     (cell,) = stage_health.cells_of(runs)
     assert [stage.stage for stage in cell.stages] == ["policy"]
-    assert len(keep.run_measures(runs[0])) >= 2
+    assert len(keep.run_measures(runs[0], "")) >= 2
