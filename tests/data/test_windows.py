@@ -10,7 +10,7 @@ import pytest
 from jaxomarl.base import Episodes, JaxomarlError, Spec
 from jaxomarl.data.dataset import pack
 from jaxomarl.data.returns import returns, with_returns
-from jaxomarl.data.windows import check_windows, sample_windows
+from jaxomarl.data.windows import check_windows, sample_windows, transitions_known
 
 SPEC = Spec((2, 1), (1, 1), state_dim=1, horizon=6)
 LENGTHS = (1, 3, 6, 2)  # steps of the episodes: T = 1, T = H, T < H for H = 3, 6, ...
@@ -50,6 +50,7 @@ def data():
 @pytest.mark.parametrize(("horizon", "history"), CASES)
 def test_a_window_is_its_episode_with_the_ends_repeated(data, horizon, history):
     drawn = draw(jax.random.key(horizon), data, 64, horizon, history)
+    known = np.asarray(transitions_known(drawn))
     drawn = jax.tree.map(np.asarray, drawn)
     presents = set()
     for b in range(64):
@@ -67,6 +68,7 @@ def test_a_window_is_its_episode_with_the_ends_repeated(data, horizon, history):
             )
             assert drawn.valid[b, w] == (0 <= at <= length)
             acted = 0 <= at < length
+            assert w == history + horizon or (known[b, w] == acted).all()
             assert (drawn.action[b, w, :, 0] == (0.5 * acted, -0.5 * acted)).all()
             assert (drawn.reward[b, w] == (1.0 * acted, 2.0 * acted)).all() and drawn.team_reward[
                 b, w

@@ -48,6 +48,18 @@ def test_flags_that_do_not_belong_together_are_refused(given, message):
         hosts.join(*given)
 
 
+@pytest.mark.parametrize("said", ["", "no answer", "no answer\nand more"])
+def test_hosts_that_do_not_meet_are_told_in_one_line(monkeypatch, said):
+    def initialize(*_):
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    first = said.partition("\n")[0]
+    with pytest.raises(JaxomarlError, match=f"hosts that find each other, found '?{first}") as told:
+        hosts.join("here:1", 2, 0)
+    assert "more" not in str(told.value)
+
+
 def begun(library, rows, steps=2):
     """An unfinished batch: its folder has a checkpoint that only says that it is one."""
     folder = library.open(Identity("kind-1", rows))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -98,6 +99,17 @@ def test_the_need_grows_with_the_runs_and_what_fits_fits(asked, needed):
     assert found.taken <= found.limit < found.needed == needed
     text = memory.told(found, SEEDS)
     assert "4 runs at once need" in text and "2 portions, 2 at a time" in text
+
+
+@pytest.mark.parametrize(("platform", "devices"), [("cpu", 8), ("gpu", 1), ("tpu", 1)])
+def test_devices_of_a_cpu_share_one_memory(monkeypatch, platform, devices):
+    """What one device needs counts for each of eight on a CPU, and once where each has its own."""
+    job = SimpleNamespace(data=np.zeros(25, np.float32), held=())
+    eight = SimpleNamespace(devices=SimpleNamespace(size=8), job=job)
+    eight.lay, eight.programs = (lambda rows: None), (lambda rows: [1_000, 700])
+    monkeypatch.setattr(memory.jax, "default_backend", lambda: platform)
+    monkeypatch.setattr(memory, "_bytes", lambda compiled: compiled)
+    assert memory.Needs.compiled(SimpleNamespace(program=eight), 3) == devices * 1_000 - 100
 
 
 def test_what_never_fits_is_refused_with_bytes_and_a_way_out(tmp_path):

@@ -104,6 +104,14 @@ def state():
     return filled(cfcql.policy(SPEC, STEP))
 
 
+def test_the_targets_noise_is_as_wide_as_it_is_asked_for(update, state):
+    """The targets' actions are noisy by the config's width, so the critic's step is another one."""
+    steps = [update(state, batch_of(), target_noise=x)[0].critic.params for x in (0.0, 0.5, 0.5)]
+    still, wide, again = (jax.tree.leaves(step) for step in steps)
+    assert any((x != y).any() for x, y in zip(still, wide, strict=True))
+    assert all((x == y).all() for x, y in zip(wide, again, strict=True))
+
+
 def test_a_policy_climbs_beside_the_others_actions_of_the_data(update, state):
     """Other actions of agent 1 in the data change the gradient of agent 0's policy; its own do not."""
     b = batch_of()

@@ -161,6 +161,12 @@ def test_a_plan_for_a_high_return_gets_more_than_the_data(track, score):
     assert high > 0.6 * best() and low < -0.6 * best(), (high, low, without)
 
 
+def test_a_mixer_of_the_data_is_left_out_where_it_changes_nothing():
+    assert dof()[1].mix is None, "concatenation is the identity"
+    assert dof(data_mixer="wconcat")[1].mix is not None
+    assert dof(data_mixer="qmix", execution="central")[1].mix is not None
+
+
 def test_a_distilled_model_plans_as_well_in_one_call(track):
     """From planner to student, whose single call ends near the guided planner's path; before, it is far from it."""
     cfg, parts, _, state, _ = track
