@@ -14,11 +14,11 @@ FIRST = (
     "contract/test_contract",
     "probes/test_planners",
     "faults/test_kill",
-    "envs/test_environments",
-    "probes/test_bandit_exact",
+    "health/test_trained_kinds",
     "cli/test_sweep",
-    "faults/test_torn",
     "probes/test_coda",
+    "cli/test_augment",
+    "envs/test_environments",
 )
 """The files that take longest, by falling seconds: they start first, and small ones end a run."""
 pytest_plugins = ["seconds"]
