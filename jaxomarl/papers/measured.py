@@ -11,7 +11,7 @@ The columns know nothing of a paper's claims: `reproduce verdicts` reads them, a
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,13 +19,17 @@ import numpy as np
 
 from jaxomarl.api import provenance as origin
 from jaxomarl.base import refuse
+from jaxomarl.config import digest
 from jaxomarl.health.verdict import DIVERGED, LEARNED, SHORT, UNJUDGED
 from jaxomarl.papers.asked import Asked
+from jaxomarl.paths import folder_name
 from jaxomarl.results import stage_health, store
 
 MEASURED = "measured.csv"
 STAGES = "stages.csv"
 PROVENANCE = origin.FILE
+SEEDS = "seeds"
+"""The folder of what was measured seed by seed."""
 COUNTS = ("learned", "short", "diverged", "unjudged")
 """The columns of stages.csv that count seeds."""
 
@@ -137,6 +141,28 @@ def joined_stages(words: Iterable[StageWord]) -> list[StageWord]:
             word = word._replace(failed=before.failed or word.failed, **counts)
         found[name] = word
     return list(found.values())
+
+
+# --- a seed at a time ---
+
+
+def seed_by_seed(
+    asked: Asked, name: str, facts: Sequence[Any], measure: Callable[[int], list[Measure]]
+) -> list[Measure]:
+    """What `measure` gives for each seed, kept under OUT/seeds as soon as it is there.
+
+    A command that was stopped reads what it finds, and measures the rest. `facts` are what the
+    numbers depend on besides the seed and the code.
+    """
+    code = digest(origin.source(), *facts)
+    rows = []
+    for seed in asked.seeds:
+        folder = asked.out / SEEDS / folder_name(name, code, f"seed{seed}")
+        if not (folder / MEASURED).exists():
+            asked.say(f"{name}, seed {seed}")
+            save_measures(folder, measure(seed))
+        rows += read(folder)
+    return rows
 
 
 # --- files ---

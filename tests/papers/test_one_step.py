@@ -10,10 +10,11 @@ import pytest
 from jaxomarl.base import JaxomarlError
 from jaxomarl.diffusion import flows
 from jaxomarl.envs import games as rules
-from jaxomarl.papers import REPRODUCTIONS
+from jaxomarl.papers import REPRODUCTIONS, measured
 from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.measured import Measure
 from jaxomarl.papers.one_step import games, law, models, probe, systems
+from jaxomarl.training.runner import Interrupted
 
 # --- exact values ---
 
@@ -134,6 +135,27 @@ def test_points_are_means_over_seeds():
 
 
 # --- the command ---
+
+
+def test_what_a_seed_measured_is_kept_when_a_command_is_stopped(tmp_path):
+    """A seed whose numbers are there is not measured again, unless what they depend on is another."""
+    called = []
+
+    def measure(seed):
+        called.append(seed)
+        return measured.of_seeds("game", "flow", "", [seed], {"share": [seed / 3]})
+
+    def asked(seeds, stop_after):
+        stopped = lambda: len(called) >= stop_after
+        return Asked(seeds, 1.0, tmp_path, stopped)
+
+    with pytest.raises(Interrupted):
+        measured.seed_by_seed(asked([0, 1, 2], 2), "law", [1], measure)
+    rows = measured.seed_by_seed(asked([0, 1, 2], 9), "law", [1], measure)
+    assert called == [0, 1, 2]
+    assert [(row.seed, row.value) for row in rows] == [(0, 0.0), (1, 0.333333), (2, 0.666667)]
+    measured.seed_by_seed(asked([1], 9), "law", [2], measure)
+    assert called == [0, 1, 2, 1]
 
 
 def test_flags_that_mean_nothing_to_the_games_are_refused(tmp_path):

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from jaxomarl.envs import games
+from jaxomarl.papers import measured
 from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.comparison import markdown_table
 from jaxomarl.papers.dof import covering
@@ -38,7 +39,11 @@ CRITICS = {
     "joint critic, shared noise": ("joint", "shared"),
 }
 """Arm -> the value of the team, and the students' noise."""
+VALUED = ("reward", "coordinated share")
+"""Metrics of the students under a critic."""
 LANDMARK_UPDATES = 1500
+WALKED = ("coordinated share", "return")
+"""Metrics of plans."""
 PLANS = 100
 """Plans of each seed."""
 SHOWN = {
@@ -52,8 +57,8 @@ SHOWN = {
 }
 """Curve -> the model behind it."""
 
-Drawn = Mapping[str, np.ndarray]
-"""Model -> samples [R, B, N, D]."""
+Drawn = Mapping[str, Array]
+"""Model -> samples [B, N, D]."""
 
 
 class Agreement(NamedTuple):
@@ -93,34 +98,35 @@ def game_of(given: Agreement) -> Game:
 def agreements(asked: Asked) -> Part:
     """All models on every law: how far their levels are from the data's, and how many agree."""
     with ThreadPoolExecutor(2) as threads:
-        of_kinds = list(threads.map(partial(samples_of_kind, asked), KINDS))
-    drawn: dict[tuple[int, int], dict[str, np.ndarray]] = {at: {} for at in LAWS}
-    for of_laws in of_kinds:
-        for at, samples in of_laws.items():
-            drawn[at] |= samples
-    measures = []
-    for (agents, levels), samples in drawn.items():
-        measures += law_measures(agents, levels)
-        for name, x in samples.items():
-            measures += sampled_measures(asked.seeds, agents, levels, name, x)
+        of_kinds = list(threads.map(partial(trained_measures, asked), KINDS))
+    measures = [row for agents, levels in LAWS for row in law_measures(agents, levels)]
+    for of_kind in of_kinds:
+        measures += of_kind
     return Part(agreement_text(measures), measures)
 
 
-def samples_of_kind(asked: Asked, kind: str) -> dict[tuple[int, int], Drawn]:
-    """Samples of all models of a kind, on every law, from one compiled program."""
+def trained_measures(asked: Asked, kind: str) -> list[Measure]:
+    """The values of all models of a kind, on every law, from one compiled program."""
     sizes = Sizes(AGENTS, 1, 32, asked.updates(UPDATES), ROWS)
 
     def of_seed(given: Agreement, seed: Array) -> dict[str, Array]:
         return models.team_models(kind, sizes, game_of(given), jax.random.key(seed))
 
-    program = compiled(lambda given, seeds: jax.lax.map(partial(of_seed, given), seeds))
-    seeds = jnp.asarray(asked.seeds, jnp.uint32)
-    drawn = {}
+    program = compiled(of_seed)
+
+    def measure(agents: int, levels: int, seed: int) -> list[Measure]:
+        drawn = program(agreement(agents, levels), jnp.uint32(seed))
+        rows = []
+        for name, x in drawn.items():
+            rows += sampled_measures(seed, agents, levels, name, np.asarray(x[:, :agents, 0]))
+        return rows
+
+    measures = []
     for agents, levels in LAWS:
-        asked.say(f"agreements: {kind}, {agents} agents, {levels} levels")
-        of_law = program(agreement(agents, levels), seeds)
-        drawn[agents, levels] = {name: np.asarray(x[..., :agents, :]) for name, x in of_law.items()}
-    return drawn
+        name = f"{kind}, {agents} agents, {levels} levels"
+        of_law = partial(measure, agents, levels)
+        measures += measured.seed_by_seed(asked, name, sizes, of_law)
+    return measures
 
 
 def law_measures(agents: int, levels: int) -> list[Measure]:
@@ -146,13 +152,13 @@ def metrics_of(values: law.Values) -> dict[str, float]:
 
 
 def sampled_measures(
-    seeds: Sequence[int], agents: int, levels: int, name: str, x: Float[np.ndarray, "R B N 1"]
+    seed: int, agents: int, levels: int, name: str, x: Float[np.ndarray, "B N"]
 ) -> list[Measure]:
-    """The values of each seed's samples, and the distance of one agent's actions from the data."""
-    of_seed = [metrics_of(law.of_samples(rows[..., 0], levels)) for rows in x]
-    values = {metric: [each[metric] for each in of_seed] for metric in of_seed[0]}
-    values["marginal distance"] = [marginal_distance(rows[:, 0, 0], levels) for rows in x]
-    return of_seeds(GAMES[levels], name, f"agents={agents}", seeds, values)
+    """The values of a seed's samples, and the distance of one agent's actions from the data."""
+    values = metrics_of(law.of_samples(x, levels))
+    values["marginal distance"] = marginal_distance(x[:, 0], levels)
+    each = {metric: [value] for metric, value in values.items()}
+    return of_seeds(GAMES[levels], name, f"agents={agents}", [seed], each)
 
 
 def marginal_distance(x: Float[np.ndarray, " B"], levels: int) -> float:
@@ -210,26 +216,21 @@ def values_of(
 
 def with_value(asked: Asked) -> Part:
     """Students of the bandit's joint flow that climb an exact value, by the weight alpha."""
-    asked.say("value: students that climb exact critics")
     sizes = Sizes(2, 1, 32, asked.updates(UPDATES), ROWS)
-    program = compiled(
-        lambda seeds: jax.lax.map(lambda seed: valued(sizes, jax.random.key(seed)), seeds)
-    )
-    drawn = program(jnp.asarray(asked.seeds, jnp.uint32))
-    measures = []
+    program = compiled(lambda seed: valued(sizes, jax.random.key(seed)))
+
+    def measure(seed: int) -> list[Measure]:
+        rows = []
+        for name, x in program(jnp.uint32(seed)).items():
+            for alpha, of_alpha in zip(ALPHAS, np.asarray(x[..., 0]), strict=True):
+                rows += valued_measures(seed, name, alpha, of_alpha)
+        return rows
+
+    measures = measured.seed_by_seed(asked, "value", [sizes, ALPHAS], measure)
     rows = []
     for name in CRITICS:
-        cells = []
-        for k, alpha in enumerate(ALPHAS):
-            x = np.asarray(drawn[name][:, k, ..., 0])
-            values = {
-                "reward": x.prod(axis=-1).mean(axis=1),
-                "coordinated share": [law.of_samples(of_seed, 2).share for of_seed in x],
-            }
-            setting = f"alpha={alpha:g}"
-            own = of_seeds("bandit with value", name, setting, asked.seeds, values)
-            measures += own
-            cells += [mean_cell(own, name, setting, metric) for metric in values]
+        settings = [f"alpha={alpha:g}" for alpha in ALPHAS]
+        cells = [mean_cell(measures, name, s, m) for s in settings for m in VALUED]
         rows.append((name, *cells))
     head = [f"{what}, alpha {alpha:g}" for alpha in ALPHAS for what in ("reward", "share")]
     text = (
@@ -238,6 +239,15 @@ def with_value(asked: Asked) -> Part:
         "0.64, the optimum 1. The loss is alpha mean |f - g|^2 - mean Q / sg mean |Q|."
     )
     return Part(text, measures)
+
+
+def valued_measures(
+    seed: int, name: str, alpha: float, x: Float[np.ndarray, "B N"]
+) -> list[Measure]:
+    """The reward of a seed's samples, and the share that agrees."""
+    numbers = (float(x.prod(axis=1).mean()), law.of_samples(x, 2).share)
+    values = {metric: [value] for metric, value in zip(VALUED, numbers, strict=True)}
+    return of_seeds("bandit with value", name, f"alpha={alpha:g}", [seed], values)
 
 
 def valued(sizes: Sizes, key: Key[Array, ""]) -> dict[str, Float[Array, "K B N D"]]:
@@ -297,23 +307,26 @@ def landmarks(asked: Asked) -> Part:
 
     game = Game(draw, jnp.ones((sizes.agents, sizes.columns)))
     walk_all = compiled(jax.vmap(covering.walk, (0, None)))
-    seeds = jnp.asarray(asked.seeds, jnp.uint32)
-    measures = []
-    rows = []
-    for kind in KINDS:
-        asked.say(f"landmarks: {kind}")
-        of_seed = lambda seed, kind=kind: models.team_models(
-            kind, sizes, game, jax.random.key(seed)
-        )
-        drawn = compiled(lambda seeds, f=of_seed: jax.lax.map(f, seeds))(seeds)
-        for name, x in drawn.items():
+
+    def measure(program: Callable[[Array], Drawn], seed: int) -> list[Measure]:
+        rows = []
+        for name, x in program(jnp.uint32(seed)).items():
             plans = x.reshape(-1, sizes.agents, covering.AHEAD, 2)
             _, score, _, covered = walk_all(plans, place)
-            by_seed = lambda v: np.asarray(v).reshape(len(asked.seeds), -1).mean(axis=1)
-            values = {"coordinated share": by_seed(covered), "return": by_seed(score)}
-            own = of_seeds("landmarks", name, "agents=3", asked.seeds, values)
-            measures += own
-            rows.append((name, *(mean_cell(own, name, "agents=3", metric) for metric in values)))
+            means = (float(covered.mean()), float(score.mean()))
+            values = {metric: [mean] for metric, mean in zip(WALKED, means, strict=True)}
+            rows += of_seeds("landmarks", name, "agents=3", [seed], values)
+        return rows
+
+    measures = []
+    for kind in KINDS:
+        of_kind = partial(models.team_models, kind, sizes, game)
+        program = compiled(lambda seed, f=of_kind: f(jax.random.key(seed)))
+        facts = [sizes, covering.AHEAD]
+        name = f"landmarks, {kind}"
+        measures += measured.seed_by_seed(asked, name, facts, partial(measure, program))
+    names = list(dict.fromkeys(row.system for row in measures))
+    rows = [(n, *(mean_cell(measures, n, "agents=3", m) for m in WALKED)) for n in names]
     text = (
         "## Landmarks, three agents\n\n"
         f"{markdown_table(('model, calls', 'all covered', 'return'), rows)}\n"
