@@ -10,6 +10,8 @@ from jaxomarl.base import refuse
 from jaxomarl.results.canvas import COLOURS, Axes, Figure, grid, legend, quiet, save
 
 LANDMARK_COLOUR = "#6FBF73"
+MARKS = (("o", "-"), ("s", "--"), ("^", ":"))
+"""Marker and dashes of the first curves, of those after all colours, ..."""
 SOLUTION_COLOURS = (
     "#DCE9F5",
     "#FBE5D6",
@@ -48,11 +50,13 @@ def curves(
     named: Mapping[str, Sequence[str]] | None = None,
     logarithmic: bool = False,
     note: str = "",
+    ordered: bool = False,
 ) -> Figure:
     """Draw each curve with its interval, a panel for each `Point.panel`; `x` and `y` name the axes.
 
     `named` gives a panel's x positions 0, 1, ... words instead of numbers; points are then not
-    joined. JaxomarlError where there is no point, or matplotlib is missing.
+    joined, unless the words are `ordered`. JaxomarlError where there is no point, or matplotlib is
+    missing.
     """
     if not points:
         raise refuse("points", "one or more", "none", "Train more than nothing.")
@@ -63,7 +67,8 @@ def curves(
     for axis, panel in zip(axes, panels, strict=True):
         words = (named or {}).get(panel, ())
         in_panel = [p for p in points if p.panel == panel]
-        for name, line in _draw_curves(axis, in_panel, names, joined=not words).items():
+        joined = ordered or not words
+        for name, line in _draw_curves(axis, in_panel, names, joined).items():
             lines.setdefault(name, line)
         if words:
             axis.set_xticks(range(len(words)), words, fontsize=8, rotation=20)
@@ -88,24 +93,24 @@ def _draw_curves(
         on_curve = sorted((p for p in points if p.curve == name), key=lambda p: p.x)
         if not on_curve:
             continue
-        colour = COLOURS[k % len(COLOURS)]
         # points that are not joined stand next to one another
         aside = 0.0
         if not joined:
             aside = 0.12 * (k - (len(names) - 1) / 2)
-        lines[name] = _draw_curve(axis, on_curve, colour, aside, joined)
+        lines[name] = _draw_curve(axis, on_curve, k, aside, joined)
     return lines
 
 
-def _draw_curve(
-    axis: Axes, points: Sequence[Point], colour: str, aside: float, joined: bool
-) -> Any:
+def _draw_curve(axis: Axes, points: Sequence[Point], k: int, aside: float, joined: bool) -> Any:
+    colour = COLOURS[k % len(COLOURS)]
+    # where there are more curves than colours, the next have another marker and dashes
+    marker, dashes = MARKS[k // len(COLOURS) % len(MARKS)]
     at = np.array([p.x for p in points]) + aside
     mean = np.array([p.mean for p in points])
     low = np.array([p.low for p in points])
     high = np.array([p.high for p in points])
     style = {"color": colour, "markersize": 4, "linewidth": 1.6, "label": points[0].curve}
-    (line,) = axis.plot(at, mean, "o-" if joined else "o", **style)
+    (line,) = axis.plot(at, mean, marker, linestyle=dashes if joined else "none", **style)
     known = np.isfinite(low)
     if not known.any():
         return line
