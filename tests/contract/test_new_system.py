@@ -17,6 +17,7 @@ import jaxomarl
 from jaxomarl.algorithms import REGISTRY
 from jaxomarl.training import runner
 from jaxomarl.training.library import Folder, Identity, StageCache
+from jaxomarl.training.program import last_step
 
 SOURCE = Path(cloning.__file__).read_text()
 
@@ -64,10 +65,10 @@ def test_a_stage_ends_where_every_run_has_diverged(registered, tmp_path):
     )  # the first update's loss is a number yet
     found, again = (trial.run(cfgs, SEEDS, StageCache(tmp_path)) for _ in range(2))
     (stage,) = trial.stages
-    assert stage.steps == 3 * stage.chunk and [p.step for p in found.progress] == [
-        stage.chunk,
-        2 * stage.chunk,
-    ]
+    assert stage.steps == 3 * stage.chunk == last_step(stage)
+    assert [p.step for p in found.progress] == [stage.chunk, 2 * stage.chunk]
+    told = [line for p in found.progress for line in p.bad]
+    assert told == [f"seed {seed}: loss at update 2" for seed in SEEDS]
     trained = found.trained[stage.name]
     assert trained.facts["updates_executed"] == 2 * stage.chunk < trained.facts["updates"]
     assert np.isfinite(trained.evaluations["return"][:, 0]).all()
