@@ -13,7 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from trial import LIBRARIES, Trial
 
 from jaxomarl.algorithms import REGISTRY
-from jaxomarl.training import runner, sharding
+from jaxomarl.training import final, runner, sharding
 from jaxomarl.training.library import StageCache
 
 # Under seed 0 one weight's gradient is nothing but rounding, of which Adam makes a step; these have none.
@@ -26,6 +26,15 @@ DIVIDED = {1: 8, 2: 4, 3: 2}
 def copies(trial: Trial, runs: int) -> list:
     """Configs of more runs than a trial has."""
     return [trial.cfgs[r % len(trial.cfgs)] for r in range(runs)]
+
+
+def played(trial: Trial, past: dict) -> dict:
+    """Returns of final episodes of all runs."""
+    before = {name: state for name, state in past.items() if name != "cloning"}
+    runs = len(jax.tree.leaves(past["cloning"])[0])
+    seeds = tuple(range(runs))
+    settings = (trial.task.env, trial.system.pipeline, trial.spec, copies(trial, runs), seeds)
+    return final.roll_out(*settings, past["cloning"], before, 3)
 
 
 def doubled(x: jax.Array) -> jax.Array:
@@ -55,6 +64,7 @@ def main(out: Path) -> None:
         for runs in COUNTS:
             found = cloning.run(copies(cloning, runs), tuple(range(runs)), StageCache(), env=False)
             np.savez(out / f"cloning-{runs}.npz", **named(found.past["cloning"]))
+            np.savez(out / f"played-{runs}.npz", **played(cloning, found.past))
         rule = sharding.shares
         as_card = lambda platform, *sizes: rule("gpu", *sizes)
         with mock.patch.multiple(sharding, WIDE=0, shares=as_card):

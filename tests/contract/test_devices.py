@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 from cloning import CLONING
-from on_devices import COUNTS, DIVIDED, SWEPT, copies
+from on_devices import COUNTS, DIVIDED, SWEPT, copies, played
 from trial import Trial
 
 from jaxomarl.training import sharding
@@ -31,6 +31,8 @@ def test_any_number_of_runs(laid_out, runs):
         f"{runs} runs",
         checks.CLOSE,
     )
+    returns = laid_out[0][f"played-{runs}"]
+    checks.same(returns, played(trial, one.past), f"final episodes of {runs} runs", checks.CLOSE)
 
 
 @pytest.mark.parametrize("stage", STAGES)
