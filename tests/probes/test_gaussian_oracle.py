@@ -26,7 +26,7 @@ FIRST, SLOPE, OFFSET = (
 )  # agent 1's data have mean FIRST, agent 2's have SLOPE a_1 + OFFSET
 KAPPA = {"vds": 0.2076, "stable": 0.5198, "score": 1.1112, "delta": 10.417}  # A.9(5), std 0.3
 E_W = {"vds": 0.73329, "stable": 1.0, "score": 0.94466, "delta": 12.912}  # A.2
-BATCH, STEPS, SEEDS = 64, 600, 8
+BATCH, STEPS, SEEDS = 64, 600, 24
 CFG = omsd.Config(
     policy_batch=BATCH,
     policy_steps=STEPS,

@@ -76,15 +76,20 @@ def _kept_part(
     answer, stages = trained.behind_gates(evidence, game, compared, rules.every(answers))
 
     # --- numbers ---
-    cells = [f"{e.name} {rules.shown(np.array(list(shares[e.system].values())))}" for e in compared]
     own = [f"{e.shown()} ({e.mean / mean:.0%} of the data)" for e in compared]
     numbers = (
-        f"share of its own return that is kept: {', '.join(cells)}",
+        f"share of its own return that is kept: {_means(compared, shares)}",
         f"{system}, paired by seed: {', '.join(leads)}",
         f"return in the data's environment: {', '.join(own)}; the data {rules.number(mean)}",
         stages,
     )
     return Part(shifted, rules.gated(gates, answer), numbers)
+
+
+def _means(compared: Sequence[Entry], values: Mapping[str, Mapping[int, float]]) -> str:
+    """Each entry's name and mean; `values` are system -> seed -> number."""
+    own = {e.name: np.array(list(values[e.system].values())) for e in compared}
+    return ", ".join(f"{name} {rules.shown(x)}" for name, x in own.items())
 
 
 def _share(evidence: Evidence, shifted: str, entry: Entry) -> dict[int, float]:
@@ -231,9 +236,8 @@ def _ways_part(
     answer, stages = trained.behind_gates(evidence, game, compared, rules.every(answers))
 
     # --- numbers ---
-    cells = [f"{e.name} {rules.shown(np.array(list(counts[e.system].values())))}" for e in compared]
     numbers = (
-        f"good episodes of 20 starts: {', '.join(cells)}",
+        f"good episodes of 20 starts: {_means(compared, counts)}",
         f"{system}, paired by seed: {', '.join(leads)}",
         f"{system}, joint solutions among 20 tries from one start: {rules.shown(found)}",
         stages,
