@@ -14,7 +14,7 @@ from jaxomarl.api import policy, register
 from jaxomarl.api.seeds import check_seed
 from jaxomarl.base import Environment, Observation, State, refuse
 from jaxomarl.envs.catalog import make
-from jaxomarl.envs.rollout import Act, team_score
+from jaxomarl.envs.rollout import Act, recorded
 from jaxomarl.results import film
 
 
@@ -80,26 +80,8 @@ def roll_out_states(
     """
 
     def episode(key: Key[Array, ""]) -> tuple[State, Array, Array]:
-        k_reset, k_act, k_step = jax.random.split(key, 3)
-        start, first = env.reset(k_reset)
-
-        def step(carry: tuple, t: Array) -> tuple[tuple, tuple[State, Array]]:
-            state, now, memory, alive, length, score = carry
-            observation = Observation(now.obs, now.available, now.reward)
-            action, memory = act(jax.random.fold_in(k_act, t), memory, observation)
-            state, then = env.step(jax.random.fold_in(k_step, t), state, action)
-            score += jnp.where(alive > 0, team_score(env.spec, then.reward), 0.0)
-            length += (alive > 0).astype(jnp.int32)
-            carry = (state, then, memory, alive * (1.0 - then.done), length, score)
-            return carry, (state, score)
-
-        carry = (start, first, memory, jnp.ones(()), jnp.zeros((), jnp.int32), jnp.zeros(()))
-        (*_, length, _), later = jax.lax.scan(step, carry, jnp.arange(env.spec.horizon))
-        first_of_all = (start, jnp.zeros(()))
-        states, scores = jax.tree.map(
-            lambda a, b: jnp.concatenate([a[None], b]), first_of_all, later
-        )
-        return states, length, scores
+        played = recorded(env, act, memory, key)
+        return played.states, played.alive.sum().astype(jnp.int32), played.score
 
     with jax.default_matmul_precision("highest"):
         played = jax.jit(jax.vmap(episode))(jax.random.split(key, episodes))

@@ -47,7 +47,15 @@ from jaxomarl.cli.data_flags import Data
 from jaxomarl.cli.imports import Imports
 from jaxomarl.cli.parsing import parse
 from jaxomarl.cli.signals import CODES
-from jaxomarl.results import canvas, findings, report, stage_health, tables
+from jaxomarl.results import (
+    canvas,
+    findings,
+    marl_eval,
+    report,
+    stage_health,
+    study,
+    tables,
+)
 from jaxomarl.training import hosts
 from jaxomarl.training.memory import MemoryTooSmallError, parse_bytes
 from jaxomarl.training.runner import Interrupted
@@ -250,7 +258,8 @@ class Report:
     runs: Runs
     """Folders of runs, or folders that contain runs."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("report.html")
-    """File of the page, which holds all it shows: figures, tables and the files behind links."""
+    """File of the page, which holds all it shows: figures, tables and the files behind links.
+    A name that ends in .json gets every evaluation, as marl-eval reads it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -460,12 +469,17 @@ def tell(asked: List | Show | Health | Keep | Report | Cite | Doctor) -> int:
 
 
 def write_report(asked: Report) -> None:
-    """Write the page, and print its answer."""
+    """Write the page or its numbers, and print the answer."""
     if not asked.runs:
         raise refuse("RUN", "at least one folder", "none", "For example runs/first.")
-    if asked.out.suffix not in (".html", ".htm"):
-        raise refuse("--out", "a name that ends in .html", str(asked.out), "Change the suffix.")
-    read = report.write(asked.out, asked.runs, reproduce.printed(), boxes.cited_papers())
+    if asked.out.suffix == ".json":
+        read = study.load(asked.runs)
+        marl_eval.write(asked.out, read)
+    elif asked.out.suffix in (".html", ".htm"):
+        read = report.write(asked.out, asked.runs, reproduce.printed(), boxes.cited_papers())
+    else:
+        wanted = "a name that ends in .html or .json"
+        raise refuse("--out", wanted, str(asked.out), "Change the suffix.")
     print(findings.text(read))
     print(asked.out)
 

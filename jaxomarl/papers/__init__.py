@@ -45,6 +45,11 @@ REPRODUCTIONS: dict[str, Reproduction] = {
     "omsd-fig8": Reproduction(
         "omsd.figures", "fig8", "OMSD's Figures 4 (b) and 8: its return against beta."
     ),
+    "omsd-fig9": Reproduction(
+        "omsd.evolution",
+        "fig9",
+        "OMSD's Figures 4 (c) and 9: where its policies act while they train.",
+    ),
     "omsd-fig10": Reproduction(
         "omsd.figures", "fig10", "OMSD's Figure 10: training on hopper by the order of agents."
     ),
@@ -124,6 +129,11 @@ REPRODUCTIONS: dict[str, Reproduction] = {
         "dof_planners",
         "Planners and MADT on spread, next to what MADiff and DoF print.",
     ),
+    "dof-fig7": Reproduction(
+        "dof.costs",
+        "fig7",
+        "DoF's Figure 7: time of a reverse process against the number of agents.",
+    ),
     "dof-fig8": Reproduction(
         "dof.figures", "fig8", "DoF's Figure 8: planners by steps, guidance, history and horizon."
     ),
@@ -175,6 +185,7 @@ REPRODUCTIONS: dict[str, Reproduction] = {
 
 ALIASES = {
     "omsd-fig4b": "omsd-fig8",
+    "omsd-fig4c": "omsd-fig9",
     "omsd-fig12": "omsd-fig11",
     "dom2-fig1": "dom2-fig11",
     "dom2-fig10": "dom2-table8",

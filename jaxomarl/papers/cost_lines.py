@@ -50,7 +50,7 @@ def cost_measures(folder: Path) -> list[Measure]:
     """
     rows = []
     for path in sorted(folder.glob(LINES)):
-        for line in _lines(path):
+        for line in read_lines(path):
             rows += line_measures(line)
     return rows
 
@@ -72,7 +72,7 @@ def fact_files(folder: Path) -> list[Path]:
     return [*own, *sorted(folder.glob(f"*.{PROVENANCE}"))]
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The JSON objects of a file of lines; JaxomarlError where one is torn."""
     way_out = "Time it again."
     for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):

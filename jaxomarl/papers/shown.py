@@ -39,16 +39,24 @@ class Content(NamedTuple):
 def trained_cells(asked: Asked, content: Content, part: str = "") -> Iterator[tuple[Cell, Results]]:
     """Each task and quality with its results, which hold the data: one cell at a time.
 
-    A quality that a task cannot make is left out, unless it is asked for. `part` names a part of
-    the figure, which has folders of its own.
+    `part` names a part of the figure, which has folders of its own.
+    """
+    for task, quality in wanted_cells(asked, content):
+        name = ""
+        if part:
+            name = folder_name(task, quality, part)
+        yield cells.train(asked, asked.systems or content.systems, task, quality, name=name)
+
+
+def wanted_cells(asked: Asked, content: Content) -> Iterator[tuple[str, str]]:
+    """Each task and quality.
+
+    A quality that a task cannot make is left out, unless it is asked for.
     """
     for task in asked.tasks or content.tasks:
         recipes = make(task).recipes
         for quality in asked.data or [q for q in content.data if q in recipes]:
-            name = ""
-            if part:
-                name = folder_name(task, quality, part)
-            yield cells.train(asked, asked.systems or content.systems, task, quality, name=name)
+            yield task, quality
 
 
 # --- curves of training ---

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -62,6 +63,39 @@ def _write_shares(axis: Axes, points: np.ndarray, reach: float) -> None:
     for x, y in QUADRANTS:
         inside = (x * points[:, 0] > 0) & (y * points[:, 1] > 0)
         axis.text(0.3 * x * reach, 0.16 * y * reach, f"{np.mean(inside):.2f}", **style)
+
+
+def evolutions(
+    path: str | Path,
+    panels: Mapping[str, tuple[np.ndarray, Mapping[int, np.ndarray]]],
+    note: str = "",
+) -> Figure:
+    """Draw points [K, 2] of policies after each number of updates over those of the data.
+
+    Policies are blue, the later the darker, and the data are grey. `panels` maps a title to (data,
+    updates -> policies). Raises JaxomarlError where there is nothing to draw, or matplotlib is
+    missing.
+    """
+    figure, axes = grid(_count(panels), 3.2, 3.2, 4)
+    from matplotlib import colormaps
+    from matplotlib.lines import Line2D
+
+    counts = sorted({updates for _, policies in panels.values() for updates in policies})
+    shades = colormaps["Blues"](np.linspace(0.35, 1.0, len(counts)))
+    colours = dict(zip(counts, map(tuple, shades), strict=True))
+    style: Any = {"s": 4, "linewidths": 0, "rasterized": True}
+    for axis, (title, (data, policies)) in zip(axes, panels.items(), strict=True):
+        axis.scatter(*data.T, color=DATA_COLOUR, alpha=0.3, zorder=0, **style)
+        for updates, placed in policies.items():
+            axis.scatter(*placed.T, color=colours[updates], alpha=0.6, **style)
+        axis.set(xticks=(), yticks=(), title=title)
+        axis.title.set_size(9)
+    mark: Any = {"marker": "o", "linestyle": ""}
+    handles = [Line2D([], [], color=DATA_COLOUR, label="data", **mark)]
+    for updates, colour in colours.items():
+        handles.append(Line2D([], [], color=colour, label=f"after {updates:,}", **mark))
+    legend(figure, handles)
+    return save(figure, path, note)
 
 
 def plans(

@@ -1,6 +1,7 @@
 """Every figure that has a name draws from the folders of runs at toy size, and says their scale."""
 
 import csv
+import json
 
 import pytest
 
@@ -26,6 +27,7 @@ TOYS = {
     "omsd-fig2": ([*RUN, *OMSD, "--data", "std0.3", "--scale", "0.5"], "directions.png", "omsd"),
     "omsd-fig4a": ([*BC, *SPREAD], "intervals.png", "bc"),
     "omsd-fig8": ([*RUN, *OMSD, *SPREAD], "curves.png", "mpe/spread: beta"),
+    "omsd-fig9": ([*BC, *SPREAD], "evolution.png", "distance to the data"),
     "omsd-fig10": ([*RUN, *OMSD, *SPREAD], "curves.png", "order=2-1-0"),
     "omsd-fig11": (["--rows", "200", *SPREAD], "returns.png", "mpe/spread/medium"),
     "omsd-fig13": (
@@ -70,8 +72,36 @@ def test_it_draws(name, tmp_path, capsys):
 
 
 def test_every_figure_of_trained_systems_is_tried():
-    tried = set(TOYS) | {"dom2-fig5", "dom2-fig7", "dof-fig8"}  # by the tests of their papers
+    elsewhere = {"dom2-fig5", "dom2-fig7", "dof-fig8"}  # by the tests of their papers
+    tried = set(TOYS) | elsewhere | {"dof-fig7"}
     assert {name for name in REPRODUCTIONS if "-fig" in name} == tried
+
+
+def test_times_are_drawn_from_the_lines_of_a_benchmark(tmp_path, capsys):
+    asked = ["dof-fig7", "--out", str(tmp_path)]
+    assert commands.run("reproduce", asked) == 2
+    assert "python -m benchmarks.reverse_process --out" in capsys.readouterr().err
+
+    timed = {"benchmark": "reverse_process", "calls": 20, "samples": 3, "how": "whole chain"}
+    chain = {"sampler": "ddim", "seconds_low": 0.5e-3, "seconds_high": 9e-3, **timed}
+    lines = [
+        {"f": f, "agents": n, "seconds": 1e-3 * n, **chain}
+        for f in ("concat", "own")
+        for n in (2, 4)
+    ]
+    text = "".join(f"{json.dumps(line)}\n" for line in lines)
+    (tmp_path / "reverse_process.jsonl").write_text(text)
+    assert commands.run("reproduce", asked) == 0, capsys.readouterr().err
+    said = (tmp_path / "dof-fig7.md").read_text(encoding="utf-8")
+    assert "| ddim, 20 calls | own | 4 | 4 | 0.5 to 9 | whole chain |" in said
+    with open(tmp_path / "points.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["curve"], float(row["x"]), float(row["mean"])) for row in rows] == [
+        ("concat", 2.0, 2.0),
+        ("concat", 4.0, 4.0),
+        ("own", 2.0, 2.0),
+        ("own", 4.0, 4.0),
+    ]
 
 
 def test_another_name_of_a_figure_is_known(tmp_path):

@@ -307,13 +307,34 @@ def test_an_empty_folder_and_runs_that_all_diverged_give_a_page(tmp_path, capsys
     assert "Every seed of every system diverged." in text and "it has no score" in text
 
 
+def test_every_evaluation_stands_in_the_json_of_marl_eval(sweep, tmp_path, capsys):
+    out = tmp_path / "results.json"
+    assert commands.run("report", [str(sweep), "-o", str(out)]) == 0
+    assert capsys.readouterr().out.endswith(f"{out}\n")
+    found = json.loads(out.read_text())
+    assert list(found) == ["mpe"] and set(found["mpe"]) == {"spread/medium", "tag/medium"}
+    assert set(found["mpe"]["tag/medium"]) == {"bc", "iql", "omsd beta=0.5", "<b>x</b>"}
+
+    runs = found["mpe"]["spread/medium"]["omsd beta=0.5"]
+    assert set(runs) == {f"run_{seed}" for seed in range(4)}
+    assert set(runs["run_3"]) == {"step_0", "step_10", "step_20", "absolute_metrics"}
+    halfway = runs["run_3"]["step_10"]
+    assert halfway["step_count"] == 10 and halfway["elapsed_time"] == 1.0
+    rows = [row for row in study.load([sweep]).rows if row[:2] == ("omsd", "mpe/spread")]
+    assert halfway["return"] == [row.value for row in rows if (row.seed, row.step) == (3, 10)]
+    assert runs["run_3"]["absolute_metrics"] == {"return": runs["run_3"]["step_20"]["return"]}
+    # a diverged seed has no number, and JSON has no word for that
+    diverged = found["mpe"]["tag/medium"]["bc"]["run_2"]
+    assert diverged["absolute_metrics"]["return"] == [None] * 6
+
+
 def test_what_cannot_be_read_is_refused(tmp_path, capsys):
     assert commands.run("report", []) == 2
     assert commands.run("report", [str(tmp_path), "-o", "x.pdf"]) == 2
     assert commands.run("report", [str(tmp_path / "nowhere")]) == 2
     said = capsys.readouterr().err.splitlines()
     assert "RUN: expected at least one folder" in said[0]
-    assert "--out: expected a name that ends in .html" in said[1]
+    assert "--out: expected a name that ends in .html or .json" in said[1]
     assert "expected a folder of runs" in said[2]
     write_run(tmp_path, "bc", "mpe/spread", 0, 0.0)
     next(tmp_path.rglob("final.csv")).write_text("torn")
