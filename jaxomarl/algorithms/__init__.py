@@ -1,6 +1,7 @@
 """The registry: every system by name. A new system is one file in this folder and one row here."""
 
 from jaxomarl.algorithms import (
+    alberdice,
     bc,
     brac,
     brpo,
@@ -27,6 +28,7 @@ from jaxomarl.algorithms import (
     matd3,
     mean_flow,
     om2p,
+    omac,
     omar,
     omiga,
     omsd,
@@ -61,6 +63,7 @@ REGISTRY: dict[str, System] = {
     "icq": icq.ICQ,
     "brac": brac.BRAC,
     "omiga": omiga.OMIGA,
+    "omac": omac.OMAC,
     "maddpg-bc": maddpg.MADDPG_BC,
     "dof-t": dof_trajectory.DOF_T,
     "madiff-d": madiff.MADIFF_D,
@@ -76,4 +79,5 @@ REGISTRY: dict[str, System] = {
     "qmix": qmix.QMIX,
     "macql": macql.MACQL,
     "mabcq": mabcq.MABCQ,
+    "alberdice": alberdice.ALBERDICE,
 }

@@ -56,3 +56,15 @@ def greedy(value: Float[Array, "*B A"], legal: Legal) -> Float[Array, "*B A"]:
 def soft_maximum(value: Float[Array, "*B A"], legal: Legal) -> Float[Array, "*B"]:
     """log of the sum of exp(value) over the legal actions."""
     return logsumexp(masked(value, legal), axis=-1)
+
+
+def divergences(
+    logits: Float[Array, "B A"], target: Float[Array, "B A"], legal: Legal
+) -> Float[Array, " B"]:
+    """sum_a pi(a) (log pi(a) - target(a)) of each row, over the legal actions.
+
+    With a log-probability as target it is the Kullback-Leibler divergence from it.
+    """
+    log_pi = log_policy(logits, legal)
+    gap = jnp.where(legal > 0, log_pi - target, 0.0)
+    return jnp.sum(jnp.exp(log_pi) * gap, axis=-1)

@@ -5,7 +5,7 @@ from jaxomarl.presets.preset import Preset
 
 FAMILY = ("omsd", "brpo-ind", "brpo-ctde", "joint-score")
 """OMSD and its ablations that take discrete actions."""
-CLONES = ("bc", "iql", "iql-ind", "icq", "omiga")
+CLONES = ("bc", "iql", "iql-ind", "icq", "omiga", "omac")
 """Systems that copy the data's better actions."""
 DECOMPOSED = ("cql", "cfcql", "qmix", "macql", "mabcq")
 """Systems that choose by a value."""
@@ -29,6 +29,22 @@ CHOICES = (
         {**GAME, "clone_steps": 2000, "beta": 1.0},
         about="matrix games of discrete actions: the sizes of the other games, beta 1 on the "
         "payoff",
+    ),
+    Preset(
+        "alberdice-choices",
+        ("alberdice",),
+        MATRICES,
+        {**GAME, "clone_steps": 2000, "alpha": 0.001, "alpha_first": 5.0},
+        about="AlberDICE's code for matrix games: alpha falls from 5 to 0.001; sizes are those of "
+        "the other games",
+    ),
+    Preset(
+        "alberdice-smax",
+        ("alberdice",),
+        ("smax/*",),
+        {**SIZES, "alpha": 0.1},
+        about="SMAX's sizes here; alpha is its code's for larger tasks, 1, for SMAX's scale of "
+        "rewards",
     ),
     Preset(
         "online-choices",

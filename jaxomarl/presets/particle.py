@@ -251,7 +251,7 @@ PARTICLE = (
     ),
     Preset(
         "gaussian-particle",
-        ("icq", "brac", "omiga"),
+        ("icq", "brac", "omiga", "omac"),
         ("mpe/*",),
         {
             "policy_lr": 3e-4, "critic_lr": 3e-4, "policy_width": 256, "critic_width": 256,

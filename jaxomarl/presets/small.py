@@ -74,7 +74,7 @@ OWN = {
         ("dof-p", "ind-diffusion"), {**ACTOR_CRITICS, "levels": 10, "gamma": 0.99}, {}
     ),
     **part(
-        ("diffusion-ql", "edp", "sfbc", "icq", "brac", "omiga"),
+        ("diffusion-ql", "edp", "sfbc", "icq", "brac", "omiga", "omac"),
         {**ACTOR_CRITICS, "critic_steps": 20_000, "critic_batch": 256},
         {},
     ),

@@ -18,7 +18,7 @@ from jaxomarl.base import Algorithm, Batch, Dataset, Health, Past, Spec, State
 from jaxomarl.config import Pacing, config, static, traced
 from jaxomarl.data.dataset import sample_transitions
 from jaxomarl.health import behaviour
-from jaxomarl.losses.categorical import cross_entropy, greedy
+from jaxomarl.losses.categorical import cross_entropy, greedy, log_policy
 from jaxomarl.losses.gaussian import log_density
 from jaxomarl.masking import weighted_mean
 from jaxomarl.networks.inputs import observation_normaliser
@@ -260,6 +260,21 @@ def categorical_cloning_learner(
         return greedy(net.apply(params, obs), legal)
 
     return cloning_learner(spec, cfg, net, loss, weigh, play)
+
+
+def log_clone(
+    spec: Spec, cfg: CloningSettings, stage: str
+) -> Callable[[Past, Batch], Float[Array, "B N A"]]:
+    """(past, batch) -> the log-probabilities of a finished stage of categorical clones."""
+    net = mlp(spec.obs_width, (cfg.policy_width,) * 2, spec.act_width)
+    normalise = observation_normaliser(spec, cfg)
+
+    def of(past: Past, batch: Batch) -> Float[Array, "B N A"]:
+        each = jax.vmap(net.apply, in_axes=(0, 1), out_axes=1)
+        logits = each(past[stage].params, normalise(past, batch.obs))
+        return log_policy(logits, batch.available * spec.act_mask)
+
+    return of
 
 
 def gaussian_cloning_learner(

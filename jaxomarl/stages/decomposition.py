@@ -42,23 +42,29 @@ RAISE = ("policy_steps", "policy_batch", "policy_width")
 
 
 @config
-class Config(decentralised.Valued):
-    """Settings of value decomposition; sizes are OG-MARL's."""
+class Choosing(decentralised.Valued):
+    """Settings of systems of discrete actions alone; sizes are OG-MARL's."""
 
     reward: str = static(default="team")
     """Reward that is learned. team: the team's. first: agent 1's."""
     gamma: float = traced(default=0.99, within="[0, 1]")
     """Discount factor of future rewards."""
     policy_steps: int = static(default=50_000, scaled="steps")
-    """Gradient steps of the utilities and the mixer."""
+    """Gradient steps of the values, and of policies beside them."""
     policy_batch: int = static(default=256)
     """Transitions in a batch."""
     policy_width: int = static(default=128, scaled="width")
-    """Width of the utilities' two hidden layers."""
+    """Width of the networks' two hidden layers."""
     policy_lr: float = traced(default=3e-4, within="(0, inf)")
-    """Learning rate of the utilities and the mixer."""
+    """Learning rate of these networks."""
     clip: float = traced(default=10.0, within="(0, inf)")
     """Largest norm of a gradient."""
+
+
+@config
+class Config(Choosing):
+    """Settings of value decomposition."""
+
     polyak: float = traced(default=0.005, within="(0, 1]")
     """Rate at which target networks follow the trained ones."""
     mixer: str = static(default="qmix")

@@ -35,7 +35,7 @@ from jaxtyping import Array, Float, Int, Key
 from jaxomarl.base import Algorithm, Batch, Dataset, Past, Spec, Stage, refuse
 from jaxomarl.config import check_fields, is_zero
 from jaxomarl.data.dataset import check_transitions, sample_transitions
-from jaxomarl.losses.categorical import greedy, log_policy
+from jaxomarl.losses.categorical import divergences, greedy, log_policy
 from jaxomarl.masking import weighted_mean
 from jaxomarl.networks.agents import separate
 from jaxomarl.networks.inputs import observation_normaliser
@@ -269,9 +269,7 @@ def divergence(
     alive: Float[Array, " B"],
 ) -> Float[Array, ""]:
     """L_i: the mean over living rows of sum_a pi(a) (log pi(a) - F(a)) over the legal actions."""
-    log_pi = log_policy(logits, legal)
-    gap = jnp.where(legal > 0, log_pi - target, 0.0)
-    return weighted_mean(jnp.sum(jnp.exp(log_pi) * gap, axis=-1), alive)
+    return weighted_mean(divergences(logits, target, legal), alive)
 
 
 def spread(value: Float[Array, "B A"], legal: Float[Array, "B A"]) -> Float[Array, ""]:

@@ -13,7 +13,7 @@ ALIKE = {
     "brpo-ctde": "brpo-ind", "brpo-jal": "brpo-ind", "joint-score": "brpo-ind", "iql-ind": "iql",
     "cql": "td3-bc", "omar": "td3-bc", "brac": "td3-bc", "diffusion-ql": "dom2", "edp": "dom2",
     "ind-diffusion": "dof-p", "madiff-c": "dof-t", "madiff-d": "dof-t", "decision-diffuser": "dof-t",
-    "mean-flow": "flow-bc", "fql": "mac-flow", "om2p": "mac-flow", "macql": "qmix", "mabcq": "qmix",
+    "omac": "omiga", "mean-flow": "flow-bc", "fql": "mac-flow", "om2p": "mac-flow", "macql": "qmix", "mabcq": "qmix",
 }  # fmt: skip
 """System -> one whose stages are its own but for a loss or a network.
 

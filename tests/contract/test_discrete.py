@@ -23,8 +23,8 @@ FEW = Spec((2, 2), (2, 2), 1, 1, discrete=True)
 
 PLANNERS = ("dof-t", "madiff-d", "madiff-c", "decision-diffuser")
 """Their plans are of all that is seen; tests/probes/test_planners.py has masks and weights of their actions."""
-ALIKE = ("brpo-ctde", "joint-score", "iql-ind", "cql", "macql", "mabcq")
-"""Systems whose stages are those of `brpo-ind`, `iql`, `cfcql` and `qmix` but for a loss; `make test-long` has them."""
+ALIKE = ("brpo-ctde", "joint-score", "iql-ind", "omac", "cql", "macql", "mabcq")
+"""Systems whose stages are those of `brpo-ind`, `iql`, `omiga`, `cfcql` and `qmix` but for a loss; `make test-long` has them."""
 VALUED = ("qmix", "macql", "mabcq", "cql", "cfcql")
 """Systems whose policy is a value: it goes on after an agent's death, as its reward does."""
 OFFLINE = [n for n, system in REGISTRY.items() if takes(system, FEW) and not system.online]

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from alone import MODE, PAST, SPEC, jit
+from alone import PAST, SPEC, jit
+from coupled_by_hand import ACTIONS, each_agents, first_member, independent, mixing
 from scipy.special import logsumexp
 
 from jaxomarl.algorithms import omiga
@@ -83,46 +84,28 @@ def test_no_weight_is_below_zero():
 
 @pytest.fixture(scope="module")
 def state():
-    return alone.filled(omiga.mixed_values(SPEC, STEP))
+    return alone.filled(omiga.values(SPEC, STEP))
 
 
 @pytest.fixture(scope="module")
 def stepped(state):
-    return jit(lambda b: omiga.mixed_values(SPEC, STEP).update(jax.random.key(1), state, PAST, b))(
+    return jit(lambda b: omiga.values(SPEC, STEP).update(jax.random.key(1), state, PAST, b))(
         alone.batch_of()
     )
 
 
-def hidden_layer(params, x):
-    """[w, b] of the mixing network."""
-    h = np.maximum(np.asarray(x) @ params["Dense_0"]["kernel"] + params["Dense_0"]["bias"], 0)
-    out = h @ params["out"]["kernel"] + params["out"]["bias"]
-    return np.abs(out[:, :-1]), out[:, -1]
-
-
-def each_agents(params, *inputs):
-    """[B, N] of agents' networks, or of the first member of each."""
-    given = np.concatenate(inputs, axis=-1)
-    one = lambda i: jax.tree.map(lambda x: np.asarray(x)[i], params)
-    return np.stack([alone.layers(one(i), given[:, i])[..., 0] for i in range(2)], axis=-1)
-
-
-def first_member(params):
-    return jax.tree.map(lambda x: x[:, 0], params)
-
-
 def z_by_hand(state, b):
-    w = hidden_layer(state.critic.target.mixer, b.state)[0]
+    w = mixing(state.critic.target.mixer, b.state)[0]
     q = each_agents(first_member(state.critic.target.q), b.obs, b.action)
     return w * (q - each_agents(state.v.params, b.obs)) / STEP.alpha, w
 
 
 def test_the_losses_are_those_written_apart(stepped, state):
     b = alone.batch_of()
-    w, offset = hidden_layer(state.critic.target.mixer, b.next_state)
+    w, offset = mixing(state.critic.target.mixer, b.next_state)
     ahead = np.sum(w * each_agents(state.v.target, b.next_obs), axis=1) + offset
     y = np.asarray(b.reward).mean(axis=1) + STEP.gamma * (1 - np.asarray(b.done)) * ahead
-    w, offset = hidden_layer(state.critic.params.mixer, b.state)
+    w, offset = mixing(state.critic.params.mixer, b.state)
     q = (
         np.sum(w * each_agents(first_member(state.critic.params.q), b.obs, b.action), axis=1)
         + offset
@@ -156,16 +139,6 @@ def test_policies_weigh_by_the_same_z(state):
 
 # --- what is learned ---
 
-ACTIONS = np.array([-MODE, 0.1, MODE])
-
-
-def independent(rows=4000, seed=1):
-    """Agents draw from three actions independently, and the team is paid the sum of what each earns."""
-    rng = np.random.default_rng(seed)
-    at = np.stack([rng.choice(3, rows, p=p) for p in ([0.5, 0.3, 0.2], [0.2, 0.2, 0.6])], axis=1)
-    paid = np.array([[0.0, 0.4, 1.0], [1.0, 0.3, 0.0]])[[0, 1], at].sum(axis=1)
-    return at, alone.bandit(ACTIONS[at][..., None] * np.ones(2), np.stack([paid, paid], axis=1))
-
 
 @pytest.fixture(scope="module")
 def learned():
@@ -173,7 +146,7 @@ def learned():
 
     @jit
     def learn(data):
-        state = alone.trained(omiga.mixed_values(SPEC, CFG), data, 800)
+        state = alone.trained(omiga.values(SPEC, CFG), data, 800)
         past = {**PAST, "values": state}
         algorithm = omiga.policy(SPEC, CFG)
         return state, alone.played(
@@ -192,7 +165,7 @@ def test_learned_values_agree_with_their_closed_form_and_with_the_teams(learned)
     action = ACTIONS[:, None, None] * SPEC.act_mask
     q = each_agents(first_member(state.critic.target.q), seen, action)  # [3, N]
     v = each_agents(state.v.params, seen)[0]
-    w, b = (x[0] for x in hidden_layer(state.critic.target.mixer, np.ones((1, 1))))
+    w, b = (x[0] for x in mixing(state.critic.target.mixer, np.ones((1, 1))))
     local = [
         CFG.alpha / w[i] * logsumexp(w[i] * q[:, i] / CFG.alpha, b=chance[i]) for i in range(2)
     ]
@@ -216,4 +189,4 @@ def test_each_agent_copies_the_part_that_paid(learned):
     "changed", [{"reward": "own"}, {"policy_batch": 401}, {"critic_steps": 150}]
 )
 def test_bad_settings_are_refused(changed):
-    alone.refused(omiga.check, CFG, changed)
+    alone.refused(omiga.OMIGA.check, CFG, changed)

@@ -25,6 +25,7 @@ BESIDE = (
     "icq",
     "brac",
     "omiga",
+    "omac",
     "cfcql",
     "diffusion-ql",
     "edp",
