@@ -33,7 +33,7 @@ CHOICES = (
     Preset(
         "alberdice-choices",
         ("alberdice",),
-        MATRICES,
+        (*MATRICES, "games/consensus*"),
         {**GAME, "clone_steps": 2000, "alpha": 0.001, "alpha_first": 5.0},
         about="AlberDICE's code for matrix games: alpha falls from 5 to 0.001; sizes are those of "
         "the other games",
