@@ -27,6 +27,7 @@ QUALITIES = (
 TASKS: dict[str, str | Callable[..., Task]] = {
     "games/additive": "jaxomarl.envs.matrix:additive",
     "games/bandit": "jaxomarl.envs.games:bandit",
+    "games/bridge": "jaxomarl.envs.bridge:bridge",
     "games/chain": "jaxomarl.envs.chain:chain",
     "games/climbing": "jaxomarl.envs.matrix:climbing",
     "games/consensus": "jaxomarl.envs.games:consensus",

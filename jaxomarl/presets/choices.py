@@ -18,7 +18,7 @@ SIZES = {
     "normalise": True,
 }  # fmt: skip
 
-MATRICES = ("games/xor", "games/penalty", "games/climbing", "games/additive")
+MATRICES = ("games/xor", "games/penalty", "games/climbing", "games/additive", "games/bridge")
 """The games whose actions are always discrete."""
 
 CHOICES = (
