@@ -3,6 +3,7 @@
     python -m experiments.behaviours prey                    the own prey of tag and world
     python -m experiments.behaviours spread tag world six    the joint behaviours of these tasks
     python -m experiments.behaviours 2halfcheetah 3hopper    likewise
+    python -m experiments.behaviours smax/3m                 MAPPO's teams (smax_behaviours.py)
 
 The references of a task are measured and stored with its behaviours.
 
@@ -135,9 +136,13 @@ def make_behaviours(names: tuple[str, ...], out: Path, steps: int = 0) -> None:
     `steps` > 0 is the number of MATD3's updates. Raises JaxomarlError for an unknown name, and for
     no name, before anything is trained.
     """
+    # imported here, as it is made of this module
+    from jaxomarl.api import smax_behaviours
+
+    maps = {f"smax/{name}": plan for name, plan in smax_behaviours.PLANS.items()}
     for name in names or ("nothing",):
-        if name not in ("prey", *PLANS):
-            expected = f"prey or one of {', '.join(PLANS)}"
+        if name not in ("prey", *PLANS, *maps):
+            expected = f"prey or one of {', '.join((*PLANS, *maps))}"
             raise refuse("NAMES", expected, name, "Name what shall be made.")
 
     for name in names:
@@ -145,6 +150,12 @@ def make_behaviours(names: tuple[str, ...], out: Path, steps: int = 0) -> None:
             for task in ("tag", "world"):
                 prey = train_prey.trained_prey(getattr(scenarios, task)())
                 store_prey(prey, out / "mpe" / f"{task}-prey.safetensors")
+            continue
+        if name in maps:
+            plan = maps[name]
+            if steps:
+                plan = plan._replace(steps=steps)
+            smax_behaviours.store(name.partition("/")[2], out / "smax", plan)
             continue
         plan = PLANS[name]
         if steps:

@@ -336,9 +336,9 @@ class Behaviours:
         tyro.conf.Positional[tuple[str, ...]],
         tyro.conf.arg(metavar="NAME...", help_behavior_hint="(at least one)"),
     ]
-    """prey, or names of tasks without their family, such as spread or 3hopper."""
+    """prey, names of tasks without their family, such as spread or 3hopper, or smax/3m."""
     steps: int = 0
-    """Updates of MATD3; 0: as planned."""
+    """Updates of the learner; 0: as planned."""
     out: Path = Path("runs/behaviours")
     """Folder of the results; the package's own are in jaxomarl/assets."""
     compile_cache: bool = True

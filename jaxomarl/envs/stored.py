@@ -44,6 +44,8 @@ class Family(NamedTuple):
 
     No other task has the qualities that need this kind.
     """
+    acting: Callable[[Spec], Callable[..., Any]] | None = None
+    """How stored behaviours act; None: with Gaussian noise (`acting`)."""
 
     def qualities(self, task: str) -> list[str]:
         """The qualities that a task has."""
@@ -111,7 +113,7 @@ def stored_behaviours(folder: str, task: str) -> dict[str, list[Params]]:
 def parts(env: Environment, family: Family, task: str, quality: str) -> list[Part]:
     """The behaviours that collect a quality, and their shares of it."""
     out = []
-    act = acting(env.spec)
+    act = (family.acting or acting)(env.spec)
     for kind, share in family.mixtures[quality].items():
         if kind == "random":
             many = [uniform_behaviour(env)]

@@ -2,7 +2,7 @@
 
 from jaxomarl.base import Task
 from jaxomarl.envs.jaxmarl import jaxmarl_package
-from jaxomarl.envs.smax import scripts
+from jaxomarl.envs.smax import learned, scripts
 from jaxomarl.envs.smax.environment import column_names, enemy_game, environment
 
 FINAL = 256
@@ -18,7 +18,8 @@ def task(
     unknown map, for other settings, and where JaxMARL is missing.
     """
     game = enemy_game(map_name, attack, horizon, foes_shoot)
-    dialect = f"smax-{jaxmarl_package().__version__}-{map_name}"
+    usual = f"smax-{jaxmarl_package().__version__}-{map_name}"
+    dialect = usual
     changed = {
         "attack": (attack, "closest"),
         "horizon": (horizon, 100),
@@ -29,13 +30,15 @@ def task(
             dialect += f"-{name}={value}"
     env = environment(game, horizon, dialect)
 
+    # learned teams know the rules that they were trained under
+    learned_recipes = {} if dialect != usual else learned.recipes(env, map_name)
     allies = env.spec.agents
     foes = int(game.num_enemies)
     about = f"SMAX: {allies} allies against {foes} scripted foes; a win returns 2"
     return Task(
         f"smax/{map_name}",
         env,
-        scripts.recipes(env, game),
+        {**scripts.recipes(env, game), **learned_recipes},
         "scripted",
         optimum=2.0,
         about=about,
