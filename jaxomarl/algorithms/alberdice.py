@@ -18,7 +18,8 @@ E[sum gamma^t r] - alpha KL(d^pi || d^D), whose second part is of the team's joi
     8           m = (1 - gamma) / (1 - gamma + gamma sum p d)
                 nu_i: step down alpha log [ m sum p exp(e / alpha) + 1 - m ]
                                 + (1 - gamma) mean nu_i(s)
-    9           e_i(s, .): step down sum p (e_i(s, a_i) - e)^2
+    9           e_i(s, .): step down sum p [ (e_i(s, a_i) - e)^2
+                                + penalty (log sum_a exp e_i(s, a) - sum_a G_i(a) e_i(s, a)) ]
     10          pi_i: step down sum p [ alpha KL(pi_i || G_i) - sum_a pi_i(a) e_i(s, a) ]
 
 Line 10 is least at pi_i in proportion to G_i exp(e_i / alpha). In one step (gamma (1 - d) = 0) that
@@ -77,6 +78,8 @@ class Config(decomposition.Choosing):
     alpha_first: float = traced(default=0.0, within="[0, inf)")
     """Weight at the first update, from which it falls geometrically to alpha. 0: alpha throughout.
     """
+    penalty: float = traced(default=0.0, within="[0, inf)")
+    """Weight of a conservative term, which lowers e of actions outside the data."""
     clone_steps: int = static(default=20_000, scaled="steps")
     """Gradient steps of each clone."""
     draws: int = static(default=16)
@@ -109,7 +112,9 @@ def networks(spec: Spec, cfg: Config) -> Nets:
     return Nets(actor, mlp(spec.state_dim, hidden, 1), mlp(spec.state_dim, hidden, spec.act_width))
 
 
-def moved(nets: Nets, optimiser: Any, rows: stationary.Rows, own: Nets) -> tuple[Nets, dict]:
+def moved(
+    nets: Nets, optimiser: Any, penalty: Any, rows: stationary.Rows, own: Nets
+) -> tuple[Nets, dict]:
     """One step of agent i's three networks, which `own` has trained so far."""
     # lines 7 and 8
     lost_nu = lambda params: stationary.nu_loss(nets.nu, rows, params)
@@ -118,7 +123,7 @@ def moved(nets: Nets, optimiser: Any, rows: stationary.Rows, own: Nets) -> tuple
     target = stationary.residual(nets.nu, rows, nu.params)
 
     # line 9
-    lost_e = lambda params: stationary.e_loss(nets.e, rows, target, params)
+    lost_e = lambda params: stationary.e_loss(nets.e, rows, target, penalty, params)
     value_e, grads = jax.value_and_grad(lost_e)(own.e.params)
     e = descend(optimiser, own.e, grads)
     advantage = nets.e.apply(e.params, rows.s)
@@ -185,7 +190,7 @@ def policy(spec: Spec, cfg: Config, log_g: LogClone, log_h: LogOthers) -> Algori
 
             own = jax.tree.map(lambda leaf: leaf[i], trained)
             own_rows = rows._replace(k=k, log_p=log_p, **own_columns)
-            own, metrics = moved(nets, optimiser, own_rows, own)
+            own, metrics = moved(nets, optimiser, cfg.penalty, own_rows, own)
             return jax.tree.map(lambda x, new: x.at[i].set(new), trained, own), metrics
 
         turns = (jnp.arange(spec.agents), jax.random.split(key, spec.agents))

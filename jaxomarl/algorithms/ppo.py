@@ -22,6 +22,9 @@ after Schulman et al. 2017; IPPO with `critic="own"` (de Witt et al. 2020).
 - An episode that a time limit cuts is continued by the value of its true successor. JaxMARL's
   baselines count it as ended.
 - Dead agents do not count in lines 6 and 7, and do in line 8, because their reward goes on.
+- Rewards keep their scale. eps of line 8 counts rewards: with SMAX's times ten, which gives them the
+  scale of SMAC's, the value lags behind and policies stay where the first 30,000 steps led them
+  (3m: 0.48 of battles won after 28,000 and after 600,000 steps).
 - Networks have no memory. eps is 0.2 in place of JaxMARL's 0.05, and a collection 64 x 64 steps.
 
 **Checked**. tests/probes/test_ppo.py (one gradient step written apart; advantages at both ends of
@@ -77,8 +80,8 @@ class Config(replay.Collecting):
     """Not used: the policy collects from the start."""
     minibatches: int = static(default=4)
     """Minibatches of an epoch; a chunk is a whole number of epochs."""
-    reward_scale: float = traced(default=10.0, within="(0, inf)")
-    """Factor of every reward; 10 gives SMAX's the scale of SMAC's."""
+    reward_scale: float = traced(default=1.0, within="(0, inf)")
+    """Factor of every reward. `clip_ratio` limits steps of the value too, in units of reward."""
     gamma: float = traced(default=0.99, within="[0, 1]")
     """Discount factor of future rewards."""
     trace: float = traced(default=0.95, within="[0, 1]")

@@ -6,7 +6,8 @@ Lines 5 to 10 of AlberDICE (algorithms/alberdice.py), for the rows of a batch:
     rho  = min(pi_-i(a_-i) / H_i(a_-i | s, a_i), 100),  p = rho / sum rho
     e    = r - alpha k + gamma (1 - d) nu(s') - nu(s)
     L_nu = alpha log [ m sum p exp(e / alpha) + 1 - m ] + (1 - gamma) mean nu(s)
-    L_e  = sum p (e_i(s, a_i) - e)^2
+    L_e  = sum p [ (e_i(s, a_i) - e)^2
+                   + penalty (log sum_a exp e_i(s, a) - sum_a G_i(a) e_i(s, a)) ]
     L_pi = sum p [ alpha KL(pi_i || G_i) - sum_a pi_i(a) e_i(s, a) ]
 
 A team whose episode ended stays in a state without reward, of value 0. In a process that restarts
@@ -22,7 +23,7 @@ import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float
 
-from jaxomarl.losses.categorical import divergences, taken
+from jaxomarl.losses.categorical import divergences, soft_maximum, taken
 from jaxomarl.networks.mlp import Network
 
 MOST = 100.0
@@ -85,10 +86,16 @@ def nu_loss(nu: Network, rows: Rows, params: Any) -> Float[Array, ""]:
     return soft + (1.0 - rows.gamma) * nu.apply(params, rows.s).mean()
 
 
-def e_loss(e: Network, rows: Rows, target: Float[Array, " B"], params: Any) -> Float[Array, ""]:
+def e_loss(
+    net: Network, rows: Rows, target: Float[Array, " B"], penalty: Any, params: Any
+) -> Float[Array, ""]:
     """L_e, where `target` is e."""
-    error = taken(e.apply(params, rows.s), rows.action) - target
-    return jnp.sum(jnp.exp(rows.log_p) * error**2)
+    own = net.apply(params, rows.s)
+    error = taken(own, rows.action) - target
+    # probabilities of illegal actions are zero
+    expected = taken(own, jnp.exp(rows.cloned))
+    gap = soft_maximum(own, rows.legal) - expected
+    return jnp.sum(jnp.exp(rows.log_p) * (error**2 + penalty * gap))
 
 
 def pi_loss(

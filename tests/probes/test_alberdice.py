@@ -154,7 +154,7 @@ def test_rows_are_weighed_by_the_others_policies_over_their_clones(drawn):
 
 def test_the_losses_are_those_written_apart():
     """The mean over agents of nu's and e's losses; steps are too short to change what the second agent meets."""
-    cfg = dataclasses.replace(CFG, alpha=0.5, policy_lr=1e-12)
+    cfg = dataclasses.replace(CFG, alpha=0.5, policy_lr=1e-12, penalty=0.3)
     log_g, log_h = clones_of(jnp.asarray(TABLES["three"], jnp.float32))
     algorithm = alberdice.policy(SPEC, cfg, log_g, log_h)
     batch = rows_of(TABLES["three"])
@@ -181,7 +181,9 @@ def test_the_losses_are_those_written_apart():
         live = 0.1 / (0.1 + 0.9 * np.sum(p * done))
         nu_loss = 0.5 * np.log(live * np.sum(p * np.exp(e / 0.5)) + 1 - live) + 0.1 * nu
         own = np.argmax(np.asarray(batch.action)[:, i], axis=-1)
-        e_loss = np.sum(p * (of(nets.e, state.e.params, i)[own] - e) ** 2)
+        every = of(nets.e, state.e.params, i)
+        g = np.exp(np.asarray(log_g({}, batch)))[0, i]
+        e_loss = np.sum(p * (every[own] - e) ** 2) + 0.3 * (logsumexp(every) - g @ every)
         losses.append((nu_loss, e_loss))
     want = np.mean(losses, axis=0)
     np.testing.assert_allclose([metrics["nu_loss"], metrics["e_loss"]], want, rtol=1e-4)
