@@ -473,6 +473,8 @@ class Gate(NamedTuple):
     """A figure that needs no training, which multiplies the number; empty: the number alone."""
     way_out: str = ""
     """What to do where it fails; empty: raise the settings that `Health` names."""
+    where: str = ""
+    """A figure that is not finite where there is nothing to judge; empty: there always is."""
 
 
 class Health(NamedTuple):

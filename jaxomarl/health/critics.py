@@ -5,6 +5,8 @@
     state_correlation    the same of a linear regression on the state: without a critic
     value_bias           mean of Q minus the return, in deviations of the return
     action_gap           Q of the data's actions minus Q of other rows', in the same deviations
+    returns_differ       1 where returns have a spread that the step does not explain; else NaN:
+                         then there is nothing to rank, and the critic is not judged
 
 The time that is left explains most of a return, so a regression on the step alone ranks returns
 well. A cubic of the step is taken out of both sides. The returns of noisy behaviours cannot be
@@ -31,9 +33,11 @@ from jaxomarl.health.figures import linear_prediction, rank_correlation
 from jaxomarl.health.held import Transitions, own_returns, team_returns, transitions
 
 TINY = 1e-6
+LEAST = 0.01
+"""Smallest share of returns that a critic is asked to rank; less is rounding."""
 GATES = (
-    Gate("value_correlation", at_least=0.3),
-    Gate("value_correlation", at_least=1.0, times="state_correlation"),
+    Gate("value_correlation", at_least=0.3, where="returns_differ"),
+    Gate("value_correlation", at_least=1.0, times="state_correlation", where="returns_differ"),
 )
 """A critic has learned when it ranks returns, and no worse than a linear regression on the state
 does. 0.3 is about three standard errors of chance on 80 episodes, whose rows resemble each other.
@@ -69,9 +73,12 @@ def critic(values: Values, gamma: Any, reward: str, raise_fields: tuple[str, ...
         timeless = without_time(returned, rows.step)
         regressed = linear_prediction(rows.state[:half], timeless[:half], rows.state[half:])
         by_column = jax.vmap(rank_correlation, in_axes=1)
+        size = jnp.abs(returned).mean() + returned.std()
+        differ = jnp.where(timeless.std(axis=0).max() > LEAST * size, 1.0, jnp.nan)
         return {
             "value_correlation": by_column(without_time(as_columns(q), rows.step), timeless).mean(),
             "state_correlation": by_column(regressed, timeless[half:]).mean(),
+            "returns_differ": differ,
             "value_bias": (as_columns(q) - returned).mean() / spread,
             "action_gap": (q - q_other).mean() / spread,
         }

@@ -22,13 +22,18 @@ class Verdict(NamedTuple):
 
 
 def judge(gates: Sequence[Gate], figures: Mapping[str, float]) -> Verdict:
-    """The verdict on a stage's last figures; no figures and no gates leave it unjudged."""
+    """The verdict on a stage's last figures.
+
+    Without figures, and where no gate applies, it is not judged.
+    """
     if not gates or not figures:
         return Verdict(UNJUDGED, ())
     asked = {gate.figure for gate in gates}
     bad = sorted(name for name in asked if not np.isfinite(figures[name]))
     if bad:
         return Verdict(DIVERGED, tuple(f"{name} is not finite" for name in bad))
+    if not any(applies(gate, figures) for gate in gates):
+        return Verdict(UNJUDGED, ())
     failed = tuple(said(gate, figures) for gate in gates if not passes(gate, figures))
     return Verdict(SHORT if failed else LEARNED, failed)
 
@@ -42,12 +47,18 @@ def threshold(gate: Gate, figures: Mapping[str, float]) -> float:
     return factor
 
 
+def applies(gate: Gate, figures: Mapping[str, float]) -> bool:
+    """Whether there is something to judge: the gate's condition is finite."""
+    return not gate.where or bool(np.isfinite(figures[gate.where]))
+
+
 def passes(gate: Gate, figures: Mapping[str, float]) -> bool:
-    """Whether a finite figure is on the right side of its threshold; a reference that is not
-    finite asks nothing.
+    """Whether a finite figure is on the right side of its threshold.
+
+    A gate that does not apply, or whose reference is not finite, asks nothing.
     """
     limit = threshold(gate, figures)
-    if not np.isfinite(limit):
+    if not applies(gate, figures) or not np.isfinite(limit):
         return True
     value = figures[gate.figure]
     if gate.at_least is not None:

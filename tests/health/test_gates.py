@@ -19,7 +19,11 @@ EPISODES, LENGTH = 60, 6
 
 @pytest.fixture(scope="module")
 def held():
-    """Episodes whose actions are a curved function of observations, with noise; rewards follow both."""
+    return episodes()
+
+
+def episodes(paid=None):
+    """Episodes whose actions are a curved function of observations, with noise; rewards follow both, or are `paid`."""
     rng = np.random.default_rng(0)
     rows = EPISODES * (LENGTH + 1)
     left = np.tile(np.arange(LENGTH, -1, -1), EPISODES)
@@ -28,6 +32,8 @@ def held():
     action = np.clip(action + 0.05 * rng.normal(size=action.shape), -1.0, 1.0) * SPEC.act_mask
     action[left == 0] = 0.0
     reward = obs[:, :, 0] + action[..., 0]
+    if paid is not None:
+        reward = np.full_like(reward, paid)
     return pack(
         Episodes(
             obs=jnp.asarray(obs, jnp.float32),
@@ -94,6 +100,14 @@ def test_a_critic_that_knows_the_time_alone_is_short(held):
     by_step = np.stack([own[step == s].mean(axis=0) for s in range(LENGTH)])[step]
     said, figures = judged(critic_of(lambda state, past, obs, s, a: jnp.asarray(by_step)), held)
     assert said.word == verdict.SHORT and abs(figures["value_correlation"]) < 0.3
+
+
+@pytest.mark.parametrize("paid", [0.0, 1.0])
+def test_a_critic_of_returns_that_are_all_alike_is_not_judged(paid):
+    """As in data of XOR's two good cells: every reward is the same, and only the step tells returns apart."""
+    noise = jax.random.normal(jax.random.key(1), (EPISODES * LENGTH, 2))
+    said, figures = judged(critic_of(lambda state, past, obs, s, a: noise), episodes(paid))
+    assert said == (verdict.UNJUDGED, ()) and np.isnan(figures["returns_differ"])
 
 
 def test_a_critic_of_nan_has_diverged(held):
