@@ -65,7 +65,8 @@ EXAMPLES = {
     ),
     "render": (
         "jaxomarl render RUN -o film.mp4",
-        "jaxomarl render RUN --episodes 1 --fps 20 -o film.gif",
+        "jaxomarl render RUN OTHER_RUN --size 240 -o film.gif",
+        "jaxomarl render RUN --episodes 2 -o sheet.png",
     ),
     "export": (
         "jaxomarl export RUN -o policy",
