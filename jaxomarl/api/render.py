@@ -81,8 +81,8 @@ def render(
         of_run, scores = filmed(task.env, player, name, episodes, look)
         shots.append(of_run)
         returns[name] = scores
-    if out.suffix != film.SHEET and len(players) > 1:
-        # a row for each start
+    if len(players) > 1:
+        # a row of a film, and neighbours on a sheet, have one start
         shots = [list(row) for row in zip(*shots, strict=True)]
     frames = film.with_legend(joined(shots, out.suffix, look), task.env.legend)
     starts = f"{episodes} episode{'s' * (episodes != 1)} of seed {look.seed}"

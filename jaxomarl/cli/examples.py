@@ -65,8 +65,7 @@ EXAMPLES = {
     ),
     "render": (
         "jaxomarl render RUN -o film.mp4",
-        "jaxomarl render RUN OTHER_RUN --size 240 -o film.gif",
-        "jaxomarl render RUN --episodes 2 -o sheet.png",
+        "jaxomarl render RUN OTHER_RUN -o sheet.png",
     ),
     "export": (
         "jaxomarl export RUN -o policy",

@@ -99,9 +99,11 @@ def scene(
 
 
 def still(
-    render_trails: Callable[[Sequence[Any]], np.ndarray],
-) -> Callable[[Any], np.ndarray]:
-    """The function that draws one state, from one that draws several with their trails."""
+    render_trails: Callable[[Sequence[Any]], np.ndarray] | None,
+) -> Callable[[Any], np.ndarray] | None:
+    """The function that draws one state, from one that draws several with their trails, if any."""
+    if render_trails is None:
+        return None
     return lambda state: render_trails([state])
 
 

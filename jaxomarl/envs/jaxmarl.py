@@ -232,11 +232,8 @@ def adapt(game: Game, env_id: str, horizon: int) -> Environment:
         done = (over & (t < horizon)).astype(jnp.float32)
         return game_state, timestep(obs, game_state, reward, done, info)
 
-    render_trails = _renderer(game)
-    render = None
-    if render_trails is not None:
-        render = draw.still(render_trails)
-    return Environment(spec, reset, step, render, render_trails=render_trails)
+    trails = _renderer(game)
+    return Environment(spec, reset, step, draw.still(trails), render_trails=trails)
 
 
 def _action_width(space: Any, discrete: bool) -> int:

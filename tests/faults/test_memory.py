@@ -108,7 +108,7 @@ def test_devices_of_a_cpu_share_one_memory(monkeypatch, platform, devices):
     eight = SimpleNamespace(devices=SimpleNamespace(size=8), job=job)
     eight.lay, eight.programs = (lambda rows: None), (lambda rows: [1_000, 700])
     monkeypatch.setattr(memory.jax, "default_backend", lambda: platform)
-    monkeypatch.setattr(memory, "_bytes", lambda compiled: compiled)
+    monkeypatch.setattr(memory, "program_bytes", lambda compiled: compiled)
     assert memory.Needs.compiled(SimpleNamespace(program=eight), 3) == devices * 1_000 - 100
 
 
