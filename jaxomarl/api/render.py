@@ -16,7 +16,8 @@ from jaxomarl.api.seeds import check_seed
 from jaxomarl.base import Environment, Observation, State, Task, refuse
 from jaxomarl.envs.catalog import make
 from jaxomarl.envs.rollout import Act, recorded
-from jaxomarl.results import film
+from jaxomarl.paths import user_path
+from jaxomarl.results import film, store
 
 
 class Look(NamedTuple):
@@ -52,9 +53,10 @@ def render(
 ) -> dict[str, list[float]]:
     """Film the runs' final policies from the same starts, and return each run's team returns.
 
-    In `out` (.gif or .mp4) runs are side by side, and their episodes below one another. Those of a
-    single run are side by side. A .png is a contact sheet: some frames of each episode. `episodes`
-    0 is 3 for one run and 1 for several.
+    A folder that contains runs stands for the first seed of each system in it. In `out` (.gif or
+    .mp4) runs are side by side, and their episodes below one another. Those of a single run are
+    side by side. A .png is a contact sheet: some frames of each episode. `episodes` 0 is 3 for one
+    run and 1 for several.
 
     Raises JaxomarlError for a seed out of range, for no run, where a folder is no finished run,
     where the runs' tasks differ, where the task has no picture or has changed since, and where
@@ -69,7 +71,7 @@ def render(
             raise refuse(flag, f"at least {least}", value, "Leave it out for its default.")
     check_seed(look.seed)
     film.check(out, look.fps)
-    players = [policy.load_policy(run) for run in runs]
+    players = [policy.load_policy(run) for folder in runs for run in first_seeds(folder)]
     task = common_task(players)
     names = names_of([player.info for player in players])
     if not episodes:
@@ -90,6 +92,17 @@ def render(
     return returns
 
 
+def first_seeds(folder: Path) -> list[Path]:
+    """The first finished seed of each system and setting below a folder; a run's folder itself."""
+    finished = user_path(folder).rglob(policy.FILE)
+    below = store.find_runs([file.parent for file in finished if file.parent != folder])
+    first: dict[tuple, Path] = {}
+    for run in below:
+        cell = tuple(run.info[name] for name in ("task", "data", "system", "config"))
+        first.setdefault(cell, run.path)
+    return list(first.values()) or [folder]
+
+
 def common_task(players: Sequence[Policy]) -> Task:
     """The task of all players; JaxomarlError where there are several, or it cannot be drawn."""
     for player in players:
@@ -100,7 +113,8 @@ def common_task(players: Sequence[Policy]) -> Task:
         raise refuse("RUN", "runs of one task", ", ".join(tasks), way)
     task = make(tasks[0])
     if task.env.render is None:
-        raise refuse("RUN", "a task that draws its states", task.name, "The particle tasks do.")
+        way = "Particle tasks, battles and robots do."
+        raise refuse("RUN", "a task that draws its states", task.name, way)
     for player in players:
         if task.env.spec != player.spec:
             way = "Use the version that wrote the run."

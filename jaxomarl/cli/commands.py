@@ -286,7 +286,7 @@ class Render(Imports):
         tyro.conf.Positional[tuple[Path, ...]],
         tyro.conf.arg(metavar="RUN...", help_behavior_hint="(at least one)"),
     ]
-    """Folders of finished runs of one task, OUT/.../seed-0."""
+    """Folders of finished runs of one task; one that contains runs: each system's first seed."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """File of the film, .mp4 or .gif; a .png is a contact sheet, some frames of each episode."""
     episodes: int = 0

@@ -124,6 +124,8 @@ def test_a_contact_sheet_says_what_it_shows(trained, tmp_path, capsys):
     flags = ["--episodes", "1", "--frames", "3", "--size", "100", "-o", str(out)]
     assert commands.run("render", [*runs, *flags]) == 0
     assert film.about(out) == "bc seed 0, bc seed 1 on mpe/tag, 1 episode of seed 0"
+    assert commands.run("render", [str(trained), *flags]) == 0
+    assert film.about(out) == "bc seed 0 on mpe/tag, 1 episode of seed 0", "its first seed"
     with Image.open(out) as sheet:
         assert sheet.size[0] == 3 * 100 + 2 * film.GAP
     for flags in (["--frames", "0"], ["--size", "-1"], ["--episodes", "-1"]):

@@ -453,6 +453,8 @@ def test_load_refuses_what_is_no_policy(out, copy, tmp_path):
             JaxomarlError, match=r"expected the folder of a finished run, found .no run.json"
         ):
             jaxomarl.load(folder)
+    with pytest.raises(JaxomarlError, match=rf"Name a run in it, such as {copy}/.*seed-0\."):
+        jaxomarl.load(copy)
     policy = run / "policy.safetensors"
     whole = policy.read_bytes()
     for torn in (whole[: len(whole) // 2], whole[:4], b"", b"\xff" * 64):
