@@ -279,19 +279,13 @@ def program_bytes(compiled: Any) -> int:
     return given + found.output_size_in_bytes - found.alias_size_in_bytes
 
 
-def facts(program: Program, rows: int) -> dict[str, int]:
+def facts(programs: Sequence[Any]) -> dict[str, int]:
     """What a finished stage says of the memory of each device, in bytes.
 
-    `program_bytes` are those of the most demanding of its compiled programs for so many rows. A
-    device that counts adds `peak_bytes`: the most that this process has had in use so far.
+    `program_bytes` are those of the most demanding of its compiled programs. A device that counts
+    adds `peak_bytes`: the most that this process has had in use so far.
     """
-    compiled = program.job.programs.items()
-    own = [
-        of.call
-        for (stage, _, _, of_rows, _), of in compiled
-        if (stage, of_rows) == (program.index, rows)
-    ]
-    found = {"program_bytes": max(map(program_bytes, own), default=0)}
+    found = {"program_bytes": max(map(program_bytes, programs), default=0)}
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
     peaks = [of["peak_bytes_in_use"] for of in stats if "peak_bytes_in_use" in of]
     if peaks:

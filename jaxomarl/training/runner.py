@@ -374,7 +374,7 @@ class Training:
             "save_seconds": round(self.folder.save_seconds, 3),
             "report_seconds": round(self.report_seconds, 3),
             "health_seconds": round(self.health_seconds, 3),
-            **memory.facts(program, self.size),
+            **memory.facts(program.compiled_for(self.size)),
         }
         self.job.library.finish(self.identity, self.folder, self.trained)
         return self.trained

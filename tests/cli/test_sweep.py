@@ -186,6 +186,7 @@ def test_run_json(out):
         assert chunks == dict.fromkeys(chunks, STEPS)
         assert info["updates_executed"] == STEPS * len(chunks) == STEPS * 3
         for facts in info["stages"].values():
+            assert facts["program_bytes"] > 1_000, "the state and a batch at least"
             assert facts["mapping"] in ("vmap", "map")
             assert facts["updates"] == STEPS
             assert facts["seconds"] >= 0
