@@ -9,7 +9,7 @@ An algorithm is a record of pure functions. A system is a pipeline of stages. Al
 import dataclasses
 import difflib
 import numbers
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -182,6 +182,9 @@ class Environment(NamedTuple):
     """It draws one frame [height, width, 3] in uint8."""
     legend: tuple[tuple[str, tuple[int, int, int]], ...] = ()
     """Words for the colours of a frame: (word, red, green and blue of 0 to 255)."""
+    render_trails: Callable[[Sequence[State]], np.ndarray] | None = None
+    """As `render`, of the last of several states, with the paths of bodies that led there; None
+    where the task is no plane."""
 
 
 class Episodes(NamedTuple):

@@ -165,8 +165,8 @@ def load_policy(run: str | Path) -> Policy:
     run = user_path(run)
     for name in ("run.json", FILE):
         if not (run / name).exists():
-            way = "Name a folder like OUT/.../seed-0."
-            raise refuse("RUN", "the folder of a finished run", f"no {name} in {run}", way)
+            found = f"no {name} in {run}"
+            raise refuse("RUN", "the folder of a finished run", found, _run_below(run))
 
     # --- the system and its config ---
     info = read_info(run, spec=dict)
@@ -197,6 +197,14 @@ def load_policy(run: str | Path) -> Policy:
         way = "It belongs to another config: train again, or --resume."
         raise refuse(str(run / FILE), "the arrays that the policy reads", found, way)
     return Policy(algorithm, state, past, spec, info)
+
+
+def _run_below(folder: Path) -> str:
+    """Which folder to name where this one is no finished run."""
+    policies = sorted(folder.rglob(FILE))
+    if not policies:
+        return "Name a folder like OUT/.../seed-0."
+    return f"Name a run in it, such as {policies[0].parent}."
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -280,18 +280,27 @@ class Doctor:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Render(Imports):
-    """Film a run's final policy in its task."""
+    """Film the final policies of runs in their task, side by side from the same starts."""
 
-    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """Folder of a finished run, OUT/.../seed-0."""
+    runs: Annotated[
+        tyro.conf.Positional[tuple[Path, ...]],
+        tyro.conf.arg(metavar="RUN...", help_behavior_hint="(at least one)"),
+    ]
+    """Folders of finished runs of one task; one that contains runs: each system's first seed."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """File of the film, .mp4 or .gif."""
-    episodes: int = 3
-    """Number of episodes, which are shown side by side."""
+    """File of the film, .mp4 or .gif; a .png is a contact sheet, some frames of each episode."""
+    episodes: int = 0
+    """Number of episodes of each run; 0: 3 of one run, 1 of several."""
     seed: int = 0
     """Seed of the episodes."""
     fps: float = 10.0
     """Frames per second; each step is a frame."""
+    trails: bool = True
+    """Draw where bodies have been, in tasks on a plane."""
+    size: int = 0
+    """Most pixels of a frame's width; 0: as it is drawn, on a sheet 216."""
+    frames: int = 5
+    """Frames of each episode on a contact sheet."""
     compile_cache: bool = True
     """Keep compiled programs in the user's cache directory."""
 
@@ -501,8 +510,10 @@ def answer(asked: Any, again: str) -> int:
     """Do what was asked; the exit code. `again` is the command that continues a stopped one."""
     if isinstance(asked, Render):
         # nothing of a film can be kept, so Ctrl-C ends it at once
-        returns = render.render(asked.run, asked.episodes, asked.out, asked.seed, asked.fps)
-        print(f"returns: {', '.join(f'{x:.1f}' for x in returns)}\n{asked.out}")
+        look = render.Look(asked.seed, asked.fps, asked.trails, asked.size, asked.frames)
+        for name, returns in render.render(asked.runs, asked.out, asked.episodes, look).items():
+            print(f"{name}, returns: {', '.join(f'{x:.1f}' for x in returns)}")
+        print(asked.out)
         return 0
     if isinstance(asked, Evaluate):
         records = evaluate(asked.runs, asked.task, asked.episodes, ProgressPrinter().say)

@@ -134,7 +134,8 @@ def describe(asked: Describe) -> int:
 def validate(asked: Validate) -> int:
     """Print what training on the set would find; a refusal is raised."""
     if not user_path(asked.source).exists():
-        raise refuse("PATH", "a file or a folder", asked.source, "A recipe always fits its task.")
+        way = "There is no such path; a set that is generated always fits its task."
+        raise refuse("PATH", "a file or a folder", asked.source, way)
     found = find(asked.source, asked.task)
     assert found.task is not None
     manifest = found.manifest or fit(found.raw, found.task)[1]

@@ -65,7 +65,7 @@ EXAMPLES = {
     ),
     "render": (
         "jaxomarl render RUN -o film.mp4",
-        "jaxomarl render RUN --episodes 1 --fps 20 -o film.gif",
+        "jaxomarl render RUN OTHER_RUN -o sheet.png",
     ),
     "export": (
         "jaxomarl export RUN -o policy",

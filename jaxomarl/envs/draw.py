@@ -1,10 +1,10 @@
 """Discs on a plane as pixels: NumPy alone, no display."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 Colour = tuple[int, int, int]
 
@@ -40,6 +40,19 @@ FRAME: Colour = (222, 222, 218)
 """Colour of the square [-1, 1]."""
 INK: Colour = (40, 40, 40)
 """Colour of velocity lines."""
+FAINT = 0.25
+"""Opacity of the oldest piece of a trail."""
+STRONG = 0.8
+"""Opacity of its newest."""
+STEPS = 25
+"""Newest pieces of a trail that are drawn."""
+
+
+class Trail(NamedTuple):
+    """The path of a body: points [T, 2] in world units, the oldest first."""
+
+    points: Float[np.ndarray, "T 2"]
+    rgb: Colour
 
 
 class Disc(NamedTuple):
@@ -59,17 +72,20 @@ def agent_colour(i: int) -> Colour:
 
 
 def scene(
-    discs: Sequence[tuple[Any, ...]], view: float, size: int = 360
+    discs: Sequence[tuple[Any, ...]], view: float, size: int = 360, trails: Sequence[Trail] = ()
 ) -> UInt8[np.ndarray, "P P 3"]:
     """The discs within the square [-view, view] as size x size pixels, y upwards.
 
     A disc is a `Disc`, or a plain tuple in its order. Later discs lie over earlier ones. Edges are
-    anti-aliased. A disc that lies outside, or is not finite, is not drawn.
+    anti-aliased. A disc that lies outside, or is not finite, is not drawn. Trails lie below
+    all discs.
     """
     canvas = np.empty((size, size, 3), np.float32)
     canvas[:] = PAPER
     scale = size / (2.0 * view)
     _frame(canvas, view, scale)
+    for trail in trails:
+        _trail(canvas, trail, view, scale)
     for disc in discs:
         x, y, radius, rgb, alpha, tail = Disc(*disc)
         if not np.isfinite([x, y, radius, *tail]).all():
@@ -80,6 +96,25 @@ def scene(
             end = centre + scale * np.array([tail[0], -tail[1]])
             _segment(canvas, centre, end, size / 300, INK, alpha)
     return np.rint(canvas).astype(np.uint8)
+
+
+def still(
+    render_trails: Callable[[Sequence[Any]], np.ndarray] | None,
+) -> Callable[[Any], np.ndarray] | None:
+    """The function that draws one state, from one that draws several with their trails, if any."""
+    if render_trails is None:
+        return None
+    return lambda state: render_trails([state])
+
+
+def _trail(canvas: np.ndarray, trail: Trail, view: float, scale: float) -> None:
+    """Draw a trail from its oldest piece to its newest, which is the strongest."""
+    points = np.asarray(trail.points, float)[-STEPS - 1 :]
+    centres = scale * (view + points * np.array([1.0, -1.0]))
+    opacities = np.linspace(FAINT, STRONG, len(points) - 1)
+    for a, b, alpha in zip(centres[:-1], centres[1:], opacities, strict=True):
+        if np.isfinite([a, b]).all():
+            _segment(canvas, a, b, len(canvas) / 150, trail.rgb, float(alpha))
 
 
 def _frame(canvas: np.ndarray, view: float, scale: float) -> None:

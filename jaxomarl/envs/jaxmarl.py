@@ -10,7 +10,7 @@ import difflib
 import io
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -232,7 +232,8 @@ def adapt(game: Game, env_id: str, horizon: int) -> Environment:
         done = (over & (t < horizon)).astype(jnp.float32)
         return game_state, timestep(obs, game_state, reward, done, info)
 
-    return Environment(spec, reset, step, _renderer(game))
+    trails = _renderer(game)
+    return Environment(spec, reset, step, draw.still(trails), render_trails=trails)
 
 
 def _action_width(space: Any, discrete: bool) -> int:
@@ -353,8 +354,8 @@ def _available(
     return available
 
 
-def _renderer(game: object) -> Callable[[GameState], np.ndarray] | None:
-    """The function that draws a state of JaxMARL's MPE; None for other games.
+def _renderer(game: object) -> Callable[[Sequence[GameState]], np.ndarray] | None:
+    """The function that draws the last of some states of JaxMARL's MPE; None for other games.
 
     Hunters and other agents have a colour each; hunted agents share one; landmarks are grey.
     """
@@ -373,7 +374,8 @@ def _renderer(game: object) -> Callable[[GameState], np.ndarray] | None:
     ]
     colours += [draw.OBSTACLE if solid else draw.LANDMARK for solid in collide[n:]]
 
-    def render(state: GameState) -> np.ndarray:
+    def render_trails(states: Sequence[GameState]) -> np.ndarray:
+        state = states[-1]
         position = np.asarray(state.inner.p_pos, float)
         tail = TAIL * np.asarray(state.inner.p_vel, float)
         discs = []
@@ -382,6 +384,8 @@ def _renderer(game: object) -> Callable[[GameState], np.ndarray] | None:
             x, y = position[i]
             ends = (tail[i, 0], tail[i, 1])
             discs.append(draw.Disc(x, y, float(radius[i]), colours[i], 0.85, ends))
-        return draw.scene(discs, VIEW)
+        places = np.stack([np.asarray(x.inner.p_pos, float) for x in states])
+        trails = [draw.Trail(places[:, i], colours[i]) for i in range(n)]
+        return draw.scene(discs, VIEW, trails=trails)
 
-    return render
+    return render_trails

@@ -1,9 +1,9 @@
-"""What a study cost: seconds on the device and to compile, updates, and numbers in a policy."""
+"""What a study cost: seconds, updates, memory, and numbers in a policy."""
 
 import json
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +26,30 @@ HEAD = (
     "compile s",
     "updates",
     "updates x runs / s",
+    "memory, MiB",
+    "peak, MiB",
     "numbers in a policy",
 )
-NOTES = (
-    "A stage that several systems share is trained once, and its seconds stand in each row.",
-    "Numbers in a policy: those that its file holds, statistics of the data included.",
-)
+MEBIBYTE = 2**20
+SHARED = "A stage that several systems share is trained once, and its seconds stand in each row."
+NOTES = {
+    "memory, MiB": "Memory: what the most demanding compiled program needs on each device, with "
+    "the data and all runs that train at once.",
+    "peak, MiB": "Peak: the most that a device had in use, earlier groups of the same command "
+    "included.",
+    "numbers in a policy": "Numbers in a policy: those that its file holds, statistics of the data "
+    "included.",
+}
+"""What has to be known of a column; without a number in it, column and note are left out."""
 
 
 def table(read: Study) -> Table:
     """A row for each group of runs, which is one program for each stage."""
-    rows = [_row(runs) for runs in study.groups(read).values()]
-    return tabular.table(HEAD, sorted(rows), NOTES)
+    rows = sorted(_row(runs) for runs in study.groups(read).values())
+    columns = dict(zip(HEAD, zip(*rows, strict=True), strict=True)) if rows else {}
+    shown = {name: cells for name, cells in columns.items() if name not in NOTES or any(cells)}
+    notes = [SHARED, *(note for name, note in NOTES.items() if name in shown)]
+    return tabular.table(list(shown), list(zip(*shown.values(), strict=True)), notes)
 
 
 def _row(runs: Sequence[Run]) -> tuple[str, ...]:
@@ -60,8 +72,25 @@ def _row(runs: Sequence[Run]) -> tuple[str, ...]:
         _seconds(compiled),
         f"{updates:,}" if updates else "",
         rate,
+        _mebibytes(runs, "program_bytes"),
+        _mebibytes(runs, "peak_bytes"),
         f"{known[0]:,}" if known else "",
     )
+
+
+def _mebibytes(runs: Sequence[Run], name: str) -> str:
+    """The largest of the stages' numbers of bytes of this name; "" where no stage has one."""
+    found = [facts.get(name) for run in runs for facts in stages_of(run)]
+    known = [count for count in found if isinstance(count, int) and count > 0]
+    if not known:
+        return ""
+    return f"{max(known) / MEBIBYTE:,.1f}"
+
+
+def stages_of(run: Run) -> list[Mapping[str, Any]]:
+    """The facts of each batch of each trained stage."""
+    stages = run.info.get("stages", {}).values()
+    return [batch for facts in stages for batch in facts.get("batches", [facts])]
 
 
 def _seconds(value: Any) -> str:

@@ -1,6 +1,7 @@
-"""Frames to a film: .gif through Pillow or .mp4 through imageio-ffmpeg.
+"""Frames to a film, .gif through Pillow or .mp4 through imageio-ffmpeg, or to a sheet, .png.
 
-No display is needed.
+No display is needed. A .gif and a .png say in themselves what they show, so that a report knows
+them again.
 """
 
 import contextlib
@@ -17,7 +18,17 @@ from jaxtyping import UInt8
 from jaxomarl.base import refuse
 from jaxomarl.results.store import write_bytes
 
-SUFFIXES = (".gif", ".mp4")
+SUFFIXES = (".gif", ".mp4", ".png")
+SHEET = ".png"
+"""The suffix of a contact sheet, which shows some frames of each film in a grid."""
+COLUMNS = 5
+"""Frames in a row of a sheet."""
+THUMB = 216
+"""Width of a frame on a sheet, in pixels: five fill a page."""
+SAMPLED = 16
+"""Frames from which the palette of a .gif is made."""
+MARK = "jaxomarl film: "
+"""How the text begins by which a picture says what it shows."""
 GAP = 6
 """Pixels between two films."""
 LINE = 24
@@ -60,6 +71,91 @@ def mosaic(
     return frames
 
 
+def stack(rows: Sequence[UInt8[np.ndarray, "_ _ _ 3"]]) -> UInt8[np.ndarray, "T H W 3"]:
+    """Films one below the other; a shorter one holds its last frame, a narrower one gets paper."""
+    steps = max(len(row) for row in rows)
+    width = max(row.shape[2] for row in rows)
+    parts = []
+    for k, row in enumerate(rows):
+        gap = GAP * (k > 0)
+        held = np.concatenate([row, np.repeat(row[-1:], steps - len(row), axis=0)])
+        sides = ((0, 0), (gap, 0), (0, width - row.shape[2]), (0, 0))
+        parts.append(np.pad(held, sides, constant_values=PAPER))
+    return np.concatenate(parts, axis=1)
+
+
+def shrunk(frames: UInt8[np.ndarray, "T h w 3"], width: int) -> UInt8[np.ndarray, "T H W 3"]:
+    """Frames of at most so many pixels in width, with the same proportions."""
+    image, _, _ = _pillow()
+    _, h, w, _ = frames.shape
+    if w <= width:
+        return frames
+    size = (width, max(1, round(h * width / w)))
+    return np.stack([np.asarray(image.fromarray(frame).resize(size)) for frame in frames])
+
+
+def fitting(text: str, width: int) -> str:
+    """A text whose lines are no wider than `width` pixels as a caption: words go to a new line."""
+    _, _, font = _pillow()
+    letters = font.load_default(LETTERS)
+    lines = []
+    for line in text.split("\n"):
+        words = line.split(" ")
+        row = words[0]
+        for word in words[1:]:
+            longer = f"{row} {word}"
+            if letters.getlength(longer) <= width:
+                row = longer
+            else:
+                lines.append(row)
+                row = word
+        lines.append(row)
+    return "\n".join(lines)
+
+
+def moments(length: int, count: int) -> list[int]:
+    """The numbers of at most `count` frames of `length`, evenly spaced, first and last included."""
+    if count == 1:
+        return [length - 1]
+    return sorted({round(x) for x in np.linspace(0, length - 1, count).tolist()})
+
+
+def sheet(
+    films: Sequence[np.ndarray],
+    titles: Sequence[str],
+    captions: Sequence[Sequence[str]],
+    count: int = COLUMNS,
+) -> UInt8[np.ndarray, "H W 3"]:
+    """A contact sheet: `count` frames of each film [T, h, w, 3], a title above each film's.
+
+    `captions` has a text for each frame of each film. Raises JaxomarlError where there is no film,
+    where frames differ in size, where texts are not one per film and frame, and without Pillow.
+    """
+    if len(titles) != len(films) or len(captions) != len(films):
+        found = (len(titles), len(captions))
+        raise refuse("titles, captions", f"{len(films)}, one per film", found, "Name each film.")
+    rows = []
+    for film, title, texts in zip(films, titles, captions, strict=True):
+        spoken = _per_frame(texts, len(film))
+        shown = moments(len(film), count)
+        for first in range(0, len(shown), COLUMNS):
+            some = shown[first : first + COLUMNS]
+            stills = [film[t : t + 1] for t in some]
+            row = mosaic(stills, [spoken[t] for t in some])
+            if first == 0:
+                row = stack([_heading(title, row.shape[2]), row])
+            rows.append(row)
+    if not rows:
+        raise refuse("films", "one or more", 0, "Film an episode.")
+    return stack(rows)[0]
+
+
+def _heading(text: str, width: int) -> UInt8[np.ndarray, "1 H W 3"]:
+    """A title over a row, in as many lines as it needs."""
+    lines = fitting(text, width)
+    return _caption(lines, LINE * _lines([lines]), width)[None]
+
+
 def with_legend(
     frames: UInt8[np.ndarray, "T h w 3"], entries: Sequence[tuple[str, tuple[int, int, int]]]
 ) -> UInt8[np.ndarray, "T H w 3"]:
@@ -100,35 +196,77 @@ def check(path: str | Path, fps: float = 10.0) -> None:
     """
     suffix = Path(path).suffix
     if suffix not in SUFFIXES:
-        raise refuse("path", "a name that ends in .gif or .mp4", str(path), "Change the suffix.")
+        expected = "a name that ends in .gif or .mp4, or in .png for a sheet of frames"
+        raise refuse("path", expected, str(path), "Change the suffix.")
     if not 0 < fps < float("inf"):
         raise refuse("fps", "a positive number of frames per second", fps, "10 is usual.")
-    if suffix == ".gif":
-        _pillow()
-    else:
+    if suffix == ".mp4":
         _ffmpeg()
+    else:
+        _pillow()
 
 
-def write(path: str | Path, frames: UInt8[np.ndarray, "T h w 3"], fps: float = 10.0) -> None:
-    """Write a film, atomically, in the format of its suffix.
+def write(
+    path: str | Path, frames: UInt8[np.ndarray, "T h w 3"], fps: float = 10.0, shown: str = ""
+) -> None:
+    """Write a film, atomically, in the format of its suffix; a .png is of the last frame.
 
     An .mp4 repeats a last row and column to have even sides. A .gif counts time in 1/100 s, and
-    keeps equal frames in a row as one that lasts longer. Raises JaxomarlError for what `check`
-    does, and for no frames.
+    keeps equal frames in a row as one that lasts longer. `shown` says what is seen, for `about`.
+    Raises JaxomarlError for what `check` does, and for no frames.
     """
     check(path, fps)
     if not len(frames):
         raise refuse("frames", "one or more", 0, "Play a step.")
-    encode = _gif if Path(path).suffix == ".gif" else _mp4
-    write_bytes(path, encode(frames, fps))
+    suffix = Path(path).suffix
+    if suffix == ".gif":
+        content = _gif(frames, fps, shown)
+    elif suffix == SHEET:
+        content = _png(frames[-1], shown)
+    else:
+        content = _mp4(frames, fps)
+    write_bytes(path, content)
 
 
-def _gif(frames: np.ndarray, fps: float) -> bytes:
+def about(path: Path) -> str:
+    """What a .gif or .png that `write` wrote says of itself; "" of another file."""
     image, _, _ = _pillow()
+    try:
+        with image.open(path) as picture:
+            said = picture.info.get("comment", b"")
+    except (OSError, ValueError, SyntaxError):
+        return ""
+    if isinstance(said, bytes):
+        said = said.decode(errors="replace")
+    if not said.startswith(MARK):
+        return ""
+    return said.removeprefix(MARK)
+
+
+def _gif(frames: np.ndarray, fps: float, shown: str) -> bytes:
+    image, _, _ = _pillow()
+    # one palette for all frames, so that what does not move is not stored again
+    some = np.concatenate([frames[t] for t in moments(len(frames), SAMPLED)])
+    palette = image.fromarray(some).quantize(method=image.Quantize.FASTOCTREE)
+    plain = {"palette": palette, "dither": image.Dither.NONE}
     content = io.BytesIO()
-    first, *rest = [image.fromarray(frame) for frame in frames]
+    first, *rest = [image.fromarray(frame).quantize(**plain) for frame in frames]
     options = {"save_all": True, "append_images": rest, "duration": 1000 / fps, "loop": 0}
+    if shown:
+        options["comment"] = f"{MARK}{shown}".encode()
     first.save(content, format="GIF", **options)
+    return content.getvalue()
+
+
+def _png(frame: np.ndarray, shown: str) -> bytes:
+    image, _, _ = _pillow()
+    from PIL.PngImagePlugin import PngInfo
+
+    words = PngInfo()
+    if shown:
+        words.add_itxt("comment", f"{MARK}{shown}")
+    content = io.BytesIO()
+    image.fromarray(frame).save(content, format="PNG", optimize=True, pnginfo=words)
     return content.getvalue()
 
 

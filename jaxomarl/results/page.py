@@ -56,9 +56,10 @@ def bullets(texts: Sequence[str], style: str = "") -> str:
     return f"<ul{_class(style)}>{items}</ul>"
 
 
-def details(title: str, content: str) -> str:
-    """HTML that opens on demand."""
-    return f"<details><summary>{escape(title)}</summary>{content}</details>"
+def details(title: str, content: str, shown: bool = False) -> str:
+    """HTML that opens on demand, or with `shown` closes on demand."""
+    opened = " open" if shown else ""
+    return f"<details{opened}><summary>{escape(title)}</summary>{content}</details>"
 
 
 def preformatted(text: str) -> str:
@@ -99,6 +100,18 @@ def figure(name: str, shown: Figure, caption: str) -> str:
     drawing = drawing.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
     return (
         f'<figure id="figure-{name}"><div class="scroll" tabindex="0">{drawing}</div>'
+        f"<figcaption>{words}</figcaption></figure>"
+    )
+
+
+def picture(name: str, kind: str, content: bytes, caption: str) -> str:
+    """A picture of a media type whose bytes stand in the page."""
+    coded = base64.b64encode(content).decode()
+    words = escape(caption)
+    label = escape(caption, quote=True)
+    return (
+        f'<figure id="picture-{name}"><div class="scroll" tabindex="0">'
+        f'<img src="data:{kind};base64,{coded}" alt="{label}"></div>'
         f"<figcaption>{words}</figcaption></figure>"
     )
 

@@ -1,7 +1,7 @@
 """A report of folders of results: one page of HTML that stands alone.
 
-The answer comes first, then what it rests on: scores, curves, statistics over tasks, published
-numbers, data, health of the stages, cost and provenance.
+The answer comes first, then what it rests on: scores, curves, statistics over tasks, coordination,
+films, published numbers, data, health of the stages, cost and provenance.
 """
 
 import json
@@ -15,7 +15,9 @@ import numpy as np
 from jaxomarl.results import (
     card_text,
     cards,
+    coordination,
     costs,
+    embedded,
     figures,
     findings,
     page,
@@ -26,6 +28,7 @@ from jaxomarl.results import (
     tabular,
 )
 from jaxomarl.results.canvas import Figure
+from jaxomarl.results.embedded import Pictures
 from jaxomarl.results.page import Section
 from jaxomarl.results.store import read_cards, write_bytes
 from jaxomarl.results.study import Study
@@ -85,6 +88,8 @@ def html(
         ("scores", "Final scores", _scores(read)),
         ("curves", "Learning curves", _curves(read)),
         ("tasks", "Over all tasks", _over_tasks(read)),
+        ("coordination", "Coordination", _coordination(read, folders)),
+        ("films", "Films", _films(folders)),
         ("published", "Published numbers", _published(read.records, printed)),
         ("data", "Data", _data(read, folders)),
         ("health", "Have the stages learned?", _health(read)),
@@ -314,6 +319,44 @@ def _interval(number: standings.Number) -> str:
     if not np.isfinite(number.low):
         return f"{number.value:.3f}"
     return f"{number.value:.3f} [{number.low:.3f}, {number.high:.3f}]"
+
+
+# --- coordination, and films ---
+
+
+def _coordination(read: Study, folders: Sequence[str | Path]) -> str:
+    """Ways of acting together, distance from the data, and what folders hold of it."""
+    parts = []
+    shown = coordination.table(read)
+    if shown is not None:
+        grey = [k for k, row in enumerate(shown.rows) if row[2].endswith("†")]
+        parts.append(page.table("coordination", "Final episodes, and the data.", shown, grey))
+    drawn = coordination.ways_figure(None, read)
+    if drawn is not None:
+        caption = "Share of final episodes that end in each way of acting together."
+        parts.append(page.figure("ways", drawn, caption))
+    counts = coordination.counted(folders)
+    if counts is not None:
+        caption = "Counts that tables of papers wrote, means over seeds."
+        parts.append(page.details(caption, page.table("counts", caption, counts)))
+    parts += _pictures("figure", embedded.figures(folders))
+    return "".join(parts)
+
+
+def _films(folders: Sequence[str | Path]) -> str:
+    """Loops and contact sheets that `render` wrote below the folders."""
+    return "".join(_pictures("film", embedded.films(folders), closable=True))
+
+
+def _pictures(name: str, found: Pictures, closable: bool = False) -> list[str]:
+    """Each picture, and what is not shown; what moves can be closed."""
+    parts = []
+    for k, of in enumerate(found.shown):
+        shown = page.picture(f"{name}-{k + 1}", of.kind, of.content, of.caption)
+        parts.append(page.details(of.name, shown, shown=True) if closable else shown)
+    if found.left_out:
+        parts.append(page.paragraph(f"Not shown: {'; '.join(found.left_out)}.", "note"))
+    return parts
 
 
 # --- published numbers ---

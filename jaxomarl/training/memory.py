@@ -242,7 +242,7 @@ class Needs:
         """What the stage's programs take for so many rows, by their compiled forms."""
         program = self.program
         program.lay(rows)
-        on_one = max(map(_bytes, program.programs(rows)))
+        on_one = max(map(program_bytes, program.programs(rows)))
         shared = size((program.job.data, program.job.held))
         devices = program.devices.size
         if jax.default_backend() != "cpu":
@@ -270,13 +270,27 @@ class Needs:
         return runs
 
 
-def _bytes(compiled: Any) -> int:
+def program_bytes(compiled: Any) -> int:
     """The bytes on one device that a compiled program needs, its arguments and results included."""
     found = compiled.memory_analysis()
     if found is None:
         return 0
     given = found.argument_size_in_bytes + found.temp_size_in_bytes
     return given + found.output_size_in_bytes - found.alias_size_in_bytes
+
+
+def facts(programs: Sequence[Any]) -> dict[str, int]:
+    """What a finished stage says of the memory of each device, in bytes.
+
+    `program_bytes` are those of the most demanding of its compiled programs. A device that counts
+    adds `peak_bytes`: the most that this process has had in use so far.
+    """
+    found = {"program_bytes": max(map(program_bytes, programs), default=0)}
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    peaks = [of["peak_bytes_in_use"] for of in stats if "peak_bytes_in_use" in of]
+    if peaks:
+        found["peak_bytes"] = max(peaks)
+    return found
 
 
 def portions(count: int, runs: int) -> Sequence[range]:

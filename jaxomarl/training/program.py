@@ -324,6 +324,11 @@ class Program:
             self.job.programs[name] = Compiled(call, time.perf_counter() - start)
         return self.job.programs[name]
 
+    def compiled_for(self, rows: int) -> list[Any]:
+        """The stage's programs that were compiled for so many rows."""
+        names = [name for name in self.job.programs if (name[0], name[3]) == (self.index, rows)]
+        return [self.job.programs[name].call for name in names]
+
     def programs(self, runs: int) -> list[Any]:
         """The compiled functions of the stage for U runs, from shapes alone.
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from jaxomarl.base import Past, Stage, refuse
 from jaxomarl.numerics import pinned
-from jaxomarl.training import divergence, evaluation, sharding
+from jaxomarl.training import divergence, evaluation, memory, sharding
 from jaxomarl.training.library import Identity, TrainedStage, gather
 from jaxomarl.training.program import Job, Program, Progress
 
@@ -374,6 +374,7 @@ class Training:
             "save_seconds": round(self.folder.save_seconds, 3),
             "report_seconds": round(self.report_seconds, 3),
             "health_seconds": round(self.health_seconds, 3),
+            **memory.facts(program.compiled_for(self.size)),
         }
         self.job.library.finish(self.identity, self.folder, self.trained)
         return self.trained

@@ -14,7 +14,7 @@ from jaxomarl.cli import commands
 from jaxomarl.papers.omsd import table2
 from jaxomarl.presets import PRESETS, find
 from jaxomarl.presets.particle import TABLE
-from jaxomarl.results import tabular
+from jaxomarl.results import film, tabular
 from jaxomarl.results.store import read_json
 
 QUICK = (
@@ -93,6 +93,46 @@ def test_a_run_is_filmed(trained, tmp_path, capsys):
         assert film.n_frames == 26, "the step in the caption tells each frame from the one before"
         assert film.size == (2 * 360 + 6, 2 * 24 + 360 + 24), "captions above, a legend below"
     assert "returns" in capsys.readouterr().out
+
+
+def test_runs_are_filmed_side_by_side_from_the_same_start(trained, tmp_path, capsys):
+    from PIL import Image
+
+    runs = [str(p.parent) for p in sorted(trained.rglob("run.json"))]
+    out = tmp_path / "film.gif"
+    assert commands.run("render", [*runs, "--size", "120", "-o", str(out)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [line.partition(",")[0] for line in said[:2]] == ["bc seed 0", "bc seed 1"]
+    with Image.open(out) as film:
+        assert film.n_frames == 26
+        assert film.size[0] == 2 * 120 + 6
+        frames = []
+        for k in (0, 25):
+            film.seek(k)
+            frames.append(np.asarray(film.convert("RGB"), int))
+    # a legend of two rows is below
+    left, right = np.split(np.array(frames)[:, -168:-48], [123], axis=2)
+    apart = np.abs(left[:, :, :120] - right[:, :, 3:]).max(axis=(1, 2, 3))
+    assert apart[0] == 0 and apart[1] > 50, "equal starts, and other ends"
+
+
+def test_a_contact_sheet_says_what_it_shows(trained, tmp_path, capsys):
+    from PIL import Image
+
+    runs = [str(p.parent) for p in sorted(trained.rglob("run.json"))]
+    out = tmp_path / "sheet.png"
+    flags = ["--episodes", "1", "--frames", "3", "--size", "100", "-o", str(out)]
+    assert commands.run("render", [*runs, *flags]) == 0
+    assert film.about(out) == "bc seed 0, bc seed 1 on mpe/tag, 1 episode of seed 0"
+    assert commands.run("render", [str(trained), *flags]) == 0
+    assert film.about(out) == "bc seed 0 on mpe/tag, 1 episode of seed 0", "its first seed"
+    with Image.open(out) as sheet:
+        assert sheet.size[0] == 3 * 100 + 2 * film.GAP
+    for flags in (["--frames", "0"], ["--size", "-1"], ["--episodes", "-1"]):
+        assert commands.run("render", [*runs, *flags, "-o", str(out)]) == 2
+    assert commands.run("render", ["-o", str(out)]) == 2
+    said = capsys.readouterr().err
+    assert "RUN: expected at least one folder" in said and "--frames: expected at least 1" in said
 
 
 def test_the_table_sets_ours_beside_the_published(tmp_path, capsys):

@@ -186,6 +186,7 @@ def test_run_json(out):
         assert chunks == dict.fromkeys(chunks, STEPS)
         assert info["updates_executed"] == STEPS * len(chunks) == STEPS * 3
         for facts in info["stages"].values():
+            assert facts["program_bytes"] > 1_000, "the state and a batch at least"
             assert facts["mapping"] in ("vmap", "map")
             assert facts["updates"] == STEPS
             assert facts["seconds"] >= 0
@@ -453,6 +454,8 @@ def test_load_refuses_what_is_no_policy(out, copy, tmp_path):
             JaxomarlError, match=r"expected the folder of a finished run, found .no run.json"
         ):
             jaxomarl.load(folder)
+    with pytest.raises(JaxomarlError, match=rf"Name a run in it, such as {copy}/.*seed-0\."):
+        jaxomarl.load(copy)
     policy = run / "policy.safetensors"
     whole = policy.read_bytes()
     for torn in (whole[: len(whole) // 2], whole[:4], b"", b"\xff" * 64):

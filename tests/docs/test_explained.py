@@ -23,6 +23,17 @@ def test_the_data_say_what_agent_2_does_next_to_agent_1(why):
     np.testing.assert_allclose([float(x) for x in stated.groups()], expected, atol=0.005)
 
 
+def test_results_have_every_claim_that_is_judged_with_its_verdict(root):
+    verdicts = (root / "docs" / "verdicts.md").read_text(encoding="utf-8")
+    results = " ".join((root / "docs" / "results.md").read_text(encoding="utf-8").split("\n"))
+    claims = dict(re.findall(r"^### (\S+): (.*)$", verdicts, re.MULTILINE))
+    judged = {claim: word for claim, word in claims.items() if word != "not judged"}
+    rows = re.findall(r"\| \[(\S+)\]\(verdicts\.md#\w+\): [^|]* \| ([a-z ]+) \|", results)
+    assert dict(rows) == judged and len(rows) == len(judged)
+    assert f"judges {len(claims)} claims" in results
+    assert f"Of the other {len(claims) - len(judged)}, two were run" in results
+
+
 def test_the_distance_of_a_product_from_agreements(why):
     stated = re.search(
         r"([\d.]+) for two agents and two levels, ([\d.]+) for five agents and two", why

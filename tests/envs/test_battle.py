@@ -227,3 +227,6 @@ def test_a_frame_shows_the_living():
     frame = env.render(battle)
     gone = battle._replace(foes=battle.foes._replace(health=jnp.zeros(4)))
     assert frame.dtype == np.uint8 and (env.render(gone) != frame).any()
+    moved = battle._replace(allies=battle.allies._replace(position=battle.allies.position + 9.0))
+    drawn = (env.render_trails([moved, battle]) != frame).any(axis=2)
+    assert drawn.any() and (env.render_trails([battle]) == frame).all()

@@ -65,3 +65,26 @@ def test_the_square_is_faint_and_the_colours_differ():
     assert EMPTY.min() > 200
     assert len({draw.agent_colour(i) for i in range(8)} | set(draw.KINDS.values())) == 8 + 5
     assert draw.agent_colour(8) == draw.agent_colour(0)
+
+
+def test_a_trail_leads_from_faint_to_strong_below_its_disc():
+    points = np.array([[-1.0, -0.5], [0.0, -0.5], [1.0, -0.5]])
+    trail = draw.Trail(points, BLACK)
+    share = cover(draw.scene([], view=1.5, size=200, trails=[trail]))
+    rows, columns = np.nonzero(share > 0.2)
+    assert rows.min() >= 130 and rows.max() <= 137, "y is upwards"
+    assert columns.min() == pytest.approx(33, abs=2) and columns.max() == pytest.approx(167, abs=2)
+    assert share[133, 66] == pytest.approx(draw.FAINT, abs=0.03)
+    assert share[133, 133] == pytest.approx(draw.STRONG, abs=0.03)
+    disc = Disc(1.0, -0.5, 0.2, draw.PREY)
+    both = draw.scene([disc], view=1.5, size=200, trails=[trail])
+    assert tuple(both[133, 160]) == draw.PREY
+
+
+def test_only_the_newest_steps_of_a_trail_are_drawn():
+    x = np.linspace(-1.0, 1.0, 2 * draw.STEPS + 1)
+    trail = draw.Trail(np.stack([x, 0 * x], axis=1), BLACK)
+    share = cover(draw.scene([], view=1.5, size=200, trails=[trail]))
+    assert np.nonzero(share > 0.1)[1].min() == pytest.approx(100, abs=3)
+    alone = draw.Trail(np.array([[0.0, 0.0]]), BLACK)
+    np.testing.assert_array_equal(draw.scene([], 1.5, 200, trails=[alone]), EMPTY)

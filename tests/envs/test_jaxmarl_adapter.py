@@ -337,6 +337,7 @@ def test_mpe_is_drawn_and_other_games_are_not():
     assert make("switch_riddle").env.render is None
     state, _ = env.reset(jax.random.key(0))
     frame = env.render(state)
+    assert (env.render_trails([state]) == frame).all()
     assert frame.shape == (360, 360, 3) and frame.dtype == np.uint8
     place = np.asarray(state.inner.p_pos)
     moved = env.render(

@@ -325,5 +325,9 @@ def test_pictures_show_every_entity(name):
     env = catalog.make(name).env
     scene, _ = jax.jit(env.reset)(jax.random.key(0))
     frame = env.render(scene)
+    elsewhere = scene._replace(pos=scene.pos + 0.4)
+    with_trails = env.render_trails([elsewhere, scene])
+    np.testing.assert_array_equal(env.render_trails([scene]), frame)
+    assert (with_trails != frame).any(axis=2).sum() > 500
     assert frame.ndim == 3 and frame.shape[2] == 3 and frame.dtype == np.uint8
     assert len(np.unique(frame.reshape(-1, 3), axis=0)) > 3

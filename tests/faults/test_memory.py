@@ -108,8 +108,18 @@ def test_devices_of_a_cpu_share_one_memory(monkeypatch, platform, devices):
     eight = SimpleNamespace(devices=SimpleNamespace(size=8), job=job)
     eight.lay, eight.programs = (lambda rows: None), (lambda rows: [1_000, 700])
     monkeypatch.setattr(memory.jax, "default_backend", lambda: platform)
-    monkeypatch.setattr(memory, "_bytes", lambda compiled: compiled)
+    monkeypatch.setattr(memory, "program_bytes", lambda compiled: compiled)
     assert memory.Needs.compiled(SimpleNamespace(program=eight), 3) == devices * 1_000 - 100
+
+
+def test_a_stage_says_what_its_most_demanding_program_needs(monkeypatch):
+    monkeypatch.setattr(memory, "program_bytes", lambda compiled: compiled)
+    device = SimpleNamespace(memory_stats=lambda: None)
+    monkeypatch.setattr(memory.jax, "local_devices", lambda: [device])
+    assert memory.facts([100, 300]) == {"program_bytes": 300}, "a CPU does not count"
+    cards = [SimpleNamespace(memory_stats=lambda k=k: {"peak_bytes_in_use": k}) for k in (7, 9)]
+    monkeypatch.setattr(memory.jax, "local_devices", lambda: cards)
+    assert memory.facts([100]) == {"program_bytes": 100, "peak_bytes": 9}
 
 
 def test_what_never_fits_is_refused_with_bytes_and_a_way_out(tmp_path):

@@ -153,3 +153,79 @@ def test_a_writer_that_fails_leaves_the_old_film(tmp_path, monkeypatch):
         film.write(tmp_path / "a.mp4", ramp(2))
     assert (tmp_path / "a.mp4").read_bytes() == b"old"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+# --- sheets ---
+
+
+def test_moments_are_evenly_spaced_with_both_ends():
+    assert film.moments(26, 5) == [0, 6, 12, 19, 25]
+    assert film.moments(3, 5) == [0, 1, 2] and film.moments(1, 5) == [0]
+    assert film.moments(7, 1) == [6]
+
+
+@needs_pillow
+def test_a_sheet_has_a_row_for_each_film_and_wraps_after_five():
+    texts = [f"step {t}" for t in range(9)]
+    out = film.sheet([ramp(9), ramp(9)], ["one", "two"], [texts, texts], count=6)
+    row = film.LINE + 40
+    wide = 5 * 60 + 4 * film.GAP
+    assert out.shape == (2 * (film.LINE + film.GAP + row) + 2 * row + 3 * film.GAP, wide, 3)
+    top = film.LINE + film.GAP + film.LINE
+    for k, t in enumerate(film.moments(9, 6)[:5]):
+        at = k * (60 + film.GAP)
+        np.testing.assert_array_equal(out[top : top + 40, at : at + 60], ramp(9)[t])
+    second = top + 40 + film.GAP + film.LINE
+    np.testing.assert_array_equal(out[second : second + 40, :60], ramp(9)[8])
+    assert (out[second : second + 40, 60:] == film.PAPER).all()
+    with pytest.raises(JaxomarlError, match="one per film"):
+        film.sheet([ramp(2)], [], [["a", "b"]])
+    with pytest.raises(JaxomarlError, match="films"):
+        film.sheet([], [], [])
+
+
+@needs_pillow
+def test_rows_of_films_hold_their_last_frame():
+    out = film.stack([ramp(4), ramp(2, w=30)])
+    assert out.shape == (4, 40 + film.GAP + 40, 60, 3)
+    np.testing.assert_array_equal(out[3, 40 + film.GAP :, :30], ramp(2, w=30)[1])
+    assert (out[:, 40:, 30:] == film.PAPER).all()
+
+
+@needs_pillow
+def test_shrunk_frames_keep_their_proportions_and_small_ones_stay():
+    frames = ramp(3, 80, 120)
+    small = film.shrunk(frames, 60)
+    assert small.shape == (3, 40, 60, 3)
+    assert [bar(x) for x in small] == pytest.approx([bar(x) / 2 for x in frames], abs=1)
+    assert film.shrunk(frames, 120) is frames
+
+
+@needs_pillow
+def test_words_of_a_caption_fit_and_none_is_lost():
+    text = "maddpg-bc+coda augment_lambda=0.003 seed 3\nstep 0 of 25"
+    fitted = film.fitting(text, 200)
+    assert fitted.split() == text.split() and fitted.count("\n") == 2
+    assert film.fitting(text, 1000) == text
+
+
+@needs_pillow
+@pytest.mark.parametrize("name", ["a.gif", "a.png"])
+def test_a_picture_says_what_it_shows(tmp_path, name):
+    from PIL import Image
+
+    film.write(tmp_path / name, ramp(3), shown="bc ä seed 0 on mpe/spread")
+    assert film.about(tmp_path / name) == "bc ä seed 0 on mpe/spread"
+    Image.new("RGB", (4, 4)).save(tmp_path / f"other-{name}")
+    assert film.about(tmp_path / f"other-{name}") == ""
+    (tmp_path / name).write_bytes(b"torn")
+    assert film.about(tmp_path / name) == ""
+
+
+@needs_pillow
+def test_a_sheet_is_read_back(tmp_path):
+    from PIL import Image
+
+    film.write(tmp_path / "a.png", ramp(3))
+    with Image.open(tmp_path / "a.png") as picture:
+        np.testing.assert_array_equal(np.asarray(picture), ramp(3)[-1])

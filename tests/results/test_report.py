@@ -15,7 +15,16 @@ import pytest
 
 from jaxomarl.base import JaxomarlError
 from jaxomarl.cli import commands
-from jaxomarl.results import findings, report, store, study
+from jaxomarl.results import (
+    coordination,
+    costs,
+    embedded,
+    film,
+    findings,
+    report,
+    store,
+    study,
+)
 
 pytest.importorskip("matplotlib", reason="matplotlib is an extra: jaxomarl[plot]")
 
@@ -97,7 +106,7 @@ class Read(HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.ids, self.links, self.figures, self.tables = Counter(), [], {}, []
-        self.loaded, self.policies = [], []
+        self.loaded, self.policies, self.pictures = [], [], {}
         self.words, self.cell, self.within, self.body = [], None, "", False
         self.feed(text)
 
@@ -105,7 +114,10 @@ class Read(HTMLParser):
         attrs = dict(attrs)
         self.ids[attrs.get("id")] += "id" in attrs
         self.links += [attrs[k] for k in ("href", "xlink:href") if attrs.get(k)]
-        self.loaded += [attrs[k] for k in ("src", "srcset", "action") if attrs.get(k)]
+        sources = [attrs[k] for k in ("src", "srcset", "action") if attrs.get(k)]
+        self.loaded += [x for x in sources if not x.startswith("data:image/")]
+        if tag == "img":
+            self.pictures[self.within] = attrs["src"]
         self.loaded += [tag] if tag in ("link", "iframe", "object", "embed", "base") else []
         if attrs.get("http-equiv") == "Content-Security-Policy":
             self.policies.append(attrs["content"])
@@ -151,7 +163,8 @@ def alone(text):
     assert set(anchors) <= set(read.ids) and all(x.startswith(("#", "data:")) for x in read.links)
     referred = set(re.findall(r"url\(#([^)]+)\)", text))
     assert referred <= set(read.ids)
-    assert all(count > 20 for count in read.figures.values()), "a figure is empty"
+    for name, marks in read.figures.items():
+        assert marks > 20 or len(read.pictures[name]) > 200, "a figure is empty"
     return read
 
 
@@ -345,6 +358,112 @@ def test_what_cannot_be_read_is_refused(tmp_path, capsys):
 def test_a_card_in_the_folder_is_shown(tmp_path):
     (tmp_path / "card.json").write_text(json.dumps([{"name": "x"}, 3]))
     assert store.read_cards([tmp_path]) == [], "a file that holds no card"
+
+
+# --- coordination, films, memory ---
+
+
+def write_game(folder, system, seed, actions):
+    """A run of the bandit, whose final episodes end at these joint actions."""
+    path = write_run(folder, system, "games/bandit", seed, 0.0)
+    info = store.read_json(path / "run.json")
+    near = {"nearest_distance": 0.1 + seed, "nearest_data_distance": 0.05}
+    info["health"] = [{**verdict("learned")[0], "figures": near}]
+    info["spec"] = {"discrete": False}
+    info["stages"] = {"critic": {"program_bytes": 2**21}, "policy": {"program_bytes": 3 * 2**20}}
+    store.write_json(path / "run.json", info)
+    actions = np.array(actions, float)
+    coordinated = actions.prod(axis=1) > 0
+    found = {"return": actions.prod(axis=1), "coordinated": coordinated.astype(float)}
+    found |= {"action_1": actions[:, 0], "action_2": actions[:, 1], "touches": coordinated + 2.0}
+    rows = store.returns_rows(info, "policy", STEPS[-1:], {k: x[None] for k, x in found.items()})
+    store.write_table(path / store.FINAL, rows, store.COLUMNS)
+    return path
+
+
+@pytest.fixture
+def game(tmp_path):
+    """Two seeds: one ends in one way, the other in both, and once in none."""
+    write_game(tmp_path, "omsd", 0, [(0.9, 0.8)] * 4)
+    write_game(tmp_path, "omsd", 1, [(0.9, 0.9), (-0.9, -0.7), (0.9, -0.9), (-0.8, -0.8)])
+    return tmp_path
+
+
+def test_ways_are_counted_and_each_seed_counts_alike(game):
+    read = study.load([game])
+    (of_record,) = coordination.infos(read).values()
+    found = coordination.ways(of_record, discrete=False)
+    assert found.shares == pytest.approx({"(+, +)": (1 + 1 / 4) / 2, "(-, -)": (2 / 4) / 2})
+    assert found.in_a_seed == 1.5
+    shown = coordination.table(read)
+    (row,) = [dict(zip(shown.head, cells, strict=True)) for cells in shown.rows]
+    assert (row["coordinated"], row["ways"], row["in a seed"]) == ("0.88", "2", "1.5")
+    assert row["commonest way"] == "(+, +): 62%" and row["touches [95 %]"].startswith("2.88 [")
+    assert row["distance from the data"] == "0.600" and row["of the data's own"] == "0.050"
+    assert "of uniform actions" not in row, "nobody measured it"
+
+
+def test_a_diverged_seed_has_no_way(game):
+    path = write_game(game, "omsd", 2, [(0.9, 0.9)] * 4)
+    info = store.read_json(path / "run.json")
+    store.write_json(path / "run.json", info | {"diverged": [{"stage": "policy", "update": 3}]})
+    (of_record,) = coordination.infos(study.load([game])).values()
+    assert list(of_record) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("episodes", "discrete", "expected"),
+    [
+        ({"level": [1, -1, 0]}, False, ["level 1", "", "level 0"]),
+        ({"action_1": [0, 2], "action_2": [1, 2]}, True, ["(0, 1)", "(2, 2)"]),
+        ({"action_1": [0.1], "action_2": [-0.2], "coordinated": [0]}, False, [""]),
+        ({"action_1": [0.1], "touches": [1]}, False, None),
+    ],
+)
+def test_a_way_is_a_level_a_cell_or_signs(episodes, discrete, expected):
+    arrays = {name: np.array(values, float) for name, values in episodes.items()}
+    assert coordination.ways_of(arrays, discrete) == expected
+
+
+def test_counts_of_tables_are_read_once(tmp_path):
+    columns = ("game", "system", "setting", "seed", "metric", "value")
+    rows = [("covering", "DoF", "", seed, "covered", seed / 2) for seed in range(3)]
+    rows += [("covering", "DoF", "", 0, "return", 9.0)]
+    for folder in ("out", "out/seeds/0"):
+        store.write_table(tmp_path / folder / "measured.csv", rows, columns)
+    shown = coordination.counted([tmp_path])
+    assert shown.head[-1] == "covered [95 %]"
+    (row,) = shown.rows
+    assert row[:4] == ("covering", "DoF", "", "3") and row[4].startswith("0.5 [")
+    assert coordination.counted([tmp_path / "out" / "seeds"]) is not None
+    (tmp_path / "none").mkdir()
+    assert coordination.counted([tmp_path / "none"]) is None
+
+
+def test_a_page_shows_films_and_figures_that_lie_in_the_folders(game, monkeypatch):
+    frames = np.random.default_rng(0).integers(0, 255, (3, 20, 30, 3), np.uint8)
+    film.write(game / "a.gif", frames, shown="omsd seed 0 <on> games/bandit")
+    film.write(game / "deeper" / "sheet.png", frames, shown="a sheet")
+    film.write(game / "other.gif", frames)
+    film.write(game / "games-bandit-directions.png", frames)
+    monkeypatch.setattr(embedded, "LARGEST", 9_000)
+    film.write(game / "big.gif", np.tile(frames, (1, 9, 9, 1)), shown="big")
+    read = alone(report.html(study.load([game]), [game]))
+    found = {name: src.partition(";")[0] for name, src in read.pictures.items()}
+    kinds = ["data:image/png", "data:image/gif", "data:image/png"]
+    names = ["figure-1", "film-1", "film-2"]
+    assert found == {f"picture-{name}": kind for name, kind in zip(names, kinds, strict=True)}
+    text = " ".join(read.words)
+    assert "omsd seed 0 <on> games/bandit" in text and "other.gif" not in text
+    assert re.search(r"Not shown: big.gif has \d+ kB, more than 9\.", text)
+    assert {"coordination", "films"} <= set(read.ids) and "figure-ways" in read.figures
+
+
+def test_the_memory_of_a_group_is_that_of_its_most_demanding_program(game, sweep):
+    shown = costs.table(study.load([game]))
+    assert "peak, MiB" not in shown.head, "a CPU does not count it"
+    assert [row[shown.head.index("memory, MiB")] for row in shown.rows] == ["3.0"]
+    assert "memory, MiB" not in costs.table(study.load([sweep])).head, "older runs do not say"
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium or google-chrome on this machine")

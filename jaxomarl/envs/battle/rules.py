@@ -13,7 +13,7 @@ Every ally is paid
 The rewards are DoF's. Grid, sight, health and scripts are ours.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -154,7 +154,9 @@ def environment(
         reward = jnp.where(battle.over, 0.0, reward)
         return after, timestep(after, reward, figures(after))
 
-    return Environment(spec, reset, step, renderer(arena))
+    render_trails = renderer(arena)
+    render = draw.still(render_trails)
+    return Environment(spec, reset, step, render, render_trails=render_trails)
 
 
 def fought(
@@ -207,10 +209,18 @@ def figures(battle: Battle) -> dict[str, Float[Array, ""]]:
     }
 
 
-def renderer(arena: float) -> Callable[[Battle], np.ndarray]:
-    """The function that draws a battle: allies blue, foes red, health as opacity, headings."""
+def renderer(arena: float) -> Callable[[Sequence[Battle]], np.ndarray]:
+    """The function that draws the last of some states of a battle, and how the units came there.
 
-    def render(battle: Battle) -> np.ndarray:
+    Allies are blue, foes red, and health is opacity; a line shows a unit's heading.
+    """
+
+    def trails(sides: Sequence[Units], colour: draw.Colour) -> list[draw.Trail]:
+        places = np.stack([np.asarray(side.position, float) for side in sides])
+        return [draw.Trail(2.0 * path / arena - 1.0, colour) for path in places.swapaxes(0, 1)]
+
+    def render_trails(battles: Sequence[Battle]) -> np.ndarray:
+        battle = battles[-1]
         discs = []
         for side, colour in ((battle.allies, draw.AGENTS[0]), (battle.foes, draw.PREY)):
             position = 2.0 * np.asarray(side.position, float) / arena - 1.0
@@ -221,6 +231,8 @@ def renderer(arena: float) -> Callable[[Battle], np.ndarray]:
                 dx, dy = 1.5 * FACING[heading[i]] / arena
                 tail = float(dx), float(dy)
                 discs.append(draw.Disc(x, y, 0.6 / arena, colour, 0.3 + 0.7 * health[i], tail))
-        return draw.scene(discs, 1.05)
+        paths = trails([x.allies for x in battles], draw.AGENTS[0])
+        paths += trails([x.foes for x in battles], draw.PREY)
+        return draw.scene(discs, 1.05, trails=paths)
 
-    return render
+    return render_trails

@@ -3,6 +3,8 @@
 An episode has 25 steps and no termination. The prey's policy acts inside the step.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -71,11 +73,12 @@ def environment(
         scene = advance(scenario, scene, action)
         return scene, timestep(scene, scenario.reward(scene))
 
-    def render(scene: Scene) -> np.ndarray:
+    def render_trails(scenes: Sequence[Scene]) -> np.ndarray:
         view = 1.6 if scenario.prey else 1.4
-        return draw.scene(discs(scenario, scene), view=view)
+        return draw.scene(discs(scenario, scenes[-1]), view, trails=trails(scenario, scenes))
 
-    return Environment(spec, reset, step, render, legend(scenario))
+    render = draw.still(render_trails)
+    return Environment(spec, reset, step, render, legend(scenario), render_trails)
 
 
 def _check_shift(scenario: Scenario, speed_min: float, hidden: int) -> None:
@@ -145,6 +148,13 @@ def legend(scenario: Scenario) -> tuple[tuple[str, draw.Colour], ...]:
         word = f"{kind} {e + 1}" if e < scenario.learners else kind
         words.setdefault(word, colour_of(scenario, e))
     return tuple(words.items())
+
+
+def trails(scenario: Scenario, scenes: Sequence[Scene]) -> list[draw.Trail]:
+    """The path of each agent through the scenes, prey included."""
+    places = np.stack([np.asarray(scene.pos) for scene in scenes])
+    agents = range(scenario.bodies.agents)
+    return [draw.Trail(places[:, e], colour_of(scenario, e)) for e in agents]
 
 
 def discs(scenario: Scenario, scene: Scene) -> list[draw.Disc]:

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxomarl.base import Environment, Fields, Spec, State, TimeStep, refuse
+from jaxomarl.envs import draw
 from jaxomarl.envs.jaxmarl import cast_to, jaxmarl_package
 from jaxomarl.envs.smax.picture import renderer
 
@@ -124,7 +125,9 @@ def environment(game: Any, horizon: int, dialect: str) -> Environment:
         decided = Battle(inner, allies_fell | foes_fell)
         return decided, timestep(decided, reward, info)
 
-    return Environment(spec, reset, step, renderer(game))
+    render_trails = renderer(game)
+    render = draw.still(render_trails)
+    return Environment(spec, reset, step, render, render_trails=render_trails)
 
 
 def _traced(game: Any, horizon: int, dialect: str) -> tuple[Spec, Any]:

@@ -1,6 +1,6 @@
 """A battle as pixels."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,8 @@ FADED = 0.35
 """Opacity of a unit's full circle; the share of its area that is health is opaque."""
 
 
-def renderer(game: Any) -> Callable[[Any], np.ndarray]:
-    """The function that draws a battle's state.
+def renderer(game: Any) -> Callable[[Sequence[Any]], np.ndarray]:
+    """The function that draws the last of some states of a battle, and how the units came there.
 
     Allies are blue and foes red. A unit's opaque disc has its health's share of the circle's area,
     and a line leads to its target while it shoots.
@@ -26,8 +26,8 @@ def renderer(game: Any) -> Callable[[Any], np.ndarray]:
     ranges = np.asarray(game.unit_type_attack_ranges)
     moves = int(game.num_movement_actions)
 
-    def render(battle: Any) -> np.ndarray:
-        units = battle.inner.state
+    def render_trails(battles: Sequence[Any]) -> np.ndarray:
+        units = battles[-1].inner.state
         position = np.asarray(units.unit_positions, float)
         alive = np.asarray(units.unit_alive)
         kind = np.asarray(units.unit_types)
@@ -40,15 +40,26 @@ def renderer(game: Any) -> Callable[[Any], np.ndarray]:
             if shots[i] >= moves:
                 line = position[target] - position[i]
                 line = line * (np.hypot(*line) < ranges[kind[i]])
-            colour = draw.AGENTS[0] if i < n else draw.PREY
+            colour = _colour(int(i), n)
             x, y = position[i] / half - 1.0
             radius = float(radii[kind[i]] / half[0])
             tail = (float(line[0] / half[0]), float(line[1] / half[1]))
             discs.append(draw.Disc(x, y, radius, colour, FADED, tail))
             discs.append(draw.Disc(x, y, radius * share[i] ** 0.5, colour))
-        return draw.scene(discs, VIEW)
+        places = np.stack([np.asarray(x.inner.state.unit_positions, float) for x in battles])
+        trails = [
+            draw.Trail(places[:, i] / half - 1.0, _colour(i, n)) for i in range(places.shape[1])
+        ]
+        return draw.scene(discs, VIEW, trails=trails)
 
-    return render
+    return render_trails
+
+
+def _colour(unit: int, allies: int) -> draw.Colour:
+    """Allies are blue and foes red."""
+    if unit < allies:
+        return draw.AGENTS[0]
+    return draw.PREY
 
 
 def _target(unit: int, shot: int, allies: int) -> int:
