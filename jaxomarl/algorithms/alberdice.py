@@ -117,19 +117,19 @@ def moved(
 ) -> tuple[Nets, dict]:
     """One step of agent i's three networks, which `own` has trained so far."""
     # lines 7 and 8
-    lost_nu = lambda params: stationary.nu_loss(nets.nu, rows, params)
+    lost_nu = lambda params: stationary.nu_loss(nets.nu.apply, rows, params)
     value_nu, grads = jax.value_and_grad(lost_nu)(own.nu.params)
     nu = descend(optimiser, own.nu, grads)
-    target = stationary.residual(nets.nu, rows, nu.params)
+    target = stationary.residual(nets.nu.apply, rows, nu.params)
 
     # line 9
-    lost_e = lambda params: stationary.e_loss(nets.e, rows, target, penalty, params)
+    lost_e = lambda params: stationary.e_loss(nets.e.apply, rows, target, penalty, params)
     value_e, grads = jax.value_and_grad(lost_e)(own.e.params)
     e = descend(optimiser, own.e, grads)
     advantage = nets.e.apply(e.params, rows.s)
 
     # line 10
-    lost_pi = lambda params: stationary.pi_loss(nets.actor, rows, advantage, params)
+    lost_pi = lambda params: stationary.pi_loss(nets.actor.apply, rows, advantage, params)
     value_pi, grads = jax.value_and_grad(lost_pi)(own.actor.params)
     actor = descend(optimiser, own.actor, grads)
     share = jnp.exp(rows.log_p.max())

@@ -22,9 +22,8 @@ after Schulman et al. 2017; IPPO with `critic="own"` (de Witt et al. 2020).
 - An episode that a time limit cuts is continued by the value of its true successor. JaxMARL's
   baselines count it as ended.
 - Dead agents do not count in lines 6 and 7, and do in line 8, because their reward goes on.
-- Rewards keep their scale. eps of line 8 counts rewards: with SMAX's times ten, which gives them
-  the scale of SMAC's, the value lags behind and policies stay where the first 30,000 steps led them
-  (3m: 0.48 of battles won after 28,000 and after 600,000 steps).
+- Rewards keep their scale, as eps of line 8 counts them: with SMAX's times ten, SMAC's scale, the
+  value lags behind (3m: 0.48 of battles are won after 28,000 and after 600,000 steps).
 - Networks have no memory. eps is 0.2 in place of JaxMARL's 0.05, and a collection 64 x 64 steps.
 
 **Checked**. tests/probes/test_ppo.py (one gradient step written apart; advantages at both ends of

@@ -13,7 +13,6 @@ the best. A ladder is four snapshots of the first seed, evenly spread over its r
 All are chosen by one set of episodes and measured on another.
 """
 
-import json
 import time
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
@@ -22,6 +21,8 @@ import jax
 import numpy as np
 
 from jaxomarl.algorithms import matd3
+from jaxomarl.api import smax_behaviours
+from jaxomarl.api.snapshots import RUNGS, layers, write_references
 from jaxomarl.base import Environment, refuse
 from jaxomarl.data.files import write_arrays
 from jaxomarl.data.stats import identity
@@ -34,9 +35,6 @@ from jaxomarl.envs.recipes import Behaviour, roll_out_rows, uniform_behaviour
 from jaxomarl.envs.rollout import team_score
 from jaxomarl.presets import find
 from jaxomarl.training.runner import Job, Progress, run
-
-RUNGS = 4
-"""Number of snapshots of a ladder."""
 
 
 class Snapshot(TypedDict):
@@ -136,9 +134,6 @@ def make_behaviours(names: tuple[str, ...], out: Path, steps: int = 0) -> None:
     `steps` > 0 is the number of MATD3's updates. Raises JaxomarlError for an unknown name, and for
     no name, before anything is trained.
     """
-    # imported here, as it is made of this module
-    from jaxomarl.api import smax_behaviours
-
     maps = {f"smax/{name}": plan for name, plan in smax_behaviours.PLANS.items()}
     for name in names or ("nothing",):
         if name not in ("prey", *PLANS, *maps):
@@ -229,16 +224,6 @@ def train_with_snapshots(env: Environment, plan: Plan) -> list[list[Snapshot]]:
     )
     run(job)
     return of_seeds
-
-
-def layers(params: dict[str, Any]) -> stored.Params:
-    """An actor's parameters under the names that the stored behaviours have."""
-    names = [*sorted(name for name in params if name != "out"), "out"]
-    return {
-        f"{leaf}_{k}": params[name][leaf]
-        for k, name in enumerate(names)
-        for leaf in ("kernel", "bias")
-    }
 
 
 def choose(
@@ -347,13 +332,3 @@ def measure(
 def _through_float16(params: stored.Params) -> stored.Params:
     """Parameters as a stored file gives them back."""
     return {name: x.astype(np.float16).astype(np.float32) for name, x in params.items()}
-
-
-def write_references(path: Path, name: str, measured: dict[str, Any]) -> None:
-    """Add a task's measurements to the file."""
-    references = {}
-    if path.exists():
-        references = json.loads(path.read_text(encoding="utf-8"))
-    references[name] = measured
-    text = json.dumps(references, indent=1, sort_keys=True) + "\n"
-    path.write_text(text, encoding="utf-8")

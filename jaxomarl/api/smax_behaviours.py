@@ -22,8 +22,7 @@ import jax
 import numpy as np
 
 from jaxomarl.algorithms import ppo
-from jaxomarl.api import behaviours
-from jaxomarl.api.behaviours import RUNGS
+from jaxomarl.api.snapshots import RUNGS, layers, write_references
 from jaxomarl.base import Environment, refuse
 from jaxomarl.data.files import write_arrays
 from jaxomarl.data.stats import identity
@@ -142,7 +141,7 @@ def store(map_name: str, out: Path, plan: Plan) -> None:
     write_arrays(out / f"{map_name}.safetensors", arrays)
     facts = {kind: [measured(env, plan, team) for team in many] for kind, many in teams.items()}
     about = {"dialect": env.spec.dialect, "updates": plan.steps}
-    behaviours.write_references(out / "references.json", map_name, {**about, **facts})
+    write_references(out / "references.json", map_name, {**about, **facts})
 
 
 def trained(map_name: str, env: Environment, plan: Plan, seed: int) -> list[Snapshot]:
@@ -158,7 +157,7 @@ def trained(map_name: str, env: Environment, plan: Plan, seed: int) -> list[Snap
         actor = jax.tree.map(lambda x: np.asarray(x[0]), progress.state.net.params["actor"])
         win = float(progress.evaluations["win"].mean())
         score = float(progress.evaluations["return"].mean())
-        snapshots.append(Snapshot(behaviours.layers(actor), progress.step, win, score))
+        snapshots.append(Snapshot(layers(actor), progress.step, win, score))
         seconds = time.perf_counter() - began
         said = f"wins {win:.2f}, return {score:.2f}"
         print(f"{map_name} seed {seed} {progress.step} {seconds:.0f} s {said}", flush=True)

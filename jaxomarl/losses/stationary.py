@@ -24,10 +24,12 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float
 
 from jaxomarl.losses.categorical import divergences, soft_maximum, taken
-from jaxomarl.networks.mlp import Network
 
 MOST = 100.0
 """Largest ratio rho."""
+
+Apply = Callable[..., Array]
+"""(params, inputs) -> outputs of a network."""
 
 
 class Rows(NamedTuple):
@@ -71,26 +73,26 @@ def row_weights(
     return jax.lax.stop_gradient((k, jax.nn.log_softmax(log_rho)))
 
 
-def residual(nu: Network, rows: Rows, params: Any) -> Float[Array, " B"]:
+def residual(nu: Apply, rows: Rows, params: Any) -> Float[Array, " B"]:
     """e."""
-    ahead = rows.gamma * rows.go_on * nu.apply(params, rows.next_s)[..., 0]
-    return rows.reward - rows.alpha * rows.k + ahead - nu.apply(params, rows.s)[..., 0]
+    ahead = rows.gamma * rows.go_on * nu(params, rows.next_s)[..., 0]
+    return rows.reward - rows.alpha * rows.k + ahead - nu(params, rows.s)[..., 0]
 
 
-def nu_loss(nu: Network, rows: Rows, params: Any) -> Float[Array, ""]:
+def nu_loss(nu: Apply, rows: Rows, params: Any) -> Float[Array, ""]:
     """L_nu."""
     ended = jnp.sum(jnp.exp(rows.log_p) * (1.0 - rows.go_on))
     m = (1.0 - rows.gamma) / jnp.maximum(1.0 - rows.gamma + rows.gamma * ended, 1e-8)
     live = jnp.log(m) + logsumexp(residual(nu, rows, params) / rows.alpha + rows.log_p)
     soft = rows.alpha * jnp.logaddexp(live, jnp.log1p(-m))
-    return soft + (1.0 - rows.gamma) * nu.apply(params, rows.s).mean()
+    return soft + (1.0 - rows.gamma) * nu(params, rows.s).mean()
 
 
 def e_loss(
-    net: Network, rows: Rows, target: Float[Array, " B"], penalty: Any, params: Any
+    net: Apply, rows: Rows, target: Float[Array, " B"], penalty: Any, params: Any
 ) -> Float[Array, ""]:
     """L_e, where `target` is e."""
-    own = net.apply(params, rows.s)
+    own = net(params, rows.s)
     error = taken(own, rows.action) - target
     # probabilities of illegal actions are zero
     expected = taken(own, jnp.exp(rows.cloned))
@@ -98,10 +100,8 @@ def e_loss(
     return jnp.sum(jnp.exp(rows.log_p) * (error**2 + penalty * gap))
 
 
-def pi_loss(
-    pi: Network, rows: Rows, advantage: Float[Array, "B A"], params: Any
-) -> Float[Array, ""]:
+def pi_loss(pi: Apply, rows: Rows, advantage: Float[Array, "B A"], params: Any) -> Float[Array, ""]:
     """L_pi, where `advantage` is e_i of every action. Rows of dead agents do not count."""
     followed = rows.cloned + advantage / rows.alpha
-    gap = divergences(pi.apply(params, rows.obs), followed, rows.legal)
+    gap = divergences(pi(params, rows.obs), followed, rows.legal)
     return rows.alpha * jnp.sum(jnp.exp(rows.log_p) * rows.alive * gap)

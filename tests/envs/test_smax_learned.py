@@ -1,11 +1,13 @@
 """Learned teams of SMAX: how they act, which snapshots lie in a band, what is stored."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxomarl.api import smax_behaviours
+from jaxomarl.api import smax_behaviours, snapshots
 from jaxomarl.api.smax_behaviours import BANDS, Played, Snapshot, Team
 from jaxomarl.base import JaxomarlError, Observation
 from jaxomarl.envs import catalog
@@ -21,7 +23,7 @@ def params():
     """A network as MAPPO trains it, under the names that stored teams have."""
     nets = shared_actor_and_value(SPEC, (8, 8), joint=True)
     actor = jax.tree.map(np.asarray, nets.actor.init(jax.random.key(0)))
-    return smax_behaviours.behaviours.layers(actor)
+    return snapshots.layers(actor)
 
 
 def seen(seed=0):
@@ -111,7 +113,7 @@ def test_teams_are_trained_chosen_and_stored(tmp_path, monkeypatch):
     plan = smax_behaviours.Plan(steps=64, seeds=2, good=0.0, episodes=4, measured=16)
     smax_behaviours.store("3m", tmp_path, plan)
     assert (tmp_path / "3m.safetensors").stat().st_size > 10_000
-    facts = smax_behaviours.behaviours.json.loads((tmp_path / "references.json").read_text())["3m"]
+    facts = json.loads((tmp_path / "references.json").read_text())["3m"]
     assert len(facts["good"]) == 2 and len(facts["ladder"]) == 4
     assert all(team["episodes"] == 16 and 0 <= team["win"] <= 1 for team in facts["good"])
 

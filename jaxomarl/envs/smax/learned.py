@@ -22,7 +22,6 @@ from jaxtyping import Array, Float, Key
 
 from jaxomarl.base import Environment, Observation, Recipe, Spec
 from jaxomarl.envs import stored
-from jaxomarl.networks.agents import with_agent_number
 
 FOLDER = "smax"
 Params = stored.Params
@@ -31,7 +30,7 @@ Params = stored.Params
 
 def logits(params: Params, obs: Float[Array, "N O"]) -> Float[Array, "N A"]:
     """The network of a team, which knows an agent by its one-hot: two hidden layers."""
-    x = with_agent_number(obs, len(obs))
+    x = jnp.concatenate([obs, jnp.eye(len(obs))], axis=-1)
     for k in range(2):
         x = jax.nn.relu(x @ params[f"kernel_{k}"] + params[f"bias_{k}"])
     return x @ params["kernel_2"] + params["bias_2"]
