@@ -520,7 +520,7 @@ def trained(asked: Sweep | Train | Reproduce, again: str) -> int:
             if isinstance(asked, Reproduce):
                 reproduce.table(asked.table, wanted(asked, stop), again)
             elif isinstance(asked, Sweep) and asked.launcher:
-                launch.run(asked, again, say)
+                launch.run(asked, again, say, stop.asked)
             else:
                 sweep(asked, stop)
         except (Interrupted, KeyboardInterrupt):

@@ -15,6 +15,7 @@ import io
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -37,6 +38,8 @@ ONE_STAGE = ("--systems", "bc", *(x for k, v in SETTINGS.items() for x in (f"--{
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 75, signal.SIGUSR1: 75}
 DISKS = ("4k", "16k", "32k", "64k", "128k", "256k", "512k")
 PARTS = ("kills", "signals", "flips", "torn", "disks", "writers", "nan", "malformed")
+MOST = 20
+"""Kills of one sweep; then it comes through."""
 PORTION = 250
 """Malformed inputs of one process."""
 LINE = "| {:<34} | {:>6} | {:>11} | {} |"
@@ -102,16 +105,16 @@ class Campaign:
         return Tally(self.out / "counts.json", kind)
 
     def whole(self, cell: str) -> tuple[Path, float]:
-        """OUT of a cell's undisturbed sweep, and its seconds with warm programs."""
+        """OUT of a cell's undisturbed sweep, and its seconds of processors with warm programs."""
         if cell not in self.wholes:
             folder = self.out / f"whole-{cell}"
             # a second time for its seconds, with programs that are compiled
             for _ in range(2):
                 shutil.rmtree(folder, ignore_errors=True)
-                began = time.monotonic()
+                before = children_seconds()
                 code, text = self.sweeps.run(folder, *CELLS[cell])
                 assert code == 0, text
-            self.wholes[cell] = folder, time.monotonic() - began
+            self.wholes[cell] = folder, children_seconds() - before
         return self.wholes[cell]
 
     def same(self, cell: str, out: Path) -> bool:
@@ -134,15 +137,15 @@ class Campaign:
             _, seconds = self.whole(cell)
             out = self.out / f"interrupted-{cell}"
             shutil.rmtree(out, ignore_errors=True)
-            for _ in range(60):
+            for turn in range(MOST + 1):
                 process = self.sweeps.start(out, *CELLS[cell], "--resume")
                 what = signals[tally.done % len(signals)]
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(rng.uniform(0.0, 1.1 * seconds) if tally.done < count else None)
-                if process.poll() is None:
-                    process.send_signal(what)
-                    tally.done += 1
-                text = process.communicate(timeout=300)[1]
+                if tally.done < count and turn < MOST:
+                    run_for(process, rng.uniform(0.0, 1.1 * seconds))
+                    if process.poll() is None:
+                        process.send_signal(what)
+                        tally.done += 1
+                text = process.communicate(timeout=900)[1]
                 if process.returncode == 0:
                     break
                 known = process.returncode in {-what, CODES.get(what, -what)}
@@ -326,6 +329,22 @@ class Campaign:
         if len(lines) % 2:
             lines.append(f"ENDED with {done.returncode}: {' '.join(done.stderr.split())[-300:]}")
         return lines
+
+
+def run_for(process: subprocess.Popen[str], seconds: float) -> None:
+    """Wait until a process has ended or has used so many seconds of processors, however busy the machine is."""
+    stat = Path(f"/proc/{process.pid}/stat")
+    while process.poll() is None:
+        user, system = stat.read_text().rpartition(")")[2].split()[11:13]
+        if (int(user) + int(system)) / os.sysconf("SC_CLK_TCK") >= seconds:
+            return
+        time.sleep(0.005)
+
+
+def children_seconds() -> float:
+    """Seconds of processors that all ended processes of this one have used."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def flip(path: Path, rng: random.Random) -> str:
