@@ -15,10 +15,11 @@ from typing import Any
 from jaxomarl import documents
 from jaxomarl.algorithms import REGISTRY, coda
 from jaxomarl.api.arrays import Fitted
+from jaxomarl.api.generated import load
 from jaxomarl.api.seeds import parse_seeds
 from jaxomarl.base import Dataset, JaxomarlError, System, Task, check_count, nearest, refuse
 from jaxomarl.config import digest, flag, scaled_fields, static_fields, traced_fields
-from jaxomarl.data.catalog import MOST_ROWS, load
+from jaxomarl.data.catalog import MOST_ROWS
 from jaxomarl.data.held_out import HeldOut, hold_out
 from jaxomarl.envs.catalog import make
 from jaxomarl.presets import DEFAULTS, check_fits, find
