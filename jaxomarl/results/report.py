@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxomarl.base import JaxomarlError
 from jaxomarl.results import (
     card_text,
     cards,

@@ -376,7 +376,7 @@ def health_of(run: Run) -> list[dict[str, Any]]:
     return stages
 
 
-def _is_health(stage: object) -> bool:
+def _is_health(stage: Any) -> bool:
     """Whether an entry has a verdict that there is, and numbers as figures."""
     if not documents.is_of(stage, HEALTH) or stage["verdict"] not in WORDS:
         return False
