@@ -380,8 +380,14 @@ def _is_health(stage: Any) -> bool:
     """Whether an entry has a verdict that there is, and numbers as figures."""
     if not documents.is_of(stage, HEALTH) or stage["verdict"] not in WORDS:
         return False
-    figures = stage["figures"].values()
-    return all(documents.is_of(x, float) or x in NOT_FINITE for x in figures)
+    return all(map(_is_figure, stage["figures"].values()))
+
+
+def _is_figure(x: Any) -> bool:
+    """Whether a value is a number; in a file, one that is not finite is a text."""
+    if isinstance(x, float) and not math.isfinite(x):
+        return True
+    return documents.is_of(x, float) or x in NOT_FINITE
 
 
 def load_returns(runs: Iterable[Run]) -> list[Row]:
