@@ -12,7 +12,7 @@ from typing import ClassVar
 import pytest
 
 from jaxomarl.base import JaxomarlError
-from jaxomarl.cli import launch
+from jaxomarl.cli import commands, launch
 from jaxomarl.cli.launch import Cell, CellJob
 from jaxomarl.training.runner import Interrupted
 
@@ -142,6 +142,17 @@ class ThreadJob:
         return ""
 
     paths = SimpleNamespace(stderr="")
+
+
+@pytest.mark.long
+def test_the_command_trains_each_cell_here_and_prints_one_table(tmp_path, capsys):
+    out = tmp_path / "out"
+    words = [*BANDIT, "--tasks", "games/bandit", "games/consensus:n=2", "--out", str(out)]
+    assert commands.run("sweep", [*words, "--launcher", "local"]) == 0
+    said = capsys.readouterr()
+    assert said.err.count(": done") == 2
+    assert "games/bandit" in said.out and "games/consensus" in said.out
+    assert {p.name for p in out.iterdir()} == {"games-bandit", "games-consensus-n-2", "jobs"}
 
 
 @pytest.mark.long
