@@ -2,15 +2,21 @@
 
     import       seconds of `import jaxomarl` in a fresh process, and heavy modules that it loads
     sweep        seconds of the default `make sweep` in a fresh --out: with an empty compile cache,
-                 then warm; and the shares of stage time that checkpoints, tables and lines take,
-                 and that figures of health take, of all stages and of the stage with most
-    health       the second of these shares for systems of --health on --task, one seed each
+                 then warm; and the shares of stage time that saves and reports take, that pictures
+                 take, and that figures of health take, of all stages and of the stage with most
+    cell         the same shares of one system, --cell, on --task with all seeds
+    health       the last of these shares for systems of --health on --task, one seed each
     evaluation   seconds of R seeds times a hundred episodes of spread, in one program
 
 Each is a process or a call as users have them. A line has the median of repeats, and their range.
+
+Saves and reports are all that training waits for and that is not training: checkpoints, progress
+lines, rows and files of tables, digests, policies, the summary and its comparisons. Stage time is
+what the stages took without compilation, these waits included.
 """
 
 import dataclasses
+import json
 import os
 import statistics
 import subprocess
@@ -20,7 +26,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.dom2_cost import compiled, timed
 from benchmarks.report import Line, Written, check_parts, command, markdown, short
@@ -36,17 +42,44 @@ began = time.perf_counter()
 import jaxomarl
 print(time.perf_counter() - began, *(m for m in {heavy!r} if m in sys.modules))
 """
+SWEEP = """
+import json, sys, time
+from jaxomarl.api import session
+from jaxomarl.cli import commands
+
+spent = {{"summary": 0.0, "pictures": 0.0}}
+
+def timed(owner, name, part):
+    function = getattr(owner, name)
+    def call(*args, **kwargs):
+        began = time.perf_counter()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            spent[part] += time.perf_counter() - began
+    setattr(owner, name, call)
+
+timed(commands, "draw", "pictures")
+for owner, name in ((session.tables, "summary"), (session.tables, "write_summary"),
+                    (session.differences, "differences"), (session.differences, "write")):
+    timed(owner, name, "summary")
+code = commands.run({command!r}, {words!r})
+print(json.dumps(spent))
+sys.exit(code)
+"""
+"""A command that trains, which says at its end what the summary and the pictures took."""
 ROWS = "110000"
 """Transitions of the data in the part health: enough that figures rest on as many rows as ever."""
-PARTS = ("import", "sweep", "evaluation", "health")
+USUAL = ("import", "sweep", "evaluation", "health")
+PARTS = (*USUAL, "cell")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Flags(Written):
     """Time runs from beginning to end: one JSON line each, then a table."""
 
-    parts: tuple[str, ...] = PARTS
-    """Parts that are timed."""
+    parts: tuple[str, ...] = USUAL
+    """Parts that are timed; cell takes hours at scale 1 on a CPU."""
     repeats: int = 3
     """Repeats of imports, warm sweeps and evaluations."""
     seeds: int = 16
@@ -55,12 +88,14 @@ class Flags(Written):
     """Episodes of an evaluation."""
     scale: float = 1.0
     """Scale of the sweep's steps and widths."""
+    cell: str = "omsd"
+    """System of the part cell."""
     health: tuple[str, ...] = ("bc", "td3-bc")
     """Systems of which the part health is trained."""
     task: str = "mpe/spread"
-    """Task of the part health."""
+    """Task of the parts cell and health."""
     data: str = "medium"
-    """Data of the part health."""
+    """Data of the parts cell and health."""
     quick: bool = False
     """Take tiny sizes: they show whether it runs, not how fast."""
 
@@ -113,23 +148,63 @@ def imports(flags: Flags) -> Iterator[Line]:
 def sweep(flags: Flags) -> Iterator[Line]:
     """How long the default sweep takes, with an empty compile cache and with a full one."""
     with tempfile.TemporaryDirectory() as folder:
-        ask = ["-m", "experiments.sweep", "--seeds", str(flags.seeds), "--scale", str(flags.scale)]
-        go = lambda k: run(*ask, "--out", f"{folder}/out-{k}", cache=Path(folder, "cache"))
-        yield line("sweep, cold", [timed(go, 0)], seeds=flags.seeds, scale=flags.scale)
-        seconds = [timed(go, k + 1) for k in range(flags.repeats)]
-        outs = [Path(folder, f"out-{k + 1}") for k in range(flags.repeats)]
-        saves = statistics.median(overhead(out) for out in outs)
-        facts = {"seeds": flags.seeds, "scale": flags.scale, "saves": saves}
-        yield line("sweep, warm", seconds, **facts, **health_shares(stage_facts(outs[-1])))
+        ask = ["--seeds", str(flags.seeds), "--scale", str(flags.scale)]
+        cache = Path(folder, "cache")
+        outs = [Path(folder, f"out-{k}") for k in range(1 + flags.repeats)]
+        cold, *warm = [trained("sweep", ask, out, cache) for out in outs]
+        facts = {"seeds": flags.seeds, "scale": flags.scale}
+        yield line("sweep, cold", [cold.seconds], **facts)
+        yield line("sweep, warm", [x.seconds for x in warm], **facts, **shares(outs[1:], warm))
 
 
-def overhead(out: Path) -> float:
-    """The share of a finished sweep's stage time that checkpoints, tables and lines took."""
+def cell(flags: Flags) -> Iterator[Line]:
+    """How long a particle system takes with all seeds, and the shares of its stage time."""
+    with tempfile.TemporaryDirectory() as folder:
+        ask = ["--systems", flags.cell, "--tasks", flags.task, "--data", flags.data]
+        ask += ["--seeds", str(flags.seeds), "--scale", str(flags.scale)]
+        out = Path(folder, "out")
+        once = trained("sweep", ask, out, Path(folder, "cache"))
+        facts = {"seeds": flags.seeds, "scale": flags.scale}
+        name = f"cell, {flags.cell} on {flags.task}/{flags.data}"
+        yield line(name, [once.seconds], **facts, **shares([out], [once]))
+
+
+class Trained(NamedTuple):
+    """What a command that trained has taken, in seconds."""
+
+    seconds: float
+    """From its start to its end."""
+    summary: float
+    pictures: float
+
+
+def trained(command: str, words: Sequence[str], out: Path, cache: Path) -> Trained:
+    """Train in a fresh process, with an own cache of programs."""
+    script = SWEEP.format(command=command, words=[*words, "--out", str(out)])
+    began = time.perf_counter()
+    said = run("-c", script, cache=cache)
+    seconds = time.perf_counter() - began
+    return Trained(seconds, **json.loads(said.splitlines()[-1]))
+
+
+def shares(outs: Sequence[Path], took: Sequence[Trained]) -> Line:
+    """The shares of stage time of finished sweeps: medians, and health's of the last."""
+    parts = [overhead(out, one) for out, one in zip(outs, took, strict=True)]
+    return {
+        "saves": statistics.median(saves for saves, _ in parts),
+        "pictures": statistics.median(pictures for _, pictures in parts),
+        **health_shares(stage_facts(outs[-1])),
+    }
+
+
+def overhead(out: Path, took: Trained) -> tuple[float, float]:
+    """The shares of a finished sweep's stage time that saves and reports took, and pictures."""
     groups = [documents.read(done, "Train it again.") for done in out.glob("*/*/*/DONE")]
     facts = stage_facts(out)
-    spent = sum(x["save_seconds"] + x["report_seconds"] for x in facts)
-    spent += sum(group["write_seconds"] for group in groups if "write_seconds" in group)
-    return spent / sum(x["seconds"] for x in facts)
+    spent = sum(x["save_seconds"] + x["report_seconds"] for x in facts) + took.summary
+    spent += sum(group["write_seconds"] for group in groups)
+    stages = sum(x["seconds"] for x in facts)
+    return spent / stages, took.pictures / stages
 
 
 def stage_facts(out: Path) -> list[dict[str, Any]]:
@@ -185,6 +260,7 @@ def evaluation(flags: Flags) -> Iterator[Line]:
 MEASURES: dict[str, Callable[[Flags], Iterator[Line]]] = {
     "import": imports,
     "sweep": sweep,
+    "cell": cell,
     "evaluation": evaluation,
     "health": health,
 }
@@ -197,6 +273,7 @@ def table(lines: Sequence[Line]) -> str:
         of = ", ".join(f"{x[k]:g} {k}" for k in ("seeds", "episodes", "scale") if k in x)
         if "saves" in x:
             of += f"; saves and reports take {x['saves']:.1%} of stage time"
+            of += f", pictures {x['pictures']:.1%}"
         if "health_share" in x:
             most = f"{x['health_stage']} {x['health_share_most']:.1%}"
             of += f"; health takes {x['health_share']:.1%} of stage time, at most {most}"

@@ -37,11 +37,24 @@ class JaxomarlError(ValueError):
     """The refused flag, setting or file: "--cfg.beta" at a command line, "beta" from Python."""
 
 
+SHOWN = 800
+"""Most characters of a message's field, of what it expected, and of what was found."""
+
+
 def refuse(field: str, expected: str, found: object, way_out: str) -> JaxomarlError:
     """Build an error in the one form that all our messages have; the caller raises it."""
-    error = JaxomarlError(f"{field}: expected {expected}, found {found!r}. {way_out}")
+    where, wanted, given = map(shortened, (field, expected, repr(found)))
+    error = JaxomarlError(f"{where}: expected {wanted}, found {given}. {way_out}")
     error.field = field
     return error
+
+
+def shortened(text: str) -> str:
+    """The text, or its first and last characters where it has more than SHOWN."""
+    if len(text) <= SHOWN:
+        return text
+    half = SHOWN // 2
+    return f"{text[:half]} ... {text[-half:]}"
 
 
 def check_count(field: str, count: Any, most: int) -> None:

@@ -1,8 +1,20 @@
-"""JSON files that may be damaged or foreign: they are read with checked types, or refused."""
+"""JSON files that may be damaged or foreign: they are read with checked types, or refused.
+
+What an entry may be is a kind:
+
+| kind | the value |
+|---|---|
+| str, int, bool, list, dict | of this type; a whole number has at most 64 bits |
+| float | a finite number, whole or not |
+| None | null |
+| [kind] | a list of such values |
+| {name: kind} | an object with these entries, and maybe others |
+| (kind, kind) | one of these |
+"""
 
 import hashlib
 import json
-import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +22,8 @@ from typing import Any
 from jaxomarl.base import refuse
 from jaxomarl.paths import replace_file
 
+Kind = Any
+"""What an entry may be: a type, or a structure of types."""
 LIMIT = 1 << 24
 """Most bytes of a file; the largest that this package writes holds a few thousand."""
 SHOWN = 200
@@ -26,12 +40,12 @@ NAMES: dict[type, str] = {
 """What messages call each type."""
 
 
-def read(path: str | Path, way: str, **entries: type) -> dict[str, Any]:
-    """The object in a JSON file, once the named entries are known to have the given types.
+def read(path: str | Path, way: str, **entries: Kind) -> dict[str, Any]:
+    """The object in a JSON file, once the named entries are known to be of the given kinds.
 
-    A float entry may be a whole number. `way` is what the reader of a refusal can do.
+    `way` is what the reader of a refusal can do.
     Raises JaxomarlError where the file is missing, larger than LIMIT, no JSON or nested too deep,
-    where it holds no object, and where an entry is missing or has another type.
+    where it holds no object, and where an entry is missing or of another kind.
     """
     path = Path(path)
     try:
@@ -65,7 +79,7 @@ def write_sealed(path: str | Path, entries: Mapping[str, Any]) -> None:
     replace_file(path, f"{text}\n".encode())
 
 
-def read_sealed(path: str | Path, way: str, **entries: type) -> dict[str, Any]:
+def read_sealed(path: str | Path, way: str, **entries: Kind) -> dict[str, Any]:
     """As `read`, of a file of `write_sealed`; an older one has no digest.
 
     Raises JaxomarlError also where the digest is not that of the other entries.
@@ -77,25 +91,54 @@ def read_sealed(path: str | Path, way: str, **entries: type) -> dict[str, Any]:
     return found
 
 
-def check(where: str, found: Mapping[str, Any], way: str, **entries: type) -> dict[str, Any]:
-    """A copy of the object `found`, once its named entries are known to have the given types.
+def check(where: str, found: Mapping[str, Any], way: str, **entries: Kind) -> dict[str, Any]:
+    """A copy of the object `found`, once its named entries are known to be of the given kinds.
 
-    Raises JaxomarlError where an entry is missing, has another type, or is a number that is not
-    finite.
+    Raises JaxomarlError where an entry is missing or of another kind.
     """
     missing = sorted(set(entries) - set(found))
     if missing:
         expected = "the entries " + ", ".join(sorted(entries))
         raise refuse(where, expected, f"no {', '.join(missing)}", way)
-
-    for name, wanted in entries.items():
-        value = found[name]
-        kind = type(value)
-        if wanted is float:
-            accepted = kind in (int, float) and math.isfinite(value)
-        else:
-            accepted = kind is wanted
-        if not accepted:
-            given = f"{NAMES[kind]} {str(value)[:40]}"
-            raise refuse(f"{where}, {name}", NAMES[wanted], given, way)
+    check_known(where, found, way, **entries)
     return dict(found)
+
+
+def check_known(where: str, found: Mapping[str, Any], way: str, **entries: Kind) -> None:
+    """Raise JaxomarlError where one of the named entries is there, and of another kind."""
+    for name, kind in entries.items():
+        if name in found and not is_of(found[name], kind):
+            value = found[name]
+            given = f"{NAMES[type(value)]} {str(value)[:40]}"
+            raise refuse(f"{where}, {name}", words(kind), given, way)
+
+
+def is_of(value: Any, kind: Kind) -> bool:
+    """Whether a JSON value is of a kind."""
+    if isinstance(kind, tuple):
+        return any(is_of(value, one) for one in kind)
+    if isinstance(kind, list):
+        return isinstance(value, list) and all(is_of(x, kind[0]) for x in value)
+    if isinstance(kind, dict):
+        entries = kind.items()
+        return isinstance(value, dict) and all(
+            n in value and is_of(value[n], k) for n, k in entries
+        )
+    if kind is None:
+        return value is None
+    if kind is int:
+        return type(value) is int and abs(value) < 1 << 63
+    if kind is float:
+        return type(value) in (int, float) and abs(value) <= sys.float_info.max
+    return type(value) is kind
+
+
+def words(kind: Kind) -> str:
+    """A kind in the words of a message."""
+    if isinstance(kind, tuple):
+        return " or ".join(map(words, kind))
+    if isinstance(kind, list):
+        return f"a list of which each is {words(kind[0])}"
+    if isinstance(kind, dict):
+        return "an object with " + ", ".join(f"{name}: {words(of)}" for name, of in kind.items())
+    return NAMES[type(None) if kind is None else kind]

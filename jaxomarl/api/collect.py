@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
+from jaxomarl.api.generated import load
 from jaxomarl.api.seeds import check_seed
 from jaxomarl.base import refuse
 from jaxomarl.data import files
-from jaxomarl.data.catalog import load
 from jaxomarl.envs.catalog import make
 from jaxomarl.paths import folder_name
 

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxomarl.api import policy, register
-from jaxomarl.api.plan import find_system
+from jaxomarl.api.plan import find_system, read_config
 from jaxomarl.base import JaxomarlError, Stage, Task, check_count, refuse
 from jaxomarl.config import digest, static_fields
 from jaxomarl.envs.catalog import make
@@ -105,7 +105,7 @@ def batches(runs: Sequence[Run]) -> list[RunBatch]:
         register.check_task(info)
         system = find_system(info["system"])
         task = make(info["task"])
-        cfg = system.Config(**info["cfg"])
+        cfg = read_config(system, info["cfg"], f"{run.path / 'run.json'}, cfg")
         last = system.pipeline(task.env.spec, cfg, None)[-1]
 
         key = digest(info["system"], task.name, static_fields(cfg))
@@ -170,7 +170,9 @@ def score(
     """
     last = batch.last
     usual = default_episodes(variant.final_episodes, last.episodes)
-    counts = [episodes or int(run.info.get("final_episodes") or usual) for run in runs]
+    counts = [episodes or run.info.get("final_episodes") or usual for run in runs]
+    for run, count in zip(runs, counts, strict=True):
+        check_count(f"{run.path / 'run.json'}, final_episodes", count, MOST)
     files = [run.path / file_name(batch.task, variant) for run in runs]
     kept = [first_episodes(file, count, say) for file, count in zip(files, counts, strict=True)]
 

@@ -12,12 +12,14 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+from jaxomarl import documents
 from jaxomarl.algorithms import REGISTRY, coda
 from jaxomarl.api.arrays import Fitted
+from jaxomarl.api.generated import load
 from jaxomarl.api.seeds import parse_seeds
 from jaxomarl.base import Dataset, JaxomarlError, System, Task, check_count, nearest, refuse
 from jaxomarl.config import digest, flag, scaled_fields, static_fields, traced_fields
-from jaxomarl.data.catalog import MOST_ROWS, load
+from jaxomarl.data.catalog import MOST_ROWS
 from jaxomarl.data.held_out import HeldOut, hold_out
 from jaxomarl.envs.catalog import make
 from jaxomarl.presets import DEFAULTS, check_fits, find
@@ -194,6 +196,22 @@ def configs(
         cfg = scaled(dataclasses.replace(base, **chosen), scale, tuple(chosen))
         out.append((cfg, {field: chosen[field] for field in swept}))
     return out
+
+
+def read_config(system: System, stated: Mapping[str, Any], where: str) -> Any:
+    """The config that a run.json states; a field that it lacks has its default.
+
+    Raises JaxomarlError, which names the file by `where`, for an unknown field and for a value of
+    another type.
+    """
+    way = "Use the version that wrote it, or train again."
+    default = system.Config()
+    own = {field.name: type(getattr(default, field.name)) for field in dataclasses.fields(default)}
+    unknown = sorted(set(stated) - set(own))
+    if unknown:
+        raise refuse(where, "settings that its system has", ", ".join(unknown), way)
+    documents.check_known(where, stated, way, **own)
+    return system.Config(**stated)
 
 
 def check_types(field: str, values: Sequence[Any], default: object) -> None:

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from jaxomarl import documents
 from jaxomarl.api import register
-from jaxomarl.api.plan import find_system
+from jaxomarl.api.plan import find_system, read_config
 from jaxomarl.api.seeds import check_seed
 from jaxomarl.base import Algorithm, Observation, Past, Spec, Stage, State, System, refuse
 from jaxomarl.data.files import write_arrays
@@ -46,7 +46,10 @@ SPEC: dict[str, type] = {
 
 
 def used(algorithm: Algorithm, state: State, past: Past, spec: Spec) -> list[bool]:
-    """Whether the acting policy reads each leaf of (state, past); `act` is traced to find out."""
+    """Whether the acting policy reads each leaf of (state, past), arrays or shapes of them.
+
+    `act` is traced to find out.
+    """
     assert algorithm.act is not None
     flat, tree = jax.tree.flatten((state, past))
 
@@ -173,29 +176,29 @@ def load_policy(run: str | Path) -> Policy:
     spec = _spec(f"{run / 'run.json'}, spec", info["spec"])
     register.check_system(info)
     system = find_system(info["system"])
-    try:
-        cfg = system.Config(**info["cfg"])
-    except TypeError as error:
-        expected = f"the settings of {info['system']}"
-        found = str(error)[:200]
-        raise refuse(f"{run / 'run.json'}, cfg", expected, found, WROTE) from None
+    cfg = read_config(system, info["cfg"], f"{run / 'run.json'}, cfg")
     stages = system.pipeline(spec, cfg, None)
     algorithm = stages[-1].algorithm
+    if algorithm.act is None:
+        raise refuse("RUN", "a system that acts", info["system"], "Name a run of another.")
 
-    # --- the arrays, where the policy reads them ---
-    arrays = {name: jnp.asarray(x) for name, x in read_arrays(run / FILE).items()}
-    leaves, tree = jax.tree_util.tree_flatten_with_path(shapes(system, cfg, stages, spec))
+    # --- which arrays the policy reads: none is allocated before they are known to be there ---
+    arrays = read_arrays(run / FILE)
+    own, finished = shapes(system, cfg, stages, spec)
+    leaves, tree = jax.tree_util.tree_flatten_with_path((own, finished))
     likes = {jax.tree_util.keystr(path): like for path, like in leaves}
-    filled = [arrays.get(name, jnp.zeros(like.shape, like.dtype)) for name, like in likes.items()]
-    state, past = jax.tree.unflatten(tree, filled)
-    wrong = []
-    for (name, like), reads in zip(likes.items(), used(algorithm, state, past, spec), strict=True):
-        if reads and (name not in arrays or arrays[name].shape != like.shape):
-            wrong.append(name)
+    fit = {name: is_like(arrays[name], like) for name, like in likes.items() if name in arrays}
+    reads = used(algorithm, own, finished, spec)
+    wrong = [name for name, read in zip(likes, reads, strict=True) if read and not fit.get(name)]
     if wrong:
         found = f"none of the right shape for {wrong}"
         way = "It belongs to another config: train again, or --resume."
         raise refuse(str(run / FILE), "the arrays that the policy reads", found, way)
+
+    filled = [
+        jnp.asarray(arrays[name]) if fit.get(name) else unread(like) for name, like in likes.items()
+    ]
+    state, past = jax.tree.unflatten(tree, filled)
     return Policy(algorithm, state, past, spec, info)
 
 
@@ -205,6 +208,16 @@ def _run_below(folder: Path) -> str:
     if not policies:
         return "Name a folder like OUT/.../seed-0."
     return f"Name a run in it, such as {policies[0].parent}."
+
+
+def is_like(array: np.ndarray, like: jax.ShapeDtypeStruct) -> bool:
+    """Whether an array has a shape and a type."""
+    return array.shape == like.shape and array.dtype == like.dtype
+
+
+def unread(like: jax.ShapeDtypeStruct) -> np.ndarray:
+    """Zeros in the place of an array that acting does not read, as a view of one number."""
+    return np.broadcast_to(np.zeros((), like.dtype), like.shape)
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

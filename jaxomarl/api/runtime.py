@@ -11,11 +11,13 @@ from typing import Any
 
 import jax
 import jax.extend
+from jax.errors import JaxRuntimeError
 from jax.experimental.compilation_cache import compilation_cache
 
 from jaxomarl.base import refuse
 from jaxomarl.numerics import DETERMINISTIC, PINNED, pin_process
 from jaxomarl.paths import user_path
+from jaxomarl.training.memory import MemoryTooSmallError
 
 
 def pin_numbers() -> None:
@@ -84,10 +86,29 @@ def platforms() -> list[str]:
         jax.extend.backend.clear_backends()
 
 
+@contextlib.contextmanager
+def memory_refused() -> Iterator[None]:
+    """Turn an error of JAX or NumPy about memory into a MemoryTooSmallError."""
+    try:
+        yield
+    except (MemoryError, JaxRuntimeError) as error:
+        wanted = memory_wanted(error)
+        if not wanted:
+            raise
+        way = (
+            "Take smaller networks or batches (--cfg.*-width, --cfg.*-batch), or fewer seeds at "
+            "once (--seeds). What was finished is kept."
+        )
+        told = refuse("memory of the device", "room for all arrays", wanted, way)
+        raise MemoryTooSmallError(str(told)) from error
+
+
 def memory_wanted(error: Exception) -> str:
-    """What an error of JAX says of memory that a device does not have; "" for other errors."""
+    """What an error says of memory that a device does not have; "" for other errors."""
     lines = str(error).splitlines() or [""]
-    if "RESOURCE_EXHAUSTED" not in lines[0] and "out of memory" not in lines[0].lower():
+    if isinstance(error, MemoryError):
+        lines[0] = lines[0] or "more was asked for than there is"
+    elif "RESOURCE_EXHAUSTED" not in lines[0] and "out of memory" not in lines[0].lower():
         return ""
     asked = re.search(r"allocat\w+ (\d[\d.]*\s?\w*)", str(error))
     return f"{asked[1]} were asked for" if asked else lines[0][:200]

@@ -325,6 +325,7 @@ class Writer:
         self.final: list[store.Row] = []
         self.written = time.monotonic()
         self.write_seconds = 0.0
+        """What tables, policies and digests took, from arrays to files."""
         self.infos = [self.info(r) for r in range(len(group.seeds))]
         folder = group_folder(out, group)
         self.folders = [folder / f"{info['config'][:8]}-seed-{info['seed']}" for info in self.infos]
@@ -386,8 +387,25 @@ class Writer:
             info["imports"] = imports
         return info
 
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Count the seconds of what is written."""
+        began = time.monotonic()
+        yield
+        self.write_seconds += time.monotonic() - began
+
     def stage(self, index: int, stage: Stage, trained: TrainedStage) -> None:
-        """Take a finished stage's histories."""
+        """Take a finished stage's histories, and write them where the last time is long ago."""
+        with self.writing():
+            self.take(index, stage, trained)
+        # files come before loggers
+        if self.tracker or time.monotonic() - self.written > WRITE_SECONDS:
+            self.write()
+        if self.tracker:
+            self.tracker.finished(self.rows, stage.name)
+
+    def take(self, index: int, stage: Stage, trained: TrainedStage) -> None:
+        """Turn a finished stage's histories into rows and facts."""
         batches = trained.facts.get("batches", [trained.facts])
         self.facts[stage.name] = {"batches": batches}
         if len(batches) == 1:
@@ -408,11 +426,6 @@ class Writer:
             if trained.evaluations:
                 shown = {name: values[r] for name, values in trained.evaluations.items()}
                 self.rows["returns"][r] += store.returns_rows(info, stage.name, evaluated, shown)
-        # files come before loggers
-        if self.tracker or time.monotonic() - self.written > WRITE_SECONDS:
-            self.write()
-        if self.tracker:
-            self.tracker.finished(self.rows, stage.name)
 
     def progress(self, progress: Progress) -> None:
         """Tell the loggers of a chunk."""
@@ -423,7 +436,12 @@ class Writer:
         """Write the files of every run, as far as they are known."""
         if self.out is None:
             return
-        began = time.monotonic()
+        with self.writing():
+            self.write_files()
+        self.written = time.monotonic()
+
+    def write_files(self) -> None:
+        """Write run.json and the tables of training of every run."""
         stages = self.facts.values()
         seconds = sum(facts.get("seconds", 0.0) for facts in stages)
         compile_seconds = sum(facts.get("compile_seconds", 0.0) for facts in stages)
@@ -437,8 +455,6 @@ class Writer:
             store.write_json(folder / "run.json", {**self.infos[r], **cost, "stages": self.facts})
             for name, rows in self.rows.items():
                 store.write_table(folder / f"{name}.csv", rows[r], store.COLUMNS)
-        self.written = time.monotonic()
-        self.write_seconds += self.written - began
 
     def roll_out(
         self, state: State, past: Past, say: Callable[[str], None], stopped: Callable[[], bool]
@@ -476,13 +492,14 @@ class Writer:
                 pause=pause,
             )
             step = np.array([last_step(last)])
-            for k, r in enumerate(missing):
-                own = {name: values[k : k + 1] for name, values in metrics.items()}
-                rows = store.returns_rows(self.infos[r], last.name, step, own)
-                if self.out is not None:
-                    store.unseal(self.folders[r])
-                    store.write_table(self.folders[r] / store.FINAL, rows, store.COLUMNS)
-                kept[r] = rows
+            with self.writing():
+                for k, r in enumerate(missing):
+                    own = {name: values[k : k + 1] for name, values in metrics.items()}
+                    rows = store.returns_rows(self.infos[r], last.name, step, own)
+                    if self.out is not None:
+                        store.unseal(self.folders[r])
+                        store.write_table(self.folders[r] / store.FINAL, rows, store.COLUMNS)
+                    kept[r] = rows
         self.final = [row for rows in kept for row in rows or ()]
         if self.tracker:
             self.tracker.final(self.final)
@@ -515,11 +532,12 @@ class Writer:
         """Write the final policies, and the digests of all tables."""
         if self.out is None:
             return
-        for folder in self.folders:
-            store.seal(folder)
         algorithm = self.last_stage.algorithm
-        if algorithm.act is not None:
-            save_policies(self.folders, algorithm, state, past, self.group.task.env.spec)
+        with self.writing():
+            for folder in self.folders:
+                store.seal(folder)
+            if algorithm.act is not None:
+                save_policies(self.folders, algorithm, state, past, self.group.task.env.spec)
 
     @property
     def runs(self) -> list[store.Run]:

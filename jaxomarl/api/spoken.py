@@ -60,7 +60,7 @@ def python_face(function: Callable[P, R]) -> Callable[P, R]:
     def called(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             runtime.devices()
-            with pinned():
+            with pinned(), runtime.memory_refused():
                 return function(*args, **kwargs)
         except JaxomarlError as error:
             error.args = (in_python(str(error)),)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from jax.errors import JaxRuntimeError
 
 from jaxomarl.api import (
     behaviours,
@@ -421,7 +420,8 @@ def run(command: str, argv: list[str]) -> int:
             imports.load_modules(argv)
         asked = parse(imports.with_fields(COMMANDS), command, argv)
         if isinstance(asked, List | Show | Health | Keep | Report | Cite | Doctor):
-            return tell(asked)
+            with runtime.memory_refused():
+                return tell(asked)
 
         runtime.pin_numbers()
         if isinstance(asked, Common):
@@ -429,7 +429,7 @@ def run(command: str, argv: list[str]) -> int:
             runtime.use_determinism(asked.deterministic)
         runtime.use_cores()
         runtime.use_precision(getattr(asked, "precision", ""))
-        with runtime.programs(asked.compile_cache):
+        with runtime.programs(asked.compile_cache), runtime.memory_refused():
             return answer(asked, resuming(command, argv))
 
     except MemoryTooSmallError as error:
@@ -446,16 +446,6 @@ def run(command: str, argv: list[str]) -> int:
             advice = " What was finished is kept; the same command continues once that is fixed."
         say(f"error: {error}.{advice}")
         return 74
-    except JaxRuntimeError as error:
-        wanted = runtime.memory_wanted(error)
-        if not wanted:
-            raise
-        way = (
-            "Take smaller networks or batches (--cfg.*-width, --cfg.*-batch), or fewer seeds at "
-            "once (--seeds). What was finished is kept."
-        )
-        say(f"error: the device has too little memory: {wanted}. {way}")
-        return 71
 
 
 def tell(asked: List | Show | Health | Keep | Report | Cite | Doctor) -> int:
@@ -545,7 +535,7 @@ def trained(asked: Sweep | Train | Reproduce, again: str) -> int:
             if isinstance(asked, Reproduce):
                 reproduce.table(asked.table, wanted(asked, stop), again)
             elif isinstance(asked, Sweep) and asked.launcher:
-                launch.run(asked, again, say)
+                launch.run(asked, again, say, stop.asked)
             else:
                 sweep(asked, stop)
         except (Interrupted, KeyboardInterrupt):

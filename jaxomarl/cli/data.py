@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jaxomarl.api import generated
 from jaxomarl.base import JaxomarlError, Task, refuse
 from jaxomarl.cli.data_flags import Convert, Data, Describe, Diff, Validate
-from jaxomarl.data import card, catalog, compare, files, formats
+from jaxomarl.data import card, compare, files, formats
 from jaxomarl.data.fit import fit
 from jaxomarl.data.raw import Raw, from_dataset
 from jaxomarl.envs.catalog import is_known, make, names
@@ -98,7 +99,7 @@ def _recipe(source: str, task: str, rows: int) -> Found:
     if task and make(task).name != found.name:
         expected = f"{found.name}, or nothing with a recipe"
         raise refuse("--task", expected, task, "The recipe names its task.")
-    data, manifest = catalog.load(found, quality, rows)
+    data, manifest = generated.load(found, quality, rows)
     raw = from_dataset(data, found.env.spec, manifest["quality"])
     return Found(raw._replace(evidence=("the recipe's task has these rules",)), found, manifest)
 

@@ -4,15 +4,20 @@ A cell is a task and its data, with all systems, seeds and settings of the sweep
 stages, and one program. Each job runs the same command for its cell in OUT/CELL with `--resume`. A
 job that is stopped by its cluster (SIGUSR2, submitit's signal) lets the sweep save at its next
 chunk, and is queued again, at most TRIES times. So is one that ran out of time.
+
+Jobs here have no time limit unless one is given. Where the launcher is stopped, it begins no other
+cell, and ends once the running ones have saved.
 """
 
+import contextlib
 import itertools
+import os
 import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +25,7 @@ from jaxomarl.api.evaluate import found_runs
 from jaxomarl.base import refuse
 from jaxomarl.paths import folder_name
 from jaxomarl.results import store, tables
+from jaxomarl.training.runner import Interrupted
 
 LAUNCHERS = ("local", "slurm")
 JOBS = "jobs"
@@ -30,8 +36,14 @@ OWN = ("--launcher", "--tries", "--at-once", "--slurm")
 """Flags of the launcher, which its jobs do not get."""
 REPLACED = ("--tasks", "--data", "--out", "--resume", "--dry-run")
 """Flags that each job gets its own of."""
+STOP = "stop"
+"""File next to the logs: while it is there, jobs here let their sweeps save, and end."""
 PATIENCE = 600.0
 """Seconds that a sweep has to save once it is told to stop."""
+YEAR = 60 * 24 * 365
+"""Minutes that a job here has where none are given; submitit's default are two of them."""
+DEVICES = "CUDA_VISIBLE_DEVICES"
+"""The GPUs that a process sees; submitit hides all of them from local jobs that ask for none."""
 WATCH = 1.0
 """Seconds between two looks at a job."""
 
@@ -51,16 +63,36 @@ class Cell(NamedTuple):
 class CellJob:
     """A cell's command, as a function that submitit calls, stops and calls again."""
 
-    def __init__(self, command: Sequence[str], tries: int) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        tries: int,
+        stop: Path | None = None,
+        environment: Mapping[str, str | None] | None = None,
+    ) -> None:
+        """The command and its tries, a file that stops it, and variables that it gets as they are.
+
+        A variable that is None is not set.
+        """
         self.command = list(command)
         self.tries = tries
+        self.stop = stop
+        self.environment = dict(environment or {})
         self.process: subprocess.Popen[bytes] | None = None
 
     def __call__(self) -> int:
-        """Run the command to its end; RuntimeError where it fails."""
-        self.process = subprocess.Popen(self.command)
+        """Run the command to its end, or until it has saved; RuntimeError where it fails."""
+        variables = {**os.environ, **self.environment}
+        given = {name: value for name, value in variables.items() if value is not None}
+        # a terminal's Ctrl-C, or a cluster's signal to a whole job, is not for the command: it
+        # would take a second signal as a wish to end at once
+        self.process = subprocess.Popen(self.command, env=given, start_new_session=True)
+        asked = False
         # a signal's handler cannot wait for the process while a `wait` is interrupted by it
         while (code := self.process.poll()) is None:
+            if self.stop is not None and self.stop.exists() and not asked:
+                self.process.send_signal(signal.SIGTERM)
+                asked = True
             time.sleep(WATCH)
         if code:
             raise RuntimeError(f"exit code {code} of {self.command}")
@@ -78,14 +110,17 @@ class CellJob:
             self.process.wait(PATIENCE)
         if self.tries <= 1:
             return None
-        return DelayedSubmission(CellJob(self.command, self.tries - 1))
+        again = CellJob(self.command, self.tries - 1, self.stop, self.environment)
+        return DelayedSubmission(again)
 
 
-def run(asked: Any, again: str, say: Callable[[str], None]) -> None:
+def run(
+    asked: Any, again: str, say: Callable[[str], None], stopped: Callable[[], bool] = lambda: False
+) -> None:
     """Train each cell of a sweep in a job of its own; print the table once all have ended here.
 
     `asked` are the flags of `sweep`, and `again` is its command. Raises JaxomarlError where a job
-    here fails in the end.
+    here fails in the end, and Interrupted once `stopped()` says so and jobs here have saved.
     """
     check(asked.tries, asked.at_once)
     cells = cells_of(asked.tasks, asked.data)
@@ -96,7 +131,7 @@ def run(asked: Any, again: str, say: Callable[[str], None]) -> None:
     if asked.dry_run:
         print(plan_text(cells, words, out))
         return
-    launch(asked.launcher, cells, words, out, asked.tries, asked.at_once, given, say)
+    launch(asked.launcher, cells, words, out, asked.tries, asked.at_once, given, say, stopped)
     if asked.launcher == "slurm":
         say(f"queued; once they are done: jaxomarl report {out}")
         return
@@ -173,6 +208,8 @@ def executor_of(
         )
         if launcher == "slurm":
             given = {"slurm_array_parallelism": at_once, **given}
+        else:
+            given = {"timeout_min": YEAR, **given}
         executor.update_parameters(name="jaxomarl", **given)
     except (RuntimeError, TypeError, NameError, ValueError) as error:
         way = "See submitit's AutoExecutor.update_parameters for their names."
@@ -191,35 +228,62 @@ def launch(
     at_once: int,
     given: dict[str, Any],
     say: Callable[[str], None],
+    stopped: Callable[[], bool] = lambda: False,
 ) -> None:
     """Submit a job for each cell; local ones are waited for, `at_once` at a time.
 
-    Raises JaxomarlError where a local job fails in the end; the others are run all the same.
+    Raises JaxomarlError where a local job fails in the end; the others are run all the same. Raises
+    Interrupted once `stopped()` says so and the local jobs that ran have saved.
     """
     executor = executor_of(launcher, out / JOBS, tries, given, at_once)
-    jobs = [CellJob(command_of(cell, words, out), tries) for cell in cells]
     if launcher == "slurm":
+        jobs = [CellJob(command_of(cell, words, out), tries) for cell in cells]
         with executor.batch():
             submitted = [executor.submit(job) for job in jobs]
         for cell, job in zip(cells, submitted, strict=True):
             say(f"{cell.name}: job {job.job_id}")
         return
+
+    # --- here ---
+    stop = (out / JOBS / STOP).absolute()
+    stop.parent.mkdir(parents=True, exist_ok=True)
+    stop.unlink(missing_ok=True)
+    seen = {} if "gpus_per_node" in given else {DEVICES: os.environ.get(DEVICES)}
     failed = []
-    waiting = list(zip(cells, jobs, strict=True))
+    waiting = list(cells)
     running: list[tuple[Cell, Any]] = []
     while waiting or running:
+        if stopped() and not stop.exists():
+            stop.touch()
+            waiting.clear()
         while waiting and len(running) < at_once:
-            cell, job = waiting.pop(0)
-            running.append((cell, executor.submit(job)))
+            cell = waiting.pop(0)
+            job = CellJob(command_of(cell, words, out), tries, stop, seen)
+            with no_ctrl_c():
+                running.append((cell, executor.submit(job)))
             say(f"{cell.name}: job {running[-1][1].job_id}")
         for cell, error in ended(running):
-            say(f"{cell.name}: {error or 'done'}")
+            word = "stopped" if stop.exists() and error else error or "done"
+            say(f"{cell.name}: {word}")
             if error:
                 failed.append(cell.name)
         time.sleep(WATCH)
+    if stop.exists():
+        stop.unlink()
+        raise Interrupted
     if failed:
         way = "The same command goes on with what is left."
         raise refuse("--launcher", "every job to finish", f"{', '.join(failed)} did not", way)
+
+
+@contextlib.contextmanager
+def no_ctrl_c() -> Iterator[None]:
+    """Let processes that start here not hear a terminal's Ctrl-C: the launcher does."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def ended(running: list[tuple[Cell, Any]]) -> Iterator[tuple[Cell, str]]:

@@ -34,7 +34,7 @@ def load(
     Raises JaxomarlError for a quality that the task has no recipe for, and for data that do not fit
     the task.
     """
-    if "/" in quality or quality.startswith((".", "~")):
+    if is_path(quality):
         if rows or seed:
             way = "All rows of a file are used."
             raise refuse("--rows", "no value, as the set is a path", rows or seed, way)
@@ -53,6 +53,11 @@ def load(
         data = pack(task.recipes[quality](key, rows), task.env.spec)
     origin = {"recipe": quality, "rows": rows, "seed": seed}
     return with_source(data, manifest(task, quality, data, origin))
+
+
+def is_path(quality: str) -> bool:
+    """Whether a quality is a path, and no recipe of a task."""
+    return "/" in quality or quality.startswith((".", "~"))
 
 
 def with_source(data: Dataset, found: dict[str, Any]) -> tuple[Dataset, dict[str, Any]]:

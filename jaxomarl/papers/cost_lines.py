@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jaxomarl import documents
 from jaxomarl.base import refuse
 from jaxomarl.papers.measured import PROVENANCE, Measure
 
@@ -75,11 +76,19 @@ def fact_files(folder: Path) -> list[Path]:
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The JSON objects of a file of lines; JaxomarlError where one is torn."""
     way_out = "Time it again."
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    content = path.read_text(encoding="utf-8", errors="replace")
+    for number, text in enumerate(content.splitlines(), 1):
+        where = f"{path}, line {number}"
         try:
             line = json.loads(text)
+        except RecursionError:
+            raise refuse(where, "JSON", "lists nested too deep", way_out) from None
         except ValueError as error:
-            raise refuse(f"{path}, line {number}", "JSON", str(error), way_out) from None
-        if not isinstance(line, dict) or "benchmark" not in line:
-            raise refuse(f"{path}, line {number}", "a benchmark's line", text, way_out)
+            raise refuse(where, "JSON", str(error), way_out) from None
+        if not documents.is_of(line, {"benchmark": str}):
+            raise refuse(where, "a benchmark's line", text, way_out)
+        kind = KINDS.get(line["benchmark"])
+        if kind is not None:
+            kinds: dict[str, documents.Kind] = dict.fromkeys((*kind.metrics, LOAD), float)
+            documents.check_known(where, line, way_out, **{kind.system: str, **kinds})
         yield line

@@ -41,9 +41,9 @@ NO_SETTING = ("chunk", "every")
 """Config fields that say how a run is cut and reported, which is no setting."""
 LASTING = ("run.json", "health.csv", "policy.safetensors")
 """Files of a run that are kept where it has them."""
-FACTS: dict[str, type] = {
+FACTS: dict[str, documents.Kind] = {
     "command": str,
-    "seeds": list,
+    "seeds": [int],
     "scale": float,
     "cores": int,
     "source": dict,
@@ -58,7 +58,9 @@ def keep(folders: Sequence[Path], out: Path) -> int:
     Raises JaxomarlError where `out` has something in it, a folder has nothing that is finished, two
     folders have the same run, or one is of another scale.
     """
-    if out.exists() and any(out.iterdir()):
+    if not folders:
+        raise refuse("OUT", "at least one folder", "none", "For example runs/omsd-table2.")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise refuse("-o", "a new or empty folder", str(out), "Take another, or delete it.")
     facts = joint_facts(folders)
     others, stages = other_measures(folders)
@@ -209,10 +211,10 @@ def training_seconds(run: Run) -> float | None:
     stages = run.info.get("stages")
     if not isinstance(stages, dict):
         return None
-    try:
-        return sum(facts["seconds"] / facts["runs"] for facts in stages.values())
-    except (KeyError, TypeError):
+    facts = [*stages.values()]
+    if not documents.is_of(facts, [{"seconds": float, "runs": int}]):
         return None
+    return sum(stage["seconds"] / max(1, stage["runs"]) for stage in facts)
 
 
 def data_measures(runs: Iterable[Run]) -> list[Measure]:

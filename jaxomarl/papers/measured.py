@@ -10,15 +10,16 @@ counts of good episodes. `keep` puts both together.
 The columns know nothing of a paper's claims: `reproduce verdicts` reads them, and anyone else can.
 """
 
+import contextlib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxomarl.api import provenance as origin
-from jaxomarl.base import refuse
+from jaxomarl.base import JaxomarlError, refuse
 from jaxomarl.config import digest
 from jaxomarl.health.verdict import DIVERGED, LEARNED, SHORT, UNJUDGED
 from jaxomarl.papers.asked import Asked
@@ -195,14 +196,16 @@ def provenance(asked: Asked, command: str) -> dict[str, Any]:
 
 def read(folder: Path) -> list[Measure]:
     """The rows of a folder's measured.csv; JaxomarlError where it is torn or has other columns."""
-    rows = _table(folder / MEASURED, Measure._fields)
-    measures = []
-    for row in rows:
-        seed = int(row["seed"]) if row["seed"] else ""
-        value = float(row["value"])
-        setting = row["setting"]
-        measures.append(Measure(row["game"], row["system"], setting, seed, row["metric"], value))
-    return measures
+    path = folder / MEASURED
+    with _numbers_of(path):
+        return [_measure(row) for row in _table(path, Measure._fields)]
+
+
+def _measure(row: Mapping[str, str]) -> Measure:
+    """A row from its cells; ValueError where one is no number."""
+    seed = int(row["seed"]) if row["seed"] else ""
+    value = float(row["value"])
+    return Measure(row["game"], row["system"], row["setting"], seed, row["metric"], value)
 
 
 def read_stages(folder: Path) -> list[StageWord]:
@@ -210,11 +213,26 @@ def read_stages(folder: Path) -> list[StageWord]:
     path = folder / STAGES
     if not path.exists():
         return []
-    words = []
-    for row in _table(path, StageWord._fields):
-        counts = {name: int(row[name]) for name in COUNTS}
-        words.append(StageWord(**{**row, **counts}))  # type: ignore[arg-type]
-    return words
+    with _numbers_of(path):
+        return [_stage(row) for row in _table(path, StageWord._fields)]
+
+
+def _stage(row: Mapping[str, str]) -> StageWord:
+    """A row from its cells; ValueError where one is no number."""
+    counts = {name: int(row[name]) for name in COUNTS}
+    return StageWord(**{**row, **counts})  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def _numbers_of(path: Path) -> Iterator[None]:
+    """Refuse a file of which a cell is no number."""
+    try:
+        yield
+    except JaxomarlError:
+        raise
+    except ValueError as error:
+        way = "Measure it again."
+        raise refuse(str(path), "whole numbers and a value", str(error), way) from None
 
 
 def _table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:

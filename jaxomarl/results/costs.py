@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxomarl import documents
 from jaxomarl.results import study, tabular
 from jaxomarl.results.store import Run
 from jaxomarl.results.study import Study
@@ -56,7 +57,7 @@ def _row(runs: Sequence[Run]) -> tuple[str, ...]:
     info = runs[0].info
     seconds = info.get("seconds")
     compiled = info.get("compile_seconds")
-    updates = int(info.get("updates_executed", 0))
+    updates = info.get("updates_executed", 0)
     rate = ""
     if seconds and updates:
         rate = f"{updates * len(runs) / seconds:,.0f}"
@@ -107,7 +108,11 @@ def policy_numbers(path: Path) -> int | None:
             if length > MOST:
                 return None
             described = json.loads(file.read(length))
-    except (OSError, ValueError, struct.error):
+    except (OSError, ValueError, RecursionError, struct.error):
+        return None
+    if not isinstance(described, dict):
         return None
     arrays = [of for name, of in described.items() if name != "__metadata__"]
+    if not documents.is_of(arrays, [{"shape": [int]}]):
+        return None
     return sum(math.prod(array["shape"]) for array in arrays)

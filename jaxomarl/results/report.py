@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxomarl.base import JaxomarlError
 from jaxomarl.results import (
     card_text,
     cards,
@@ -444,10 +445,15 @@ def _data(read: Study, folders: Sequence[str | Path]) -> str:
 
 
 def _cards_figure(found: Sequence[Mapping[str, Any]]) -> Figure | None:
-    """The picture of the cards; None where none has a return."""
-    if not any(card["return"]["histogram"] for card in found):
+    """The picture of the cards; None where none has a return, or an edited one cannot be drawn."""
+    try:
+        if not any(card["return"]["histogram"] for card in found):
+            return None
+        return cards.picture(None, found)
+    except JaxomarlError:
+        raise
+    except Exception:
         return None
-    return cards.picture(None, found)
 
 
 # --- health ---
@@ -496,7 +502,7 @@ def _provenance(read: Study, folders: Sequence[str | Path], papers: Mapping[str,
     for folder in folders:
         sweep = Path(folder) / "sweep.json"
         if sweep.is_file():
-            asked = sweep.read_text(encoding="utf-8")
+            asked = sweep.read_text(encoding="utf-8", errors="replace")
             parts.append(page.details(f"What was asked for: {folder}", page.preformatted(asked)))
     settings: dict[str, list[str]] = defaultdict(list)
     for run in read.runs:

@@ -17,6 +17,7 @@ from jaxomarl import documents
 from jaxomarl.base import refuse
 from jaxomarl.health.verdict import WORDS
 from jaxomarl.paths import replace_file, user_path
+from jaxomarl.results import card_text
 
 COLUMNS = (
     "system",
@@ -41,6 +42,27 @@ INFO: dict[str, type] = {
     "final_stage": str,
 }
 """What every run.json holds, and its types; a runner may add more."""
+KNOWN: dict[str, documents.Kind] = {
+    "compile_seconds": float,
+    "data_return": ({"mean": float, "std": float, "episodes": int}, None),
+    "data_sha256": str,
+    "device": str,
+    "dialect": str,
+    "diverged": [{"stage": str, "update": int, "metric": str, "leaf": str}],
+    "final_episodes": int,
+    "held_out": {"episodes": int, "of": int},
+    "imports": [str],
+    "normaliser": ({"random": float, "expert": float, "source": str}, None),
+    "optimum": (float, None),
+    "scale": float,
+    "seconds": float,
+    "source": dict,
+    "spec": dict,
+    "stages": dict,
+    "updates_executed": int,
+    "versions": dict,
+}
+"""What a run.json may hold besides, and its kinds: what readers look for."""
 FINAL = "final.csv"
 """A run's final evaluation, on starts of its own: rows of its final stage and last step."""
 
@@ -92,12 +114,16 @@ def write_json(path: str | Path, value: Any) -> None:
     write_bytes(path, f"{text}\n".encode())
 
 
+AGAIN = "Delete the file, or run the cell again."
+"""What to do with a damaged file of JSON."""
+
+
 def read_json(path: str | Path, **entries: type) -> dict[str, Any]:
     """The object that `write_json` wrote, with the entries asked for.
 
     JaxomarlError as of `documents.read`.
     """
-    return documents.read(path, "Delete the file, or run the cell again.", **entries)
+    return documents.read(path, AGAIN, **entries)
 
 
 def _plain(value: Any) -> Any:
@@ -316,24 +342,25 @@ def find_runs(paths: Iterable[str | Path]) -> list[Run]:
 def read_info(folder: Path, **entries: type) -> dict[str, Any]:
     """A folder's run.json, with the entries of `INFO` and others asked for.
 
-    JaxomarlError where it is not as it was written, or lacks an entry.
+    JaxomarlError where it is not as it was written, lacks an entry, or has one of another kind.
     """
     path = folder / "run.json"
     info = read_json(path, **INFO, **entries)
+    documents.check_known(f"{path}", info, AGAIN, **KNOWN)
     check_seal(path, path.read_bytes())
     return info
 
 
 NOT_FINITE = ("nan", "inf", "-inf")
 """Numbers that are not finite, as JSON files have them."""
-HEALTH: dict[str, type] = {
+HEALTH: dict[str, documents.Kind] = {
     "stage": str,
     "verdict": str,
     "figures": dict,
-    "failed": list,
-    "raise": list,
+    "failed": [str],
+    "raise": [str],
 }
-"""What run.json says of each trained stage, and its types."""
+"""What run.json says of each trained stage, and its kinds."""
 
 
 def health_of(run: Run) -> list[dict[str, Any]]:
@@ -345,20 +372,22 @@ def health_of(run: Run) -> list[dict[str, Any]]:
     for stage in stages if isinstance(stages, list) else [stages]:
         if not _is_health(stage):
             expected = f"stages with {', '.join(HEALTH)}"
-            way_out = "Delete the file, or run the cell again."
-            raise refuse(f"{run.path / 'run.json'}, health", expected, stage, way_out)
+            raise refuse(f"{run.path / 'run.json'}, health", expected, stage, AGAIN)
     return stages
 
 
-def _is_health(stage: object) -> bool:
+def _is_health(stage: Any) -> bool:
     """Whether an entry has a verdict that there is, and numbers as figures."""
-    if not isinstance(stage, dict):
+    if not documents.is_of(stage, HEALTH) or stage["verdict"] not in WORDS:
         return False
-    typed = all(isinstance(stage.get(name), kind) for name, kind in HEALTH.items())
-    if not typed or stage["verdict"] not in WORDS:
-        return False
-    numbers = (int, float)
-    return all(isinstance(x, numbers) or x in NOT_FINITE for x in stage["figures"].values())
+    return all(map(_is_figure, stage["figures"].values()))
+
+
+def _is_figure(x: Any) -> bool:
+    """Whether a value is a number; in a file, one that is not finite is a text."""
+    if isinstance(x, float) and not math.isfinite(x):
+        return True
+    return documents.is_of(x, float) or x in NOT_FINITE
 
 
 def load_returns(runs: Iterable[Run]) -> list[Row]:
@@ -382,16 +411,28 @@ def load_final(runs: Iterable[Run]) -> list[Row]:
 def read_cards(folders: Iterable[str | Path]) -> list[dict[str, Any]]:
     """The cards of data sets in every card.json below the folders, each set once.
 
-    A file that holds no cards is left out.
+    A file that holds no cards is left out, and so is a card that cannot be told.
     """
     files = [file for folder in folders for file in sorted(user_path(folder).rglob("card.json"))]
     found: dict[str, dict[str, Any]] = {}
     for file in files:
         try:
             listed = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             continue
         for card in listed if isinstance(listed, list) else ():
-            if isinstance(card, dict) and {"name", "return", "counts", "ends"} <= card.keys():
+            if is_card(card):
                 found.setdefault(str(card["name"]), card)
     return list(found.values())
+
+
+def is_card(card: object) -> bool:
+    """Whether a value is a card: its text can be written.
+
+    It has some hundred entries, of which an edited one may be anything.
+    """
+    try:
+        card_text.text(card)  # type: ignore[arg-type]
+    except Exception:
+        return False
+    return True

@@ -94,12 +94,9 @@ def as_facts(found: Mapping[str, Divergence]) -> dict[str, Any]:
 
 def from_facts(facts: Mapping[str, Any]) -> Found:
     """The divergences that a JSON file says; JaxomarlError where it says something else."""
-    found = {}
-    for row, own in facts.items():
-        kinds: dict[str, type] = {"update": int, "metric": str, "leaf": str}
-        own = documents.check(FILE, own, "It is trained again.", **kinds)
-        found[row] = Divergence(own["update"], own["metric"], own["leaf"])
-    return found
+    kind = {"update": int, "metric": str, "leaf": str}
+    documents.check_known(FILE, facts, "It is trained again.", **dict.fromkeys(facts, kind))
+    return {row: Divergence(x["update"], x["metric"], x["leaf"]) for row, x in facts.items()}
 
 
 def write(folder: Path, found: Found, ignored: Collection[str]) -> None:
@@ -114,6 +111,6 @@ def read(folder: Path, update: int) -> tuple[Found, set[str]]:
     """
     if not (folder / FILE).exists():
         return {}, set()
-    facts = documents.read_sealed(folder / FILE, "Delete the file.", runs=dict, ignored=list)
+    facts = documents.read_sealed(folder / FILE, "Delete the file.", runs=dict, ignored=[str])
     found = from_facts(facts["runs"])
     return {row: one for row, one in found.items() if one.update <= update}, set(facts["ignored"])

@@ -3,14 +3,18 @@
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 
 from jaxomarl.base import JaxomarlError
-from jaxomarl.cli import launch
+from jaxomarl.cli import commands, launch
 from jaxomarl.cli.launch import Cell, CellJob
+from jaxomarl.training.runner import Interrupted
 
 pytest.importorskip("submitit")
 WORDS = ["--tasks", "games/bandit", "mpe/spread", "--seeds", "2", "--launcher=slurm", "--slurm",
@@ -68,6 +72,87 @@ def test_a_stopped_job_lets_its_command_save_and_is_queued_until_its_tries_are_s
 def test_a_command_that_fails_fails_its_job():
     with pytest.raises(RuntimeError, match="exit code 3"):
         CellJob([sys.executable, "-c", "raise SystemExit(3)"], 1)()
+
+
+def test_a_job_here_has_no_time_limit_and_sees_the_devices_that_its_launcher_sees(
+    tmp_path, monkeypatch
+):
+    executor = launch.executor_of("local", tmp_path, 3, {}, 1)
+    assert executor._executor.parameters["timeout_min"] == launch.YEAR
+    executor = launch.executor_of("local", tmp_path, 3, {"timeout_min": 5}, 1)
+    assert executor._executor.parameters["timeout_min"] == 5
+    # as submitit has it where a job asks for no GPU
+    monkeypatch.setenv(launch.DEVICES, "")
+    note = "import os, sys; sys.exit(os.environ.get('CUDA_VISIBLE_DEVICES', 'all') != sys.argv[1])"
+    for seen, word in ((None, "all"), ("1", "1")):
+        command = [sys.executable, "-c", note, word]
+        assert CellJob(command, 1, environment={launch.DEVICES: seen})() == 0
+
+
+def test_a_stopped_launcher_lets_its_jobs_save_and_begins_no_other(tmp_path, monkeypatch):
+    """A process that hears SIGTERM once ends as a sweep does; a second signal would be counted."""
+    note = (
+        "import pathlib, signal, sys, time\nheard = []\n"
+        "signal.signal(signal.SIGTERM, lambda *_: heard.append(1))\n"
+        "pathlib.Path(sys.argv[1]).touch()\nwhile not heard: time.sleep(0.01)\n"
+        "time.sleep(0.3)\nsys.exit(74 + len(heard))"
+    )
+    begun = tmp_path / "begun"
+    monkeypatch.setattr(launch, "WATCH", 0.05)
+    monkeypatch.setattr(launch, "command_of", lambda *_: [sys.executable, "-c", note, str(begun)])
+    monkeypatch.setattr(launch, "executor_of", lambda *_: Threads())
+    cells = [Cell("games/bandit", ""), Cell("games/consensus", "")]
+    said = []
+    with pytest.raises(Interrupted):
+        launch.launch("local", cells, [], tmp_path, 3, 1, {}, said.append, begun.exists)
+    assert said == ["games-bandit: job 1", "games-bandit: stopped"]
+    assert "exit code 75" in Threads.errors[0]
+    assert not (tmp_path / launch.JOBS / launch.STOP).exists()
+
+
+class Threads:
+    """An executor whose jobs are threads of this process."""
+
+    errors: ClassVar[list[str]] = []
+
+    def submit(self, job):
+        return ThreadJob(job)
+
+
+class ThreadJob:
+    job_id = "1"
+
+    def __init__(self, job):
+        self.thread = threading.Thread(target=self.run, args=[job])
+        self.thread.start()
+
+    def run(self, job):
+        try:
+            job()
+        except RuntimeError as error:
+            Threads.errors.append(str(error))
+
+    def done(self):
+        return not self.thread.is_alive()
+
+    def exception(self):
+        return Threads.errors[0]
+
+    def stderr(self):
+        return ""
+
+    paths = SimpleNamespace(stderr="")
+
+
+@pytest.mark.long
+def test_the_command_trains_each_cell_here_and_prints_one_table(tmp_path, capsys):
+    out = tmp_path / "out"
+    words = [*BANDIT, "--tasks", "games/bandit", "games/consensus:n=2", "--out", str(out)]
+    assert commands.run("sweep", [*words, "--launcher", "local"]) == 0
+    said = capsys.readouterr()
+    assert said.err.count(": done") == 2
+    assert "games/bandit" in said.out and "games/consensus" in said.out
+    assert {p.name for p in out.iterdir()} == {"games-bandit", "games-consensus-n-2", "jobs"}
 
 
 @pytest.mark.long

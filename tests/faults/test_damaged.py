@@ -13,10 +13,12 @@ import pytest
 
 from jaxomarl import documents
 from jaxomarl.api import collect, policy, session
-from jaxomarl.base import JaxomarlError
+from jaxomarl.base import SHOWN, JaxomarlError, refuse
 from jaxomarl.data import catalog, files
 from jaxomarl.envs.catalog import make
-from jaxomarl.results import store
+from jaxomarl.papers import cost_lines, measured
+from jaxomarl.papers.measured import Measure, StageWord
+from jaxomarl.results import costs, store
 from jaxomarl.training import checkpoint
 
 # --- checkpoints ---
@@ -164,6 +166,44 @@ def test_a_whole_number_is_a_number_and_no_text_is_one(tmp_path):
     assert documents.check("x", {"a": 1, "b": None}, "", a=float)["a"] == 1
     with pytest.raises(JaxomarlError, match=r"expected a whole number, found 'a number 1\.0'"):
         documents.check("x", {"a": 1.0}, "way", a=int)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        ("a", str), (1, int), (1, float), (0.5, float), (True, bool), (None, None), ([1, 2], [int]), ([], [int]),
+        ({"x": 1, "y": 2}, {"x": int}), (None, ({"x": int}, None)), ({"x": 0.5}, (None, {"x": float})),
+    ],
+)  # fmt: skip
+def test_a_value_is_of_its_kind(value, kind):
+    assert documents.is_of(value, kind)
+    assert documents.words(kind)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (1, str), (True, int), (1.0, int), (1 << 63, int), (True, float), (float("nan"), float), (10**400, float),
+        (0, bool), (0, None), ([1, "2"], [int]), ("12", [int]), ({}, {"x": int}), ({"x": "1"}, {"x": int}),
+        ([], ({"x": int}, None)),
+    ],
+)  # fmt: skip
+def test_a_value_of_another_kind_is_none(value, kind):
+    assert not documents.is_of(value, kind)
+
+
+@pytest.mark.parametrize("entry", store.KNOWN)
+def test_an_entry_that_readers_look_for_is_of_its_kind_or_named(tmp_path, entry):
+    info = {name: kind() for name, kind in store.INFO.items()}
+    for value in ("x" if store.KNOWN[entry] is not str else 1, [1], True):
+        store.write_json(tmp_path / "run.json", {**info, entry: value})
+        with pytest.raises(JaxomarlError, match=rf"run\.json, {entry}: expected"):
+            store.find_runs([tmp_path])
+
+
+def test_a_refusal_is_short_whatever_a_file_holds():
+    text = str(refuse("f" * 5000, "e" * 5000, "x" * 5000, "way"))
+    assert len(text) < 3 * SHOWN + 100 and text.endswith(" way") and "fff ... fff" in text
 
 
 @pytest.mark.parametrize("entry", store.INFO)
@@ -329,6 +369,79 @@ def test_a_run_whose_json_is_of_another_kind_is_refused(run, entry, value):
     store.write_json(run / "run.json", {**info, entry: value})
     with pytest.raises(JaxomarlError, match=entry):
         policy.load_policy(run)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("policy_width", "8"), ("policy_width", True), ("policy_lr", []), ("policy_anneal", 0)],
+)
+def test_a_setting_of_another_type_is_named(run, field, value):
+    info = store.read_json(run / "run.json")
+    store.write_json(run / "run.json", {**info, "cfg": {**info["cfg"], field: value}})
+    with pytest.raises(JaxomarlError, match=field):
+        policy.load_policy(run)
+
+
+@pytest.mark.parametrize(
+    ("part", "changed"),
+    [
+        ("cfg", {"policy_width": 1 << 40}),
+        ("spec", {"obs_dims": [3, 1]}),
+        ("spec", {"state_dim": 7}),
+    ],
+)
+def test_arrays_of_another_policy_are_refused_and_none_is_allocated_for_them(run, part, changed):
+    info = store.read_json(run / "run.json")
+    store.write_json(run / "run.json", {**info, part: {**info[part], **changed}})
+    if changed == {"state_dim": 7}:
+        # nothing that acts reads the state
+        assert policy.load_policy(run).spec.state_dim == 7
+        return
+    with pytest.raises(JaxomarlError, match=r"arrays that the policy reads.*none of the right"):
+        policy.load_policy(run)
+
+
+@pytest.mark.parametrize(
+    "header", [b"[1]", b"3", b'{"a": 1}', b'{"a": {"shape": ["x"]}}', b"[" * 10_000, b'{"a": {}}']
+)
+def test_a_description_of_arrays_that_is_none_counts_nothing(tmp_path, header):
+    path = tmp_path / "policy.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    assert costs.policy_numbers(path) is None
+
+
+@pytest.mark.parametrize(
+    "card", [1, {}, {"name": "x"}, {"name": [], "return": 1, "counts": {}, "ends": {}}]
+)
+def test_a_card_that_cannot_be_told_is_left_out(tmp_path, card):
+    (tmp_path / "card.json").write_text(json.dumps([card]))
+    assert store.read_cards([tmp_path]) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        (measured.MEASURED, ("g", "s", "", "one", "return", "1.0")),
+        (measured.MEASURED, ("g", "s", "", "1", "return", "high")),
+        (measured.STAGES, ("g", "s", "", "critic", "many", 0, 0, 0, "")),
+    ],
+)
+def test_a_cell_of_evidence_that_is_no_number_is_refused(tmp_path, name, row):
+    fields = (Measure if name == measured.MEASURED else StageWord)._fields
+    store.write_table(tmp_path / name, [row], fields)
+    read = measured.read if name == measured.MEASURED else measured.read_stages
+    with pytest.raises(JaxomarlError, match=rf"{name}: expected whole numbers and a value"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"\xff", b"[1]", b"[" * 10_000, b'{"benchmark": 1}', b'{"benchmark": "acting", "load": "x"}'],
+)
+def test_a_line_of_costs_that_is_none_is_refused(tmp_path, line):
+    (tmp_path / "acting.jsonl").write_bytes(line)
+    with pytest.raises(JaxomarlError, match=r"acting\.jsonl, line 1"):
+        cost_lines.cost_measures(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from jax.errors import JaxRuntimeError
 
 import jaxomarl
-from jaxomarl.api import plan, portions, session
+from jaxomarl.api import generated, plan, portions, session
+from jaxomarl.api.spoken import python_face
 from jaxomarl.base import JaxomarlError
+from jaxomarl.cli import commands
+from jaxomarl.envs.catalog import make
 from jaxomarl.training import checkpoint, memory
 from jaxomarl.training.library import StageCache
 
@@ -142,6 +146,38 @@ def test_the_time_between_checkpoints_follows_what_one_takes(monkeypatch):
     assert not cadence.due() and not checkpoint.Cadence(1000.0).due()
     now[0] += 2.0
     assert cadence.due()
+
+
+def test_rows_that_do_not_fit_are_refused_before_they_are_generated(monkeypatch):
+    task = make("games/bandit")
+    # two agents' observation, action and reward, a state, three flags
+    assert generated.row_bytes(task) == 4 * (2 * 3 + 1 + 3)
+    monkeypatch.setattr(memory, "limit", lambda: 100 * generated.row_bytes(task))
+    assert len(generated.load(task, rows=100)[0].starts) == 100
+    for ask in (
+        lambda: generated.load(task, rows=101),
+        lambda: plan.resolve(["bc"], [task.name], rows=101),
+    ):
+        with pytest.raises(
+            memory.MemoryTooSmallError, match=r"--rows: expected at most 100, .*found 101"
+        ):
+            ask()
+
+
+@pytest.mark.parametrize("error", [MemoryError(), MemoryError("Unable to allocate 9 GiB for x"),
+                                   JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")])  # fmt: skip
+def test_an_error_of_memory_is_ours_and_another_is_not(error, monkeypatch, capsys):
+    def fails(*_):
+        raise error
+
+    with pytest.raises(memory.MemoryTooSmallError, match=r"memory of the device: .*asked for"):
+        python_face(fails)()
+    monkeypatch.setattr(commands, "answer", fails)
+    assert commands.run("collect", ["games/bandit", "--no-compile-cache"]) == 71
+    assert "--cfg.*-width" in capsys.readouterr().err
+    error = JaxRuntimeError("INTERNAL: another fault")
+    with pytest.raises(JaxRuntimeError, match="another fault"):
+        python_face(fails)()
 
 
 # --- amounts ---

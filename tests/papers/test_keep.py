@@ -151,6 +151,11 @@ def test_a_folder_in_use_is_not_written_into(tmp_path):
         keep.keep([part(tmp_path / "b", (1,))], out)
 
 
+def test_no_folder_at_all_is_refused(tmp_path):
+    with pytest.raises(JaxomarlError, match="at least one folder"):
+        keep.keep([], tmp_path / "kept")
+
+
 def test_other_folders_are_refused(tmp_path):
     with pytest.raises(JaxomarlError, match="finished `reproduce`"):
         keep.keep([tmp_path], tmp_path / "kept")
