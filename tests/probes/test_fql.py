@@ -62,11 +62,13 @@ def test_a_quadratic_value_pulls_each_action_to_a_mean(alpha):
 
 
 def test_a_linear_value_shifts_all_actions_alike():
-    """Q = c . a / D rests at g + c / (2 alpha); outside of the box it does not pull."""
+    """Q = c . a / D rests at g + c / (2 alpha), with alpha 0 at a corner; outside it does not pull."""
     cfg = fql.Config(alpha=2.0, normalise_value=False)
     c = jnp.array([0.4, -0.2, 0.0])
     value = lambda a: (c * a).sum(-1) / 2
     assert slope(cfg, value, G + c / 4) < 1e-6
+    free = dataclasses.replace(cfg, alpha=0.0)
+    np.testing.assert_allclose([slope(free, value, at) for at in (G, 0.99 - 0 * G)], 0.1, rtol=1e-5)
     outside = lambda a: 100.0 * a.sum(-1)
     alone = slope(cfg, lambda a: 0.0 * a.sum(-1), 3.0 + 0 * G)
     assert slope(cfg, outside, 3.0 + 0 * G) == pytest.approx(alone)

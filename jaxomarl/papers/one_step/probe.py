@@ -21,7 +21,7 @@ def one_step(asked: Asked) -> str:
     measures = [measure for part in parts for measure in part.measures]
     measured.save_measures(asked.out, measures)
     found, named = games.points(measures)
-    asked.draw(curves, "one-step.png", found, "", "share, or reward", named, ordered=True)
+    asked.draw(curves, "one-step.png", found, "", "", named, ordered=True, columns=2)
     preface = (
         f"One-step policies on games, seeds {asked.seeds}, {asked.updates(games.UPDATES)} updates "
         'of each small model; ± is the standard error over seeds. "law" rows are exact values, '
