@@ -215,6 +215,17 @@ def test_flags_that_mean_nothing_to_the_games_are_refused(tmp_path):
     assert REPRODUCTIONS["one-step"].load() is probe.one_step
     with pytest.raises(JaxomarlError, match=r"--systems.*nothing for one-step"):
         probe.one_step(Asked([0], 1.0, tmp_path, lambda: False, systems=("fql",)))
+    with pytest.raises(JaxomarlError, match=r"--data.*landmarks"):
+        probe.one_step(Asked([0], 1.0, tmp_path, lambda: False, data=("landmark",)))
+
+
+def test_data_chooses_a_part_of_the_games(tmp_path, monkeypatch):
+    row = Measure("landmarks", "joint flow, 16", "agents=3", 0, "return", 1.0)
+    monkeypatch.setitem(probe.PARTS, "landmarks", lambda asked: measured.Part("## Walks", [row]))
+    text = probe.one_step(Asked([0], 4.0, tmp_path, lambda: False, data=("landmarks",)))
+    assert "6000 on landmarks" in text and text.endswith("## Walks\n")
+    assert measured.read(tmp_path) == [row]
+    assert not (tmp_path / "one-step.png").exists()
 
 
 def test_calls_are_those_of_the_policys_network():

@@ -14,6 +14,7 @@ from jaxomarl.envs.catalog import make
 from jaxomarl.papers import cells
 from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.comparison import markdown_table
+from jaxomarl.papers.measured import Part
 from jaxomarl.presets import PRESETS, fits
 
 SYSTEMS = (
@@ -59,7 +60,7 @@ def trained(asked: Asked) -> str:
 # --- time ---
 
 
-def speed_table(asked: Asked) -> str:
+def speed(asked: Asked) -> Part:
     """Calls of the policy's network and milliseconds of a team's decision, on this machine."""
     spec = make(TASK).env.spec
     rows = []
@@ -68,12 +69,13 @@ def speed_table(asked: Asked) -> str:
         cfg = REGISTRY[system].Config(normalise=False, **settings)
         rows.append((name, str(calls_of(system, cfg)), f"{milliseconds(spec, system, cfg):.3f}"))
     table = markdown_table(("system", "calls", "ms per decision"), rows)
-    return (
+    text = (
         f"## Calls and time of a decision\n\n{table}\n"
         f"A decision of all {spec.agents} agents of {TASK} at each system's own width, untrained, "
         f"on one processor: the best of {ROUNDS} rounds of {DECISIONS} decisions. Calls follow one "
         "another; the agents' networks run side by side."
     )
+    return Part(text, [])
 
 
 def calls_of(system: str, cfg: Any) -> int:
