@@ -19,7 +19,8 @@ actions: what OM2P (2025) trains its policies by.
 
 - The times are uniform, r = t in half of the rows and (0, 1) in a tenth. The paper's are sigmoids
   of a normal, with r = t in three quarters; policies act at (0, 1) alone.
-- The loss is a plain square. The paper divides it by a power of itself.
+- The loss is a plain square. The paper divides it by a power of itself. Its minimum is then not
+  the mean where the targets of one x differ, as those of two modes do.
 - The derivative of line 3 is exact, one forward-mode product. OM2P's default is a difference over
   1e-12, which is zero in float32, and its target has the other sign of (t - r).
 - The learning rate falls to zero by a cosine, as that of `diffusion-bc` does.

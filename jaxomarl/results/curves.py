@@ -51,18 +51,22 @@ def curves(
     logarithmic: bool = False,
     note: str = "",
     ordered: bool = False,
+    columns: int = 0,
 ) -> Figure:
     """Draw each curve with its interval, a panel for each `Point.panel`; `x` and `y` name the axes.
 
     `named` gives a panel's x positions 0, 1, ... words instead of numbers; points are then not
-    joined, unless the words are `ordered`. JaxomarlError where there is no point, or matplotlib is
-    missing.
+    joined, unless the words are `ordered`. `columns` is the number of panels in a row; 0 means
+    three, and two where there are four panels. JaxomarlError where there is no point, or
+    matplotlib is missing.
     """
     if not points:
         raise refuse("points", "one or more", "none", "Train more than nothing.")
     panels = list(dict.fromkeys(p.panel for p in points))
     names = list(dict.fromkeys(p.curve for p in points))
-    figure, axes = grid(len(panels), 4.0, 3.0, 2 if len(panels) == 4 else 3)
+    if not columns:
+        columns = 2 if len(panels) == 4 else 3
+    figure, axes = grid(len(panels), 4.0, 3.0, columns)
     lines = {}
     for axis, panel in zip(axes, panels, strict=True):
         words = (named or {}).get(panel, ())

@@ -1,4 +1,4 @@
-"""DoF's factorisations and the baseline's models are executed as they declare: the contract's check, untrained."""
+"""DoF's factorisations and joint models are executed as they declare: the contract's check, untrained."""
 
 import checks
 import jax
@@ -16,6 +16,8 @@ CHANGES = {
     "best of two": ("dof-p", {"critic": "own", "candidates": 2}, False),
     "pooled": ("ind-diffusion", {"model": "pooled"}, False),
     "joint": ("ind-diffusion", {"model": "joint"}, True),
+    "joint flow": ("flow-bc", {"model": "joint"}, True),
+    "joint mean flow": ("mean-flow", {"model": "joint"}, True),
 }
 
 

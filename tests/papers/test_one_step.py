@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.scipy.special import ndtri
 
+from jaxomarl.algorithms import fql
 from jaxomarl.base import JaxomarlError
 from jaxomarl.diffusion import flows
 from jaxomarl.envs import games as rules
@@ -14,6 +16,7 @@ from jaxomarl.papers import REPRODUCTIONS, measured
 from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.measured import Measure
 from jaxomarl.papers.one_step import games, law, models, probe, systems
+from jaxomarl.stages import flow
 from jaxomarl.training.runner import Interrupted
 
 # --- exact values ---
@@ -60,11 +63,16 @@ def test_students_are_the_fixed_point_of_distilling_an_exact_flow():
     assert np.square(residual).mean() == pytest.approx(0.4267, abs=0.03)
     signs = np.sign(np.asarray(end))
     assert (signs[:, 0] == signs[:, 1]).mean() > 0.999
-    # a linear flow g = B z leaves what the others' noise adds: B_ii z_i, and the rest of the row
-    mixing = np.array([[0.6, 0.3], [-0.2, 0.5]])
-    fit = np.linalg.lstsq(own[:, None], np.asarray(z) @ mixing[0], rcond=None)
-    np.testing.assert_allclose(fit[0], [0.6], atol=0.01)
-    np.testing.assert_allclose(fit[1] / len(own), [0.09], atol=0.004)
+    # a linear flow g = B z leaves what the others' noise adds: f_i = B_ii z_i
+    mixing = jnp.array([[0.6, 0.3], [-0.2, 0.5]])
+    one = jnp.ones((2, 1))
+    taught = (z @ mixing.T)[..., None]
+    square = lambda out: 2 * flow.distillation(out[..., None], taught, one)
+    of_own = lambda weights: square(weights * z)
+    best = jnp.diag(mixing)
+    assert np.abs(jax.grad(of_own)(best)).max() < 0.02 < np.abs(jax.grad(of_own)(best + 0.1)).min()
+    assert float(of_own(best)) == pytest.approx(0.3**2 + 0.2**2, abs=0.004)
+    assert float(square(z @ mixing.T)) == 0.0  # with the team's noise nothing is left
 
 
 def test_steps_of_the_exact_flow():
@@ -85,6 +93,34 @@ def test_the_mean_of_own_values_is_the_best_additive_fit():
     assert max(near(x) for x in (-0.9, -0.8, 0.75, 0.95)) < 0.005
     flipped = action.at[:, 1].multiply(-1.0)
     np.testing.assert_allclose(games.mean_value(flipped), games.mean_value(action), rtol=1e-5)
+
+
+def test_a_joint_critic_chooses_an_agreement_where_alpha_is_small():
+    """A number for each noise, down alpha |f - g|^2 - a_1 a_2: the mean action M leaves 0 below 1/2.
+
+    There M solves M = E min(g + M / (2 alpha), 1), with E[g | z_i] uniform in +-0.8.
+    """
+    noise = ndtri((jnp.arange(64) + 0.5) / 64)
+
+    def teams(of_agents):
+        return jnp.stack(jnp.meshgrid(*of_agents, indexing="ij"), axis=-1).reshape(-1, 2, 1)
+
+    side = jnp.sign(jnp.round(teams([noise, noise]).sum(axis=1, keepdims=True), 3))
+    taught = 0.8 * jnp.broadcast_to(side, (64 * 64, 2, 1))
+    cfg = fql.Config(normalise_value=False)
+
+    def loss(of_agents, alpha):
+        out = teams(of_agents)
+        q = games.joint_value(jnp.clip(out, -1.0, 1.0))
+        square = 2 * flow.distillation(out, taught, jnp.ones((2, 1)))
+        return alpha * square + flow.value_term(cfg, q[None])[0]
+
+    def mean_action(alpha):
+        step = lambda f, _: (f - 0.03 * 64 * jax.grad(loss)(f, alpha), None)
+        return jax.lax.scan(step, jnp.full((2, 64), 0.3), length=2500)[0].mean()
+
+    found = jax.jit(lambda alphas: jax.lax.map(mean_action, alphas))(jnp.array([0.6, 0.45, 0.3]))
+    np.testing.assert_allclose(found, [0.0, 0.593, 0.99], atol=0.015)
 
 
 # --- rows and models ---
@@ -126,12 +162,29 @@ def test_points_are_means_over_seeds():
         for seed, value in enumerate((0.9, 1.0))
     ]
     found, named = games.points(rows)
-    assert {(p.panel, p.curve, p.x) for p in found} == {
-        ("two levels: share that agrees", "joint flow", 0.0),
-        ("two agents: share that agrees", "joint flow", 4.0),
+    flow = [p for p in found if p.curve == "joint flow"]
+    assert {(p.panel, p.x) for p in flow} == {
+        ("two levels: share that agrees", 0.0),
+        ("two agents: share that agrees", 0.0),
+        ("two agents, two levels: share by calls", 4.0),
     }
-    assert [(p.mean, p.low, p.high) for p in found] == [(0.95, 0.9, 1.0)] * 2
+    assert [(p.mean, p.low, p.high) for p in flow] == [(0.95, 0.9, 1.0)] * 3
+    assert {p.panel for p in found} <= set(named)
     assert len(named["with value: reward of the bandit"]) == len(games.ALPHAS)
+
+
+def test_the_law_in_levels_is_drawn():
+    """Two agents, two to four levels: nothing needs to be trained for it."""
+    found, named = games.points([])
+    of = lambda what, curve: [
+        p.mean for p in found if (p.panel, p.curve) == (f"two agents: {what}", curve)
+    ]
+    distance = of("total variation", "law: students")
+    np.testing.assert_allclose(distance, [0.5, 0.579, 0.666], atol=1e-3)
+    shares = of("share that agrees", "law: students")
+    np.testing.assert_allclose(shares[:2], [0.1953, 0.425], atol=1e-3)
+    np.testing.assert_allclose(of("share that agrees", "law: product"), [1 / 2, 1 / 3, 1 / 4])
+    assert named["two agents: total variation"] == ["2 levels", "3 levels", "4 levels"]
 
 
 # --- the command ---
@@ -162,6 +215,17 @@ def test_flags_that_mean_nothing_to_the_games_are_refused(tmp_path):
     assert REPRODUCTIONS["one-step"].load() is probe.one_step
     with pytest.raises(JaxomarlError, match=r"--systems.*nothing for one-step"):
         probe.one_step(Asked([0], 1.0, tmp_path, lambda: False, systems=("fql",)))
+    with pytest.raises(JaxomarlError, match=r"--data.*landmarks"):
+        probe.one_step(Asked([0], 1.0, tmp_path, lambda: False, data=("landmark",)))
+
+
+def test_data_chooses_a_part_of_the_games(tmp_path, monkeypatch):
+    row = Measure("landmarks", "joint flow, 16", "agents=3", 0, "return", 1.0)
+    monkeypatch.setitem(probe.PARTS, "landmarks", lambda asked: measured.Part("## Walks", [row]))
+    text = probe.one_step(Asked([0], 4.0, tmp_path, lambda: False, data=("landmarks",)))
+    assert "6000 on landmarks" in text and text.endswith("## Walks\n")
+    assert measured.read(tmp_path) == [row]
+    assert not (tmp_path / "one-step.png").exists()
 
 
 def test_calls_are_those_of_the_policys_network():

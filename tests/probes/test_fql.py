@@ -23,6 +23,7 @@ from alone import (
 from judges import given, likes_the_good_mode, modes
 
 from jaxomarl.algorithms import fql, om2p
+from jaxomarl.networks.mlp import Network
 from jaxomarl.optim import first_moments
 from jaxomarl.policies import flows as policies
 from jaxomarl.stages import flow
@@ -62,11 +63,13 @@ def test_a_quadratic_value_pulls_each_action_to_a_mean(alpha):
 
 
 def test_a_linear_value_shifts_all_actions_alike():
-    """Q = c . a / D rests at g + c / (2 alpha); outside of the box it does not pull."""
+    """Q = c . a / D rests at g + c / (2 alpha), with alpha 0 at a corner; outside it does not pull."""
     cfg = fql.Config(alpha=2.0, normalise_value=False)
     c = jnp.array([0.4, -0.2, 0.0])
     value = lambda a: (c * a).sum(-1) / 2
     assert slope(cfg, value, G + c / 4) < 1e-6
+    free = dataclasses.replace(cfg, alpha=0.0)
+    np.testing.assert_allclose([slope(free, value, at) for at in (G, 0.99 - 0 * G)], 0.1, rtol=1e-5)
     outside = lambda a: 100.0 * a.sum(-1)
     alone = slope(cfg, lambda a: 0.0 * a.sum(-1), 3.0 + 0 * G)
     assert slope(cfg, outside, 3.0 + 0 * G) == pytest.approx(alone)
@@ -193,6 +196,36 @@ def test_a_mean_flow_follows_its_critic_through_one_call():
     slope = jit(jax.grad(fit), static_argnums=1)
     for i in range(2):
         assert far(of_agent(none, i), slope(of_agent(state.actor.params, i), i)) < 1e-4
+
+
+def test_times_are_ordered_and_a_tenth_are_where_policies_act():
+    r, t = map(np.asarray, policies.ordered_times(jax.random.key(0), 20_000))
+    acting = (r == 0) & (t == 1)
+    others = (r < t) & ~acting
+    shares = [np.mean(rows) for rows in (r == t, acting, others)]
+    np.testing.assert_allclose(shares, [0.5, 0.1, 0.4], atol=0.015)
+    assert np.all(r <= t) and t[others].mean() == pytest.approx(2 / 3, abs=0.01)
+
+
+def test_a_value_weighs_as_in_fql_with_alpha_a_tenth():
+    """Data at one point, an exact mean velocity + c at (0, 1), Q = k a: c rests at -eta k / (2 / 10)."""
+
+    def shifted(c, x, r, t, obs):
+        r, t = (jnp.broadcast_to(time, x.shape[:-1])[..., None] for time in (r, t))
+        return (x - 0.1) / t + c * ((r == 0) & (t == 1))
+
+    net = Network(lambda key: jnp.zeros(()), shifted)
+    cfg = om2p.Config(eta=0.5, normalise_value=False)
+    action, mask = jnp.full((20_000, 1), 0.1), jnp.ones(1)
+    z = jax.random.normal(jax.random.key(1), action.shape)
+
+    def loss(c):
+        fit = policies.mean_flow_loss(jax.random.key(0), net, c, action, action, mask)
+        played = policies.jump_end(net, c, z, action, mask)
+        return fit + flow.value_term(cfg, 0.08 * played.sum(axis=-1)[None])[0]
+
+    rest, still = jax.vmap(jax.grad(loss))(jnp.array([-0.2, 0.0]))
+    assert abs(rest) < 0.002 and still == pytest.approx(0.04, rel=0.01)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ from starts import numpy_start
 from jaxomarl.algorithms import fql, mac_flow
 from jaxomarl.base import Batch, Spec
 from jaxomarl.data.stats import identity
+from jaxomarl.networks.critics import twin
+from jaxomarl.networks.mlp import mish
 from jaxomarl.optim import Net
 from jaxomarl.policies import flows as policies
 from jaxomarl.stages import flow
@@ -92,6 +94,10 @@ def test_a_shift_between_the_agents_values_is_free():
     # (1 / n) of agent i's own value, and blind to what the others do
     of_own = jit(jax.grad(lambda a: networks.value(params, rows, a)[0].sum()))
     slope = of_own(batch.action)
+    first = jax.tree.map(lambda x: x[0], params)
+    alone = twin(SPEC.obs_width, SPEC.act_width, (cfg.critic_width,) * 2, activation=mish)
+    of_first = jit(jax.grad(lambda a: alone.apply(first, batch.obs[:, 0], a)[0].sum()))
+    np.testing.assert_allclose(slope[:, 0], of_first(batch.action[:, 0]) / 2, atol=1e-6)
     other = batch.action.at[:, 1].set(0.3)
     again = of_own(other)
     np.testing.assert_allclose(slope[:, 0], again[:, 0], atol=1e-6)

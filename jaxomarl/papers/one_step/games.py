@@ -56,6 +56,24 @@ SHOWN = {
     "in turn": "in turn, n",
 }
 """Curve -> the model behind it."""
+CALLED = {
+    "joint flow": "joint flow", "own flows": "own flow", "joint mean flow": "joint mean flow",
+    "students, own noise": "joint distillate", "law: joint flow": "law: joint flow",
+    "joint consistency": "joint consistency", "joint diffusion": "joint diffusion",
+}  # fmt: skip
+"""Curve by calls -> the models behind it, without their calls."""
+LAW_CURVES = {"law: students": "law: students", "law: product": "law: product"}
+CURVE_ORDER = (
+    *SHOWN, "law: joint flow", "law: product", "joint consistency", "law: students",
+    "joint diffusion", *CRITICS,
+)  # fmt: skip
+"""All curves, in the order of their colours, which begin again after the last of `SHOWN`."""
+SHOWN_METRICS = {"share that agrees": "coordinated share", "total variation": "total variation"}
+"""What a panel shows -> its metric."""
+AGENTS_OF_TWO = tuple(n for n, k in LAWS if k == 2)
+LEVELS = (2, 3, 4)
+CALLS_PANEL = "two agents, two levels: share by calls"
+VALUE_PANEL = "with value: reward of the bandit"
 
 Drawn = Mapping[str, Array]
 """Model -> samples [B, N, D]."""
@@ -340,35 +358,78 @@ def landmarks(asked: Asked) -> Part:
 
 
 def points(measures: Sequence[Measure]) -> tuple[list[Point], dict[str, list[str]]]:
-    """The figure's points, and the words below their panels."""
-    agents = [n for n, k in LAWS if k == 2]
-    panels = {
-        "two levels: share that agrees": [f"n = {n}" for n in agents],
-        "two agents: share that agrees": [f"{calls} calls" for calls in CALLS],
-        "with value: reward of the bandit": [f"alpha {alpha:g}" for alpha in ALPHAS],
+    """The figure's points, and the words below their panels.
+
+    Curves come in the order of `CURVE_ORDER`: a law has the colour of the models that follow it.
+    """
+    found = [
+        *by_agents(measures),
+        *by_levels(measures),
+        *by_calls(measures),
+        *by_alpha(measures),
+    ]
+    found.sort(key=lambda p: CURVE_ORDER.index(p.curve))
+    agents = [f"n = {n}" for n in AGENTS_OF_TWO]
+    levels = [f"{k} levels" for k in LEVELS]
+    named = {
+        **{f"two levels: {what}": agents for what in SHOWN_METRICS},
+        **{f"two agents: {what}": levels for what in SHOWN_METRICS},
+        CALLS_PANEL: ["1 call", *(f"{calls} calls" for calls in CALLS[1:])],
+        VALUE_PANEL: [f"alpha {alpha:g}" for alpha in ALPHAS],
     }
-    first, second, third = panels
-    two = [m for m in measures if m.game == GAMES[2]]
+    return found, named
+
+
+def by_agents(measures: Sequence[Measure]) -> list[Point]:
+    """Two levels, by the number of agents."""
+    of_two = [m for m in measures if m.game == GAMES[2]]
     found = []
-    curves = {**SHOWN, "law: students": "law: students", "law: product": "law: product"}
-    for name, system in curves.items():
-        for k, n in enumerate(agents):
-            values = values_of(two, system, f"agents={n}", "coordinated share")
-            found += point(first, name, k, values)
-    by_calls = {
-        "joint flow": "joint flow", "own flows": "own flow", "joint diffusion": "joint diffusion",
-        "joint mean flow": "joint mean flow", "joint consistency": "joint consistency",
-        "students, own noise": "joint distillate", "law: joint flow": "law: joint flow",
-    }  # fmt: skip
-    for name, system in by_calls.items():
+    for what, metric in SHOWN_METRICS.items():
+        for name, system in {**SHOWN, **LAW_CURVES}.items():
+            for k, n in enumerate(AGENTS_OF_TWO):
+                values = values_of(of_two, system, f"agents={n}", metric)
+                found += point(f"two levels: {what}", name, k, values)
+    return found
+
+
+def by_levels(measures: Sequence[Measure]) -> list[Point]:
+    """Two agents, by the number of levels; the laws go on where no model is trained."""
+    found = []
+    for k, levels in enumerate(LEVELS):
+        of_game = [m for m in measures if m.game == GAMES.get(levels)]
+        laws = {
+            "law: students": metrics_of(law.students(2, levels)),
+            "law: product": metrics_of(law.product(2, levels)),
+        }
+        for what, metric in SHOWN_METRICS.items():
+            panel = f"two agents: {what}"
+            for name, system in SHOWN.items():
+                found += point(panel, name, k, values_of(of_game, system, "agents=2", metric))
+            for name, exact in laws.items():
+                found += point(panel, name, k, np.array([exact[metric]]))
+    return found
+
+
+def by_calls(measures: Sequence[Measure]) -> list[Point]:
+    """Two agents and two levels, by the calls of a decision."""
+    of_two = [m for m in measures if m.game == GAMES[2]]
+    found = []
+    for name, system in CALLED.items():
         for k, calls in enumerate(CALLS):
-            values = values_of(two, f"{system}, {calls}", "agents=2", "coordinated share")
-            found += point(second, name, k, values)
+            values = values_of(of_two, f"{system}, {calls}", "agents=2", "coordinated share")
+            found += point(CALLS_PANEL, name, k, values)
+    return found
+
+
+def by_alpha(measures: Sequence[Measure]) -> list[Point]:
+    """The bandit's reward, by the weight of the distillation."""
     bandit = [m for m in measures if m.game == "bandit with value"]
+    found = []
     for name in CRITICS:
         for k, alpha in enumerate(ALPHAS):
-            found += point(third, name, k, values_of(bandit, name, f"alpha={alpha:g}", "reward"))
-    return found, panels
+            values = values_of(bandit, name, f"alpha={alpha:g}", "reward")
+            found += point(VALUE_PANEL, name, k, values)
+    return found
 
 
 def point(panel: str, curve: str, x: int, values: np.ndarray) -> list[Point]:

@@ -14,6 +14,8 @@ from jaxomarl.envs.catalog import make
 from jaxomarl.papers import cells
 from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.comparison import markdown_table
+from jaxomarl.papers.measured import Part
+from jaxomarl.presets import PRESETS, fits
 
 SYSTEMS = (
     "diffusion-bc", "diffusion-ql", "dof-p", "flow-bc", "fql", "mac-flow", "mean-flow", "om2p",
@@ -39,6 +41,8 @@ TASK = "mpe/spread"
 ROUNDS = 7
 DECISIONS = 100
 """Decisions of a timed round, one after the other."""
+PRESET = "small"
+"""One budget for all systems on particle tasks: their own presets are 20 times apart in updates."""
 PRINTED = (
     "Published: none. What others read off MAC-Flow's tables could not be verified by task.",
 )
@@ -48,13 +52,15 @@ THEIRS = "none printed here."
 def trained(asked: Asked) -> str:
     """Every system that was asked for on each task and quality, with the health of its stages."""
     default = (SYSTEMS, (TASK,), ("expert", "medium"))
-    return cells.comparison_table(asked, default, {}, "s.e.", PRINTED, THEIRS)
+    on_particles = all(fits(PRESETS[PRESET], task, "") for task in asked.tasks)
+    preset = PRESET if on_particles else ""
+    return cells.comparison_table(asked, default, {}, "s.e.", PRINTED, THEIRS, preset)
 
 
 # --- time ---
 
 
-def speed_table(asked: Asked) -> str:
+def speed(asked: Asked) -> Part:
     """Calls of the policy's network and milliseconds of a team's decision, on this machine."""
     spec = make(TASK).env.spec
     rows = []
@@ -63,12 +69,13 @@ def speed_table(asked: Asked) -> str:
         cfg = REGISTRY[system].Config(normalise=False, **settings)
         rows.append((name, str(calls_of(system, cfg)), f"{milliseconds(spec, system, cfg):.3f}"))
     table = markdown_table(("system", "calls", "ms per decision"), rows)
-    return (
+    text = (
         f"## Calls and time of a decision\n\n{table}\n"
         f"A decision of all {spec.agents} agents of {TASK} at each system's own width, untrained, "
         f"on one processor: the best of {ROUNDS} rounds of {DECISIONS} decisions. Calls follow one "
         "another; the agents' networks run side by side."
     )
+    return Part(text, [])
 
 
 def calls_of(system: str, cfg: Any) -> int:
