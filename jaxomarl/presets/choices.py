@@ -34,9 +34,17 @@ CHOICES = (
         "alberdice-choices",
         ("alberdice",),
         (*MATRICES, "games/consensus*"),
-        {**GAME, "clone_steps": 2000, "alpha": 0.001, "alpha_first": 5.0},
-        about="AlberDICE's code for matrix games: alpha falls from 5 to 0.001; sizes are those of "
-        "the other games",
+        {
+            **GAME,
+            "clone_steps": 2000,
+            "alpha": 0.05,
+            "alpha_first": 5.0,
+            "penalty": 0.1,
+            "policy_lr": 3e-3,
+            "policy_steps": 12_000,
+        },
+        about="alpha falls from 5 as in AlberDICE's code, to 0.05 in place of 0.001; with a "
+        "conservative term, without which it does not cross the bridge",
     ),
     Preset(
         "alberdice-smax",
