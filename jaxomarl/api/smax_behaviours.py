@@ -4,7 +4,7 @@
 
 Kinds are told by the share of battles that a team wins as it collects data, with its noise:
 
-    good      each seed's best snapshot; at least 0.75, on hard maps 0.4
+    good      each seed's best snapshot, no warmer than it can be; at least 0.75, on hard maps 0.4
     medium    0.25 to 0.5
     poor      at most 0.05, with a mean return of 0.3 to 0.7
     ladder    four snapshots of the first seed, evenly spread over its wins up to medium
@@ -39,6 +39,8 @@ NOISE = 0.05
 """Share of uniform legal actions in the data, where a band is met by a snapshot as it is."""
 NOISES = tuple(0.1 + 0.05 * k for k in range(9))
 TEMPERATURES = (1.5, 2.0, 3.0)
+SHARPER = (1.0, 0.5, 0.1)
+"""Temperatures of a good team, of which the first that wins enough is taken."""
 TRIED = 6
 """Snapshots of a seed that are measured for a band."""
 CHOOSING, MEASURING = 3, 5
@@ -126,10 +128,16 @@ class Team(NamedTuple):
 def store(map_name: str, out: Path, plan: Plan) -> None:
     """Train the seeds, choose teams, store them as float16, and write what was measured.
 
-    Raises JaxomarlError where no team lies in a band.
+    The snapshots of a seed are kept in `out`, so that another call chooses without training. Raises
+    JaxomarlError where no team lies in a band.
     """
     env = make_task(f"smax/{map_name}").env
-    of_seeds = [trained(map_name, env, plan, seed) for seed in range(plan.seeds)]
+    of_seeds = []
+    for seed in range(plan.seeds):
+        file = out / "snapshots" / f"{map_name}-{plan.steps}-{seed}.safetensors"
+        if not file.exists():
+            save(file, trained(map_name, env, plan, seed))
+        of_seeds.append(saved(file))
     teams = choose(env, plan, of_seeds)
     arrays = {
         f"{kind}/{k}/{leaf}": x.astype(np.float16)
@@ -177,6 +185,28 @@ def trained(map_name: str, env: Environment, plan: Plan, seed: int) -> list[Snap
     return snapshots
 
 
+def save(path: Path, snapshots: Sequence[Snapshot]) -> None:
+    """Write the snapshots of a seed."""
+    arrays = {f"{s.update}/{name}": x for s in snapshots for name, x in s.params.items()}
+    arrays |= {f"{s.update}/played": np.array([s.win, s.score]) for s in snapshots}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_arrays(path, {name: np.ascontiguousarray(x) for name, x in arrays.items()})
+
+
+def saved(path: Path) -> list[Snapshot]:
+    """The snapshots that `save` wrote, in order."""
+    from safetensors.numpy import load
+
+    found: dict[int, Params] = {}
+    for name, x in load(path.read_bytes()).items():
+        update, _, leaf = name.partition("/")
+        found.setdefault(int(update), {})[leaf] = x
+    return [
+        Snapshot(params, update, *map(float, params.pop("played")))
+        for update, params in sorted(found.items())
+    ]
+
+
 # --- the choice ---
 
 
@@ -185,12 +215,7 @@ def choose(
 ) -> dict[str, list[Team]]:
     """Each kind's teams."""
     best = [max(snapshots, key=lambda s: (s.win, s.score)) for snapshots in of_seeds]
-    teams = {"good": [Team(s.params, s.update) for s in best]}
-    for team in teams["good"]:
-        won = played(env, team, plan.measured, CHOOSING).win
-        if won < plan.good:
-            way = "Train it longer with --steps."
-            raise refuse("good", f"a team that wins {plan.good:g}", f"{won:.2f}", way)
+    teams = {"good": [good_team(env, plan, snapshot) for snapshot in best]}
     for kind, band in BANDS.items():
         teams[kind] = [
             in_band(env, plan, kind, band, snapshots, last)
@@ -198,6 +223,18 @@ def choose(
         ]
     teams["ladder"] = ladder(of_seeds[0], teams["medium"][0])
     return teams
+
+
+def good_team(env: Environment, plan: Plan, best: Snapshot) -> Team:
+    """The warmest team of a snapshot that wins enough; JaxomarlError where none does."""
+    won = 0.0
+    for temperature in SHARPER:
+        team = Team(best.params, best.update, temperature=temperature)
+        won = played(env, team, plan.measured, CHOOSING).win
+        if won >= plan.good:
+            return team
+    way = "Train it longer with --steps."
+    raise refuse("good", f"a team that wins {plan.good:g}", f"{won:.2f}", way)
 
 
 def in_band(

@@ -10,6 +10,7 @@ import pytest
 from jaxomarl.api import smax_behaviours, snapshots
 from jaxomarl.api.smax_behaviours import BANDS, Played, Snapshot, Team
 from jaxomarl.base import JaxomarlError, Observation
+from jaxomarl.data.catalog import load
 from jaxomarl.envs import catalog
 from jaxomarl.envs.smax import learned
 from jaxomarl.networks.actor_and_value import shared_actor_and_value
@@ -89,6 +90,28 @@ def test_a_band_takes_the_nearest_snapshot_then_noise_then_heat(params, monkeypa
         )
 
 
+def test_snapshots_are_read_back_in_order(params, tmp_path):
+    snapshots = [Snapshot(params, update, 0.5, 1.25) for update in (80, 400, 1200)]
+    smax_behaviours.save(tmp_path / "x" / "s.safetensors", snapshots)
+    back = smax_behaviours.saved(tmp_path / "x" / "s.safetensors")
+    assert [(s.update, s.win, s.score) for s in back] == [(s.update, 0.5, 1.25) for s in snapshots]
+    np.testing.assert_array_equal(back[1].params["kernel_1"], params["kernel_1"])
+    assert set(back[0].params) == set(params)
+
+
+@pytest.mark.parametrize(("least", "temperature"), [(0.6, 1.0), (0.7, 0.5), (0.9, None)])
+def test_a_good_team_is_as_warm_as_it_can_be(least, temperature, params, monkeypatch):
+    rule = lambda env, team, episodes, seed: Played(0.8 - 0.15 * team.temperature, 1.0, 0.1, 20.0)
+    monkeypatch.setattr(smax_behaviours, "played", rule)
+    plan = smax_behaviours.Plan(good=least)
+    best = Snapshot(params, 40, 0.9, 1.8)
+    if temperature is None:
+        with pytest.raises(JaxomarlError, match=r"wins 0\.9"):
+            smax_behaviours.good_team(ENV, plan, best)
+    else:
+        assert smax_behaviours.good_team(ENV, plan, best).temperature == temperature
+
+
 def test_a_ladder_is_spread_over_the_way_to_medium():
     scores = [0.2, 0.3, 0.9, 1.0, 1.1, 1.9]
     snapshots = [Snapshot({}, 10 * k, 0.0, score) for k, score in enumerate(scores)]
@@ -136,6 +159,23 @@ def test_shipped_teams_lie_in_their_bands(map_name):
     assert {"good", "medium", "poor", "medium-replay", "mixed"} <= set(
         catalog.make(f"smax/{map_name}").recipes
     )
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("map_name", STORED)
+@pytest.mark.parametrize("quality", ["good", "medium", "poor"])
+def test_data_return_what_their_teams_were_measured_at(quality, map_name):
+    """Four teams of equal shares of the transitions: a team's share of the episodes is inverse to their length."""
+    task = catalog.make(f"smax/{map_name}")
+    data, manifest = load(task, quality, 20_000)
+    teams = learned.stored.measured(learned.FOLDER)[map_name][quality]
+    weights = np.array([1 / team["length"] for team in teams])
+    expected = np.average([team["score"] for team in teams], weights=weights)
+    found = manifest["return"]
+    spread = np.mean([team["score_std"] for team in teams])
+    error = spread * np.sqrt(1 / found["episodes"] + 1 / sum(team["episodes"] for team in teams))
+    assert abs(found["mean"] - expected) < 4 * error
+    assert np.unique(data.behaviour).size == len(teams)
 
 
 def test_learned_data_are_of_the_rules_that_the_teams_know():
