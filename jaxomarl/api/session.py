@@ -227,6 +227,7 @@ def check_folder(out: Path, asked: dict[str, Any], resume: bool, overwrite: bool
         return
 
     before = read_sweep(sweep, asked=dict)["asked"]
+    documents.check_known(f"{sweep}, asked", before, AS_WRITTEN, **{MORE: int})
     if "held_out" not in before:
         expected = "results whose stages left episodes out of training"
         way = "--out takes another folder; --overwrite deletes this one."
@@ -249,10 +250,13 @@ def check_folder(out: Path, asked: dict[str, Any], resume: bool, overwrite: bool
         raise refuse("--out", "a new folder", found, way)
 
 
+AS_WRITTEN = "--overwrite starts again; --resume wants the file as it was written."
+"""What to do with a damaged sweep.json."""
+
+
 def read_sweep(path: Path, **entries: type) -> dict[str, Any]:
     """What a folder's sweep.json says; JaxomarlError where it is damaged."""
-    way = "--overwrite starts again; --resume wants the file as it was written."
-    return documents.read_sealed(path, way, **entries)
+    return documents.read_sealed(path, AS_WRITTEN, **entries)
 
 
 def check_ours(out: Path) -> None:
@@ -788,7 +792,7 @@ def extends(before: object, now: object) -> bool:
         return before == now
     if before is None:
         return len(now) > 1
-    return set(before) <= set(now)
+    return all(value in now for value in before)
 
 
 def presets(groups: Sequence[Group]) -> str:

@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks import __main__ as everything
 from benchmarks import whole
+from jaxomarl import documents
 from jaxomarl.base import JaxomarlError
 
 
@@ -39,6 +40,32 @@ def test_the_share_that_health_takes_is_of_all_stages_and_of_the_worst():
     }  # fmt: skip
     text = whole.table([whole.line("health, iql", [60.0], scale=1.0, **shares)])
     assert "health takes 1.0% of stage time, at most policy 5.0%" in text
+
+
+def test_saves_and_reports_are_all_that_training_waits_for(tmp_path):
+    """Of 50 s of stages: 0.5 of saves, 0.1 of lines, 0.2 of tables, 0.2 of the summary; 2 of pictures."""
+    facts = {"stage": "policy", "seconds": 50.0, "save_seconds": 0.5, "report_seconds": 0.1}
+    stage, group = tmp_path / "stages" / "policy-1", tmp_path / "games-bandit" / "std0.3" / "bc-1"
+    for folder, done in (
+        (stage, {"facts": {**facts, "health_seconds": 1.0}}),
+        (group, {"write_seconds": 0.2}),
+    ):
+        folder.mkdir(parents=True)
+        documents.write_sealed(folder / "DONE", done)
+    took = whole.Trained(60.0, summary=0.2, pictures=2.0)
+    assert whole.overhead(tmp_path, took) == pytest.approx((0.02, 0.04))
+    line = whole.line("sweep, warm", [60.0], **whole.shares([tmp_path], [took]))
+    text = whole.table([line])
+    assert "saves and reports take 2.0% of stage time, pictures 4.0%" in text
+
+
+@pytest.mark.long
+def test_a_command_that_trained_says_what_its_summary_and_pictures_took(tmp_path):
+    words = ["bc", "--rows", "64", "--seeds", "1", "--scale", "0.001", "--final-episodes", "2"]
+    took = whole.trained("train", words, tmp_path / "out", tmp_path / "cache")
+    assert 0 < took.summary < took.seconds and 0 < took.pictures < took.seconds
+    saves, pictures = whole.overhead(tmp_path / "out", took)
+    assert saves > 0 and pictures > 0
 
 
 def test_what_was_measured_is_written_with_its_command_and_the_targets(tmp_path):

@@ -6,6 +6,7 @@ each kind, and writes them as a table with `--write FILE`.
 
 Counts are kept in OUT/counts.json after each sweep, so that a campaign that was stopped goes on, and parts can be run
 one by one (`--parts NAME ...`). What is done to a file, or asked of a reader, depends on the seed and its number alone.
+Seconds are of processors: the machine may be busy with something else.
 """
 
 import argparse
@@ -42,8 +43,9 @@ MOST = 20
 """Kills of one sweep; then it comes through."""
 PORTION = 250
 """Malformed inputs of one process."""
-LINE = "| {:<34} | {:>6} | {:>11} | {} |"
-HEAD = (LINE.format("harm", "times", "differences", "how it ended"), "|---|---:|---:|---|")
+LINE = "| {:<36} | {:>6} | {:>11} | {:>7} | {} |"
+COLUMNS = ("harm", "times", "differences", "seconds", "how it ended")
+HEAD = (LINE.format(*COLUMNS), "|---|---:|---:|---:|---|")
 
 
 class Tally:
@@ -59,13 +61,13 @@ class Tally:
         self.rounds: int = own.get("rounds", 0)
         self.ends: Counter[str] = Counter(own.get("ends", {}))
         self.seconds: float = own.get("seconds", 0.0)
-        self.began = time.monotonic()
+        self.before = processor_seconds()
 
     def keep(self) -> None:
         """Write what is known by now."""
-        now = time.monotonic()
-        self.seconds += now - self.began
-        self.began = now
+        now = processor_seconds()
+        self.seconds += now - self.before
+        self.before = now
         self.every = json.loads(self.file.read_text()) if self.file.exists() else {}
         self.every[self.kind] = {
             "done": self.done,
@@ -111,10 +113,10 @@ class Campaign:
             # a second time for its seconds, with programs that are compiled
             for _ in range(2):
                 shutil.rmtree(folder, ignore_errors=True)
-                before = children_seconds()
+                before = processor_seconds()
                 code, text = self.sweeps.run(folder, *CELLS[cell])
                 assert code == 0, text
-            self.wholes[cell] = folder, children_seconds() - before
+            self.wholes[cell] = folder, processor_seconds() - before
         return self.wholes[cell]
 
     def same(self, cell: str, out: Path) -> bool:
@@ -123,7 +125,9 @@ class Campaign:
 
     def say(self, tally: Tally, what: str = "") -> None:
         """Print a line of the table."""
-        self.lines.append(LINE.format(tally.kind, tally.done, tally.different, tally.told(what)))
+        seconds = round(tally.seconds)
+        line = (tally.kind, tally.done, tally.different, seconds, tally.told(what))
+        self.lines.append(LINE.format(*line))
         print(self.lines[-1], flush=True)
 
     # --- processes that end too early ---
@@ -341,10 +345,10 @@ def run_for(process: subprocess.Popen[str], seconds: float) -> None:
         time.sleep(0.005)
 
 
-def children_seconds() -> float:
-    """Seconds of processors that all ended processes of this one have used."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+def processor_seconds() -> float:
+    """Seconds of processors that this process and those that it has started, once they ended, have used."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def flip(path: Path, rng: random.Random) -> str:

@@ -215,7 +215,7 @@ def read_episodes(path, rng):
             lambda array=array: array.tolist(),
             lambda array=array: np.repeat(array[None], 3, axis=0),
         ]  # fmt: skip
-        with contextlib.suppress(ValueError, TypeError):
+        with contextlib.suppress(ValueError, TypeError, OverflowError):
             episode[name] = rng.choice(changes)()
     what: Any = rng.choice([episodes, episodes, episodes, episodes, episode, rng.choice(VALUES)])
     jaxomarl.from_arrays(what, rng.choice(["games/bandit", "games/bandit", "mpe/spread"]))

@@ -470,6 +470,23 @@ def test_what_a_killed_start_leaves_is_taken(tmp_path, left):
     assert {p.name for p in out.iterdir()} - {"stages", ".lock"} == {"sweep.json"}
 
 
+@pytest.mark.parametrize(
+    ("found", "named"),
+    [
+        ({"final_episodes": "8"}, "final_episodes"),
+        ({"cfg.beta": [[0.1]]}, "beta"),
+        ({"cfg.beta": {}}, "beta"),
+    ],
+)
+def test_settings_of_another_kind_are_other_results(tmp_path, found, named):
+    out, asked = tmp_path / "out", {"held_out": 0.1, "final_episodes": 8, "cfg.beta": [0.1, 0.2]}
+    session.open_folder(out, asked, resume=False, overwrite=False)
+    session.open_folder(out, asked, resume=True, overwrite=False)
+    documents.write_sealed(out / "sweep.json", {"asked": {**asked, **found}})
+    with pytest.raises(JaxomarlError, match=named):
+        session.open_folder(out, asked, resume=True, overwrite=False)
+
+
 @pytest.mark.parametrize("other", ["thesis.tex", "stages/mine", "sweep.json.part"])
 def test_what_is_not_ours_is_left_alone(tmp_path, other):
     path = tmp_path / "out" / other
