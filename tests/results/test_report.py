@@ -406,7 +406,8 @@ def test_ways_are_counted_and_each_seed_counts_alike(game):
 def test_a_diverged_seed_has_no_way(game):
     path = write_game(game, "omsd", 2, [(0.9, 0.9)] * 4)
     info = store.read_json(path / "run.json")
-    store.write_json(path / "run.json", info | {"diverged": [{"stage": "policy", "update": 3}]})
+    diverged = {"stage": "policy", "update": 3, "metric": "policy_loss", "leaf": "actor"}
+    store.write_json(path / "run.json", info | {"diverged": [diverged]})
     (of_record,) = coordination.infos(study.load([game])).values()
     assert list(of_record) == [0, 1]
 
