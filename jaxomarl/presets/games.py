@@ -4,8 +4,8 @@ from jaxomarl.presets.preset import Preset
 
 FAMILY = ("omsd", "brpo-ind", "brpo-ctde", "brpo-jal", "joint-score")
 """OMSD and its ablations."""
-IMITATING = ("diffusion-bc", "flow-bc", "mean-flow")
-"""Systems of flows and diffusions that imitate alone."""
+IMITATING = ("diffusion-bc", "flow-bc")
+"""Systems of flows and diffusions that imitate alone, by a velocity or noise."""
 
 SMALL = {
     "critic_width": 32, "critic_batch": 64, "critic_lr": 3e-3, "critic_steps": 2000,
@@ -19,6 +19,8 @@ ONE_STEP = {
     "policy_width": 32, "policy_batch": 64, "policy_lr": 3e-3, "policy_steps": 2000,
     "chunk": 250, "every": 4,
 }  # fmt: skip
+LONGER = {"policy_steps": 16_000, "every": 16}
+"""A mean velocity learns from its own derivative, and takes more updates (docs/one-step.md)."""
 ONE_STEP_CRITICS = {**ONE_STEP, "critic_width": 32, "critic_lr": 3e-3}
 TAUGHT = {
     **ONE_STEP_CRITICS, "flow_width": 32, "flow_batch": 64, "flow_lr": 3e-3, "flow_steps": 2000,
@@ -26,7 +28,8 @@ TAUGHT = {
 OWN = {
     **{name: Preset("one-step", (name,), ("games/*",), ONE_STEP) for name in IMITATING},
     **{name: Preset("one-step", (name,), ("games/*",), TAUGHT) for name in ("fql", "mac-flow")},
-    "om2p": Preset("one-step", ("om2p",), ("games/*",), ONE_STEP_CRITICS),
+    "mean-flow": Preset("one-step", ("mean-flow",), ("games/*",), {**ONE_STEP, **LONGER}),
+    "om2p": Preset("one-step", ("om2p",), ("games/*",), {**ONE_STEP_CRITICS, **LONGER}),
 }
 
 GAMES = (
