@@ -7,7 +7,7 @@ Kinds are told by the share of battles that a team wins as it collects data, wit
     good      each seed's best snapshot, no warmer than it can be; at least 0.75, on hard maps 0.4
     medium    0.25 to 0.5
     poor      at most 0.05, with a mean return of 0.3 to 0.7
-    ladder    four snapshots of the first seed, evenly spread over its wins up to medium
+    ladder    four snapshots of the best seed, evenly spread over its returns up to medium
 
 Where no snapshot of a seed lies in a band, a better one gets more noise, and then a higher
 temperature. All are chosen by one set of episodes and measured on another.
@@ -72,7 +72,9 @@ class Plan(NamedTuple):
 
     steps: int = 8000
     """MAPPO's updates; 16 of them take 4,096 steps of the environments."""
-    seeds: int = 4
+    seeds: int = 5
+    teams: int = 4
+    """Seeds that are kept: those that win most."""
     good: float = 0.75
     """Least share of battles that a good team wins."""
     episodes: int = 64
@@ -132,13 +134,14 @@ def store(map_name: str, out: Path, plan: Plan) -> None:
     JaxomarlError where no team lies in a band.
     """
     env = make_task(f"smax/{map_name}").env
-    of_seeds = []
+    of_seeds: list[list[Snapshot]] = []
     for seed in range(plan.seeds):
         file = out / "snapshots" / f"{map_name}-{plan.steps}-{seed}.safetensors"
         if not file.exists():
             save(file, trained(map_name, env, plan, seed))
         of_seeds.append(saved(file))
-    teams = choose(env, plan, of_seeds)
+    of_seeds.sort(key=lambda snapshots: -max(s.win for s in snapshots))
+    teams = choose(env, plan, of_seeds[: plan.teams])
     arrays = {
         f"{kind}/{k}/{leaf}": x.astype(np.float16)
         for kind, many in teams.items()

@@ -133,7 +133,7 @@ def test_teams_are_trained_chosen_and_stored(tmp_path, monkeypatch):
     """Two seeds of a few updates: nobody wins, so the bands are wide."""
     wide = smax_behaviours.Band((0.0, 1.0))
     monkeypatch.setattr(smax_behaviours, "BANDS", {"medium": wide, "poor": wide})
-    plan = smax_behaviours.Plan(steps=64, seeds=2, good=0.0, episodes=4, measured=16)
+    plan = smax_behaviours.Plan(steps=64, seeds=3, teams=2, good=0.0, episodes=4, measured=16)
     smax_behaviours.store("3m", tmp_path, plan)
     assert (tmp_path / "3m.safetensors").stat().st_size > 10_000
     facts = json.loads((tmp_path / "references.json").read_text())["3m"]
