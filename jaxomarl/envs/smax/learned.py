@@ -2,11 +2,10 @@
 
 `python -m experiments.behaviours smax/3m` trains and stores them (api/smax_behaviours.py).
 
-    good            four teams that win most of their battles
-    medium          four that win a quarter to a half of them
-    poor            four that hardly win one
-    medium-replay   a ladder of the first team's snapshots up to medium
-    mixed           good and poor in halves
+    good      three teams that win most of their battles
+    medium    three that win a quarter to a half of them
+    poor      three that hardly win one
+    mixed     good and poor in halves
 
 A team draws its actions from its policy. With probability `noise` an agent takes a uniform legal
 action instead.
@@ -60,10 +59,9 @@ LEARNED = stored.Family(
         "good": {"good": 1.0},
         "medium": {"medium": 1.0},
         "poor": {"poor": 1.0},
-        "medium-replay": {"ladder": 1.0},
         "mixed": {"good": 0.5, "poor": 0.5},
     },
-    numbers={"poor": 1, "medium": 51, "good": 101, "ladder": 201},
+    numbers={"poor": 1, "medium": 51, "good": 101},
     acting=drawing,
 )
 
