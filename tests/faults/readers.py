@@ -569,14 +569,8 @@ WORDS = {
 }  # fmt: skip
 
 
-def read_flags(path, rng):
-    """A command line of which some words mean nothing."""
-    from jaxomarl.api import session
-    from jaxomarl.training.runner import Interrupted
-
-    def train(*args, **kwargs):
-        raise Interrupted
-
+def harm_flags(path, rng):
+    """Choose a command line of which some words mean nothing."""
     (path / "a file").touch()
     (path / "there").mkdir(exist_ok=True)
     name = rng.choice([*FLAGS, "train", "train", "train", "sweep", "sweep", "data"])
@@ -597,13 +591,26 @@ def read_flags(path, rng):
         words += [flag] if value is None else rng.choice([[flag, value], [f"{flag}={value}"]])
     if rng.random() < 0.1:
         words.insert(rng.randrange(len(words) + 1), rng.choice(CELLS))
-    words = [word.replace("{}", str(path)) for word in words]
-    if not words and name == "behaviours":
-        return None
+    words = [*([name] if name else []), *words]
+    (path / "words").write_text(json.dumps(words))
+    return ascii(" ".join(words))[:300]
+
+
+def read_flags(path, rng):
+    """Do what a command line asks for, up to its first update."""
+    from jaxomarl.api import session
+    from jaxomarl.training.runner import Interrupted
+
+    def train(*args, **kwargs):
+        raise Interrupted
+
+    if not (path / "words").exists():
+        harm_flags(path, rng)
+    words = json.loads((path / "words").read_text())
     before = session.train_groups
     session.train_groups = train
     try:
-        return command("", [*([name] if name else []), *words])
+        return command("", [word.replace("{}", str(path)) for word in words])
     finally:
         session.train_groups = before
 
@@ -623,7 +630,7 @@ READERS: dict[str, Reader] = {
     "sweep.json": Reader(5, sweep_folder, harm_sweep, read_sweep),
     "run folder": Reader(16, sweep_folder, harm_run, read_run, warm=6, exact=True),
     "evidence": Reader(4, evidence, harm_evidence, read_evidence),
-    "flags": Reader(10, no_file, lambda path, rng: "", read_flags, warm=3),
+    "flags": Reader(10, no_file, harm_flags, read_flags, warm=3),
 }  # fmt: skip
 assert sum(row.share for row in READERS.values()) == 100
 __all__ = ["DEEP", "READERS", "Reader", "UnsoundError"]
