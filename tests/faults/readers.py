@@ -538,6 +538,7 @@ PATHS = (
     "/dev/null",
 )
 """{} is the folder of the case."""
+RECIPE = "games/bandit/std0.3"
 TRAINED = {
     "--seeds": NUMBERS, "--rows": NUMBERS, "--episodes": NUMBERS, "--final-episodes": NUMBERS, "--scale": NUMBERS,
     "--preset": (*NAMES, "small"), "--out": PATHS, "--from": PATHS, "--augment": ("coda", *NAMES),
@@ -564,7 +565,7 @@ FLAGS = {
 WORDS = {
     "train": NAMES, "collect": TASKS, "evaluate": PATHS, "render": PATHS, "export": PATHS, "report": PATHS, "keep": PATHS,
     "list": ("systems", "tasks", "presets", "tables", "data", *NAMES), "show": NAMES, "cite": PATHS, "health": PATHS,
-    "data": ("describe", "validate", "convert", "diff", *PATHS, *TASKS, "games/bandit/std0.3"),
+    "data": ("describe", "validate", "convert", "diff", *PATHS, *TASKS, RECIPE),
     "reproduce": ("x", "", "omsd-table9", "../x"), "x": NUMBERS, "": ("--help", "-h", "--version", *NAMES),
 }  # fmt: skip
 
@@ -587,6 +588,8 @@ def harm_flags(path, rng):
             words = words or ["bc"]
         else:
             given.setdefault("--systems", "bc")
+    elif name == "collect" or (name == "data" and not set(words).isdisjoint((*TASKS, RECIPE))):
+        given.setdefault("--rows", "64")
     for flag, value in given.items():
         words += [flag] if value is None else rng.choice([[flag, value], [f"{flag}={value}"]])
     if rng.random() < 0.1:
