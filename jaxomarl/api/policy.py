@@ -76,8 +76,10 @@ def save_policies(
     folders: list[Path], algorithm: Algorithm, state: State, past: Past, spec: Spec
 ) -> None:
     """Write the final policy of each of R runs; `state` and `past` lead with R."""
-    first_state, first_past = jax.tree.map(lambda leaf: leaf[0], (state, past))
-    reads = used(algorithm, first_state, first_past, spec)
+    # shapes do: to take a row of each array would compile a program for each shape
+    of_one = lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
+    one_state, one_past = jax.tree.map(of_one, (state, past))
+    reads = used(algorithm, one_state, one_past, spec)
     leaves, _ = jax.tree_util.tree_flatten_with_path((state, past))
     host = {
         jax.tree_util.keystr(path): np.asarray(leaf)

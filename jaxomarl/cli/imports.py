@@ -62,5 +62,7 @@ def _with_fields(command: Any, fields: Mapping[str, type]) -> type:
 
 def settings(fields: Mapping[str, type]) -> Any:
     """The class of `--cfg`: each field takes several values, none by default."""
-    rows = [(name, tuple[kind, ...], ()) for name, kind in fields.items()]
+    # tyro would look for the help of each in this file's source
+    here = tyro.conf.arg(help="")
+    rows = [(name, Annotated[tuple[kind, ...], here], ()) for name, kind in fields.items()]
     return dataclasses.make_dataclass("Cfg", rows, frozen=True)

@@ -46,14 +46,16 @@ def parse(commands: Mapping[str, Any], command: str, argv: list[str]) -> Any:
     if not command and argv and argv[0] in commands:
         command, argv = argv[0], argv[1:]
     said = io.StringIO()
+    # a refusal is taken apart, so its lines are not wrapped; help is read by a person
+    width = contextlib.nullcontext() if HELP & set(argv) else _columns(2000)
     try:
-        with contextlib.redirect_stderr(said):
+        with width, contextlib.redirect_stderr(said):
             return expanded(_read(commands, command, argv))
     except SystemExit as stop:
         if stop.code != 2:
             sys.stderr.write(said.getvalue())
             raise
-    raise refusal(_box(commands, command, argv), own_flags(command, argv))
+    raise refusal(said.getvalue(), own_flags(command, argv))
 
 
 def _read(commands: Mapping[str, Any], command: str, argv: list[str]) -> Any:
@@ -75,14 +77,6 @@ def own_flags(command: str, argv: list[str]) -> list[str]:
     """The flags of the fields that the named systems have."""
     owned = [config_field_names(name) for name in focus.systems(command, argv) if "+" not in name]
     return [flag(field) for own in owned for field in own]
-
-
-def _box(commands: Mapping[str, Any], command: str, argv: list[str]) -> str:
-    """What tyro prints about arguments that it refuses, in lines that are not wrapped."""
-    said = io.StringIO()
-    with _columns(2000), contextlib.redirect_stderr(said), contextlib.suppress(SystemExit):
-        _read(commands, command, argv)
-    return said.getvalue()
 
 
 @contextlib.contextmanager

@@ -255,7 +255,8 @@ class Campaign:
             errors = [x for x in first[0].splitlines() if x.startswith("error: ")]
             named = len(errors) == 1 and str(at) in errors[0]
             tally.done += 1
-            tally.ends[f"code {first[2].splitlines()[0]}{'' if named else ', no path'}"] += 1
+            code = first[2].splitlines()[0]
+            tally.ends[f"code {code}{'' if named or code == '0' else ' without a path'}"] += 1
             tally.ends["tracebacks"] += "Traceback" in done.stderr
             tally.different += not (kept.exists() and self.same("games", kept))
             tally.keep()

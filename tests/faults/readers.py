@@ -538,6 +538,7 @@ PATHS = (
     "/dev/null",
 )
 """{} is the folder of the case."""
+RECIPE = "games/bandit/std0.3"
 TRAINED = {
     "--seeds": NUMBERS, "--rows": NUMBERS, "--episodes": NUMBERS, "--final-episodes": NUMBERS, "--scale": NUMBERS,
     "--preset": (*NAMES, "small"), "--out": PATHS, "--from": PATHS, "--augment": ("coda", *NAMES),
@@ -564,19 +565,13 @@ FLAGS = {
 WORDS = {
     "train": NAMES, "collect": TASKS, "evaluate": PATHS, "render": PATHS, "export": PATHS, "report": PATHS, "keep": PATHS,
     "list": ("systems", "tasks", "presets", "tables", "data", *NAMES), "show": NAMES, "cite": PATHS, "health": PATHS,
-    "data": ("describe", "validate", "convert", "diff", *PATHS, *TASKS, "games/bandit/std0.3"),
+    "data": ("describe", "validate", "convert", "diff", *PATHS, *TASKS, RECIPE),
     "reproduce": ("x", "", "omsd-table9", "../x"), "x": NUMBERS, "": ("--help", "-h", "--version", *NAMES),
 }  # fmt: skip
 
 
-def read_flags(path, rng):
-    """A command line of which some words mean nothing."""
-    from jaxomarl.api import session
-    from jaxomarl.training.runner import Interrupted
-
-    def train(*args, **kwargs):
-        raise Interrupted
-
+def harm_flags(path, rng):
+    """Choose a command line of which some words mean nothing."""
     (path / "a file").touch()
     (path / "there").mkdir(exist_ok=True)
     name = rng.choice([*FLAGS, "train", "train", "train", "sweep", "sweep", "data"])
@@ -593,17 +588,32 @@ def read_flags(path, rng):
             words = words or ["bc"]
         else:
             given.setdefault("--systems", "bc")
+    elif name == "collect" or (name == "data" and not set(words).isdisjoint((*TASKS, RECIPE))):
+        given.setdefault("--rows", "64")
     for flag, value in given.items():
         words += [flag] if value is None else rng.choice([[flag, value], [f"{flag}={value}"]])
     if rng.random() < 0.1:
         words.insert(rng.randrange(len(words) + 1), rng.choice(CELLS))
-    words = [word.replace("{}", str(path)) for word in words]
-    if not words and name == "behaviours":
-        return None
+    words = [*([name] if name else []), *words]
+    (path / "words").write_text(json.dumps(words))
+    return ascii(" ".join(words))[:300]
+
+
+def read_flags(path, rng):
+    """Do what a command line asks for, up to its first update."""
+    from jaxomarl.api import session
+    from jaxomarl.training.runner import Interrupted
+
+    def train(*args, **kwargs):
+        raise Interrupted
+
+    if not (path / "words").exists():
+        harm_flags(path, rng)
+    words = json.loads((path / "words").read_text())
     before = session.train_groups
     session.train_groups = train
     try:
-        return command("", [*([name] if name else []), *words])
+        return command("", [word.replace("{}", str(path)) for word in words])
     finally:
         session.train_groups = before
 
@@ -623,7 +633,7 @@ READERS: dict[str, Reader] = {
     "sweep.json": Reader(5, sweep_folder, harm_sweep, read_sweep),
     "run folder": Reader(16, sweep_folder, harm_run, read_run, warm=6, exact=True),
     "evidence": Reader(4, evidence, harm_evidence, read_evidence),
-    "flags": Reader(10, no_file, lambda path, rng: "", read_flags, warm=3),
+    "flags": Reader(10, no_file, harm_flags, read_flags, warm=3),
 }  # fmt: skip
 assert sum(row.share for row in READERS.values()) == 100
 __all__ = ["DEEP", "READERS", "Reader", "UnsoundError"]
