@@ -17,6 +17,7 @@ from jaxomarl.envs import catalog
 from jaxomarl.envs.recipes import Behaviour, Part, mixture, roll_out_rows
 from jaxomarl.envs.smax import MAPS, QUALITIES, scripts
 from jaxomarl.envs.smax.environment import Battle, column_names, enemy_game
+from jaxomarl.envs.smax.learned import LEARNED, is_stored
 
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 STOP = 4
@@ -75,7 +76,14 @@ def test_widths_follow_from_the_units():
         fields.obs[1][:2] == ("ally 0 health", "ally 0 dx") and fields.obs[0][-10] == "own health"
     )
     assert column_names(5, 6).action[0][-1] == "shoot foe 5"
-    assert set(MAPS) <= set(game_names()) and tuple(task().recipes) == QUALITIES
+    assert set(MAPS) <= set(game_names())
+
+
+def test_every_map_has_its_scripted_data_and_learned_ones_where_teams_are_stored():
+    for name in MAPS:
+        learned = tuple(LEARNED.mixtures) if is_stored(name) else ()
+        assert tuple(catalog.make(f"smax/{name}").recipes) == QUALITIES + learned
+    assert is_stored("3m")
 
 
 def game_names():
