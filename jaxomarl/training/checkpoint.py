@@ -82,7 +82,7 @@ def save(folder: Path, step: int, tree: PyTree) -> None:
         check_room(folder, path, sum(x.nbytes for x in jax.tree.leaves(arrays)))
         # the digest is written first, so that every committed checkpoint has one
         _write(folder / f"{step}.sha256", digest_of_arrays(arrays))
-        with named_in_errors(path), quiet(), on_this_host(ocp):
+        with named_in_errors(path), on_this_host(ocp):
             ocp.save(str(path), {"tree": arrays}, overwrite=True)
     except OSError:
         raise
@@ -100,13 +100,26 @@ def check_room(folder: Path, path: Path, size: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
+@functools.cache
 def orbax() -> Any:
-    """Orbax, whose threads print no tracebacks: what they raise is raised to the caller too."""
+    """Orbax, whose threads print no tracebacks: what they raise is raised to the caller too.
+
+    That holds to the end of the process. A thread may come to a closed loop of events long after a
+    read has failed, and asyncio tells of a failed task when it is collected.
+    """
     from orbax.checkpoint import v1
 
-    if not any(isinstance(known, OrbaxFilter) for known in logging.getLogger("absl").filters):
-        logging.getLogger("absl").addFilter(OrbaxFilter())
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).addFilter(OrbaxFilter())
+    uncaught, unraisable = sys.excepthook, sys.unraisablehook
+    sys.excepthook = lambda *facts: _is_late(facts[1]) or uncaught(*facts)
+    sys.unraisablehook = lambda facts: _is_late(facts.exc_value) or unraisable(facts)
     return v1
+
+
+def _is_late(error: BaseException | None) -> bool:
+    """Whether a thread of a checkpoint that is torn was too late for its loop of events."""
+    return isinstance(error, RuntimeError) and "loop is closed" in str(error)
 
 
 @contextlib.contextmanager
@@ -135,35 +148,13 @@ def on_this_host(ocp: Any) -> Iterator[None]:
 
 
 class OrbaxFilter(logging.Filter):
-    """Drops what Orbax logs; its threads may do so after a save has failed."""
+    """Drops what Orbax logs, and what asyncio logs of its tasks."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether a record is from elsewhere."""
-        return "orbax" not in Path(record.pathname).parts
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Silence what Orbax leaves running when a checkpoint is torn, or a disk full.
-
-    asyncio's logger prints a traceback for each array, and a thread that comes too late to a closed
-    loop of events another one.
-    """
-    chatter = logging.getLogger("asyncio")
-    before = chatter.disabled
-    hook = sys.excepthook
-    chatter.disabled = True
-    sys.excepthook = functools.partial(_unless_late, hook)
-    try:
-        yield
-    finally:
-        chatter.disabled = before
-        sys.excepthook = hook
-
-
-def _unless_late(hook: Callable[..., Any], kind: Any, error: Any, trace: Any) -> None:
-    if not isinstance(error, RuntimeError) or "loop is closed" not in str(error):
-        hook(kind, error, trace)
+        said = record.getMessage()
+        of_task = record.name == "asyncio" and ("orbax" in said or "OCDBT" in said)
+        return not of_task and "orbax" not in Path(record.pathname).parts
 
 
 def clean(folder: Path) -> None:
@@ -227,7 +218,7 @@ def restore(
     name = Path(folder).name
     for step in reversed(committed_steps(folder)):
         try:
-            with quiet(), on_this_host(orbax()):
+            with on_this_host(orbax()):
                 return step, _load(Path(folder), step, target)
         except Exception as error:  # torn files surface as many kinds of error
             reason = _reason(error, 160)

@@ -5,10 +5,13 @@ import errno
 import fcntl
 import io
 import json
+import logging
 import re
 import resource
 import shutil
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -132,6 +135,28 @@ def test_a_torn_checkpoint_is_passed_over_for_the_one_before(done, copy, tear):
     assert len(line) < 300
     assert executed(copy, "iql-policy") == ["1", "2", "3", "4", "3", "4"]
     assert numbers(copy) == numbers(done)
+
+
+def test_what_a_torn_checkpoint_leaves_running_prints_no_traceback(monkeypatch):
+    """Threads that come to a closed loop are silent, and so are lost tasks of Orbax; all else is told."""
+    told = []
+    for hook in ("excepthook", "unraisablehook"):
+        monkeypatch.setattr(sys, hook, lambda *facts: told.append(facts))
+    for name in ("absl", "asyncio"):
+        monkeypatch.setattr(logging.getLogger(name), "filters", [])
+    checkpoint.orbax.__wrapped__()
+    late, other = RuntimeError("Event loop is closed"), RuntimeError("something else")
+    for error in (late, other):
+        sys.unraisablehook(SimpleNamespace(exc_value=error))
+        sys.excepthook(RuntimeError, error, None)
+    assert [str(facts[-2 if len(facts) == 3 else 0]) for facts in told] == [
+        "namespace(exc_value=RuntimeError('something else'))",
+        "something else",
+    ]
+    record = lambda text: logging.LogRecord("asyncio", 40, "base_events.py", 1, text, (), None)
+    said = "Future exception was never retrieved: error reading in OCDBT database"
+    assert not logging.getLogger("asyncio").filter(record(said))
+    assert logging.getLogger("asyncio").filter(record("Task exception of your own"))
 
 
 @pytest.mark.parametrize("name", ["critic", "iql-policy"])

@@ -8,10 +8,13 @@ import pytest
 from jaxomarl.algorithms import REGISTRY
 from jaxomarl.base import JaxomarlError
 from jaxomarl.data.catalog import load
+from jaxomarl.diffusion.schedules import vp
 from jaxomarl.envs.catalog import make
 from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.omsd import oracle, rest_points
 from jaxomarl.papers.omsd.rest_points import TeamRule
+from jaxomarl.stages import exact_scores
+from jaxomarl.stages.score_regularised import weight
 
 CFG = {w: REGISTRY["omsd"].Config(weighting=w) for w in ("vds", "score")}
 
@@ -28,6 +31,35 @@ def resting(means, weighting, shares=(0.5, 0.5), std=0.1):
 @pytest.mark.parametrize("weighting", CFG)
 def test_one_behaviour_is_its_own_rest_point(weighting):
     np.testing.assert_allclose(resting([[0.6, -0.3]], weighting, (1.0,)), [0.6, -0.3], atol=5e-3)
+
+
+def test_it_descends_the_field_of_exact_scores():
+    """A single step from zero, with a mean over times and draws by `exact_scores.noise`."""
+    means, shares, std = (
+        jnp.array([[0.6, -0.3], [-0.2, 0.9], [0.1, 0.1]]),
+        jnp.log(jnp.array([0.5, 0.2, 0.3])),
+        0.3,
+    )
+    t = CFG["vds"].t_min + (CFG["vds"].t_max - CFG["vds"].t_min) * (jnp.arange(20) + 0.5) / 20
+    alpha, sigma = (f(t)[:, None, None] for f in vp())
+    z = jax.random.normal(jax.random.key(0), (8, 2))
+    z = jnp.broadcast_to(jnp.concatenate([z, -z]), (20, 16, 2))
+    many = lambda x: jnp.broadcast_to(x, (20, *x.shape))[:, :, None]
+    weights = jnp.broadcast_to(shares[:, None], (20, 3, 16))
+    eps = exact_scores.noise(
+        sigma * z,
+        jnp.repeat(t[:, None], 16, axis=1),
+        jnp.broadcast_to(many(means), (20, 3, 16, 2)),
+        weights,
+        std,
+    )
+    w = weight(CFG["vds"], t)
+    field = jnp.mean(w[:, None, None] * (eps - z), axis=(0, 1))
+    slope = jnp.mean(w * (alpha * sigma)[:, 0, 0] / (alpha**2 * std**2 + sigma**2)[:, 0, 0])
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(rest_points, "ITERATIONS", 1)
+        one = rest_points.rest_point(means, shares, jnp.array(std), CFG["vds"])
+    np.testing.assert_allclose(one, -field / slope, rtol=2e-5)
 
 
 def test_of_two_modes_vds_rests_at_the_mean_and_a_known_prefix_at_its_own():
@@ -58,9 +90,7 @@ RESTS = {"conditional": 426.0, "marginal": 361.0}
 """Mean returns on `expert-modes` of a script written apart, 150 episodes; rest points under vds."""
 
 
-@pytest.mark.parametrize(
-    "name", [*REFERENCE, *(pytest.param(name, marks=pytest.mark.long) for name in RESTS)]
-)
+@pytest.mark.parametrize("name", [*REFERENCE, *RESTS])
 def test_teams_play_what_an_independent_script_measured(name):
     task, episodes = make("mpe/spread"), 100
     rule = TeamRule(name, CFG["vds"] if name in RESTS else None)
