@@ -613,8 +613,8 @@ def sweep(asked: Sweep | Train, stop: Stop) -> None:
     )
 
     if asked.dry_run:
-        print(dry_run.plan_text(groups, out))
-        dry_run.check_memory(groups, out, allowed)
+        for line in dry_run.plan_lines(groups, out, allowed):
+            print(line, flush=True)
         session.check_folder(out, settings, asked.resume, asked.overwrite)
         return
 

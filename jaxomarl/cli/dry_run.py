@@ -1,5 +1,6 @@
 """What `--dry-run` prints: groups, stages, updates and memory of a command, without training."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,33 +19,27 @@ SMALL = 0.05
 """Share of the memory below which a group's states and data surely leave room for the rest."""
 
 
-def plan_text(groups: list[Group], out: Path) -> str:
-    """The plan of a command; raises JaxomarlError where a system cannot prepare its data."""
-    lines = [f"into {out}"]
-    lines += [tables.reduced(scale) for scale in sorted({g.scale for g in groups} - {1.0})]
+def plan_lines(groups: list[Group], out: Path, allowed: int) -> Iterator[str]:
+    """The plan of a command, and how a group is trained that may not fit into memory.
+
+    `allowed` is in bytes; 0: what is free. A group whose states take a small share of it compiles
+    nothing here. Raises JaxomarlError where a system cannot prepare its data, and
+    MemoryTooSmallError where not even one run of a group fits.
+    """
+    yield f"into {out}"
+    yield from (tables.reduced(scale) for scale in sorted({g.scale for g in groups} - {1.0}))
+    most = memory.limit(allowed)
     for group in groups:
         where = f"{group.name} on {group.task.name}/{group.quality}"
         steps = ", ".join(f"{stage.name} {stage.steps}" for stage in stages(group))
-        memory = memory_estimate(group) / 2**20
-        lines.append(
-            f"  {where}: {len(group.seeds)} runs; updates: {steps}; about {memory:.0f} MiB"
-        )
-    return "\n".join(lines)
-
-
-def check_memory(groups: list[Group], out: Path, allowed: int) -> None:
-    """Print how a group would be trained that may not fit into memory; `allowed` 0: what is free.
-
-    A group whose states take a small share of the memory compiles nothing here. Raises
-    MemoryTooSmallError where not even one run of a group fits.
-    """
-    most = memory.limit(allowed)
-    for group in groups:
-        if memory_estimate(group) > SMALL * most:
+        size = memory_estimate(group)
+        mib = f"about {size / 2**20:.0f} MiB"
+        yield f"  {where}: {len(group.seeds)} runs; updates: {steps}; {mib}"
+        if size > SMALL * most:
             library = StageCache(out / "stages")
             job = session.job_of(group, library, bytes_allowed=allowed)
             plan = portions.fitted(job, group.name, session.group_folder(out, group), dry=True)
-            print(f"  {group.name}: {memory.told(plan, len(group.seeds))}")
+            yield f"  {group.name}: {memory.told(plan, len(group.seeds))}"
 
 
 def stages(group: Group) -> tuple[Stage, ...]:

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import ndtri, stdtrit
 
 from jaxomarl.results import statistics
 from jaxomarl.results.intervals import LEVEL, REPLICATES
@@ -100,6 +99,8 @@ def widening(runs: Runs) -> float:
     A replicate of n runs has the variance (n - 1) / n of what it stands for. What is estimated from
     `tasks` (n - 1) degrees has the tails of Student's t.
     """
+    from scipy.special import ndtri, stdtrit
+
     fewest = min(len(x) for x in runs)
     tail = (1.0 + LEVEL) / 2.0
     student = stdtrit(len(runs) * (fewest - 1), tail) / ndtri(tail)

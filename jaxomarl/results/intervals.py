@@ -30,7 +30,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int, Num
-from scipy.special import ndtri, stdtrit
 
 from jaxomarl.results import statistics
 
@@ -143,6 +142,8 @@ def interval(x: Estimate, level: float = LEVEL) -> Ends:
 
 def _student(x: Estimate, level: float) -> np.ndarray:
     """Return Student's t for a two-sided interval."""
+    from scipy.special import stdtrit  # its import takes a third of a second
+
     return np.asarray(stdtrit(x.degrees, (1.0 + level) / 2.0))
 
 
@@ -152,6 +153,8 @@ def rate(successes: np.ndarray, trials: int, level: float = LEVEL) -> Ends:
     Unlike the normal interval it has a width where all trials agree: 0 of 100 is [0, 0.037].
     Source: Wilson 1927.
     """
+    from scipy.special import ndtri
+
     z = float(ndtri((1.0 + level) / 2.0))
     p = successes / trials
     shrink = 1.0 + z**2 / trials
