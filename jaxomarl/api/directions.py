@@ -9,11 +9,12 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from jaxomarl.api.plan import Group
 from jaxomarl.base import Past, Spec
 from jaxomarl.diffusion.schedules import vp
+from jaxomarl.numerics import run_once
 from jaxomarl.results import figures
 from jaxomarl.results.canvas import Figure
 from jaxomarl.results.store import Row
@@ -81,8 +82,6 @@ def field(
     assert data is not None
     spec = group.task.env.spec
     cfg = group.cfgs[0]
-    first_run = jax.tree.map(lambda leaf: leaf[0], past)
-
     axis = np.linspace(-1.0, 1.0, GRID, dtype=np.float32)
     points = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
     count = len(points)
@@ -90,11 +89,16 @@ def field(
     state = jnp.repeat(jnp.asarray(data.state[:1]), count, axis=0)
     action = jnp.asarray(points)[..., None]
 
-    t = jnp.full(count, TIME)
-    x = action
-    if cfg.score_model != "mixture":
-        x = vp().alpha(t)[:, None, None] * action
-    eps = scores.behaviour_model(spec, cfg, kind).every(first_run, x, t, obs, state, action)
+    every = scores.behaviour_model(spec, cfg, kind).every
+
+    def first_run(past: Past) -> Array:
+        first = jax.tree.map(lambda leaf: leaf[0], past)
+        x = action
+        if cfg.score_model != "mixture":
+            x = vp().alpha(jnp.float32(TIME)) * action
+        return every(first, x, jnp.full(count, TIME), obs, state, action)
+
+    eps = jax.jit(first_run, compiler_options=run_once())(past)
     return points, -np.asarray(eps)[..., 0]
 
 

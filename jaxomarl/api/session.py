@@ -482,8 +482,10 @@ class Writer:
             each = f"{g.final_episodes} fresh episodes each"
             say(f"  {g.name}: final evaluation of {len(missing)} runs, {each}")
             env = g.task.env
-            chosen = np.array(missing)
-            own_state, own_past = jax.tree.map(lambda leaf: leaf[chosen], (state, past))
+            own_state, own_past = state, past
+            if len(missing) < len(g.seeds):
+                chosen = np.array(missing)
+                own_state, own_past = jax.tree.map(lambda leaf: leaf[chosen], (state, past))
             metrics = roll_out(
                 env,
                 g.system.pipeline,

@@ -14,7 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxomarl.base import Dataset, Environment, Past, Spec, Stage, State, System
 from jaxomarl.config import stack
-from jaxomarl.numerics import rounded
+from jaxomarl.numerics import rounded, run_once
 from jaxomarl.training import evaluation, sharding
 from jaxomarl.training.evaluation import Config
 from jaxomarl.training.library import Identity, StageCache, TrainedStage
@@ -233,10 +233,13 @@ class Program:
     def rows(self, chosen: list[int]) -> tuple[Config, jax.Array, Past]:
         """Configs, keys and finished stages of some of the group's runs, sharded over devices."""
         size = sharding.padded(len(chosen), self.devices)
-        index = np.array(chosen)
         cfgs = stack([self.job.cfgs[r] for r in chosen])
         keys = jnp.stack([self.key(self.job.seeds[r]) for r in chosen])
-        past = jax.tree.map(lambda x: x[index], self.past)
+        past = self.past
+        # rows of arrays of many shapes are as many programs
+        if chosen != list(range(len(self.job.seeds))):
+            index = np.array(chosen)
+            past = jax.tree.map(lambda x: x[index], past)
         return sharding.place((cfgs, keys, past), self.devices, size)
 
     @cached_property
@@ -320,7 +323,8 @@ class Program:
         if name not in self.job.programs:
             start = time.perf_counter()
             lifted = sharding.sharded(sharding.over_runs(f, how, shared), self.devices, shared)
-            call = jax.jit(lifted, donate_argnums=donate).lower(*args).compile()
+            lowered = jax.jit(lifted, donate_argnums=donate).lower(*args)
+            call = lowered.compile(compiler_options=run_once() if f == self.init else None)
             self.job.programs[name] = Compiled(call, time.perf_counter() - start)
         return self.job.programs[name]
 

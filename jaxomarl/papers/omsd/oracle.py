@@ -156,7 +156,9 @@ def cloned_groups(asked: Asked, task: Task, quality: str, folder: Path, bc: Grou
         own_manifest = {**manifest, "quality": name, "sha256": sha}
         cfgs = [(bc.cfgs[0], {"weighting": rule.cfg.weighting})]
         seeds = list(dict.fromkeys(bc.seeds))
-        groups += plan.groups("bc", task, name, cloned, own_manifest, cfgs, seeds, asked.scale)
+        groups += plan.groups(
+            "bc", task, name, cloned, own_manifest, cfgs, seeds, asked.scale, bc.final_episodes
+        )
     return groups
 
 
