@@ -7,6 +7,7 @@ OUT/<task>/<data>/<system>-<digest>/  a group: DONE, and a folder for each run:
                                       metrics.csv, returns.csv, final.csv, health.csv
 OUT/summary.md, .csv, .tex            the table; differences.csv, of the highest mean from others
 OUT/*.png, *.svg, *.pdf               figures
+OUT/DONE                              digests of all results of a sweep that has ended (ended.py)
 """
 
 import contextlib

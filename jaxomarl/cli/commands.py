@@ -16,6 +16,7 @@ from jaxomarl.api import (
     behaviours,
     collect,
     directions,
+    ended,
     export,
     plan,
     provenance,
@@ -624,6 +625,12 @@ def sweep(asked: Sweep | Train, stop: Stop) -> None:
         provenance.tell(groups, out)
         runs = sum(len(group.seeds) for group in groups)
         say(f"{len(groups)} group(s), {runs} runs, preset {session.presets(groups)}, into {out}")
+        before = None if asked.log else ended.find(out, groups)
+        if before:
+            say("nothing is left to train")
+            show_results(before, out)
+            return
+
         lines = ProgressPrinter()
         limits = (allowed, between)
         with tracking(asked.log, out, lines.say) as tracker:
@@ -632,12 +639,19 @@ def sweep(asked: Sweep | Train, stop: Stop) -> None:
             )
         if not hosts.first():
             return
-        pictures = draw(results, out)
+        found = ended.Ended(results.records, draw(results, out))
+        if found.pictures:
+            ended.write(out, groups, found)
 
-    print()
-    print(tables.text(results.records, columns.width()))
-    print(out / "summary.md", *pictures, sep="\n")
+    show_results(found, out)
     say(f"done in {clock(time.perf_counter() - start)}")
+
+
+def show_results(found: ended.Ended, out: Path) -> None:
+    """Print the table, and where it and its pictures are."""
+    print()
+    print(tables.text(found.records, columns.width()))
+    print(out / "summary.md", *found.pictures, sep="\n")
 
 
 def seconds_between(asked: Sweep | Train) -> float | None:

@@ -271,6 +271,27 @@ def test_the_pictures(out):
 # --- going on with it ---
 
 
+def test_a_finished_sweep_is_reprinted_without_a_program(out, copy, monkeypatch):
+    """A file that is not as it was written is noticed, wherever it lies, and mended."""
+    flags = ("--systems", *SYSTEMS, "--seeds", str(SEEDS), "--out", str(copy), "--resume")
+    assert run("sweep", *flags)[0] == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("jaxomarl.api.session.train_groups", None)
+        patch.setattr(commands, "draw", None)
+        code, text = run("sweep", *flags)
+    assert code == 0 and text.replace(str(copy), str(out)) == (out.parent / "stdout").read_text()
+
+    table = next(copy.rglob("returns.csv"))
+    content = table.read_bytes()
+    for file in (table, next(copy.rglob("d/*")), copy / "summary.md", copy / "DONE"):
+        file.write_bytes(file.read_bytes()[:-3])
+        with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+            patch.setattr("jaxomarl.api.session.train_groups", lambda *_: 1 / 0)
+            run("sweep", *flags)
+    assert run("sweep", *flags)[0] == 0
+    assert table.read_bytes() == content
+
+
 def test_resume_of_a_finished_sweep_reprints_and_executes_nothing(out, copy):
     code, text = run(
         "sweep", "--systems", *SYSTEMS, "--seeds", str(SEEDS), "--out", str(copy), "--resume"
