@@ -627,9 +627,7 @@ def sweep(asked: Sweep | Train, stop: Stop) -> None:
         say(f"{len(groups)} group(s), {runs} runs, preset {session.presets(groups)}, into {out}")
         before = None if asked.log else ended.find(out, groups)
         if before:
-            say("nothing is left to train")
-            show_results(before, out)
-            return
+            return show_results(before, out)
 
         lines = ProgressPrinter()
         limits = (allowed, between)
