@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from jaxomarl.base import nearest, refuse
 from jaxomarl.envs import games
 from jaxomarl.papers import measured
 from jaxomarl.papers.asked import Asked
@@ -316,7 +317,10 @@ def mean_value(action: Float[Array, "B N D"]) -> Float[Array, " B"]:
 
 
 def landmarks(asked: Asked) -> Part:
-    """Plans of three agents that may go round either way: do their ways agree?"""
+    """Plans of three agents that may go round either way: do their ways agree?
+
+    `asked.systems` chooses models by their name without calls.
+    """
     sizes = Sizes(covering.AGENTS, 2 * covering.AHEAD, 64, asked.updates(LANDMARK_UPDATES), PLANS)
     place = covering.starts_and_landmarks(covering.DATA["two ways"])
 
@@ -336,11 +340,14 @@ def landmarks(asked: Asked) -> Part:
             rows += of_seeds("landmarks", name, "agents=3", [seed], values)
         return rows
 
+    def drawn(kind: str, seed: Array) -> Drawn:
+        all_models = models.team_models(kind, sizes, game, jax.random.key(seed))
+        return models.chosen(all_models, asked.systems)
+
     measures = []
-    for kind in KINDS:
-        of_kind = partial(models.team_models, kind, sizes, game)
-        program = compiled(lambda seed, f=of_kind: f(jax.random.key(seed)))
-        facts = [sizes, covering.AHEAD]
+    for kind in chosen_kinds(asked.systems):
+        program = compiled(partial(drawn, kind))
+        facts = [sizes, covering.AHEAD, asked.systems]
         name = f"landmarks, {kind}"
         measures += measured.seed_by_seed(asked, name, facts, partial(measure, program))
     names = list(dict.fromkeys(row.system for row in measures))
@@ -352,6 +359,16 @@ def landmarks(asked: Asked) -> Part:
         "other, and all landmarks are covered."
     )
     return Part(text, measures)
+
+
+def chosen_kinds(names: Sequence[str]) -> list[str]:
+    """The kinds of these models, all where there are none; JaxomarlError for an unknown name."""
+    known = [name for of_kind in models.NAMES.values() for name in of_kind]
+    for name in names:
+        if name not in known:
+            wanted = f"models among {', '.join(known)}"
+            raise refuse("--systems", wanted, name, nearest(name, known))
+    return [kind for kind in KINDS if not names or set(names) & set(models.NAMES[kind])]
 
 
 # --- the figure ---
