@@ -16,6 +16,7 @@ from jaxomarl.papers import REPRODUCTIONS, measured
 from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.measured import Measure
 from jaxomarl.papers.one_step import games, law, models, probe, systems
+from jaxomarl.results.curves import Point, curves
 from jaxomarl.stages import flow
 from jaxomarl.training.runner import Interrupted
 
@@ -210,6 +211,27 @@ def test_points_are_means_over_seeds():
     assert len(named["with value: reward of the bandit"]) == len(games.ALPHAS)
 
 
+def test_landmarks_are_drawn_by_calls():
+    """A step to the right is twice the calls, so that agents in turn, three calls, are between 2 and 4."""
+    rows = [
+        Measure("landmarks", name, "agents=3", 0, "return", 300.0)
+        for name in ("joint flow, 8", "in turn, n")
+    ]
+    (flow, turn) = [p for p in games.points(rows)[0] if p.panel == "landmarks: return, by calls"]
+    assert (flow.curve, flow.x, turn.curve) == ("joint flow", 3.0, "in turn")
+    assert turn.x == pytest.approx(np.log2(3))
+
+
+def test_a_law_is_dashed_in_the_colour_of_what_follows_it(tmp_path):
+    assert len(set(games.SLOTS.values())) == len(games.SLOTS)
+    names = ("law: students", "students, own noise", "joint diffusion")
+    found = [Point("share", name, 0.0, 0.2, np.nan, np.nan, 1) for name in names]
+    figure = curves(tmp_path / "a.png", found, "", "", slots=games.SLOTS)
+    law_line, line, other = figure.axes[0].lines
+    assert law_line.get_color() == line.get_color() != other.get_color()
+    assert [x.get_linestyle() for x in (law_line, line, other)] == ["--", "-", ":"]
+
+
 def test_the_law_in_levels_is_drawn():
     """Two agents, two to four levels: nothing needs to be trained for it."""
     found, named = games.points([])
@@ -274,9 +296,7 @@ def test_models_choose_the_kinds_that_are_trained():
 
 
 def test_calls_are_those_of_the_policys_network():
-    calls = {
-        name: systems.calls_of(name, systems.REGISTRY[name].Config()) for name in systems.SYSTEMS
-    }
+    calls = {name: systems.calls_of(systems.REGISTRY[name].Config()) for name in systems.SYSTEMS}
     assert {name for name, count in calls.items() if count == 1} == {
         "fql", "mac-flow", "mean-flow", "om2p",
     }  # fmt: skip

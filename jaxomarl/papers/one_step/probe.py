@@ -46,7 +46,8 @@ def one_step(asked: Asked) -> str:
     texts = [preface, *(part.text for part in parts)]
     if not asked.data:
         found, named = games.points(measures)
-        asked.draw(curves, "one-step.png", found, "", "", named, ordered=True, columns=2)
+        look = {"ordered": True, "columns": 2, "slots": games.SLOTS}
+        asked.draw(curves, "one-step.png", found, "", "", named, **look)
         texts.insert(1, "![](one-step.png)")
     return "\n\n".join(texts) + "\n"
 
