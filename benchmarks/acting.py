@@ -22,6 +22,7 @@ from benchmarks.reverse_process import MIB, Timed
 from benchmarks.sizes import Size, size
 from benchmarks.updates import untrained
 from jaxomarl.base import Observation, refuse
+from jaxomarl.stages.flow import Taught
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,12 @@ class Flags(Written):
 
 
 def calls_of(cfg: Any) -> int:
-    """Calls of the denoiser for an action; 1 where the policy has none."""
+    """Calls of the policy's network for an action, one after the other.
+
+    A student of a flow has one; its levels are those of what it regresses.
+    """
+    if isinstance(cfg, Taught):
+        return 1
     return int(getattr(cfg, "calls", getattr(cfg, "levels", 1)))
 
 

@@ -3,6 +3,7 @@
 import re
 import textwrap
 from collections.abc import Mapping
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from jaxomarl.api import plan
@@ -81,7 +82,7 @@ def page(name: str, task: str, quality: str, preset: str) -> str:
         parts += [title("Paper"), indented(box.paper, size)]
     if box.code:
         parts.append(title(f"Pseudo-code ({box.file})"))
-        parts += [fitting(line, size) for line in box.code.splitlines()]
+        parts += pseudo_code(box.code, size)
     parts += [
         title(f"Stages on {shown.task.name}, data {shown.quality}"),
         steps(shown),
@@ -95,6 +96,26 @@ def page(name: str, task: str, quality: str, preset: str) -> str:
 def title(text: str) -> str:
     """A heading, with an empty line before it."""
     return f"\n{text}"
+
+
+def pseudo_code(code: str, size: int) -> list[str]:
+    """The lines of a box, two columns in.
+
+    Sentences start at the margin. Their paragraph is filled again where a line of it is too long.
+    """
+    parts = []
+    for is_prose, block in groupby(code.splitlines(), at_margin):
+        lines = list(block)
+        if is_prose and max(map(len, lines)) + 2 > size:
+            parts.append(indented(" ".join(lines), size))
+        else:
+            parts += [fitting(line, size) for line in lines]
+    return parts
+
+
+def at_margin(line: str) -> bool:
+    """Whether a line of a box is a sentence, not a step."""
+    return line[:1].strip() != ""
 
 
 def fitting(line: str, size: int) -> str:

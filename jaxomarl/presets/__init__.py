@@ -10,9 +10,11 @@ from jaxomarl.presets.games import GAMES
 from jaxomarl.presets.mujoco import MUJOCO
 from jaxomarl.presets.particle import PARTICLE
 from jaxomarl.presets.preset import Preset
+from jaxomarl.presets.released import RELEASED
 from jaxomarl.presets.small import SMALL
 
-PRESETS: dict[str, Preset] = {p.name: p for p in (*CHOICES, *GAMES, *PARTICLE, *MUJOCO, *SMALL)}
+ALL = (*CHOICES, *GAMES, *PARTICLE, *MUJOCO, *SMALL, *RELEASED)
+PRESETS: dict[str, Preset] = {preset.name: preset for preset in ALL}
 DEFAULTS = Preset("defaults", (), (), {}, about="each system's own defaults")
 
 

@@ -52,18 +52,21 @@ def curves(
     note: str = "",
     ordered: bool = False,
     columns: int = 0,
+    slots: Mapping[str, int] | None = None,
 ) -> Figure:
     """Draw each curve with its interval, a panel for each `Point.panel`; `x` and `y` name the axes.
 
     `named` gives a panel's x positions 0, 1, ... words instead of numbers; points are then not
     joined, unless the words are `ordered`. `columns` is the number of panels in a row; 0 means
-    three, and two where there are four panels. JaxomarlError where there is no point, or
-    matplotlib is missing.
+    three, and two where there are four panels. `slots` gives curves other places in the order of
+    colours, marks and dashes than their own. JaxomarlError where there is no point, or matplotlib
+    is missing.
     """
     if not points:
         raise refuse("points", "one or more", "none", "Train more than nothing.")
     panels = list(dict.fromkeys(p.panel for p in points))
     names = list(dict.fromkeys(p.curve for p in points))
+    places = {**{name: k for k, name in enumerate(names)}, **(slots or {})}
     if not columns:
         columns = 2 if len(panels) == 4 else 3
     figure, axes = grid(len(panels), 4.0, 3.0, columns)
@@ -72,7 +75,7 @@ def curves(
         words = (named or {}).get(panel, ())
         in_panel = [p for p in points if p.panel == panel]
         joined = ordered or not words
-        for name, line in _draw_curves(axis, in_panel, names, joined).items():
+        for name, line in _draw_curves(axis, in_panel, names, places, joined).items():
             lines.setdefault(name, line)
         if words:
             axis.set_xticks(range(len(words)), words, fontsize=8, rotation=20)
@@ -89,7 +92,11 @@ def curves(
 
 
 def _draw_curves(
-    axis: Axes, points: Sequence[Point], names: Sequence[str], joined: bool
+    axis: Axes,
+    points: Sequence[Point],
+    names: Sequence[str],
+    places: Mapping[str, int],
+    joined: bool,
 ) -> dict[str, Any]:
     """Draw one panel's curves and return their lines by name."""
     lines = {}
@@ -101,7 +108,7 @@ def _draw_curves(
         aside = 0.0
         if not joined:
             aside = 0.12 * (k - (len(names) - 1) / 2)
-        lines[name] = _draw_curve(axis, on_curve, k, aside, joined)
+        lines[name] = _draw_curve(axis, on_curve, places[name], aside, joined)
     return lines
 
 

@@ -96,6 +96,13 @@ def test_columns():
 # --- show ---
 
 
+def test_sentences_of_a_box_are_filled_and_steps_are_not(monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    page = show.page("fql", "games/bandit", "", "")
+    assert "actions are\n  moved, and none is re-weighted. A mode is left" in page
+    assert "\n      8   act: z ~ N(0, I), play clip f(o, z): one call\n" in page
+
+
 @pytest.mark.parametrize("name", [*REGISTRY, "bc+coda"])
 def test_a_page_has_the_paper_the_stages_and_every_field(monkeypatch, name):
     monkeypatch.delenv("COLUMNS", raising=False)

@@ -215,6 +215,18 @@ def test_the_presets_have_the_tables_values_by_task_and_data():
     assert (cfg.beta, cfg.expectile) == (0.5, 0.7)
 
 
+def test_released_settings_of_one_step_policies():
+    """They are asked for by name, since an update of theirs is wide, and there are a million."""
+    assert find("", "mpe/spread", "fql").name == "small"
+    given = lambda name, task="mpe/spread": PRESETS["released"].at(task, "expert", name)
+    fql, mac_flow = given("fql"), given("mac-flow")
+    assert (fql["alpha"], fql["normalise_value"], fql["policy_width"]) == (10.0, False, 512)
+    assert (mac_flow["alpha"], mac_flow["gamma"], mac_flow["policy_batch"]) == (1.0, 0.995, 640)
+    assert (given("om2p")["policy_lr"], given("om2p", "mpe/tag")["policy_lr"]) == (1e-3, 3e-4)
+    for name in ("fql", "mac-flow", "om2p"):
+        plan.configs(name, given(name), {})
+
+
 def test_gamma_is_what_each_papers_code_trains_with():
     """0.95 where OMAR's code leaves its default, robots too; 0.99 where the code or the paper has it."""
     omars = (

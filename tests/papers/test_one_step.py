@@ -16,8 +16,12 @@ from jaxomarl.papers import REPRODUCTIONS, measured
 from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.measured import Measure
 from jaxomarl.papers.one_step import games, law, models, probe, systems
+from jaxomarl.results.curves import Point, curves
 from jaxomarl.stages import flow
 from jaxomarl.training.runner import Interrupted
+
+jit_loop = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 1})
+"""For hundreds of updates, which run longer than they compile."""
 
 # --- exact values ---
 
@@ -152,8 +156,42 @@ def test_every_model_is_sampled(kind, count):
     game = games.game_of(given._replace(mask=jnp.ones((3, 2))))
     drawn = jax.eval_shape(partial(models.team_models, kind, sizes, game), jax.random.key(0))
     assert {x.shape for x in drawn.values()} == {(7, 3, 2)} and len(drawn) == count
+    assert {name.rpartition(", ")[0] for name in drawn} == set(models.NAMES[kind])
+    named = dict.fromkeys(drawn, jnp.zeros(()))
+    assert set(models.chosen(named, [f"{kind} mean flow"])) == {f"{kind} mean flow, 1"}
     own = [name for name in games.SHOWN.values() if name in drawn]
     assert len(own) == (5 if kind == "joint" else 2)
+
+
+def test_trained_students_follow_their_law():
+    """Of an exact flow of two agents: own noise, part of it, all of it, and one agent after the other."""
+    sizes = models.Sizes(2, 1, 16, 300, 4000)
+    given = games.agreement(2, 2)
+    game = games.game_of(given._replace(mask=given.mask[:2]))
+    exact = lambda x, t: law.exact_velocity(x[..., 0], t, 2, 0.02)[..., None]
+
+    def played(key):
+        k_pairs, k_z, k_own, k_shared, k_part, k_turn = jax.random.split(key, 6)
+        pairs = models.pool(exact, sizes, game, k_pairs)
+        z = jax.random.normal(k_z, (sizes.rows, 2, 1))
+        learned = lambda student, key: models.distilled(student, pairs, sizes, game.mask, key)(z)
+        return {
+            "own": learned(models.own_student(sizes), k_own),
+            "shared": learned(models.shared_student(sizes), k_shared),
+            "part": models.partly(exact, sizes, game, k_part),
+            "in turn": models.in_turn(sizes, game, k_turn)(z),
+        }
+
+    drawn = jit_loop(played)(jax.random.key(0))
+    found = {name: law.of_samples(np.asarray(x[..., 0]), 2) for name, x in drawn.items()}
+    exact_values = law.students(2, 2)
+    error = (exact_values.share * (1 - exact_values.share) / sizes.rows) ** 0.5
+    assert abs(found["own"].share - exact_values.share) < 3 * error, found
+    assert found["own"].variance == pytest.approx(exact_values.variance, abs=0.015)
+    assert found["own"].distance == pytest.approx(0.5, abs=0.025)
+    assert found["part"].distance == pytest.approx(law.partly_shared(models.PART), abs=0.025)
+    assert found["shared"].share > 0.9 and found["shared"].distance < 0.025
+    assert found["in turn"].distance < 0.1  # agents that are not told have 0.5
 
 
 def test_points_are_means_over_seeds():
@@ -171,6 +209,27 @@ def test_points_are_means_over_seeds():
     assert [(p.mean, p.low, p.high) for p in flow] == [(0.95, 0.9, 1.0)] * 3
     assert {p.panel for p in found} <= set(named)
     assert len(named["with value: reward of the bandit"]) == len(games.ALPHAS)
+
+
+def test_landmarks_are_drawn_by_calls():
+    """A step to the right is twice the calls, so that agents in turn, three calls, are between 2 and 4."""
+    rows = [
+        Measure("landmarks", name, "agents=3", 0, "return", 300.0)
+        for name in ("joint flow, 8", "in turn, n")
+    ]
+    (flow, turn) = [p for p in games.points(rows)[0] if p.panel == "landmarks: return, by calls"]
+    assert (flow.curve, flow.x, turn.curve) == ("joint flow", 3.0, "in turn")
+    assert turn.x == pytest.approx(np.log2(3))
+
+
+def test_a_law_is_dashed_in_the_colour_of_what_follows_it(tmp_path):
+    assert len(set(games.SLOTS.values())) == len(games.SLOTS)
+    names = ("law: students", "students, own noise", "joint diffusion")
+    found = [Point("share", name, 0.0, 0.2, np.nan, np.nan, 1) for name in names]
+    figure = curves(tmp_path / "a.png", found, "", "", slots=games.SLOTS)
+    law_line, line, other = figure.axes[0].lines
+    assert law_line.get_color() == line.get_color() != other.get_color()
+    assert [x.get_linestyle() for x in (law_line, line, other)] == ["--", "-", ":"]
 
 
 def test_the_law_in_levels_is_drawn():
@@ -215,6 +274,9 @@ def test_flags_that_mean_nothing_to_the_games_are_refused(tmp_path):
     assert REPRODUCTIONS["one-step"].load() is probe.one_step
     with pytest.raises(JaxomarlError, match=r"--systems.*nothing for one-step"):
         probe.one_step(Asked([0], 1.0, tmp_path, lambda: False, systems=("fql",)))
+    of_landmarks = {"data": ("landmarks",), "systems": ("joint flw",)}
+    with pytest.raises(JaxomarlError, match=r"--systems.*joint flow"):
+        probe.one_step(Asked([0], 1.0, tmp_path, lambda: False, **of_landmarks))
     with pytest.raises(JaxomarlError, match=r"--data.*landmarks"):
         probe.one_step(Asked([0], 1.0, tmp_path, lambda: False, data=("landmark",)))
 
@@ -228,10 +290,13 @@ def test_data_chooses_a_part_of_the_games(tmp_path, monkeypatch):
     assert not (tmp_path / "one-step.png").exists()
 
 
+def test_models_choose_the_kinds_that_are_trained():
+    assert games.chosen_kinds(()) == ["joint", "own"]
+    assert games.chosen_kinds(("in turn", "own flow")) == ["own"]
+
+
 def test_calls_are_those_of_the_policys_network():
-    calls = {
-        name: systems.calls_of(name, systems.REGISTRY[name].Config()) for name in systems.SYSTEMS
-    }
+    calls = {name: systems.calls_of(systems.REGISTRY[name].Config()) for name in systems.SYSTEMS}
     assert {name for name, count in calls.items() if count == 1} == {
         "fql", "mac-flow", "mean-flow", "om2p",
     }  # fmt: skip

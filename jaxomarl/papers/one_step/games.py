@@ -1,5 +1,6 @@
 """The games of `reproduce one-step`: agreements of two to five agents, value, and landmarks."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from jaxomarl.base import nearest, refuse
 from jaxomarl.envs import games
 from jaxomarl.papers import measured
 from jaxomarl.papers.asked import Asked
@@ -58,21 +60,44 @@ SHOWN = {
 """Curve -> the model behind it."""
 CALLED = {
     "joint flow": "joint flow", "own flows": "own flow", "joint mean flow": "joint mean flow",
-    "students, own noise": "joint distillate", "law: joint flow": "law: joint flow",
+    "students, own noise": "joint distillate", "students, shared noise": "shared noise",
+    "students, half shared": "partly shared noise", "law: joint flow": "law: joint flow",
     "joint consistency": "joint consistency", "joint diffusion": "joint diffusion",
 }  # fmt: skip
 """Curve by calls -> the models behind it, without their calls."""
 LAW_CURVES = {"law: students": "law: students", "law: product": "law: product"}
-CURVE_ORDER = (
-    *SHOWN, "law: joint flow", "law: product", "joint consistency", "law: students",
-    "joint diffusion", *CRITICS,
-)  # fmt: skip
-"""All curves, in the order of their colours, which begin again after the last of `SHOWN`."""
+DASHED = {
+    "law: joint flow": "joint flow",
+    "law: product": "own flows",
+    "law: students": "students, own noise",
+}
+"""Law -> the models that follow it, whose colour it has."""
+DOTTED = {
+    "joint consistency": "joint mean flow",
+    "joint diffusion": "students, shared noise",
+    "mean of own critics": "own flows",
+    "joint critic": "in turn",
+    "joint critic, shared noise": "joint flow",
+}
+"""Diffusions and students under a critic -> the curve that lends its colour."""
+SLOTS = {
+    **{name: k for k, name in enumerate(SHOWN)},
+    **{name: len(SHOWN) + list(SHOWN).index(of) for name, of in DASHED.items()},
+    **{name: 2 * len(SHOWN) + list(SHOWN).index(of) for name, of in DOTTED.items()},
+}
+"""Curve -> its place in the order of colours and dashes, which has as many colours as `SHOWN`."""
+CURVE_ORDER = tuple(SLOTS)
+"""All curves, in the order of the legend."""
 SHOWN_METRICS = {"share that agrees": "coordinated share", "total variation": "total variation"}
 """What a panel shows -> its metric."""
 AGENTS_OF_TWO = tuple(n for n, k in LAWS if k == 2)
 LEVELS = (2, 3, 4)
 CALLS_PANEL = "two agents, two levels: share by calls"
+LANDMARK_PANELS = {
+    "landmarks: share that covers all, by calls": "coordinated share",
+    "landmarks: return, by calls": "return",
+}
+"""Panel -> its metric."""
 VALUE_PANEL = "with value: reward of the bandit"
 
 Drawn = Mapping[str, Array]
@@ -316,7 +341,10 @@ def mean_value(action: Float[Array, "B N D"]) -> Float[Array, " B"]:
 
 
 def landmarks(asked: Asked) -> Part:
-    """Plans of three agents that may go round either way: do their ways agree?"""
+    """Plans of three agents that may go round either way: do their ways agree?
+
+    `asked.systems` chooses models by their name without calls.
+    """
     sizes = Sizes(covering.AGENTS, 2 * covering.AHEAD, 64, asked.updates(LANDMARK_UPDATES), PLANS)
     place = covering.starts_and_landmarks(covering.DATA["two ways"])
 
@@ -336,11 +364,14 @@ def landmarks(asked: Asked) -> Part:
             rows += of_seeds("landmarks", name, "agents=3", [seed], values)
         return rows
 
+    def drawn(kind: str, seed: Array) -> Drawn:
+        all_models = models.team_models(kind, sizes, game, jax.random.key(seed))
+        return models.chosen(all_models, asked.systems)
+
     measures = []
-    for kind in KINDS:
-        of_kind = partial(models.team_models, kind, sizes, game)
-        program = compiled(lambda seed, f=of_kind: f(jax.random.key(seed)))
-        facts = [sizes, covering.AHEAD]
+    for kind in chosen_kinds(asked.systems):
+        program = compiled(partial(drawn, kind))
+        facts = [sizes, covering.AHEAD, asked.systems]
         name = f"landmarks, {kind}"
         measures += measured.seed_by_seed(asked, name, facts, partial(measure, program))
     names = list(dict.fromkeys(row.system for row in measures))
@@ -354,28 +385,42 @@ def landmarks(asked: Asked) -> Part:
     return Part(text, measures)
 
 
+def chosen_kinds(names: Sequence[str]) -> list[str]:
+    """The kinds of these models, all where there are none; JaxomarlError for an unknown name."""
+    known = [name for of_kind in models.NAMES.values() for name in of_kind]
+    for name in names:
+        if name not in known:
+            wanted = f"models among {', '.join(known)}"
+            raise refuse("--systems", wanted, name, nearest(name, known))
+    return [kind for kind in KINDS if not names or set(names) & set(models.NAMES[kind])]
+
+
 # --- the figure ---
 
 
 def points(measures: Sequence[Measure]) -> tuple[list[Point], dict[str, list[str]]]:
     """The figure's points, and the words below their panels.
 
-    Curves come in the order of `CURVE_ORDER`: a law has the colour of the models that follow it.
+    Curves come in the order of `CURVE_ORDER`, and look as `SLOTS` has it.
     """
     found = [
         *by_agents(measures),
         *by_levels(measures),
-        *by_calls(measures),
+        *by_calls(measures, GAMES[2], 2, CALLS_PANEL, "coordinated share"),
         *by_alpha(measures),
     ]
+    for panel, metric in LANDMARK_PANELS.items():
+        found += by_calls(measures, "landmarks", covering.AGENTS, panel, metric)
     found.sort(key=lambda p: CURVE_ORDER.index(p.curve))
     agents = [f"n = {n}" for n in AGENTS_OF_TWO]
     levels = [f"{k} levels" for k in LEVELS]
+    calls = ["1 call", *(f"{calls} calls" for calls in CALLS[1:])]
     named = {
         **{f"two levels: {what}": agents for what in SHOWN_METRICS},
         **{f"two agents: {what}": levels for what in SHOWN_METRICS},
-        CALLS_PANEL: ["1 call", *(f"{calls} calls" for calls in CALLS[1:])],
+        CALLS_PANEL: calls,
         VALUE_PANEL: [f"alpha {alpha:g}" for alpha in ALPHAS],
+        **dict.fromkeys(LANDMARK_PANELS, calls),
     }
     return found, named
 
@@ -410,15 +455,19 @@ def by_levels(measures: Sequence[Measure]) -> list[Point]:
     return found
 
 
-def by_calls(measures: Sequence[Measure]) -> list[Point]:
-    """Two agents and two levels, by the calls of a decision."""
-    of_two = [m for m in measures if m.game == GAMES[2]]
+def by_calls(
+    measures: Sequence[Measure], game: str, agents: int, panel: str, metric: str
+) -> list[Point]:
+    """A game's models by the calls of a decision, which double from word to word."""
+    of_game = [m for m in measures if m.game == game]
+    setting = f"agents={agents}"
     found = []
     for name, system in CALLED.items():
         for k, calls in enumerate(CALLS):
-            values = values_of(of_two, f"{system}, {calls}", "agents=2", "coordinated share")
-            found += point(CALLS_PANEL, name, k, values)
-    return found
+            values = values_of(of_game, f"{system}, {calls}", setting, metric)
+            found += point(panel, name, k, values)
+    in_turn = values_of(of_game, SHOWN["in turn"], setting, metric)
+    return [*found, *point(panel, "in turn", math.log2(agents), in_turn)]
 
 
 def by_alpha(measures: Sequence[Measure]) -> list[Point]:
@@ -432,7 +481,7 @@ def by_alpha(measures: Sequence[Measure]) -> list[Point]:
     return found
 
 
-def point(panel: str, curve: str, x: int, values: np.ndarray) -> list[Point]:
+def point(panel: str, curve: str, x: int | float, values: np.ndarray) -> list[Point]:
     """The mean of seeds with their range; nothing where there are none."""
     if not len(values):
         return []

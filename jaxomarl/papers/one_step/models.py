@@ -6,7 +6,7 @@ noise that regress the flow's ends, kept in a pool of pairs (z, g(z)). Agents th
 have are masked, so that one compiled program serves every number of agents.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -34,6 +34,17 @@ POOL = 8192
 """Pairs that a student learns from."""
 GRID = 24
 """Neighbouring times of the consistency student's pairs."""
+NAMES = {
+    "joint": (
+        "joint diffusion", "joint consistency", "joint flow", "joint mean flow", "joint distillate",
+        "shared noise", "partly shared noise",
+    ),
+    "own": (
+        "own diffusion", "own consistency", "own flow", "own mean flow", "own distillate",
+        "in turn",
+    ),
+}  # fmt: skip
+"""Kind -> its models. Samples are named by them and by calls."""
 PART = 0.5
 """Part of the noise's variance that partly shared noise shares."""
 STD = 0.8
@@ -353,6 +364,16 @@ def team_models(kind: str, sizes: Sizes, game: Game, key: Key[Array, ""]) -> dic
     drawn["shared noise, 1"] = distilled(shared, pairs, sizes, mask, next(keys))(z)
     drawn["partly shared noise, 1"] = partly(velocity, sizes, game, next(keys))
     return drawn
+
+
+def chosen(drawn: Mapping[str, Array], names: Collection[str]) -> dict[str, Array]:
+    """The samples of the models with these names, all where there are none.
+
+    A program that returns no others trains no others, but for those that they learn from.
+    """
+    if not names:
+        return dict(drawn)
+    return {name: x for name, x in drawn.items() if name.rpartition(", ")[0] in names}
 
 
 def partly(

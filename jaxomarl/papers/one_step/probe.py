@@ -1,8 +1,8 @@
 """`reproduce one-step`: diffusions, flows and their one-step kin, joint and apart, side by side.
 
 Without `--tasks` it trains small models on games, whose exact values are known; `--data` chooses
-among `PARTS`. With `--tasks` it trains the systems there, such as mpe/spread with `--data expert
-medium`.
+among `PARTS`, and with `--data landmarks` `--systems` chooses models. With `--tasks` it trains the
+systems there, such as mpe/spread with `--data expert medium`.
 """
 
 from collections.abc import Callable
@@ -21,6 +21,8 @@ PARTS: dict[str, Callable[[Asked], Part]] = {
     "time": systems.speed,
 }
 """The parts of the report on games."""
+UNUSED = ("episodes", "rows", "overrides", "source", "final_episodes")
+"""Fields that mean nothing to games."""
 
 
 def one_step(asked: Asked) -> str:
@@ -28,8 +30,10 @@ def one_step(asked: Asked) -> str:
     if asked.tasks:
         return systems.trained(asked)
     because = "it trains on its own games unless --tasks names others."
-    fields = ("systems", "episodes", "rows", "overrides", "source", "final_episodes")
-    asked.check_unused("one-step", because, fields)
+    asked.check_unused("one-step", because, UNUSED)
+    if asked.data != ("landmarks",):
+        because = "it chooses models with --data landmarks, and systems with --tasks."
+        asked.check_unused("one-step", because, ("systems",))
     parts = [part_called(name)(asked) for name in asked.data or PARTS]
     measures = [measure for part in parts for measure in part.measures]
     measured.save_measures(asked.out, measures)
@@ -42,7 +46,8 @@ def one_step(asked: Asked) -> str:
     texts = [preface, *(part.text for part in parts)]
     if not asked.data:
         found, named = games.points(measures)
-        asked.draw(curves, "one-step.png", found, "", "", named, ordered=True, columns=2)
+        look = {"ordered": True, "columns": 2, "slots": games.SLOTS}
+        asked.draw(curves, "one-step.png", found, "", "", named, **look)
         texts.insert(1, "![](one-step.png)")
     return "\n\n".join(texts) + "\n"
 

@@ -16,6 +16,7 @@ from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.comparison import markdown_table
 from jaxomarl.papers.measured import Part
 from jaxomarl.presets import PRESETS, fits
+from jaxomarl.stages.flow import Taught
 
 SYSTEMS = (
     "diffusion-bc", "diffusion-ql", "dof-p", "flow-bc", "fql", "mac-flow", "mean-flow", "om2p",
@@ -67,7 +68,7 @@ def speed(asked: Asked) -> Part:
     for name, (system, settings) in TIMED.items():
         asked.say(f"time of an action: {name}")
         cfg = REGISTRY[system].Config(normalise=False, **settings)
-        rows.append((name, str(calls_of(system, cfg)), f"{milliseconds(spec, system, cfg):.3f}"))
+        rows.append((name, str(calls_of(cfg)), f"{milliseconds(spec, system, cfg):.3f}"))
     table = markdown_table(("system", "calls", "ms per decision"), rows)
     text = (
         f"## Calls and time of a decision\n\n{table}\n"
@@ -78,11 +79,14 @@ def speed(asked: Asked) -> Part:
     return Part(text, [])
 
 
-def calls_of(system: str, cfg: Any) -> int:
-    """Calls of the policy's network that follow one another in a decision."""
-    if system in ("bc", "mean-flow", "fql", "mac-flow", "om2p"):
+def calls_of(cfg: Any) -> int:
+    """Calls of the policy's network that follow one another in a decision.
+
+    A student of a flow has one; its levels are those of what it regresses.
+    """
+    if isinstance(cfg, Taught):
         return 1
-    return cfg.levels
+    return getattr(cfg, "levels", 1)
 
 
 def milliseconds(spec: Spec, system: str, cfg: Any) -> float:
