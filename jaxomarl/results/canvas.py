@@ -174,6 +174,13 @@ def _legend_width(letters: Sequence[int], columns: int) -> float:
     return sum(MARK + LEGEND_LETTER * longest for longest in widest)
 
 
+def few_ticks(axes: Axes) -> None:
+    """Mark at most six places along a narrow panel, so that their numbers do not touch."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+
+
 def quiet(axes: Axes) -> None:
     """Hide the frame above and to the right, and draw a pale grid behind."""
     axes.spines[["top", "right"]].set_visible(False)
