@@ -148,6 +148,16 @@ def test_learning_curves_are_means_over_seeds_and_mark_what_is_missing(tmp_path)
 
 
 @needs_matplotlib
+def test_a_curve_that_diverged_goes_on_as_crosses_at_its_last_mean():
+    """Every seed of omsd is not finite at its last evaluation."""
+    _, rows = study(data=("expert",), nan=[("omsd", "expert", seed) for seed in range(4)])
+    figure = figures.learning_curves(None, rows)
+    omsd, marks = figure.axes[0].lines[2:]
+    assert np.isnan(omsd.get_ydata()[-1])
+    assert (marks.get_xdata().tolist(), marks.get_ydata().tolist()) == ([300], [1.5])
+
+
+@needs_matplotlib
 def test_curves_of_one_system_are_told_apart(tmp_path):
     _, rows = study(systems=("bc",), data=("medium",))
     rows += [row._replace(config="0123456789", value=5.0) for row in rows]

@@ -304,6 +304,22 @@ def test_a_half_finished_sweep_says_so(tmp_path):
     )
 
 
+def test_a_mean_leads_only_where_another_can_be_judged_too(tmp_path):
+    for seed in range(2):
+        write_run(tmp_path, "bc", "mpe/spread", seed, 0.0)
+        write_run(tmp_path, "iql", "mpe/spread", seed, 9.0, health="short")
+    (lead,) = findings.findings(study.load([tmp_path])).leads
+    assert lead.leader == "" and lead.sentences[0].startswith("bc is the only system that can be")
+    assert lead.sentences[-1].startswith("iql has a higher mean")
+
+
+def test_a_system_that_a_sweep_has_not_come_to_is_named(tmp_path):
+    for system, task in (("bc", "mpe/spread"), ("bc", "mpe/tag"), ("iql", "mpe/tag")):
+        write_run(tmp_path, system, task, 0, 0.0)
+    said = findings.findings(study.load([tmp_path])).cautions
+    assert [x for x in said if "no run yet" in x] == ["iql has no run yet on mpe/spread, medium."]
+
+
 def test_an_empty_folder_and_runs_that_all_diverged_give_a_page(tmp_path, capsys):
     (tmp_path / "none").mkdir()
     out = tmp_path / "report.html"
