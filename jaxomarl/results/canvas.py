@@ -51,7 +51,7 @@ def grid(panels: int, width: float, height: float, columns: int) -> tuple[Figure
         from matplotlib.figure import Figure
         from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError as error:
-        way_out = "pip install jaxomarl[plot]"
+        way_out = "pip install 'jaxomarl[plot]'"
         raise refuse("figures", "matplotlib", "no such package", way_out) from error
     columns = min(columns, panels)
     rows = -(-panels // columns)

@@ -270,9 +270,9 @@ def test_a_figure_has_its_copies_as_svg_and_pdf(tmp_path, monkeypatch):
 def test_without_matplotlib_the_way_out_is_named(tmp_path, monkeypatch):
     for module in ("matplotlib", "matplotlib.figure", "matplotlib.backends.backend_agg"):
         monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(JaxomarlError, match=r"pip install jaxomarl\[plot\]"):
+    with pytest.raises(JaxomarlError, match=r"pip install 'jaxomarl\[plot\]'"):
         figures.learning_curves(tmp_path / "a.png", study()[1])
-    with pytest.raises(JaxomarlError, match=r"pip install jaxomarl\[plot\]"):
+    with pytest.raises(JaxomarlError, match=r"pip install 'jaxomarl\[plot\]'"):
         figures.score_fields(tmp_path / "a.png", POINTS, {"f": (POINTS, POINTS)})
 
 
