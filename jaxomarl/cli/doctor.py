@@ -17,7 +17,11 @@ NEEDED = ("jax", "jaxlib", "flax", "optax", "distrax", "orbax-checkpoint", "mujo
 EXTRAS = {
     "plot": {"matplotlib": "figures and reports", "PIL": "films", "imageio_ffmpeg": ".mp4 films"},
     "data": {"h5py": "data in HDF5"},
-    "track": {"tensorboardX": "--log tensorboard", "wandb": "--log wandb"},
+    "track": {
+        "tensorboardX": "--log tensorboard",
+        "tensorboard": "pages of what it wrote",
+        "wandb": "--log wandb",
+    },
 }
 """Extra -> module -> what needs it."""
 RENDERERS = {"egl": "libEGL.so.1", "osmesa": "libOSMesa.so.8"}
@@ -131,5 +135,5 @@ def missing() -> list[str]:
     for extra, modules in EXTRAS.items():
         for module, use in modules.items():
             if importlib.util.find_spec(module) is None:
-                lines.append(f"{module}, for {use}: pip install jaxomarl[{extra}]")
+                lines.append(f"{module}, for {use}: pip install 'jaxomarl[{extra}]'")
     return lines

@@ -30,7 +30,7 @@ def h5py() -> ModuleType:
     try:
         import h5py as library
     except ImportError as error:
-        raise refuse("HDF5", "h5py installed", str(error), "pip install jaxomarl[data]") from None
+        raise refuse("HDF5", "h5py installed", str(error), "pip install 'jaxomarl[data]'") from None
     return library
 
 

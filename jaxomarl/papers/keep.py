@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from jaxomarl import documents
-from jaxomarl.base import refuse
+from jaxomarl.base import JaxomarlError, refuse
 from jaxomarl.papers import cost_lines, measured
 from jaxomarl.papers.measured import Measure, StageWord
 from jaxomarl.paths import folder_name
@@ -41,6 +41,7 @@ NO_SETTING = ("chunk", "every")
 """Config fields that say how a run is cut and reported, which is no setting."""
 LASTING = ("run.json", "health.csv", "policy.safetensors")
 """Files of a run that are kept where it has them."""
+WAY_OUT = "Give the --out folder of a finished `reproduce`."
 FACTS: dict[str, documents.Kind] = {
     "command": str,
     "seeds": [int],
@@ -90,15 +91,28 @@ def joint_facts(folders: Sequence[Path]) -> dict[str, Any]:
     """The provenance of several OUT folders: their commands, and all their seeds."""
     parts = []
     for folder in folders:
-        way_out = "Give the --out folder of a finished `reproduce`."
-        files = cost_lines.fact_files(folder) or [folder / measured.PROVENANCE]
-        parts += [documents.read(path, way_out, **FACTS) for path in files]
+        files = cost_lines.fact_files(folder)
+        if not files:
+            raise unfinished(folder)
+        parts += [documents.read(path, WAY_OUT, **FACTS) for path in files]
     scales = {part["scale"] for part in parts}
     if len(scales) > 1:
         raise refuse("OUT", "folders of one scale", sorted(scales), "Keep each scale by itself.")
     commands = dict.fromkeys(part["command"] for part in parts)
     seeds = {seed for part in parts for seed in part["seeds"]}
     return {**parts[0], "command": "; ".join(commands), "seeds": sorted(seeds)}
+
+
+def unfinished(folder: Path) -> JaxomarlError:
+    """The error of a folder that no command has ended in: it has no provenance."""
+    if not any(folder.rglob("run.json")):
+        return refuse(f"{folder}", "what `reproduce` writes", "no run of a table", WAY_OUT)
+    expected = f"the table of a command that has ended, with its {measured.PROVENANCE}"
+    way_out = (
+        "The table's command has not ended. Wait for it, or call `jaxomarl reproduce TABLE "
+        f"--out {folder}` again with the same flags: it continues, and then `keep` takes it."
+    )
+    return refuse(f"{folder}", expected, "runs without one", way_out)
 
 
 def other_measures(folders: Sequence[Path]) -> tuple[list[Measure], list[StageWord]]:

@@ -51,7 +51,7 @@ def grid(panels: int, width: float, height: float, columns: int) -> tuple[Figure
         from matplotlib.figure import Figure
         from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError as error:
-        way_out = "pip install jaxomarl[plot]"
+        way_out = "pip install 'jaxomarl[plot]'"
         raise refuse("figures", "matplotlib", "no such package", way_out) from error
     columns = min(columns, panels)
     rows = -(-panels // columns)
@@ -172,6 +172,13 @@ def _legend_width(letters: Sequence[int], columns: int) -> float:
     """Width in inches of a legend whose columns matplotlib fills one after the other."""
     widest = [max(column) for column in np.array_split(letters, columns)]
     return sum(MARK + LEGEND_LETTER * longest for longest in widest)
+
+
+def few_ticks(axes: Axes) -> None:
+    """Mark at most six places along a narrow panel, so that their numbers do not touch."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(5))
 
 
 def quiet(axes: Axes) -> None:

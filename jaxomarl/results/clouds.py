@@ -93,7 +93,7 @@ def evolutions(
     mark: Any = {"marker": "o", "linestyle": ""}
     handles = [Line2D([], [], color=DATA_COLOUR, label="data", **mark)]
     for updates, colour in colours.items():
-        handles.append(Line2D([], [], color=colour, label=f"after {updates:,}", **mark))
+        handles.append(Line2D([], [], color=colour, label=f"after {updates:,} updates", **mark))
     legend(figure, handles)
     return save(figure, path, note)
 

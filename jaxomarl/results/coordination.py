@@ -208,10 +208,10 @@ def _discrete(runs: Sequence[Run]) -> bool:
 def _interval(values: Sequence[float]) -> str:
     """The mean over seeds, with its 95 % interval where there are two or more."""
     samples = np.array(values, np.float64)
-    cell = f"{samples.mean():.3g}"
+    cell = f"{samples.mean():z.3g}"
     if len(samples) > 1:
         low, high = intervals.interval(intervals.of_samples(samples))
-        cell += f" [{low:.3g}, {high:.3g}]"
+        cell += f" [{low:z.3g}, {high:z.3g}]"
     return cell
 
 

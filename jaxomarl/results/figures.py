@@ -14,7 +14,17 @@ from jaxtyping import Num
 
 from jaxomarl.base import refuse
 from jaxomarl.results import statistics
-from jaxomarl.results.canvas import COLOURS, GREY, Axes, Figure, grid, legend, quiet, save
+from jaxomarl.results.canvas import (
+    COLOURS,
+    GREY,
+    Axes,
+    Figure,
+    few_ticks,
+    grid,
+    legend,
+    quiet,
+    save,
+)
 from jaxomarl.results.store import Row
 from jaxomarl.results.tables import Record, coverage
 
@@ -235,8 +245,8 @@ def learning_curves(
     are of training's evaluations, on starts that all seeds and systems share. `labels` maps a
     config's digest to words for it, such as its swept values. `said` says above the curves what is
     drawn, and `order` which names come first in the order of colours. A cross marks a step at which
-    a seed is missing or not finite: the mean there is over the others. JaxomarlError where no row
-    has the metric.
+    a seed is missing or not finite: the mean there is over the others. Where there are no others,
+    the cross stands at the last mean. JaxomarlError where no row has the metric.
     """
     panels = _curves_by_panel(rows, metric, labels or {})
     if not panels:
@@ -277,7 +287,8 @@ def _draw_learning_curve(panel: Axes, name: str, seeds: Curve, k: int) -> bool:
     line["markersize"] = 3.5
     panel.plot(steps, means, label=name, **line)
     panel.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
-    panel.plot(steps[~complete], means[~complete], "x", color=colour, markersize=6)
+    heights = _last_finite(means)
+    panel.plot(steps[~complete], heights[~complete], "x", color=colour, markersize=6)
     return not complete.all()
 
 
@@ -331,6 +342,12 @@ def _band(seeds: Curve) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray,
     return np.array(steps), means, means - errors, means + errors, complete
 
 
+def _last_finite(means: np.ndarray) -> np.ndarray:
+    """Means [V], each that is not finite replaced by the last one that is."""
+    places = np.where(np.isfinite(means), np.arange(len(means)), 0)
+    return means[np.maximum.accumulate(places)]
+
+
 def _draw_curve_legend(
     figure: Figure, axes: Sequence[Axes], some_missing: bool, counts: set[int]
 ) -> None:
@@ -380,6 +397,7 @@ def score_intervals(path: str | Path | None, records: Sequence[Record], note: st
         panel.set_title("  ".join(title), fontsize=10)
         panel.set_xlabel("final return, IQM over seeds with 95 % interval", fontsize=9)
         panel.tick_params(axis="x", labelsize=8)
+        few_ticks(panel)
         quiet(panel)
     short = ""
     if not all(record.ranked for record in records):

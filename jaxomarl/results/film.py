@@ -330,7 +330,7 @@ def _pillow() -> tuple[Any, Any, Any]:
     try:
         from PIL import Image, ImageDraw, ImageFont
     except ImportError as error:
-        raise refuse("film", "Pillow", "no such package", "pip install jaxomarl[plot]") from error
+        raise refuse("film", "Pillow", "no such package", "pip install 'jaxomarl[plot]'") from error
     return Image, ImageDraw, ImageFont
 
 
@@ -338,6 +338,6 @@ def _ffmpeg() -> Any:
     try:
         import imageio_ffmpeg
     except ImportError as error:
-        way_out = "pip install jaxomarl[plot]"
+        way_out = "pip install 'jaxomarl[plot]'"
         raise refuse("film", "imageio-ffmpeg", "no such package", way_out) from error
     return imageio_ffmpeg

@@ -100,7 +100,9 @@ def _lead(
         if not r.ranked and r.mean > leader.mean:
             higher = f"{named[r]} has a higher mean, {_mean(r)}"
             sentences.append(f"{higher}, but is not judged: {r.health}.")
-    return Lead(task, data, named[leader], tuple(sentences))
+    # a mean leads where there is another to compare it with
+    alone = len(judged) == 1 < len(finite)
+    return Lead(task, data, "" if alone else named[leader], tuple(sentences))
 
 
 def _first_sentence(leader: Record, judged: Sequence[Record], named: Mapping[Record, str]) -> str:
@@ -109,7 +111,7 @@ def _first_sentence(leader: Record, judged: Sequence[Record], named: Mapping[Rec
     size = f"{_count(finite, 'seed')} of {_count(leader.episodes, f'{leader.starts} episode')} each"
     mean = f"a mean return of {_mean(leader)} over {size}"
     if len(judged) == 1:
-        return f"{named[leader]} is the only system to judge, with {mean}."
+        return f"{named[leader]} is the only system that can be judged, with {mean}."
     return f"{named[leader]} leads with {mean}."
 
 
@@ -158,6 +160,7 @@ def cautions(read: Study, named: Mapping[Record, str]) -> list[str]:
             lines.append(f"{r.nonfinite} of {_count(r.seeds, 'seed')} of {where} diverged: {left}.")
     lines += [line for cell in stage_health.cells_of(read.runs) for line in _not_learned(cell)]
     lines += unfinished(read)
+    lines += not_begun(read)
     short = [f"{named[r]} on {r.task}" for r in read.records if r.converged is False]
     if short:
         what = "training's last two evaluations differ by more than two standard errors"
@@ -189,6 +192,20 @@ def unfinished(read: Study) -> list[str]:
                 f"{len(missing)} of {_count(len(runs), 'run')} of {where} {_verb(missing)} not "
                 f"finished: {_reached(first)}."
             )
+    return lines
+
+
+def not_begun(read: Study) -> list[str]:
+    """A sentence for each system that has runs elsewhere, and none on some task and data set."""
+    tasks: dict[str, set[Cell]] = defaultdict(set)
+    for run in read.runs:
+        tasks[run.info["system"]].add((run.info["task"], run.info["data"]))
+    lines = []
+    for system, of_system in sorted(tasks.items()):
+        missing = [cell for cell in study.cells(read) if cell not in of_system]
+        if missing:
+            where = "; ".join(f"{task}, {data}" for task, data in missing)
+            lines.append(f"{system} has no run yet on {where}.")
     return lines
 
 

@@ -20,7 +20,7 @@ from jaxomarl.base import nearest, refuse
 
 NAMES = ("tensorboard", "wandb", "csv")
 """Names of the loggers that come with the package."""
-WAY = "pip install jaxomarl[track]"
+WAY = "pip install 'jaxomarl[track]'"
 
 
 class Logged(NamedTuple):

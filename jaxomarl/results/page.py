@@ -30,6 +30,8 @@ THEMED = {
     "#808080": "var(--muted)",
 }
 """Colours of matplotlib -> those of the page."""
+LEAST = 0.75
+"""Share of its width to which a figure shrinks; where there is less room, it scrolls."""
 IDENTIFIER = re.compile(r'\bid="([^"]+)"')
 REFERENCE = re.compile(r'(url\(#|href="#)([^)"]+)')
 
@@ -47,12 +49,12 @@ class Section(NamedTuple):
 
 def paragraph(text: str, style: str = "") -> str:
     """A paragraph of text."""
-    return f"<p{_class(style)}>{escape(text)}</p>"
+    return f"<p{_class(style)}>{tabular.html_text(text)}</p>"
 
 
 def bullets(texts: Sequence[str], style: str = "") -> str:
     """A list of texts."""
-    items = "".join(f"<li>{escape(text)}</li>" for text in texts)
+    items = "".join(f"<li>{tabular.html_text(text)}</li>" for text in texts)
     return f"<ul{_class(style)}>{items}</ul>"
 
 
@@ -131,7 +133,9 @@ def inline_svg(shown: Figure, name: str) -> str:
     drawing = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", drawing, count=1)
     drawing = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", drawing, count=1)
     if width:
-        drawing = drawing.replace("<svg ", f'<svg style="width: {width[1]}pt" ', 1)
+        least = LEAST * float(width[1])
+        style = f"width: {width[1]}pt; min-width: {least:.0f}pt"
+        drawing = drawing.replace("<svg ", f'<svg style="{style}" ', 1)
     for colour, themed in THEMED.items():
         drawing = re.sub(rf"(fill|stroke): {colour}", rf"\1: {themed}", drawing)
     return re.sub(r"'DejaVu Sans'[^;\"]*", FONTS.replace('"', "'"), drawing)

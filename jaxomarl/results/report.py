@@ -122,7 +122,7 @@ def _facts(read: Study) -> str:
     finished = len(study.final_seeds(read))
     counts = [
         (len(systems), "system"),
-        (len(study.cells(read)), "task and data set"),
+        (len(study.cells(read)), "data set"),
         (len(seeds), "seed"),
         (len(read.runs), "run"),
     ]
@@ -240,7 +240,7 @@ def _curves(read: Study) -> str:
             continue
         said = f"{metric} of the stage {stage}, mean over each chunk of updates."
         # each system has the colour that it has in the other figures
-        drawn = figures.learning_curves(None, rows, metric, labels, said=said, order=names)
+        drawn = figures.learning_curves(None, rows, metric, labels, said="", order=names)
         parts.append(page.figure(_anchor(f"{stage}-{metric}"), drawn, said))
     left = [f"{metric} of {stage}" for stage, metric in losses[MOST_LOSSES:]]
     if left:
@@ -271,12 +271,13 @@ def _over_tasks(read: Study) -> str:
     shown = standings.standings(compared)
     if not shown.numbers["IQM"]:
         return page.paragraph("No statistic over tasks: every run of a task diverged.")
+    grey = [k for k, name in enumerate(shown.numbers["IQM"]) if name in shown.short]
     parts = [
         page.paragraph(
             f"Unit: {shown.unit}. Tasks: {'; '.join(shown.tasks)}. Intervals: stratified bootstrap "
             "over seeds, 95 %, seeded."
         ),
-        page.table("over-tasks", "Statistics over tasks.", _numbers_table(shown)),
+        page.table("over-tasks", "Statistics over tasks.", _numbers_table(shown), grey),
         page.figure("numbers", standings.numbers_figure(None, shown), "Statistics over tasks."),
         page.figure(
             "profiles",
@@ -298,7 +299,7 @@ def _over_tasks(read: Study) -> str:
         parts.append(page.paragraph(why))
     if compared.left_out:
         missing = ", ".join(compared.left_out)
-        parts.append(page.paragraph(f"Left out, as a task is missing: {missing}.", "note"))
+        parts.append(page.paragraph(f"Left out, without a score on some task: {missing}.", "note"))
     return "".join(parts)
 
 
@@ -318,8 +319,8 @@ def _numbers_table(shown: standings.Standings) -> tabular.Table:
 
 def _interval(number: standings.Number) -> str:
     if not np.isfinite(number.low):
-        return f"{number.value:.3f}"
-    return f"{number.value:.3f} [{number.low:.3f}, {number.high:.3f}]"
+        return f"{number.value:z.3f}"
+    return f"{number.value:z.3f} [{number.low:z.3f}, {number.high:z.3f}]"
 
 
 # --- coordination, and films ---
@@ -538,6 +539,8 @@ def _shown(values: Sequence[Any]) -> str:
 
 
 def _words(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {_words(of)}" for name, of in sorted(value.items()))
     if value == "":

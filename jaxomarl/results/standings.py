@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from jaxomarl.results import aggregate
 from jaxomarl.results.aggregate import Curve, Number
-from jaxomarl.results.canvas import COLOURS, GREY, Figure, grid, legend, quiet, save
+from jaxomarl.results.canvas import COLOURS, GREY, Figure, few_ticks, grid, legend, quiet, save
 from jaxomarl.results.figures import LINE_STYLES
 from jaxomarl.results.study import Comparable
 
@@ -116,7 +116,7 @@ def _marked(name: str, short: frozenset[str]) -> str:
 def numbers_figure(path: str | Path | None, shown: Standings) -> Figure:
     """Draw each statistic with its 95 % interval, a panel for each, the systems down the panel."""
     names = list(shown.numbers["IQM"])
-    height = 0.9 + 0.3 * len(names)
+    height = 1.1 + 0.3 * len(names)
     figure, axes = grid(len(shown.numbers), 3.4, height, 2)
     for panel, (kind, of) in zip(axes, shown.numbers.items(), strict=True):
         for y, name in enumerate(names):
@@ -125,10 +125,13 @@ def numbers_figure(path: str | Path | None, shown: Standings) -> Figure:
         panel.set_yticks(range(len(names)), [_marked(x, shown.short) for x in names], fontsize=9)
         panel.set_ylim(len(names) - 0.4, -0.6)
         better = "lower" if kind == "optimality gap" else "higher"
-        panel.set_title(f"{kind} ({better} is better)", fontsize=10)
+        panel.set_title(kind, fontsize=10)
+        panel.set_xlabel(f"{better} is better", fontsize=8)
         panel.tick_params(axis="x", labelsize=8)
+        few_ticks(panel)
         quiet(panel)
-    note = f"Over {len(shown.tasks)} task and data sets; {shown.unit}. 95 % intervals."
+    sets = f"{len(shown.tasks)} data set{'s' * (len(shown.tasks) != 1)}"
+    note = f"Over {sets}; {shown.unit}. 95 % intervals."
     return save(figure, path, "\n".join([note, *_short_note(shown)]))
 
 

@@ -165,7 +165,7 @@ def comparable(study: Study) -> Comparable:
             short.add(named[record])
     every = [" ".join(cell) for cell in sorted({(r.task, r.data) for r in study.records})]
     complete = {name: of for name, of in by_name.items() if set(of) == set(every)}
-    left_out = sorted(set(by_name) - set(complete))
+    left_out = sorted(set(named.values()) - set(complete))
     if not complete:
         why = "No system was evaluated on every task."
         return Comparable("", why, None, [], {}, left_out, frozenset())

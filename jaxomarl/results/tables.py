@@ -672,7 +672,7 @@ def data_mean(r: Record) -> str:
     if r.data_mean is None:
         return ""
     digits = _digits(r.data_mean)
-    cell = f"{r.data_mean:.{digits}f}"
+    cell = f"{r.data_mean:z.{digits}f}"
     if r.data_se is not None:
         cell += f" ± {r.data_se:.{digits}f}"
     return cell
@@ -689,9 +689,9 @@ def share(r: Record) -> str:
     """The share of the data's mean and its interval, in per cent."""
     if r.share is None:
         return ""
-    cell = f"{100 * r.share:.1f}"
+    cell = f"{100 * r.share:z.1f}"
     if r.share_low is not None and r.share_high is not None:
-        cell += f" [{100 * r.share_low:.1f}, {100 * r.share_high:.1f}]"
+        cell += f" [{100 * r.share_low:z.1f}, {100 * r.share_high:z.1f}]"
     return cell
 
 
@@ -699,9 +699,9 @@ def normalised(r: Record) -> str:
     """The normalised score and its interval."""
     if r.normalised is None:
         return ""
-    cell = f"{r.normalised:.1f}"
+    cell = f"{r.normalised:z.1f}"
     if r.normalised_low is not None:
-        cell += f" [{r.normalised_low:.1f}, {r.normalised_high:.1f}]"
+        cell += f" [{r.normalised_low:z.1f}, {r.normalised_high:z.1f}]"
     return cell
 
 
@@ -715,7 +715,10 @@ def _digits(x: float) -> int:
 
 
 def number(r: Record, x: float | None) -> str:
-    """One number of a row, with as many decimals as its mean has; "" where there is none."""
+    """One number of a row, with as many decimals as its mean has; "" where there is none.
+
+    Zero has no sign.
+    """
     if x is None or (np.isnan(x) and np.isfinite(r.mean)):
         return ""
-    return f"{x:.{_digits(r.mean)}f}"
+    return f"{x:z.{_digits(r.mean)}f}"

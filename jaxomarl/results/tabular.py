@@ -17,8 +17,12 @@ RULE = re.compile(r"^\|(\s*:?-{3,}:?\s*\|)+\s*$")
 """The second line of a table in Markdown."""
 CELL = re.compile(r"(?<!\\)\|")
 """What parts two cells in Markdown: a bar that is not escaped."""
-NUMBER = re.compile(r"^[-+!*† ]*\d")
-"""How a cell of a number begins."""
+NUMBER = re.compile(r"^[-+!*† ]*(nan|[\d.,]*\d(e[-+]?\d+)?)(?!\w)")
+"""How a cell of a number begins; a digest may begin with a digit."""
+CODE = re.compile(r"`([^`]+)`")
+"""A command or a name in a sentence."""
+FLAG = re.compile(r"(?<![\w-])--[a-z][\w.-]*")
+"""A flag, which no line is to break in two."""
 LATEX = str.maketrans(
     {
         "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
@@ -107,7 +111,7 @@ def _latex_row(cells: Sequence[str]) -> str:
 def html(shown: Table, name: str = "", grey: Sequence[int] = ()) -> str:
     """A table of HTML whose columns of numbers are marked; rows of `grey` are not judged.
 
-    `name` is its caption. Every text is escaped.
+    `name` is its caption. Every text is escaped. What stands in backticks is code.
     """
     numbers = numeric(shown)
     caption = f"<caption>{escape(name)}</caption>" if name else ""
@@ -117,7 +121,7 @@ def html(shown: Table, name: str = "", grey: Sequence[int] = ()) -> str:
         cells = "".join(_html_cell("td", x, n) for x, n in zip(row, numbers, strict=True))
         style = ' class="grey"' if k in grey else ""
         body.append(f"<tr{style}>{cells}</tr>")
-    below = "".join(f'<p class="note">{escape(note)}</p>' for note in shown.notes)
+    below = "".join(f'<p class="note">{html_text(note)}</p>' for note in shown.notes)
     rows = "\n".join(body)
     return (
         f'<div class="table"><table>{caption}<thead><tr>{head}</tr></thead>'
@@ -125,12 +129,17 @@ def html(shown: Table, name: str = "", grey: Sequence[int] = ()) -> str:
     )
 
 
+def html_text(text: str) -> str:
+    """A sentence as HTML: `names` as code, and flags in one piece."""
+    return FLAG.sub(r'<span class="flag">\g<0></span>', CODE.sub(r"<code>\1</code>", escape(text)))
+
+
 def _html_cell(kind: str, text: str, number: bool) -> str:
     style = ' class="number"' if number else ""
     if len(text) > LONG:
         style = ' class="long"'
     scope = ' scope="col"' if kind == "th" else ""
-    return f"<{kind}{scope}{style}>{escape(text)}</{kind}>"
+    return f"<{kind}{scope}{style}>{html_text(text)}</{kind}>"
 
 
 def write(path: str | Path, shown: Table) -> list[Path]:

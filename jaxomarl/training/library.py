@@ -234,12 +234,13 @@ class StageCache:
         kind: str,
         rows: Collection[str],
         chunks: int,
-        like: Callable[[int], Any],
+        like: Callable[[int, int | None], Any],
         say: Say,
     ) -> list[TrainedStage]:
         """Every finished batch of a kind that has some of the rows and can be read.
 
-        `like(U)` gives the shapes of the arrays of U rows.
+        `like(U, every)` gives the shapes of the arrays of U rows, of which figures were measured
+        after each `every`-th chunk; None where the batch does not say it.
         """
         known = {trained.rows for trained in self.here.get(kind, [])}
         for done in self._finished(kind):
@@ -300,12 +301,13 @@ def read_finished(
     done: Path,
     facts: Mapping[str, Any],
     chunks: int,
-    like: Callable[[int], Any],
+    like: Callable[[int, int | None], Any],
     say: Say,
 ) -> TrainedStage | None:
     """The batch of a DONE file that says `facts`; None where its last checkpoint is not there."""
     rows = tuple(facts["rows"])
-    restored = checkpoint.restore(done.parent / "checkpoints", like(len(rows)), say)
+    shapes = like(len(rows), measured_every(facts["facts"]))
+    restored = checkpoint.restore(done.parent / "checkpoints", shapes, say)
     if not restored:
         return None
     chunk, arrays = restored
@@ -315,6 +317,14 @@ def read_finished(
     diverged = divergence.from_facts(facts.get("diverged", {}))
     histories = jax.tree.map(np.asarray, arrays)
     return TrainedStage(rows, state, **histories, facts=facts["facts"], diverged=diverged)
+
+
+def measured_every(facts: Mapping[str, Any]) -> int | None:
+    """After how many chunks figures of a batch were measured; None where its facts do not say."""
+    every = facts.get("every")
+    if isinstance(every, int) and every > 0:
+        return every
+    return None
 
 
 def gather(rows: tuple[str, ...], batches: list[TrainedStage]) -> TrainedStage:

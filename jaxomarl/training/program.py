@@ -119,7 +119,12 @@ def last_step(stage: Stage) -> int:
 def marks(stage: Stage) -> list[int]:
     """The chunks after which a stage is evaluated and saved: each `every`-th, and the last."""
     _, chunks = chunking(stage)
-    return [c for c in range(1, chunks + 1) if c % stage.every == 0 or c == chunks]
+    return marks_of(chunks, stage.every)
+
+
+def marks_of(chunks: int, every: int) -> list[int]:
+    """Each `every`-th of a number of chunks, and the last."""
+    return [c for c in range(1, chunks + 1) if c % every == 0 or c == chunks]
 
 
 class Program:
@@ -263,9 +268,16 @@ class Program:
         self.job.shapes[self.index] = found
         return found
 
-    def finished(self, runs: int) -> dict[str, Any]:
-        """Shapes of the last checkpoint, which holds what the stage keeps."""
+    def finished(self, runs: int, every: int | None = None) -> dict[str, Any]:
+        """Shapes of the last checkpoint, which holds what the stage keeps.
+
+        Its figures were measured after each `every`-th chunk; None: as this program measures.
+        """
         like = self.like(runs)
+        if every is not None:
+            marked = len(marks_of(self.chunks, every))
+            figure = jax.ShapeDtypeStruct((runs, marked), jnp.float32)
+            like["health"] = dict.fromkeys(like["health"], figure)
         return {**like, "state": self.stage.kept(like["state"])}
 
     def like(self, runs: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ random state, and a run does not depend on how many others train next to it, nor
 evaluated.
 """
 
+import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any
@@ -20,8 +21,8 @@ import numpy as np
 from jaxomarl.base import Past, Stage, refuse
 from jaxomarl.numerics import pinned
 from jaxomarl.training import divergence, evaluation, memory, sharding
-from jaxomarl.training.library import Identity, TrainedStage, gather
-from jaxomarl.training.program import Job, Program, Progress
+from jaxomarl.training.library import Identity, TrainedStage, gather, measured_every
+from jaxomarl.training.program import Job, Program, Progress, marks_of
 
 __all__ = ["Interrupted", "Job", "Program", "Progress", "Training", "run"]
 
@@ -68,7 +69,25 @@ def train_stage(job: Job, program: Program) -> TrainedStage:
             program.lay(len(part))
             batches = [*batches, Training(job, program, part, identity).run()]
 
-    return gather(identity.rows, [batch for batch in batches if rows & set(batch.rows)])
+    own = [at_marks(batch, program) for batch in batches if rows & set(batch.rows)]
+    return gather(identity.rows, own)
+
+
+def at_marks(trained: TrainedStage, program: Program) -> TrainedStage:
+    """A finished stage with its figures at a program's marks; NaN where none was measured.
+
+    A stage that does not act is shared by systems that evaluate their policies at other times.
+    """
+    every = measured_every(trained.facts)
+    if every in (None, program.stage.every):
+        return trained
+    column = {mark: k for k, mark in enumerate(marks_of(program.chunks, every))}
+    health = {}
+    for name, values in trained.health.items():
+        unknown = np.full(len(values), np.nan, np.float32)
+        columns = [values[:, column[m]] if m in column else unknown for m in program.marks]
+        health[name] = np.stack(columns, axis=1)
+    return dataclasses.replace(trained, health=health)
 
 
 class Training:
@@ -368,6 +387,7 @@ class Training:
             "devices_of_a_run": program.devices.shape["data"],
             "mapping": program.how,
             "updates": program.stage.steps,
+            "every": program.stage.every,
             "updates_executed": self.folder.executed * program.chunk,
             "seconds": round(seconds, 3),
             "compile_seconds": round(program.compile_seconds, 3),

@@ -127,7 +127,7 @@ def test_what_is_no_logger_is_refused(monkeypatch):
         track.Tracker(["csv"], None, print)
     for name, package in (("tensorboard", "tensorboardX"), ("wandb", "wandb")):
         monkeypatch.setitem(sys.modules, package, None)
-        with pytest.raises(JaxomarlError, match=r"pip install jaxomarl\[track\]"):
+        with pytest.raises(JaxomarlError, match=r"pip install 'jaxomarl\[track\]'"):
             track.Tracker([name], Path("out"), print)
 
 

@@ -45,7 +45,7 @@ def test_a_doctor_says_what_is_missing(monkeypatch, capsys):
     )
     assert commands.run("doctor", []) == 0
     text = capsys.readouterr().out
-    assert "  h5py, for data in HDF5: pip install jaxomarl[data]\n" in text
+    assert "  h5py, for data in HDF5: pip install 'jaxomarl[data]'\n" in text
     assert "cpu 0: cpu" in text and "mujoco.mjx there" in text
     titles = re.findall(r"^(\w+):$", text, re.MULTILINE)
     assert titles == ["versions", "devices", "engines", "renderers", "caches", "missing"]

@@ -227,8 +227,8 @@ def test_hdf5_that_is_truncated_or_something_else(omiga):
 
 def test_without_h5py_the_way_out_is_said(omiga, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "h5py", None)
-    refused(lambda: hdf5.h5py(), "h5py installed", "pip install jaxomarl[data]")
-    refused(lambda: formats.read(omiga), "pip install jaxomarl[data]")
+    refused(lambda: hdf5.h5py(), "h5py installed", "pip install 'jaxomarl[data]'")
+    refused(lambda: formats.read(omiga), "pip install 'jaxomarl[data]'")
 
 
 def test_a_buffer_that_contradicts_itself(tmp_path):

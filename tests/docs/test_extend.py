@@ -5,6 +5,7 @@ import runpy
 import shlex
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -43,7 +44,8 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_the_page_has_the_blocks_that_it_speaks_of():
-    assert [kind for kind, _ in BLOCKS] == ["python", "python", "bash", "python", "python"]
+    kinds = [kind for kind, _ in BLOCKS]
+    assert kinds == ["python"] * 4 + ["bash"] + ["python"] * 2
     assert all(sum(map(bool, text.splitlines())) <= 12 for _, text in BLOCKS), "examples are short"
 
 
@@ -53,6 +55,18 @@ def test_the_commands_run(capsys):
         assert program == "jaxomarl" and commands.run(command, flags) == 0, capsys.readouterr().err
         shown = capsys.readouterr().out
         assert "noisy-bc" in shown and "own/apart:distance=0.25" in shown
+
+
+def test_the_environment_of_several_steps_generates_data():
+    """Rewards follow from the successor rows, and nothing terminates."""
+    runpy.run_path("own.py")
+    task = catalog.make("own/meet:horizon=4")
+    rows = task.recipes["random"](jax.random.key(0), 8)
+    live = np.asarray(rows.left) > 0
+    assert live.sum() == 8 and not np.asarray(rows.done).any()
+    after = np.asarray(rows.state)[1:][live[:-1]]
+    apart = -np.abs(after[:, 0] - after[:, 1])
+    np.testing.assert_allclose(np.asarray(rows.reward)[live], np.stack([apart] * 2, axis=1))
 
 
 def test_the_program_runs(capsys):

@@ -47,6 +47,19 @@ TOYS = {
     "coda-fig5": ([*BC, *SPREAD], "curves.png", "bc"),
 }
 """Name -> flags of a toy, the picture, and a word of the text."""
+GAMES = [
+    (
+        "coda-fig1",
+        ["--scale", "0.01", "--seeds", "2"],
+        ("multiplication.png", "twin-peaks.png"),
+    ),
+    (
+        "dof-fig3",
+        ["--scale", "0.001", "--seeds", "1"],
+        ("four-gaussians.png", "covering.png", "circle.png"),
+    ),
+]
+"""A figure of games, its toy, and the pictures of all figures that the games draw."""
 QUICK = ("omsd-fig11", "dof-fig6")
 NAMES = [n if n in QUICK else pytest.param(n, marks=pytest.mark.long) for n in TOYS]
 """The others compile OMSD or several programs, or step robots and battles: 3 to 15 s each."""
@@ -75,6 +88,32 @@ def test_every_figure_of_trained_systems_is_tried():
     elsewhere = {"dom2-fig5", "dom2-fig7", "dof-fig8"}  # by the tests of their papers
     tried = set(TOYS) | elsewhere | {"dof-fig7"}
     assert {name for name in REPRODUCTIONS if "-fig" in name} == tried
+
+
+FIGURES = {
+    "omsd": ("2", "4a", "4b", "4c", "8", "9", "10", "11", "12", "13"),
+    "dom2": ("1", "5", "6", "7", "10", "11"),
+    "dof": ("3", "4", "5", "6", "7", "8", "10"),
+    "coda": ("1", "2", "3", "4", "5"),
+}
+"""The figures of each paper that measure something; DoF's 5 in kind."""
+
+
+def test_every_figure_of_the_papers_has_a_name():
+    names = {f"{paper}-fig{number}" for paper, numbers in FIGURES.items() for number in numbers}
+    known = {name for name in (*REPRODUCTIONS, *ALIASES) if "-fig" in name}
+    assert known == names
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("name", "flags", "pictures"), GAMES)
+def test_games_draw_their_figures(name, flags, pictures, tmp_path, capsys):
+    code = commands.run("reproduce", [name, *flags, "--out", str(tmp_path)])
+    assert code == 0, capsys.readouterr().err
+    for picture in pictures:
+        drawn = (tmp_path / picture).read_bytes()
+        assert drawn.startswith(b"\x89PNG") and len(drawn) > 8000, picture
+        assert (tmp_path / picture).with_suffix(".pdf").exists()
 
 
 def test_times_are_drawn_from_the_lines_of_a_benchmark(tmp_path, capsys):

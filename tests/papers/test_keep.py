@@ -156,6 +156,16 @@ def test_no_folder_at_all_is_refused(tmp_path):
         keep.keep([], tmp_path / "kept")
 
 
+def test_a_table_whose_command_has_not_ended_is_refused_with_what_to_run(tmp_path):
+    """Its runs are there, and what the command writes at its end is not."""
+    folder = part(tmp_path / "table", (0,))
+    (folder / measured.PROVENANCE).unlink()
+    message = "has not ended.*reproduce TABLE --out .*table` again with the same flags"
+    with pytest.raises(JaxomarlError, match=message):
+        keep.keep([folder], tmp_path / "kept")
+    assert not (tmp_path / "kept").exists()
+
+
 def test_other_folders_are_refused(tmp_path):
     with pytest.raises(JaxomarlError, match="finished `reproduce`"):
         keep.keep([tmp_path], tmp_path / "kept")

@@ -148,6 +148,16 @@ def test_learning_curves_are_means_over_seeds_and_mark_what_is_missing(tmp_path)
 
 
 @needs_matplotlib
+def test_a_curve_that_diverged_goes_on_as_crosses_at_its_last_mean():
+    """Every seed of omsd is not finite at its last evaluation."""
+    _, rows = study(data=("expert",), nan=[("omsd", "expert", seed) for seed in range(4)])
+    figure = figures.learning_curves(None, rows)
+    omsd, marks = figure.axes[0].lines[2:]
+    assert np.isnan(omsd.get_ydata()[-1])
+    assert (marks.get_xdata().tolist(), marks.get_ydata().tolist()) == ([300], [1.5])
+
+
+@needs_matplotlib
 def test_curves_of_one_system_are_told_apart(tmp_path):
     _, rows = study(systems=("bc",), data=("medium",))
     rows += [row._replace(config="0123456789", value=5.0) for row in rows]
@@ -260,9 +270,9 @@ def test_a_figure_has_its_copies_as_svg_and_pdf(tmp_path, monkeypatch):
 def test_without_matplotlib_the_way_out_is_named(tmp_path, monkeypatch):
     for module in ("matplotlib", "matplotlib.figure", "matplotlib.backends.backend_agg"):
         monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(JaxomarlError, match=r"pip install jaxomarl\[plot\]"):
+    with pytest.raises(JaxomarlError, match=r"pip install 'jaxomarl\[plot\]'"):
         figures.learning_curves(tmp_path / "a.png", study()[1])
-    with pytest.raises(JaxomarlError, match=r"pip install jaxomarl\[plot\]"):
+    with pytest.raises(JaxomarlError, match=r"pip install 'jaxomarl\[plot\]'"):
         figures.score_fields(tmp_path / "a.png", POINTS, {"f": (POINTS, POINTS)})
 
 

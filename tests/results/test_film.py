@@ -119,7 +119,7 @@ def test_another_suffix_is_refused(tmp_path, name):
 @pytest.mark.parametrize(("suffix", "module"), [("gif", "PIL"), ("mp4", "imageio_ffmpeg")])
 def test_without_the_package_the_way_out_is_named(tmp_path, monkeypatch, suffix, module):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(JaxomarlError, match=r"pip install jaxomarl\[plot\]"):
+    with pytest.raises(JaxomarlError, match=r"pip install 'jaxomarl\[plot\]'"):
         film.check(tmp_path / f"a.{suffix}")
 
 

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from collections import Counter
+from html import unescape
 from html.parser import HTMLParser
 
 import numpy as np
@@ -303,6 +304,22 @@ def test_a_half_finished_sweep_says_so(tmp_path):
     )
 
 
+def test_a_mean_leads_only_where_another_can_be_judged_too(tmp_path):
+    for seed in range(2):
+        write_run(tmp_path, "bc", "mpe/spread", seed, 0.0)
+        write_run(tmp_path, "iql", "mpe/spread", seed, 9.0, health="short")
+    (lead,) = findings.findings(study.load([tmp_path])).leads
+    assert lead.leader == "" and lead.sentences[0].startswith("bc is the only system that can be")
+    assert lead.sentences[-1].startswith("iql has a higher mean")
+
+
+def test_a_system_that_a_sweep_has_not_come_to_is_named(tmp_path):
+    for system, task in (("bc", "mpe/spread"), ("bc", "mpe/tag"), ("iql", "mpe/tag")):
+        write_run(tmp_path, system, task, 0, 0.0)
+    said = findings.findings(study.load([tmp_path])).cautions
+    assert [x for x in said if "no run yet" in x] == ["iql has no run yet on mpe/spread, medium."]
+
+
 def test_an_empty_folder_and_runs_that_all_diverged_give_a_page(tmp_path, capsys):
     (tmp_path / "none").mkdir()
     out = tmp_path / "report.html"
@@ -467,17 +484,104 @@ def test_the_memory_of_a_group_is_that_of_its_most_demanding_program(game, sweep
     assert "memory, MiB" not in costs.table(study.load([sweep])).head, "older runs do not say"
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium or google-chrome on this machine")
-def test_a_browser_opens_it_without_an_error_and_sorts(page, tmp_path):
-    """The page is opened with a script that sorts a table, and its document is read afterwards."""
-    path, _ = page
-    click = "<script>document.querySelectorAll('th button')[5].click()</script></body>"
-    sorted_page = tmp_path / "sorted.html"
-    sorted_page.write_text(path.read_text().replace("</body>", click))
+# --- in a browser ---
+
+VISIT = """
+<script>
+const seen = {anchors: 0, lost: [], figures: 0, empty: [], cut: [], columns: 0, unsorted: []};
+for (const link of document.querySelectorAll('a[href^="#"]')) {
+  link.click();
+  seen.anchors++;
+  const target = document.querySelector(":target");
+  if (!target || "#" + target.id !== link.getAttribute("href")) seen.lost.push(link.href);
+}
+for (const figure of document.querySelectorAll("figure")) {
+  const drawn = figure.querySelector("svg, img").getBoundingClientRect();
+  seen.figures++;
+  if (drawn.width < 100 || drawn.height < 50) seen.empty.push(figure.id);
+  for (const words of figure.querySelectorAll("svg text")) {
+    const box = words.getBoundingClientRect();
+    const inside = box.left > drawn.left - 1 && box.right < drawn.right + 1;
+    if (!inside) seen.cut.push(figure.id + ": " + words.textContent);
+  }
+}
+for (const table of document.querySelectorAll("table")) {
+  const rows = () => [...table.tBodies[0].rows];
+  if (rows().length < 2) continue;
+  [...table.tHead.rows[0].cells].forEach((head, column) => {
+    for (const sign of [1, -1]) {
+      head.querySelector("button").click();
+      seen.columns++;
+      const words = rows().map((row) => row.cells[column].textContent);
+      const numbers = words.map((x) => parseFloat(x.replace(/,/g, ""))).filter((x) => !isNaN(x));
+      const order = (x, y) => head.classList.contains("number")
+        ? x - y : x.localeCompare(y, "en", {numeric: true});
+      const values = head.classList.contains("number") ? numbers : words;
+      if (values.some((x, k) => k && sign * order(values[k - 1], x) > 0))
+        seen.unsorted.push(head.textContent);
+    }
+  });
+}
+document.body.dataset.seen = JSON.stringify(seen);
+</script></body>"""
+"""It follows every link, measures every figure, and sorts every column, up and down."""
+
+
+def visited(path, folder):
+    """What `VISIT` has seen on a page, and its document afterwards."""
+    page = folder / "visited.html"
+    page.write_text(path.read_text().replace("</body>", VISIT))
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom"]
-    command = [str(CHROMIUM), *flags, f"--user-data-dir={tmp_path}", sorted_page.as_uri()]
+    command = [str(CHROMIUM), *flags, f"--user-data-dir={folder}", page.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert "CONSOLE" not in done.stderr
-    read = Read(done.stdout)
-    values = [float(row[5].split()[0]) for row in read.tables[0]]
-    assert values == sorted(values)
+    (seen,) = re.findall(r'data-seen="([^"]*)"', done.stdout)
+    return json.loads(unescape(seen)), Read(done.stdout)
+
+
+@pytest.fixture
+def reported(sweep, page, tmp_path):
+    """The page of a kind of folder."""
+
+    def made(kind):
+        if kind == "whole":
+            return page[0]
+        folder = tmp_path / "runs"
+        folder.mkdir()
+        if kind == "half-finished":
+            shutil.copytree(sweep, folder, dirs_exist_ok=True)
+            shutil.rmtree(folder / "mpe-tag" / "om")
+            for name in ("returns.csv", "metrics.csv", store.FINAL):
+                (folder / "mpe-spread" / "om" / "seed-3" / name).unlink()
+        elif kind == "diverged":
+            write_run(folder, "bc", "mpe/spread", 0, 0.0)
+            path = write_run(folder, "omsd", "mpe/spread", 0, 0.0, health="diverged")
+            for name in ("returns.csv", store.FINAL, "metrics.csv"):
+                rows = [row._replace(value=float("nan")) for row in store.read_rows(path / name)]
+                store.write_table(path / name, rows, store.COLUMNS)
+        report.write(tmp_path / "report.html", [folder])
+        return tmp_path / "report.html"
+
+    return made
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium or google-chrome on this machine")
+@pytest.mark.parametrize(
+    ("kind", "figures", "said"),
+    [
+        ("whole", 6, "omsd beta=0.5 leads"),
+        ("half-finished", 6, "omsd has no run yet on mpe/tag, medium."),
+        ("diverged", 4, "1 of 1 seed of omsd beta=0.5 on mpe/spread, medium diverged"),
+        ("empty", 0, "nothing has been trained yet"),
+    ],
+)
+def test_a_browser_opens_it_without_an_error_and_everything_works(
+    kind, figures, said, reported, tmp_path
+):
+    """Every kind of folder: links lead somewhere, no figure is empty or cut, columns sort."""
+    seen, read = visited(reported(kind), tmp_path)
+    assert said in " ".join(read.words)
+    assert seen["anchors"] >= 2 and seen["figures"] >= figures
+    assert bool(seen["columns"]) == bool(figures)
+    wrong = {name: seen[name] for name in ("lost", "empty", "cut", "unsorted")}
+    assert not any(wrong.values()), wrong

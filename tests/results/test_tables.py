@@ -241,6 +241,13 @@ def test_marks_and_the_best_in_training_stand_in_every_table():
     assert record.converged is True and "*" not in tables.text([record])
 
 
+def test_zero_has_no_sign():
+    runs, rows = study(np.full((4, 3, 8), -0.001), normaliser={"random": 0.0, "expert": 1.0})
+    (record,) = tables.summary(rows, runs)
+    assert tables.number(record, record.mean) == "0.00" and "-0.00" not in tables.text([record])
+    assert tables.number(record, -0.006) == "-0.01" and tables.normalised(record)[0] == "-"
+
+
 def test_a_table_of_two_tasks_fits_a_terminal():
     records, facts = [], {"data_return": {"mean": 224.1, "std": 41.0, "episodes": 4000}}
     for task in ("mpe/spread", "mpe/world"):

@@ -73,3 +73,15 @@ def test_files_stand_next_to_the_path(tmp_path):
     files = tabular.write(tmp_path / "dom2.csv", SHOWN)
     assert [file.name for file in files] == ["dom2.csv", "dom2.tex"]
     assert files[0].read_text() == tabular.csv_text(SHOWN)
+
+
+def test_a_column_of_digests_is_no_column_of_numbers():
+    cells = [("84df9431", "nan", "1e-05 ± 2", "32 fresh"), ("99e98759ec22", "-0.5*", "1,000", "")]
+    shown = tabular.table(["hash", "mean", "loss", "episodes"], cells)
+    assert tabular.numeric(shown) == (False, True, True, True)
+
+
+def test_commands_and_flags_of_a_sentence_are_marked():
+    text = tabular.html_text("call `jaxomarl health RUN`: raise --cfg.policy-steps, a--b < c")
+    flag = '<span class="flag">--cfg.policy-steps</span>'
+    assert text == f"call <code>jaxomarl health RUN</code>: raise {flag}, a--b &lt; c"

@@ -186,7 +186,7 @@ def plane(pairs: Pairs) -> Float[np.ndarray, "P 2"]:
     try:
         from sklearn.manifold import TSNE
     except ImportError as error:
-        way_out = "pip install jaxomarl[plot]"
+        way_out = "pip install 'jaxomarl[plot]'"
         raise refuse("t-SNE", "scikit-learn", "no such package", way_out) from error
     perplexity = min(30.0, (len(pairs) - 1) / 3)
     return TSNE(perplexity=perplexity, init="pca", random_state=SEED).fit_transform(pairs)

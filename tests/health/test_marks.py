@@ -1,0 +1,44 @@
+"""A stage that is shared has its figures where they were measured, however often policies are evaluated."""
+
+import numpy as np
+
+from jaxomarl.cli import commands
+from jaxomarl.results import store
+
+FLAGS = [
+    "iql", "--task", "games/bandit", "--seeds", "1", "--rows", "100", "--episodes", "2",
+    "--final-episodes", "2", "--cfg.critic-steps", "8", "--cfg.policy-steps", "8", "--cfg.chunk", "1",
+    "--cfg.critic-width", "8", "--cfg.critic-batch", "8", "--cfg.policy-width", "8",
+    "--cfg.policy-batch", "8",
+]  # fmt: skip
+
+
+def train(out, *flags):
+    assert commands.run("train", [*FLAGS, "--out", str(out), *flags]) == 0
+
+
+def bias(out):
+    """How often a run evaluates -> step -> the critic's bias."""
+    found = {}
+    for run in store.find_runs([out]):
+        rows = [r for r in store.read_rows(run.path / "health.csv") if r.metric == "value_bias"]
+        found[run.info["cfg"]["every"]] = {r.step: r.value for r in rows}
+    return found
+
+
+def test_figures_of_a_shared_stage_stand_where_they_were_measured(tmp_path, capsys):
+    """In one command, and from the files of another."""
+    train(tmp_path / "a", "--cfg.every", "3", "4")
+    found = bias(tmp_path / "a")
+    assert list(found[3]) == [3, 6, 8] and np.isfinite(list(found[3].values())).all()
+    assert list(found[4]) == [4, 8]
+    assert np.isnan(found[4][4]) and found[4][8] == found[3][8]
+
+    train(tmp_path / "b", "--cfg.every", "2", "--from", str(tmp_path / "a"))
+    shown = capsys.readouterr()
+    assert "cannot be read" not in shown.out + shown.err
+    (again,) = bias(tmp_path / "b").values()
+    assert [step for step, value in again.items() if np.isfinite(value)] == [6, 8]
+    assert again[6] == found[3][6]
+    (run,) = store.find_runs([tmp_path / "b"])
+    assert run.info["stages"]["critic"]["every"] == 3, "it was not trained again"
