@@ -74,7 +74,8 @@ def main(argv: Sequence[str] | None = None, cells: Sequence[Cell] = CELLS) -> in
     try:
         check(flags, cells)
         if flags.show:
-            print(queue.listed(cells, queue.read(out, flags.toy), flags.toy))
+            state = queue.read(out, flags.toy)
+            print(queue.listed(cells, state, flags.toy, queue.in_use(out)))
             return 0
         bounds = Bounds(flags.max_files, flags.max_mib)
         limits = queue.Limits.of(began, flags.minutes)

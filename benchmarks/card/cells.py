@@ -1,8 +1,9 @@
 """The cells of the card's queue, in order of claims per device second.
 
-The order is planned, not computed: most seconds are estimates until a card has run a cell. Each
-cell is a command that stands on its own, and the queue trains nothing else. Flags of the full size
-and of a trial are apart, because a trial must not have the paper's steps.
+The order was planned and is not computed: most seconds are estimates until a card has run a cell.
+`--list` shows the claims and the seconds of each. A cell is a command that stands on its own, and
+the queue trains nothing else. Flags of the full size and of a trial are apart, because a trial must
+not have the paper's steps.
 """
 
 import shlex
@@ -96,12 +97,13 @@ OTHER_PLANNERS_WORK = (
     Work("madt", "policy", 100_000, 5e-3),
 )
 CODA_WORK = (
+    Work("maddpg-bc+coda", "generator", 10_000, 15e-3),
     Work("maddpg-bc", "policy", 500_000, 1.5e-3),
     Work("maddpg-bc+synther", "policy", 500_000, 2e-3),
     Work("maddpg-bc+coda", "policy", 500_000, 2.5e-3),
 )
-GENERATOR_WORK = (Work("maddpg-bc+coda", "generator", 100_000, 15e-3),)
-DISCRETE_WORK = (Work("omsd", "scores-categorical", 20_000, 3e-3),)
+GENERATOR_WORK = (Work("maddpg-bc+coda", "generator", 10_000, 30e-3),)
+DISCRETE_WORK = (Work("omsd", "scores-conditional", 20_000, 3e-3),)
 
 
 def spread(quality: str, *claims: str) -> Cell:

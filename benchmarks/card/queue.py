@@ -16,7 +16,7 @@ from benchmarks.card.cells import ACCURACY, Cell
 from benchmarks.card.expected import PAGE, expected, measured_speeds
 from benchmarks.card.takeaway import Bounds
 from jaxomarl import documents
-from jaxomarl.base import refuse
+from jaxomarl.base import JaxomarlError, refuse
 from jaxomarl.paths import replace_file
 from jaxomarl.results import tabular
 
@@ -126,6 +126,17 @@ def locked(out: Path) -> Iterator[int]:
             way = "Wait, or name another: a cell may be saving."
             raise refuse("--out", "a folder of this call alone", f"{out}, in use", way) from None
         yield file.fileno()
+
+
+def in_use(out: Path) -> bool:
+    """Whether a call or its cell holds the lock of a folder."""
+    if not (out / LOCK).exists():
+        return False
+    try:
+        with locked(out):
+            return False
+    except JaxomarlError:
+        return True
 
 
 def state_of(cell: Cell, state: dict[str, Any], command: str) -> str:
@@ -324,8 +335,11 @@ def pack(
 # --- what is printed ---
 
 
-def listed(cells: Sequence[Cell], state: dict[str, Any], toy: bool) -> str:
-    """The cells with their state and their seconds, as Markdown."""
+def listed(cells: Sequence[Cell], state: dict[str, Any], toy: bool, busy: bool = False) -> str:
+    """The cells with their state and their seconds, as Markdown.
+
+    `busy` says that a call runs, so that a cell whose state is running does run.
+    """
     speeds = {}
     if PAGE.exists():
         speeds = measured_speeds(PAGE.read_text(encoding="utf-8"))
@@ -340,6 +354,8 @@ def listed(cells: Sequence[Cell], state: dict[str, Any], toy: bool) -> str:
             numbers = ("", "")
         spent = f"{record['seconds']:.0f}" if record else ""
         own = state_of(cell, state, command_of(cell, state))
+        if busy and record.get("state") == "running":
+            own = "running"
         claims = ", ".join(cell.claims)
         reason = str(record.get("reason", ""))
         rows.append((cell.name, own, spent, *numbers, claims, reason))
@@ -351,6 +367,8 @@ def listed(cells: Sequence[Cell], state: dict[str, Any], toy: bool) -> str:
         "",
         tabular.markdown(tabular.table(head, rows)),
     ]
+    if toy:
+        return "\n".join(lines)
     lines += [
         "Expected seconds are those of the full size on an H200. The measured share follows from",
         "the speeds in docs/speed/card.md. The rest is estimated: other updates, compilation, data",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,9 +12,12 @@ import zipfile
 
 import pytest
 
+from benchmarks import sizes
 from benchmarks.card import __main__ as card
 from benchmarks.card import expected, queue, takeaway
 from benchmarks.card.cells import ACCURACY, CELLS, Cell
+from jaxomarl import presets
+from jaxomarl.api import plan
 from jaxomarl.cli import commands
 from jaxomarl.cli.imports import with_fields
 from jaxomarl.cli.parsing import parse
@@ -361,6 +365,22 @@ def test_each_command_is_one_that_there_is(cell, toy):
     assert toy or asked.seeds == str(cell.seeds)
 
 
+TASKS = {"coda": "mamujoco/2halfcheetah", "discrete": "smax/3m", "dom2": "mpe/tag"}
+
+
+@pytest.mark.parametrize("cell", [cell for cell in CELLS if cell.work], ids=lambda cell: cell.name)
+def test_work_has_the_stages_and_updates_of_the_preset(cell):
+    task = TASKS.get(cell.name.partition("-")[0], "mpe/spread")
+    steps = dict(re.findall(r"--cfg\.(\w+)-steps (\d+)", cell.full))
+    for work in cell.work:
+        preset = presets.find("", task, work.system.partition("+")[0])
+        cfg = sizes.configured(work.system, preset.at(task, "medium"))
+        stages = plan.find_system(work.system).pipeline(sizes.SPREAD, cfg, None)
+        (stage,) = [stage for stage in stages if stage.name == work.stage]
+        given = [int(count) for name, count in steps.items() if work.stage.startswith(name)]
+        assert work.updates == (given or [stage.steps])[0]
+
+
 def test_expected_seconds_follow_from_the_pages_speeds():
     page = expected.PAGE.read_text(encoding="utf-8")
     speeds = expected.measured_speeds(page)
@@ -382,6 +402,20 @@ def test_the_list_says_what_is_measured_and_what_is_estimated(tmp_path, capsys):
     assert all(f"| {cell.name} | waiting |" in said for cell in CELLS)
     assert "The rest is estimated" in said and "Machine: none yet." in said
     assert not (tmp_path / "new").exists()
+
+
+def test_the_list_tells_a_cell_that_runs_from_one_whose_queue_was_killed(out, capsys):
+    plan = [fake("a")]
+    assert call(out, plan) == 0
+    state = queue.read(out, toy=True)
+    state["cells"]["a"]["state"] = "running"
+    queue.write(out, state)
+    capsys.readouterr()
+    assert call(out, plan, "--list") == 0
+    assert "| a | stopped |" in capsys.readouterr().out
+    with queue.locked(out):
+        assert call(out, plan, "--list") == 0
+    assert "| a | running |" in capsys.readouterr().out
 
 
 # --- a real cell ---
