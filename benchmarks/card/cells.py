@@ -60,7 +60,7 @@ class Cell(NamedTuple):
 
 ACCURACY = ("accuracy-default", "accuracy-bfloat16")
 """The default bandit in the device's own precision, and in bfloat16."""
-TINY = "--seeds 1 --scale 0.0001 --rows 300 --episodes 2 --final-episodes 2"
+TINY = "--seeds 1 --scale 0.0001 --rows 2000 --episodes 2 --final-episodes 2"
 ROBOT_TINY = "--seeds 1 --scale 0.0001 --rows 2000 --episodes 1 --final-episodes 1"
 PARTICLE = "--episodes 100 --final-episodes 1024"
 SPREAD = "experiments.reproduce omsd-table2 --systems omsd brpo-ctde bc --tasks mpe/spread"

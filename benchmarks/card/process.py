@@ -1,6 +1,5 @@
 """One cell's process: it is told to save in time, and ends with the queue, however that ends."""
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -16,8 +15,12 @@ LOOK = 0.05
 """Seconds between two looks at a process."""
 LAST = 4096
 """Bytes at the end of a log in which the reason of a failure is looked for."""
-DEATH = 1
-"""Linux's PR_SET_PDEATHSIG."""
+WITH_PARENT = """
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(1, 15)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+"""Becomes another command of Python, to which Linux sends SIGTERM when its parent dies."""
 AGAIN = 75
 """Exit code of a command that was stopped and has saved."""
 
@@ -57,9 +60,11 @@ class Signals:
         print(f"\n{said.get(self.count, 'killing the cell')}", file=sys.stderr, flush=True)
 
 
-def end_with_parent() -> None:
-    """Let the kernel send SIGTERM to this process when its parent dies, so that it saves."""
-    ctypes.CDLL(None).prctl(DEATH, signal.SIGTERM)
+def command(words: Sequence[str]) -> list[str]:
+    """`python -m WORDS`, which saves and ends when the queue is killed."""
+    if sys.platform != "linux":
+        return [sys.executable, "-m", *words]
+    return [sys.executable, "-S", "-c", WITH_PARENT, "-m", *words]
 
 
 def run(
@@ -83,7 +88,7 @@ def run(
     with open(log, "ab") as file:
         start = file.tell()
         process = subprocess.Popen(
-            [sys.executable, "-m", *words],
+            command(words),
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
@@ -91,7 +96,6 @@ def run(
             pass_fds=(lock,),
             # a terminal's Ctrl-C is for the queue alone; the session stays the same
             process_group=0,
-            preexec_fn=end_with_parent if sys.platform == "linux" else None,
         )
         while process.poll() is None:
             wanted = signals.count

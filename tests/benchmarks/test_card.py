@@ -418,7 +418,7 @@ def test_the_list_tells_a_cell_that_runs_from_one_whose_queue_was_killed(out, ca
     assert "| a | running |" in capsys.readouterr().out
 
 
-# --- a real cell ---
+# --- real cells ---
 
 BC = "experiments.sweep --resume --systems bc --seeds 1 --rows 256 --episodes 2 --final-episodes 4"
 STEPS = 30_000
@@ -454,3 +454,10 @@ def test_a_sweep_that_is_stopped_goes_on_and_compiles_nothing_twice(out):
     names = packed(out)
     assert "cells/bc/summary.csv" in names
     assert [name for name in names if name.endswith("policy.safetensors")]
+
+
+@pytest.mark.long
+def test_every_cell_runs_at_toy_size(tmp_path):
+    out = tmp_path / "out"
+    assert call(out, CELLS, "--minutes", "0") == 0
+    assert states(out) == dict.fromkeys((cell.name for cell in CELLS), "done")
