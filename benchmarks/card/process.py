@@ -54,7 +54,7 @@ class Signals:
         self.count += 1
         self.code = CODES[signal.Signals(number)]
         said = {
-            1: "stopping: the cell saves at its next chunk; once more stops it at once",
+            1: "stopping: the cell saves what it has; once more stops it at once",
             2: "stopping at once; everything up to the last checkpoint is kept",
         }
         print(f"\n{said.get(self.count, 'killing the cell')}", file=sys.stderr, flush=True)
