@@ -17,7 +17,7 @@ STAMP := .venv/.installed
 DOCS := .venv/.docs
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep test quick test-long faults lint docs bench bench-peers bench-gpu clean
+.PHONY: help setup sweep test quick test-long faults lint docs bench bench-peers bench-gpu card clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/make \1	\2/' | expand -t 16
@@ -64,6 +64,9 @@ bench-peers: $(STAMP) ## PyTorch and mpe2 into .venv (gigabytes), then what is m
 
 bench-gpu: $(STAMP) ## The accelerator's benchmarks and targets in runs/bench-gpu; JAX must see the card
 	$(PY) -m benchmarks --card --out runs/bench-gpu $(BENCH_ARGS)
+
+card: $(STAMP) ## What only a card can train, cell by cell; run again to continue; CARD_ARGS="--minutes 30"
+	$(PY) -m benchmarks.card $(CARD_ARGS)
 
 clean: ## Remove the environment and all caches; runs/ stays
 	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis *.egg-info

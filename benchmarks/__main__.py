@@ -174,6 +174,8 @@ class Flags:
     """Take tiny sizes: they show whether it runs, not how fast."""
     beside: int = 1
     """Parts that compile side by side on many cores; only one at a time is timed."""
+    resume: bool = False
+    """Let parts of `updates` keep the stages that their files have, and time the others."""
     out: Path = Path("runs/bench")
     """Folder of lines, tables and pictures; parts that are not run keep what is there."""
 
@@ -206,6 +208,8 @@ def measure(name: str, part: Part, flags: Flags) -> str:
         return ""
 
     module, *rest = shlex.split(part.toy if flags.toy else part.run)
+    if flags.resume and module == "updates":
+        rest.append("--resume")
     out = flags.out / f"{name}.jsonl"
     command = [sys.executable, "-m", f"benchmarks.{module}", *rest, "--out", str(out)]
     print(f"{name}: {shlex.join(command[1:])}", file=sys.stderr, flush=True)

@@ -17,6 +17,7 @@ import tyro
 from jaxomarl.api import provenance, runtime
 from jaxomarl.base import JaxomarlError, refuse
 from jaxomarl.numerics import rounded
+from jaxomarl.paths import replace_file
 from jaxomarl.results import store
 
 Line = dict[str, Any]
@@ -70,8 +71,15 @@ def check_parts(parts: Iterable[str], known: Collection[str]) -> None:
             raise refuse("--parts", f"some of {', '.join(known)}", part, "")
 
 
-def report(lines: Iterable[Line], table: Callable[[Sequence[Line]], str], out: Path | None) -> int:
+def report(
+    lines: Iterable[Line],
+    table: Callable[[Sequence[Line]], str],
+    out: Path | None,
+    kept: Sequence[Line] = (),
+) -> int:
     """Write each line as JSON as it comes, then all lines as a table; the exit code.
+
+    Lines that are `kept` of an earlier command stand before the new ones.
 
     A line has the load and the machine added. Lines go to `out`, or to the standard output, and
     everything else to the standard error. Compile times are part of the lines, so the compile
@@ -79,13 +87,15 @@ def report(lines: Iterable[Line], table: Callable[[Sequence[Line]], str], out: P
     """
     jax.config.update("jax_enable_compilation_cache", False)
     print(machine(), file=sys.stderr)
-    written = []
+    written = [*kept]
     try:
         if out:
             out.parent.mkdir(parents=True, exist_ok=True)
+            before = "".join(f"{json.dumps(line)}\n" for line in kept)
+            replace_file(out, before.encode())
             facts = provenance.facts(typed(), seeds=[], scale=1.0)
             store.write_json(provenance.of_lines(out), facts)
-        with out.open("w") if out else contextlib.nullcontext(sys.stdout) as file:
+        with out.open("a", encoding="utf-8") if out else contextlib.nullcontext(sys.stdout) as file:
             for line in lines:
                 load = os.getloadavg()[0]
                 written.append({**line, **rounded(), "load": load, "machine": machine()})

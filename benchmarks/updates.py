@@ -17,6 +17,7 @@ values.
 """
 
 import itertools
+import json
 import statistics
 import sys
 import time
@@ -28,13 +29,13 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from benchmarks.report import Line, Written, alone, markdown, report, short
+from benchmarks.report import Line, Written, alone, machine, markdown, report, short
 from benchmarks.sizes import Size, size
 from benchmarks.work import GIB, ceiling, operations, peak, program_bytes, reset_peak, weigh
 from jaxomarl.algorithms import REGISTRY
 from jaxomarl.api import runtime
 from jaxomarl.base import JaxomarlError, Past, refuse
-from jaxomarl.numerics import precision
+from jaxomarl.numerics import precision, rounded
 from jaxomarl.training import sharding
 from jaxomarl.training.library import Identity
 from jaxomarl.training.runner import Program
@@ -70,6 +71,8 @@ class Flags(Written):
     """Number of CPU devices; 0: one per core, as in training."""
     max_gib: float = 12.0
     """Most estimated memory of a cell; one that needs more is skipped, and its line says so."""
+    resume: bool = False
+    """Keep the lines that --out has of this machine, and time the stages that it lacks."""
 
 
 def untrained(size: Size, index: int) -> Past:
@@ -308,9 +311,37 @@ def checked(flags: Flags) -> list[str]:
     return systems
 
 
-def bench(flags: Flags) -> Iterator[Line]:
-    """Every line, as it comes; a stage that systems share, settings and all, is timed once."""
+def kept_lines(flags: Flags) -> list[Line]:
+    """The lines of a stopped command that --resume keeps: this machine's, and full stages."""
+    if not (flags.resume and flags.out and flags.out.exists()):
+        return []
+    stages: dict[tuple, list[Line]] = {}
+    for text in flags.out.read_text(encoding="utf-8").splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            # the last line of a command that was killed
+            continue
+        here = line.get("machine") == machine()
+        if here and line.get("precision") == rounded().get("precision"):
+            stages.setdefault(stage_of(line), []).append(line)
+    runs = set(flags.runs)
+    full = [own for own in stages.values() if {line.get("runs", 0) for line in own} >= runs]
+    return [line for own in full for line in own]
+
+
+def stage_of(line: Line) -> tuple:
+    """What a line's stage is called."""
+    return line["size"], line["system"], line["stage"], line.get("agents")
+
+
+def bench(flags: Flags, kept: Sequence[Line] = ()) -> Iterator[Line]:
+    """Every line, as it comes; a stage that systems share, settings and all, is timed once.
+
+    Stages that `kept` lines have are left out.
+    """
     systems = checked(flags)
+    done = {stage_of(line) for line in kept}
     timed: set[tuple] = set()
     for name, system, agents in itertools.product(flags.sizes, systems, flags.agents):
         try:
@@ -326,6 +357,8 @@ def bench(flags: Flags) -> Iterator[Line]:
             if kind in timed or (flags.stages and stage.name not in flags.stages):
                 continue
             timed.add(kind)
+            if (name, system, stage.name, one.spec.agents) in done:
+                continue
             limits = flags.mapping, flags.max_gib, flags.patience
             yield from measure(one, index, flags.runs, flags.seconds, *limits)
 
@@ -337,7 +370,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         jax.config.update("jax_num_cpu_devices", flags.devices)
     else:
         runtime.use_cores()
-    return report(bench(flags), table, flags.out)
+    kept = kept_lines(flags)
+    return report(bench(flags, kept), table, flags.out, kept)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks import sizes, updates, work
+from benchmarks import report, sizes, updates, work
 from jaxomarl.algorithms.omsd import Config
 from jaxomarl.base import JaxomarlError, Spec
 
@@ -194,3 +194,31 @@ def test_flags_that_mean_nothing_are_refused(flags):
 def test_a_system_that_there_is_not_is_refused():
     with pytest.raises(JaxomarlError, match="omsd"):
         list(updates.bench(updates.Flags(systems=("omds",))))
+
+
+def test_a_resumed_benchmark_times_only_what_its_file_lacks(tmp_path, monkeypatch):
+    """What counts are full stages of this machine; a torn line and another machine's do not."""
+    stage = {"size": "8x4", "system": "iql", "agents": 3, "machine": updates.machine()}
+    lines = [{**stage, "stage": "critic", "runs": runs} for runs in (1, 2)]
+    lines.append({**stage, "stage": "policy", "runs": 1})
+    lines.append({**stage, "stage": "policy", "runs": 2, "machine": "another"})
+    text = "".join(f"{json.dumps(line)}\n" for line in lines)
+    (tmp_path / "lines.jsonl").write_text(text + '{"size": "8x', encoding="utf-8")
+    asked = {"systems": ("iql",), "sizes": ("8x4",), "runs": (1, 2)}
+    flags = updates.Flags(**asked, out=tmp_path / "lines.jsonl", resume=True)
+    kept = updates.kept_lines(flags)
+    assert kept == lines[:2]
+
+    monkeypatch.setattr(updates, "measure", lambda one, index, *rest: [index])
+    assert list(updates.bench(flags, kept)) == [1], "the policy alone"
+    assert list(updates.bench(flags)) == [0, 1]
+    assert updates.kept_lines(updates.Flags(**asked, out=flags.out)) == []
+
+
+def test_kept_lines_stand_before_the_new_ones(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(report, "machine", lambda: "two cores")
+    out = tmp_path / "lines.jsonl"
+    assert report.report([{"k": 2}], lambda lines: f"{len(lines)} lines", out, [{"k": 1}]) == 0
+    written = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert [line["k"] for line in written] == [1, 2]
+    assert "2 lines" in capsys.readouterr().err
