@@ -108,7 +108,8 @@ DISCRETE_WORK = (Work("omsd", "scores-conditional", 20_000, 3e-3),)
 
 def spread(quality: str, *claims: str) -> Cell:
     """OMSD, its marginal ablation and behaviour cloning on spread, at the paper's widths."""
-    full = f"--seeds 16 --cfg.score-steps 100000 {PARTICLE}"
+    # by edm, scores learn large diffusion times too (docs/omsd.md)
+    full = f"--seeds 16 --cfg.score-steps 100000 --cfg.score-predict edm {PARTICLE}"
     return Cell(
         name=f"omsd-spread-{quality}",
         run=f"{SPREAD} --data {quality}",
