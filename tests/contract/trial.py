@@ -135,7 +135,9 @@ QUICK = {
 def quick_compilation() -> Any:
     original = jax.stages.Lowered.compile
     return mock.patch.object(
-        jax.stages.Lowered, "compile", lambda self: original(self, compiler_options=QUICK)
+        jax.stages.Lowered,
+        "compile",
+        lambda self, **_: original(self, compiler_options=QUICK),
     )
 
 

@@ -569,7 +569,9 @@ def chased():
     )
     compiled = jax.stages.Lowered.compile
     with mock.patch.object(
-        jax.stages.Lowered, "compile", lambda self: compiled(self, compiler_options=QUICK)
+        jax.stages.Lowered,
+        "compile",
+        lambda self, **_: compiled(self, compiler_options=QUICK),
     ):
         past = run(job)
     starts = np.asarray(jit(jax.vmap(env.reset))(evaluation.reset_keys(EPISODES))[0])
