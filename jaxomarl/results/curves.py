@@ -82,7 +82,7 @@ def curves(
         else:
             axis.set_xlabel(x, fontsize=9)
             if logarithmic:
-                _logarithmic_axis(axis, sorted({p.x for p in in_panel}))
+                _logarithmic_axis(axis, sorted({float(p.x) for p in in_panel}))
         axis.set_ylabel(y, fontsize=9)
         axis.set_title(panel, fontsize=10)
         axis.tick_params(labelsize=8)

@@ -254,7 +254,7 @@ def pattern_distances(x: Float[np.ndarray, "R B N"], truth: np.ndarray) -> Float
     modes = len(truth)
     distances = []
     for of_seed in x:
-        levels = np.asarray(games.consensus_levels(of_seed[..., None], modes))
+        levels = np.asarray(games.consensus_levels(jnp.asarray(of_seed)[..., None], modes))
         found = games.joint_distribution(levels, modes)
         distances.append(games.total_variation(found, truth))
     return np.array(distances)
