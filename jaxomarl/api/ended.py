@@ -47,9 +47,9 @@ def find(out: Path, groups: Sequence[Group]) -> Ended | None:
     if hosts.count() > 1 or not (out / FILE).exists():
         return None
     try:
-        found = documents.read_sealed(
-            out / FILE, WAY, plan=str, files=dict, records=[list], pictures=[str]
-        )
+        # unlike older files, each has its digest
+        kinds = {"plan": str, "files": dict, "records": [list], "pictures": [str]}
+        found = documents.read_sealed(out / FILE, WAY, **kinds, **{documents.SEAL: str})
         records = [Record(*record) for record in found["records"]]
     except (JaxomarlError, TypeError):
         return None

@@ -39,7 +39,7 @@ from jaxomarl.numerics import precision, rounded, settings, tier
 from jaxomarl.presets import find
 from jaxomarl.results import differences, stage_health, store, tables
 from jaxomarl.results.canvas import Figure
-from jaxomarl.training import checkpoint, hosts, memory
+from jaxomarl.training import checkpoint, hosts, memory, sharding
 from jaxomarl.training.final import roll_out
 from jaxomarl.training.library import StageCache, TrainedStage
 from jaxomarl.training.program import chunking, last_step, marks
@@ -483,10 +483,7 @@ class Writer:
             each = f"{g.final_episodes} fresh episodes each"
             say(f"  {g.name}: final evaluation of {len(missing)} runs, {each}")
             env = g.task.env
-            own_state, own_past = state, past
-            if len(missing) < len(g.seeds):
-                chosen = np.array(missing)
-                own_state, own_past = jax.tree.map(lambda leaf: leaf[chosen], (state, past))
+            own_state, own_past = sharding.rows_of((state, past), missing, len(g.seeds))
             metrics = roll_out(
                 env,
                 g.system.pipeline,

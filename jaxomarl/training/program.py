@@ -240,11 +240,7 @@ class Program:
         size = sharding.padded(len(chosen), self.devices)
         cfgs = stack([self.job.cfgs[r] for r in chosen])
         keys = jnp.stack([self.key(self.job.seeds[r]) for r in chosen])
-        past = self.past
-        # rows of arrays of many shapes are as many programs
-        if chosen != list(range(len(self.job.seeds))):
-            index = np.array(chosen)
-            past = jax.tree.map(lambda x: x[index], past)
+        past = sharding.rows_of(self.past, chosen, len(self.job.seeds))
         return sharding.place((cfgs, keys, past), self.devices, size)
 
     @cached_property

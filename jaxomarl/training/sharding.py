@@ -137,6 +137,17 @@ def place(tree: PyTree, devices: Mesh, size: int) -> PyTree:
     return jax.tree.map(shard, tree)
 
 
+def rows_of(tree: PyTree, chosen: list[int], runs: int) -> PyTree:
+    """The chosen rows of a tree that leads with R; the tree itself where these are all, in order.
+
+    Rows of arrays of many shapes are as many programs to compile.
+    """
+    if chosen == list(range(runs)):
+        return tree
+    index = np.array(chosen)
+    return jax.tree.map(lambda x: x[index], tree)
+
+
 def replicate(tree: PyTree, devices: Mesh) -> PyTree:
     """The same arrays on every device."""
     return jax.device_put(tree, NamedSharding(devices, PartitionSpec()))

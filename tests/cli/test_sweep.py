@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 import jaxomarl
+from jaxomarl import documents
+from jaxomarl.api import ended
 from jaxomarl.base import JaxomarlError
 from jaxomarl.cli import commands
 from jaxomarl.results import canvas, store, tabular
@@ -290,6 +292,14 @@ def test_a_finished_sweep_is_reprinted_without_a_program(out, copy, monkeypatch)
             run("sweep", *flags)
     assert run("sweep", *flags)[0] == 0
     assert table.read_bytes() == content
+
+
+def test_an_end_without_its_digest_is_none(tmp_path):
+    facts = {"plan": ended.plan_digest(tmp_path, []), "files": {}, "records": [], "pictures": []}
+    documents.write_sealed(tmp_path / "DONE", facts)
+    assert ended.find(tmp_path, []) == ended.Ended([], [])
+    (tmp_path / "DONE").write_text(json.dumps(facts))
+    assert ended.find(tmp_path, []) is None
 
 
 def test_resume_of_a_finished_sweep_reprints_and_executes_nothing(out, copy):
