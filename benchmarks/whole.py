@@ -11,8 +11,8 @@
 Each is a process or a call as users have them. A line has the median of repeats, and their range.
 
 Saves and reports are all that training waits for and that is not training: checkpoints, progress
-lines, rows and files of tables, digests, policies, the summary and its comparisons. Stage time is
-what the stages took without compilation, these waits included.
+lines, rows of tables, files that are still being written in the background, the summary and its
+comparisons. Stage time is what the stages took without compilation, these waits included.
 """
 
 import dataclasses
@@ -46,8 +46,9 @@ SWEEP = """
 import json, sys, time
 from jaxomarl.api import session
 from jaxomarl.cli import commands
+from jaxomarl.training.background import Background
 
-spent = {{"summary": 0.0, "pictures": 0.0}}
+spent = {{"tables": 0.0, "pictures": 0.0}}
 
 def timed(owner, name, part):
     function = getattr(owner, name)
@@ -61,13 +62,14 @@ def timed(owner, name, part):
 
 timed(commands, "draw", "pictures")
 for owner, name in ((session.tables, "summary"), (session.tables, "write_summary"),
-                    (session.differences, "differences"), (session.differences, "write")):
-    timed(owner, name, "summary")
+                    (session.differences, "differences"), (session.differences, "write"),
+                    (session.Writer, "take"), (Background, "wait")):
+    timed(owner, name, "tables")
 code = commands.run({command!r}, {words!r})
 print(json.dumps(spent))
 sys.exit(code)
 """
-"""A command that trains, which says at its end what the summary and the pictures took."""
+"""A command that trains, which says at its end what tables and pictures took."""
 ROWS = "110000"
 """Transitions of the data in the part health: enough that figures rest on as many rows as ever."""
 USUAL = ("import", "sweep", "evaluation", "health")
@@ -174,7 +176,8 @@ class Trained(NamedTuple):
 
     seconds: float
     """From its start to its end."""
-    summary: float
+    tables: float
+    """Of rows, of the summary, and of waits for files."""
     pictures: float
 
 
@@ -199,10 +202,8 @@ def shares(outs: Sequence[Path], took: Sequence[Trained]) -> Line:
 
 def overhead(out: Path, took: Trained) -> tuple[float, float]:
     """The shares of a finished sweep's stage time that saves and reports took, and pictures."""
-    groups = [documents.read(done, "Train it again.") for done in out.glob("*/*/*/DONE")]
     facts = stage_facts(out)
-    spent = sum(x["save_seconds"] + x["report_seconds"] for x in facts) + took.summary
-    spent += sum(group["write_seconds"] for group in groups)
+    spent = sum(x["save_seconds"] + x["report_seconds"] for x in facts) + took.tables
     stages = sum(x["seconds"] for x in facts)
     return spent / stages, took.pictures / stages
 

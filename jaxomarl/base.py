@@ -493,6 +493,10 @@ class Gate(NamedTuple):
     """A figure that is not finite where there is nothing to judge; empty: there always is."""
 
 
+FIGURE_ROWS = 2048
+"""Largest number of held-out transitions on which figures rest."""
+
+
 class Health(NamedTuple):
     """Figures of a stage on episodes that it was not trained on, and figures without training.
 

@@ -16,6 +16,7 @@ import fcntl
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,6 +41,7 @@ from jaxomarl.presets import find
 from jaxomarl.results import differences, stage_health, store, tables
 from jaxomarl.results.canvas import Figure
 from jaxomarl.training import checkpoint, hosts, memory, sharding
+from jaxomarl.training.background import Background
 from jaxomarl.training.final import roll_out
 from jaxomarl.training.library import StageCache, TrainedStage
 from jaxomarl.training.program import chunking, last_step, marks
@@ -328,9 +330,9 @@ class Writer:
             "health": [[] for _ in group.seeds],
         }
         self.final: list[store.Row] = []
+        # the final evaluations that no file holds yet, by the run's number
+        self.fresh: dict[int, list[store.Row]] = {}
         self.written = time.monotonic()
-        self.write_seconds = 0.0
-        """What tables, policies and digests took, from arrays to files."""
         self.infos = [self.info(r) for r in range(len(group.seeds))]
         folder = group_folder(out, group)
         self.folders = [folder / f"{info['config'][:8]}-seed-{info['seed']}" for info in self.infos]
@@ -392,17 +394,9 @@ class Writer:
             info["imports"] = imports
         return info
 
-    @contextlib.contextmanager
-    def writing(self) -> Iterator[None]:
-        """Count the seconds of what is written."""
-        began = time.monotonic()
-        yield
-        self.write_seconds += time.monotonic() - began
-
     def stage(self, index: int, stage: Stage, trained: TrainedStage) -> None:
         """Take a finished stage's histories, and write them where the last time is long ago."""
-        with self.writing():
-            self.take(index, stage, trained)
+        self.take(index, stage, trained)
         # files come before loggers
         if self.tracker or time.monotonic() - self.written > WRITE_SECONDS:
             self.write()
@@ -441,12 +435,6 @@ class Writer:
         """Write the files of every run, as far as they are known."""
         if self.out is None:
             return
-        with self.writing():
-            self.write_files()
-        self.written = time.monotonic()
-
-    def write_files(self) -> None:
-        """Write run.json and the tables of training of every run."""
         stages = self.facts.values()
         seconds = sum(facts.get("seconds", 0.0) for facts in stages)
         compile_seconds = sum(facts.get("compile_seconds", 0.0) for facts in stages)
@@ -459,14 +447,15 @@ class Writer:
             store.unseal(folder)
             store.write_json(folder / "run.json", {**self.infos[r], **cost, "stages": self.facts})
             for name, rows in self.rows.items():
-                store.write_table(folder / f"{name}.csv", rows[r], store.COLUMNS)
+                store.write_rows(folder / f"{name}.csv", rows[r])
+        self.written = time.monotonic()
 
     def roll_out(
         self, state: State, past: Past, say: Callable[[str], None], stopped: Callable[[], bool]
     ) -> None:
         """Evaluate every run whose final.csv does not hold its final evaluation yet.
 
-        Raises Interrupted when stopped.
+        `finish` writes them. Raises Interrupted when stopped.
         """
         g = self.group
         last = self.last_stage
@@ -496,14 +485,10 @@ class Writer:
                 pause=pause,
             )
             step = np.array([last_step(last)])
-            with self.writing():
-                for k, r in enumerate(missing):
-                    own = {name: values[k : k + 1] for name, values in metrics.items()}
-                    rows = store.returns_rows(self.infos[r], last.name, step, own)
-                    if self.out is not None:
-                        store.unseal(self.folders[r])
-                        store.write_table(self.folders[r] / store.FINAL, rows, store.COLUMNS)
-                    kept[r] = rows
+            for k, r in enumerate(missing):
+                own = {name: values[k : k + 1] for name, values in metrics.items()}
+                self.fresh[r] = store.returns_rows(self.infos[r], last.name, step, own)
+                kept[r] = self.fresh[r]
         self.final = [row for rows in kept for row in rows or ()]
         if self.tracker:
             self.tracker.final(self.final)
@@ -533,15 +518,17 @@ class Writer:
         return [row for row in rows if int(row.episode) < asked]
 
     def finish(self, state: State, past: Past) -> None:
-        """Write the final policies, and the digests of all tables."""
+        """Write the final evaluations and policies, and the digests of all tables."""
         if self.out is None:
             return
+        for r, rows in self.fresh.items():
+            store.unseal(self.folders[r])
+            store.write_rows(self.folders[r] / store.FINAL, rows)
+        for folder in self.folders:
+            store.seal(folder)
         algorithm = self.last_stage.algorithm
-        with self.writing():
-            for folder in self.folders:
-                store.seal(folder)
-            if algorithm.act is not None:
-                save_policies(self.folders, algorithm, state, past, self.group.task.env.spec)
+        if algorithm.act is not None:
+            save_policies(self.folders, algorithm, state, past, self.group.task.env.spec)
 
     @property
     def runs(self) -> list[store.Run]:
@@ -550,10 +537,9 @@ class Writer:
         return [store.Run(folder, info) for folder, info in pairs]
 
 
-def write_done(out: Path, group: Group, runs: Sequence[store.Run], seconds: float) -> None:
-    """Write a group's DONE: the folders of its runs, and the seconds that their tables took."""
-    names = [run.path.name for run in runs]
-    done = {"runs": names, "write_seconds": round(seconds, 3)}
+def write_done(out: Path, group: Group, runs: Sequence[store.Run]) -> None:
+    """Write a group's DONE: the folders of its runs."""
+    done = {"runs": [run.path.name for run in runs]}
     documents.write_sealed(group_folder(out, group) / "DONE", done)
 
 
@@ -579,37 +565,40 @@ def train_groups(
     not even one run of a group fits.
     """
     folders = [folder for folder in (out, *sources) if folder]
-    library = StageCache(*(folder / "stages" for folder in folders), save_every=save_every)
     stopped = hosts.together(stopped)
     past: list[tuple[Group, Past]] = []
     rows: list[store.Row] = []
     final: list[store.Row] = []
     runs: list[store.Run] = []
-    for of_all_hosts in groups:
-        group = of_all_hosts
-        if hosts.count() > 1:
-            group = group.part(hosts.own(len(group.seeds)))
-        if not group.seeds:
-            continue
-        job = job_of(group, library, report, stopped, say, bytes_allowed)
-        trained = train_group(job, group, out, tracker)
-        if out is not None and hosts.count() == 1:
-            write_done(out, group, trained.runs, trained.seconds)
-        runs += trained.runs
-        rows += trained.rows
-        final += trained.final
-        if trained.past is not None:
-            past.append((group, trained.past))
+    roots = [folder / "stages" for folder in folders]
+    with Background() as background:
+        library = StageCache(*roots, save_every=save_every, background=background)
+        for of_all_hosts in groups:
+            group = of_all_hosts
+            if hosts.count() > 1:
+                group = group.part(hosts.own(len(group.seeds)))
+            if not group.seeds:
+                continue
+            job = job_of(group, library, report, stopped, say, bytes_allowed)
+            trained = train_group(job, group, out, tracker)
+            if out is not None and hosts.count() == 1:
+                background.do(partial(write_done, out, group, trained.runs))
+            runs += trained.runs
+            rows += trained.rows
+            final += trained.final
+            if trained.past is not None:
+                past.append((group, trained.past))
 
-    if hosts.count() > 1:
-        hosts.meet("trained")
-        assert out is not None, "hosts meet in a folder"
-        runs, rows, final = collected(out, groups)
-    records = tables.summary(rows, runs, final)
-    if out and hosts.first():
-        compared = differences.differences(records, final)
-        tables.write_summary(out, records, differences.markdown(compared))
-        differences.write(out, compared)
+        if hosts.count() > 1:
+            background.wait()
+            hosts.meet("trained")
+            assert out is not None, "hosts meet in a folder"
+            runs, rows, final = collected(out, groups)
+        records = tables.summary(rows, runs, final)
+        if out and hosts.first():
+            compared = differences.differences(records, final)
+            tables.write_summary(out, records, differences.markdown(compared))
+            differences.write(out, compared)
     return Results(out, records, runs, rows, final, past, list(groups))
 
 
@@ -623,8 +612,6 @@ class Trained(NamedTuple):
     """Of the final evaluations."""
     past: Past | None
     """All stages; None where those of all runs do not fit into memory."""
-    seconds: float
-    """What the tables took."""
 
 
 def train_group(
@@ -635,7 +622,7 @@ def train_group(
     Raises as `train_groups`.
     """
     plan = portions.fitted(job, group.name, group_folder(out, group) if out else None)
-    trained = Trained([], [], [], None, 0.0)
+    trained = Trained([], [], [], None)
     states: list[Past | None] = []
     for portion in memory.portions(len(group.seeds), plan.runs):
         some = group if plan.portions == 1 else group.part(portion)
@@ -646,7 +633,6 @@ def train_group(
             rows=trained.rows + [row for of_run in writer.rows["returns"] for row in of_run],
             final=trained.final + writer.final,
             past=None,
-            seconds=trained.seconds + writer.write_seconds,
         )
         if plan.portions > 1:
             states = [portions.kept_on_host(states, plan)]
@@ -663,13 +649,15 @@ def collected(
         writer = Writer(out, group)
         folders += writer.folders
         if hosts.first():
-            write_done(out, group, writer.runs, 0.0)
+            write_done(out, group, writer.runs)
     runs = store.find_runs(folders)
     return runs, store.load_returns(runs), store.load_final(runs)
 
 
 def train_portion(job: Job, group: Group, writer: Writer) -> Past:
-    """Train some runs of a job's group to their end, and write their folders: every stage's state.
+    """Train some runs of a job's group to their end, and return every stage's state.
+
+    Their folders are written in the background.
 
     Raises Interrupted where the job is stopped.
     """
@@ -688,14 +676,17 @@ def train_portion(job: Job, group: Group, writer: Writer) -> Past:
     )
     try:
         done = run(own)
-    finally:
-        # what is known, also where the job is stopped
+    except BaseException:
+        # what is known by then
         if writer.facts:
             writer.write()
+        raise
+    files = job.library.background
+    files.do(writer.write)
     last = job.make(group.cfgs[0])[-1].name
     before = {name: stage for name, stage in done.items() if name != last}
     writer.roll_out(done[last], before, job.say, job.stopped)
-    writer.finish(done[last], before)
+    files.do(partial(writer.finish, done[last], before))
     return done
 
 

@@ -629,6 +629,7 @@ def sweep(asked: Sweep | Train, stop: Stop) -> None:
         if before:
             return show_results(before, out)
 
+        canvas.begin_to_load()
         lines = ProgressPrinter()
         limits = (allowed, between)
         with tracking(asked.log, out, lines.say) as tracker:

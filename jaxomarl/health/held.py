@@ -1,15 +1,12 @@
-"""Held-out transitions as figures take them: at most ROWS, evenly spaced over the episodes."""
+"""Held-out transitions as figures take them, evenly spaced over the episodes."""
 
 from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jaxomarl.base import Dataset, Health, Past, State, team_reward
+from jaxomarl.base import FIGURE_ROWS, Dataset, Health, Past, State, team_reward
 from jaxomarl.health.figures import returns_to_go
-
-ROWS = 2048
-"""Largest number of transitions on which figures rest."""
 
 
 class Transitions(NamedTuple):
@@ -31,7 +28,7 @@ class Transitions(NamedTuple):
     """1.0 where an agent still acts."""
 
 
-def transitions(held: Dataset, most: int = ROWS) -> Transitions:
+def transitions(held: Dataset, most: int = FIGURE_ROWS) -> Transitions:
     """Up to `most` transitions of a held-out data set; how many is known without its numbers."""
     count = min(most, held.starts.shape[0])
     spaced = jnp.arange(count) * held.starts.shape[0] // count

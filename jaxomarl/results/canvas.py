@@ -3,15 +3,17 @@
 matplotlib is imported when a figure is drawn.
 """
 
+import contextlib
 import io
 import textwrap
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxomarl.base import refuse
+from jaxomarl.base import JaxomarlError, refuse
 from jaxomarl.results.store import write_bytes
 
 # matplotlib.figure.Figure and matplotlib.axes.Axes, which are not imported here
@@ -102,9 +104,40 @@ def encoded(figure: Figure, suffix: str, **style: Any) -> bytes:
 
     content = io.BytesIO()
     settings: Any = {**_STYLE, **style}
+    kept = figure.canvas, figure.dpi
     with rc_context(settings):
-        figure.savefig(content, format=suffix[1:], dpi=DPI, metadata=_METADATA[suffix])
+        # `savefig` would draw the figure twice
+        _printer(figure, suffix)(content, metadata=_METADATA[suffix])
+    figure.canvas, figure.dpi = kept
     return content.getvalue()
+
+
+def _printer(figure: Figure, suffix: str) -> Callable[..., None]:
+    """What writes a figure in one format."""
+    if suffix == ".svg":
+        from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+        return FigureCanvasSVG(figure).print_svg
+    if suffix == ".pdf":
+        from matplotlib.backends.backend_pdf import FigureCanvasPdf
+
+        return FigureCanvasPdf(figure).print_pdf
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    return FigureCanvasAgg(figure).print_png
+
+
+def load() -> None:
+    """Import what figures take, where it is installed."""
+    with contextlib.suppress(JaxomarlError):
+        figure, _ = grid(1, 1.0, 1.0, 1)
+        for suffix in _METADATA:
+            _printer(figure, suffix)
+
+
+def begin_to_load() -> None:
+    """Import what figures take beside the training before them."""
+    threading.Thread(target=load, daemon=True).start()
 
 
 NOTE_SIZE = 8

@@ -7,6 +7,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -148,15 +149,27 @@ def write_table(path: str | Path, rows: Iterable[Iterable[Any]], columns: Sequen
 
     JaxomarlError where a row is not as long as `columns`.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
+    written = []
     for row in rows:
         cells = [_cell(x) for x in row]
         if len(cells) != len(columns):
             wanted = f"{len(columns)} cells"
             raise refuse(f"a row of {path}", wanted, cells, f"The columns are {tuple(columns)}.")
-        writer.writerow(cells)
+        written.append(cells)
+    _write_csv(path, columns, written)
+
+
+def write_rows(path: str | Path, rows: Iterable[Row]) -> None:
+    """Write the rows of a metrics.csv, returns.csv, health.csv or final.csv, as `write_table`."""
+    _write_csv(path, COLUMNS, rows)
+
+
+def _write_csv(path: str | Path, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Write rows of text, whole numbers and Python's floats, of which `str` is `repr`."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
     write_bytes(path, text.getvalue().encode())
 
 
@@ -295,13 +308,14 @@ def returns_rows(
         episodes = next(iter(evaluations.values())).shape[-1]
     _check_shapes("evaluations", evaluations, (len(steps), episodes))
     cell = _identity(info)
-    tables = [(name, evaluations[name].tolist()) for name in sorted(evaluations)]
-    return [
-        Row(*cell, stage, step, name, episode, float(value))
-        for v, step in enumerate(steps.tolist())
-        for name, table in tables
-        for episode, value in enumerate(table[v])
-    ]
+    tables = [(name, evaluations[name].astype(float)) for name in sorted(evaluations)]
+    rows: list[Row] = []
+    for v, step in enumerate(steps.tolist()):
+        for name, table in tables:
+            place = map(repeat, (*cell, stage, step, name))
+            values = table[v].tolist()
+            rows += map(Row._make, zip(*place, range(episodes), values, strict=False))
+    return rows
 
 
 def _identity(info: Mapping[str, Any]) -> tuple[str, str, str, str, int]:

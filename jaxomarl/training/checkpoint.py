@@ -13,6 +13,7 @@ import logging
 import os
 import shutil
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -30,6 +31,8 @@ KEEP = 2
 """Checkpoints that are kept: where the newest one is damaged, the one before it is still there."""
 
 
+ONE_AT_A_TIME = threading.Lock()
+"""Orbax 0.12 loses files of a save beside which another thread loads."""
 FILES = 1 << 17
 """Bytes that a checkpoint's files take next to its arrays; a disk that has fewer is full."""
 SHARE = 0.02
@@ -82,7 +85,7 @@ def save(folder: Path, step: int, tree: PyTree) -> None:
         check_room(folder, path, sum(x.nbytes for x in jax.tree.leaves(arrays)))
         # the digest is written first, so that every committed checkpoint has one
         _write(folder / f"{step}.sha256", digest_of_arrays(arrays))
-        with named_in_errors(path), on_this_host(ocp):
+        with ONE_AT_A_TIME, named_in_errors(path), on_this_host(ocp):
             ocp.save(str(path), {"tree": arrays}, overwrite=True)
     except OSError:
         raise
@@ -218,7 +221,7 @@ def restore(
     name = Path(folder).name
     for step in reversed(committed_steps(folder)):
         try:
-            with on_this_host(orbax()):
+            with ONE_AT_A_TIME, on_this_host(orbax()):
                 return step, _load(Path(folder), step, target)
         except Exception as error:  # torn files surface as many kinds of error
             reason = _reason(error, 160)

@@ -25,6 +25,7 @@ from jaxomarl.base import Stage, State
 from jaxomarl.config import digest, static_fields, traced_fields
 from jaxomarl.paths import named_in_errors
 from jaxomarl.training import checkpoint, divergence
+from jaxomarl.training.background import AtOnce
 from jaxomarl.training.evaluation import Config
 
 ROWS = "rows.json"
@@ -168,9 +169,15 @@ class StageCache:
     The first folder is written; the others are only read (`--from`).
     """
 
-    def __init__(self, *roots: Path, save_every: float | None = None) -> None:
-        """The folders, and the seconds between two checkpoints as of `checkpoint.Cadence`."""
+    def __init__(
+        self,
+        *roots: Path,
+        save_every: float | None = None,
+        background: AtOnce | None = None,
+    ) -> None:
+        """The folders, the seconds between two checkpoints, and who writes finished stages."""
         self.roots = [Path(r) for r in roots]
+        self.background = background or AtOnce()
         self.cadence = checkpoint.Cadence(save_every)
         self.here: dict[str, list[TrainedStage]] = {}
 
@@ -220,14 +227,23 @@ class StageCache:
                 return rows, folder
         return None
 
-    def finish(self, identity: Identity, folder: Folder, trained: TrainedStage) -> None:
-        """Record a batch as finished."""
-        if folder.path:
-            done = {"kind": identity.kind, "rows": trained.rows, "facts": trained.facts}
-            if trained.diverged:
-                done["diverged"] = divergence.as_facts(trained.diverged)
-            documents.write_sealed(folder.path / "DONE", done)
+    def finish(
+        self, identity: Identity, folder: Folder, trained: TrainedStage, chunks: int
+    ) -> None:
+        """Record a batch as finished after `chunks` chunks."""
         self.here.setdefault(identity.kind, []).append(trained)
+        if folder.path is None:
+            return
+        path = folder.path / "DONE"
+        done = {"kind": identity.kind, "rows": trained.rows, "facts": trained.facts}
+        if trained.diverged:
+            done["diverged"] = divergence.as_facts(trained.diverged)
+
+        def write() -> None:
+            folder.save(chunks, trained)
+            documents.write_sealed(path, done)
+
+        self.background.do(write)
 
     def find(
         self,
@@ -267,6 +283,7 @@ class StageCache:
 
     def forget(self) -> None:
         """Let go of the batches in memory, where all of them lie in a folder too."""
+        self.background.wait()
         if self.roots:
             self.here.clear()
 

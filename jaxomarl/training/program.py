@@ -12,13 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxomarl.base import Dataset, Environment, Past, Spec, Stage, State, System
+from jaxomarl.base import FIGURE_ROWS, Dataset, Environment, Past, Spec, Stage, State, System
 from jaxomarl.config import stack
 from jaxomarl.numerics import rounded, run_once
 from jaxomarl.training import evaluation, sharding
 from jaxomarl.training.evaluation import Config
 from jaxomarl.training.library import Identity, StageCache, TrainedStage
 
+DRAWN = 100
+"""Rows of batches between two measurements of figures, for each row that they rest on."""
 HEALTH = 2**32 - 1
 """Number of the random stream of figures; no chunk has it, and each measurement has the same."""
 
@@ -143,12 +145,24 @@ class Program:
         self.episodes = self.stage.episodes or job.episodes
         self.compile_seconds = 0.0
 
-    def measured_after(self, chunk: int) -> bool:
-        """Whether figures of health are measured at this mark."""
+    @cached_property
+    def measured(self) -> set[int]:
+        """The marks at which figures of health are measured: the last, and few enough before it."""
+        job = self.job
         health = self.stage.health
-        if health is None or not self.measures:
-            return False
-        return chunk == self.chunks or not health.at_end
+        if job.held is None or health is None:
+            return set()
+        found = {self.chunks}
+        if health.at_end:
+            return found
+        rows = min(FIGURE_ROWS, job.held.starts.shape[0])
+        apart = DRAWN * rows / (self.batch_rows * self.chunk)
+        last = 0
+        for mark in self.marks:
+            if mark - last >= apart:
+                found.add(mark)
+                last = mark
+        return found
 
     # --- which rows ---
 

@@ -168,8 +168,8 @@ class Training:
             if due:
                 self.measure(reached)
             stopped = job.stopped()
-            last = reached == program.chunks
-            if last or stopped or (due and self.folder.cadence.due()):
+            # the last one is saved with DONE
+            if reached < program.chunks and (stopped or (due and self.folder.cadence.due())):
                 self.save(reached)
 
             # --- report, and continue or stop ---
@@ -296,10 +296,10 @@ class Training:
     def measure(self, chunk: int) -> None:
         """Note figures of the stage's health after `chunk` chunks: figure -> [U].
 
-        Costly ones are noted at the end alone, and are NaN before it.
+        They are NaN at marks where they would cost too much.
         """
         program = self.program
-        if not program.measured_after(chunk):
+        if chunk not in program.measured:
             return
         assert self.compiled_measure is not None
         began = time.perf_counter()
@@ -396,7 +396,7 @@ class Training:
             "health_seconds": round(self.health_seconds, 3),
             **memory.facts(program.compiled_for(self.size)),
         }
-        self.job.library.finish(self.identity, self.folder, self.trained)
+        self.job.library.finish(self.identity, self.folder, self.trained, program.chunks)
         return self.trained
 
 

@@ -43,16 +43,12 @@ def test_the_share_that_health_takes_is_of_all_stages_and_of_the_worst():
 
 
 def test_saves_and_reports_are_all_that_training_waits_for(tmp_path):
-    """Of 50 s of stages: 0.5 of saves, 0.1 of lines, 0.2 of tables, 0.2 of the summary; 2 of pictures."""
+    """Of 50 s of stages: 0.5 of saves, 0.1 of lines, 0.4 of tables; 2 of pictures."""
     facts = {"stage": "policy", "seconds": 50.0, "save_seconds": 0.5, "report_seconds": 0.1}
-    stage, group = tmp_path / "stages" / "policy-1", tmp_path / "games-bandit" / "std0.3" / "bc-1"
-    for folder, done in (
-        (stage, {"facts": {**facts, "health_seconds": 1.0}}),
-        (group, {"write_seconds": 0.2}),
-    ):
-        folder.mkdir(parents=True)
-        documents.write_sealed(folder / "DONE", done)
-    took = whole.Trained(60.0, summary=0.2, pictures=2.0)
+    stage = tmp_path / "stages" / "policy-1"
+    stage.mkdir(parents=True)
+    documents.write_sealed(stage / "DONE", {"facts": {**facts, "health_seconds": 1.0}})
+    took = whole.Trained(60.0, tables=0.4, pictures=2.0)
     assert whole.overhead(tmp_path, took) == pytest.approx((0.02, 0.04))
     line = whole.line("sweep, warm", [60.0], **whole.shares([tmp_path], [took]))
     text = whole.table([line])
@@ -60,10 +56,10 @@ def test_saves_and_reports_are_all_that_training_waits_for(tmp_path):
 
 
 @pytest.mark.long
-def test_a_command_that_trained_says_what_its_summary_and_pictures_took(tmp_path):
+def test_a_command_that_trained_says_what_its_tables_and_pictures_took(tmp_path):
     words = ["bc", "--rows", "64", "--seeds", "1", "--scale", "0.001", "--final-episodes", "2"]
     took = whole.trained("train", words, tmp_path / "out", tmp_path / "cache")
-    assert 0 < took.summary < took.seconds and 0 < took.pictures < took.seconds
+    assert 0 < took.tables < took.seconds and 0 < took.pictures < took.seconds
     saves, pictures = whole.overhead(tmp_path / "out", took)
     assert saves > 0 and pictures > 0
 

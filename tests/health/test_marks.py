@@ -1,9 +1,13 @@
 """A stage that is shared has its figures where they were measured, however often policies are evaluated."""
 
+from types import SimpleNamespace
+
 import numpy as np
 
 from jaxomarl.cli import commands
 from jaxomarl.results import store
+from jaxomarl.training import program
+from jaxomarl.training.program import Program
 
 FLAGS = [
     "iql", "--task", "games/bandit", "--seeds", "1", "--rows", "100", "--episodes", "2",
@@ -26,8 +30,26 @@ def bias(out):
     return found
 
 
-def test_figures_of_a_shared_stage_stand_where_they_were_measured(tmp_path, capsys):
+def test_figures_are_measured_so_seldom_that_they_cost_little():
+    """On 50 rows, with 10 updates of 64 rows between two marks: after 5,000 rows, thus every eighth."""
+    one = SimpleNamespace(
+        job=SimpleNamespace(held=SimpleNamespace(starts=np.zeros(50))),
+        stage=SimpleNamespace(health=SimpleNamespace(at_end=False)),
+        marks=range(1, 21),
+        chunks=20,
+        chunk=10,
+        batch_rows=64,
+    )
+    assert Program.measured.func(one) == {8, 16, 20}
+    one.stage.health.at_end = True
+    assert Program.measured.func(one) == {20}
+    one.stage.health = None
+    assert Program.measured.func(one) == set()
+
+
+def test_figures_of_a_shared_stage_stand_where_they_were_measured(tmp_path, capsys, monkeypatch):
     """In one command, and from the files of another."""
+    monkeypatch.setattr(program, "DRAWN", 0)
     train(tmp_path / "a", "--cfg.every", "3", "4")
     found = bias(tmp_path / "a")
     assert list(found[3]) == [3, 6, 8] and np.isfinite(list(found[3].values())).all()
