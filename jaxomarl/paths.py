@@ -1,12 +1,18 @@
 """File paths as people write them."""
 
 import contextlib
+import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from jaxomarl.base import refuse
+
+LARGEST = 1 << 28
+"""Most bytes of a file that is read whole, a policy's and a data set's arrays apart."""
 
 
 def user_path(path: str | os.PathLike[str]) -> Path:
@@ -30,6 +36,46 @@ def named_in_errors(path: str | os.PathLike[str]) -> Iterator[None]:
         if error.errno is not None and error.filename is None:
             error.filename = str(path)
         raise
+
+
+def check_regular(path: str | os.PathLike[str]) -> int:
+    """The bytes of a regular file, before it is opened.
+
+    Raises OSError where it is missing or something else: a pipe would be waited for, and a device
+    may have no end.
+    """
+    found = os.stat(path)
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "No regular file", str(path))
+    return found.st_size
+
+
+def read_file(path: str | os.PathLike[str], most: int = LARGEST) -> bytes:
+    """The content of a regular file.
+
+    Raises OSError as of `check_regular`, and where it has more than `most` bytes.
+    """
+    if check_regular(path) > most:
+        raise OSError(errno.EFBIG, f"More than {most} bytes", str(path))
+    return Path(path).read_bytes()
+
+
+def open_own(path: str | os.PathLike[str], flags: int = 0) -> TextIO:
+    """Open a file of a folder of results for writing in place; `flags` are more of `os.open`.
+
+    Raises OSError where the file is a link, which may lead to another folder's file, or is no
+    regular file.
+    """
+    # without O_NONBLOCK, a pipe would be waited for
+    more = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(path, more | flags, 0o666)
+    file = os.fdopen(descriptor, "w", encoding="utf-8", newline="")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "No regular file", str(path))
+    return file
 
 
 def replace_file(path: str | os.PathLike[str], content: bytes) -> None:

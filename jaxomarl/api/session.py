@@ -36,6 +36,7 @@ from jaxomarl.data.held_out import FEW, SHARE, split
 from jaxomarl.data.stats import identity, statistics
 from jaxomarl.health.verdict import stage_facts
 from jaxomarl.numerics import precision, rounded, settings, tier
+from jaxomarl.paths import open_own
 from jaxomarl.presets import find
 from jaxomarl.results import differences, stage_health, store, tables
 from jaxomarl.results.canvas import Figure
@@ -290,7 +291,7 @@ def locked(out: Path | None) -> Iterator[None]:
         yield
         return
     out.mkdir(parents=True, exist_ok=True)
-    with open(out / ".lock", "w", encoding="utf-8") as file:
+    with open_own(out / ".lock") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

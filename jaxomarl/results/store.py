@@ -16,7 +16,7 @@ from jaxtyping import Int, Num
 from jaxomarl import documents
 from jaxomarl.base import refuse
 from jaxomarl.health.verdict import WORDS
-from jaxomarl.paths import replace_file, user_path
+from jaxomarl.paths import read_file, replace_file, user_path
 from jaxomarl.results import card_text
 
 COLUMNS = (
@@ -115,7 +115,7 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 AGAIN = "Delete the file, or run the cell again."
-"""What to do with a damaged file of JSON."""
+"""What to do with a damaged file."""
 
 
 def read_json(path: str | Path, **entries: type) -> dict[str, Any]:
@@ -208,7 +208,10 @@ def _parsed(row: Sequence[str]) -> Row:
 
 
 def _read(path: str | Path) -> tuple[list[str], list[list[str]]]:
-    content = Path(path).read_bytes()
+    try:
+        content = read_file(path)
+    except OSError as error:
+        raise refuse(str(path), "a table", str(error)[:200], AGAIN) from None
     check_seal(Path(path), content)
     try:
         header, *rows = csv.reader(io.StringIO(content.decode(), newline=""), strict=True)
@@ -236,7 +239,7 @@ def unseal(folder: Path) -> None:
 def seal(folder: Path) -> None:
     """Write the digests of a folder's tables and of its run.json."""
     files = sorted([*folder.glob("*.csv"), *folder.glob("run.json")])
-    lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in files]
+    lines = [f"{hashlib.sha256(read_file(path)).hexdigest()}  {path.name}\n" for path in files]
     write_bytes(folder / SUMS, "".join(lines).encode())
 
 
@@ -246,7 +249,7 @@ def check_seal(path: Path, content: bytes) -> None:
     A folder without digests is of an older version, or is being written.
     """
     try:
-        lines = (path.parent / SUMS).read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = read_file(path.parent / SUMS).decode(errors="replace").splitlines()
     except OSError:
         return
     said = [line.partition("  ")[0] for line in lines if line.endswith(f"  {path.name}")]
@@ -347,7 +350,7 @@ def read_info(folder: Path, **entries: type) -> dict[str, Any]:
     path = folder / "run.json"
     info = read_json(path, **INFO, **entries)
     documents.check_known(f"{path}", info, AGAIN, **KNOWN)
-    check_seal(path, path.read_bytes())
+    check_seal(path, read_file(path))
     return info
 
 
@@ -417,7 +420,7 @@ def read_cards(folders: Iterable[str | Path]) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for file in files:
         try:
-            listed = json.loads(file.read_text(encoding="utf-8"))
+            listed = json.loads(read_file(file).decode())
         except (OSError, ValueError, RecursionError):
             continue
         for card in listed if isinstance(listed, list) else ():
