@@ -70,7 +70,12 @@ def open_own(path: str | os.PathLike[str], flags: int = 0) -> TextIO:
     """
     # without O_NONBLOCK, a pipe would be waited for
     more = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    descriptor = os.open(path, more | flags, 0o666)
+    try:
+        descriptor = os.open(path, more | flags, 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "A link, which is not written through", str(path)) from None
+        raise
     file = os.fdopen(descriptor, "w", encoding="utf-8", newline="")
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
@@ -91,6 +96,9 @@ def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        if path.is_dir() and not path.is_symlink():
+            # os.replace would name the part first
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         os.replace(part, path)
     except BaseException:
         part.unlink(missing_ok=True)

@@ -31,6 +31,8 @@ COLUMNS = (
     "episode",
     "value",
 )
+FORMAT = 2
+"""Of run.json and sweep.json, as this version writes them; it reads older ones too."""
 INFO: dict[str, type] = {
     "system": str,
     "task": str,
@@ -50,6 +52,7 @@ KNOWN: dict[str, documents.Kind] = {
     "dialect": str,
     "diverged": [{"stage": str, "update": int, "metric": str, "leaf": str}],
     "final_episodes": int,
+    "format": int,
     "held_out": {"episodes": int, "of": int},
     "imports": [str],
     "normaliser": ({"random": float, "expert": float, "source": str}, None),
@@ -350,8 +353,16 @@ def read_info(folder: Path, **entries: type) -> dict[str, Any]:
     path = folder / "run.json"
     info = read_json(path, **INFO, **entries)
     documents.check_known(f"{path}", info, AGAIN, **KNOWN)
+    check_format(path, info, "Use the version that wrote it.")
     check_seal(path, read_file(path))
     return info
+
+
+def check_format(path: Path, found: Mapping[str, Any], way: str) -> None:
+    """Raise JaxomarlError where a newer version has written a file, or its format is no number."""
+    documents.check_known(f"{path}", found, way, format=int)
+    if found.get("format", 1) > FORMAT:
+        raise refuse(f"{path}, format", f"at most {FORMAT}", found["format"], way)
 
 
 NOT_FINITE = ("nan", "inf", "-inf")

@@ -79,6 +79,8 @@ def harm_odd(path, rng, outside):
 
     `outside` is a folder that no reader may change; links lead to it.
     """
+    if path.is_symlink():
+        return "nothing left"
     below = files_of(path)
     if path.is_dir():
         below += [p for p in sorted(path.rglob("*")) if p.is_dir() and not p.is_symlink()]

@@ -497,10 +497,15 @@ def trained_by(train):
 
 def ended_sweep(folder):
     """OUT of the kept sweep as one of today leaves it: with its DONE and a picture."""
+    from jaxomarl import documents
     from jaxomarl.api import session
+    from jaxomarl.numerics import rounded
     from jaxomarl.results import store, tables
 
     out = sweep_folder(folder)
+    asked = json.loads((out / "sweep.json").read_text())["asked"]
+    # as if it had been asked for under the settings of this process
+    documents.write_sealed(out / "sweep.json", {"format": 2, "asked": {**asked, **rounded()}})
 
     def read_kept(groups, out, *rest):
         runs = store.find_runs([out])

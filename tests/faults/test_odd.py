@@ -7,14 +7,16 @@ import os
 import pytest
 
 from benchmarks import compare, updates
-from benchmarks.card import queue
+from benchmarks.card import queue, takeaway
 from benchmarks.card.cells import ACCURACY, CELLS
 from jaxomarl import documents
-from jaxomarl.api import ended, policy, portions, session
+from jaxomarl.api import ended, plan, policy, portions, session
 from jaxomarl.base import JaxomarlError
 from jaxomarl.data import npy
 from jaxomarl.papers import cost_lines
-from jaxomarl.results import loggers, store
+from jaxomarl.paths import replace_file
+from jaxomarl.results import coordination, embedded, loggers, store
+from jaxomarl.results.study import Study
 from jaxomarl.results.tables import Record
 from jaxomarl.training import checkpoint
 from jaxomarl.training.library import Folder, StageCache
@@ -161,6 +163,96 @@ def test_a_file_of_another_size_is_not_read_for_its_digest(out, monkeypatch):
     assert ended.find(out, ()) is None
 
 
+# --- links that lead out ---
+
+
+def test_a_group_whose_folder_leads_out_is_refused_by_its_folder(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "games-bandit").symlink_to(tmp_path / "elsewhere")
+    (group,) = plan.resolve(["bc"], ["games/bandit"], [], "1", "", {}, 64, 0, 1.0, "", 8)
+    with pytest.raises(JaxomarlError, match=r"games-bandit.*A link leads out of OUT"):
+        session.group_folder(tmp_path / "out", group)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg"])
+def test_a_picture_that_is_a_link_out_is_in_no_page(tmp_path, suffix):
+    """A page is given to others, and a folder from elsewhere may link to any file."""
+    (tmp_path / "own").write_bytes(b"secret")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "directions.png").write_bytes(bytes(10_000_000))
+    (out / f"directions{suffix}").unlink(missing_ok=True)
+    (out / f"directions{suffix}").symlink_to(tmp_path / "own")
+    assert not embedded.figures([out]).shown
+    (out / f"directions{suffix}").unlink()
+    (out / f"directions{suffix}").write_bytes(b"small")
+    (out / "directions.png").touch()
+    assert len(embedded.figures([out]).shown) == 1
+
+
+def test_a_link_out_is_not_taken_away(tmp_path):
+    (tmp_path / "secret.csv").write_text("x")
+    (tmp_path / "out" / "cells" / "bc").mkdir(parents=True)
+    (tmp_path / "out" / "cells" / "bc" / "summary.csv").write_text("y")
+    (tmp_path / "out" / "cells" / "bc" / "link.csv").symlink_to(tmp_path / "secret.csv")
+    found = takeaway.items(tmp_path / "out", ["bc"], {})
+    assert [item.name for item in found] == ["cells/bc/summary.csv"]
+
+
+# --- files of other versions, and torn ones ---
+
+
+def test_a_folder_of_a_newer_version_is_refused(tmp_path):
+    out = tmp_path / "out"
+    asked = {"held_out": 0.1}
+    session.open_folder(out, asked, resume=False, overwrite=False)
+    for number, word in ((99, "at most 2, found 99"), ("2", "format: expected a whole number")):
+        documents.write_sealed(out / "sweep.json", {"format": number, "asked": asked})
+        with pytest.raises(JaxomarlError, match=word):
+            session.open_folder(out, asked, resume=True, overwrite=False)
+    session.open_folder(out, asked, resume=False, overwrite=True)
+
+
+def test_a_run_of_a_newer_version_is_refused(tmp_path):
+    info = {
+        "system": "bc",
+        "task": "t",
+        "data": "d",
+        "config": "c",
+        "cfg": {},
+        "swept": {},
+        "seed": 0,
+    }
+    store.write_json(tmp_path / "run.json", {**info, "final_stage": "policy", "format": 99})
+    with pytest.raises(JaxomarlError, match="at most 2, found 99"):
+        store.read_info(tmp_path)
+
+
+def rows(*metrics):
+    cell = ("bc", "t", "d", "c", 0, "policy", 10)
+    return [store.Row(*cell, metric, episode, 1.0) for metric, episode in metrics]
+
+
+def test_a_seed_with_fewer_values_of_a_metric_is_refused_and_one_without_returns_left_out():
+    record = RECORD._replace(
+        system="bc", task="t", data="d", config="c", stage="policy", step=10, starts="fresh"
+    )
+    study = lambda final: Study([], [record], [], final, [])
+    whole = rows(("return", 0), ("action_0", 0))
+    assert list(coordination.infos(study(whole))[record]) == [0]
+    assert coordination.infos(study(whole[1:]))[record] == {}
+    with pytest.raises(JaxomarlError, match=r"bc on t/d, seed 0.*is torn"):
+        coordination.infos(study([*whole, *rows(("return", 1))]))
+
+
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path):
+    (tmp_path / "run.json").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"directory: '[^>]*run\.json'$"):
+        replace_file(tmp_path / "run.json", b"{}")
+    assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
+
+
 # --- other sealed files ---
 
 
@@ -176,7 +268,7 @@ def test_rows_that_are_no_texts_are_no_batch(tmp_path):
     stage = tmp_path / "critic-1"
     (stage / "checkpoints" / "1").mkdir(parents=True)
     (stage / "checkpoints" / "1" / "commit_success.txt").touch()
-    documents.write_sealed(stage / "rows.json", {"kind": "critic", "rows": [["unhashable"]]})
+    documents.write_sealed(stage / "rows.json", {"kind": "critic", "rows": [["x"]]})
     assert StageCache(tmp_path).begun("critic") == []
 
 
