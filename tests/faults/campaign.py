@@ -41,7 +41,7 @@ DISKS = ("4k", "16k", "32k", "64k", "128k", "256k", "512k")
 PARTS = ("kills", "signals", "flips", "torn", "disks", "writers", "nan", "malformed")
 MOST = 20
 """Kills of one sweep; then it comes through."""
-PORTION = 250
+PORTION = 100
 """Malformed inputs of one process."""
 LINE = "| {:<36} | {:>6} | {:>11} | {:>7} | {} |"
 COLUMNS = ("harm", "times", "differences", "seconds", "how it ended")

@@ -20,7 +20,7 @@ from readers import READERS, TIMES
 
 from jaxomarl.base import JaxomarlError
 
-MAYBE = ("arrays", "flags", "card and benchmarks")
+MAYBE = ("arrays", "flags", "more flags", "card and benchmarks")
 """Readers of which an undamaged sample may be refused: arrays and flags are chosen as it is read."""
 SECONDS, BYTES = 10, 1 << 30
 BUSY = 6

@@ -845,16 +845,43 @@ WORDS = {
 }  # fmt: skip
 
 
-def harm_flags(path, rng):
+MORE_TRAINED = {
+    "--dry-run": (None,), "--compile-cache": (None,), "--no-compile-cache": (None,), "--out": PATHS, "--rows": NUMBERS,
+    "--seeds": NUMBERS, "--preset": ("mode-seeking", "paper-code", *NAMES), "--held-out": NUMBERS,
+}  # fmt: skip
+MORE_FLAGS = {
+    "train": {**MORE_TRAINED, "--task": TASKS}, "sweep": {**MORE_TRAINED, "--tasks": TASKS},
+    "render": {"--size": NUMBERS, "--frames": NUMBERS, "--trails": (None,), "--out": PATHS},
+    "behaviours": {"--steps": NUMBERS, "--out": PATHS},
+    "reproduce": {
+        "--from": PATHS, "--out": PATHS, "--systems": NAMES, "--tasks": TASKS, "--data": NAMES, "--episodes": NUMBERS,
+        "--rows": NUMBERS, "--final-episodes": NUMBERS, "--precision": NAMES, "--cfg.x": NUMBERS,
+    },
+    "data": {"--json": (None,), "--to": ("omar", "jaxomarl", "x"), "--out": PATHS, "--task": TASKS},
+    "evaluate": {"--import": ("x", ""), "--no-compile-cache": (None,), "--task": TASKS},
+    "export": {"--out": PATHS, "--import": ("x", ""), "--no-compile-cache": (None,)},
+}  # fmt: skip
+"""What has come since, with the words of `MORE_WORDS`."""
+MORE_WORDS = {
+    **WORDS,
+    "behaviours": ("x", "", "../x"),
+    "reproduce": ("verdicts", "verdicts", "x", ""),
+}
+
+
+def harm_flags(path, rng, flags=FLAGS, words_of=WORDS):
     """Choose a command line of which some words mean nothing."""
     (path / "a file").touch()
     (path / "there").mkdir(exist_ok=True)
-    name = rng.choice([*FLAGS, "train", "train", "train", "sweep", "sweep", "data"])
+    name = rng.choice([*flags, "train", "train", "train", "sweep", "sweep", "data"])
     words = [
-        rng.choice(WORDS[name]) for _ in range(rng.choice([0, 1, 1, 1, 2, 3])) if name in WORDS
+        rng.choice(words_of[name])
+        for _ in range(rng.choice([0, 1, 1, 1, 2, 3]))
+        if name in words_of
     ]
-    chosen = rng.sample(sorted(FLAGS[name]), min(len(FLAGS[name]), rng.choice([0, 1, 1, 2, 3])))
-    given = {flag: rng.choice(FLAGS[name][flag]) for flag in chosen}
+    own = flags[name]
+    chosen = rng.sample(sorted(own), min(len(own), rng.choice([0, 1, 1, 2, 3])))
+    given = {flag: rng.choice(own[flag]) for flag in chosen}
     if name in ("train", "sweep"):
         # as small as it can be, where nothing else is asked
         given = {"--rows": "64", "--seeds": "1", "--out": "{}/new", **given}
@@ -912,7 +939,14 @@ READERS: dict[str, Reader] = {
     "evidence": Reader(3, evidence, harm_evidence, read_evidence),
     "verdicts": Reader(1, all_evidence, harm_record, read_verdicts, warm=2),
     "odd files": Reader(2, one_of_each, harm_any, read_any, warm=4),
-    "flags": Reader(9, no_file, harm_flags, read_flags, warm=3),
+    "flags": Reader(8, no_file, harm_flags, read_flags, warm=3),
+    "more flags": Reader(
+        1,
+        no_file,
+        functools.partial(harm_flags, flags=MORE_FLAGS, words_of=MORE_WORDS),
+        read_flags,
+        warm=3,
+    ),
 }  # fmt: skip
 FILES = {name: READERS[name] for name in (
     "omar", "madiff", "omiga", "pymarl", "minari", "vault", "own set", "torch and prey", "checkpoint", "run folder",
