@@ -4,6 +4,7 @@ import json
 import math
 import os
 
+import numpy as np
 import pytest
 
 from benchmarks import compare, updates
@@ -14,6 +15,8 @@ from jaxomarl.api import ended, plan, policy, portions, session
 from jaxomarl.base import JaxomarlError
 from jaxomarl.data import npy
 from jaxomarl.papers import cost_lines
+from jaxomarl.papers.measured import Measure
+from jaxomarl.papers.verdicts import evidence, rules
 from jaxomarl.paths import replace_file
 from jaxomarl.results import coordination, embedded, loggers, store
 from jaxomarl.results.study import Study
@@ -251,6 +254,15 @@ def test_a_folder_in_the_place_of_a_file_is_named(tmp_path):
     with pytest.raises(IsADirectoryError, match=r"directory: '[^>]*run\.json'$"):
         replace_file(tmp_path / "run.json", b"{}")
     assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_evidence_of_other_seeds_is_refused_and_one_without_a_seed_comes_last():
+    with pytest.raises(JaxomarlError, match="found '2 and 3'"):
+        rules.paired(np.ones(2), np.ones(3))
+    name = ("game", "bc", "std0.3")
+    measures = [Measure(*name, seed, "return", float(k)) for k, seed in enumerate(["", 1, 0])]
+    found = evidence.values(evidence.Evidence("x", measures, [], {}), *name[:2], "std0.3", "return")
+    assert found.tolist() == [2, 1, 0]
 
 
 # --- other sealed files ---
