@@ -11,6 +11,7 @@ counts.
 """
 
 import json
+import math
 import os
 import shlex
 import shutil
@@ -25,8 +26,9 @@ from typing import Annotated, Any
 
 import tyro
 
-from benchmarks.report import Line, markdown, short
+from benchmarks.report import Line, line_of, markdown, short
 from jaxomarl.base import JaxomarlError, refuse
+from jaxomarl.paths import read_file
 
 ROOT = Path(__file__).parents[1]
 NO_NAME = {"load", "machine", "samples", "updates_per_sample", "steps_per_sample", "skipped"}
@@ -58,18 +60,25 @@ def costs(line: Line) -> dict[str, tuple[float, float]]:
     """Measure -> (its value, the best of its samples), as costs: a rate becomes its inverse."""
     out = {}
     for name, value in line.items():
-        if not isinstance(value, float) or value <= 0:
+        if not is_positive(value):
             continue
         if name.endswith(ENDS) or name.startswith(("ceiling", "gflop")):
             continue
         if name.endswith("_per_second"):
-            out[name] = 1 / value, 1 / (line.get(f"{name}_high") or value)
+            best = line.get(f"{name}_high")
+            out[name] = 1 / value, 1 / (best if is_positive(best) else value)
         elif any(word.endswith("seconds") for word in name.split("_")):
-            out[name] = value, line.get(f"{name}_low") or value
+            best = line.get(f"{name}_low")
+            out[name] = value, best if is_positive(best) else value
     # the same number
     if "updates_per_second" in out:
         out.pop("seconds_per_update", None)
     return out
+
+
+def is_positive(value: Any) -> bool:
+    """Whether a value is a positive number with a positive inverse."""
+    return isinstance(value, float) and 0.0 < value < math.inf and 1.0 / value < math.inf
 
 
 def name(line: Line) -> Name:
@@ -81,8 +90,8 @@ def name(line: Line) -> Name:
 def read(path: Path) -> list[Line]:
     """The lines of a file; raises JaxomarlError where it has no such lines."""
     try:
-        texts = path.read_text(encoding="utf-8").splitlines()
-        return [json.loads(text) for text in texts if text.strip()]
+        texts = read_file(path).decode().splitlines()
+        return [line_of(text) for text in texts if text.strip()]
     except (OSError, ValueError) as error:
         way = "Benchmarks write it with --out; two commits are compared with --run."
         raise refuse("OLD, NEW", "a file of JSON lines", f"{path}: {error}", way) from None

@@ -107,6 +107,17 @@ def report(
     return 0
 
 
+def line_of(text: str) -> Line:
+    """A line from its text; ValueError where it is no JSON object."""
+    try:
+        line = json.loads(text)
+    except RecursionError:
+        raise ValueError("lists nested too deep") from None
+    if not isinstance(line, dict):
+        raise ValueError(f"{text[:40]!r} is no JSON object")
+    return line
+
+
 def typed() -> str:
     """The command line of this process as one types it."""
     name = Path(sys.argv[0]).stem

@@ -17,7 +17,6 @@ values.
 """
 
 import itertools
-import json
 import statistics
 import sys
 import time
@@ -29,17 +28,21 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from benchmarks.report import Line, Written, alone, machine, markdown, report, short
+from benchmarks.report import Line, Written, alone, line_of, machine, markdown, report, short
 from benchmarks.sizes import Size, size
 from benchmarks.work import GIB, ceiling, operations, peak, program_bytes, reset_peak, weigh
+from jaxomarl import documents
 from jaxomarl.algorithms import REGISTRY
 from jaxomarl.api import runtime
 from jaxomarl.base import JaxomarlError, Past, refuse
 from jaxomarl.numerics import precision, rounded
+from jaxomarl.paths import read_file
 from jaxomarl.training import sharding
 from jaxomarl.training.library import Identity
 from jaxomarl.training.runner import Program
 
+NAMED: documents.Kind = {"size": str, "system": str, "stage": str, "runs": int}
+"""What a line has that an earlier command left."""
 MAPPINGS = ("rule", "vmap", "map")
 SAMPLE = 0.25
 """Shortest seconds of a timed sample."""
@@ -316,17 +319,19 @@ def kept_lines(flags: Flags) -> list[Line]:
     if not (flags.resume and flags.out and flags.out.exists()):
         return []
     stages: dict[tuple, list[Line]] = {}
-    for text in flags.out.read_text(encoding="utf-8").splitlines():
+    for text in read_file(flags.out).decode(errors="replace").splitlines():
         try:
-            line = json.loads(text)
+            line = line_of(text)
         except ValueError:
             # the last line of a command that was killed
+            continue
+        if not documents.is_of(line, NAMED) or not documents.is_of(line.get("agents"), (int, None)):
             continue
         here = line.get("machine") == machine()
         if here and line.get("precision") == rounded().get("precision"):
             stages.setdefault(stage_of(line), []).append(line)
     runs = set(flags.runs)
-    full = [own for own in stages.values() if {line.get("runs", 0) for line in own} >= runs]
+    full = [own for own in stages.values() if {line["runs"] for line in own} >= runs]
     return [line for own in full for line in own]
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxomarl.base import refuse
-from jaxomarl.paths import replace_file
+from jaxomarl.paths import read_file, replace_file
 
 Kind = Any
 """What an entry may be: a type, or a structure of types."""
@@ -49,9 +49,7 @@ def read(path: str | Path, way: str, **entries: Kind) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        if path.stat().st_size > LIMIT:
-            raise ValueError(f"more than {LIMIT} bytes")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_file(path, LIMIT).decode())
     except RecursionError:
         raise refuse(str(path), "a JSON object", "lists nested too deep", way) from None
     except (OSError, ValueError) as error:

@@ -1,12 +1,18 @@
 """File paths as people write them."""
 
 import contextlib
+import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from jaxomarl.base import refuse
+
+LARGEST = 1 << 28
+"""Most bytes of a file that is read whole, a policy's and a data set's arrays apart."""
 
 
 def user_path(path: str | os.PathLike[str]) -> Path:
@@ -32,6 +38,51 @@ def named_in_errors(path: str | os.PathLike[str]) -> Iterator[None]:
         raise
 
 
+def check_regular(path: str | os.PathLike[str]) -> int:
+    """The bytes of a regular file, before it is opened.
+
+    Raises OSError where it is missing or something else: a pipe would be waited for, and a device
+    may have no end.
+    """
+    found = os.stat(path)
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "No regular file", str(path))
+    return found.st_size
+
+
+def read_file(path: str | os.PathLike[str], most: int = LARGEST) -> bytes:
+    """The content of a regular file.
+
+    Raises OSError as of `check_regular`, and where it has more than `most` bytes.
+    """
+    if check_regular(path) > most:
+        raise OSError(errno.EFBIG, f"More than {most} bytes", str(path))
+    return Path(path).read_bytes()
+
+
+def open_own(path: str | os.PathLike[str], flags: int = 0) -> TextIO:
+    """Open a file of a folder of results for writing in place; `flags` are more of `os.open`.
+
+    Raises OSError where the file is a link, which may lead to another folder's file, or is no
+    regular file.
+    """
+    # without O_NONBLOCK, a pipe would be waited for
+    more = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, more | flags, 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "A link, which is not written through", str(path)) from None
+        raise
+    file = os.fdopen(descriptor, "w", encoding="utf-8", newline="")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "No regular file", str(path))
+    return file
+
+
 def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
     """Replace a file in one step: a reader, or a killed writer, leaves the old content or the new.
 
@@ -45,6 +96,9 @@ def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        if path.is_dir() and not path.is_symlink():
+            # os.replace would name the part first
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         os.replace(part, path)
     except BaseException:
         part.unlink(missing_ok=True)

@@ -1,8 +1,8 @@
 """The queue's state in a folder, and one call that runs it."""
 
 import contextlib
-import csv
 import fcntl
+import math
 import os
 import subprocess
 import sys
@@ -17,8 +17,8 @@ from benchmarks.card.expected import PAGE, expected, measured_speeds
 from benchmarks.card.takeaway import Bounds
 from jaxomarl import documents
 from jaxomarl.base import JaxomarlError, refuse
-from jaxomarl.paths import replace_file
-from jaxomarl.results import tabular
+from jaxomarl.paths import open_own, replace_file
+from jaxomarl.results import store, tabular
 
 STATE = "queue.json"
 LOCK = ".lock"
@@ -39,6 +39,9 @@ RECORD: dict[str, documents.Kind] = {
     "reason": str,
 }
 """What it holds of a cell."""
+STATES = ("running", "stopped", "done", "failed")
+SCORES = ("mean_low", "mean_high", "coordinated", "seeds")
+"""Columns of a summary from which bfloat16 is judged."""
 STOPPING, PACKING = 60.0, 15.0
 """Most seconds that are left for a cell to save, and for the archives."""
 PLATFORM = """
@@ -94,6 +97,9 @@ def read(out: Path, toy: bool) -> dict[str, Any]:
         if not isinstance(record, dict):
             raise refuse(f"{path}, {name}", "an object", record, DAMAGED)
         documents.check(f"{path}, {name}", record, DAMAGED, **RECORD)
+        if record["state"] not in STATES:
+            expected = f"one of {', '.join(STATES)}"
+            raise refuse(f"{path}, {name}, state", expected, record["state"], DAMAGED)
     if state["toy"] != toy:
         sizes = ("full size", "toy size")
         way = "Take another --out: results of two sizes stay apart."
@@ -119,7 +125,7 @@ def write(out: Path, state: dict[str, Any]) -> None:
 def locked(out: Path) -> Iterator[int]:
     """Lock a folder for this call and its cell; the file descriptor that holds the lock."""
     out.mkdir(parents=True, exist_ok=True)
-    with open(out / LOCK, "w", encoding="utf-8") as file:
+    with open_own(out / LOCK) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -165,17 +171,36 @@ def judge_half(out: Path, state: dict[str, Any], cells: Sequence[Cell]) -> None:
     known = state["half"] is not None or not all(name in named for name in ACCURACY)
     if known or any(not is_done(named[name], state) for name in ACCURACY):
         return
-    scores = [scores_of(out / "cells" / name / "summary.csv") for name in ACCURACY]
+    scores = []
+    for name in ACCURACY:
+        path = out / "cells" / name / "summary.csv"
+        try:
+            scores.append(scores_of(path))
+        except (JaxomarlError, OSError) as error:
+            # its command makes the table again
+            del state["cells"][name]
+            say(f"{name}: is run again: {error}")
+    if len(scores) < len(ACCURACY):
+        return
     state["half"] = agree(*scores)
     verdict = "passed" if state["half"] else "not passed: the device's own precision is taken"
     say(f"bfloat16: accuracy test {verdict}")
 
 
 def scores_of(path: Path) -> dict[str, float]:
-    """The mean return, its interval and the share of coordinated seeds of the one system."""
-    with open(path, encoding="utf-8", newline="") as file:
-        (row,) = csv.DictReader(file)
-    return {name: float(row[name]) for name in ("mean_low", "mean_high", "coordinated", "seeds")}
+    """The mean return, its interval and the share of coordinated seeds of the one system.
+
+    Raises JaxomarlError where the table is no such table, and OSError where it is not there.
+    """
+    try:
+        (row,) = store.read_table(path)
+        scores = {name: float(row[name]) for name in SCORES}
+    except (ValueError, KeyError) as error:
+        found = str(error)[:200]
+        raise refuse(str(path), f"a row with {', '.join(SCORES)}", found, "") from None
+    if not all(map(math.isfinite, scores.values())) or scores["seeds"] < 1:
+        raise refuse(str(path), "finite scores", scores, "")
+    return scores
 
 
 def agree(one: dict[str, float], other: dict[str, float]) -> bool:

@@ -99,7 +99,8 @@ def items(out: Path, folders: Iterable[str], before: dict[str, str]) -> list[Ite
     for path in paths:
         below = path.relative_to(out)
         kind = kind_of(below)
-        if kind is None or not path.is_file():
+        # a link could bring a file from elsewhere into the archive
+        if kind is None or not path.is_file() or not path.resolve().is_relative_to(out.resolve()):
             continue
         digest, size = digest_and_size(path, path.stat().st_mtime_ns)
         name = below.as_posix()

@@ -20,7 +20,7 @@ from jaxomarl.api.seeds import check_seed
 from jaxomarl.base import Algorithm, Observation, Past, Spec, Stage, State, System, refuse
 from jaxomarl.data.files import write_arrays
 from jaxomarl.numerics import pinned
-from jaxomarl.paths import user_path
+from jaxomarl.paths import check_regular, user_path
 from jaxomarl.results.store import read_info
 from jaxomarl.training.checkpoint import digest_of_arrays
 
@@ -230,6 +230,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     from safetensors import SafetensorError, safe_open
 
     try:
+        check_regular(path)
         with safe_open(path, framework="numpy") as file:
             stated = (file.metadata() or {}).get("format", "")
             written, _, sha = stated.partition(" ")

@@ -28,7 +28,7 @@ def fitted(job: Job, name: str, folder: Path | None, dry: bool = False) -> memor
     at_most = 0
     file = folder / file_name() if folder else None
     if file and file.exists():
-        at_most = documents.read_sealed(file, "Delete the file.", runs=int)["runs"]
+        at_most = begun_with(file)
     plan = memory.plan(job, at_most)
     if plan.portions > 1:
         # finished stages of other groups may take the room
@@ -45,6 +45,15 @@ def fitted(job: Job, name: str, folder: Path | None, dry: bool = False) -> memor
         file.parent.mkdir(parents=True, exist_ok=True)
         documents.write_sealed(file, {"runs": plan.runs})
     return plan
+
+
+def begun_with(file: Path) -> int:
+    """How many runs a portion of a group has; JaxomarlError where the file is damaged."""
+    way = "Delete the file."
+    runs = documents.read_sealed(file, way, runs=int)["runs"]
+    if runs < 1:
+        raise refuse(f"{file}, runs", "1 or more", runs, way)
+    return runs
 
 
 def file_name() -> str:

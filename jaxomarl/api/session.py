@@ -37,6 +37,7 @@ from jaxomarl.data.held_out import FEW, SHARE, split
 from jaxomarl.data.stats import identity, statistics
 from jaxomarl.health.verdict import stage_facts
 from jaxomarl.numerics import precision, rounded, settings, tier
+from jaxomarl.paths import open_own
 from jaxomarl.presets import find
 from jaxomarl.results import differences, stage_health, store, tables
 from jaxomarl.results.canvas import Figure
@@ -47,7 +48,7 @@ from jaxomarl.training.library import StageCache, TrainedStage
 from jaxomarl.training.program import chunking, last_step, marks
 from jaxomarl.training.runner import Interrupted, Job, Progress, run
 
-FORMAT = 2
+FORMAT = store.FORMAT
 MORE = "final_episodes"
 """The setting in `asked` that may grow."""
 WRITE_SECONDS = 60.0
@@ -229,7 +230,9 @@ def check_folder(out: Path, asked: dict[str, Any], resume: bool, overwrite: bool
     if not sweep.exists() or overwrite:
         return
 
-    before = read_sweep(sweep, asked=dict)["asked"]
+    found = read_sweep(sweep, asked=dict)
+    store.check_format(sweep, found, "Use the version that wrote it, or another --out.")
+    before = found["asked"]
     documents.check_known(f"{sweep}, asked", before, AS_WRITTEN, **{MORE: int})
     if "held_out" not in before:
         expected = "results whose stages left episodes out of training"
@@ -248,9 +251,9 @@ def check_folder(out: Path, asked: dict[str, Any], resume: bool, overwrite: bool
         )
         raise refuse(f"--out {out}", f"results of {was}", now, way)
     if not resume:
-        found = f"{out}, which holds this command's results"
+        taken = f"{out}, which holds this command's results"
         way = "--resume continues, --overwrite starts again."
-        raise refuse("--out", "a new folder", found, way)
+        raise refuse("--out", "a new folder", taken, way)
 
 
 AS_WRITTEN = "--overwrite starts again; --resume wants the file as it was written."
@@ -292,7 +295,7 @@ def locked(out: Path | None) -> Iterator[None]:
         yield
         return
     out.mkdir(parents=True, exist_ok=True)
-    with open(out / ".lock", "w", encoding="utf-8") as file:
+    with open_own(out / ".lock") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -311,8 +314,8 @@ def group_folder(out: Path | None, group: Group) -> Path:
     task = group.task.name.replace("/", "-")
     folder = out / task / group.quality / f"{group.name}-{group.digest}"
     if not folder.resolve().is_relative_to(out.resolve()):
-        way = "Rename it where the data set says it."
-        raise refuse("data, quality", "the name of a folder", group.quality, way)
+        way = "A link leads out of OUT: put the folder itself there, or take another --out."
+        raise refuse(str(folder), "a folder below OUT", str(folder.resolve()), way)
     return folder
 
 

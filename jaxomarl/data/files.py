@@ -16,7 +16,7 @@ from jaxomarl import documents
 from jaxomarl.base import Dataset, Layout, Spec, refuse
 from jaxomarl.data.dataset import content_hash
 from jaxomarl.data.fit import refit
-from jaxomarl.paths import named_in_errors, user_path
+from jaxomarl.paths import check_regular, named_in_errors, user_path
 
 FORMAT = 1
 ARRAYS = "rows.safetensors"
@@ -157,6 +157,7 @@ def _read_arrays(path: Path, spec: Spec) -> Dataset:
 
     layout = Layout(spec.agents, spec.obs_width, spec.state_dim, spec.act_width, spec.team)
     try:
+        check_regular(path)
         arrays = {name: jnp.asarray(values) for name, values in load_file(path).items()}
         fields: dict[str, Any] = {name: arrays[name] for name in FIELDS}
         extra = {

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from jaxomarl.base import JaxomarlError, refuse
+from jaxomarl.paths import check_regular
 
 FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}
 RATIO = 1100
@@ -39,6 +40,7 @@ def opened(path: Path) -> Iterator[Any]:
     """A file that is open for reading. Whatever the library raises becomes a JaxomarlError."""
     library = h5py()
     try:
+        check_regular(path)
         if not is_hdf5(path):
             way = "Is it complete? Copy it again."
             raise refuse(str(path), "an HDF5 file", "no HDF5 signature", way)

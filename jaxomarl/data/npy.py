@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxomarl.base import refuse
+from jaxomarl.paths import check_regular
 
 MAGIC = b"\x93NUMPY"
 VERSIONS = (b"\1\0", b"\2\0", b"\3\0")
@@ -47,7 +48,7 @@ def map_array(path: Path) -> np.ndarray:
     """
     field = str(path)
     try:
-        size = path.stat().st_size
+        size = check_regular(path)
         text, start = _read_header(path, size)
     except OSError as error:
         raise refuse(field, "a file that can be read", error.strerror, "Check the path.") from None

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from jaxomarl import documents
 from jaxomarl.base import refuse
 from jaxomarl.papers.measured import PROVENANCE, Measure
+from jaxomarl.paths import read_file
 
 LINES = "*.jsonl"
 LOAD = "load"
@@ -76,7 +77,10 @@ def fact_files(folder: Path) -> list[Path]:
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The JSON objects of a file of lines; JaxomarlError where one is torn."""
     way_out = "Time it again."
-    content = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        content = read_file(path).decode(errors="replace")
+    except OSError as error:
+        raise refuse(str(path), "lines of a benchmark", str(error)[:200], way_out) from None
     for number, text in enumerate(content.splitlines(), 1):
         where = f"{path}, line {number}"
         try:

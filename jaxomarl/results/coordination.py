@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from jaxomarl.base import refuse
 from jaxomarl.paths import user_path
 from jaxomarl.results import intervals, store, study, tables, tabular
 from jaxomarl.results.canvas import COLOURS, GREY, Axes, Figure, grid, legend, quiet, save
@@ -75,7 +76,11 @@ class Ways(NamedTuple):
 
 
 def infos(read: Study) -> dict[Record, Infos]:
-    """The final episodes' metrics of every record, by seed; diverged seeds are left out."""
+    """The final episodes' metrics of every record, by seed.
+
+    Diverged seeds are left out, and those without a return, which are not finished. Raises
+    JaxomarlError where a seed has more values of one metric than of another.
+    """
     diverged = {study.run_key(run.info) for run in read.runs if run.info.get("diverged")}
     values: dict[tuple, dict[int, dict[str, list[float]]]] = {}
     for starts, rows in (("fresh", read.final), ("common", read.rows)):
@@ -93,8 +98,19 @@ def infos(read: Study) -> dict[Record, Infos]:
             seed: {name: np.array(x, np.float64) for name, x in of_seed.items()}
             for seed, of_seed in seeds.items()
         }
-        found[r] = {seed: of for seed, of in arrays.items() if np.isfinite(of["return"]).all()}
+        finished = {seed: of for seed, of in arrays.items() if "return" in of}
+        for seed, of in finished.items():
+            _check_lengths(f"{r.system} on {r.task}/{r.data}, seed {seed}", of)
+        found[r] = {seed: of for seed, of in finished.items() if np.isfinite(of["return"]).all()}
     return found
+
+
+def _check_lengths(where: str, metrics: Mapping[str, np.ndarray]) -> None:
+    """Raise JaxomarlError where an episode has not every metric once."""
+    lengths = {name: len(values) for name, values in metrics.items()}
+    if len(set(lengths.values())) > 1:
+        way = "Its final.csv is torn: --resume makes it again."
+        raise refuse(where, "each metric of each episode once", lengths, way)
 
 
 def ways_of(episodes: Mapping[str, np.ndarray], discrete: bool) -> list[str] | None:

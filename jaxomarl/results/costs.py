@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxomarl import documents
+from jaxomarl.paths import check_regular
 from jaxomarl.results import study, tabular
 from jaxomarl.results.store import Run
 from jaxomarl.results.study import Study
@@ -103,6 +104,7 @@ def _seconds(value: Any) -> str:
 def policy_numbers(path: Path) -> int | None:
     """How many numbers a safetensors file holds, by its description; None where there is none."""
     try:
+        check_regular(path)
         with open(path, "rb") as file:
             (length,) = struct.unpack("<Q", file.read(HEADER))
             if length > MOST:

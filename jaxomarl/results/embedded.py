@@ -60,7 +60,7 @@ def figures(folders: Iterable[str | Path]) -> Pictures:
     for pattern, said in FIGURES.items():
         for folder, file in _below(folders, (f"{pattern}.png",)):
             copies = [file, file.with_suffix(".svg")]
-            found.append(([x for x in copies if x.exists()], _name(folder, file), said))
+            found.append(([x for x in copies if is_own(folder, x)], _name(folder, file), said))
     return _chosen(found)
 
 
@@ -69,9 +69,14 @@ def _below(folders: Iterable[str | Path], patterns: Sequence[str]) -> Iterator[t
     seen = set()
     for folder in map(user_path, folders):
         for file in sorted(file for pattern in patterns for file in folder.rglob(pattern)):
-            if file.is_file() and file.resolve() not in seen:
+            if is_own(folder, file) and file.resolve() not in seen:
                 seen.add(file.resolve())
                 yield folder, file
+
+
+def is_own(folder: Path, file: Path) -> bool:
+    """Whether it is a file of the folder: a link could bring any other file into the page."""
+    return file.is_file() and file.resolve().is_relative_to(folder.resolve())
 
 
 def _name(folder: Path, file: Path) -> str:

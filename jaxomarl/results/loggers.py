@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxomarl.base import nearest, refuse
+from jaxomarl.paths import open_own, replace_file
 
 NAMES = ("tensorboard", "wandb", "csv")
 """Names of the loggers that come with the package."""
@@ -82,12 +83,12 @@ class Csv:
         path = self._path(run)
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            path.write_text("step,name,value\n", encoding="utf-8")
+            replace_file(path, b"step,name,value\n")
 
     def log(self, run: Logged, step: int, values: Mapping[str, float]) -> None:
         """Write a row for each value."""
         rows = [(step, name, repr(float(value))) for name, value in values.items()]
-        with open(self._path(run), "a", newline="", encoding="utf-8") as file:
+        with open_own(self._path(run), os.O_APPEND) as file:
             csv.writer(file, lineterminator="\n").writerows(rows)
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ from jaxtyping import Int, Num
 from jaxomarl import documents
 from jaxomarl.base import refuse
 from jaxomarl.health.verdict import WORDS
-from jaxomarl.paths import replace_file, user_path
+from jaxomarl.paths import read_file, replace_file, user_path
 from jaxomarl.results import card_text
 
 COLUMNS = (
@@ -32,6 +32,8 @@ COLUMNS = (
     "episode",
     "value",
 )
+FORMAT = 2
+"""Of run.json and sweep.json, as this version writes them; it reads older ones too."""
 INFO: dict[str, type] = {
     "system": str,
     "task": str,
@@ -51,6 +53,7 @@ KNOWN: dict[str, documents.Kind] = {
     "dialect": str,
     "diverged": [{"stage": str, "update": int, "metric": str, "leaf": str}],
     "final_episodes": int,
+    "format": int,
     "held_out": {"episodes": int, "of": int},
     "imports": [str],
     "normaliser": ({"random": float, "expert": float, "source": str}, None),
@@ -116,7 +119,7 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 AGAIN = "Delete the file, or run the cell again."
-"""What to do with a damaged file of JSON."""
+"""What to do with a damaged file."""
 
 
 def read_json(path: str | Path, **entries: type) -> dict[str, Any]:
@@ -221,7 +224,10 @@ def _parsed(row: Sequence[str]) -> Row:
 
 
 def _read(path: str | Path) -> tuple[list[str], list[list[str]]]:
-    content = Path(path).read_bytes()
+    try:
+        content = read_file(path)
+    except OSError as error:
+        raise refuse(str(path), "a table", str(error)[:200], AGAIN) from None
     check_seal(Path(path), content)
     try:
         header, *rows = csv.reader(io.StringIO(content.decode(), newline=""), strict=True)
@@ -249,7 +255,7 @@ def unseal(folder: Path) -> None:
 def seal(folder: Path) -> None:
     """Write the digests of a folder's tables and of its run.json."""
     files = sorted([*folder.glob("*.csv"), *folder.glob("run.json")])
-    lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in files]
+    lines = [f"{hashlib.sha256(read_file(path)).hexdigest()}  {path.name}\n" for path in files]
     write_bytes(folder / SUMS, "".join(lines).encode())
 
 
@@ -259,7 +265,7 @@ def check_seal(path: Path, content: bytes) -> None:
     A folder without digests is of an older version, or is being written.
     """
     try:
-        lines = (path.parent / SUMS).read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = read_file(path.parent / SUMS).decode(errors="replace").splitlines()
     except OSError:
         return
     said = [line.partition("  ")[0] for line in lines if line.endswith(f"  {path.name}")]
@@ -361,8 +367,16 @@ def read_info(folder: Path, **entries: type) -> dict[str, Any]:
     path = folder / "run.json"
     info = read_json(path, **INFO, **entries)
     documents.check_known(f"{path}", info, AGAIN, **KNOWN)
-    check_seal(path, path.read_bytes())
+    check_format(path, info, "Use the version that wrote it.")
+    check_seal(path, read_file(path))
     return info
+
+
+def check_format(path: Path, found: Mapping[str, Any], way: str) -> None:
+    """Raise JaxomarlError where a newer version has written a file, or its format is no number."""
+    documents.check_known(f"{path}", found, way, format=int)
+    if found.get("format", 1) > FORMAT:
+        raise refuse(f"{path}, format", f"at most {FORMAT}", found["format"], way)
 
 
 NOT_FINITE = ("nan", "inf", "-inf")
@@ -431,7 +445,7 @@ def read_cards(folders: Iterable[str | Path]) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for file in files:
         try:
-            listed = json.loads(file.read_text(encoding="utf-8"))
+            listed = json.loads(read_file(file).decode())
         except (OSError, ValueError, RecursionError):
             continue
         for card in listed if isinstance(listed, list) else ():

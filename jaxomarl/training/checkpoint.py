@@ -204,7 +204,7 @@ def committed_steps(folder: Path) -> list[int]:
     if not folder.is_dir():
         return []
     committed = [p for p in folder.iterdir() if (p / "commit_success.txt").exists()]
-    return sorted(int(path.name) for path in committed if path.name.isdigit())
+    return sorted(int(path.name) for path in committed if path.name.isdecimal())
 
 
 def restore(

@@ -11,6 +11,7 @@ were trained together lives in `<root>/<stage>-<digest>/`, which holds:
 
 import contextlib
 import json
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,7 @@ import numpy as np
 from jaxomarl import documents
 from jaxomarl.base import Stage, State
 from jaxomarl.config import digest, static_fields, traced_fields
-from jaxomarl.paths import named_in_errors
+from jaxomarl.paths import named_in_errors, open_own, read_file
 from jaxomarl.training import checkpoint, divergence
 from jaxomarl.training.background import AtOnce
 from jaxomarl.training.evaluation import Config
@@ -128,14 +129,14 @@ class Folder:
         self.begun += 1
         if self.path:
             file = self.path / "executed"
-            with named_in_errors(file), open(file, "a", encoding="utf-8") as f:
+            with named_in_errors(file), open_own(file, os.O_APPEND) as f:
                 f.write(f"{chunk}\n")
 
     @property
     def executed(self) -> int:
         """Chunks begun so far, over all processes that worked on this batch."""
         if self.path and (self.path / "executed").exists():
-            return (self.path / "executed").read_bytes().count(b"\n")
+            return read_file(self.path / "executed").count(b"\n")
         return self.begun
 
     def save(self, chunk: int, trained: TrainedStage) -> None:
@@ -201,7 +202,7 @@ class StageCache:
             if (path / "DONE").exists() or not checkpoint.committed_steps(path / "checkpoints"):
                 continue
             with contextlib.suppress(ValueError):
-                facts = documents.read_sealed(path / ROWS, BEGUN_AGAIN, kind=str, rows=list)
+                facts = documents.read_sealed(path / ROWS, BEGUN_AGAIN, kind=str, rows=[str])
                 found.append((tuple(facts["rows"]), Folder(path)))
         return found
 
@@ -311,7 +312,7 @@ def heard(done: Path, say: Say) -> dict[str, Any]:
 
 def read_done(done: Path) -> dict[str, Any]:
     """What a DONE file says: kind, rows and facts; JaxomarlError as of `documents.read`."""
-    return documents.read_sealed(done, "It is trained again.", kind=str, rows=list, facts=dict)
+    return documents.read_sealed(done, "It is trained again.", kind=str, rows=[str], facts=dict)
 
 
 def read_finished(

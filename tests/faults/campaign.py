@@ -41,7 +41,7 @@ DISKS = ("4k", "16k", "32k", "64k", "128k", "256k", "512k")
 PARTS = ("kills", "signals", "flips", "torn", "disks", "writers", "nan", "malformed")
 MOST = 20
 """Kills of one sweep; then it comes through."""
-PORTION = 250
+PORTION = 100
 """Malformed inputs of one process."""
 LINE = "| {:<36} | {:>6} | {:>11} | {:>7} | {} |"
 COLUMNS = ("harm", "times", "differences", "seconds", "how it ended")
@@ -300,11 +300,18 @@ class Campaign:
 
     # --- inputs ---
 
-    def malformed(self, count: int) -> None:
-        """Malformed inputs of every reader, each within 10 seconds and 1 GiB, in processes of their own."""
+    def malformed(self, count: int, names: list[str]) -> None:
+        """Malformed inputs of the named readers, or of all, in processes of their own.
+
+        Each has 10 seconds and 1 GiB.
+        """
         from readers import READERS
 
-        for name, row in READERS.items():
+        unknown = set(names) - set(READERS)
+        if unknown:
+            sys.exit(f"--readers: expected some of {', '.join(READERS)}, found {sorted(unknown)}")
+        for name in names or READERS:
+            row = READERS[name]
             tally = self.tally(f"malformed: {name}")
             tally.ends += Counter({"refused": 0, "read": 0})
             wanted = round(count * row.share / 100)
@@ -392,6 +399,7 @@ def main() -> None:
     parser.add_argument("--torn", type=int, default=200)
     parser.add_argument("--writers", type=int, default=10)
     parser.add_argument("--malformed", type=int, default=10_000)
+    parser.add_argument("--readers", nargs="+", default=[], help="of malformed inputs; all")
     parser.add_argument("--cells", nargs="+", default=[*CELLS], choices=[*CELLS])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--write", type=Path)
@@ -416,7 +424,7 @@ def main() -> None:
     if "nan" in asked.parts:
         campaign.nan()
     if "malformed" in asked.parts:
-        campaign.malformed(asked.malformed)
+        campaign.malformed(asked.malformed, asked.readers)
     if asked.write:
         asked.write.write_text("\n".join([*HEAD, *campaign.lines]) + "\n")
 

@@ -4,7 +4,9 @@ import copy
 import csv
 import io
 import json
+import os
 import re
+import shutil
 import struct
 
 WORDS = (b"0", b"-1", b"99999999999999999999", b"1e9", b"True", b"[]")
@@ -66,6 +68,53 @@ def harm_bytes(path, rng):
     return f"{kind} {file.name}"
 
 
+# --- what is no regular file, or not one of the folder's ---
+
+SPARSE = 3 << 30
+"""Bytes of a huge file, of which the disk keeps none."""
+
+
+def harm_odd(path, rng, outside):
+    """Put something else in the place of a file or folder below `path`.
+
+    `outside` is a folder that no reader may change; links lead to it.
+    """
+    if path.is_symlink():
+        return "nothing left"
+    below = files_of(path)
+    if path.is_dir():
+        below += [p for p in sorted(path.rglob("*")) if p.is_dir() and not p.is_symlink()]
+    place = rng.choice(below)
+    kind = rng.choice(
+        ["out", "out", "itself", "nowhere", "device", "pipe", "huge", "folder", "file", "moved"]
+    )
+    if kind == "moved":
+        # as people do who have a larger disk
+        shutil.move(place, outside / "moved")
+        place.symlink_to(outside / "moved")
+        return f"moved {place.name}"
+    shutil.rmtree(place) if place.is_dir() else place.unlink()
+    if kind == "out":
+        place.symlink_to(outside if rng.random() < 0.5 else outside / "canary")
+    elif kind == "itself":
+        place.symlink_to(place.name)
+    elif kind == "nowhere":
+        place.symlink_to(outside / "nothing")
+    elif kind == "device":
+        place.symlink_to(rng.choice(["/dev/zero", "/dev/null", "/dev/full"]))
+    elif kind == "pipe":
+        os.mkfifo(place)
+    elif kind == "folder":
+        place.mkdir()
+        (place / "x").write_text("{}")
+    elif kind == "file":
+        place.write_text("{}")
+    else:
+        place.touch()
+        os.truncate(place, SPARSE)
+    return f"{kind} {place.name}"
+
+
 # --- JSON ---
 
 
@@ -77,10 +126,13 @@ def places(value, path=()):
         yield from places(child, (*path, key))
 
 
-def harm_json(path, rng, sealed_by=lambda entries: entries):
-    """Change one entry of a JSON file; `sealed_by` gives the entries as they are written."""
+def harm_json(path, rng, sealed_by=lambda entries: entries, under=""):
+    """Change one entry of a JSON file, below the entry `under` where it is given.
+
+    `sealed_by` gives the entries as they are written.
+    """
     found = json.loads(path.read_text())
-    where = list(places(found))
+    where = [place for place in places(found) if under in ("", place[0])]
     at = rng.choice([*where, *[place for place in where if len(place) == 1]])
     inner = found
     for key in at[:-1]:

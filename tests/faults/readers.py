@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import hashlib
 import io
 import json
 import shutil
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from damage import CELLS, DEEP, VALUES, harm_bytes, harm_csv, harm_header, harm_json
+from damage import CELLS, DEEP, VALUES, harm_bytes, harm_csv, harm_header, harm_json, harm_odd
 
 from jaxomarl.base import JaxomarlError
 
@@ -460,12 +461,211 @@ RUN_READS = (*[read_table] * 3, *[read_policy] * 3, *[read_for_keep] * 2, read_h
              read_citation, read_scores)  # fmt: skip
 
 
+# --- the end of a sweep ---
+
+KEPT_SWEEP = (
+    *("--systems", "bc", "--tasks", "games/bandit", "--seeds", "2", "--rows", "100"),
+    *("--final-episodes", "8", "--cfg.chunk", "10", "--cfg.every", "1"),
+    *("--cfg.policy-steps", "20", "--cfg.policy-width", "8", "--no-compile-cache"),
+)
+"""Flags of the kept sweep."""
+PRINTED: dict[str, str] = {}
+"""What the undamaged sweep's end prints, by its OUT."""
+
+
+class TrainsError(Exception):
+    """A sweep whose end is not taken: it trains."""
+
+
+@contextlib.contextmanager
+def trained_by(train):
+    """Sweeps that train by another function, and draw a file of some bytes."""
+    from jaxomarl.api import session
+    from jaxomarl.cli import commands
+
+    def draw(results, out):
+        (out / "returns.png").write_bytes(bytes(100))
+        return [out / "returns.png"]
+
+    before = session.train_groups, commands.draw
+    session.train_groups, commands.draw = train, draw
+    try:
+        yield
+    finally:
+        session.train_groups, commands.draw = before
+
+
+def ended_sweep(folder):
+    """OUT of the kept sweep as one of today leaves it: with its DONE and a picture."""
+    from jaxomarl import documents
+    from jaxomarl.api import session
+    from jaxomarl.numerics import rounded
+    from jaxomarl.results import store, tables
+
+    out = sweep_folder(folder)
+    asked = json.loads((out / "sweep.json").read_text())["asked"]
+    # as if it had been asked for under the settings of this process
+    documents.write_sealed(out / "sweep.json", {"format": 2, "asked": {**asked, **rounded()}})
+
+    def read_kept(groups, out, *rest):
+        runs = store.find_runs([out])
+        final = store.load_final(runs)
+        records = tables.summary(store.load_returns(runs), runs, final)
+        return session.Results(out, records, runs, [], final, [], groups)
+
+    with trained_by(read_kept):
+        command("sweep", [*KEPT_SWEEP, "--out", str(out), "--resume"])
+    assert (out / "DONE").exists()
+    PRINTED.pop("DONE", None)
+    PRINTED[out.name] = read_ended(out, None)
+    return out
+
+
+def harm_ended(path, rng):
+    """Damage DONE, sealed or not, or another file of OUT."""
+    done = path / "DONE"
+    if done.exists() and rng.random() < 0.6:
+        with contextlib.suppress(*DAMAGED):
+            return harm_json(
+                done, rng, sealed(rng), rng.choice(["", "records", "pictures", "plan"])
+            )
+    return harm_bytes(done if done.exists() and rng.random() < 0.3 else path, rng)
+
+
+def read_ended(path, rng):
+    """Print a finished sweep again; training begins where its end is not as it was written."""
+
+    def train(*args, **kwargs):
+        raise TrainsError
+
+    words = [*KEPT_SWEEP, "--out", str(path), "--resume"]
+    before = (path / "DONE").read_bytes() if (path / "DONE").is_file() else b""
+    with trained_by(train):
+        try:
+            text = command("sweep", words).replace(str(path.parent), "")
+        except TrainsError:
+            raise JaxomarlError("it trains again") from None
+    if hashlib.sha256(before).hexdigest() == PRINTED.get("DONE") and text != PRINTED[path.name]:
+        raise UnsoundError("another table was printed")
+    PRINTED.setdefault("DONE", hashlib.sha256(before).hexdigest())
+    return text
+
+
+# --- the card's queue, and what benchmarks wrote ---
+
+CARD_FLAGS = {
+    "--minutes": (), "--max-files": (), "--max-mib": (), "--only": ("bc", "omsd-spread-expert", "x", ""),
+    "--list": (None,), "--toy": (None,), "--x": (),
+}  # fmt: skip
+"""Those without values take NUMBERS."""
+
+
+def queue_folder(folder):
+    """The folder of a queue of which two cells are done, with lines of benchmarks and portions."""
+    from benchmarks.card import queue
+    from benchmarks.card.cells import ACCURACY, CELLS
+
+    out = folder / "card"
+    out.mkdir()
+    state = queue.fresh(toy=True)
+    for cell in CELLS[:4]:
+        done = {"state": "done", "command": queue.command_of(cell, state), "seconds": 1.0}
+        state["cells"][cell.name] = {**done, "calls": 1, "reason": "x"}
+    state["packed"] = {"cells/x/summary.csv": "0" * 64}
+    for name in ACCURACY:
+        home = out / "cells" / name
+        home.mkdir(parents=True)
+        head = "system,mean_low,mean_high,coordinated,seeds"
+        (home / "summary.csv").write_text(f"{head}\nomsd,0.7,0.8,1.0,16\n")
+    queue.write(out, state)
+    line = {
+        **{"benchmark": "updates", "size": "game", "system": "bc", "stage": "policy", "agents": 2},
+        **{"runs": 1, "updates_per_second": 10.0, "updates_per_second_high": 11.0, "load": 0.5},
+        **{"seconds_per_update": 0.1, "seconds_per_update_low": 0.09, "machine": "two cores"},
+    }
+    for name in ("old", "new"):
+        rows = [json.dumps({**line, "runs": runs}) for runs in (1, 4)]
+        (out / f"{name}.jsonl").write_text("\n".join(rows) + "\n")
+    from jaxomarl import documents
+
+    documents.write_sealed(out / "portions.json", {"runs": 4})
+    return out
+
+
+def harm_queue(path, rng):
+    kind = rng.choice(["bytes", "json", "json", "json", "lines", "lines", "csv"])
+    with contextlib.suppress(*DAMAGED):
+        if kind == "json":
+            return harm_json(rng.choice(sorted(path.glob("*.json"))), rng, sealed(rng))
+        if kind == "csv":
+            return harm_csv(rng.choice(sorted(path.rglob("*.csv"))), rng)
+        if kind == "lines":
+            file = rng.choice(sorted(path.glob("*.jsonl")))
+            first, *others = file.read_text().splitlines()
+            file.write_text(first)
+            what = harm_json(file, rng)
+            file.write_text("\n".join([file.read_text(), *others]) + "\n")
+            return what
+    return harm_bytes(path, rng)
+
+
+def read_queue(path, rng):
+    """Ask for what the files say, as `make card`, benchmarks and a sweep do."""
+    from benchmarks import compare, updates
+    from benchmarks.card import __main__ as card
+    from benchmarks.card import queue
+    from benchmarks.card.cells import CELLS
+    from benchmarks.card.takeaway import Bounds
+    from jaxomarl.api import portions
+
+    way = rng.choice(["state", "list", "compare", "resume", "portions", "flags"])
+    if way == "portions":
+        assert portions.begun_with(path / "portions.json") > 0
+    elif way == "compare":
+        return printed(compare.main, [str(path / "old.jsonl"), str(path / "new.jsonl")])
+    elif way == "resume":
+        flags = updates.Flags(runs=(1, 4), out=path / "old.jsonl", resume=True)
+        return len(updates.kept_lines(flags))
+    elif way == "state":
+        state = queue.read(path, toy=True)
+        queue.judge_half(path, state, CELLS)
+        packed = queue.pack(path, state, CELLS, Bounds(3, 2.0), state["packed"])
+        assert all(name in packed.digests for name in packed.digests)
+        queue.write(path, state)
+        return str(queue.read(path, toy=True) == state)
+    else:
+        words = ["--out", str(path), "--list", "--toy"]
+        if way == "flags":
+            for flag in rng.sample(sorted(CARD_FLAGS), rng.choice([1, 1, 2])):
+                value = rng.choice(CARD_FLAGS[flag] or NUMBERS)
+                words += [flag] if value is None else [flag, value]
+        return printed(card.main, words)
+
+
+def printed(main, words):
+    """What a command of benchmarks prints; a refusal is raised."""
+    said, out = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(out):
+        try:
+            code = main(words)
+        except SystemExit as stop:
+            code = stop.code
+    text = said.getvalue()
+    if code in (2, 74) and "Traceback" not in text:
+        raise JaxomarlError(text[-3000:])
+    if code not in (0, 1):
+        raise UnsoundError(f"exit code {code}: {text[-300:]}")
+    return out.getvalue()
+
+
 # --- kept evidence ---
+
+ON_RECORD = ("measured.csv", "stages.csv", "provenance.json")
 
 
 def evidence(folder):
     out = folder / "evidence"
-    for name in ("measured.csv", "stages.csv", "provenance.json"):
+    for name in ON_RECORD:
         out.mkdir(exist_ok=True)
         shutil.copy(REPOSITORY / "docs" / "evidence" / "omsd-table1" / name, out)
     line = {"benchmark": "acting", "system": "bc", "size": "small", "agents": 2, "teams": 1, "calls": 1}  # fmt: skip
@@ -497,6 +697,81 @@ def read_evidence(path, rng):
     if found is not None:
         stages_shown(found, "")
     return found is not None
+
+
+# --- verdicts ---
+
+
+def all_evidence(folder):
+    """The tables of the checkout's evidence, the largest shortened."""
+    out = folder / "record"
+    for home in sorted((REPOSITORY / "docs" / "evidence").iterdir()):
+        (out / home.name).mkdir(parents=True)
+        for name in ON_RECORD:
+            if (home / name).exists():
+                shutil.copy(home / name, out / home.name)
+    return out
+
+
+def harm_record(path, rng):
+    """Damage a table of one folder."""
+    home = rng.choice(sorted(p for p in path.iterdir() if p.name != "one-step"))
+    return harm_evidence(home, rng)
+
+
+def read_verdicts(path, rng):
+    """Judge all claims."""
+    return command("reproduce", ["verdicts", "--from", str(path), "--out", str(path.parent / "v")])
+
+
+# --- what is no regular file ---
+
+
+SAMPLES: dict[str, Path] = {}
+"""Reader -> its sample below its folder."""
+
+
+def one_of_each(folder):
+    """A good sample of every reader of files, in a folder of its own."""
+    out = folder / "all"
+    for name, row in FILES.items():
+        home = out / name
+        home.mkdir(parents=True)
+        SAMPLES[name] = row.make(home).relative_to(home)
+    return out
+
+
+def harm_any(path, rng):
+    """Put a link, a pipe, a folder or something huge in the place of a file of some reader."""
+    outside = path.parent / "outside"
+    if not outside.exists():
+        outside.mkdir()
+        (outside / "canary").write_text("canary")
+    file = path / "chosen"
+    if not file.exists():
+        file.write_text(rng.choice(list(FILES)))
+    name = file.read_text()
+    with contextlib.suppress(*DAMAGED):
+        return f"{name}: {harm_odd(sample_of(path, name), rng, outside)}"
+    return f"{name}: nothing left"
+
+
+def sample_of(path, name):
+    """Where a reader's sample is; it may be a file."""
+    return path / name / SAMPLES[name]
+
+
+def read_any(path, rng):
+    """Read it by its reader; what is outside stays as it is."""
+    name = (path / "chosen").read_text() if (path / "chosen").exists() else rng.choice(list(FILES))
+    outside = path.parent / "outside"
+    try:
+        return FILES[name].read(sample_of(path, name), rng)
+    finally:
+        if outside.exists() and (outside / "canary").read_text() != "canary":
+            raise UnsoundError("a file outside was changed")
+        if {p.name for p in outside.glob("*")} - {"canary", "moved"}:
+            raise UnsoundError("a file was written outside")
 
 
 # --- commands ---
@@ -570,16 +845,43 @@ WORDS = {
 }  # fmt: skip
 
 
-def harm_flags(path, rng):
+MORE_TRAINED = {
+    "--dry-run": (None,), "--compile-cache": (None,), "--no-compile-cache": (None,), "--out": PATHS, "--rows": NUMBERS,
+    "--seeds": NUMBERS, "--preset": ("mode-seeking", "paper-code", *NAMES), "--held-out": NUMBERS,
+}  # fmt: skip
+MORE_FLAGS = {
+    "train": {**MORE_TRAINED, "--task": TASKS}, "sweep": {**MORE_TRAINED, "--tasks": TASKS},
+    "render": {"--size": NUMBERS, "--frames": NUMBERS, "--trails": (None,), "--out": PATHS},
+    "behaviours": {"--steps": NUMBERS, "--out": PATHS},
+    "reproduce": {
+        "--from": PATHS, "--out": PATHS, "--systems": NAMES, "--tasks": TASKS, "--data": NAMES, "--episodes": NUMBERS,
+        "--rows": NUMBERS, "--final-episodes": NUMBERS, "--precision": NAMES, "--cfg.x": NUMBERS,
+    },
+    "data": {"--json": (None,), "--to": ("omar", "jaxomarl", "x"), "--out": PATHS, "--task": TASKS},
+    "evaluate": {"--import": ("x", ""), "--no-compile-cache": (None,), "--task": TASKS},
+    "export": {"--out": PATHS, "--import": ("x", ""), "--no-compile-cache": (None,)},
+}  # fmt: skip
+"""What has come since, with the words of `MORE_WORDS`."""
+MORE_WORDS = {
+    **WORDS,
+    "behaviours": ("x", "", "../x"),
+    "reproduce": ("verdicts", "verdicts", "x", ""),
+}
+
+
+def harm_flags(path, rng, flags=FLAGS, words_of=WORDS):
     """Choose a command line of which some words mean nothing."""
     (path / "a file").touch()
     (path / "there").mkdir(exist_ok=True)
-    name = rng.choice([*FLAGS, "train", "train", "train", "sweep", "sweep", "data"])
+    name = rng.choice([*flags, "train", "train", "train", "sweep", "sweep", "data"])
     words = [
-        rng.choice(WORDS[name]) for _ in range(rng.choice([0, 1, 1, 1, 2, 3])) if name in WORDS
+        rng.choice(words_of[name])
+        for _ in range(rng.choice([0, 1, 1, 1, 2, 3]))
+        if name in words_of
     ]
-    chosen = rng.sample(sorted(FLAGS[name]), min(len(FLAGS[name]), rng.choice([0, 1, 1, 2, 3])))
-    given = {flag: rng.choice(FLAGS[name][flag]) for flag in chosen}
+    own = flags[name]
+    chosen = rng.sample(sorted(own), min(len(own), rng.choice([0, 1, 1, 2, 3])))
+    given = {flag: rng.choice(own[flag]) for flag in chosen}
     if name in ("train", "sweep"):
         # as small as it can be, where nothing else is asked
         given = {"--rows": "64", "--seeds": "1", "--out": "{}/new", **given}
@@ -623,17 +925,33 @@ READERS: dict[str, Reader] = {
         name: Reader(
             share, functools.partial(foreign_set, name), harm_set, functools.partial(read_set, name)
         )
-        for name, share in {"omar": 6, "madiff": 4, "omiga": 6, "pymarl": 4, "minari": 4, "vault": 3}.items()
+        for name, share in {"omar": 5, "madiff": 4, "omiga": 5, "pymarl": 4, "minari": 4, "vault": 3}.items()
     },
-    "own set": Reader(10, own_set, harm_own_set, read_own_set),
+    "own set": Reader(9, own_set, harm_own_set, read_own_set),
     "arrays": Reader(4, no_file, lambda path, rng: "", read_episodes),
-    "torch and prey": Reader(9, torch_files, harm_torch, read_torch),
-    "checkpoint": Reader(8, two_checkpoints, harm_bytes, read_checkpoint),
+    "torch and prey": Reader(7, torch_files, harm_torch, read_torch),
+    "checkpoint": Reader(7, two_checkpoints, harm_bytes, read_checkpoint),
     "stage": Reader(7, sweep_folder, harm_stage, read_stage),
     "sweep.json": Reader(5, sweep_folder, harm_sweep, read_sweep),
-    "run folder": Reader(16, sweep_folder, harm_run, read_run, warm=6, exact=True),
-    "evidence": Reader(4, evidence, harm_evidence, read_evidence),
-    "flags": Reader(10, no_file, harm_flags, read_flags, warm=3),
+    "run folder": Reader(14, sweep_folder, harm_run, read_run, warm=6, exact=True),
+    "ended sweep": Reader(4, ended_sweep, harm_ended, read_ended, warm=2, exact=True),
+    "card and benchmarks": Reader(3, queue_folder, harm_queue, read_queue),
+    "evidence": Reader(3, evidence, harm_evidence, read_evidence),
+    "verdicts": Reader(1, all_evidence, harm_record, read_verdicts, warm=2),
+    "odd files": Reader(2, one_of_each, harm_any, read_any, warm=4),
+    "flags": Reader(8, no_file, harm_flags, read_flags, warm=3),
+    "more flags": Reader(
+        1,
+        no_file,
+        functools.partial(harm_flags, flags=MORE_FLAGS, words_of=MORE_WORDS),
+        read_flags,
+        warm=3,
+    ),
 }  # fmt: skip
+FILES = {name: READERS[name] for name in (
+    "omar", "madiff", "omiga", "pymarl", "minari", "vault", "own set", "torch and prey", "checkpoint", "run folder",
+    "ended sweep", "card and benchmarks", "evidence",
+)}  # fmt: skip
+"""Readers of files alone."""
 assert sum(row.share for row in READERS.values()) == 100
 __all__ = ["DEEP", "READERS", "Reader", "UnsoundError"]

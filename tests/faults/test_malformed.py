@@ -19,9 +19,9 @@ from jaxomarl.base import JaxomarlError
 from jaxomarl.data import formats
 
 SETS = {name: 75 * READERS[name].share for name in formats.FORMATS}
-"""How many damaged sets of each format: 2,025."""
+"""How many damaged sets of each format: 1,875."""
 OTHERS = dict.fromkeys((name for name in READERS if name not in SETS), 8)
-"""How many malformed inputs of each other reader: 72. `make faults` has 10,000 of all."""
+"""How many malformed inputs of each other reader: 112. `make faults` has 10,000 of all."""
 
 
 @pytest.mark.parametrize("counts", [SETS, OTHERS], ids=["sets", "others"])

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxomarl.base import refuse
-from jaxomarl.paths import user_path
+from jaxomarl.paths import check_regular, user_path
 
 HIDDEN = 64
 EPS = 1e-5
@@ -130,8 +130,9 @@ def _from_safetensors(path: Path) -> dict[str, np.ndarray]:
     from safetensors.numpy import load_file
 
     try:
+        check_regular(path)
         return load_file(path)
-    except SafetensorError as error:
+    except (OSError, SafetensorError) as error:
         raise refuse(str(path), "a safetensors file", str(error), "Copy it again.") from None
 
 

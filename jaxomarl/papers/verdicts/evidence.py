@@ -47,7 +47,9 @@ def values(
 ) -> Float[np.ndarray, " R"]:
     """A metric of all seeds, in their order; JaxomarlError where there is none."""
     found = values_by_seed(evidence, game, system, setting, metric)
-    return np.array([found[seed] for seed in sorted(found)])
+    # a number without a seed has "" in its place
+    seeds = sorted(found, key=lambda seed: (seed == "", seed))
+    return np.array([found[seed] for seed in seeds])
 
 
 def values_by_seed(

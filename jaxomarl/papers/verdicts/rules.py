@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from jaxomarl.base import refuse
 from jaxomarl.results import intervals
 from jaxomarl.results.intervals import Estimate
 
@@ -159,8 +160,11 @@ def above(values: Float[np.ndarray, " R"], limit: float) -> Answer:
 # --- numbers ---
 
 
-def paired(one: Float[np.ndarray, " R"], other: Float[np.ndarray, " R"]) -> Estimate:
-    """The difference of two systems with the same seeds."""
+def paired(one: Float[np.ndarray, " R"], other: Float[np.ndarray, " S"]) -> Estimate:
+    """The difference of two systems with the same seeds; JaxomarlError where they have others."""
+    if len(one) != len(other):
+        found = f"{len(one)} and {len(other)}"
+        raise refuse("the evidence", "as many seeds of both systems", found, "Measure it again.")
     return intervals.of_samples(one - other)
 
 
