@@ -422,10 +422,13 @@ def test_the_list_tells_a_cell_that_runs_from_one_whose_queue_was_killed(out, ca
 
 BC = "experiments.sweep --resume --systems bc --seeds 1 --rows 256 --episodes 2 --final-episodes 4"
 STEPS = 30_000
+HIDDEN = 'raise ModuleNotFoundError("hidden", name="matplotlib")'
+"""A matplotlib that is not installed: pictures take a process 1.5 s."""
 
 
 def test_a_sweep_that_is_stopped_goes_on_and_compiles_nothing_twice(out):
-    """SIGTERM reaches the queue while the sweep trains: it saves, and the next call ends it."""
+    """SIGTERM reaches the queue while the sweep trains: it saves, and the next call ends it, without pictures."""
+    (out.parent / "matplotlib.py").write_text(HIDDEN, encoding="utf-8")
     flags = f"--cfg.policy-steps {STEPS} --cfg.chunk 500 --cfg.policy-width 8"
     plan = [Cell("bc", BC, "", flags)]
     log = out / "logs" / "bc.log"

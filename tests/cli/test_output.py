@@ -15,7 +15,8 @@ from jaxomarl.data.catalog import load
 from jaxomarl.envs.catalog import make
 
 ROOT = Path(__file__).parents[2]
-DATA = {"games/bandit": 40, "mpe/spread": 50, "games/chain": 40}
+DATA = {"games/bandit": ("", 40), "mpe/spread": ("medium-expert", 50), "games/chain": ("", 40)}
+"""Task -> (kind of data, rows)."""
 COMMANDS = """
 import json, os, sys
 from jaxomarl.cli import main
@@ -36,7 +37,7 @@ codes = [
 if "--data" in sys.argv:
     from jaxomarl.data.catalog import load
     from jaxomarl.envs.catalog import make
-    hashes = {name: load(make(name), rows=rows)[1]["sha256"] for name, rows in json.loads(sys.argv[3]).items()}
+    hashes = {name: load(make(name), *given)[1]["sha256"] for name, given in json.loads(sys.argv[3]).items()}
     print(json.dumps(hashes))
 sys.stdout.flush()
 with open(out + ".codes", "w") as file:
@@ -87,7 +88,7 @@ def test_an_ascii_terminal_and_a_shell_full_of_settings(tmp_path):
         assert f"{name}=" in err, "what is set aside is said"
 
     found = json.loads(out.strip().splitlines()[-1])
-    assert found == {name: load(make(name), rows=rows)[1]["sha256"] for name, rows in DATA.items()}
+    assert found == {name: load(make(name), *given)[1]["sha256"] for name, given in DATA.items()}
     (info, _) = [json.loads(path.read_text()) for path in (tmp_path / "out").rglob("run.json")]
     assert info["data_sha256"] == found["games/bandit"]
     assert info["jax"]["jax_enable_x64"] is False

@@ -1,8 +1,6 @@
 """Data sets of the particle tasks: shares, behaviours, hashes, references, and folders that keep them."""
 
 import json
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -54,20 +52,13 @@ def test_an_episode_has_one_behaviour_and_behaviours_are_interleaved(mixed):
     assert runs > 2 * len(np.unique(number))  # a prefix of the data is a sample of it
 
 
-def test_the_same_arguments_give_the_same_content_here_and_in_another_process(mixed, spread):
+def test_the_same_arguments_give_the_same_content(mixed, spread):
+    """In another process too: tests/cli/test_output.py starts one."""
     data, manifest = mixed
     again, _ = load(spread, "medium-expert", ROWS)
     assert content_hash(again) == content_hash(data) == manifest["sha256"]
     other, _ = load(spread, "medium-expert", ROWS, seed=1)
     assert content_hash(other) != manifest["sha256"]
-    code = (
-        "from jaxomarl.data.catalog import load; from jaxomarl.envs.catalog import make;"
-        f"print(load(make('mpe/spread'), 'medium-expert', {ROWS})[1]['sha256'])"
-    )
-    told = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout
-    assert told.split()[-1] == manifest["sha256"]
 
 
 def test_the_manifest_says_where_the_data_stand(mixed, spread):

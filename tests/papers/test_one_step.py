@@ -20,9 +20,6 @@ from jaxomarl.results.curves import Point, curves
 from jaxomarl.stages import flow
 from jaxomarl.training.runner import Interrupted
 
-jit_loop = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 1})
-"""For hundreds of updates, which run longer than they compile."""
-
 # --- exact values ---
 
 
@@ -182,7 +179,7 @@ def test_trained_students_follow_their_law():
             "in turn": models.in_turn(sizes, game, k_turn)(z),
         }
 
-    drawn = jit_loop(played)(jax.random.key(0))
+    drawn = jax.jit(played)(jax.random.key(0))
     found = {name: law.of_samples(np.asarray(x[..., 0]), 2) for name, x in drawn.items()}
     exact_values = law.students(2, 2)
     error = (exact_values.share * (1 - exact_values.share) / sizes.rows) ** 0.5

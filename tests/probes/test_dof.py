@@ -18,6 +18,7 @@ from alone import (
     far,
     filled,
     jit,
+    jit_loop,
     judged,
     played,
     refused,
@@ -106,7 +107,7 @@ def likes_the_good_mode(action):
 def test_without_value_it_clones_and_with_value_it_takes_the_better_mode():
     data = two_modes()
 
-    @jit
+    @jit_loop
     @jax.vmap
     def learn(eta):
         with given(likes_the_good_mode):

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from alone import jit_loop
 
 from jaxomarl.algorithms import decision_diffuser, dof_trajectory, madiff
 from jaxomarl.base import Environment, Episodes, JaxomarlError, Observation, Spec, TimeStep
@@ -187,7 +188,7 @@ def test_a_distilled_model_plans_as_well_in_one_call(track):
         told = lambda key, memory, seen: act(key, student, past, memory, seen)
         return episodes(TRACK, told, algorithm.memory, keys, keys)["return"].mean()
 
-    @jax.jit
+    @jit_loop
     def run(key):
         first = algorithm.init(key, past, rows)
         student, metrics = jax.lax.scan(one, first, jax.random.split(key, 800))
