@@ -295,7 +295,8 @@ def test_a_finished_sweep_is_reprinted_without_a_program(out, copy, monkeypatch)
 
 
 def test_an_end_without_its_digest_is_none(tmp_path):
-    facts = {"plan": ended.plan_digest(tmp_path, []), "files": {}, "records": [], "pictures": []}
+    names = {"sizes": {}, "files": {}, "records": [], "pictures": []}
+    facts = {"plan": ended.plan_digest(tmp_path, []), **names}
     documents.write_sealed(tmp_path / "DONE", facts)
     assert ended.find(tmp_path, []) == ended.Ended([], [])
     (tmp_path / "DONE").write_text(json.dumps(facts))
