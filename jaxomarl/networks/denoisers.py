@@ -17,11 +17,28 @@ FREQUENCIES = 30.0 * np.random.default_rng(20240).standard_normal(32).astype(np.
 
 # --- features of the diffusion time ---
 
+SIN = np.array([(-1) ** k / math.factorial(2 * k + 1) for k in range(6)], np.float32)[::-1]
+"""Coefficients of sin(x) / x in x^2, highest power first: the rest is below 6e-8 to pi / 2."""
+COS = np.array([(-1) ** k / math.factorial(2 * k) for k in range(7)], np.float32)[::-1]
+"""Coefficients of cos(x) in x^2: the rest is below 7e-9 to pi / 2."""
+
 
 def fourier(t: Float[Array, "*B"], frequencies: int) -> Float[Array, "*B F"]:
     """[sin 2 pi t W, cos 2 pi t W]: twice `frequencies` features of the diffusion time."""
-    angles = 2.0 * math.pi * t[..., None] * FREQUENCIES[:frequencies]
-    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+    return jnp.concatenate(circle(t[..., None] * FREQUENCIES[:frequencies]), axis=-1)
+
+
+def circle(turns: Float[Array, "*B F"]) -> tuple[Float[Array, "*B F"], Float[Array, "*B F"]]:
+    """(sin, cos) of 2 pi `turns`, to within 1e-6 of what `turns` says.
+
+    By the series of half the angle, which is at most pi / 2 once whole turns are taken off. XLA's
+    own functions, which take any angle, were a sixth of an update of a small score model on a CPU.
+    """
+    half = math.pi * (turns - jax.lax.stop_gradient(jnp.round(turns)))
+    square = half * half
+    sin = half * jnp.polyval(SIN, square)
+    cos = jnp.polyval(COS, square)
+    return 2.0 * sin * cos, 1.0 - 2.0 * sin * sin
 
 
 def slow(t: Float[Array, "*B"]) -> Float[Array, "*B 12"]:

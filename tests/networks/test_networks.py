@@ -179,9 +179,14 @@ def test_fourier_features():
     got = fourier(t, 16)
     assert got.shape == (4, 32)
     angle = 2 * np.pi * np.asarray(t, np.float64)[:, None] * FREQUENCIES[:16].astype(np.float64)
+    # what is left is the rounding of t W, of 90 turns at most
     np.testing.assert_allclose(
-        got, np.concatenate([np.sin(angle), np.cos(angle)], axis=1), atol=1e-4
+        got, np.concatenate([np.sin(angle), np.cos(angle)], axis=1), atol=3e-5
     )
+    slope = jax.jacfwd(lambda t: fourier(t, 16))(jnp.asarray(0.02))
+    turning = 2 * np.pi * FREQUENCIES[:16]
+    expected = np.concatenate([turning * np.cos(angle[1]), -turning * np.sin(angle[1])])
+    np.testing.assert_allclose(slope, expected, atol=1e-3)
     np.testing.assert_array_equal(got[0], [0] * 16 + [1] * 16)
     assert len(FREQUENCIES) == 32
     assert abs(FREQUENCIES.mean()) < 4 * 30 / 32**0.5
