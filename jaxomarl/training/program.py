@@ -346,9 +346,16 @@ class Program:
             start = time.perf_counter()
             lifted = sharding.sharded(sharding.over_runs(f, how, shared), self.devices, shared)
             lowered = jax.jit(lifted, donate_argnums=donate).lower(*args)
-            call = lowered.compile(compiler_options=run_once() if f == self.init else None)
+            call = lowered.compile(compiler_options=run_once() if self.runs_once(f) else None)
             self.job.programs[name] = Compiled(call, time.perf_counter() - start)
         return self.job.programs[name]
+
+    def runs_once(self, f: Callable) -> bool:
+        """Whether to compile a function takes longer than to run it, slow as it may be."""
+        if f == self.measure:
+            health = self.stage.health
+            return len(self.measured) == 1 and health is not None and not health.at_end
+        return f == self.init
 
     def compiled_for(self, rows: int) -> list[Any]:
         """The stage's programs that were compiled for so many rows."""
