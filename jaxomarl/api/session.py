@@ -556,13 +556,15 @@ def train_groups(
     bytes_allowed: int = 0,
     save_every: float | None = None,
     tracker: Tracker | None = None,
+    background: Background | None = None,
 ) -> Results:
     """Train every group, sharing stages, and write the results below `out` where it is given.
 
     `sources` are other output folders whose stages may be reused. `bytes_allowed` is the memory
     that training may take; 0 is what is free. A group that needs more is trained in portions.
     `save_every` are the seconds between two checkpoints, as of `checkpoint.Cadence`. A `tracker` is
-    told what is measured, and closed by who opened it.
+    told what is measured, and closed by who opened it. A `background` that is given writes the
+    files, and may still write when this returns.
 
     Raises Interrupted, with all work saved, once `stopped()` says so, and MemoryTooSmallError where
     not even one run of a group fits.
@@ -574,7 +576,8 @@ def train_groups(
     final: list[store.Row] = []
     runs: list[store.Run] = []
     roots = [folder / "stages" for folder in folders]
-    with Background() as background:
+    with contextlib.ExitStack() as stack:
+        background = background or stack.enter_context(Background())
         library = StageCache(*roots, save_every=save_every, background=background)
         for of_all_hosts in groups:
             group = of_all_hosts

@@ -57,6 +57,7 @@ from jaxomarl.results import (
     tables,
 )
 from jaxomarl.training import hosts
+from jaxomarl.training.background import Background
 from jaxomarl.training.memory import MemoryTooSmallError, parse_bytes
 from jaxomarl.training.runner import Interrupted
 
@@ -629,21 +630,34 @@ def sweep(asked: Sweep | Train, stop: Stop) -> None:
         if before:
             return show_results(before, out)
 
-        canvas.begin_to_load()
-        lines = ProgressPrinter()
-        limits = (allowed, between)
-        with tracking(asked.log, out, lines.say) as tracker:
-            results = session.train_groups(
-                groups, out, sources, lines, stop.asked, lines.say, *limits, tracker
-            )
-        if not hosts.first():
-            return
-        found = ended.Ended(results.records, draw(results, out))
-        if found.pictures:
-            ended.write(out, groups, found)
+        found = carry_out(asked, stop, groups, out, sources, (allowed, between))
+    if found:
+        show_results(found, out)
+        say(f"done in {clock(time.perf_counter() - start)}")
 
-    show_results(found, out)
-    say(f"done in {clock(time.perf_counter() - start)}")
+
+def carry_out(
+    asked: Sweep | Train,
+    stop: Stop,
+    groups: list[plan.Group],
+    out: Path,
+    sources: list[Path],
+    limits: tuple[int, float | None],
+) -> ended.Ended | None:
+    """Train the groups and draw the results; None on all hosts but the first."""
+    canvas.begin_to_load()
+    lines = ProgressPrinter()
+    with tracking(asked.log, out, lines.say) as tracker, Background() as background:
+        results = session.train_groups(
+            groups, out, sources, lines, stop.asked, lines.say, *limits, tracker, background
+        )
+        if not hosts.first():
+            return None
+        # beside the last files
+        found = ended.Ended(results.records, draw(results, out))
+    if found.pictures:
+        ended.write(out, groups, found)
+    return found
 
 
 def show_results(found: ended.Ended, out: Path) -> None:
