@@ -168,6 +168,7 @@ def test_a_mixer_of_the_data_is_left_out_where_it_changes_nothing():
     assert dof(data_mixer="qmix", execution="central")[1].mix is not None
 
 
+@pytest.mark.long
 def test_a_distilled_model_plans_as_well_in_one_call(track):
     """From planner to student, whose single call ends near the guided planner's path; before, it is far from it."""
     cfg, parts, _, state, _ = track
