@@ -55,7 +55,7 @@ def run(job: Job) -> Past:
         trained = train_stage(job, Program(job, index, past))
         past[stage.name] = trained.state
         job.finished(index, stage, trained)
-    return past
+    return sharding.united(past)
 
 
 def train_stage(job: Job, program: Program) -> TrainedStage:

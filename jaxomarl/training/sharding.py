@@ -55,6 +55,17 @@ def shares(platform: str, state: PyTree, batch: int, devices: int, runs: int) ->
     return max(d for d in range(1, there + 1) if batch % d == 0)
 
 
+def united(tree: PyTree) -> PyTree:
+    """The arrays on the same devices, as one program takes them: the first one where they differ.
+
+    Stages that were trained lie on a mesh, and those from files on one device.
+    """
+    arrays = [x for x in jax.tree.leaves(tree) if isinstance(x, jax.Array) and x.committed]
+    if len({frozenset(x.devices()) for x in arrays}) < 2:
+        return tree
+    return jax.device_put(tree, jax.local_devices()[0])
+
+
 def over_runs(f: Callable, how: str, shared: int) -> Callable:
     """Lift a function of one run to R runs; the last `shared` arguments are the same for all."""
 

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -263,6 +264,15 @@ def test_evidence_of_other_seeds_is_refused_and_one_without_a_seed_comes_last():
     measures = [Measure(*name, seed, "return", float(k)) for k, seed in enumerate(["", 1, 0])]
     found = evidence.values(evidence.Evidence("x", measures, [], {}), *name[:2], "std0.3", "return")
     assert found.tolist() == [2, 1, 0]
+
+
+def test_a_commit_that_is_no_text_is_refused(tmp_path, root):
+    folder = shutil.copytree(root / "docs/evidence/dof-games", tmp_path / "dof-games")
+    file = folder / "provenance.json"
+    facts = json.loads(file.read_text())
+    file.write_text(json.dumps({**facts, "source": {"commit": 5}}))
+    with pytest.raises(JaxomarlError, match="source, commit: expected"):
+        evidence.load_evidence(folder)
 
 
 # --- other sealed files ---

@@ -35,7 +35,9 @@ def load_evidence(folder: Path) -> Evidence | None:
         return None
     measures = measured.read(folder)
     way = "Measure it again."
-    provenance = documents.read(folder / measured.PROVENANCE, way, **FACTS)
+    path = folder / measured.PROVENANCE
+    provenance = documents.read(path, way, **FACTS)
+    documents.check_known(f"{path}, source", provenance["source"], way, commit=str)
     return Evidence(folder.name, measures, measured.read_stages(folder), provenance)
 
 
