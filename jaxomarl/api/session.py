@@ -16,7 +16,7 @@ import fcntl
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -345,20 +345,21 @@ class Writer:
     @property
     def last_stage(self) -> Stage:
         """The group's last stage, whose policy acts."""
-        return self.pipeline(0)[-1]
+        return self.pipelines[0][-1]
 
-    def pipeline(self, r: int) -> tuple[Stage, ...]:
-        """The stages of run r, from its own settings."""
+    @cached_property
+    def pipelines(self) -> list[tuple[Stage, ...]]:
+        """The stages of each run, from its own settings."""
         g = self.group
         online = g.task.env if g.system.online else None
-        return g.system.pipeline(g.task.env.spec, g.cfgs[r], online)
+        return [g.system.pipeline(g.task.env.spec, cfg, online) for cfg in g.cfgs]
 
     def info(self, r: int) -> dict[str, Any]:
         """The part of run.json that is known before training."""
         g = self.group
         cfg = g.cfgs[r]
         env = g.task.env
-        last = self.pipeline(r)[-1]
+        last = self.pipelines[r][-1]
         info = {
             "format": FORMAT,
             "system": g.name,
@@ -419,7 +420,7 @@ class Writer:
         for r, info in enumerate(self.infos):
             figures = {name: values[r] for name, values in trained.health.items()}
             self.rows["health"][r] += store.metrics_rows(info, stage.name, evaluated[1:], figures)
-            info["health"].append(stage_facts(self.pipeline(r)[index], figures))
+            info["health"].append(stage_facts(self.pipelines[r][index], figures))
             found = trained.diverged.get(trained.rows[r])
             if found:
                 info["diverged"].append({"stage": stage.name, **dataclasses.asdict(found)})

@@ -126,8 +126,8 @@ def inline_svg(shown: Figure, name: str) -> str:
     content = canvas.encoded(shown, ".svg", **{"svg.fonttype": "none"}).decode()
     drawing = content[content.index("<svg") :]
     drawing = re.sub(r"<metadata>.*?</metadata>\s*", "", drawing, flags=re.DOTALL)
-    drawing = IDENTIFIER.sub(rf'id="{name}-\1"', drawing)
-    drawing = REFERENCE.sub(rf"\1{name}-\2", drawing)
+    drawing = IDENTIFIER.sub(rf'id="{name}-\g<1>"', drawing)
+    drawing = REFERENCE.sub(rf"\g<1>{name}-\g<2>", drawing)
     # drawn as wide as on paper where there is room, and less where there is not
     width = re.search(r'width="([\d.]+)pt"', drawing)
     drawing = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", drawing, count=1)

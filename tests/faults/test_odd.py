@@ -4,6 +4,7 @@ import json
 import math
 import os
 import shutil
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from jaxomarl.papers import cost_lines
 from jaxomarl.papers.measured import Measure
 from jaxomarl.papers.verdicts import evidence, rules
 from jaxomarl.paths import replace_file
-from jaxomarl.results import coordination, embedded, loggers, store
+from jaxomarl.results import canvas, coordination, embedded, loggers, page, store
 from jaxomarl.results.study import Study
 from jaxomarl.results.tables import Record
 from jaxomarl.training import checkpoint
@@ -260,10 +261,20 @@ def test_a_folder_in_the_place_of_a_file_is_named(tmp_path):
 def test_evidence_of_other_seeds_is_refused_and_one_without_a_seed_comes_last():
     with pytest.raises(JaxomarlError, match="found '2 and 3'"):
         rules.paired(np.ones(2), np.ones(3))
+    with pytest.raises(JaxomarlError, match="found '2 and 3'"):
+        rules.check_paired(np.ones(2), np.ones(3))
     name = ("game", "bc", "std0.3")
     measures = [Measure(*name, seed, "return", float(k)) for k, seed in enumerate(["", 1, 0])]
     found = evidence.values(evidence.Evidence("x", measures, [], {}), *name[:2], "std0.3", "return")
     assert found.tolist() == [2, 1, 0]
+
+
+@pytest.mark.skipif(not find_spec("matplotlib"), reason="matplotlib is not installed")
+def test_a_figure_of_any_name_is_drawn_into_a_page():
+    """A name that begins with a digit, such as that of a task, is no reference to a group."""
+    figure, (axes,) = canvas.grid(1, 2.0, 2.0, 1)
+    axes.plot([0, 1], [0, 1])
+    assert 'id="1-figure_1"' in page.inline_svg(figure, "1")
 
 
 def test_a_commit_that_is_no_text_is_refused(tmp_path, root):

@@ -336,6 +336,7 @@ def twin_peaks(evidence: Evidence) -> list[Part]:
     for setting in ("std=0", "std=0.3", "std=0.6"):
         x = values(evidence, CENTRED, DATA, setting, "x")
         y = values(evidence, CENTRED, DATA, setting, "y")
+        rules.check_paired(x, y)
         end = (x + y) / 2
         predicted = exact(evidence, CENTRED, DATA, setting, "predicted")
         answers.append(rules.near(end, predicted, CENTRED_CLOSE, CENTRED_CLOSE))

@@ -162,10 +162,15 @@ def above(values: Float[np.ndarray, " R"], limit: float) -> Answer:
 
 def paired(one: Float[np.ndarray, " R"], other: Float[np.ndarray, " S"]) -> Estimate:
     """The difference of two systems with the same seeds; JaxomarlError where they have others."""
+    check_paired(one, other)
+    return intervals.of_samples(one - other)
+
+
+def check_paired(one: Float[np.ndarray, " R"], other: Float[np.ndarray, " S"]) -> None:
+    """Raise JaxomarlError where two lists of numbers are not of as many seeds."""
     if len(one) != len(other):
         found = f"{len(one)} and {len(other)}"
         raise refuse("the evidence", "as many seeds of both systems", found, "Measure it again.")
-    return intervals.of_samples(one - other)
 
 
 def interval_of(values: Float[np.ndarray, " R"]) -> tuple[float, float]:
