@@ -19,7 +19,7 @@ from jaxomarl.base import JaxomarlError
 from jaxomarl.envs.catalog import make
 
 ROOT = Path(__file__).parents[2]
-KEPT = ROOT / "docs/evidence/omsd-medium/mpe-spread-medium/omsd/beta-0.002/seed-0"
+KEPT = ROOT / "docs/evidence/omsd-expert/omsd/seed-0"
 """A run of an earlier commit: what it wrote has to load from then on."""
 SMALL = {"policy_width": 8, "width": 8, "levels": 3, "context": 2, "layers": 1, "heads": 1}
 
@@ -71,7 +71,10 @@ def test_the_page_acts_in_numpy_alone(exported, observations, tmp_path):
 def test_the_card_says_where_the_policy_comes_from(exported):
     out, card = exported
     assert json.loads((out / export.CARD).read_text()) == json.loads(json.dumps(card))
-    assert card["policy"]["system"] == "omsd" and card["policy"]["swept"] == {"beta": 0.002}
+    said = json.loads((KEPT / "run.json").read_text())
+    told = ("system", "task", "data", "seed", "swept")
+    assert {k: card["policy"][k] for k in told} == {k: said[k] for k in told}
+    assert card["policy"]["system"] == "omsd"
     assert card["spec"]["obs_dims"] == [18, 18, 18] and card["network"]["output"] == "tanh"
     assert set(card["files"]) == {policy.FILE, export.PROGRAM}
 
