@@ -32,7 +32,7 @@ def circle(turns: Float[Array, "*B F"]) -> tuple[Float[Array, "*B F"], Float[Arr
     """(sin, cos) of 2 pi `turns`, to within 1e-6 of what `turns` says.
 
     By the series of half the angle, which is at most pi / 2 once whole turns are taken off. XLA's
-    own functions, which take any angle, were a sixth of an update of a small score model on a CPU.
+    own functions take any angle, and take longer (benchmarks/NOTES.md).
     """
     half = math.pi * (turns - jax.lax.stop_gradient(jnp.round(turns)))
     square = half * half

@@ -32,7 +32,7 @@ KEEP = 2
 
 
 ONE_AT_A_TIME = threading.Lock()
-"""Orbax 0.12 loses files of a save beside which another thread loads."""
+"""Orbax 0.12.8 loses files of a save beside which another thread loads; test_torn meets it."""
 FILES = 1 << 17
 """Bytes that a checkpoint's files take next to its arrays; a disk that has fewer is full."""
 SHARE = 0.02

@@ -122,7 +122,7 @@ class Folder:
     begun: int = 0
     cadence: checkpoint.Cadence = field(default_factory=checkpoint.Cadence)
     save_seconds: float = 0.0
-    """What all saves of this process took."""
+    """What the saves of this process took; a stage's last one is beside the training."""
 
     def begin_chunk(self, chunk: int) -> None:
         """Note that a chunk starts, so that a killed process's work is counted."""
