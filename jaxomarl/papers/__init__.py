@@ -34,6 +34,12 @@ REPRODUCTIONS: dict[str, Reproduction] = {
         "omsd_table2",
         "OMSD's Table 2: OMSD, its ablations, IQL and BC on the three particle tasks.",
     ),
+    "omsd-table3": Reproduction(
+        "omsd.robots", "table3", "OMSD's Table 3: returns on robots next to OMIGA's baselines."
+    ),
+    "omsd-table4": Reproduction(
+        "omsd.robots", "table4", "OMSD's Table 4: half-cheetah in two halves next to CFCQL's."
+    ),
     "omsd-fig2": Reproduction(
         "omsd.figures",
         "fig2",

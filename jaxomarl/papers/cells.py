@@ -170,12 +170,14 @@ def comparison_table(
     their_seeds: str,
     preset: str = "",
     alone: bool = False,
+    normalised: bool = True,
 ) -> str:
     """Train every cell that was asked for, and compare it with the paper.
 
     A task and quality is trained at a time.
 
-    `default` are systems, tasks and data where none are asked for; `printed` are normalised scores.
+    `default` are systems, tasks and data where none are asked for. `normalised` says that the
+    `printed` scores are; otherwise they are returns.
     Cells are kept under `out`, so that the same command continues where it was stopped.
     """
     default_systems, default_tasks, default_data = default
@@ -195,7 +197,7 @@ def comparison_table(
         differences,
         their_seeds,
         alone=alone,
-        normalised=True,
+        normalised=normalised,
     )
 
 

@@ -47,7 +47,8 @@ def dof_policies(asked: Asked) -> str:
 
     `dof-p` is trained once for each of `MIXERS`, unless a mixer was asked for.
     """
-    if "noise_mixer" not in asked.overrides:
+    mixes = "dof-p" in (asked.systems or SYSTEMS)
+    if mixes and "noise_mixer" not in asked.overrides:
         mixers = {"noise_mixer": list(MIXERS), "execution": ["central"]}
         asked = dataclasses.replace(asked, overrides={**asked.overrides, **mixers})
     default = (SYSTEMS, TASKS, DATA)

@@ -17,8 +17,6 @@ DIFFERENCES = (
 )
 THEIRS = "the paper's 5, with critic checkpoint and beta chosen by task."
 
-__all__ = ["Asked", "omsd_table2", "published"]
-
 
 def published() -> Published:
     """(task, data, system) -> mean and standard error of the printed normalised score."""
@@ -28,6 +26,4 @@ def published() -> Published:
 def omsd_table2(asked: Asked) -> str:
     """Every system that was asked for on each task and quality, next to the paper's."""
     default = (SYSTEMS, TASKS, DATA)
-    return cells.comparison_table(
-        asked, default, published(), "s.e.", DIFFERENCES, THEIRS, "particle"
-    )
+    return cells.comparison_table(asked, default, published(), "s.e.", DIFFERENCES, THEIRS)
