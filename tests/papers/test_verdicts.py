@@ -235,7 +235,7 @@ QUALITIES = ("mpe/spread expert", "mpe/spread medium", "mpe/spread random")
 CHEETAH = "mamujoco/2halfcheetah"
 RULES = [
     ("OMSD-4", MODES, {"omsd": 500.0, "brpo-ctde": 440.0}, REPRODUCED),
-    ("OMSD-4", MODES, {"omsd": 447.0, "brpo-ctde": 440.0}, NOT_JUDGED),
+    ("OMSD-4", MODES, {"omsd": 447.0, "brpo-ctde": 440.0}, ONLY_UNDER),
     ("OMSD-4", MODES, {"omsd": 400.0, "brpo-ctde": 440.0}, REFUTED),
     ("OMSD-5", MEDIUM, {"omsd beta=0": 430.0, "omsd beta=1": 460.0, "bc": 438.0}, REPRODUCED),
     ("OMSD-5", MEDIUM, {"omsd beta=0": 430.0, "omsd beta=1": 445.0, "bc": 438.0}, NOT_JUDGED),
@@ -325,7 +325,7 @@ def test_seeds_are_paired(tmp_path):
     """Seeds differ by 10 among themselves; their differences by 0.1."""
     means = {"omsd": 480.0, "brpo-ctde": 440.0}
     files = trained_files(tmp_path, MODES[0], means, spread=0.0)
-    (part,) = claim_of("OMSD-4").judge(files)
+    part, _ = claim_of("OMSD-4").judge(files)
     assert "over brpo-ctde 40.0 [40.0, 40.0]" in part.numbers[1]
 
 

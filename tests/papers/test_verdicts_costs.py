@@ -248,7 +248,6 @@ def test_open_costs_say_why():
     [
         (("planning", "madiff-d"), "planning for madiff-d"),
         (("reverse_process", "wconcat"), "other mixers than concat"),
-        ((GAME, "dof-t"), "code_width=0"),
     ],
 )
 def test_missing_costs_are_refused(lost, message):
@@ -256,6 +255,14 @@ def test_missing_costs_are_refused(lost, message):
     kept = [m for m in rows if (m.game, m.system) != lost]
     with pytest.raises(JaxomarlError, match=message):
         judged("DOF-9", kept, stages)
+
+
+def test_benchmarks_alone_leave_the_autoencoder_open():
+    rows, stages = dof_costs()
+    kept = [m for m in rows if m.game != GAME]
+    parts = judged("DOF-9", kept, stages)
+    assert [part.answer.word for part in parts] == [YES, YES, NO, YES, NO, OPEN]
+    assert parts[5].answer.reason == "not run"
 
 
 def test_unequal_teams_are_refused():

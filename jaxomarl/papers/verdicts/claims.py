@@ -63,6 +63,14 @@ LESS_DATA = (
 )
 HISTORY = "--seeds 8 --final-episodes 1024 --cfg.history 0 4 8 --cfg.policy-steps 3000 6000"
 
+
+def over_ctde(condition: str, margin: float) -> trained.Judge:
+    """OMSD-4: OMSD is over its marginal ablation by a margin, on spread's expert-modes data."""
+    games = (f"{SPREAD} expert-modes",)
+    judge = trained.compare(games, "omsd", ("brpo-ctde",), trained.lead(margin))
+    return trained.named(condition, judge)
+
+
 OMSD = (
     Claim(
         "OMSD-1",
@@ -108,13 +116,17 @@ OMSD = (
         "Figures 4a and 7 are pictures; bars in the authors' code, spread: medium IQL 303, IND "
         "354, CTDE 342, OMSD 413; expert all within 525 to 530.",
         "Spread with the experts as trained (four modes). Yes: OMSD over CTDE by an interval above "
-        "30, a margin that is ours. No: by one below 0, with score models that have learned.",
+        "30, a margin that is ours. No: by one below 0, with score models that have learned. After "
+        "the run it was asked too whether the interval lies above 0, as for other claims.",
         "omsd-scores --systems omsd brpo-ctde brpo-ind bc --data expert-modes --seeds 8"
         " --cfg.score-predict edm --cfg.score-steps 10000 --cfg.policy-steps 5000"
         " --final-episodes 2048",
         "score model",
         "omsd-expert-modes",
-        trained.compare((f"{SPREAD} expert-modes",), "omsd", ("brpo-ctde",), trained.lead(30.0)),
+        trained.together(
+            over_ctde("by more than 30", 30.0),
+            over_ctde("by any amount, a rule made after the run", 0.0),
+        ),
     ),
     Claim(
         "OMSD-5",

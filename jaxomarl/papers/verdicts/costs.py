@@ -290,7 +290,13 @@ def amount(found: Cost, metric: str) -> str:
 
 
 def code_part(evidence: Evidence, game: str) -> Part:
-    """The autoencoder saves training time: half of what is printed or more (yes), or none (no)."""
+    """The autoencoder saves training time: half of what is printed or more (yes), or none (no).
+
+    Open where the game is not on record: benchmarks alone can be kept.
+    """
+    condition = "the autoencoder saves training time"
+    if not settings_of(evidence, game, "dof-t"):
+        return Part(condition, Answer(rules.OPEN, "not run"), ())
     plain = trained.best(evidence, game, "dof-t code_width=0")
     coded = trained.best(evidence, game, "dof-t code_width>0")
     taken = [
@@ -317,7 +323,7 @@ def code_part(evidence: Evidence, game: str) -> Part:
         f"{RETURN}: {plain.shown()}, {coded.shown()}; with it {rules.estimate_shown(change)} more",
         stages,
     )
-    return Part("the autoencoder saves training time", answer, numbers)
+    return Part(condition, answer, numbers)
 
 
 def systems_of(evidence: Evidence, benchmark: str) -> list[str]:
