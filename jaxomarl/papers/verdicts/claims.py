@@ -211,10 +211,14 @@ OMSD = (
 )
 
 
-def without(part: str, full: str, ablated: str) -> trained.Judge:
-    """DOM2-7: DOM2 on tag's medium-replay data with a part of it, and without."""
-    games = (f"{TAG} medium-replay",)
-    judge = trained.compare(games, f"dom2 {full}", (f"dom2 {ablated}",), trained.gain)
+def without(part: str, field: str, value: str) -> trained.Judge:
+    """DOM2-7: DOM2 on tag's medium-replay data, complete and with another value of one field."""
+    complete = {"improvement": "True", "denoising": "True", "network": "unet"}
+    names = []
+    for values in (complete, {**complete, field: value}):
+        names.append(" ".join(["dom2", *(f"{f}={x}" for f, x in values.items())]))
+    full, ablated = names
+    judge = trained.compare((f"{TAG} medium-replay",), full, (ablated,), trained.gain)
     return trained.named(part, judge)
 
 
@@ -317,13 +321,13 @@ DOM2 = (
         "critic",
         "dom2-parts",
         trained.together(
-            without("value", "improvement=True", "improvement=False"),
-            without("denoising loss", "denoising=True", "denoising=False"),
-            without("network", "network=unet", "network=mlp"),
+            without("value", "improvement", "False"),
+            without("denoising loss", "denoising", "False"),
+            without("network", "network", "mlp"),
         ),
         also=(
-            f"{PARTS} --cfg.denoising True False --out runs/dom2-loss --from runs/dom2-value",
-            f"{PARTS} --cfg.network unet mlp --out runs/dom2-network --from runs/dom2-value",
+            f"{PARTS} --cfg.denoising False --out runs/dom2-loss",
+            f"{PARTS} --cfg.network mlp --out runs/dom2-network",
         ),
     ),
     Claim(
