@@ -135,6 +135,36 @@ REPRODUCTIONS: dict[str, Reproduction] = {
         "dof_planners",
         "Planners and MADT on spread, next to what MADiff and DoF print.",
     ),
+    "dof-table2": Reproduction(
+        "dof.battles", "table2", "DoF's Tables 2 and 12 in kind: returns and win rates on SMAX."
+    ),
+    "dof-table10": Reproduction(
+        "dof.battles", "table10", "DoF's Table 10 in kind: SMAX's teams that are drawn anew."
+    ),
+    "dof-table18": Reproduction(
+        "dof.battles", "table18", "DoF's Table 18 in kind: planning in an autoencoder's code."
+    ),
+    "dof-table19": Reproduction(
+        "dof.battles", "table19", "DoF's Table 19 in kind: plans with and without history."
+    ),
+    "dof-table24": Reproduction(
+        "dof.battles", "table24", "DoF's Table 24 in kind: how the agents' noise is mixed."
+    ),
+    "dof-table25": Reproduction(
+        "dof.battles", "table25", "DoF's Table 25 in kind: how the agents' samples are mixed."
+    ),
+    "dof-table21": Reproduction(
+        "dof.teams", "table21", "DoF's Table 21 in kind: parameters of each system by team size."
+    ),
+    "dof-table3": Reproduction(
+        "dof.teams", "table3", "DoF's Table 3 in kind: memory and time of a plan by team size."
+    ),
+    "dof-table22": Reproduction(
+        "dof.teams", "table22", "DoF's Table 22 in kind: time of a plan by sampler and team size."
+    ),
+    "dof-table23": Reproduction(
+        "dof.teams", "table23", "DoF's Table 23 in kind: rewards in battles by team size."
+    ),
     "dof-fig7": Reproduction(
         "dof.costs",
         "fig7",
@@ -195,6 +225,7 @@ ALIASES = {
     "omsd-fig12": "omsd-fig11",
     "dom2-fig1": "dom2-fig11",
     "dom2-fig10": "dom2-table8",
+    "dof-table12": "dof-table2",
     "dof-fig3": "dof-games",
     "dof-fig4": "dof-games",
     "dof-fig10": "dof-games",

@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from jaxomarl.base import JaxomarlError, Past, refuse
+from jaxomarl.optim import Net
 from jaxomarl.training import sharding
 from jaxomarl.training.program import Job, Program
 
@@ -168,16 +169,14 @@ def plan(job: Job, at_most: int = 0) -> Plan:
     count = len(job.seeds)
     fit = count
     needed = 0
-    past: Past = {"stats": jax.tree.map(_leading, job.stats)}
+    past: Past = {}
     stages: list[Needs] = []
-    for index, stage in enumerate(job.make(job.cfgs[0])):
-        program = Program(job, index, dict(past))
-        needs = Needs(program, size(past), len(program.missing()))
+    for program, finished in traced(job):
+        past = finished
+        needs = Needs(program, size(program.past), len(program.missing()))
         # the states alone may say so before anything is compiled
         needs.check(needs.least(1), most)
         stages.append(needs)
-        kept = jax.eval_shape(stage.kept, program.shapes["state"])
-        past[stage.name] = jax.tree.map(_leading, kept)
     for needs in stages:
         needed = max(needed, needs.of(count, most))
         fit = needs.fitting(fit, most)
@@ -200,6 +199,27 @@ def plan(job: Job, at_most: int = 0) -> Plan:
         limit=most,
         kept=kept_bytes * count,
     )
+
+
+def traced(job: Job) -> Iterator[tuple[Program, Past]]:
+    """Each stage's program, of shapes alone, and what is finished after it."""
+    past: Past = {"stats": jax.tree.map(_leading, job.stats)}
+    for index, stage in enumerate(job.make(job.cfgs[0])):
+        program = Program(job, index, dict(past))
+        kept = jax.eval_shape(stage.kept, program.state_shape)
+        past = {**past, stage.name: jax.tree.map(_leading, kept)}
+        yield program, past
+
+
+def parameters(job: Job) -> int:
+    """Numbers in the networks of one run; targets and the optimiser's numbers are not counted."""
+    is_net = lambda x: isinstance(x, Net)
+    count = 0
+    for program, _ in traced(job):
+        nets = jax.tree.leaves(program.state_shape, is_leaf=is_net)
+        params = [net.params for net in nets if is_net(net)]
+        count += sum(x.size for x in jax.tree.leaves(params))
+    return count
 
 
 def _whole(runs: int, fit: int) -> int:

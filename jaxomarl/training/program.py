@@ -258,6 +258,12 @@ class Program:
         return sharding.place((cfgs, keys, past), self.devices, size)
 
     @cached_property
+    def state_shape(self) -> Any:
+        """Shapes of one run's state, by tracing its start alone."""
+        given = (self.job.cfgs[0], self.key(0), self.first_past(), self.job.data)
+        return jax.eval_shape(self.init, *given)
+
+    @cached_property
     def shapes(self) -> dict[str, Any]:
         """Shapes of one run's state, metrics, evaluations and health, by tracing alone."""
         if self.index in self.job.shapes:
@@ -266,7 +272,7 @@ class Program:
         key = self.key(0)
         past = self.first_past()
         data = self.job.data
-        state = jax.eval_shape(self.init, cfg, key, past, data)
+        state = self.state_shape
         _, metrics = jax.eval_shape(self.update, state, key, cfg, past, data)
         evaluations = {}
         if self.evaluates:

@@ -1,0 +1,165 @@
+"""DoF's tables by the number of agents: parameters, memory and time of a plan, rewards in battles.
+
+What a plan costs is read from the lines of `python -m benchmarks.planning`. The battle is this
+package's own, with the paper's rewards in kind. So what the paper prints stands in a table of its
+own below ours.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jaxomarl.algorithms import REGISTRY
+from jaxomarl.api import plan, session
+from jaxomarl.api.plan import Group
+from jaxomarl.base import JaxomarlError, refuse
+from jaxomarl.papers import shown
+from jaxomarl.papers.asked import Asked
+from jaxomarl.papers.comparison import markdown_table
+from jaxomarl.papers.cost_lines import LINES, read_lines
+from jaxomarl.papers.dof import battles
+from jaxomarl.papers.shown import Content
+from jaxomarl.training import memory
+from jaxomarl.training.library import StageCache
+
+AGENTS = (4, 8, 16, 32, 64)
+"""Numbers of agents of the paper's tables."""
+FEW_ROWS = 400
+"""Transitions whose shapes are enough to count parameters."""
+MILLION = 1e6
+PLANNING = "planning"
+"""The benchmark that times plans."""
+NOTES = (
+    "Game: the package's own battle, whose rules are stated in its environment; the paper's is "
+    "MAgent-like combat.",
+    "Data: of policies that this package trained online; the paper's are logs of MADDPG.",
+)
+OF_TEAMS = Content(
+    ("bc", "dof-t", "madiff-c"),
+    ("battle/8", "battle/64"),
+    ("good",),
+    NOTES,
+    battles.THEIRS,
+)
+
+Line = dict[str, Any]
+
+
+# --- parameters ---
+
+
+def table21(asked: Asked) -> str:
+    """Table 21: parameters of every system that takes the battle, in millions; nothing is trained.
+
+    The paper's numbers are a picture in the text at hand.
+    """
+    unused = ("tasks", "data", "episodes", "source", "final_episodes")
+    asked.check_unused("dof-table21", "it counts the parameters of battle/N.", unused)
+    taken, refused = accepted(asked)
+    by_team = [counts(asked, taken, agents) for agents in AGENTS]
+    rows = []
+    for system in taken:
+        rows.append((system, *(f"{counted[system] / MILLION:.3g}" for counted in by_team)))
+    head = ("millions of parameters", *(f"{n} agents" for n in AGENTS))
+    below = "".join(f"\n- {name} is left out: {reason}" for name, reason in refused.items())
+    first = "Networks of a run's stages at their defaults; targets and optimisers not counted."
+    return f"{first}\n\n{markdown_table(head, rows)}{below}\n"
+
+
+def accepted(asked: Asked) -> tuple[list[str], dict[str, str]]:
+    """(systems that take the battle, the others with their reasons).
+
+    JaxomarlError for one that was asked for and takes it not.
+    """
+    taken = []
+    refused = {}
+    for system in asked.systems or tuple(REGISTRY):
+        try:
+            groups_of(asked, [system], AGENTS[0])
+        except JaxomarlError as error:
+            if asked.systems:
+                raise
+            refused[system] = str(error)
+        else:
+            taken.append(system)
+    return taken, refused
+
+
+def counts(asked: Asked, systems: Sequence[str], agents: int) -> dict[str, int]:
+    """Each system's parameters in a team."""
+    found = {}
+    for group in groups_of(asked, systems, agents):
+        job = session.job_of(group, StageCache(), say=lambda _: None)
+        found[group.name] = memory.parameters(job)
+    return found
+
+
+def groups_of(asked: Asked, systems: Sequence[str], agents: int) -> list[Group]:
+    """The systems on a battle, with data whose shapes alone count."""
+    settings = {field: values[:1] for field, values in asked.overrides.items()}
+    task = f"battle/{agents}"
+    return plan.resolve(systems, [task], ["random"], [0], "", settings, FEW_ROWS)
+
+
+# --- what a plan costs ---
+
+
+def table3(asked: Asked) -> str:
+    """Table 3: memory and time of a plan, from the benchmark's lines in OUT."""
+    lines = [x for x in plan_lines(asked, "dof-table3") if x["sampler"] == "ddim"]
+    memory_rows = by_agents(lines, lambda x: f"{x['program_mib']:.0f}", ("system",))
+    time_rows = by_agents(lines, seconds, ("system",))
+    return "\n".join(
+        [
+            f"Memory of the compiled plan in MiB, as XLA counts it.\n\n{memory_rows}",
+            f"Seconds of a plan with DDIM: the median, and the range of samples.\n\n{time_rows}",
+            battles.printed_table("3 memory", "MB of a card's memory"),
+            battles.printed_table("3 seconds", "seconds of inference"),
+        ]
+    )
+
+
+def table22(asked: Asked) -> str:
+    """Table 22: time of a plan by sampler, from the benchmark's lines in OUT."""
+    lines = plan_lines(asked, "dof-table22")
+    rows = by_agents(lines, seconds, ("system", "sampler", "calls"))
+    ours = f"Seconds of a plan: the median, and the range of samples.\n\n{rows}"
+    return f"{ours}\n{battles.printed_table('22', 'seconds of inference')}"
+
+
+def plan_lines(asked: Asked, name: str) -> list[Line]:
+    """The lines of plans in OUT; JaxomarlError where there is none."""
+    asked.check_unused(name, "it is read from a benchmark's lines.")
+    files = sorted(asked.out.glob(LINES))
+    lines = [line for file in files for line in read_lines(file)]
+    plans = [line for line in lines if line["benchmark"] == PLANNING and "sampler" in line]
+    if not plans:
+        command = f"python -m benchmarks.{PLANNING} --out {asked.out}/{PLANNING}.jsonl"
+        raise refuse("--out", "a folder with the benchmark's lines", asked.out, f"Run {command}")
+    return plans
+
+
+def seconds(line: Line) -> str:
+    """A line's seconds with their range."""
+    return f"{line['seconds']:.3g} [{line['seconds_low']:.3g}, {line['seconds_high']:.3g}]"
+
+
+def by_agents(lines: Sequence[Line], cell: Callable[[Line], str], fields: Sequence[str]) -> str:
+    """A row for each value of the fields, and a column for each number of agents."""
+    agents = sorted({line["agents"] for line in lines})
+    found = {(*(line[f] for f in fields), line["agents"]): cell(line) for line in lines}
+    names = list(dict.fromkeys(key[:-1] for key in found))
+    rows = [(*map(str, name), *(found.get((*name, n), "") for n in agents)) for name in names]
+    return markdown_table((*fields, *(f"{n} agents" for n in agents)), rows)
+
+
+# --- rewards ---
+
+
+def table23(asked: Asked) -> str:
+    """Table 23: rewards in battles of 8 and of 64, next to the data's and random play's.
+
+    The paper's numbers are a picture in the text at hand, but for those of its Table 3.
+    """
+    trained = [cell for cell, _ in shown.trained_cells(asked, OF_TEAMS)]
+    ours = shown.text(asked, OF_TEAMS, trained, shown.records_of(trained))
+    return f"{ours}\n{battles.printed_table('3 reward', 'reward, in its own game')}"
