@@ -123,3 +123,12 @@ def whole(sweeps: Sweeps, tmp_path_factory) -> Path:
     code, text = sweeps.run(out, systems=PAIR)
     assert code == 0, text
     return out
+
+
+@pytest.fixture(scope="session")
+def whole_of_the_package(sweeps: Sweeps, tmp_path_factory) -> Path:
+    """The same of two systems of the package."""
+    out = tmp_path_factory.mktemp("package") / "out"
+    code, text = sweeps.run(out, systems=("iql", "bc"))
+    assert code == 0, text
+    return out
