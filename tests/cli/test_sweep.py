@@ -41,24 +41,18 @@ CFG = {
 }
 IQL = {k: v for k, v in CFG.items() if not k.startswith("score")}
 """The settings that IQL has of these."""
+SMALL = (
+    *("--rows", "200", "--episodes", str(EPISODES), "--final-episodes", str(FINAL)),
+    *(x for k, v in CFG.items() for x in (f"--cfg.{k.replace('_', '-')}", str(v))),
+)
 
 
-def small(cfg):
-    return (
-        *("--rows", "200", "--episodes", str(EPISODES), "--final-episodes", str(FINAL)),
-        *(x for k, v in cfg.items() for x in (f"--cfg.{k.replace('_', '-')}", str(v))),
-    )
-
-
-SMALL = small(CFG)
-
-
-def run(command, *flags, cfg=CFG):
+def run(command, *flags):
     """(exit code, what it printed on stdout) of a command in this process."""
     out = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
         patch.setenv("JAX_NUM_CPU_DEVICES", "1")  # leave the devices of this process as they are
-        code = commands.run(command, [*flags, *small(cfg)])
+        code = commands.run(command, [*flags, *SMALL])
     return code, out.getvalue()
 
 
@@ -326,13 +320,14 @@ def test_resume_of_a_finished_sweep_reprints_and_executes_nothing(out, copy):
 
 
 def test_more_seeds_train_only_the_new_ones(out, copy):
-    flags = ("--systems", "iql", "--out", str(copy), "--resume", "--seeds", "4")
-    code, _ = run("sweep", *flags, cfg=IQL)
+    code, _ = run("sweep", "--systems", "omsd", "--out", str(copy), "--resume", "--seeds", "4")
     assert code == 0
     assert_kept(out, copy)
-    assert new_rows(out, copy) == [(kind, k) for kind in ("critic", "iql-policy") for k in (2, 3)]
+    assert new_rows(out, copy) == [
+        (kind, k) for kind in ("critic", "omsd-policy", "scores-conditional") for k in (2, 3)
+    ]
     assert [(r["system"], r["seeds"]) for r in store.read_table(copy / "summary.csv")] == [
-        ("iql", "4")
+        ("omsd", "4")
     ]
 
 

@@ -211,7 +211,7 @@ def test_a_distilled_model_plans_as_well_in_one_call(track):
 
 def test_plans_of_codes_get_more_than_the_data_too():
     """DoF+VAE: rows come back from their codes, a code knows one agent's row alone, and its plans reach as far."""
-    cfg, parts, _ = dof(code_width=3, code_lr=5e-3)
+    cfg, parts, _ = dof(code_width=3, code_lr=5e-3, policy_batch=64)
     coder, plans = (stage.algorithm for stage in dof_trajectory.pipeline(SPEC, cfg))
     rows = planner.prepare(SPEC, cfg, data())
 
@@ -220,7 +220,7 @@ def test_plans_of_codes_get_more_than_the_data_too():
             return algorithm.update(key, state, past, algorithm.batch(key, state, rows))
 
         key = jax.random.key(0)
-        return jax.lax.scan(one, algorithm.init(key, past, rows), jax.random.split(key, UPDATES))
+        return jax.lax.scan(one, algorithm.init(key, past, rows), jax.random.split(key, 500))
 
     @jax.jit
     def run(targets):
