@@ -57,16 +57,27 @@ def games():
 @pytest.fixture(scope="session")
 def laid_out(tmp_path_factory):
     """What a process of eight devices finds: {case: {path: array}}, and whether each state lay over the devices."""
+    return on_eight_devices(tmp_path_factory.mktemp("devices"))
+
+
+def on_eight_devices(out, *names):
+    """What on_devices.py leaves in `out`, of the sweeps of these systems alone where any is named."""
     import numpy as np
 
-    out = tmp_path_factory.mktemp("devices")
+    paths = [str(HERE), str(HERE.parent), str(HERE.parents[1])]
     env = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8",
-        "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parents[1])]),
+        "PYTHONPATH": os.pathsep.join(paths),
     }
-    command = [sys.executable, HERE / "on_devices.py", out]
+    command = [sys.executable, HERE / "on_devices.py", out, *names]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     arrays = {p.stem: dict(np.load(p)) for p in out.glob("*.npz")}
     return arrays, json.loads((out / "layouts.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def laid_out_omsd(tmp_path_factory):
+    """What such a process finds of a sweep of OMSD."""
+    return on_eight_devices(tmp_path_factory.mktemp("omsd-devices"), "omsd")

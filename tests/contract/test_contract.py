@@ -10,16 +10,17 @@ FIRST, *REST = REGISTRY
 FIRST_THEN_LONG = [FIRST, *(pytest.param(name, marks=pytest.mark.long) for name in REST)]
 """One system in every session, all of them in `make test-long`: what these assert is the runner's doing."""
 ALIKE = {
-    "brpo-ctde": "brpo-ind", "brpo-jal": "brpo-ind", "joint-score": "brpo-ind", "iql-ind": "iql",
-    "cql": "td3-bc", "omar": "td3-bc", "brac": "td3-bc", "diffusion-ql": "dom2", "edp": "dom2",
-    "ind-diffusion": "dof-p", "madiff-c": "dof-t", "madiff-d": "dof-t", "decision-diffuser": "dof-t",
-    "omac": "omiga", "mean-flow": "flow-bc", "fql": "mac-flow", "om2p": "mac-flow", "macql": "qmix", "mabcq": "qmix",
+    "brpo-ind": "omsd", "brpo-ctde": "omsd", "brpo-jal": "omsd", "joint-score": "omsd", "iql-ind": "iql",
+    "cql": "td3-bc", "omar": "td3-bc", "brac": "td3-bc", "dom2": "diffusion-ql", "edp": "diffusion-ql",
+    "ind-diffusion": "dof-p", "madiff-c": "decision-diffuser", "madiff-d": "decision-diffuser",
+    "dof-t": "decision-diffuser", "diffusion-bc": "sfbc", "omac": "omiga", "flow-bc": "mac-flow",
+    "mean-flow": "mac-flow", "fql": "mac-flow", "om2p": "mac-flow", "macql": "qmix", "mabcq": "qmix",
 }  # fmt: skip
-"""System -> one whose stages are its own but for a loss or a network.
+"""System -> one whose stages are its own but for a loss or a network, and which compiles faster.
 
 The first is traced here, and runs in `make test-long`; the second runs here.
 """
-STOPPED = ("omsd", "bc", "dof-t", "qmix")
+STOPPED = ("omsd", "bc", "decision-diffuser", "qmix")
 """Systems that meet a NaN here, all others in `make test-long`: that runs do not mix is the runner's doing."""
 
 

@@ -5,6 +5,7 @@ from unittest import mock
 import checks
 import jax
 import numpy as np
+import pair
 import pytest
 from cloning import CLONING
 from on_devices import COUNTS, DIVIDED, SWEPT, copies, played
@@ -13,12 +14,12 @@ from trial import Trial
 from jaxomarl.training import sharding
 from jaxomarl.training.library import StageCache
 
-STAGES = ("critic", "scores-conditional", "policy")
+STAGES = ("critic", "policy")
 
 
 @pytest.fixture(scope="module")
-def swept(trials):
-    return trials["omsd"].sweep(StageCache(), SWEPT)
+def swept():
+    return Trial("weighted", pair.WEIGHTED).sweep(StageCache(), SWEPT)
 
 
 @pytest.mark.parametrize("runs", COUNTS)
@@ -37,8 +38,21 @@ def test_any_number_of_runs(laid_out, runs):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_sweep_of_eight_runs(laid_out, swept, stage):
-    found, wanted = laid_out[0][f"omsd-{stage}"], checks.named(swept.past[stage])
+    found, wanted = laid_out[0][f"weighted-{stage}"], checks.named(swept.past[stage])
     checks.same(found, wanted, stage, checks.CLOSE)
+
+
+@pytest.mark.long
+def test_a_sweep_of_omsd(laid_out_omsd, trials):
+    """What stands above of a small system, of the package's own, with a stage more."""
+    arrays, layouts = laid_out_omsd
+    swept = trials["omsd"].sweep(StageCache(), SWEPT)
+    for stage in ("critic", "scores-conditional", "policy"):
+        found, wanted = arrays[f"omsd-{stage}"], checks.named(swept.past[stage])
+        checks.same(found, wanted, stage, checks.CLOSE)
+    assert all(kept for *_, kept in layouts), layouts
+    sizes = {(stage, over) for stage, over, data, _ in layouts if data == 1}
+    assert sizes == {("critic", 4), ("scores-conditional", 4), ("policy", 8)}
 
 
 def test_states_stay_on_the_runs_axis(laid_out):
@@ -48,7 +62,7 @@ def test_states_stay_on_the_runs_axis(laid_out):
         name: {over for stage, over, data, _ in layouts if stage == name and data == 1}
         for name in ("cloning", *STAGES)
     }
-    assert sizes == {"cloning": {3, 8}, "critic": {4}, "scores-conditional": {4}, "policy": {8}}
+    assert sizes == {"cloning": {3, 8}, "critic": {4}, "policy": {8}}
 
 
 @pytest.mark.parametrize("runs", DIVIDED)

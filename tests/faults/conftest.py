@@ -12,6 +12,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 CHUNK, EVERY, CHUNKS = 5, 2, 4
 STEPS = CHUNK * CHUNKS
+REGISTERS = ROOT / "tests" / "registers_pair.py"
+PAIR = ("weighted", "clone")
+"""The systems of tests/pair.py, three stages; campaign.py kills those of the package."""
 SMALL = (
     *("--seeds", "2", "--rows", "200", "--episodes", "3", "--final-episodes", "3"),
     *("--save-every", "0", "--cfg.chunk", str(CHUNK), "--cfg.every", str(EVERY)),
@@ -25,6 +28,7 @@ class Sweeps:
     """Starts sweeps, and reads what they left."""
 
     small, chunk, every, chunks = SMALL, CHUNK, EVERY, CHUNKS
+    pair = PAIR
 
     def __init__(self, stub: Path, devices: int) -> None:
         # The same devices whatever the machine, programs that compile quickly, and no time spent on pictures.
@@ -38,10 +42,12 @@ class Sweeps:
         self, out: Path, *flags: str, systems: tuple[str, ...] = ("iql",), **more
     ) -> subprocess.Popen[str]:
         """A sweep in its own process."""
+        imports = ("--import", str(REGISTERS)) if set(systems) & set(PAIR) else ()
         command = [
             sys.executable,
             "-m",
             "experiments.sweep",
+            *imports,
             "--systems",
             *systems,
             "--out",
@@ -74,7 +80,7 @@ class Sweeps:
             assert process.poll() is None, f"ended too early: {process.communicate()[1]}"
             assert time.monotonic() < end, "nothing happened"
             rarely = rarely and not any(near.parent.glob(near.name))
-            time.sleep(0.02 if rarely else 0.0005)
+            time.sleep(0.05 if rarely else 0.002)
 
     @staticmethod
     def numbers(out: Path) -> dict[str, bytes]:
@@ -114,6 +120,15 @@ def sweeps(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def whole(sweeps: Sweeps, tmp_path_factory) -> Path:
     """OUT of a sweep over two systems that nothing interrupted."""
     out = tmp_path_factory.mktemp("whole") / "out"
+    code, text = sweeps.run(out, systems=PAIR)
+    assert code == 0, text
+    return out
+
+
+@pytest.fixture(scope="session")
+def whole_of_the_package(sweeps: Sweeps, tmp_path_factory) -> Path:
+    """The same of two systems of the package."""
+    out = tmp_path_factory.mktemp("package") / "out"
     code, text = sweeps.run(out, systems=("iql", "bc"))
     assert code == 0, text
     return out

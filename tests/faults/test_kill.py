@@ -13,8 +13,12 @@ import pytest
 
 from jaxomarl.cli import commands
 
-BOTH = ("iql", "bc")
-"""Two systems of three stages; OMSD, whose processes take half as long again, is killed by campaign.py."""
+BOTH = ("weighted", "clone")
+"""Two small systems of three stages, most of whose processes' seconds are imports.
+
+The package's own resume exactly in the contract's `test_resume`; they are killed in the long test, and by campaign.py.
+"""
+FIRST = f"{BOTH[0]}-policy"
 
 
 def test_a_sweep_killed_at_three_points_gives_the_same_numbers(sweeps, whole, tmp_path):
@@ -39,8 +43,8 @@ def test_a_sweep_killed_at_three_points_gives_the_same_numbers(sweeps, whole, tm
 
     points = {
         stage: lambda: len(begun(stage)) >= chunk,
-        "iql-policy": lambda: begun("iql-policy") and saving(),
-        "bc-policy": lambda: len(begun("bc-policy")) >= rng.randrange(1, 3),
+        FIRST: lambda: begun(FIRST) and saving(),
+        "clone-policy": lambda: len(begun("clone-policy")) >= rng.randrange(1, 3),
     }
     for number, (trains, point) in enumerate(points.items()):
         process = sweeps.start(out, *(["--resume"] if number else []), systems=BOTH)
@@ -93,14 +97,14 @@ def test_ctrl_c_and_sigterm_leave_a_sweep_that_goes_on(sweeps, whole, tmp_path):
     process = subprocess.Popen(
         again, cwd=tmp_path, env=sweeps.env, stderr=subprocess.PIPE, text=True
     )
-    begun = lambda: any(name.startswith("iql-policy") for name in sweeps.journals(out))
-    sweeps.wait(process, begun, out / "stages" / "iql-policy-*")
+    begun = lambda: any(name.startswith(FIRST) for name in sweeps.journals(out))
+    sweeps.wait(process, begun, out / "stages" / f"{FIRST}-*")
     before = sweeps.journals(out)
     process.send_signal(signal.SIGTERM)
     text = process.communicate(timeout=300)[1]
     assert process.returncode == 75, text
     assert "Traceback" not in text
-    policy = next(name for name in before if name.startswith("iql-policy"))
+    policy = next(name for name in before if name.startswith(FIRST))
     assert (
         len(sweeps.journals(out)[policy]) <= len(before[policy]) + 2
     )  # the chunk it met, and one that may have begun
@@ -133,11 +137,11 @@ def test_signals_ask_to_stop_and_leave_their_codes(name, code, capsys):
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(8))
-def test_a_sweep_killed_at_any_time(sweeps, whole, tmp_path, seed):
+def test_a_sweep_killed_at_any_time(sweeps, whole_of_the_package, tmp_path, seed):
     """Kill -9 after a random time, again and again, until a process comes through."""
     rng, out, kills = random.Random(seed), tmp_path / "out", 0
     for _ in range(40):
-        process = sweeps.start(out, "--resume", systems=BOTH)
+        process = sweeps.start(out, "--resume", systems=("iql", "bc"))
         end = time.monotonic() + rng.uniform(1.0, 6.0 + 2.0 * kills)
         while process.poll() is None and time.monotonic() < end:
             time.sleep(0.001)
@@ -148,7 +152,7 @@ def test_a_sweep_killed_at_any_time(sweeps, whole, tmp_path, seed):
         process.kill()
         process.communicate()
         kills += 1
-    assert sweeps.numbers(out) == sweeps.numbers(whole)
+    assert sweeps.numbers(out) == sweeps.numbers(whole_of_the_package)
     for chunks in sweeps.journals(out).values():
         assert len(chunks) <= sweeps.chunks + sweeps.every * kills
 

@@ -14,8 +14,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pair
 import pytest
 
+from jaxomarl.algorithms import REGISTRY
+from jaxomarl.api import register
 from jaxomarl.cli import commands
 from jaxomarl.data.files import write_arrays
 from jaxomarl.paths import named_in_errors
@@ -30,7 +33,7 @@ SMALL = (
     *(x for stage in ("critic", "policy") for x in (f"--cfg.{stage}-batch", "8")),
     *(x for stage in ("critic", "policy") for x in (f"--cfg.{stage}-width", "8")),
 )
-STAGES = ("critic", "iql-policy")
+STAGES = ("critic", "weighted-policy")
 
 
 # Threads of a load that Orbax gave up find its event loop closed.
@@ -42,7 +45,19 @@ def no_pictures(monkeypatch):
     monkeypatch.setattr("jaxomarl.cli.commands.draw", lambda *args: [])
 
 
-def run(out, *flags):
+@pytest.fixture(scope="module", autouse=True)
+def small_system():
+    """A critic and a policy behind it, which are traced in a second: what is torn is not theirs."""
+    tables = (REGISTRY, register.MODULES)
+    before = [dict(table) for table in tables]
+    register.register_system("weighted", pair.WEIGHTED)
+    yield
+    for table, rows in zip(tables, before, strict=True):
+        table.clear()
+        table.update(rows)
+
+
+def run(out, *flags, system="weighted"):
     """(exit code, stderr) of a sweep in this process."""
     said = io.StringIO()
     with (
@@ -51,7 +66,7 @@ def run(out, *flags):
         contextlib.redirect_stdout(said),
     ):
         patch.setenv("JAX_NUM_CPU_DEVICES", "1")  # leave the devices of this process as they are
-        code = commands.run("train", ["iql", "--out", str(out), *SMALL, *flags])
+        code = commands.run("train", [system, "--out", str(out), *SMALL, *flags])
     return code, said.getvalue()
 
 
@@ -125,15 +140,15 @@ def executed(out, name):
 
 @pytest.mark.parametrize("tear", [truncate, flip])
 def test_a_torn_checkpoint_is_passed_over_for_the_one_before(done, copy, tear):
-    unfinish(copy, "iql-policy")
-    tear(data_file(newest(stage(copy, "iql-policy"))))
+    unfinish(copy, "weighted-policy")
+    tear(data_file(newest(stage(copy, "weighted-policy"))))
     code, text = run(copy, "--resume")
     assert code == 0, text
     (line,) = [line for line in text.splitlines() if "cannot be read" in line]
     assert "checkpoints/4" in line
     assert "taking the one before" in line
     assert len(line) < 300
-    assert executed(copy, "iql-policy") == ["1", "2", "3", "4", "3", "4"]
+    assert executed(copy, "weighted-policy") == ["1", "2", "3", "4", "3", "4"]
     assert numbers(copy) == numbers(done)
 
 
@@ -159,7 +174,7 @@ def test_what_a_torn_checkpoint_leaves_running_prints_no_traceback(monkeypatch):
     assert logging.getLogger("asyncio").filter(record("Task exception of your own"))
 
 
-@pytest.mark.parametrize("name", ["critic", "iql-policy"])
+@pytest.mark.parametrize("name", ["critic", "weighted-policy"])
 def test_a_finished_stage_is_never_taken_from_an_older_checkpoint(done, copy, name):
     truncate(data_file(newest(stage(copy, name))))
     code, text = run(copy, "--resume")
@@ -182,12 +197,12 @@ def test_a_stage_without_any_readable_checkpoint_is_trained_again(done, copy):
 
 
 def test_a_checkpoint_without_its_commit_file_does_not_exist(done, copy):
-    unfinish(copy, "iql-policy")
-    (newest(stage(copy, "iql-policy")) / "commit_success.txt").unlink()
+    unfinish(copy, "weighted-policy")
+    (newest(stage(copy, "weighted-policy")) / "commit_success.txt").unlink()
     code, text = run(copy, "--resume")
     assert code == 0, text
     assert "cannot be read" not in text
-    assert executed(copy, "iql-policy") == ["1", "2", "3", "4", "3", "4"]
+    assert executed(copy, "weighted-policy") == ["1", "2", "3", "4", "3", "4"]
     assert numbers(copy) == numbers(done)
 
 
@@ -256,15 +271,15 @@ def test_a_full_disk_while_a_checkpoint_is_saved(done, copy, monkeypatch):
         with limited(500):
             save(*args)
 
-    unfinish(copy, "iql-policy")
-    shutil.rmtree(stage(copy, "iql-policy"))
+    unfinish(copy, "weighted-policy")
+    shutil.rmtree(stage(copy, "weighted-policy"))
     before = {p: p.read_bytes() for p in stage(copy, "critic").rglob("*") if p.is_file()}
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save", full)
         code, text = run(copy, "--resume")
     assert_clean(code, text, "checkpoint")
     assert {p: p.read_bytes() for p in stage(copy, "critic").rglob("*") if p.is_file()} == before
-    assert checkpoint.committed_steps(stage(copy, "iql-policy") / "checkpoints") == []
+    assert checkpoint.committed_steps(stage(copy, "weighted-policy") / "checkpoints") == []
     code, text = run(copy, "--resume")
     assert code == 0, text
     assert numbers(copy) == numbers(done)
@@ -334,7 +349,7 @@ def test_arrays_that_cannot_be_written_name_their_file(tmp_path):
 
 
 def test_too_little_memory_is_one_line_and_its_own_exit_code(tmp_path):
-    code, text = run(tmp_path / "out", "--cfg.policy-width", "3000000")
+    code, text = run(tmp_path / "out", "--cfg.policy-width", "3000000", system="iql")
     assert code == 71, text
     assert re.search(
         r"error: memory for one run of stage .*policy: expected at least [\d.]+ TiB", text

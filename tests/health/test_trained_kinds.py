@@ -18,7 +18,8 @@ PLANS = {
 
 
 def test_plans_and_inverse_dynamics():
-    cfg = dof_trajectory.Config(**PLANS, policy_steps=200, chunk=200)
+    small = PLANS | {"policy_batch": 32}
+    cfg = dof_trajectory.Config(**small, policy_steps=120, chunk=120)
     untrained = dataclasses.replace(cfg, policy_lr=NOTHING)
     stages = trained(dof_trajectory.DOF_T, cfg, untrained, dataclasses.replace(cfg, target=2.0))
     assert words(stages, "planner") == [LEARNED, SHORT, SHORT]

@@ -30,9 +30,9 @@ SPEC = Spec((2, 2), (1, 1), state_dim=2, horizon=6, dialect="track-v1")
 TINY: dict[str, Any] = {
     "horizon": 3, "history": 0, "normaliser": "limits", "returns": "episode", "gamma": 1.0, "levels": 20,
     "sampler": "ddim", "calls": 4, "predict": "clean", "depth": 1, "blocks": 1, "reach": 1, "policy_width": 16,
-    "inverse_width": 16, "policy_batch": 64, "policy_lr": 2e-3, "polyak": 0.02, "target": 1.0,
+    "inverse_width": 16, "policy_batch": 32, "policy_lr": 2e-3, "polyak": 0.02, "target": 1.0,
 }  # fmt: skip
-UPDATES, PLAYED = 500, 32
+UPDATES, PLAYED = 400, 32
 CONCAT = {"noise_mixer": "concat", "data_mixer": "concat"}
 
 
@@ -211,7 +211,7 @@ def test_a_distilled_model_plans_as_well_in_one_call(track):
 
 def test_plans_of_codes_get_more_than_the_data_too():
     """DoF+VAE: rows come back from their codes, a code knows one agent's row alone, and its plans reach as far."""
-    cfg, parts, _ = dof(code_width=3, code_lr=5e-3)
+    cfg, parts, _ = dof(code_width=3, code_lr=5e-3, policy_batch=64)
     coder, plans = (stage.algorithm for stage in dof_trajectory.pipeline(SPEC, cfg))
     rows = planner.prepare(SPEC, cfg, data())
 
@@ -220,7 +220,7 @@ def test_plans_of_codes_get_more_than_the_data_too():
             return algorithm.update(key, state, past, algorithm.batch(key, state, rows))
 
         key = jax.random.key(0)
-        return jax.lax.scan(one, algorithm.init(key, past, rows), jax.random.split(key, UPDATES))
+        return jax.lax.scan(one, algorithm.init(key, past, rows), jax.random.split(key, 500))
 
     @jax.jit
     def run(targets):
@@ -453,7 +453,7 @@ def test_an_exact_model_plans_the_datas_gaussian(temperature):
 
 
 def played(parts, cfg, steps=5):
-    """Actions and memories of an untrained planner, step by step in Python, with the observations it was shown."""
+    """Actions and memories of an untrained planner, step by step in Python, what it was shown, and `act` itself."""
     algorithm = planner.planner_stage(SPEC, cfg, parts)
     state = jax.jit(algorithm.init)(jax.random.key(0), {}, planner.prepare(SPEC, cfg, data()))
     act, memory, out = jax.jit(algorithm.act), algorithm.memory, []
@@ -462,12 +462,19 @@ def played(parts, cfg, steps=5):
         now = Observation(seen[t], jnp.ones((2, 1), bool))
         action, memory = act(jax.random.key(t), state, {}, memory, now)
         out.append((action, memory))
-    return state, seen, out
+    return (
+        state,
+        seen,
+        out,
+        lambda shown: act(jax.random.key(0), state, {}, algorithm.memory, now._replace(obs=shown))[
+            0
+        ],
+    )
 
 
 def test_the_history_is_the_last_rows_and_repeats_the_first_at_the_start():
     cfg, parts, _ = dof(history=2, horizon=2, calls=1)
-    state, seen, out = played(parts, cfg)
+    state, seen, out, _ = played(parts, cfg)
     see = ranged(cfg.normaliser, SPEC)
 
     @jax.jit
@@ -488,7 +495,7 @@ def test_the_history_is_the_last_rows_and_repeats_the_first_at_the_start():
 
 def test_a_plan_is_followed_until_it_is_time_for_another():
     cfg, parts, _ = dof(replan=2, calls=1)
-    state, seen, out = played(parts, cfg)
+    state, seen, out, act = played(parts, cfg)
     see = ranged(cfg.normaliser, SPEC)
     for t in (1, 3):
         (_, before), (action, memory) = out[t - 1 : t + 1]
@@ -498,10 +505,13 @@ def test_a_plan_is_followed_until_it_is_time_for_another():
         )
         np.testing.assert_allclose(action, jnp.clip(wanted, -1, 1), atol=1e-5)
     assert (out[2][1].plan != out[1][1].plan).any()
+    # DoF-T acts apart: what its team-mate sees is nothing to an agent
+    one, other = act(seen[0]), act(seen[0].at[1].add(0.5))
+    assert (one[0] == other[0]).all() and (one[1] != other[1]).any()
 
 
 def test_discrete_actions_are_one_hot_and_available():
-    task = make("games/consensus:discrete=true")
+    task = make("games/consensus:n=2,discrete=true")
     spec = task.env.spec
     cfg = dof_trajectory.Config(**{**TINY, **CONCAT, "horizon": 1, "calls": 1, "policy_batch": 8})
     rows = task.recipes[task.quality](jax.random.key(0), 64)
