@@ -260,6 +260,8 @@ class Program:
     @cached_property
     def state_shape(self) -> Any:
         """Shapes of one run's state, by tracing its start alone."""
+        if self.index in self.job.shapes:
+            return self.job.shapes[self.index]["state"]
         given = (self.job.cfgs[0], self.key(0), self.first_past(), self.job.data)
         return jax.eval_shape(self.init, *given)
 
