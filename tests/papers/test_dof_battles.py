@@ -40,7 +40,7 @@ def test_printed_numbers_are_the_papers(shared, number, file, ours, theirs):
 
 def test_what_ran_out_of_memory_is_said():
     text = battles.printed_table("22", "seconds of inference")
-    assert text.startswith("Printed in DoF's Table 22, of SMAC: seconds of inference.")
+    assert text.startswith("Printed in DoF's Table 22: seconds of inference.")
     (grid,) = tabular.parsed(text)
     by_team = {row[0]: dict(zip(grid.head, row, strict=True)) for row in grid.rows}
     assert by_team["64 agents"]["madiff"] == "out of memory"

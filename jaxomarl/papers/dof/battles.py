@@ -48,24 +48,24 @@ MIXED = Content(("dof-t",), ("smax/3s5z_vs_3s6z", "smax/2s3z"), QUALITIES, NOTES
 
 def table2(asked: Asked) -> str:
     """Tables 2 and 12: returns and win rates of every system on several maps."""
-    printed = {"2": "average return", "12": "share of battles won"}
+    printed = {"2": "average return on SMAC", "12": "share of SMAC's battles won"}
     return battles(asked, MANY_MAPS, printed)
 
 
 def table10(asked: Asked) -> str:
     """Table 10: teams that are drawn anew for each battle, as in SMACv2."""
-    return battles(asked, RANDOM_TEAMS, {"10": "average return"})
+    return battles(asked, RANDOM_TEAMS, {"10": "average return on SMACv2"})
 
 
 def table18(asked: Asked) -> str:
     """Table 18: what planning in an autoencoder's code saves and costs."""
-    printed = {"18 hours": "hours of training", "18 return": "average return"}
+    printed = {"18 hours": "hours of training on SMAC", "18 return": "average return there"}
     return battles(asked, CODED, printed, {"code_width": [0, 8]})
 
 
 def table19(asked: Asked) -> str:
     """Table 19: plans with and without local history."""
-    return battles(asked, REMEMBERED, {"19": "average return"}, {"history": [0, 4]})
+    return battles(asked, REMEMBERED, {"19": "average return on SMAC"}, {"history": [0, 4]})
 
 
 def table24(asked: Asked) -> str:
@@ -76,7 +76,7 @@ def table24(asked: Asked) -> str:
 def table25(asked: Asked) -> str:
     """Table 25: h, which mixes the agents' samples; attention acts centrally."""
     sweep = {"data_mixer": ["concat", "wconcat", "atten"], "execution": ["central"]}
-    return battles(asked, MIXED, {"25": "average return"}, sweep)
+    return battles(asked, MIXED, {"25": "average return on SMAC"}, sweep)
 
 
 def battles(
@@ -139,7 +139,7 @@ def training_table(runs: Sequence[Run]) -> str:
 def printed_table(number: str, words: str) -> str:
     """What the paper prints in a table, under a heading of its own."""
     published = comparison.published_scores("dof_battles", number)
-    return f"Printed in DoF's Table {number.split()[0]}, of SMAC: {words}.\n\n{as_grid(published)}"
+    return f"Printed in DoF's Table {number.split()[0]}: {words}.\n\n{as_grid(published)}"
 
 
 def as_grid(published: Published) -> str:

@@ -26,8 +26,7 @@ Line = dict[str, Any]
 
 def fig7(asked: Asked) -> str:
     """Draw the lines of the benchmark that lie in OUT; the table of them."""
-    asked.check_unused("dof-fig7", "it is drawn from a benchmark's lines.")
-    lines = measured_lines(asked)
+    lines = measured_lines(asked, "dof-fig7", NAME)
     shown = [as_point(line) for line in lines]
     shown.sort(key=lambda p: (p.panel, p.curve, p.x))
     points.save_points(asked, shown, "agents", "ms", {}, logarithmic=True)
@@ -35,12 +34,18 @@ def fig7(asked: Asked) -> str:
     return f"{notes}\n{markdown_table(HEAD, [_row(line) for line in lines])}"
 
 
-def measured_lines(asked: Asked) -> Sequence[Line]:
-    """The lines of reverse processes in OUT; JaxomarlError where there is none."""
+def measured_lines(asked: Asked, name: str, benchmark: str) -> Sequence[Line]:
+    """A benchmark's lines in OUT, of which the table or figure `name` is made.
+
+    JaxomarlError where there is none, or where a flag is given that chooses what is trained.
+    """
+    asked.check_unused(name, "it is made of a benchmark's lines.")
     files = sorted(asked.out.glob(LINES))
-    lines = [line for file in files for line in read_lines(file) if line["benchmark"] == NAME]
+    lines = [line for file in files for line in read_lines(file) if line["benchmark"] == benchmark]
+    # a line of an evaluation, or of what was skipped, has no sampler
+    lines = [line for line in lines if "sampler" in line]
     if not lines:
-        command = f"python -m benchmarks.{NAME} --out {asked.out}/{NAME}.jsonl"
+        command = f"python -m benchmarks.{benchmark} --out {asked.out}/{benchmark}.jsonl"
         raise refuse("--out", "a folder with the benchmark's lines", asked.out, f"Run {command}")
     return lines
 

@@ -6,17 +6,16 @@ own below ours.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from jaxomarl.algorithms import REGISTRY
 from jaxomarl.api import plan, session
 from jaxomarl.api.plan import Group
-from jaxomarl.base import JaxomarlError, refuse
+from jaxomarl.base import JaxomarlError
 from jaxomarl.papers import shown
 from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.comparison import markdown_table
-from jaxomarl.papers.cost_lines import LINES, read_lines
-from jaxomarl.papers.dof import battles
+from jaxomarl.papers.dof import battles, costs
+from jaxomarl.papers.dof.costs import Line
 from jaxomarl.papers.shown import Content
 from jaxomarl.training import memory
 from jaxomarl.training.library import StageCache
@@ -40,8 +39,6 @@ OF_TEAMS = Content(
     NOTES,
     battles.THEIRS,
 )
-
-Line = dict[str, Any]
 
 
 # --- parameters ---
@@ -105,42 +102,39 @@ def groups_of(asked: Asked, systems: Sequence[str], agents: int) -> list[Group]:
 
 def table3(asked: Asked) -> str:
     """Table 3: memory and time of a plan, from the benchmark's lines in OUT."""
-    lines = [x for x in plan_lines(asked, "dof-table3") if x["sampler"] == "ddim"]
+    lines = [
+        x for x in costs.measured_lines(asked, "dof-table3", PLANNING) if x["sampler"] == "ddim"
+    ]
     memory_rows = by_agents(lines, lambda x: f"{x['program_mib']:.0f}", ("system",))
     time_rows = by_agents(lines, seconds, ("system",))
     return "\n".join(
         [
             f"Memory of the compiled plan in MiB, as XLA counts it.\n\n{memory_rows}",
             f"Seconds of a plan with DDIM: the median, and the range of samples.\n\n{time_rows}",
-            battles.printed_table("3 memory", "MB of a card's memory"),
-            battles.printed_table("3 seconds", "seconds of inference"),
+            battles.printed_table("3 memory", "MB of a card's memory, in its combat game"),
+            battles.printed_table("3 seconds", "seconds of inference, in its combat game"),
         ]
     )
 
 
 def table22(asked: Asked) -> str:
     """Table 22: time of a plan by sampler, from the benchmark's lines in OUT."""
-    lines = plan_lines(asked, "dof-table22")
+    lines = costs.measured_lines(asked, "dof-table22", PLANNING)
     rows = by_agents(lines, seconds, ("system", "sampler", "calls"))
     ours = f"Seconds of a plan: the median, and the range of samples.\n\n{rows}"
-    return f"{ours}\n{battles.printed_table('22', 'seconds of inference')}"
-
-
-def plan_lines(asked: Asked, name: str) -> list[Line]:
-    """The lines of plans in OUT; JaxomarlError where there is none."""
-    asked.check_unused(name, "it is read from a benchmark's lines.")
-    files = sorted(asked.out.glob(LINES))
-    lines = [line for file in files for line in read_lines(file)]
-    plans = [line for line in lines if line["benchmark"] == PLANNING and "sampler" in line]
-    if not plans:
-        command = f"python -m benchmarks.{PLANNING} --out {asked.out}/{PLANNING}.jsonl"
-        raise refuse("--out", "a folder with the benchmark's lines", asked.out, f"Run {command}")
-    return plans
+    printed = battles.printed_table("22", "seconds of inference, of a game that it does not name")
+    return f"{ours}\n{printed}"
 
 
 def seconds(line: Line) -> str:
     """A line's seconds with their range."""
-    return f"{line['seconds']:.3g} [{line['seconds_low']:.3g}, {line['seconds_high']:.3g}]"
+    middle, *ends = (three_digits(line[f"seconds{end}"]) for end in ("", "_low", "_high"))
+    return f"{middle} [{', '.join(ends)}]"
+
+
+def three_digits(x: float) -> str:
+    """Three digits, and no exponent."""
+    return f"{float(f'{x:.3g}'):g}"
 
 
 def by_agents(lines: Sequence[Line], cell: Callable[[Line], str], fields: Sequence[str]) -> str:
@@ -162,4 +156,4 @@ def table23(asked: Asked) -> str:
     """
     trained = [cell for cell, _ in shown.trained_cells(asked, OF_TEAMS)]
     ours = shown.text(asked, OF_TEAMS, trained, shown.records_of(trained))
-    return f"{ours}\n{battles.printed_table('3 reward', 'reward, in its own game')}"
+    return f"{ours}\n{battles.printed_table('3 reward', 'reward, in its combat game')}"

@@ -19,7 +19,7 @@ DATA = (
     "number."
 )
 ROBOT = "Robot: ours is Gymnasium's v5 on MuJoCo 3; the paper's is an older one on MuJoCo 2."
-COPIED = "Baselines: the paper's rows but its own are other papers' printed numbers, not runs."
+COPIED = "Baselines: the paper takes their scores from other papers, and ours are runs."
 SETTINGS = "Settings: of each system's own paper, where it has any for the robot."
 NOTES_3 = (DATA.format("OMIGA's files"), ROBOT, COPIED, SETTINGS)
 NOTES_4 = (DATA.format("OMAR's files"), ROBOT, COPIED, SETTINGS)
