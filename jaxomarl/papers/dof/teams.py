@@ -150,7 +150,7 @@ def by_agents(lines: Sequence[Line], cell: Callable[[Line], str], fields: Sequen
 
 
 def table23(asked: Asked) -> str:
-    """Table 23: rewards in battles of 8 and of 64, next to the data's and random play's.
+    """Table 23: rewards in battles of 8 and of 64, next to the data's mean.
 
     The paper's numbers are a picture in the text at hand, but for those of its Table 3.
     """
