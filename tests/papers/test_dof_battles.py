@@ -104,9 +104,22 @@ def test_networks_by_the_number_of_agents(tmp_path, monkeypatch):
 def test_a_system_that_takes_no_battle(tmp_path, monkeypatch):
     monkeypatch.setattr(teams, "AGENTS", (4,))
     monkeypatch.setattr(teams, "REGISTRY", {"bc": None, "dom2": None})
-    assert "- dom2 is left out: " in teams.table21(asked(tmp_path))
+    assert "- Left out: dom2. --task: " in teams.table21(asked(tmp_path))
     with pytest.raises(JaxomarlError):
         teams.table21(asked(tmp_path, systems=("dom2",)))
+
+
+def test_a_system_of_large_batches_takes_the_battle(tmp_path, monkeypatch):
+    """Few rows are packed: they must hold a batch of CFCQL's, which would be left out else."""
+    monkeypatch.setattr(teams, "REGISTRY", {"cfcql": None, "iql-ind": None})
+    assert teams.accepted(asked(tmp_path)) == (["cfcql", "iql-ind"], {})
+
+
+def test_teams_that_are_not_trained():
+    """Uniform actions pay 3 a step for no foe that is downed; the best script wins most battles."""
+    grid = tabular.parsed(teams.untrained_table(("battle/4",)))[0]
+    uniform, script, best = (float(cell.split()[0]) for _, cell in grid.rows)
+    assert uniform < -150 < script < 0 < best
 
 
 @pytest.mark.long

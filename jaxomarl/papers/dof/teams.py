@@ -5,25 +5,33 @@ package's own, with the paper's rewards in kind. So what the paper prints stands
 own below ours.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
 
 from jaxomarl.algorithms import REGISTRY
 from jaxomarl.api import plan, session
 from jaxomarl.api.plan import Group
 from jaxomarl.base import JaxomarlError
+from jaxomarl.envs.catalog import make
+from jaxomarl.envs.rollout import team_score
 from jaxomarl.papers import shown
 from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.comparison import markdown_table
 from jaxomarl.papers.dof import battles, costs
 from jaxomarl.papers.dof.costs import Line
 from jaxomarl.papers.shown import Content
+from jaxomarl.results import intervals
 from jaxomarl.training import memory
 from jaxomarl.training.library import StageCache
 
 AGENTS = (4, 8, 16, 32, 64)
 """Numbers of agents of the paper's tables."""
-FEW_ROWS = 400
-"""Transitions whose shapes are enough to count parameters."""
+FEW_ROWS = 1200
+"""Transitions whose shapes are enough to count parameters: more than any system's batch."""
 MILLION = 1e6
 PLANNING = "planning"
 """The benchmark that times plans."""
@@ -32,6 +40,10 @@ NOTES = (
     "MAgent-like combat.",
     "Data: of policies that this package trained online; the paper's are logs of MADDPG.",
 )
+UNTRAINED = {"random": "uniform actions", "medium": "the foes' script", "good": "its best script"}
+"""Quality of the battle's data -> what plays it."""
+PLAYED_ROWS = 10_000
+"""Transitions behind the return of a team that is not trained: a hundred battles or more."""
 OF_TEAMS = Content(
     ("bc", "dof-t", "madiff-c"),
     ("battle/8", "battle/64"),
@@ -57,9 +69,9 @@ def table21(asked: Asked) -> str:
     for system in taken:
         rows.append((system, *(f"{counted[system] / MILLION:.3g}" for counted in by_team)))
     head = ("millions of parameters", *(f"{n} agents" for n in AGENTS))
-    below = "".join(f"\n- {name} is left out: {reason}" for name, reason in refused.items())
+    left_out = (f"\n- Left out: {', '.join(who)}. {why}" for why, who in grouped(refused).items())
     first = "Networks of a run's stages at their defaults; targets and optimisers not counted."
-    return f"{first}\n\n{markdown_table(head, rows)}{below}\n"
+    return f"{first}\n\n{markdown_table(head, rows)}{''.join(left_out)}\n"
 
 
 def accepted(asked: Asked) -> tuple[list[str], dict[str, str]]:
@@ -79,6 +91,14 @@ def accepted(asked: Asked) -> tuple[list[str], dict[str, str]]:
         else:
             taken.append(system)
     return taken, refused
+
+
+def grouped(refused: Mapping[str, str]) -> dict[str, list[str]]:
+    """Reason -> the systems that were refused for it."""
+    found: dict[str, list[str]] = {}
+    for system, reason in refused.items():
+        found.setdefault(reason, []).append(system)
+    return found
 
 
 def counts(asked: Asked, systems: Sequence[str], agents: int) -> dict[str, int]:
@@ -150,10 +170,38 @@ def by_agents(lines: Sequence[Line], cell: Callable[[Line], str], fields: Sequen
 
 
 def table23(asked: Asked) -> str:
-    """Table 23: rewards in battles of 8 and of 64, next to the data's mean.
+    """Table 23: rewards in battles of 8 and of 64, beside random and scripted teams'.
 
     The paper's numbers are a picture in the text at hand, but for those of its Table 3.
     """
     trained = [cell for cell, _ in shown.trained_cells(asked, OF_TEAMS)]
     ours = shown.text(asked, OF_TEAMS, trained, shown.records_of(trained))
-    return f"{ours}\n{battles.printed_table('3 reward', 'reward, in its combat game')}"
+    without = untrained_table(asked.tasks or OF_TEAMS.tasks)
+    printed = battles.printed_table("3 reward", "reward, in its combat game")
+    return f"{ours}\n{without}\n{printed}"
+
+
+def untrained_table(tasks: Sequence[str]) -> str:
+    """Mean returns with their intervals of teams that are not trained."""
+    rows = []
+    for quality, words in UNTRAINED.items():
+        rows.append((words, *(shown_return(task, quality) for task in tasks)))
+    first = "Teams that are not trained: mean return, and its interval over battles."
+    return f"{first}\n\n{markdown_table(('team', *tasks), rows)}"
+
+
+def shown_return(task: str, quality: str) -> str:
+    """The mean return of a quality's behaviours with its interval, and their battles."""
+    returns = episode_returns(task, quality, PLAYED_ROWS)
+    estimate = intervals.of_samples(returns)
+    low, high = map(float, intervals.interval(estimate))
+    return f"{float(estimate.mean):.1f} [{low:.1f}, {high:.1f}] ({len(returns)} battles)"
+
+
+def episode_returns(task: str, quality: str, rows: int) -> Float[np.ndarray, " E"]:
+    """The team's return in each episode of a data set that is made anew."""
+    made = make(task)
+    episodes = made.recipes[quality](jax.random.key(0), rows)
+    inside = np.asarray(episodes.left) > 0
+    rewards = np.where(inside, team_score(made.env.spec, jnp.asarray(episodes.reward)), 0.0)
+    return np.add.reduceat(rewards, np.flatnonzero(np.asarray(episodes.step) == 0))
