@@ -407,7 +407,7 @@ def resolve(
     for task_name in tasks:
         task: Task = make(task_name)
         task = task._replace(episodes=episodes or task.episodes)
-        usual = find(preset, task.name).data.get(task.name, "")
+        usual = find(preset, task.name).of(task.name).data.get(task.name, "")
         for quality in data or ("",):
             loaded = ONLINE
             if offline:

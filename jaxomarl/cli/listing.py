@@ -64,8 +64,10 @@ def presets() -> Table:
     """Every preset: for which tasks and systems, and where its values come from."""
     rows = []
     for name, preset in PRESETS.items():
-        text = f"{preset.about}. For {', '.join(preset.systems)}."
-        rows.append((name, " ".join(preset.tasks), text))
+        parts = (preset, *preset.families.values())
+        texts = (f"{part.about}. For {', '.join(part.systems)}." for part in parts)
+        tasks = (task for part in parts for task in part.tasks)
+        rows.append((name, " ".join(tasks), " ".join(texts)))
     return ("preset", "tasks", "where its values come from, and for which systems"), rows
 
 

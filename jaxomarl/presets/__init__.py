@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from jaxomarl.base import nearest, refuse
 from jaxomarl.presets.choices import CHOICES
 from jaxomarl.presets.games import GAMES
+from jaxomarl.presets.longer import LONGER
 from jaxomarl.presets.mujoco import MUJOCO
 from jaxomarl.presets.particle import PARTICLE
 from jaxomarl.presets.preset import Preset
 from jaxomarl.presets.released import RELEASED
 from jaxomarl.presets.small import SMALL
 
-ALL = (*CHOICES, *GAMES, *PARTICLE, *MUJOCO, *SMALL, *RELEASED)
+ALL = (*CHOICES, *GAMES, *PARTICLE, *MUJOCO, *LONGER, *SMALL, *RELEASED)
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in ALL}
 DEFAULTS = Preset("defaults", (), (), {}, about="each system's own defaults")
 
@@ -36,8 +37,9 @@ def find(name: str, task: str, system: str = "") -> Preset:
 def fits(preset: Preset, task: str, system: str) -> bool:
     """Whether a preset is for a task and, where one is named, for a system."""
     plain_name = task.partition(":")[0]
-    for_task = any(fnmatch.fnmatch(plain_name, pattern) for pattern in preset.tasks)
-    return for_task and (not system or system in preset.systems)
+    part = preset.of(task)
+    for_task = any(fnmatch.fnmatch(plain_name, pattern) for pattern in part.tasks)
+    return for_task and (not system or system in part.systems)
 
 
 def check_fits(name: str, tasks: Sequence[str], systems: Sequence[str]) -> None:

@@ -21,11 +21,19 @@ class Preset:
     """(task, quality) -> values that hold there alone."""
     own: "Mapping[str, Preset]" = field(default_factory=dict)
     """System -> values that it alone gets, besides those above."""
+    families: "Mapping[str, Preset]" = field(default_factory=dict)
+    """Start of a task's name, such as `games` -> the preset that holds there in place of this."""
     about: str = ""
     """Where the values come from, in a phrase."""
 
+    def of(self, task: str) -> "Preset":
+        """The part of it that is for a task."""
+        return self.families.get(task.partition("/")[0], self)
+
     def at(self, task: str, quality: str, system: str = "") -> dict[str, object]:
         """The values for a quality of a task, whose name may have parameters, and for a system."""
+        if self.of(task) is not self:
+            return self.of(task).at(task, quality, system)
         plain_name = task.partition(":")[0]
         values = {**self.cfg, **self.cases.get((plain_name, quality), {})}
         if system in self.own:

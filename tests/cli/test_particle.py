@@ -217,7 +217,7 @@ def test_the_presets_have_the_tables_values_by_task_and_data():
 
 def test_released_settings_of_one_step_policies():
     """They are asked for by name, since an update of theirs is wide, and there are a million."""
-    assert find("", "mpe/spread", "fql").name == "small"
+    assert find("", "mpe/spread", "fql").name == "longer"
     given = lambda name, task="mpe/spread": PRESETS["released"].at(task, "expert", name)
     fql, mac_flow = given("fql"), given("mac-flow")
     assert (fql["alpha"], fql["normalise_value"], fql["policy_width"]) == (10.0, False, 512)

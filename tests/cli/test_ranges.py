@@ -96,14 +96,14 @@ def test_every_system_checks_its_fields(name):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_presets_values_lie_in_their_ranges(name):
-    preset = PRESETS[name]
-    for system in preset.systems:
-        known = {f.name for f in dataclasses.fields(CONFIGS[system])}
-        for case in ({}, *preset.cases.values()):
-            given = {
-                field: value for field, value in {**preset.cfg, **case}.items() if field in known
-            }
-            check_fields(CONFIGS[system](**given), {})
+    for part in (PRESETS[name], *PRESETS[name].families.values()):
+        for system in part.systems:
+            known = {f.name for f in dataclasses.fields(CONFIGS[system])}
+            own = [part, *filter(None, [part.own.get(system)])]
+            common = {field: value for preset in own for field, value in preset.cfg.items()}
+            for case in ({}, *(case for preset in own for case in preset.cases.values())):
+                given = {f: value for f, value in {**common, **case}.items() if f in known}
+                check_fields(CONFIGS[system](**given), {})
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ TASK = "mpe/spread"
 ROUNDS = 7
 DECISIONS = 100
 """Decisions of a timed round, one after the other."""
-PRESET = "small"
+PRESET = "longer"
 """One budget for all systems on particle tasks: their own presets are 20 times apart in updates."""
 PRINTED = (
     "Published: none. What others read off MAC-Flow's tables could not be verified by task.",
