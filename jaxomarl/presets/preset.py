@@ -37,5 +37,5 @@ class Preset:
         plain_name = task.partition(":")[0]
         values = {**self.cfg, **self.cases.get((plain_name, quality), {})}
         if system in self.own:
-            values |= self.own[system].at(task, quality)
+            values |= self.own[system].at(task, quality, system)
         return values

@@ -12,8 +12,9 @@ from jaxomarl.api import plan
 from jaxomarl.base import JaxomarlError
 from jaxomarl.cli import commands
 from jaxomarl.papers.omsd import table2
-from jaxomarl.presets import PRESETS, find
+from jaxomarl.presets import PRESETS, check_fits, find
 from jaxomarl.presets.particle import TABLE
+from jaxomarl.presets.small import PLANNERS
 from jaxomarl.results import film, tabular
 from jaxomarl.results.store import read_json
 
@@ -225,6 +226,24 @@ def test_released_settings_of_one_step_policies():
     assert (given("om2p")["policy_lr"], given("om2p", "mpe/tag")["policy_lr"]) == (1e-3, 3e-4)
     for name in ("fql", "mac-flow", "om2p"):
         plan.configs(name, given(name), {})
+
+
+def test_small_has_a_part_for_each_family():
+    """Particle tasks, robots and games; each system's own fields alone, as others are refused."""
+    small = PRESETS["small"]
+    for task, quality in (("mpe/spread", "medium"), ("mamujoco/2halfcheetah", "medium")):
+        for system in small.of(task).systems:
+            ((cfg, _),) = plan.configs(system, small.at(task, quality, system), {})
+            steps = 10_000 if task.startswith("mamujoco") and system not in PLANNERS else 3000
+            assert cfg.policy_steps == steps, system
+    ((cfg, _),) = plan.configs("omsd", small.at("mpe/tag:speed_min=0.4", "random", "omsd"), {})
+    assert (cfg.critic_width, cfg.score_predict, cfg.beta) == (64, "edm", 0.5)
+    # games keep the sizes that they have by default
+    for system in ("omsd", "fql"):
+        default = find("", "games/bandit", system)
+        assert small.at("games/bandit", "", system) == default.at("games/bandit", "", system)
+    with pytest.raises(JaxomarlError, match="small, which is for"):
+        check_fits("small", ["smax/3m"], ["bc"])
 
 
 def test_gamma_is_what_each_papers_code_trains_with():
