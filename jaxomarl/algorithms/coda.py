@@ -52,7 +52,6 @@ changes), tests/cli/test_augment.py.
 
 import dataclasses
 import functools
-import logging
 from typing import Any, TypeVar
 
 import numpy as np
@@ -61,15 +60,19 @@ from jaxtyping import Int
 from jaxomarl.base import Dataset, Environment, Spec, Stage, System, refuse
 from jaxomarl.config import check_fields, config, static
 from jaxomarl.data.windows import check_windows
-from jaxomarl.stages.augmented import Augmentation, Settings, augmented
-from jaxomarl.stages.generator import GENERATED, NORMALISERS, PLACEMENTS, WEIGHTINGS, Generator
+from jaxomarl.stages.augmented import Augmentation, Settings, augmented, warn_of_strength
+from jaxomarl.stages.generator import (
+    GENERATED,
+    NORMALISERS,
+    PLACEMENTS,
+    WEIGHTINGS,
+    Generator,
+    warn_of_width,
+)
 
 T = TypeVar("T")
-LOG = logging.getLogger(__name__)
 DEFAULT_HORIZON = 20
 """Steps of a window where nothing else is set: the paper's."""
-CONTRACTIVE = 2.0
-"""Below this lambda, one step a <- (1 - lambda) a + lambda mu shrinks the distance to mu."""
 
 GUIDANCE_FIELDS = (
     "augment_lambda",
@@ -181,7 +184,7 @@ def check_augmentation(
 ) -> None:
     """Raise JaxomarlError for settings, data or a base that cannot be augmented.
 
-    Guidance that is so strong that it overshoots is only warned of.
+    Guidance that is so strong that it overshoots is only warned of, and so is a narrow generator.
     """
     if spec.discrete:
         way = "Windows are drawn as real numbers."
@@ -189,13 +192,9 @@ def check_augmentation(
     check_fields(plain(cfg, Alone), CHOICES)
     check_base(cfg, stages)
     check_rounds(cfg, stages)
-    if kind.guided and cfg.augment_lambda > CONTRACTIVE:
-        LOG.warning(
-            "--cfg.augment-lambda %g is above %g: guidance of this strength may throw actions past "
-            "the policy's own, to the data's edge, where likelihood falls again",
-            cfg.augment_lambda,
-            CONTRACTIVE,
-        )
+    if kind.guided:
+        warn_of_strength(cfg.augment_lambda)
+    warn_of_width(spec, cfg.generator_width)
     check_horizon(horizon_of(spec, cfg), cfg, data)
 
 

@@ -10,6 +10,7 @@ Windows with a number that is not finite never count, nor do rows after an end o
 """
 
 import dataclasses
+import logging
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -90,6 +91,9 @@ class Settings(Generated):
     """EAQ: share of training windows whose return is hidden from the generator."""
 
 
+LOG = logging.getLogger(__name__)
+CONTRACTIVE = 2.0
+"""Below this lambda, one step a <- (1 - lambda) a + lambda mu shrinks the distance to mu."""
 CHECKED = ("augment_short",)
 """Settings that say which data are taken; they reach no program."""
 SAMPLING = (
@@ -128,6 +132,17 @@ class Augmented(NamedTuple):
     """Share of windows with a number that is not finite."""
     likelihood: Float[Array, ""]
     """Mean over windows that count, under the policy at the refresh."""
+
+
+def warn_of_strength(strength: float | Float[Array, ""]) -> None:
+    """Warn of guidance that is so strong that it overshoots."""
+    if strength > CONTRACTIVE:
+        LOG.warning(
+            "--cfg.augment-lambda %g is above %g: guidance of this strength may throw actions past "
+            "the policy's own, to the data's edge, where likelihood falls again",
+            strength,
+            CONTRACTIVE,
+        )
 
 
 # --- the stage ---

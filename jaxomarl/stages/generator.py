@@ -12,6 +12,7 @@ lambda(sigma) or without one:
 share of windows. While windows are sampled, a policy may guide them towards its own actions.
 """
 
+import logging
 import math
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -85,6 +86,9 @@ DRAWN = 64
 """Windows that are drawn for the figures of health."""
 LEVELS = 40
 """Noise levels of the sampler that draws them, with the default churn."""
+LOG = logging.getLogger(__name__)
+WIDER = 2
+"""Least width of a generator's first level, in columns of a row, without a warning."""
 RAISE = ("generator_steps", "generator_batch", "generator_width")
 """What to raise where a generator has not learned."""
 GENERATED = (
@@ -157,6 +161,19 @@ def check_choice(cfg: Any, field: str, known: Iterable[str]) -> None:
     if value not in known:
         expected = f"one of {', '.join(known)}"
         raise refuse(flag(field), expected, value, "The first is the default.")
+
+
+def warn_of_width(spec: Spec, width: int) -> None:
+    """Warn of a generator that is narrower than twice a row's columns."""
+    columns = window_columns(spec).width
+    if width < WIDER * columns:
+        LOG.warning(
+            "--cfg.generator-width %d is below %d, twice the %d columns of a row: what so narrow a "
+            "generator draws may be no better than shuffled rows; `jaxomarl health` says it",
+            width,
+            WIDER * columns,
+            columns,
+        )
 
 
 class Generator:

@@ -17,6 +17,7 @@ from jaxomarl.data.windows import sample_windows
 from jaxomarl.envs.polynomial import ascend, brud_gradient, polynomial, twin_peaks_brud_fixed_point
 from jaxomarl.papers.coda import games
 from jaxomarl.stages import augmented as stage_of
+from jaxomarl.stages import generator
 from jaxomarl.stages.generator import (
     Generator,
     TrainedGenerator,
@@ -370,11 +371,21 @@ def test_short_episodes_are_refused_or_skipped(data):
         SYSTEM.check(SPEC, dataclasses.replace(CFG, augment_short="drop"), some)
 
 
-def test_a_pull_beyond_contraction_is_warned_of(data, caplog):
+def test_a_generator_narrower_than_two_rows_is_warned_of(data, caplog):
+    columns = generator.window_columns(SPEC).width
     with caplog.at_level(logging.WARNING):
-        SYSTEM.check(SPEC, dataclasses.replace(CFG, augment_lambda=1.9), data)
+        SYSTEM.check(SPEC, dataclasses.replace(CFG, generator_width=2 * columns), data)
         assert not caplog.records
-        SYSTEM.check(SPEC, dataclasses.replace(CFG, augment_lambda=2.5), data)
+        SYSTEM.check(SPEC, dataclasses.replace(CFG, generator_width=2 * columns - 1), data)
+    assert f"--cfg.generator-width {2 * columns - 1} is below {2 * columns}" in caplog.text
+
+
+def test_a_pull_beyond_contraction_is_warned_of(data, caplog):
+    wide = dataclasses.replace(CFG, generator_width=64)
+    with caplog.at_level(logging.WARNING):
+        SYSTEM.check(SPEC, dataclasses.replace(wide, augment_lambda=1.9), data)
+        assert not caplog.records
+        SYSTEM.check(SPEC, dataclasses.replace(wide, augment_lambda=2.5), data)
     assert "augment-lambda" in caplog.text and "past the policy" in caplog.text
 
 
