@@ -18,6 +18,7 @@ MEASURED = {
     "mpe/tag.safetensors": "d120f31fec626f1b",
     "mpe/world-prey.safetensors": "1dbeae677a58c54b",
     "mpe/world.safetensors": "129023f44d65f987",
+    "smax/2s3z.safetensors": "d0dbd767ecc8dda0",
     "smax/3m.safetensors": "b30318dc9ce6df01",
 }
 """File -> the first 16 digits of its sha256 when tests/envs and tests/data last measured how it plays."""
