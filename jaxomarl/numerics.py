@@ -143,8 +143,16 @@ def compiler_flags(variable: str) -> list[str]:
     return sorted({flag for flag in flags if not flag.startswith(HARMLESS)})
 
 
-RUN_ONCE = {"xla_backend_optimization_level": 0}
+LEVEL = "xla_backend_optimization_level"
+"""The compiler's option for how much LLVM does; by itself XLA takes 3, the most."""
+RUN_ONCE = {LEVEL: 0}
 """Options of a program that runs once: a CPU compiles it in a third of the time."""
+TRAINING = {"vmap": {LEVEL: 1}, "map": {LEVEL: 2}}
+"""Options of a program that trains, by how it goes through its runs (`sharding.mapping`).
+
+A CPU compiles it in two thirds or nine tenths of the time of level 3, and it is no slower; narrow
+runs are faster (benchmarks/NOTES.md). Levels 1 and 2 gave the same bits wherever they were tried.
+"""
 
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 """The compiler's flag for kernels that give a card the same bits every time."""
@@ -153,6 +161,15 @@ DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 def run_once() -> dict[str, Any] | None:
     """The compiler's options for a program that runs once; None where they save nothing."""
     return RUN_ONCE if jax.default_backend() == "cpu" else None
+
+
+def training(how: str) -> dict[str, Any] | None:
+    """The compiler's options for a program that trains; None off a CPU, or where a level is set."""
+    flags = compiler_flags("XLA_FLAGS")
+    chosen = value("jax_disable_most_optimizations") or any(LEVEL in flag for flag in flags)
+    if jax.default_backend() != "cpu" or chosen:
+        return None
+    return TRAINING[how]
 
 
 def tier() -> str:

@@ -65,13 +65,14 @@ def _of_rows(data: Dataset, chosen: Bool[np.ndarray, " M"]) -> Dataset:
     """Whole episodes of a data set, which have these rows."""
     starts = np.asarray(data.starts)
     place = np.cumsum(chosen) - 1
-    rows = np.flatnonzero(chosen)
+    # on the host: JAX compiles programs for each array's shape
+    own = lambda x: jnp.asarray(np.asarray(x)[chosen])
     return dataclasses.replace(
         data,
-        rows=data.rows[rows],
-        step=data.step[rows],
-        left=data.left[rows],
-        behaviour=data.behaviour[rows],
+        rows=own(data.rows),
+        step=own(data.step),
+        left=own(data.left),
+        behaviour=own(data.behaviour),
         starts=jnp.asarray(place[starts[chosen[starts]]], jnp.int32),
-        extra={name: x[rows] for name, x in data.extra.items()},
+        extra={name: own(x) for name, x in data.extra.items()},
     )

@@ -178,6 +178,9 @@ def plan(job: Job, at_most: int = 0) -> Plan:
         needs.check(needs.least(1), most)
         stages.append(needs)
     for needs in stages:
+        # threads compile one stage while the next is traced
+        needs.begin(count, most)
+    for needs in stages:
         needed = max(needed, needs.of(count, most))
         fit = needs.fitting(fit, most)
 
@@ -240,12 +243,19 @@ class Needs:
         self.program = program
         self.past = past
         self.missing = missing
-        self.state = size(program.shapes["state"])
+        self.state = size(program.state_shape)
         self.known: dict[int, int] = {}
 
     def least(self, runs: int) -> int:
         """What the states alone take, and copies of those that are being written."""
         return runs * self.past + 2 * min(runs, self.missing) * self.state
+
+    def begin(self, runs: int, most: int) -> None:
+        """Begin to compile the programs that `of` asks."""
+        if self.missing and self.least(runs) <= most:
+            rows = min(runs, self.missing)
+            self.program.lay(rows)
+            self.program.begin(rows)
 
     def of(self, runs: int, most: int) -> int:
         """What so many runs need; where their states alone are more than `most`, these."""

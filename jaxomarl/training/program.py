@@ -3,6 +3,7 @@
 import time
 import zlib
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,7 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxomarl.base import FIGURE_ROWS, Dataset, Environment, Past, Spec, Stage, State, System
 from jaxomarl.config import stack
-from jaxomarl.numerics import rounded, run_once
+from jaxomarl.numerics import pinned, rounded, run_once, training
 from jaxomarl.training import evaluation, sharding
 from jaxomarl.training.evaluation import Config
 from jaxomarl.training.library import Identity, StageCache, TrainedStage
@@ -79,8 +80,15 @@ class Job:
     """Bytes that training may take; 0: what is free."""
     programs: dict[tuple, "Compiled"] = field(default_factory=dict)
     """Compiled programs by stage, function, rows and devices."""
+    states: dict[int, Any] = field(default_factory=dict)
+    """What `Program.state_shape` has traced, by stage."""
     shapes: dict[int, dict[str, Any]] = field(default_factory=dict)
-    """What `Program.shapes` has traced, by stage."""
+    """What `Program.shapes` has found, by stage."""
+
+    @cached_property
+    def compiler(self) -> ThreadPoolExecutor:
+        """The threads that compile its programs."""
+        return compiler()
 
     def name(self, r: int, stage: Stage) -> str:
         """A run's seed, and its swept values that reach a stage."""
@@ -100,10 +108,54 @@ class Job:
 
 @dataclass
 class Compiled:
-    """A compiled program, and the seconds that nobody has counted yet."""
+    """A program that a thread compiles."""
 
-    call: Any
-    seconds: float
+    results: Any
+    """Shapes of what it returns, which lead with the rows."""
+    compilation: Future[tuple[Any, float]]
+    """The compiled program and the seconds, once the thread is done."""
+    traced: float
+    """Seconds that tracing took."""
+    counted: bool = False
+    """Whether a stage has counted the seconds as its own."""
+
+    @property
+    def call(self) -> Any:
+        """The compiled program; waits for the thread."""
+        call, _ = self.compilation.result()
+        return call
+
+    def seconds(self) -> float:
+        """The seconds of tracing and compilation, where nobody has counted them yet."""
+        _, compiling = self.compilation.result()
+        if self.counted:
+            return 0.0
+        self.counted = True
+        return self.traced + compiling
+
+
+def compiler() -> ThreadPoolExecutor:
+    """Threads that compile while others are traced.
+
+    A CPU has one for each core. An accelerator has one, because its compiler times kernels.
+    """
+    threads = 1
+    if jax.default_backend() == "cpu":
+        threads = min(4, jax.local_device_count())
+    return ThreadPoolExecutor(threads, "compiler")
+
+
+@pinned()
+def compile_timed(lowered: Any, options: dict[str, Any] | None) -> tuple[Any, float]:
+    """The compiled program, and the seconds that it took."""
+    start = time.perf_counter()
+    call = lowered.compile(compiler_options=options)
+    return call, time.perf_counter() - start
+
+
+def one_run(x: Any) -> jax.ShapeDtypeStruct:
+    """The shape of one run's part of an array that leads with the runs."""
+    return jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
 
 
 def chunking(stage: Stage) -> tuple[int, int]:
@@ -260,31 +312,40 @@ class Program:
     @cached_property
     def state_shape(self) -> Any:
         """Shapes of one run's state, by tracing its start alone."""
-        if self.index in self.job.shapes:
-            return self.job.shapes[self.index]["state"]
-        given = (self.job.cfgs[0], self.key(0), self.first_past(), self.job.data)
-        return jax.eval_shape(self.init, *given)
+        if self.index not in self.job.states:
+            given = (self.job.cfgs[0], self.key(0), self.first_past(), self.job.data)
+            self.job.states[self.index] = jax.eval_shape(self.init, *given)
+        return self.job.states[self.index]
 
     @cached_property
     def shapes(self) -> dict[str, Any]:
-        """Shapes of one run's state, metrics, evaluations and health, by tracing alone."""
+        """Shapes of one run's state, and of its metrics, evaluations and health by name."""
         if self.index in self.job.shapes:
             return self.job.shapes[self.index]
         cfg = self.job.cfgs[0]
         key = self.key(0)
         past = self.first_past()
-        data = self.job.data
         state = self.state_shape
-        _, metrics = jax.eval_shape(self.update, state, key, cfg, past, data)
+        number = jax.ShapeDtypeStruct((), jnp.int32)
+        given = (state, cfg, key, past, number, self.job.data)
+        _, metrics = self.results(self.advance, given)
         evaluations = {}
         if self.evaluates:
-            evaluations = jax.eval_shape(self.evaluate, cfg, state, past, *self.some_keys())
+            given = (cfg, state, past, *self.some_keys())
+            evaluations = self.results(self.evaluate, given)
         health = {}
         if self.measures:
-            health = jax.eval_shape(self.measure, cfg, key, state, past, self.job.held)
+            health = self.results(self.measure, (cfg, key, state, past, self.job.held))
         found = {"state": state, "metrics": metrics, "evaluations": evaluations, "health": health}
         self.job.shapes[self.index] = found
         return found
+
+    def results(self, f: Callable, args: tuple) -> Any:
+        """Shapes of what a function returns for one run; it is traced where no program has it."""
+        for (index, name, *_), program in self.job.programs.items():
+            if (index, name) == (self.index, f.__name__):
+                return jax.tree.map(one_run, program.results)
+        return jax.eval_shape(f, *args)
 
     def finished(self, runs: int, every: int | None = None) -> dict[str, Any]:
         """Shapes of the last checkpoint, which holds what the stage keeps.
@@ -314,7 +375,6 @@ class Program:
 
     def first_past(self) -> Past:
         """Shapes of the finished stages of one run."""
-        one_run = lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
         return jax.tree.map(one_run, self.past)
 
     def some_keys(self) -> tuple[jax.Array, jax.Array]:
@@ -335,8 +395,7 @@ class Program:
         `args` may be shapes. A program that was compiled for as many rows is not compiled again.
         """
         found = self.compiled(f, how, shared, args, donate)
-        self.compile_seconds += found.seconds
-        found.seconds = 0.0
+        self.compile_seconds += found.seconds()
         return found.call
 
     def compiled(
@@ -347,15 +406,17 @@ class Program:
         args: tuple,
         donate: tuple[int, ...] = (),
     ) -> Compiled:
-        """What `compile` returns, with the seconds that are still to be counted."""
+        """What `compile` returns, while a thread may still compile it."""
         rows = jax.tree.leaves(args)[0].shape[0]
         name = (self.index, f.__name__, how, rows, self.devices)
         if name not in self.job.programs:
             start = time.perf_counter()
             lifted = sharding.sharded(sharding.over_runs(f, how, shared), self.devices, shared)
             lowered = jax.jit(lifted, donate_argnums=donate).lower(*args)
-            call = lowered.compile(compiler_options=run_once() if self.runs_once(f) else None)
-            self.job.programs[name] = Compiled(call, time.perf_counter() - start)
+            options = run_once() if self.runs_once(f) else training(how)
+            compilation = self.job.compiler.submit(compile_timed, lowered, options)
+            traced = time.perf_counter() - start
+            self.job.programs[name] = Compiled(lowered.out_info, compilation, traced)
         return self.job.programs[name]
 
     def runs_once(self, f: Callable) -> bool:
@@ -375,6 +436,10 @@ class Program:
 
         Their seconds are left for the training that calls them.
         """
+        return [program.call for program in self.begin(runs)]
+
+    def begin(self, runs: int) -> list[Compiled]:
+        """Trace what `programs` returns, and let threads compile it."""
         size = sharding.padded(runs, self.devices)
         over = NamedSharding(self.devices, PartitionSpec("runs"))
         everywhere = NamedSharding(self.devices, PartitionSpec())
@@ -383,10 +448,9 @@ class Program:
         struct = jax.ShapeDtypeStruct
         lead = lambda x: struct((size, *x.shape), x.dtype, sharding=over)
         replicate = lambda x: struct(x.shape, x.dtype, sharding=everywhere)
-        one_run = lambda x: struct(x.shape[1:], x.dtype)
         cfgs = jax.tree.map(lambda x: lead(one_run(x)), stack(self.job.cfgs[:1]))
         keys = lead(self.key(0))
-        state = jax.tree.map(lead, self.shapes["state"])
+        state = jax.tree.map(lead, self.state_shape)
         past = jax.tree.map(lead, self.first_past())
         data = jax.tree.map(replicate, self.job.data)
         number = struct((), jnp.int32)
@@ -405,12 +469,12 @@ class Program:
         if self.measures:
             held = jax.tree.map(replicate, self.job.held)
             found.append(self.compiled(self.measure, how, 1, (cfgs, keys, state, past, held)))
-        return [program.call for program in found]
+        return found
 
     @cached_property
     def batch_rows(self) -> int:
         """Rows of a batch, by tracing alone."""
-        state = self.shapes["state"]
+        state = self.state_shape
         batch = jax.eval_shape(self.stage.algorithm.batch, self.key(0), state, self.job.data)
         sizes = [x.shape[0] for x in jax.tree.leaves(batch) if x.ndim]
         return max(sizes, default=1)
@@ -420,7 +484,7 @@ class Program:
         """Whether to "vmap" or "map" over runs, by the rule of sizes and device."""
         return sharding.mapping(
             platform=jax.default_backend(),
-            state=self.shapes["state"],
+            state=self.state_shape,
             batch=self.batch_rows,
             replay=bool(self.stage.refresh),
         )
@@ -428,7 +492,7 @@ class Program:
     def lay(self, runs: int) -> None:
         """Choose the devices for so many runs, by the rule of sizes and device."""
         there = jax.local_device_count()
-        state = self.shapes["state"]
-        # tracing the shapes needs a mesh itself
+        state = self.state_shape
+        # tracing a batch needs a mesh itself
         rule = (jax.default_backend(), state, self.batch_rows, there, runs)
         self.devices = sharding.mesh(runs, sharding.shares(*rule))

@@ -104,6 +104,22 @@ def test_compiler_flags_are_facts_about_results(monkeypatch):
     assert session.asked("p", {}, 0, 0, 1.0)["XLA_FLAGS"] == "--xla_a=2 --xla_b=1"
 
 
+def test_a_level_of_the_shell_is_not_replaced(monkeypatch):
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    monkeypatch.setattr(numerics, "value", lambda name: False)
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    assert numerics.training("vmap") == {"xla_backend_optimization_level": 1}
+    assert numerics.training("map") == {"xla_backend_optimization_level": 2}
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
+    assert numerics.training("vmap") is None, "the shell's flag"
+    monkeypatch.delenv("XLA_FLAGS")
+    monkeypatch.setattr(numerics, "value", lambda name: name == "jax_disable_most_optimizations")
+    assert numerics.training("vmap") is None, "JAX's setting"
+    monkeypatch.setattr(numerics, "value", lambda name: False)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert numerics.training("vmap") is None, "a card"
+
+
 def test_a_card_is_deterministic_where_that_is_asked_for(monkeypatch):
     assert numerics.tier() == "bitwise"
     here = numerics.rounded()

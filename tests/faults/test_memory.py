@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from concurrent.futures import Future
 from types import SimpleNamespace
 
 import numpy as np
@@ -103,6 +104,26 @@ def test_the_need_grows_with_the_runs_and_what_fits_fits(asked, needed):
     assert found.taken <= found.limit < found.needed == needed
     text = memory.told(found, SEEDS)
     assert "4 runs at once need" in text and "2 portions, 2 at a time" in text
+
+
+def test_shapes_are_those_of_compiled_programs_and_are_not_traced_again(asked, needed, monkeypatch):
+    """`needed` has compiled the job's programs; another job, which compiles none, traces the same shapes."""
+    ((traced, _),) = memory.traced(job()[0])
+    ((program, _),) = memory.traced(dataclasses.replace(asked, shapes={}))
+    expected = traced.finished(SEEDS)
+    monkeypatch.setattr(memory.jax, "eval_shape", None)
+    assert program.finished(SEEDS) == expected
+    assert all(expected[name] for name in ("metrics", "evaluations", "health"))
+
+
+def test_a_programs_seconds_are_counted_once_and_what_its_thread_raises_is_raised(asked, needed):
+    programs = list(asked.programs.values())
+    seconds = programs[0].traced + programs[0].compilation.result()[1]
+    assert [programs[0].seconds() for _ in range(2)] == [seconds, 0.0]
+    failed = dataclasses.replace(programs[0], compilation=Future())
+    failed.compilation.set_exception(MemoryError("of the compiler"))
+    with pytest.raises(MemoryError, match="of the compiler"):
+        _ = failed.call
 
 
 @pytest.mark.parametrize(("platform", "devices"), [("cpu", 8), ("gpu", 1), ("tpu", 1)])
