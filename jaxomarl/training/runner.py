@@ -51,10 +51,15 @@ def run(job: Job) -> Past:
     runs = len(job.seeds)
     stats = jax.tree.map(lambda x: jnp.broadcast_to(x, (runs, *x.shape)), job.stats)
     past: Past = {"stats": stats}
-    for index, stage in enumerate(job.make(job.cfgs[0])):
-        trained = train_stage(job, Program(job, index, past))
-        past[stage.name] = trained.state
-        job.finished(index, stage, trained)
+    try:
+        for index, stage in enumerate(job.make(job.cfgs[0])):
+            trained = train_stage(job, Program(job, index, past))
+            past[stage.name] = trained.state
+            job.finished(index, stage, trained)
+    except BaseException:
+        # Python ends when its threads do: what is still to be compiled is not waited for
+        job.compiler.shutdown(wait=False, cancel_futures=True)
+        raise
     return sharding.united(past)
 
 
