@@ -360,28 +360,6 @@ def new_rows(out, copy):
     )
 
 
-DEVICES = """
-import jax, jax.numpy as jnp, numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
-from jaxomarl.training import sharding
-from jaxomarl.training.library import TrainedStage, gather
-assert jax.device_count() == 2
-x = np.arange(8, dtype=np.float32).reshape(4, 2)
-two = NamedSharding(sharding.mesh(2), PartitionSpec("runs"))
-one, other = jax.devices()
-parts = ((("a", "b"), x[:2], two), (("c",), x[2:3], one), (("d",), x[3:], other))
-batches = [TrainedStage(rows, {"w": jax.device_put(w, place)}, {}, {}, {}, {}) for rows, w, place in parts]
-got = gather(("d", "a", "c"), batches).state["w"]
-assert np.array_equal(jax.jit(lambda w: w * 1)(got), x[[3, 0, 2]])
-"""
-
-
-def test_runs_trained_on_different_devices_are_brought_together():
-    """As when a sweep over two devices, R = 2, is extended by one seed on one device."""
-    done = python("-c", DEVICES)
-    assert done.returncode == 0, done.stderr
-
-
 @pytest.mark.long
 def test_seeds_are_added_where_stages_lie_over_several_devices(tmp_path):
     script = "import sys; from jaxomarl.cli import commands as c; f = sys.argv[1:];"

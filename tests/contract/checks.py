@@ -430,10 +430,12 @@ TRACED = (
     identity_follows_fields,
 )
 """Checks that only trace: no program is compiled."""
-RUN = (
-    finite, same_beside_others, actions_are_padded_with_zeros, padded_observations_do_not_count,
-    padded_actions_do_not_count, acts_on_what_it_declares, past_is_never_changed, parameters_move,
+OF_STATES = (
+    finite, actions_are_padded_with_zeros, padded_observations_do_not_count, padded_actions_do_not_count,
+    acts_on_what_it_declares, parameters_move,
 )  # fmt: skip
-"""Checks that train the tiny system, four runs side by side."""
+"""Checks that train the tiny system, and ask for states, metrics and actions alone."""
+RUN = (*OF_STATES, same_beside_others, past_is_never_changed)
+"""Checks that train the tiny system through the runner, four runs side by side."""
 ALONE = (same_when_alone, traced_once)
 """Checks that compile every program once more, for one run."""

@@ -78,6 +78,12 @@ def on_eight_devices(out, *names):
 
 
 @pytest.fixture(scope="session")
+def laid_out_more(tmp_path_factory):
+    """What such a process finds of other numbers of runs."""
+    return on_eight_devices(tmp_path_factory.mktemp("more-devices"), "more")
+
+
+@pytest.fixture(scope="session")
 def laid_out_omsd(tmp_path_factory):
     """What such a process finds of a sweep of OMSD."""
     return on_eight_devices(tmp_path_factory.mktemp("omsd-devices"), "omsd")

@@ -488,13 +488,13 @@ class Trial:
 class Trials(dict[str, Trial]):
     """Trials by the systems' names, each made when it is first asked for, on the task that `task_of` gives it."""
 
-    def __init__(self, task_of: Callable[[System], Task]) -> None:
+    def __init__(self, task_of: Callable[[System], Task], kind: type[Trial] = Trial) -> None:
         super().__init__()
-        self.task_of = task_of
+        self.task_of, self.kind = task_of, kind
 
     def __missing__(self, name: str) -> Trial:
         system = REGISTRY[name]
-        return self.setdefault(name, Trial(name, system, self.task_of(system)))
+        return self.setdefault(name, self.kind(name, system, self.task_of(system)))
 
 
 TRIALS = Trials(task_for)
