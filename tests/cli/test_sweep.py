@@ -319,6 +319,7 @@ def test_resume_of_a_finished_sweep_reprints_and_executes_nothing(out, copy):
     assert {k: r.info for k, r in runs(copy).items()} == {k: r.info for k, r in runs(out).items()}
 
 
+@pytest.mark.long
 def test_more_seeds_train_only_the_new_ones(out, copy):
     code, _ = run("sweep", "--systems", "omsd", "--out", str(copy), "--resume", "--seeds", "4")
     assert code == 0
@@ -405,6 +406,7 @@ def test_dry_run_writes_nothing(out, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_the_default_out(out, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, text = run("train", "omsd", "--seeds", str(SEEDS), "--from", str(out))
@@ -435,6 +437,7 @@ def test_python_gives_the_numbers_of_the_command_line(out):
     assert "iql" in results.table
 
 
+@pytest.mark.long
 def test_python_goes_on_in_the_folder_of_the_command_line(out, copy):
     results = jaxomarl.train(
         "omsd", "games/bandit", seeds=list(range(SEEDS)), rows=200, episodes=EPISODES, final_episodes=FINAL, out=copy,

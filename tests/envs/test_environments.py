@@ -38,13 +38,17 @@ def tasks(*apart):
     return [pytest.param(name, marks=marks.get(name, [])) for name in TASKS]
 
 
+MIXED = ("random", "medium-expert")
+"""What is drawn of the particle tasks but the first: one behaviour, and a mixture of two."""
+
+
 def recipe(name, quality):
     """A row of the tests of recipes: a thousand steps of MuJoCo take a second, so most wait for the long run.
 
     Mixtures of behaviours and single behaviours are the same code in every particle task.
     """
     slow = name.startswith("mamujoco/") and not (name in PLAYED and quality == "random")
-    single = quality == "one-expert" and name != "mpe/spread"
+    single = name.startswith("mpe/") and name != "mpe/spread" and quality not in MIXED
     return pytest.param(name, quality, marks=[pytest.mark.long] if slow or single else [])
 
 
