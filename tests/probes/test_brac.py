@@ -196,6 +196,7 @@ def learned():
     return np.asarray(learn(jnp.array([1e-3, 1e3])))
 
 
+@pytest.mark.long
 def test_it_starts_as_the_clone_and_alpha_holds_it_there(learned):
     """Of two even modes the clone's middle is zero; at a high price the policy stays, at a low one it climbs."""
     real = SPEC.act_mask > 0
@@ -206,6 +207,7 @@ def test_it_starts_as_the_clone_and_alpha_holds_it_there(learned):
     np.testing.assert_allclose(free[:, 0], MODE, atol=0.1)
 
 
+@pytest.mark.long
 def test_padding_is_zero(learned):
     assert not learned[..., 1, 1].any()
 
