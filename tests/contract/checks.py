@@ -100,11 +100,19 @@ def update_keeps_types(trial: Trial) -> None:
         )
 
 
-def half_the_bits_stay_inside(trial: Trial) -> None:
+def an_update_has_half_the_bits_inside(trial: Trial) -> None:
+    """As below, of updates alone."""
+    half_the_bits_stay_inside(trial, updates=True)
+
+
+def half_the_bits_stay_inside(trial: Trial, updates: bool = False) -> None:
     """In bfloat16 hidden layers multiply in it, and a state, its metrics and what a refresh makes stay as they are."""
     for index, (stage, t) in enumerate(zip(trial.stages, trial.traced, strict=True)):
         with jax.default_matmul_precision("bfloat16"):
-            halved = trial.trace(index, trial.cfg)
+            if updates:
+                halved = {"update": trial.trace_update(index)}
+            else:
+                halved = trial.trace(index, trial.cfg)
         assert "bf16" not in t["update"].text, f"{stage.name}: bfloat16 where nobody asked for it"
         assert "bf16" in halved["update"].text, (
             f"{stage.name}: its networks are not made of `dense`"

@@ -13,7 +13,11 @@ from jaxomarl.algorithms import REGISTRY
 from jaxomarl.envs.catalog import make
 
 HERE = Path(__file__).parent
-TRACING = ("test_by_tracing", "test_half_the_bits_by_tracing")
+TRACING = (
+    "test_by_tracing",
+    "test_half_the_bits_by_tracing",
+    "test_half_the_bits_of_updates_by_tracing",
+)
 RUNNER = ("test_alone", "test_a_sweep_trains_shared_stages_once")
 """What one system shows of the runner, for all of them."""
 

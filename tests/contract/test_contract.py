@@ -34,10 +34,6 @@ def in_long(condition: bool) -> list:
     return [pytest.mark.long] * condition
 
 
-def unless_alike(name: str) -> object:
-    return pytest.param(name, marks=in_long(name in ALIKE))
-
-
 def long_unless(names: tuple[str, ...]) -> list:
     return [pytest.param(name, marks=in_long(name not in names)) for name in REGISTRY]
 
@@ -59,9 +55,14 @@ def test_by_tracing(trials, name, check):
     check(trials[name])
 
 
-@pytest.mark.parametrize("name", [unless_alike(name) for name in REGISTRY])
+@pytest.mark.parametrize("name", long_unless(TRAINED))
 def test_half_the_bits_by_tracing(trials, name):
     checks.half_the_bits_stay_inside(trials[name])
+
+
+@pytest.mark.parametrize("name", BRIEFLY)
+def test_half_the_bits_of_updates_by_tracing(trials, name):
+    checks.an_update_has_half_the_bits_inside(trials[name])
 
 
 @pytest.mark.parametrize(

@@ -377,6 +377,23 @@ class Trial:
             )
         return out
 
+    def trace_update(self, index: int) -> Traced:
+        """The program of a stage's update alone, of the shapes that were traced before."""
+        known = self.traced[index]
+        given = {
+            "cfg": self.cfg,
+            "key": jax.random.key(0),
+            "past": self.past_shapes(index),
+            "state": known["init"].out,
+            "batch": known["batch"].out,
+        }
+        return Traced(
+            lambda x: self.make(x["cfg"])[index].algorithm.update(
+                x["key"], x["state"], x["past"], x["batch"]
+            ),
+            given,
+        )
+
     @cached_property
     def traced(self) -> list[dict[str, Traced]]:
         """Of every stage, for the tiny config."""
