@@ -47,10 +47,11 @@ MIXED = ("random", "medium-expert")
 def recipe(name, quality):
     """A row of the tests of recipes: a thousand steps of MuJoCo take a second, so most wait for the long run.
 
-    Mixtures of behaviours and single behaviours are the same code in every particle task.
+    Mixtures of behaviours and single behaviours are the same code in every particle task, and so is a game's other data.
     """
     slow = name.startswith("mamujoco/") and not (name in PLAYED and quality == "random")
     single = name.startswith("mpe/") and name != "mpe/spread" and quality not in MIXED
+    single = single or (name.startswith("games/") and quality != catalog.make(name).quality)
     return pytest.param(name, quality, marks=[pytest.mark.long] if slow or single else [])
 
 
@@ -212,7 +213,16 @@ def test_recipe_makes_whole_episodes(name, quality):
     assert np.abs(live).max() <= 1.0
 
 
-@pytest.mark.parametrize(("name", "quality"), RECIPES)
+AGAIN = [
+    row
+    if row.values[0] in ALONE and row.values[1] in (*MIXED, catalog.make(row.values[0]).quality)
+    else pytest.param(*row.values, marks=pytest.mark.long)
+    for row in RECIPES
+]
+"""One task of each kind of rules generates its data three times."""
+
+
+@pytest.mark.parametrize(("name", "quality"), AGAIN)
 def test_recipe_is_the_same_bits_each_time(name, quality):
     again = jax.tree.map(np.asarray, catalog.make(name).recipes[quality](jax.random.key(0), ROWS))
     jax.tree.map(np.testing.assert_array_equal, data(name, quality), again)
