@@ -163,6 +163,13 @@ def test_both_targets_follow(update, state):
         assert far(now.target, want) < 1e-6 and far(now.params, before.params) > 1e-3
 
 
+def test_policies_start_as_their_clones(past):
+    """Line 2; the long test below sees it in what is played."""
+    first = jit(brac.policy(SPEC, STEP).init)(jax.random.key(0), past, two_modes(2))
+    for params in (first.actor.params, first.actor.target):
+        assert far(params, past["behaviour"].params) == 0.0
+
+
 # --- what is learned ---
 
 
