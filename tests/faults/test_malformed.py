@@ -20,8 +20,9 @@ from jaxomarl.data import formats
 
 SETS = {name: 40 * READERS[name].share for name in formats.FORMATS}
 """How many damaged sets of each format: 1,000."""
-SOME = {name: 3 * row.share if name in SETS else 2 for name, row in READERS.items()}
-"""Of each in every session."""
+OF_DATA = (*SETS, "own set", "arrays", "torch and prey", "checkpoint")
+SOME = {name: 3 * READERS[name].share for name in OF_DATA}
+"""In every session: of readers whose good samples need no sweep. Runs and sweeps are damaged in test_damaged.py."""
 OTHERS = dict.fromkeys((name for name in READERS if name not in SETS), 5)
 """How many malformed inputs of each other reader. `make faults` has 10,000 of all."""
 
