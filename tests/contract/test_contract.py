@@ -104,7 +104,9 @@ def test_alone(trials, name, check):
 @pytest.mark.parametrize("after", [1, *(pytest.param(k, marks=pytest.mark.long) for k in (0, 2))])
 def test_resume(trials, name, after, tmp_path):
     for index in own_stages(name):
-        checks.resumes_exactly(trials[name], index, after, tmp_path / str(index))
+        stage = trials[name].stages[index]
+        if after < stage.steps // stage.chunk:  # SfBC's policy is a chunk shorter than the others
+            checks.resumes_exactly(trials[name], index, after, tmp_path / str(index))
 
 
 @pytest.mark.parametrize("name", FIRST_THEN_LONG)
