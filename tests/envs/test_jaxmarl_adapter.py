@@ -88,7 +88,6 @@ def ours(name):
 def theirs(name):
     """Per episode: the (obs, reward, dones) of JaxMARL's reset and of each `step_env`, one call after the other."""
     spec, jm = make(name).env.spec, game(name)
-    step_env = jax.jit(jm.step_env)
     reset, step = keys(spec)
     actions, told = drawn(spec), []
     for e in range(EPISODES):
@@ -103,7 +102,7 @@ def theirs(name):
                     x: jnp.asarray((a[i, :n] + 1) / 2)
                     for i, (x, n) in enumerate(zip(jm.agents, spec.act_dims, strict=True))
                 }
-            obs, state, reward, dones, _ = step_env(step[e, t], state, act)
+            obs, state, reward, dones, _ = jm.step_env(step[e, t], state, act)
             rows.append((obs, reward, dones))
         told.append(rows)
     return jm.agents, jax.tree.map(np.asarray, told)
