@@ -14,12 +14,13 @@ MAPPINGS = 20_000
 FIRST = (
     "contract/test_contract",
     "probes/test_planners",
-    "faults/test_kill",
-    "health/test_trained_kinds",
     "cli/test_sweep",
     "probes/test_coda",
-    "cli/test_augment",
     "envs/test_environments",
+    "papers/test_dom2_tables",
+    "cli/test_augment",
+    "api/test_final",
+    "faults/test_kill",
 )
 """The files that take longest, by falling seconds: they start first, and small ones end a run."""
 pytest_plugins = ["seconds"]

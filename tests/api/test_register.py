@@ -150,6 +150,7 @@ def test_a_file_is_imported_for_a_sweep_and_for_what_reads_it(file, capsys):
     assert "mean-action" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_a_sweep_that_is_extended_keeps_what_it_imported(file, capsys):
     small = [
         "--tasks",

@@ -160,7 +160,9 @@ def test_a_changed_command_is_run_again(out):
     assert updates(out, "a") == [0, 1, 2]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.long)]
+)
 def test_a_queue_that_is_interrupted_lets_its_cell_save(out, number):
     script = (
         "import sys; from benchmarks.card.__main__ import Cell, main; "
@@ -426,6 +428,7 @@ HIDDEN = 'raise ModuleNotFoundError("hidden", name="matplotlib")'
 """A matplotlib that is not installed: pictures take a process 1.5 s."""
 
 
+@pytest.mark.long
 def test_a_sweep_that_is_stopped_goes_on_and_compiles_nothing_twice(out):
     """SIGTERM reaches the queue while the sweep trains: it saves, and the next call ends it, without pictures."""
     (out.parent / "matplotlib.py").write_text(HIDDEN, encoding="utf-8")

@@ -137,6 +137,7 @@ def groups():
     return plan.resolve(["bc"], [TASK], [], 2, "", given, 300, 2, augment="coda", final_episodes=2)
 
 
+@pytest.mark.long
 def test_resuming_is_bitwise(sweep, tmp_path):
     """Stopped within the policy's stage and gone on with, a run leaves the bytes of one that was not stopped."""
     chunks = []

@@ -332,7 +332,9 @@ def test_a_refused_command_leaves_no_folder_behind(refused, tmp_path):
     ("module", "flags", "named"),
     [
         ("experiments.train", ("omds", "--seeds", "1"), "Did you mean omsd"),
-        ("jaxomarl", ("sweep", "--sytems", "omsd"), "--systems"),
+        pytest.param(
+            *("jaxomarl", ("sweep", "--sytems", "omsd"), "--systems"), marks=pytest.mark.long
+        ),
     ],
 )
 def test_a_process_ends_with_exit_code_2(tmp_path, module, flags, named):

@@ -40,6 +40,20 @@ def test_every_system_says_what_it_would_train(name, data):
     stated = stated_task(name)
     text = planned(name, stated, data)
     assert f"{name} on {stated}/" in text and "2 runs; updates: " in text and "MiB" in text
+
+
+EVERYWHERE = ("bc", "omsd", "dof-t", "qmix")
+"""A clone, a critic's policies, a planner and choices; a plan traces all of a system at its full size."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        n if n in EVERYWHERE else pytest.param(n, marks=pytest.mark.long)
+        for n in (*REGISTRY, "bc+coda")
+    ],
+)
+def test_it_does_on_other_tasks_or_is_refused_as_in_training(name, data):
     for task in ("games/bandit", "games/climbing", "mpe/tag"):
         try:
             assert f"{name} on {task}/" in planned(name, task, data)

@@ -193,7 +193,9 @@ def test_help_of_several_systems_says_whose_a_field_and_a_default_are(monkeypatc
     assert "--cfg.eta" not in text
 
 
-@pytest.mark.parametrize("example", TRAINING)
+@pytest.mark.parametrize(
+    "example", [TRAINING[0], *(pytest.param(x, marks=pytest.mark.long) for x in TRAINING[1:])]
+)
 def test_an_example_can_be_run(capsys, tmp_path, example):
     words = shlex.split(example)[1:]
     assert commands.run("", [*words, "--rows", "2000", "--out", str(tmp_path), "--dry-run"]) == 0

@@ -27,21 +27,30 @@ def run(command, *flags):
     except SystemExit as stop:
         return stop.code
 
+def codes(out):
+    return [
+        run("", "--help"),
+        run("data", "describe", "games/bandit", "--rows", "40"),
+        run("train", "bc", "--rows", "40", "--seeds", "2", "--episodes", "4", "--cfg.policy-steps", "4", "--cfg.chunk",
+            "2", "--cfg.policy-batch", "8", "--cfg.policy-width", "8", "--out", out),
+    ]
+
 out = sys.argv[1]
-codes = [
-    run("", "--help"),
-    run("data", "describe", "games/bandit", "--rows", "40"),
-    run("train", "bc", "--rows", "40", "--seeds", "2", "--episodes", "4", "--cfg.policy-steps", "4", "--cfg.chunk", "2",
-        "--cfg.policy-batch", "8", "--cfg.policy-width", "8", "--out", out),
-]
-if "--data" in sys.argv:
-    from jaxomarl.data.catalog import load
-    from jaxomarl.envs.catalog import make
-    hashes = {name: load(make(name), *given)[1]["sha256"] for name, given in json.loads(sys.argv[3]).items()}
-    print(json.dumps(hashes))
+found = {"read": codes(out)}
+from jaxomarl.data.catalog import load
+from jaxomarl.envs.catalog import make
+hashes = {name: load(make(name), *given)[1]["sha256"] for name, given in json.loads(sys.argv[2]).items()}
+print(json.dumps(hashes))
 sys.stdout.flush()
+sys.stderr.flush()
+
+read, write = os.pipe()
+os.close(read)
+for descriptor in (1, 2):
+    os.dup2(write, descriptor)
+found["unread"] = codes(out + "-unread")
 with open(out + ".codes", "w") as file:
-    json.dump(codes, file)
+    json.dump(found, file)
 """
 SHELL = {
     "JAX_ENABLE_X64": "1",
@@ -53,35 +62,35 @@ SHELL = {
 }
 
 
-def start(tmp_path, *flags, env, **pipes):
-    home = {
-        "PYTHONPATH": str(ROOT),
-        "HOME": str(tmp_path),
-        "JAXOMARL_CACHE": "",
-        "JAX_NUM_CPU_DEVICES": "1",
-    }
-    command = [sys.executable, "-c", COMMANDS, str(tmp_path / "out"), *flags]
-    return subprocess.Popen(command, cwd=tmp_path, env=os.environ | home | env, **pipes)
+@pytest.fixture(scope="module")
+def process(tmp_path_factory):
+    """(folder, exit code, stdout, stderr) of one process for all of it, as each takes seconds to import JAX.
 
-
-def test_an_ascii_terminal_and_a_shell_full_of_settings(tmp_path):
-    """One process for both, since each takes seconds to import JAX: nothing fails, and the bits are the plain ones."""
+    Its terminal is ASCII and its shell full of settings; then both of its pipes have no reader any more.
+    """
+    folder = tmp_path_factory.mktemp("process")
     env = SHELL | {
         "LC_ALL": "C",
         "PYTHONUTF8": "0",
         "PYTHONCOERCECLOCALE": "0",
         "PYTHONIOENCODING": "ascii",
+        "PYTHONPATH": str(ROOT),
+        "HOME": str(folder),
+        "JAXOMARL_CACHE": "",
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "mine"),
+        "JAX_NUM_CPU_DEVICES": "1",
     }
-    process = start(
-        tmp_path,
-        "--data",
-        json.dumps(DATA),
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+    command = [sys.executable, "-c", COMMANDS, str(folder / "out"), json.dumps(DATA)]
+    done = subprocess.run(
+        command, cwd=folder, env=os.environ | env, capture_output=True, timeout=300
     )
-    out, err = (text.decode("ascii") for text in process.communicate(timeout=300))
-    assert json.loads((tmp_path / "out.codes").read_text()) == [0, 0, 0], err
+    return folder, done.returncode, done.stdout.decode("ascii"), done.stderr.decode("ascii")
+
+
+def test_an_ascii_terminal_and_a_shell_full_of_settings(process):
+    """Nothing fails, and the bits are the plain ones."""
+    folder, _, out, err = process
+    assert json.loads((folder / "out.codes").read_text())["read"] == [0, 0, 0], err
     assert "+-" in out, "the table's interval or spread is shown in other characters"
     assert "UnicodeEncodeError" not in err
     for name in SHELL:
@@ -89,25 +98,19 @@ def test_an_ascii_terminal_and_a_shell_full_of_settings(tmp_path):
 
     found = json.loads(out.strip().splitlines()[-1])
     assert found == {name: load(make(name), *given)[1]["sha256"] for name, given in DATA.items()}
-    (info, _) = [json.loads(path.read_text()) for path in (tmp_path / "out").rglob("run.json")]
+    (info, _) = [json.loads(path.read_text()) for path in (folder / "out").rglob("run.json")]
     assert info["data_sha256"] == found["games/bandit"]
     assert info["jax"]["jax_enable_x64"] is False
-    (tmp_path / "out/summary.md").read_text(encoding="utf-8")
+    (folder / "out/summary.md").read_text(encoding="utf-8")
 
 
-def test_a_reader_that_leaves_ends_nothing(tmp_path):
-    """stdout and stderr are pipes that nobody reads, in latin-1: all commands end well, and the work is saved."""
-    ends = [os.pipe() for _ in range(2)]
-    for read, _ in ends:
-        os.close(read)
-    env = {"PYTHONIOENCODING": "latin-1", "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "mine")}
-    process = start(tmp_path, env=env, stdout=ends[0][1], stderr=ends[1][1])
-    for _, write in ends:
-        os.close(write)
-    assert process.wait(timeout=300) == 0
-    assert json.loads((tmp_path / "out.codes").read_text()) == [0, 0, 0]
-    assert (tmp_path / "out/summary.md").exists()
-    assert any((tmp_path / "mine").iterdir()), "a user's own cache of compiled programs is used"
+def test_a_reader_that_leaves_ends_nothing(process):
+    """Nobody reads stdout and stderr: all commands end well, the process too, and the work is saved."""
+    folder, code, _, err = process
+    assert code == 0, err
+    assert json.loads((folder / "out.codes").read_text())["unread"] == [0, 0, 0]
+    assert (folder / "out-unread/summary.md").exists()
+    assert any((folder / "mine").iterdir()), "a user's own cache of compiled programs is used"
 
 
 # --- in this process ---

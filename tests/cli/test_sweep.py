@@ -319,6 +319,7 @@ def test_resume_of_a_finished_sweep_reprints_and_executes_nothing(out, copy):
     assert {k: r.info for k, r in runs(copy).items()} == {k: r.info for k, r in runs(out).items()}
 
 
+@pytest.mark.long
 def test_more_seeds_train_only_the_new_ones(out, copy):
     code, _ = run("sweep", "--systems", "omsd", "--out", str(copy), "--resume", "--seeds", "4")
     assert code == 0
@@ -358,28 +359,6 @@ def new_rows(out, copy):
     return sorted(
         (kind, json.loads(row)[0]) for kind, row in trained(copy) if (kind, row) not in trained(out)
     )
-
-
-DEVICES = """
-import jax, jax.numpy as jnp, numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
-from jaxomarl.training import sharding
-from jaxomarl.training.library import TrainedStage, gather
-assert jax.device_count() == 2
-x = np.arange(8, dtype=np.float32).reshape(4, 2)
-two = NamedSharding(sharding.mesh(2), PartitionSpec("runs"))
-one, other = jax.devices()
-parts = ((("a", "b"), x[:2], two), (("c",), x[2:3], one), (("d",), x[3:], other))
-batches = [TrainedStage(rows, {"w": jax.device_put(w, place)}, {}, {}, {}, {}) for rows, w, place in parts]
-got = gather(("d", "a", "c"), batches).state["w"]
-assert np.array_equal(jax.jit(lambda w: w * 1)(got), x[[3, 0, 2]])
-"""
-
-
-def test_runs_trained_on_different_devices_are_brought_together():
-    """As when a sweep over two devices, R = 2, is extended by one seed on one device."""
-    done = python("-c", DEVICES)
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.long
@@ -427,6 +406,7 @@ def test_dry_run_writes_nothing(out, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_the_default_out(out, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, text = run("train", "omsd", "--seeds", str(SEEDS), "--from", str(out))
@@ -457,6 +437,7 @@ def test_python_gives_the_numbers_of_the_command_line(out):
     assert "iql" in results.table
 
 
+@pytest.mark.long
 def test_python_goes_on_in_the_folder_of_the_command_line(out, copy):
     results = jaxomarl.train(
         "omsd", "games/bandit", seeds=list(range(SEEDS)), rows=200, episodes=EPISODES, final_episodes=FINAL, out=copy,

@@ -100,11 +100,19 @@ def update_keeps_types(trial: Trial) -> None:
         )
 
 
-def half_the_bits_stay_inside(trial: Trial) -> None:
+def an_update_has_half_the_bits_inside(trial: Trial) -> None:
+    """As below, of updates alone."""
+    half_the_bits_stay_inside(trial, updates=True)
+
+
+def half_the_bits_stay_inside(trial: Trial, updates: bool = False) -> None:
     """In bfloat16 hidden layers multiply in it, and a state, its metrics and what a refresh makes stay as they are."""
     for index, (stage, t) in enumerate(zip(trial.stages, trial.traced, strict=True)):
         with jax.default_matmul_precision("bfloat16"):
-            halved = trial.trace(index, trial.cfg)
+            if updates:
+                halved = {"update": trial.trace_update(index)}
+            else:
+                halved = trial.trace(index, trial.cfg)
         assert "bf16" not in t["update"].text, f"{stage.name}: bfloat16 where nobody asked for it"
         assert "bf16" in halved["update"].text, (
             f"{stage.name}: its networks are not made of `dense`"
@@ -430,10 +438,12 @@ TRACED = (
     identity_follows_fields,
 )
 """Checks that only trace: no program is compiled."""
-RUN = (
-    finite, same_beside_others, actions_are_padded_with_zeros, padded_observations_do_not_count,
-    padded_actions_do_not_count, acts_on_what_it_declares, past_is_never_changed, parameters_move,
+OF_STATES = (
+    finite, actions_are_padded_with_zeros, padded_observations_do_not_count, padded_actions_do_not_count,
+    acts_on_what_it_declares, parameters_move,
 )  # fmt: skip
-"""Checks that train the tiny system, four runs side by side."""
+"""Checks that train the tiny system, and ask for states, metrics and actions alone."""
+RUN = (*OF_STATES, same_beside_others, past_is_never_changed)
+"""Checks that train the tiny system through the runner, four runs side by side."""
 ALONE = (same_when_alone, traced_once)
 """Checks that compile every program once more, for one run."""

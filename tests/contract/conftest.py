@@ -13,7 +13,11 @@ from jaxomarl.algorithms import REGISTRY
 from jaxomarl.envs.catalog import make
 
 HERE = Path(__file__).parent
-TRACING = ("test_by_tracing", "test_half_the_bits_by_tracing")
+TRACING = (
+    "test_by_tracing",
+    "test_half_the_bits_by_tracing",
+    "test_half_the_bits_of_updates_by_tracing",
+)
 RUNNER = ("test_alone", "test_a_sweep_trains_shared_stages_once")
 """What one system shows of the runner, for all of them."""
 
@@ -75,6 +79,12 @@ def on_eight_devices(out, *names):
     assert done.returncode == 0, done.stderr[-3000:]
     arrays = {p.stem: dict(np.load(p)) for p in out.glob("*.npz")}
     return arrays, json.loads((out / "layouts.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def laid_out_more(tmp_path_factory):
+    """What such a process finds of other numbers of runs."""
+    return on_eight_devices(tmp_path_factory.mktemp("more-devices"), "more")
 
 
 @pytest.fixture(scope="session")

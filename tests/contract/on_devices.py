@@ -18,14 +18,16 @@ from trial import LIBRARIES, Trial
 
 from jaxomarl.algorithms import REGISTRY
 from jaxomarl.training import final, runner, sharding
-from jaxomarl.training.library import StageCache
+from jaxomarl.training.library import StageCache, TrainedStage, gather
 
 # Under seed 0 one weight's gradient is nothing but rounding, of which Adam makes a step; these have none.
 SWEPT = (4, 5, 6, 7)
-# fewer runs than devices, and more, so that the last ones are padding; the sweep has as many
-COUNTS = (3, 11)
-DIVIDED = {1: 8, 3: 2}
+# more runs than devices, so that the last ones are padding, and fewer; the sweep has as many
+COUNTS = (11, 3)
+DIVIDED = {3: 2, 1: 8}
 """Wide runs -> the devices that share each one's batch, of eight."""
+MORE = "more"
+"""In the place of a system's name: the second of each, which `make test-long` has."""
 
 
 def copies(trial: Trial, runs: int) -> list:
@@ -48,6 +50,22 @@ def doubled(x: jax.Array) -> jax.Array:
     return jax.pure_callback(by_host, jax.typeof(x), x, vmap_method="broadcast_all")
 
 
+def gathered() -> jax.Array:
+    """Runs that lie over two devices and on one each, brought together in another order.
+
+    As when a sweep over two devices is extended by one seed on one device.
+    """
+    x = np.arange(8, dtype=np.float32).reshape(4, 2)
+    two = NamedSharding(sharding.mesh(2), PartitionSpec("runs"))
+    one, other = jax.devices()[:2]
+    parts = ((("a", "b"), x[:2], two), (("c",), x[2:3], one), (("d",), x[3:], other))
+    batches = [
+        TrainedStage(rows, {"w": jax.device_put(w, place)}, {}, {}, {}, {})
+        for rows, w, place in parts
+    ]
+    return jax.jit(lambda w: w * 1)(gather(("d", "a", "c"), batches).state["w"])
+
+
 def sweep(out: Path, name: str) -> dict:
     """A sweep of eight runs, the stages before the last one trained for four; what it left."""
     trial = Trial(name, REGISTRY.get(name, pair.WEIGHTED))
@@ -55,6 +73,33 @@ def sweep(out: Path, name: str) -> dict:
     for stage in trial.stages:
         np.savez(out / f"{name}-{stage.name}.npz", **named(found.past[stage.name]))
     return found.past
+
+
+def clones(out: Path, counts: tuple, divided: tuple) -> None:
+    """Cloning with so many runs, and with so many wide ones, whose batches are divided as on cards."""
+    cloning = Trial("cloning", CLONING)
+    for runs in counts:
+        found = cloning.run(copies(cloning, runs), tuple(range(runs)), StageCache(), env=False)
+        np.savez(out / f"cloning-{runs}.npz", **named(found.past["cloning"]))
+        np.savez(out / f"played-{runs}.npz", **played(cloning, found.past))
+    rule = sharding.shares
+    as_card = lambda platform, *sizes: rule("gpu", *sizes)
+    with mock.patch.multiple(sharding, WIDE=0, shares=as_card):
+        for runs in divided:
+            found = cloning.run(copies(cloning, runs), tuple(range(runs)), StageCache(), env=False)
+            np.savez(out / f"divided-{runs}.npz", **named(found.past["cloning"]))
+
+
+def small(out: Path) -> None:
+    """The small systems: most of what several devices change."""
+    clones(out, COUNTS[:1], tuple(DIVIDED)[:1])
+    past = sweep(out, "weighted")
+    # a stage from a file lies on one device
+    past = {**past, "critic": jax.device_put(past["critic"], jax.devices()[0])}
+    jax.jit(lambda past: jax.tree.map(jax.numpy.sum, past))(sharding.united(past))
+    lifted = sharding.sharded(sharding.over_runs(doubled, "vmap", 0), sharding.mesh(8), 0)
+    np.savez(out / "by-host.npz", x=jax.jit(lifted)(np.arange(8.0, dtype=np.float32)))
+    np.savez(out / "gathered.npz", w=gathered())
 
 
 def main(out: Path, *only: str) -> None:
@@ -74,30 +119,13 @@ def main(out: Path, *only: str) -> None:
         return call if f.__name__ == "advance" else compiled
 
     with mock.patch.object(runner.Program, "compile", compile_and_look):
+        if not only:
+            small(out)
         for name in only:
-            sweep(out, name)
-        if only:
-            (out / "layouts.json").write_text(json.dumps(layouts))
-            return
-        cloning = Trial("cloning", CLONING)
-        for runs in COUNTS:
-            found = cloning.run(copies(cloning, runs), tuple(range(runs)), StageCache(), env=False)
-            np.savez(out / f"cloning-{runs}.npz", **named(found.past["cloning"]))
-            np.savez(out / f"played-{runs}.npz", **played(cloning, found.past))
-        rule = sharding.shares
-        as_card = lambda platform, *sizes: rule("gpu", *sizes)
-        with mock.patch.multiple(sharding, WIDE=0, shares=as_card):
-            for runs in DIVIDED:
-                found = cloning.run(
-                    copies(cloning, runs), tuple(range(runs)), StageCache(), env=False
-                )
-                np.savez(out / f"divided-{runs}.npz", **named(found.past["cloning"]))
-        past = sweep(out, "weighted")
-    # a stage from a file lies on one device
-    past = {**past, "critic": jax.device_put(past["critic"], jax.devices()[0])}
-    jax.jit(lambda past: jax.tree.map(jax.numpy.sum, past))(sharding.united(past))
-    lifted = sharding.sharded(sharding.over_runs(doubled, "vmap", 0), sharding.mesh(8), 0)
-    np.savez(out / "by-host.npz", x=jax.jit(lifted)(np.arange(8.0, dtype=np.float32)))
+            if name == MORE:
+                clones(out, COUNTS[1:], tuple(DIVIDED)[1:])
+            else:
+                sweep(out, name)
     (out / "layouts.json").write_text(json.dumps(layouts))
 
 

@@ -1,7 +1,10 @@
 """Every registered system keeps to the contract: a new system is one row of the registry and nothing here."""
 
+import itertools
+
 import checks
 import pytest
+from brief import BRIEF
 from trial import TRIALS
 
 from jaxomarl.algorithms import REGISTRY
@@ -21,24 +24,25 @@ ALIKE = {
 The first is traced here, and runs in `make test-long`; the second runs here.
 """
 STOPPED = ("omsd", "bc", "decision-diffuser", "qmix")
-"""Systems that meet a NaN here, all others in `make test-long`: that runs do not mix is the runner's doing."""
+"""Systems that meet a NaN and a stop here, all others in `make test-long`: what is asserted is the runner's doing."""
+TRAINED = (*STOPPED, *(name for name, system in REGISTRY.items() if system.online))
+"""Systems that the runner trains here; the others have one program for all their stages (brief.py)."""
+BRIEFLY = [name for name in REGISTRY if name not in TRAINED and name not in ALIKE]
 
 
 def in_long(condition: bool) -> list:
     return [pytest.mark.long] * condition
 
 
-def unless_alike(name: str, *more: int) -> object:
-    return pytest.param(name, *more, marks=in_long(name in ALIKE))
+def long_unless(names: tuple[str, ...]) -> list:
+    return [pytest.param(name, marks=in_long(name not in names)) for name in REGISTRY]
 
 
-def distinct_stages() -> list[tuple[str, int]]:
-    """(system, index) of every stage that is not shared with a system before."""
-    found = {}
-    for name in REGISTRY:
-        for index, stage in enumerate(TRIALS[name].stages):
-            found.setdefault((stage.owner, stage.name), (name, index))
-    return list(found.values())
+def own_stages(name: str) -> list[int]:
+    """The indices of the system's stages that no system before has, too."""
+    before = itertools.takewhile(lambda other: other != name, REGISTRY)
+    known = {(s.owner, s.name) for other in before for s in TRIALS[other].stages}
+    return [k for k, s in enumerate(TRIALS[name].stages) if (s.owner, s.name) not in known]
 
 
 def by_name(checks_: tuple) -> list:
@@ -51,9 +55,14 @@ def test_by_tracing(trials, name, check):
     check(trials[name])
 
 
-@pytest.mark.parametrize("name", [unless_alike(name) for name in REGISTRY])
+@pytest.mark.parametrize("name", long_unless(TRAINED))
 def test_half_the_bits_by_tracing(trials, name):
     checks.half_the_bits_stay_inside(trials[name])
+
+
+@pytest.mark.parametrize("name", BRIEFLY)
+def test_half_the_bits_of_updates_by_tracing(trials, name):
+    checks.an_update_has_half_the_bits_inside(trials[name])
 
 
 @pytest.mark.parametrize(
@@ -69,14 +78,18 @@ def test_shared_stages_are_the_same_in_every_system(trials):
 
 
 @pytest.mark.parametrize("check", by_name(checks.RUN))
-@pytest.mark.parametrize("name", [unless_alike(name) for name in REGISTRY])
+@pytest.mark.parametrize("name", long_unless(TRAINED))
 def test_by_running(trials, name, check):
     check(trials[name])
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=in_long(name not in STOPPED)) for name in REGISTRY]
-)
+@pytest.mark.parametrize("check", by_name(checks.OF_STATES))
+@pytest.mark.parametrize("name", BRIEFLY)
+def test_in_one_program(name, check):
+    check(BRIEF[name])
+
+
+@pytest.mark.parametrize("name", long_unless(STOPPED))
 def test_a_nan_stays_in_its_run(trials, name):
     checks.nan_stays_in_its_run(trials[name])
 
@@ -87,10 +100,13 @@ def test_alone(trials, name, check):
     check(trials[name])
 
 
-@pytest.mark.parametrize(("name", "index"), [unless_alike(*stage) for stage in distinct_stages()])
+@pytest.mark.parametrize("name", long_unless(TRAINED))
 @pytest.mark.parametrize("after", [1, *(pytest.param(k, marks=pytest.mark.long) for k in (0, 2))])
-def test_resume(trials, name, index, after, tmp_path):
-    checks.resumes_exactly(trials[name], index, after, tmp_path)
+def test_resume(trials, name, after, tmp_path):
+    for index in own_stages(name):
+        stage = trials[name].stages[index]
+        if after < stage.steps // stage.chunk:  # SfBC's policy is a chunk shorter than the others
+            checks.resumes_exactly(trials[name], index, after, tmp_path / str(index))
 
 
 @pytest.mark.parametrize("name", FIRST_THEN_LONG)

@@ -22,9 +22,16 @@ def swept():
     return Trial("weighted", pair.WEIGHTED).sweep(StageCache(), SWEPT)
 
 
-@pytest.mark.parametrize("runs", COUNTS)
-def test_any_number_of_runs(laid_out, runs):
-    trial = Trial("cloning", CLONING)
+def some_then_more(counts):
+    """(runs, the fixture that has them): the first in every session, the others in the long one."""
+    first, *rest = counts
+    more = (pytest.param(runs, "laid_out_more", marks=pytest.mark.long) for runs in rest)
+    return pytest.mark.parametrize(("runs", "where"), [(first, "laid_out"), *more])
+
+
+@some_then_more(COUNTS)
+def test_any_number_of_runs(request, runs, where):
+    trial, laid_out = Trial("cloning", CLONING), request.getfixturevalue(where)
     one = trial.run(copies(trial, runs), tuple(range(runs)), StageCache(), env=False)
     checks.same(
         laid_out[0][f"cloning-{runs}"],
@@ -62,16 +69,28 @@ def test_states_stay_on_the_runs_axis(laid_out):
         name: {over for stage, over, data, _ in layouts if stage == name and data == 1}
         for name in ("cloning", *STAGES)
     }
-    assert sizes == {"cloning": {3, 8}, "critic": {4}, "policy": {8}}
+    assert sizes == {"cloning": {8}, "critic": {4}, "policy": {8}}
 
 
-@pytest.mark.parametrize("runs", DIVIDED)
-def test_wide_runs_divide_their_batches(laid_out, runs):
-    trial = Trial("cloning", CLONING)
+@pytest.mark.long
+def test_fewer_runs_than_devices_take_as_many_devices(laid_out_more):
+    layouts = laid_out_more[1]
+    assert all(kept for *_, kept in layouts), layouts
+    assert {over for _, over, data, _ in layouts if data == 1} == {COUNTS[1]}
+
+
+@some_then_more(DIVIDED)
+def test_wide_runs_divide_their_batches(request, runs, where):
+    trial, laid_out = Trial("cloning", CLONING), request.getfixturevalue(where)
     one = trial.run(copies(trial, runs), tuple(range(runs)), StageCache(), env=False)
     wanted = checks.named(one.past["cloning"])
     checks.same(laid_out[0][f"divided-{runs}"], wanted, f"{runs} divided runs", checks.CLOSE)
     assert [runs, DIVIDED[runs]] in [[over, data] for _, over, data, _ in laid_out[1]]
+
+
+def test_runs_trained_on_different_devices_are_brought_together(laid_out):
+    wanted = np.arange(8, dtype=np.float32).reshape(4, 2)[[3, 0, 2]]
+    np.testing.assert_array_equal(laid_out[0]["gathered"]["w"], wanted)
 
 
 def test_runs_on_several_devices_may_call_the_host(laid_out):

@@ -43,15 +43,19 @@ def trained(name):
         past, firsts, batches = {"stats": stats}, {}, {}
         for index, stage in enumerate(trial.stages):
             algorithm = stage.algorithm
-            k_init, *keys = jax.random.split(jax.random.fold_in(key, index), 5)
-            state = algorithm.init(k_init, past, data)
+            keys = jax.random.split(jax.random.fold_in(key, index), 5)
+            state = algorithm.init(keys[0], past, data)
             firsts[stage.name] = state
             if stage.refresh:
-                state = stage.refresh(keys[0], state, past, data)
-            for k_batch, k_update in (keys[:2], keys[2:]):
-                rows = algorithm.batch(k_batch, state, data)
-                state, metrics = algorithm.update(k_update, state, past, rows)
-            batches[stage.name] = (rows, metrics)
+                state = stage.refresh(keys[1], state, past, data)
+
+            def one(state, keys, algorithm=algorithm):
+                rows = algorithm.batch(keys[0], state, data)
+                state, metrics = algorithm.update(keys[1], state, past, rows)
+                return state, (rows, metrics)
+
+            state, told = jax.lax.scan(one, state, keys[1:].reshape(2, 2))
+            batches[stage.name] = jax.tree.map(lambda x: x[-1], told)
             past[stage.name] = state
         return past, firsts, batches
 

@@ -36,7 +36,14 @@ def untrained(name: str, changed: dict) -> Trial:
     return trial
 
 
-@pytest.mark.parametrize("change", CHANGES)
+QUICK = ("f = atten", "h = qmix", "shared", "best of two", "joint", "joint flow")
+"""tests/diffusion/test_factorise.py has every mixer; the package's policies of the others are long."""
+
+
+@pytest.mark.parametrize(
+    "change",
+    [c if c in QUICK else pytest.param(c, marks=pytest.mark.long) for c in CHANGES],
+)
 def test_who_hears_whom_is_what_is_declared(change):
     name, changed, centralised = CHANGES[change]
     if (

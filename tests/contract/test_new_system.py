@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from brief import BriefTrial
 from trial import LIBRARIES, SEEDS, Trial, quick_compilation
 
 import jaxomarl
@@ -33,7 +34,7 @@ def libraries(monkeypatch):
 def registered(tmp_path, monkeypatch):
     """Write a system, with a change, into a file of its own; import it; give it a row."""
 
-    def write(*change: str) -> Trial:
+    def write(*change: str, kind: type[Trial] = Trial) -> Trial:
         for old in change[::2]:
             assert SOURCE.count(old) == 1, f"{old!r} is not in cloning.py once"
         text = SOURCE
@@ -45,7 +46,7 @@ def registered(tmp_path, monkeypatch):
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         monkeypatch.setitem(REGISTRY, "scratch", module.CLONING)
-        return Trial("scratch", REGISTRY["scratch"])
+        return kind("scratch", REGISTRY["scratch"])
 
     return write
 
@@ -203,9 +204,19 @@ WRONG = {
 @pytest.mark.parametrize("what", WRONG)
 def test_a_wrong_system_is_caught(registered, what):
     check, change = WRONG[what]
-    trial = registered(*change)
+    kind = BriefTrial if check in checks.OF_STATES else Trial
     with pytest.raises(AssertionError):
-        check(trial)
+        check(registered(*change, kind=kind))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "what", [w for w, (check, _) in WRONG.items() if check in checks.OF_STATES]
+)
+def test_a_wrong_system_is_caught_by_the_runner_too(registered, what):
+    check, change = WRONG[what]
+    with pytest.raises(AssertionError):
+        check(registered(*change))
 
 
 # --- a wrong runner ---

@@ -377,6 +377,23 @@ class Trial:
             )
         return out
 
+    def trace_update(self, index: int) -> Traced:
+        """The program of a stage's update alone, of the shapes that were traced before."""
+        known = self.traced[index]
+        given = {
+            "cfg": self.cfg,
+            "key": jax.random.key(0),
+            "past": self.past_shapes(index),
+            "state": known["init"].out,
+            "batch": known["batch"].out,
+        }
+        return Traced(
+            lambda x: self.make(x["cfg"])[index].algorithm.update(
+                x["key"], x["state"], x["past"], x["batch"]
+            ),
+            given,
+        )
+
     @cached_property
     def traced(self) -> list[dict[str, Traced]]:
         """Of every stage, for the tiny config."""
@@ -488,13 +505,13 @@ class Trial:
 class Trials(dict[str, Trial]):
     """Trials by the systems' names, each made when it is first asked for, on the task that `task_of` gives it."""
 
-    def __init__(self, task_of: Callable[[System], Task]) -> None:
+    def __init__(self, task_of: Callable[[System], Task], kind: type[Trial] = Trial) -> None:
         super().__init__()
-        self.task_of = task_of
+        self.task_of, self.kind = task_of, kind
 
     def __missing__(self, name: str) -> Trial:
         system = REGISTRY[name]
-        return self.setdefault(name, Trial(name, system, self.task_of(system)))
+        return self.setdefault(name, self.kind(name, system, self.task_of(system)))
 
 
 TRIALS = Trials(task_for)

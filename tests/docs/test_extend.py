@@ -49,6 +49,16 @@ def test_the_page_has_the_blocks_that_it_speaks_of():
     assert all(sum(map(bool, text.splitlines())) <= 12 for _, text in BLOCKS), "examples are short"
 
 
+def test_the_commands_are_understood(capsys):
+    """What the sweep would train; the long test trains it, two systems on two tasks."""
+    program, command, *flags = shlex.split(COMMANDS[0])
+    assert (program, command) == ("jaxomarl", "sweep")
+    assert commands.run(command, [*flags, "--dry-run"]) == 0, capsys.readouterr().err
+    shown = capsys.readouterr().out
+    assert "noisy-bc" in shown and "own/apart:distance=0.25" in shown
+
+
+@pytest.mark.long
 def test_the_commands_run(capsys):
     for line in COMMANDS:
         program, command, *flags = shlex.split(line)

@@ -38,13 +38,20 @@ def tasks(*apart):
     return [pytest.param(name, marks=marks.get(name, [])) for name in TASKS]
 
 
+ALONE = ("games/bandit", "games/chain", "mpe/spread", "mamujoco/2halfcheetah")
+"""One task of each kind of rules, which are programs of their own or calls of the host, is played alone as well."""
+MIXED = ("random", "medium-expert")
+"""What is drawn of the particle tasks but the first: one behaviour, and a mixture of two."""
+
+
 def recipe(name, quality):
     """A row of the tests of recipes: a thousand steps of MuJoCo take a second, so most wait for the long run.
 
-    Mixtures of behaviours and single behaviours are the same code in every particle task.
+    Mixtures of behaviours and single behaviours are the same code in every particle task, and so is a game's other data.
     """
     slow = name.startswith("mamujoco/") and not (name in PLAYED and quality == "random")
-    single = quality == "one-expert" and name != "mpe/spread"
+    single = name.startswith("mpe/") and name != "mpe/spread" and quality not in MIXED
+    single = single or (name.startswith("games/") and quality != catalog.make(name).quality)
     return pytest.param(name, quality, marks=[pytest.mark.long] if slow or single else [])
 
 
@@ -80,19 +87,37 @@ def player(name):
     return jax.jit(play), jax.jit(jax.vmap(play))
 
 
+def keys():
+    """Of three episodes side by side, the last two the same."""
+    return jax.random.split(jax.random.key(3), 2)[np.array([0, 1, 1])]
+
+
+@functools.cache
+def three(name):
+    """The time steps of these episodes, by one program."""
+    return jax.tree.map(np.asarray, player(name)[1](keys()))
+
+
 @functools.cache
 def data(name, quality, seed=0):
     return jax.tree.map(np.asarray, catalog.make(name).recipes[quality](jax.random.key(seed), ROWS))
 
 
 @pytest.mark.parametrize("name", tasks(TWINS, PARTITIONS))
-def test_same_key_same_episode_and_alone_equals_among_many(name):
-    single, many = player(name)
-    keys = jax.random.split(jax.random.key(3), 3)
-    first, again = single(keys[1]), single(keys[1])
-    jax.tree.map(np.testing.assert_array_equal, first, again)
+def test_same_key_same_episode(name):
+    jax.tree.map(lambda x: np.testing.assert_array_equal(x[1], x[2]), three(name))
+    again = player(name)[1](keys())
+    jax.tree.map(np.testing.assert_array_equal, three(name), again)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in ALONE else pytest.param(name, marks=pytest.mark.long) for name in TASKS],
+)
+def test_alone_equals_among_many(name):
+    alone = player(name)[0](keys()[1])
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b[1], rtol=1e-5, atol=1e-6), first, many(keys)
+        lambda a, b: np.testing.assert_allclose(a, b[1], rtol=1e-5, atol=1e-6), alone, three(name)
     )
 
 
@@ -100,7 +125,7 @@ def test_same_key_same_episode_and_alone_equals_among_many(name):
 def test_time_steps_are_as_the_spec_says(name):
     task = catalog.make(name)
     spec, n = task.env.spec, task.env.spec.agents
-    t = player(name)[0](jax.random.key(0))
+    t = jax.tree.map(lambda x: x[0], three(name))
     steps = t.done.shape[0]
     assert t.obs.shape == (steps, n, spec.obs_width)
     assert t.state.shape == (steps, spec.state_dim)
@@ -188,7 +213,16 @@ def test_recipe_makes_whole_episodes(name, quality):
     assert np.abs(live).max() <= 1.0
 
 
-@pytest.mark.parametrize(("name", "quality"), RECIPES)
+AGAIN = [
+    row
+    if row.values[0] in ALONE and row.values[1] in (*MIXED, catalog.make(row.values[0]).quality)
+    else pytest.param(*row.values, marks=pytest.mark.long)
+    for row in RECIPES
+]
+"""One task of each kind of rules generates its data three times."""
+
+
+@pytest.mark.parametrize(("name", "quality"), AGAIN)
 def test_recipe_is_the_same_bits_each_time(name, quality):
     again = jax.tree.map(np.asarray, catalog.make(name).recipes[quality](jax.random.key(0), ROWS))
     jax.tree.map(np.testing.assert_array_equal, data(name, quality), again)

@@ -62,6 +62,23 @@ def apart_from_the_rest(mjx, state):
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(mjx))
 
 
+def test_an_engines_time_steps_are_those_of_the_other_in_shape():
+    """Traced; the long tests compile and compare them."""
+    found = []
+    for engine in ("mjx", "c"):
+        env = catalog.make(f"mamujoco/2halfcheetah:engine={engine}").env
+        key = jax.random.key(0)
+        state, first = jax.eval_shape(env.reset, key)
+        action = jax.ShapeDtypeStruct((env.spec.agents, env.spec.act_width), jnp.float32)
+        after, then = jax.eval_shape(env.step, key, state, action)
+        assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
+            lambda x: (x.shape, x.dtype), state
+        )
+        found.append([(x.shape, x.dtype) for x in jax.tree.leaves((first, then))])
+    assert found[0] == found[1]
+
+
+@long
 def test_a_half_cheetahs_shifted_step():
     """Heavier, weaker and on ice; the shift's tables are interpolated."""
     c, mjx, state = both("halfcheetah", np.array([0.7, 1.3333, 0.4]))

@@ -220,7 +220,9 @@ PUBLISHED = {
 
 
 # World stands for tag: it has tag's bodies, prey and rewards, and forests. Tag's recorded steps are above.
-@pytest.mark.parametrize("name", ["spread", pytest.param("tag", marks=pytest.mark.long), "world"])
+@pytest.mark.parametrize(
+    "name", ["spread", *(pytest.param(x, marks=pytest.mark.long) for x in ("tag", "world"))]
+)
 def test_uniform_random_play_scores_what_the_reference_measured(omar, name):
     """Against OMAR's prey, over 20,000 episodes, within three standard errors of the difference."""
     env = environment(scenario(name), "mpe-omar", omar.get(name))

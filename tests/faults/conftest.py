@@ -101,18 +101,30 @@ class Sweeps:
         return {p.parent.name for p in out.glob("stages/*/DONE")}
 
 
-@pytest.fixture(
-    scope="session",
-    params=[1, pytest.param(2, marks=pytest.mark.long)],
-    ids=lambda n: f"{n}-devices",
-)
-def sweeps(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Sweeps:
-    """How the tests of this folder start their sweeps; with two devices, a sweep's two seeds lie on one each."""
+@pytest.fixture(scope="session")
+def stub(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose matplotlib is not installed."""
     stub = tmp_path_factory.mktemp("stub")
     (stub / "matplotlib").mkdir()
     (stub / "matplotlib" / "__init__.py").write_text(
         'raise ModuleNotFoundError("hidden", name="matplotlib")\n'
     )
+    return stub
+
+
+@pytest.fixture(scope="session")
+def one_device(stub: Path) -> Sweeps:
+    """How sweeps are started on one device, as in the tests' own process."""
+    return Sweeps(stub, 1)
+
+
+@pytest.fixture(
+    scope="session",
+    params=[1, pytest.param(2, marks=pytest.mark.long)],
+    ids=lambda n: f"{n}-devices",
+)
+def sweeps(request: pytest.FixtureRequest, stub: Path) -> Sweeps:
+    """How the tests of this folder start their sweeps; with two devices, a sweep's two seeds lie on one each."""
     return Sweeps(stub, request.param)
 
 

@@ -43,6 +43,7 @@ def swept(tmp_path_factory):
     return results, out, states, said.getvalue()
 
 
+@pytest.mark.long
 def test_the_other_runs_are_what_they_are_alone(swept, tmp_path):
     train(tmp_path / "out", GOOD, progress=False)
     alone = numbers(tmp_path / "out")

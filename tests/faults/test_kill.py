@@ -8,11 +8,15 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
+from jaxomarl.algorithms import REGISTRY
+from jaxomarl.api import register
 from jaxomarl.cli import commands
 
+REGISTERS = Path(__file__).parents[1] / "registers_pair.py"
 BOTH = ("weighted", "clone")
 """Two small systems of three stages, most of whose processes' seconds are imports.
 
@@ -21,6 +25,67 @@ The package's own resume exactly in the contract's `test_resume`; they are kille
 FIRST = f"{BOTH[0]}-policy"
 
 
+@pytest.fixture
+def here(monkeypatch):
+    """run(flags) -> exit code of a sweep in this process, which has imported JAX; what it registers is gone afterwards."""
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
+    monkeypatch.setattr("jaxomarl.cli.commands.draw", lambda *args: [])
+    tables = (REGISTRY, register.MODULES, register._loaded)
+    before = [dict(table) for table in tables]
+    yield lambda *flags: commands.run("sweep", [*flags])
+    for table, rows in zip(tables, before, strict=True):
+        table.clear()
+        table.update(rows)
+
+
+def test_a_sweep_killed_and_stopped_gives_the_same_numbers(one_device, here, tmp_path, monkeypatch):
+    """Kill -9 at a random chunk of the first stage, Ctrl-C in the last, and the command that it said to go on with.
+
+    The long tests kill and stop at more points.
+    """
+    sweeps, systems, flags = (
+        one_device,
+        BOTH[:1],
+        ("--import", str(REGISTERS), "--systems", BOTH[0]),
+    )
+    out, whole = tmp_path / "my out", tmp_path / "whole"
+    chunk = random.Random(20_240).randrange(2, sweeps.chunks)
+    begun = lambda kind: [
+        c
+        for name, chunks in sweeps.journals(out).items()
+        if name.startswith(f"{kind}-")
+        for c in chunks
+    ]
+    process = sweeps.start(out, systems=systems)
+    point = lambda: len(begun("critic")) >= chunk
+    kill_when(process, point, out / "stages" / "critic-*", sweeps)
+
+    process = sweeps.start(out, "--resume", systems=systems)
+    sweeps.wait(process, lambda: bool(begun(FIRST)), out / "stages" / f"{FIRST}-*")
+    process.send_signal(signal.SIGINT)
+    text = process.communicate(timeout=300)[1]
+    assert process.returncode == 130, text
+    assert "Traceback" not in text
+    assert "stopping at the next chunk" in text
+    assert saved(out), "the chunk that Ctrl-C met was not saved"
+    again = command(text, sweeps)
+    assert again[:3] == [sys.executable, "-m", "experiments.sweep"] and "--resume" in again
+
+    monkeypatch.chdir(tmp_path)
+    assert here(*again[3:]) == 0
+    assert here(*flags, "--out", str(whole), *sweeps.small) == 0
+    assert len(sweeps.numbers(out)) == 7 and sweeps.numbers(out) == sweeps.numbers(whole)
+    journals = sweeps.journals(out)
+    assert journals.keys() == sweeps.journals(whole).keys()
+    every = [str(c) for c in range(1, sweeps.chunks + 1)]
+    for name, chunks in journals.items():
+        if name.startswith(FIRST):
+            assert chunks == every, "a stop saves: nothing is executed twice"
+        else:
+            assert sorted(set(chunks)) == every and len(chunks) <= sweeps.chunks + sweeps.every
+
+
+@pytest.mark.long
 def test_a_sweep_killed_at_three_points_gives_the_same_numbers(sweeps, whole, tmp_path):
     """Kill -9 at a random chunk of the first stages, during a save, and while the second system trains."""
     rng, out = random.Random(20_240), tmp_path / "out"
@@ -80,6 +145,7 @@ def test_a_sweep_killed_at_three_points_gives_the_same_numbers(sweeps, whole, tm
         )
 
 
+@pytest.mark.long
 def test_ctrl_c_and_sigterm_leave_a_sweep_that_goes_on(sweeps, whole, tmp_path):
     """Ctrl-C in the first stage, SIGTERM in the last of what it said to go on with, and that command again."""
     out, systems = tmp_path / "my out", BOTH[:1]

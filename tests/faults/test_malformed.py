@@ -20,11 +20,21 @@ from jaxomarl.data import formats
 
 SETS = {name: 40 * READERS[name].share for name in formats.FORMATS}
 """How many damaged sets of each format: 1,000."""
+OF_DATA = (*SETS, "own set", "arrays", "torch and prey", "checkpoint")
+SOME = {name: 3 * READERS[name].share for name in OF_DATA}
+"""In every session: of readers whose good samples need no sweep. Runs and sweeps are damaged in test_damaged.py."""
 OTHERS = dict.fromkeys((name for name in READERS if name not in SETS), 5)
 """How many malformed inputs of each other reader. `make faults` has 10,000 of all."""
 
 
-@pytest.mark.parametrize("counts", [SETS, OTHERS], ids=["sets", "others"])
+@pytest.mark.parametrize(
+    "counts",
+    [
+        pytest.param(SETS, marks=pytest.mark.long, id="sets"),
+        pytest.param(OTHERS, marks=pytest.mark.long, id="others"),
+        pytest.param(SOME, id="some"),
+    ],
+)
 def test_damaged_files_end_in_one_error_or_in_a_sound_read(tmp_path, counts, root):
     """Each within 10 seconds and 1 GiB more than the process had; a crash of a C library would end the process."""
     script = Path(malformed.__file__)

@@ -138,7 +138,7 @@ def executed(out, name):
 # --- checkpoints ---
 
 
-@pytest.mark.parametrize("tear", [truncate, flip])
+@pytest.mark.parametrize("tear", [truncate, pytest.param(flip, marks=pytest.mark.long)])
 def test_a_torn_checkpoint_is_passed_over_for_the_one_before(done, copy, tear):
     unfinish(copy, "weighted-policy")
     tear(data_file(newest(stage(copy, "weighted-policy"))))
@@ -174,7 +174,9 @@ def test_what_a_torn_checkpoint_leaves_running_prints_no_traceback(monkeypatch):
     assert logging.getLogger("asyncio").filter(record("Task exception of your own"))
 
 
-@pytest.mark.parametrize("name", ["critic", "weighted-policy"])
+@pytest.mark.parametrize(
+    "name", ["critic", pytest.param("weighted-policy", marks=pytest.mark.long)]
+)
 def test_a_finished_stage_is_never_taken_from_an_older_checkpoint(done, copy, name):
     truncate(data_file(newest(stage(copy, name))))
     code, text = run(copy, "--resume")
@@ -206,7 +208,9 @@ def test_a_checkpoint_without_its_commit_file_does_not_exist(done, copy):
     assert numbers(copy) == numbers(done)
 
 
-@pytest.mark.parametrize("content", ["", '{"kind": "crit', "null"])
+@pytest.mark.parametrize(
+    "content", ['{"kind": "crit', *(pytest.param(x, marks=pytest.mark.long) for x in ("", "null"))]
+)
 def test_a_torn_done_file_is_none(done, copy, content):
     path = stage(copy, "critic") / "DONE"
     path.write_text(content)

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
 from jaxomarl.cli import commands
 from jaxomarl.results import store
@@ -47,15 +48,26 @@ def test_figures_are_measured_so_seldom_that_they_cost_little():
     assert Program.measured.func(one) == set()
 
 
-def test_figures_of_a_shared_stage_stand_where_they_were_measured(tmp_path, capsys, monkeypatch):
-    """In one command, and from the files of another."""
+def test_figures_of_a_shared_stage_stand_where_they_were_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(program, "DRAWN", 0)
     train(tmp_path / "a", "--cfg.every", "3", "4")
-    found = bias(tmp_path / "a")
+    measured_in_one_command(tmp_path / "a")
+
+
+def measured_in_one_command(out):
+    """Check the figures, and return them."""
+    found = bias(out)
     assert list(found[3]) == [3, 6, 8] and np.isfinite(list(found[3].values())).all()
     assert list(found[4]) == [4, 8]
     assert np.isnan(found[4][4]) and found[4][8] == found[3][8]
+    return found
 
+
+@pytest.mark.long
+def test_figures_are_taken_from_the_files_of_another_command(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(program, "DRAWN", 0)
+    train(tmp_path / "a", "--cfg.every", "3", "4")
+    found = measured_in_one_command(tmp_path / "a")
     train(tmp_path / "b", "--cfg.every", "2", "--from", str(tmp_path / "a"))
     shown = capsys.readouterr()
     assert "cannot be read" not in shown.out + shown.err

@@ -1,8 +1,13 @@
-"""A stage that is trained learns, and one at a rate of nothing is short: one compiled program for each kind of stage."""
+"""A stage that is trained learns, and one at a rate of nothing is short: one compiled program for each kind of stage.
+
+Plans, next actions and generated windows compile longest, and are long; their gates meet models by hand in every
+session.
+"""
 
 import dataclasses
 
 import numpy as np
+import pytest
 from walks import GAMMA, trained, words
 
 from jaxomarl.algorithms import coda, dof, dof_trajectory, madt
@@ -17,6 +22,7 @@ PLANS = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 def test_plans_and_inverse_dynamics():
     small = PLANS | {"policy_batch": 32}
     cfg = dof_trajectory.Config(**small, policy_steps=120, chunk=120)
@@ -38,6 +44,7 @@ def test_codes():
     assert words(stages, "codes") == [LEARNED, SHORT]
 
 
+@pytest.mark.long
 def test_next_actions():
     cfg = madt.Config(
         context=3, layers=1, heads=2, policy_width=16, policy_batch=32, policy_lr=1e-2, clip=10.0,
@@ -57,6 +64,7 @@ def test_critics_of_a_team():
     assert words(stages, "policy") == [LEARNED, SHORT]
 
 
+@pytest.mark.long
 def test_windows_of_a_generator_and_the_base_that_learns_from_them():
     system = coda.augmentation(BC, "bc", "synther")
     cfg = system.Config(

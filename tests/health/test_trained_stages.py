@@ -25,15 +25,23 @@ SYSTEMS = {
         "policy_steps": 100,
         **SMALL,
     },
+    "iql": {
+        "critic_lr": [NONE, SOME],
+        "critic_steps": 300,
+        "critic_batch": 256,
+        "critic_width": 32,
+        "policy_steps": 100,
+        **SMALL,
+    },
     "td3-bc": {"critic_lr": [NONE, SOME], "policy_steps": 400, "critic_width": 32, **SMALL},
 }
 """System -> settings; a learning rate of NONE leaves a stage as it was built."""
 STAGES = [
-    ("omsd", "critic", "critic_lr"),
-    ("omsd", "scores-conditional", "score_lr"),
+    ("iql", "critic", "critic_lr"),
+    pytest.param("omsd", "scores-conditional", "score_lr", marks=pytest.mark.long),
     ("td3-bc", "policy", "critic_lr"),
 ]
-"""(system, stage, the rate that trains it)."""
+"""(system, stage, the rate that trains it); OMSD has IQL's critic."""
 
 
 @pytest.fixture(scope="module")
@@ -96,11 +104,18 @@ def test_training_sees_no_held_out_row(trained):
         np.testing.assert_allclose(own, mean, atol=1e-6)
 
 
-def test_the_command_shows_figures_and_the_way_out(trained, capsys):
-    out = trained("omsd").out
+@pytest.mark.parametrize(
+    ("system", "stages"),
+    [
+        ("iql", ("critic:", "policy:")),
+        pytest.param("omsd", ("critic:", "scores-conditional:", "policy:"), marks=pytest.mark.long),
+    ],
+)
+def test_the_command_shows_figures_and_the_way_out(trained, capsys, system, stages):
+    out = trained(system).out
     assert commands.run("health", [str(out)]) == 0
     text = capsys.readouterr().out
-    order = [text.index(stage) for stage in ("critic:", "scores-conditional:", "policy:")]
+    order = [text.index(stage) for stage in stages]
     assert order == sorted(order)
     assert "critic: short" in text and "critic: learned" in text
     assert "1 seed, on 40 of 2000 episodes, held out" in text

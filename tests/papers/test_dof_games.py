@@ -36,6 +36,7 @@ def law(x):
 # --- what is trained ---
 
 
+@pytest.mark.long  # tests/probes/test_dof.py trains both kinds
 def test_a_factorised_model_is_a_product_and_a_joint_one_is_not(trained):
     truth = games.consensus_distribution(2, 2)
     assert games.total_variation(law(trained["concat"]), truth) == pytest.approx(0.5, abs=0.04)

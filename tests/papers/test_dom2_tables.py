@@ -200,6 +200,7 @@ def test_the_six_landmarks_tables_and_pictures(six, capsys):
     assert {p.name for p in six.glob("*.png")} == pictures
 
 
+@pytest.mark.long
 def test_figure_5_is_a_table_points_and_a_picture(tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "FRACTIONS", (0.5, 1.0))
     flags = [

@@ -60,9 +60,9 @@ GAMES = [
     ),
 ]
 """A figure of games, its toy, and the pictures of all figures that the games draw."""
-QUICK = ("omsd-fig11", "dof-fig6")
+QUICK = ("omsd-fig11",)
 NAMES = [n if n in QUICK else pytest.param(n, marks=pytest.mark.long) for n in TOYS]
-"""The others compile OMSD or several programs, or step robots and battles: 3 to 15 s each."""
+"""The others compile systems and rollouts, or step robots and battles: 3 to 15 s each."""
 
 
 @pytest.fixture(autouse=True)

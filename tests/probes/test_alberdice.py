@@ -93,7 +93,10 @@ TABLES = {
 }
 
 
-@pytest.mark.parametrize("kind", TABLES)
+KINDS = ["two", pytest.param("three", marks=pytest.mark.long)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_one_steps_optimum_is_the_joint_regularisers(kind):
     """Each policy is in proportion to exp E[r / alpha + log mu] over the other's, as it is at the end."""
     alpha = 0.7
@@ -105,7 +108,7 @@ def test_one_steps_optimum_is_the_joint_regularisers(kind):
             np.testing.assert_allclose(own, np.exp(expected - logsumexp(expected)), atol=0.01)
 
 
-@pytest.mark.parametrize("kind", TABLES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_xor_is_solved_where_alpha_falls(kind):
     """One of the two optima, from every start; own values and own clones end at value 0 or below."""
     pi = trained(kind, 0.05, 5.0)

@@ -163,6 +163,13 @@ def test_both_targets_follow(update, state):
         assert far(now.target, want) < 1e-6 and far(now.params, before.params) > 1e-3
 
 
+def test_policies_start_as_their_clones(past):
+    """Line 2; the long test below sees it in what is played."""
+    first = jit(brac.policy(SPEC, STEP).init)(jax.random.key(0), past, two_modes(2))
+    for params in (first.actor.params, first.actor.target):
+        assert far(params, past["behaviour"].params) == 0.0
+
+
 # --- what is learned ---
 
 
@@ -196,6 +203,7 @@ def learned():
     return np.asarray(learn(jnp.array([1e-3, 1e3])))
 
 
+@pytest.mark.long
 def test_it_starts_as_the_clone_and_alpha_holds_it_there(learned):
     """Of two even modes the clone's middle is zero; at a high price the policy stays, at a low one it climbs."""
     real = SPEC.act_mask > 0
@@ -206,6 +214,7 @@ def test_it_starts_as_the_clone_and_alpha_holds_it_there(learned):
     np.testing.assert_allclose(free[:, 0], MODE, atol=0.1)
 
 
+@pytest.mark.long
 def test_padding_is_zero(learned):
     assert not learned[..., 1, 1].any()
 

@@ -160,6 +160,7 @@ def test_policies_and_targets_wait(state):
 # --- what is learned ---
 
 
+@pytest.mark.long
 def test_the_team_finds_the_pair_of_modes_that_pays():
     """Two modes each, paid where both are positive: each policy ends on the positive side, with its padding zero."""
     base = two_modes()

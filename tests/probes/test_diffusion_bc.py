@@ -46,6 +46,7 @@ def test_agents_draw_apart_and_padded_columns_stay_zero(actions):
     assert np.all(actions[:, 1, 1] == 0) and np.abs(actions).max() <= 1
 
 
+@pytest.mark.long
 def test_a_regression_plays_what_nobody_does():
     cfg = bc.Config(policy_batch=64, policy_width=16, policy_lr=1e-2, policy_steps=300)
     algorithm = bc.policy(SPEC, cfg)

@@ -16,6 +16,7 @@ LEARN = diffusion_ql.Config(**DIFFUSERS, candidates=1)
 STEP = dataclasses.replace(LEARN, **ONE_STEP, levels=2)
 
 
+@pytest.mark.long
 def test_without_value_it_clones_and_with_value_it_takes_the_better_mode():
     actions = learned(diffusion_ql, LEARN, 900, eta=(0.0, 10.0))
     good, bad = modes(actions[0, :, :, 0])

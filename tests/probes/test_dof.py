@@ -104,6 +104,7 @@ def likes_the_good_mode(action):
     return 1 - (action[..., 0] - MODE) ** 2 - (action[..., 2] - MODE) ** 2
 
 
+@pytest.mark.long
 def test_without_value_it_clones_and_with_value_it_takes_the_better_mode():
     data = two_modes()
 

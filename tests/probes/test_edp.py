@@ -113,6 +113,7 @@ def test_times_beyond_t_max_are_not_valued(update, state):
     assert largest(half) > 1e-4 and alone.far(half, whole) > 1e-4
 
 
+@pytest.mark.long
 def test_without_value_it_clones_and_with_value_it_takes_the_better_mode():
     actions = learned(edp, LEARN, 500, eta=(0.0, 30.0))
     good, bad = modes(actions[0, :, :, 0])

@@ -192,7 +192,8 @@ def test_a_posterior_learns_which_behaviour_an_observation_tells_of():
     np.testing.assert_allclose(found, alone, rtol=0.1)
 
 
-@pytest.mark.parametrize("name", ["omsd", pytest.param("brpo-jal", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["omsd", "brpo-jal"])
 def test_a_system_trains_with_exact_scores(name, tmp_path):
     """The whole pipeline; the stage of the scores learns nothing and so has one update."""
     small: dict[str, Any] = dict(

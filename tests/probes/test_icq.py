@@ -158,6 +158,7 @@ def test_targets_follow(update, state):
 # --- what is learned ---
 
 
+@pytest.mark.long
 def test_small_temperatures_take_the_better_mode_and_large_ones_clone():
     """The clone's mode is the mean of arctanh of the two, zero; padding stays zero."""
     data = alone.two_modes()

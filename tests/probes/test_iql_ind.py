@@ -69,6 +69,7 @@ def test_each_agent_is_weighed_by_its_own_advantage_up_to_100(past, temperature)
         )
 
 
+@pytest.mark.long
 def test_an_agent_is_not_copied_for_the_others_luck():
     """Agent 0 alone is paid, 1 for its positive mode: it goes there, and agent 1, paid 0 always, stays at its mean."""
     base = two_modes()

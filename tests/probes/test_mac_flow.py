@@ -44,7 +44,7 @@ def alone_in(batch):
 # --- one agent ---
 
 
-@pytest.mark.parametrize("teacher", ["own", "joint"])
+@pytest.mark.parametrize("teacher", ["own", pytest.param("joint", marks=pytest.mark.long)])
 def test_for_one_agent_it_is_fql(teacher):
     """The same weights, times and noise give the same losses and the same networks after a step."""
     past = {"stats": identity(ONE)}

@@ -231,6 +231,7 @@ def test_acting_step_by_step_is_the_unrolled_policy(state):
     assert np.all(found * (1 - SPEC.act_mask) == 0)
 
 
+@pytest.mark.long
 def test_it_leaves_the_mean_of_two_modes_for_the_better():
     """At alpha = 0 it clones the mean of the modes; else it goes to the one that pays."""
     data = two_modes()

@@ -578,6 +578,7 @@ def chased():
     return Chased(past["policy"], *seen[0], np.abs(starts[:, 0] - starts[:, 1]))
 
 
+@pytest.mark.long
 def test_the_chase_is_solved(chased):
     """Nine tenths of the way from standing still, -4 d, to the optimum.
 
@@ -591,6 +592,7 @@ def test_the_chase_is_solved(chased):
     assert np.all(chased.score > best - 0.1 * (best - still)), (chased.score, best, still)
 
 
+@pytest.mark.long
 def test_the_replay_of_a_run_holds_what_happened(chased):
     rounds = LEARN.policy_steps // LEARN.chunk
     ring, walk = chased.whole.replay, chased.whole.walk
@@ -610,6 +612,7 @@ def test_the_replay_of_a_run_holds_what_happened(chased):
     assert not np.array_equal(rows.state[0], rows.state[1]), "two seeds walked alike"
 
 
+@pytest.mark.long
 def test_a_finished_run_keeps_its_policies_alone_and_acts_as_it_did(chased):
     assert (chased.kept.replay, chased.kept.walk) == ((), ())
     jax.tree.map(np.testing.assert_array_equal, chased.kept[:2], chased.whole[:2])

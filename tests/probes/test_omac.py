@@ -99,6 +99,7 @@ def parts(state):
     return q, each_agents(state.v.target, seen)[0], w, b
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("tau", [0.5, 0.99])
 def test_learned_values_are_expectiles_of_the_datas(tau, learned):
     """At 0.5 that is the mean over the data's actions, and at 0.99 nearly the largest."""
@@ -111,6 +112,7 @@ def test_learned_values_are_expectiles_of_the_datas(tau, learned):
         np.testing.assert_array_less(0.9 * q.max(axis=0), v)
 
 
+@pytest.mark.long
 def test_the_team_is_credited_with_what_it_was_paid(learned):
     """Both values share w and b: at tau = 0.99 the team's value is that of its best joint action."""
     state = learned[1][0.99][0]
@@ -120,6 +122,7 @@ def test_the_team_is_credited_with_what_it_was_paid(learned):
     np.testing.assert_allclose(w @ v + b, 2.0, atol=0.1)
 
 
+@pytest.mark.long
 def test_each_agent_copies_the_part_that_paid(learned):
     """Agent 0 is paid at its positive mode, agent 1 at its negative one, which are the rarer ones."""
     actions = learned[1][0.5][1]

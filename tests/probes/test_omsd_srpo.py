@@ -193,7 +193,15 @@ def case(weighting, control_variate, normalise_gradient, anneal):
     return dataclasses.replace(CFG, weighting=weighting, **options)
 
 
-@pytest.mark.parametrize("options", CASES)
+FIRST = (("score", False, False, False), ("vds", True, True, False), ("delta", False, True, True))
+"""Each option is on and off; the other cases are long."""
+
+
+@pytest.mark.parametrize(
+    "options",
+    [c if c in FIRST else pytest.param(c, marks=pytest.mark.long) for c in CASES],
+    ids=str,
+)
 def test_one_agent_is_srpo_step_for_step(options):
     cfg = case(*options)
     after, batch, keys = trained(ONE, cfg)
@@ -213,6 +221,7 @@ def test_one_agent_is_srpo_step_for_step(options):
     assert far(after[-1], after[0]) > 0.02
 
 
+@pytest.mark.long
 def test_the_comparison_tells_srpo_from_its_neighbours():
     """Each option and each number changes the steps by far more than `close` allows."""
     ends = [trained(ONE, case(*options))[0][-1] for options in CASES]

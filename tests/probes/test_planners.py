@@ -209,6 +209,25 @@ def test_a_distilled_model_plans_as_well_in_one_call(track):
     np.testing.assert_allclose(end, x, atol=1e-6)
 
 
+def test_a_code_knows_one_agents_row_alone():
+    """DoF+VAE, untrained; tests/health/test_trained_kinds.py trains codes, the long test below plans too."""
+    cfg, parts, _ = dof(code_width=3)
+    coder, _ = (stage.algorithm for stage in dof_trajectory.pipeline(SPEC, cfg))
+    rows = planner.prepare(SPEC, cfg, data())
+    past = {"codes": jax.jit(coder.init)(jax.random.key(0), {}, rows)}
+    of_one_agent(jax.jit(parts.codes.encode), past)
+    assert not parts.centralised
+
+
+def of_one_agent(encode, past):
+    """Codes are in the box, and another row of agent 2 is another code of agent 2's alone."""
+    seen = 0.3 * jnp.ones((2, 2))
+    one, other = encode(past, seen), encode(past, seen.at[1].set(-0.3))
+    assert one.shape == (2, 3) and np.abs(one).max() <= 1
+    assert (one[0] == other[0]).all() and np.abs(one[1] - other[1]).max() > 0.05
+
+
+@pytest.mark.long
 def test_plans_of_codes_get_more_than_the_data_too():
     """DoF+VAE: rows come back from their codes, a code knows one agent's row alone, and its plans reach as far."""
     cfg, parts, _ = dof(code_width=3, code_lr=5e-3, policy_batch=64)
@@ -239,15 +258,8 @@ def test_plans_of_codes_get_more_than_the_data_too():
     past, error, (high, low) = run(jnp.array([1.0, 0.0]))
     assert error[-50:].mean() < 0.02 * error[:10].mean()
     assert high > 0.6 * best() and low < -0.6 * best(), (high, low)
-    seen = 0.3 * jnp.ones((2, 2))
-    encode = jax.jit(parts.codes.encode)
-    one, other = encode(past, seen), encode(past, seen.at[1].set(-0.3))
-    assert (
-        one.shape == (2, 3)
-        and (one[0] == other[0]).all()
-        and np.abs(one[1] - other[1]).max() > 0.05
-    )
-    assert np.abs(one).max() <= 1 and not parts.centralised
+    of_one_agent(jax.jit(parts.codes.encode), past)
+    assert not parts.centralised
 
 
 def test_a_consistency_model_is_a_stage_behind_its_planner():

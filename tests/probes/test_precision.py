@@ -36,6 +36,7 @@ def taught(net, steps=600, batch=256):
     return jax.lax.scan(step, start, jax.random.split(jax.random.key(1), steps))[0].params
 
 
+@pytest.mark.long
 def test_a_noise_network_in_half_the_bits_learns_the_noise_of_a_gaussian_as_well():
     net, (alpha, sigma) = residual_mlp(1, 1, 32, 2, 0.0, 16), vp()
     t = jnp.repeat(jnp.linspace(0.02, 1.0, 50), 40)

@@ -280,6 +280,7 @@ def test_regularisers_agree_on_independent_agents():
     assert np.abs(pull["omsd"]).min() > 1e-3
 
 
+@pytest.mark.long
 def test_regularisers_agree_on_independent_agents_over_all_times():
     """With times of their own for agents, or one for both, the agreement is one of means."""
     cfg, means, variances = (
@@ -319,7 +320,13 @@ def test_regularisers_differ_on_correlated_agents_as_derived():
         np.testing.assert_allclose(pull[name][0], np.array(score) / 2, rtol=1e-4, err_msg=name)
 
 
-@pytest.mark.parametrize(("weighting", "low"), [("vds", 0.02), ("score", 0.02), ("delta", 0.02)])
+@pytest.mark.parametrize(
+    ("weighting", "low"),
+    [
+        ("score", 0.02),
+        *(pytest.param(name, 0.02, marks=pytest.mark.long) for name in ("vds", "delta")),
+    ],
+)
 def test_the_control_variate_changes_the_variance_and_not_the_mean(weighting, low):
     """A.9(8): the two differ by w z, of mean zero.
 
@@ -351,7 +358,10 @@ def test_the_control_variate_changes_the_variance_and_not_the_mean(weighting, lo
 # --- sign (A.9(9)) ---
 
 
-@pytest.mark.parametrize("weighting", ["vds", "stable", "score", "delta"])
+@pytest.mark.parametrize(
+    "weighting",
+    ["vds", "score", *(pytest.param(name, marks=pytest.mark.long) for name in ("stable", "delta"))],
+)
 def test_a_step_moves_actions_down_the_noise_prediction(weighting):
     """With beta 0, each action column moves against its column of eps, in proportion to it and to a positive weight."""
     cfg = dataclasses.replace(PLAIN, weighting=weighting, policy_lr=1e-3)
