@@ -97,7 +97,7 @@ def cases_of_laws():
             yield pytest.param(name, schedule, marks=[pytest.mark.long] * again)
 
 
-@pytest.mark.parametrize(("name", "schedule"), cases_of_laws())
+@pytest.mark.parametrize(("name", "schedule"), list(cases_of_laws()))
 def test_gaussian_data_have_the_closed_form_law(name, schedule):
     schedule, steps = SCHEDULES[schedule]
     sample = SAMPLERS[name](schedule, steps)
