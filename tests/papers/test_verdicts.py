@@ -31,7 +31,7 @@ from jaxomarl.papers.verdicts.rules import (
     REPRODUCED,
     YES,
 )
-from jaxomarl.results import store
+from jaxomarl.results import intervals, store
 
 ROOT = Path(__file__).parents[2]
 SEEDS = 8
@@ -55,6 +55,19 @@ def save(folder, measures, stages=(), seeds=SEEDS):
 
 
 # --- answers ---
+
+
+def test_who_is_behind_one_and_ahead_of_another_is_told_so():
+    """OMSD-7's rule: yes takes a lead over all, no takes to be behind BC."""
+    decide = trained.lead(lost_to=("bc",))
+    differences = lambda bc, iql: {
+        n: intervals.of_samples(around(x)) for n, x in (("bc", bc), ("iql", iql))
+    }
+    assert decide(differences(1.0, 2.0), SEEDS, 100.0).word == YES
+    assert decide(differences(-1.0, 2.0), SEEDS, 100.0).word == NO
+    answer = decide(differences(1.0, -2.0), SEEDS, 100.0)
+    assert answer.word == OPEN
+    assert "behind iql, [-2.0" in answer.reason and answer.reason.endswith("not behind bc")
 
 
 @pytest.mark.parametrize(

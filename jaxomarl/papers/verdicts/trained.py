@@ -216,6 +216,9 @@ def lead(margin: float = 0.0, lost_to: Sequence[str] = ()) -> Decide:
             return rules.refuting(seeds, Answer(rules.NO))
         name, (low, high) = min(ends.items(), key=lambda item: item[1][0])
         found = rules.ends(low, high)
+        if high < 0:
+            level = ", ".join(other for other in lost_to or ends if ends[other][1] >= 0)
+            return Answer(rules.OPEN, f"it is behind {name}, {found}, and not behind {level}")
         return Answer(
             rules.OPEN, f"the interval {found} of the difference to {name} settles nothing"
         )
