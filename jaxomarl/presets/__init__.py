@@ -55,5 +55,8 @@ def check_fits(name: str, tasks: Sequence[str], systems: Sequence[str]) -> None:
     if others:
         way = f"Take {' or '.join(others)}, or leave it out."
     expected = f"one for {', '.join(systems)} on {', '.join(tasks)}"
-    found = f"{name}, which is for {', '.join(named.systems)} on {', '.join(named.tasks)}"
+    parts = (named, *named.families.values())
+    found = f"{name}, which is for {', '.join(task for part in parts for task in part.tasks)}"
+    if not {*systems} <= {system for part in parts for system in part.systems}:
+        found = f"{name}, which is for {', '.join(named.systems)} on {', '.join(named.tasks)}"
     raise refuse("--preset", expected, found, way)
