@@ -139,21 +139,23 @@ def test_render_refuses_a_seed_out_of_range(refused, tmp_path, seed):
 
 
 @pytest.mark.parametrize(
-    ("command", "flags"),
+    ("command", "flags", "found"),
     [
-        ("train", ("omsd", "--task", "mpe/spread", "--preset", "paper-code")),
-        ("train", ("dom2", "--preset", "paper-code")),
-        ("sweep", ("--systems", "bc", "dom2", "--tasks", "mpe/tag", "--preset", "mode-seeking")),
-        ("show", ("omsd", "--task", "mpe/spread", "--preset", "paper-code")),
+        # the system is the preset's, so that its tasks alone are named
+        ("train", ("omsd", "--task", "mpe/spread", "--preset", "paper-code"), "for games/*"),
+        ("train", ("dom2", "--preset", "paper-code"), "for omsd"),
+        (
+            "sweep",
+            ("--systems", "bc", "dom2", "--tasks", "mpe/tag", "--preset", "mode-seeking"),
+            "for omsd",
+        ),
+        ("show", ("omsd", "--task", "mpe/spread", "--preset", "paper-code"), "for games/*"),
     ],
 )
-def test_a_preset_that_fits_nothing_is_refused(refused, command, flags):
+def test_a_preset_that_fits_nothing_is_refused(refused, command, flags, found):
     text = refused(command, *flags)
-    assert (
-        "--preset: expected one for" in text
-        and "is for omsd" in text
-        and "leave it out" in text.lower()
-    )
+    assert "--preset: expected one for" in text and f"which is {found}" in text
+    assert "leave it out" in text.lower()
 
 
 def test_a_preset_may_fit_some_of_what_is_asked():
