@@ -58,11 +58,11 @@ def on_robots(name: str, preset: Preset) -> Preset:
 
 PARTICLES = {name: smaller(name, preset) for name, preset in LONGER.items()}
 SYSTEMS = tuple(PARTICLES)
-MATCHES = {name: preset for preset in reversed(GAMES[:1] + GAMES[2:]) for name in preset.systems}
+MATCHES = {name: preset for preset in reversed(GAMES) for name in preset.systems}
 """System -> the preset of games that it takes by default."""
-ROBOTS = {name: on_robots(name, preset) for preset in reversed(MUJOCO) for name in preset.systems}
+OFFLINE = [preset for preset in reversed(MUJOCO) if preset.systems != ("matd3",)]
+ROBOTS = {name: on_robots(name, preset) for preset in OFFLINE for name in preset.systems}
 ROBOTS |= {name: PARTICLES[name] for name in PLANNERS}
-del ROBOTS["matd3"]
 SMALL = (
     Preset(
         "small",

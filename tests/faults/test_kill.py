@@ -38,6 +38,12 @@ def here(monkeypatch):
         table.update(rows)
 
 
+def begun(sweeps, out, kind):
+    """The chunks that the stages of a kind have begun."""
+    journals = sweeps.journals(out).items()
+    return [c for name, chunks in journals if name.startswith(f"{kind}-") for c in chunks]
+
+
 def test_a_sweep_killed_and_stopped_gives_the_same_numbers(one_device, here, tmp_path, monkeypatch):
     """Kill -9 at a random chunk of the first stage, Ctrl-C in the last, and the command that it said to go on with.
 
@@ -50,18 +56,12 @@ def test_a_sweep_killed_and_stopped_gives_the_same_numbers(one_device, here, tmp
     )
     out, whole = tmp_path / "my out", tmp_path / "whole"
     chunk = random.Random(20_240).randrange(2, sweeps.chunks)
-    begun = lambda kind: [
-        c
-        for name, chunks in sweeps.journals(out).items()
-        if name.startswith(f"{kind}-")
-        for c in chunks
-    ]
     process = sweeps.start(out, systems=systems)
-    point = lambda: len(begun("critic")) >= chunk
+    point = lambda: len(begun(sweeps, out, "critic")) >= chunk
     kill_when(process, point, out / "stages" / "critic-*", sweeps)
 
     process = sweeps.start(out, "--resume", systems=systems)
-    sweeps.wait(process, lambda: bool(begun(FIRST)), out / "stages" / f"{FIRST}-*")
+    sweeps.wait(process, lambda: bool(begun(sweeps, out, FIRST)), out / "stages" / f"{FIRST}-*")
     process.send_signal(signal.SIGINT)
     text = process.communicate(timeout=300)[1]
     assert process.returncode == 130, text
@@ -92,14 +92,6 @@ def test_a_sweep_killed_at_three_points_gives_the_same_numbers(sweeps, whole, tm
     stage, chunk = "critic", rng.randrange(2, sweeps.chunks)
     killed, done = Counter(), {}
 
-    def begun(kind):
-        return [
-            c
-            for name, chunks in sweeps.journals(out).items()
-            if name.startswith(f"{kind}-")
-            for c in chunks
-        ]
-
     def saving():
         parts = [
             p for p in out.glob("stages/*/checkpoints/*") if not (p / "commit_success.txt").exists()
@@ -107,9 +99,9 @@ def test_a_sweep_killed_at_three_points_gives_the_same_numbers(sweeps, whole, tm
         return any(p.is_dir() and p.parent.parent.name not in sweeps.finished(out) for p in parts)
 
     points = {
-        stage: lambda: len(begun(stage)) >= chunk,
-        FIRST: lambda: begun(FIRST) and saving(),
-        "clone-policy": lambda: len(begun("clone-policy")) >= rng.randrange(1, 3),
+        stage: lambda: len(begun(sweeps, out, stage)) >= chunk,
+        FIRST: lambda: begun(sweeps, out, FIRST) and saving(),
+        "clone-policy": lambda: len(begun(sweeps, out, "clone-policy")) >= rng.randrange(1, 3),
     }
     for number, (trains, point) in enumerate(points.items()):
         process = sweeps.start(out, *(["--resume"] if number else []), systems=BOTH)

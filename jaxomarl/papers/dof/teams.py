@@ -7,17 +7,14 @@ own below ours.
 
 from collections.abc import Callable, Mapping, Sequence
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
 
 from jaxomarl.algorithms import REGISTRY
 from jaxomarl.api import plan, session
 from jaxomarl.api.plan import Group
 from jaxomarl.base import JaxomarlError
+from jaxomarl.data.catalog import load
 from jaxomarl.envs.catalog import make
-from jaxomarl.envs.rollout import team_score
 from jaxomarl.papers import shown
 from jaxomarl.papers.asked import Asked
 from jaxomarl.papers.comparison import markdown_table
@@ -38,7 +35,7 @@ PLANNING = "planning"
 NOTES = (
     "Game: the package's own battle, whose rules are stated in its environment; the paper's is "
     "MAgent-like combat.",
-    "Data: of policies that this package trained online; the paper's are logs of MADDPG.",
+    "Data: of this package's scripts; the paper's are logs of MADDPG.",
 )
 UNTRAINED = {"random": "uniform actions", "medium": "the foes' script", "good": "its best script"}
 """Quality of the battle's data -> what plays it."""
@@ -192,16 +189,10 @@ def untrained_table(tasks: Sequence[str]) -> str:
 
 def shown_return(task: str, quality: str) -> str:
     """The mean return of a quality's behaviours with its interval, and their battles."""
-    returns = episode_returns(task, quality, PLAYED_ROWS)
-    estimate = intervals.of_samples(returns)
-    low, high = map(float, intervals.interval(estimate))
-    return f"{float(estimate.mean):.1f} [{low:.1f}, {high:.1f}] ({len(returns)} battles)"
-
-
-def episode_returns(task: str, quality: str, rows: int) -> Float[np.ndarray, " E"]:
-    """The team's return in each episode of a data set that is made anew."""
-    made = make(task)
-    episodes = made.recipes[quality](jax.random.key(0), rows)
-    inside = np.asarray(episodes.left) > 0
-    rewards = np.where(inside, team_score(made.env.spec, jnp.asarray(episodes.reward)), 0.0)
-    return np.add.reduceat(rewards, np.flatnonzero(np.asarray(episodes.step) == 0))
+    _, manifest = load(make(task), quality, PLAYED_ROWS)
+    battles_played = manifest["episodes"]
+    returns = manifest["return"]
+    variance = returns["std"] ** 2 / (battles_played - 1)
+    facts = (returns["mean"], variance, battles_played - 1)
+    low, high = map(float, intervals.interval(intervals.Estimate(*map(np.asarray, facts))))
+    return f"{returns['mean']:.1f} [{low:.1f}, {high:.1f}] ({battles_played} battles)"
