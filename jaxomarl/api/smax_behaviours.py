@@ -87,7 +87,7 @@ PLANS = {
     "3m": Plan(),
     "2s3z": Plan(steps=2400),
     "smacv2_5_units": Plan(good=0.4),
-    "5m_vs_6m": Plan(steps=20_000, good=0.4),
+    "5m_vs_6m": Plan(steps=16_000, seeds=3, good=0.4),
 }
 
 

@@ -161,6 +161,29 @@ def mlp(
     return network(MLP(tuple(hidden), out, activation), inputs)
 
 
+class TeamMLP(nn.Module):
+    """[..., in] -> [..., N, out]: an MLP of what all agents see alike, and of who the agent is.
+
+    It is the MLP of [x, one-hot of the agent], whose product with x is taken once for all agents.
+    """
+
+    hidden: Sequence[int]
+    out: int
+    agents: int
+
+    @nn.compact
+    def __call__(self, x):
+        """Apply the layers to the last axis, for each agent."""
+        first, *others = self.hidden
+        shared = dense(x, first)[..., None, :]
+        bound = x.shape[-1] ** -0.5
+        undrawn = lambda key, shape: Undrawn(jnp.full(shape, jnp.nan), bound)
+        x = nn.relu(shared + self.param("number", undrawn, (self.agents, first)))
+        for width in others:
+            x = nn.relu(dense(x, width))
+        return dense(x, self.out, name="out")
+
+
 def mish(x: Array) -> Array:
     """x tanh(softplus(x)) (Misra 2019).
 
