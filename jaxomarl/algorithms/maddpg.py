@@ -48,9 +48,9 @@ from jaxomarl.health import critics
 from jaxomarl.losses.td import window_target
 from jaxomarl.masking import column_mean, mean_over_last
 from jaxomarl.networks.agents import with_agent_number
-from jaxomarl.networks.critics import twin
+from jaxomarl.networks.critics import value
 from jaxomarl.networks.inputs import flat, observation_normaliser, state_normaliser
-from jaxomarl.networks.mlp import Network
+from jaxomarl.networks.mlp import Network, ensemble
 from jaxomarl.networks.recurrent import Recurrent, recurrent
 from jaxomarl.optim import Net, Params, create, descend, polyak
 from jaxomarl.stages import decentralised
@@ -120,7 +120,8 @@ def recurrent_networks(spec: Spec, cfg: Config) -> RecurrentNets:
     """Build one policy and two critics, all conditioned on the agent."""
     n = spec.agents
     actor = recurrent(spec.obs_width + n, cfg.policy_width, spec.act_width)
-    critic = twin(spec.state_dim + n, n * spec.act_width, (cfg.critic_width,) * 2)
+    inputs = (spec.state_dim, n, n * spec.act_width)
+    critic = ensemble(value(inputs, (cfg.critic_width,) * 2), 2)
     action_mask = jnp.asarray(spec.act_mask)
 
     def play(params: Params, obs: Float[Array, "B T N O"]) -> Float[Array, "B T N A"]:
@@ -131,10 +132,7 @@ def recurrent_networks(spec: Spec, cfg: Config) -> RecurrentNets:
         params: Params, state: Float[Array, "B T S"], action: Float[Array, "B T M N A"]
     ) -> Float[Array, "E B T N"]:
         """Values for agent i where all agents act as in `action[..., i]`, or in its only one."""
-        for_each_agent = (*state.shape[:-1], n, state.shape[-1])
-        states = with_agent_number(jnp.broadcast_to(state[..., None, :], for_each_agent), n)
-        joint = jnp.broadcast_to(flat(action), (*states.shape[:-1], n * spec.act_width))
-        return critic.apply(params, states, joint)
+        return critic.apply(params, state[..., None, :], jnp.eye(n), flat(action))
 
     actor_optimiser = optax.adam(cfg.policy_lr)
     critic_optimiser = optax.adam(cfg.critic_lr)

@@ -124,8 +124,7 @@ def policy(spec: Spec, cfg: Config) -> Algorithm:
             return batch.mask * nets.actor.apply(params, batch.obs)
 
         def value(action):
-            obs = jnp.broadcast_to(batch.obs, (len(action), *batch.obs.shape))
-            return nets.q.apply(state.critic.params, obs, action)[0]
+            return nets.q.apply(state.critic.params, batch.obs, action)[0]
 
         shape = (cfg.iterations, cfg.candidates, *batch.action.shape)
         z = jax.random.normal(jax.random.fold_in(key, 1), shape)

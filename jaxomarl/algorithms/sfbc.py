@@ -136,8 +136,8 @@ def valued_candidates(
     """Sample `count` actions of every agent's behaviour, and value them."""
 
     def of_one_agent(key, model, critic, obs, mask):
-        repeated, actions = several(of.diffuser, key, model, obs, mask, count)
-        return actions, of.nets.q.apply(critic, repeated, actions)[0]
+        actions = several(of.diffuser, key, model, obs, mask, count)
+        return actions, of.nets.q.apply(critic, obs, actions)[0]
 
     keys = jax.random.split(key, len(of.action_mask))
     models = past["behaviour"].params

@@ -2,12 +2,12 @@
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxomarl.base import Spec
-from jaxomarl.networks.agents import with_agent_number
 from jaxomarl.networks.inputs import flat
-from jaxomarl.networks.mlp import Network, Params, TeamMLP, mlp, network
+from jaxomarl.networks.mlp import Network, Params, mlp
 
 
 class ActorAndValue(NamedTuple):
@@ -22,19 +22,18 @@ class ActorAndValue(NamedTuple):
 def shared_actor_and_value(spec: Spec, hidden: tuple[int, ...], joint: bool) -> ActorAndValue:
     """Build both; the value sees all observations where it is `joint`, else the agent's own."""
     n = spec.agents
-    one = mlp(spec.obs_width + n, hidden, spec.act_width)
+    one = mlp((spec.obs_width, n), hidden, spec.act_width)
 
     def logits(params: Params, obs: Float[Array, "*B N O"]) -> Float[Array, "*B N A"]:
-        return one.apply(params, with_agent_number(obs, n))
+        return one.apply(params, obs, jnp.eye(n))
 
+    columns = spec.obs_width
     if joint:
-        team = network(TeamMLP(hidden, 1, n), spec.obs_width * n)
-        see = flat
-    else:
-        team = mlp(spec.obs_width + n, hidden, 1)
-        see = lambda obs: with_agent_number(obs, n)
+        columns = spec.obs_width * n
+    value = mlp((columns, n), hidden, 1)
 
     def values(params: Params, obs: Float[Array, "*B N O"]) -> Float[Array, "*B N"]:
-        return team.apply(params, see(obs))[..., 0]
+        seen = flat(obs)[..., None, :] if joint else obs
+        return value.apply(params, seen, jnp.eye(n))[..., 0]
 
-    return ActorAndValue(Network(one.init, logits), Network(team.init, values))
+    return ActorAndValue(Network(one.init, logits), Network(value.init, values))

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxomarl.base import Spec
@@ -12,13 +11,15 @@ from jaxomarl.networks.mlp import Network, ensemble, mlp
 
 
 def value(
-    inputs: int, hidden: Sequence[int], activation: Callable[[Array], Array] = nn.relu
+    inputs: int | Sequence[int],
+    hidden: Sequence[int],
+    activation: Callable[[Array], Array] = nn.relu,
 ) -> Network:
-    """V: [..., C] -> [...]."""
+    """V: [..., C] -> [...], or the value of several inputs side by side."""
     net = mlp(inputs, hidden, 1, activation)
 
-    def apply(params, cond):
-        return net.apply(params, cond)[..., 0]
+    def apply(params, *inputs):
+        return net.apply(params, *inputs)[..., 0]
 
     return Network(net.init, apply)
 
@@ -30,13 +31,11 @@ def twin(
     members: int = 2,
     activation: Callable[[Array], Array] = nn.relu,
 ) -> Network:
-    """Q^1, Q^2: ([..., C], [..., D]) -> [E, ...]."""
-    net = ensemble(value(inputs + actions, hidden, activation), members)
+    """Q^1, Q^2: (condition [..., C], action [..., D]) -> [E, ...].
 
-    def apply(params, cond, action):
-        return net.apply(params, jnp.concatenate([cond, action], axis=-1))
-
-    return Network(net.init, apply)
+    Leading axes meet as in arithmetic. Many actions of one condition cost its product once.
+    """
+    return ensemble(value((inputs, actions), hidden, activation), members)
 
 
 def joint_twin(
@@ -47,7 +46,6 @@ def joint_twin(
     net = twin(spec.state_dim, actions, hidden, activation=activation)
 
     def apply(params, state, action):
-        repeated = jnp.broadcast_to(state, (*action.shape[:-2], state.shape[-1]))
-        return net.apply(params, repeated, flat(action))
+        return net.apply(params, state, flat(action))
 
     return Network(net.init, apply)

@@ -107,24 +107,56 @@ def hidden(x: Array) -> Array:
     return x.astype(jnp.bfloat16) if precision() == "bfloat16" else x
 
 
-def dense(x: Array, width: int, name: str | None = None) -> Array:
+def dense(x: Array | tuple[Array, ...], width: int, name: str | None = None) -> Array:
     """A linear layer that starts as PyTorch's: weight and bias are U(+-1/sqrt(fan in)).
 
     The papers' codes have it so. Modules of such layers get their first parameters from
     `parameters`. Inputs in bfloat16 (see `hidden`) are multiplied in bfloat16. Parameters stay
     float32. So do the layers that read a network's inputs, and the last one, `out`: eight bits are
     too few for a noisy action near its end, or for a value.
+
+    Several inputs are read side by side, and their leading axes meet as in arithmetic (`Dense`).
     """
-
-    def uniform(key, shape, dtype=jnp.float32) -> Any:
-        return Undrawn(jnp.full(shape, jnp.nan, dtype), x.shape[-1] ** -0.5)
-
+    if isinstance(x, tuple):
+        if len({part.shape[:-1] for part in x}) > 1:
+            return hidden(Dense(width, name=name)(*x))
+        x = x[0] if len(x) == 1 else jnp.concatenate(x, axis=-1)
+    start = uniform(x.shape[-1])
     last = name == "out"
     dtype = jnp.bfloat16 if x.dtype == jnp.bfloat16 and not last else None
-    y = nn.Dense(width, kernel_init=uniform, bias_init=uniform, name=name, dtype=dtype)(x)
+    y = nn.Dense(width, kernel_init=start, bias_init=start, name=name, dtype=dtype)(x)
     if last:
         return y
     return hidden(y)
+
+
+def uniform(fan_in: int) -> Callable[..., Undrawn]:
+    """The initialiser of a layer's numbers, whose sampling is left to `parameters`."""
+    return lambda key, shape, dtype=jnp.float32: Undrawn(
+        jnp.full(shape, jnp.nan, dtype), fan_in**-0.5
+    )
+
+
+class Dense(nn.Module):
+    """A linear layer of inputs that have not all the same leading axes.
+
+    The product with an input of fewer rows is taken once for all that share it: a state's under
+    many actions, or a team's observations for each agent.
+    """
+
+    width: int
+
+    @nn.compact
+    def __call__(self, *inputs):
+        """Apply the layer to the last axes."""
+        columns = [x.shape[-1] for x in inputs]
+        start = uniform(sum(columns))
+        kernel = self.param("kernel", start, (sum(columns), self.width))
+        y = self.param("bias", start, (self.width,))
+        ends = list(itertools.accumulate(columns))
+        for x, rows in zip(inputs, jnp.split(kernel, ends[:-1]), strict=True):
+            y = y + x @ rows
+        return y
 
 
 def layer_norm(dtype: DTypeLike | None = None) -> nn.LayerNorm:
@@ -140,48 +172,33 @@ def layer_norm(dtype: DTypeLike | None = None) -> nn.LayerNorm:
 
 
 class MLP(nn.Module):
-    """[..., in] -> [..., out]: hidden layers with `activation`, then a linear layer named `out`."""
+    """[..., in] -> [..., out]: hidden layers with `activation`, then a linear layer named `out`.
+
+    Several inputs are read side by side.
+    """
 
     hidden: Sequence[int]
     out: int
     activation: Callable[[Array], Array] = nn.relu
 
     @nn.compact
-    def __call__(self, x):
-        """Apply the layers to the last axis."""
+    def __call__(self, *inputs):
+        """Apply the layers to the last axes."""
+        x = inputs
         for width in self.hidden:
             x = self.activation(dense(x, width))
         return dense(x, self.out, name="out")
 
 
 def mlp(
-    inputs: int, hidden: Sequence[int], out: int, activation: Callable[[Array], Array] = nn.relu
+    inputs: int | Sequence[int],
+    hidden: Sequence[int],
+    out: int,
+    activation: Callable[[Array], Array] = nn.relu,
 ) -> Network:
     """A perceptron as a pair of functions; ReLU unless told otherwise."""
-    return network(MLP(tuple(hidden), out, activation), inputs)
-
-
-class TeamMLP(nn.Module):
-    """[..., in] -> [..., N, out]: an MLP of what all agents see alike, and of who the agent is.
-
-    It is the MLP of [x, one-hot of the agent], whose product with x is taken once for all agents.
-    """
-
-    hidden: Sequence[int]
-    out: int
-    agents: int
-
-    @nn.compact
-    def __call__(self, x):
-        """Apply the layers to the last axis, for each agent."""
-        first, *others = self.hidden
-        shared = dense(x, first)[..., None, :]
-        bound = x.shape[-1] ** -0.5
-        undrawn = lambda key, shape: Undrawn(jnp.full(shape, jnp.nan), bound)
-        x = nn.relu(shared + self.param("number", undrawn, (self.agents, first)))
-        for width in others:
-            x = nn.relu(dense(x, width))
-        return dense(x, self.out, name="out")
+    widths = (inputs,) if isinstance(inputs, int) else inputs
+    return network(MLP(tuple(hidden), out, activation), *widths)
 
 
 def mish(x: Array) -> Array:

@@ -101,10 +101,9 @@ def several(
     obs: Float[Array, "*B O"],
     mask: Array,
     count: int,
-) -> tuple[Float[Array, "K *B O"], Float[Array, "K *B A"]]:
-    """`count` copies of each observation, and an action for each copy."""
-    wide = jnp.broadcast_to(obs, (count, *obs.shape))
-    return wide, sample(policy, key, params, wide, mask)
+) -> Float[Array, "K *B A"]:
+    """`count` actions for each observation."""
+    return sample(policy, key, params, jnp.broadcast_to(obs, (count, *obs.shape)), mask)
 
 
 def player(
@@ -118,8 +117,8 @@ def player(
 
     def play(key, state, obs, mask):
         k_draw, k_pick = jax.random.split(key)
-        wide, drawn = several(policy, k_draw, state.actor.params, obs, mask, count)
-        value = q.apply(state.critic.target, wide, drawn).min(axis=0)
+        drawn = several(policy, k_draw, state.actor.params, obs, mask, count)
+        value = q.apply(state.critic.target, obs, drawn).min(axis=0)
         return pick_by_value(drawn, value, jax.random.gumbel(k_pick, value.shape))
 
     return play

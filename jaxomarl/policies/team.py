@@ -175,12 +175,12 @@ def player(
 
     def play(key, state, obs, mask):
         params = state.actor.target if acting == "target" else state.actor.params
-        wide, x = several(team.played, key, params, obs, mask, count)
-        candidates = team.finished(params, x, wide, mask)
+        x = several(team.played, key, params, obs, mask, count)
+        candidates = team.finished(params, x, jnp.broadcast_to(obs, (count, *obs.shape)), mask)
         if count == 1:
             return candidates[0]
-        q_of_all = jax.vmap(q.apply, in_axes=(0, 1, 1), out_axes=2)
-        value = q_of_all(state.critic.target, wide, candidates).min(axis=0)
+        q_of_all = jax.vmap(q.apply, in_axes=(0, 0, 1), out_axes=2)
+        value = q_of_all(state.critic.target, obs, candidates).min(axis=0)
         if team.centralised:
             value = jnp.broadcast_to(value.mean(axis=1, keepdims=True), value.shape)
         return pick_by_value(candidates, value)

@@ -98,8 +98,8 @@ class Critic(NamedTuple):
     """A critic's learner, its value and its advantage, as functions of finished stages."""
 
     algorithm: Algorithm
-    q: Callable[[Past, Array, Array, Array], Float[Array, " B"]]
-    """`q(past, obs, state, action) -> [B]`, summed over own critics."""
+    q: Callable[[Past, Array, Array, Array], Float[Array, "*M B"]]
+    """`q(past, obs, state, action [*M, B, N, A]) -> [*M, B]`, summed over own critics."""
     advantage: Callable[[Past, Array, Array, Array], Float[Array, "B *N"]]
     """`advantage(past, obs, state, action)`: min_k Qbar^k - V, of each own critic."""
 
@@ -139,7 +139,7 @@ def joint_critic(spec: Spec, cfg: Any) -> Critic:
         )
         return iql_step(nets, cfg, state, team)
 
-    def q(past: Past, obs: Array, state: Array, action: Array) -> Float[Array, " B"]:
+    def q(past: Past, obs: Array, state: Array, action: Array) -> Float[Array, "*M B"]:
         cond = normalise_state(past, state)
         target = past["critic"].q.target
         return nets.q.apply(target, cond, flat(action)).mean(axis=0)
@@ -178,9 +178,9 @@ def own_critics(spec: Spec, cfg: Any) -> Critic:
         state, metrics = jax.vmap(step, in_axes=(0, AGENT_AXES))(state, each)
         return state, jax.tree.map(jnp.mean, metrics)
 
-    def q(past: Past, obs: Array, state: Array, action: Array) -> Float[Array, " B"]:
+    def q(past: Past, obs: Array, state: Array, action: Array) -> Float[Array, "*M B"]:
         target = past["critic-own"].q.target
-        each = jax.vmap(nets.q.apply, in_axes=(0, 1, 1))  # -> [N, E, B]
+        each = jax.vmap(nets.q.apply, in_axes=(0, 1, -2))  # -> [N, E, *M, B]
         return each(target, normalise_obs(past, obs), action).mean(axis=1).sum(axis=0)
 
     def advantage(past: Past, obs: Array, state: Array, action: Array) -> Float[Array, "B N"]:

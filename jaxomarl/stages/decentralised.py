@@ -434,8 +434,7 @@ def critic_step(
             return metrics["q_loss"], metrics
 
         assert isinstance(cfg, Conservative)
-        obs = jnp.broadcast_to(batch.obs, (len(sampled.log_p), *batch.obs.shape))
-        q_sampled = nets.q.apply(params, obs, sampled.action)
+        q_sampled = nets.q.apply(params, batch.obs, sampled.action)
         gap = conservative(q_sampled, sampled.log_p, q).mean(axis=-1)
         total = metrics["q_loss"] + cfg.penalty * gap.sum()
         return total, {**metrics, "q_gap": gap.mean()}

@@ -57,8 +57,8 @@ FIELDS = (
 
 LogMu = Callable[..., Float[Array, "K B A"]]
 """`agent` of `sequential_clone.BehaviourModel`."""
-Value = Callable[[Past, Array, Array, Array], Float[Array, " B"]]
-"""(past, obs, state, joint action [B, N, A]) -> [B]."""
+Value = Callable[[Past, Array, Array, Array], Float[Array, "*M B"]]
+"""(past, obs, state, joint action [*M, B, N, A]) -> [*M, B]."""
 
 
 def check(
@@ -156,8 +156,7 @@ class Followed(NamedTuple):
         self, past: Past, batch: Batch, i: int | Array, joint: Array, weight: Array
     ) -> Float[Array, "B A"]:
         """q_i."""
-        one_draw = lambda action: self.q(past, batch.obs, batch.state, action)
-        every = jax.vmap(jax.vmap(one_draw))(with_own_actions(joint, i))
+        every = self.q(past, batch.obs, batch.state, with_own_actions(joint, i))
         return jnp.sum(weight * every, axis=1).T
 
     def joint_prior(

@@ -70,6 +70,29 @@ def test_policies_values_and_twins_are_two_relu_layers():
     np.testing.assert_allclose(run(q, p, x, act), both, rtol=1e-4, atol=1e-6)
 
 
+def test_inputs_side_by_side_are_one_input():
+    parts = mlp((5, 3), (8, 8), 2)
+    params = filled(parts)
+    x, y = some(1, 4, 5), some(2, 6, 1, 3)
+    wide = jnp.concatenate(
+        [jnp.broadcast_to(x, (6, 4, 5)), jnp.broadcast_to(y, (6, 4, 3))], axis=-1
+    )
+    expected = run(mlp(8, (8, 8), 2), params, wide)
+    np.testing.assert_allclose(run(parts, params, x, y), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(run(parts, params, wide[..., :5], wide[..., 5:]), expected)
+
+
+def test_many_actions_of_a_state_cost_its_product_once():
+    q = twin(40, 3, (8, 8))
+    of_shape = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
+    params = jax.eval_shape(q.init, jax.random.key(0))
+    traced = jax.make_jaxpr(q.apply)(params, of_shape(7, 40), of_shape(9, 7, 3))
+    products = [e for e in traced.eqns if e.primitive.name == "dot_general"]
+    wide = [e.invars[0].aval.shape for e in products if 40 in e.invars[0].aval.shape]
+    assert wide == [(7, 40)]
+    assert traced.out_avals[0].shape == (2, 9, 7)
+
+
 def test_no_hidden_layer_is_a_linear_one():
     pi = actor(3, (), 2)
     p, x = filled(pi), some(1, 5, 3)

@@ -223,7 +223,7 @@ def test_the_best_of_m_is_the_most_valued_candidate(mixer, execution):
     def play(count, state):
         with given(lambda action: action[..., 0]):
             algorithm = policy(SPEC, dataclasses.replace(cfg, candidates=count))
-        drawn = several(team.played, key, state.actor.params, seen.obs, mask, count)[1]
+        drawn = several(team.played, key, state.actor.params, seen.obs, mask, count)
         return algorithm.act(key, state, PAST, (), seen)[0], drawn
 
     with given(lambda action: action[..., 0]):

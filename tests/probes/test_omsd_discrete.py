@@ -80,7 +80,7 @@ def own_values(table, joint):
         parts.append((joint * table).sum(axis=others) / joint.sum(axis=others))
 
     def q(past, obs, state, action):
-        return sum(action[:, j] @ jnp.asarray(parts[j], jnp.float32) for j in range(n))
+        return sum(action[..., j, :] @ jnp.asarray(parts[j], jnp.float32) for j in range(n))
 
     return q
 
