@@ -130,7 +130,7 @@ def dense(x: Array | tuple[Array, ...], width: int, name: str | None = None) -> 
     return hidden(y)
 
 
-def uniform(fan_in: int) -> Callable[..., Undrawn]:
+def uniform(fan_in: int) -> Callable[..., Any]:
     """The initialiser of a layer's numbers, whose sampling is left to `parameters`."""
     return lambda key, shape, dtype=jnp.float32: Undrawn(
         jnp.full(shape, jnp.nan, dtype), fan_in**-0.5
