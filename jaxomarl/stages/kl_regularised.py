@@ -147,6 +147,9 @@ class Followed(NamedTuple):
             value = value / spread(value, legal[:, i])
         if self.regulariser == "joint":
             prior = self.joint_prior(past, batch, i, joint, weight, legal)
+        elif self.regulariser == "marginal":
+            # the others' actions are not asked for: one draw has all
+            (prior,) = self.log_mu(past, i, batch.obs, batch.state, joint[:1], legal)
         else:
             conditional = self.log_mu(past, i, batch.obs, batch.state, joint, legal)
             prior = jnp.sum(weight[..., None] * conditional, axis=0)
@@ -311,7 +314,11 @@ def pipeline(
         stages.append(model_stage(cfg, "start", start, ("policy_width", "warm")))
 
     # --- the policies ---
-    final = policy(spec, cfg, model.agent, trained_critic.q, regulariser, order or "", sweep)
+    sampled = cfg
+    if own:
+        # in a sum of own values the others' actions are a constant of q_i
+        sampled = dataclasses.replace(cfg, draws=1)
+    final = policy(spec, sampled, model.agent, trained_critic.q, regulariser, order or "", sweep)
     if order is not None:
         fields = (*fields, "sweep")
     return *stages, critic.policy_stage(spec, cfg, final, fields, owner)
