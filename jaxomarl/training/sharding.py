@@ -23,8 +23,8 @@ few per cent, and by a fifth at R = 16 (`python -m benchmarks.updates --mapping`
 BLOCK = 8
 """Most runs of a block: so many of a CPU device's narrow runs are updated at once.
 
-All of a block's arrays stay in the core's cache during a chunk. Four, eight and sixteen are equally
-fast to 8 %; 128 at once are slower by a third to two thirds (benchmarks/NOTES.md).
+A block's arrays stay in the core's cache during a chunk. Four, eight and sixteen are equally fast
+to a tenth, and 128 at once take 1.4 to 1.7 times as long (benchmarks/NOTES.md).
 """
 
 
