@@ -43,7 +43,7 @@ from jaxomarl.training.runner import Program
 
 NAMED: documents.Kind = {"size": str, "system": str, "stage": str, "runs": int}
 """What a line has that an earlier command left."""
-MAPPINGS = ("rule", "vmap", "map")
+MAPPINGS = ("rule", "vmap", "map", "blocks")
 SAMPLE = 0.25
 """Shortest seconds of a timed sample."""
 ROUNDS = 3
@@ -69,7 +69,7 @@ class Flags(Written):
     patience: float = 20.0
     """Most seconds of a sample; a cell is skipped where a smaller one foretells more."""
     mapping: str = "rule"
-    """How a device goes through its runs: rule (the runner's own), vmap or map."""
+    """How a device goes through its runs: rule (the runner's own), vmap, map or blocks."""
     devices: int = 0
     """Number of CPU devices; 0: one per core, as in training."""
     max_gib: float = 12.0
@@ -97,7 +97,7 @@ class Cell:
     size: Size
     program: Program
     how: str
-    """vmap or map."""
+    """vmap, map or blocks."""
     need: int
     """Estimated bytes."""
     seconds: list[float] = field(default_factory=list)

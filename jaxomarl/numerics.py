@@ -147,7 +147,7 @@ LEVEL = "xla_backend_optimization_level"
 """The compiler's option for how much LLVM does; by itself XLA takes 3, the most."""
 RUN_ONCE = {LEVEL: 0}
 """Options of a program that runs once: a CPU compiles it in a third of the time."""
-TRAINING = {"vmap": {LEVEL: 1}, "map": {LEVEL: 2}}
+TRAINING = {"vmap": {LEVEL: 1}, "blocks": {LEVEL: 1}, "map": {LEVEL: 2}}
 """Options of a program that trains, by how it goes through its runs (`sharding.mapping`).
 
 A CPU compiles it in two thirds or nine tenths of the time of level 3, and it is no slower; narrow

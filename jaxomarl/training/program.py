@@ -481,7 +481,7 @@ class Program:
 
     @cached_property
     def how(self) -> str:
-        """Whether to "vmap" or "map" over runs, by the rule of sizes and device."""
+        """How a device goes through its runs, by the rule of sizes and device."""
         return sharding.mapping(
             platform=jax.default_backend(),
             state=self.state_shape,

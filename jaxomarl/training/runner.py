@@ -391,6 +391,7 @@ class Training:
             "devices": program.devices.size,
             "devices_of_a_run": program.devices.shape["data"],
             "mapping": program.how,
+            "at_once": sharding.at_once(program.how, self.size // program.devices.shape["runs"]),
             "updates": program.stage.steps,
             "every": program.stage.every,
             "updates_executed": self.folder.executed * program.chunk,

@@ -20,6 +20,12 @@ WIDE = 40_000_000
 Moments and targets count too. Below it vmap is faster by up to a third. Above it map is faster by a
 few per cent, and by a fifth at R = 16 (`python -m benchmarks.updates --mapping`).
 """
+BLOCK = 8
+"""Most runs of a block: so many of a CPU device's narrow runs are updated at once.
+
+A block's arrays stay in the core's cache during a chunk. Four, eight and sixteen are equally fast
+to a tenth, and 128 at once take 1.4 to 1.7 times as long (benchmarks/NOTES.md).
+"""
 
 
 def weights(state: PyTree) -> int:
@@ -29,18 +35,33 @@ def weights(state: PyTree) -> int:
 
 
 def mapping(platform: str, state: PyTree, batch: int, replay: bool = False) -> str:
-    """Whether to "vmap" or "map" over a device's runs: a pure rule, recorded in run.json.
+    """How a device goes through its runs: a pure rule, recorded in run.json.
 
     - Accelerators vmap.
     - A CPU maps over wide runs, whose matrix products fill it already.
-    - A CPU vmaps narrow runs, whose cost is the number of operations.
+    - A CPU maps over blocks of narrow runs and vmaps those of a block. A run's cost is the number
+      of operations, and a block stays in the cache.
     - A stage with a replay in its state vmaps, because a map would hold that state twice.
     """
     if platform != "cpu" or replay:
         return "vmap"
     if weights(state) * batch > WIDE:
         return "map"
-    return "vmap"
+    return "blocks"
+
+
+def at_once(how: str, runs: int) -> int:
+    """How many of a device's runs are updated at once, by its mapping.
+
+    A block has more than half of BLOCK, so that the fewest runs are repeated to fill the last one.
+    Fewer runs than two blocks are one.
+    """
+    if how == "map":
+        return 1
+    if how == "vmap" or runs < 2 * BLOCK:
+        return runs
+    sizes = range(BLOCK, BLOCK // 2, -1)
+    return min(sizes, key=lambda size: -(-runs // size) * size)
 
 
 def shares(platform: str, state: PyTree, batch: int, devices: int, runs: int) -> int:
@@ -71,11 +92,31 @@ def over_runs(f: Callable, how: str, shared: int) -> Callable:
 
     def over_all(*args):
         own = len(args) - shared
-        if how == "vmap":
-            return jax.vmap(f, in_axes=(0,) * own + (None,) * shared)(*args)
-        return jax.lax.map(lambda of_run: f(*of_run, *args[own:]), args[:own])
+        runs = jax.tree.leaves(args[:own])[0].shape[0]
+        size = at_once(how, runs)
+        together = jax.vmap(f, in_axes=(0,) * own + (None,) * shared)
+        if how == "map":
+            return jax.lax.map(lambda of_run: f(*of_run, *args[own:]), args[:own])
+        if size == runs:
+            return together(*args)
+        return in_blocks(lambda block: together(*block, *args[own:]), args[:own], size)
 
     return over_all
+
+
+def in_blocks(f: Callable, tree: PyTree, size: int) -> PyTree:
+    """Map a function of `size` runs over blocks of a tree that leads with R; it returns R rows.
+
+    The last run is repeated to fill the last block.
+    """
+    runs = jax.tree.leaves(tree)[0].shape[0]
+    blocks = -(-runs // size)
+
+    def split(x: Array) -> Array:
+        return filled(x, blocks * size).reshape(blocks, size, *x.shape[1:])
+
+    found = jax.lax.map(f, jax.tree.map(split, tree))
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:runs], found)
 
 
 def mesh(runs: int, data: int = 1) -> Mesh:
@@ -136,16 +177,17 @@ def padded(runs: int, devices: Mesh) -> int:
     return -(-runs // over) * over
 
 
+def filled(x: Array, size: int) -> Array:
+    """An array whose last row is repeated, so that it has `size` rows."""
+    if x.shape[0] >= size:
+        return x
+    return jnp.concatenate([x, jnp.repeat(x[-1:], size - x.shape[0], axis=0)])
+
+
 def place(tree: PyTree, devices: Mesh, size: int) -> PyTree:
     """Shard a tree that leads with R over the devices; its last run is repeated up to `size`."""
-
-    def shard(x: Array) -> Array:
-        if x.shape[0] < size:
-            filling = jnp.repeat(x[-1:], size - x.shape[0], axis=0)
-            x = jnp.concatenate([x, filling])
-        return jax.device_put(x, NamedSharding(devices, PartitionSpec("runs")))
-
-    return jax.tree.map(shard, tree)
+    over = NamedSharding(devices, PartitionSpec("runs"))
+    return jax.tree.map(lambda x: jax.device_put(filled(x, size), over), tree)
 
 
 def rows_of(tree: PyTree, chosen: list[int], runs: int) -> PyTree:

@@ -51,7 +51,7 @@ def test_a_line_has_its_fields_and_positive_numbers(lines):
             "omsd",
             "critic",
         )
-        assert line["mapping"] in ("vmap", "map")
+        assert line["mapping"] in ("blocks", "map")
         assert {k for k, v in line.items() if isinstance(v, float)} == NUMBERS
         assert {k for k, v in line.items() if isinstance(v, int)} == COUNTS
         assert all(line[k] > 0 and math.isfinite(line[k]) for k in NUMBERS | COUNTS)

@@ -194,7 +194,8 @@ def test_run_json(out):
         assert len(chunks) == (3 if system == "omsd" else 2)
         for facts in info["stages"].values():
             assert facts["program_bytes"] > 1_000, "the state and a batch at least"
-            assert facts["mapping"] in ("vmap", "map")
+            assert facts["mapping"] == "blocks"
+            assert 1 <= facts["at_once"] <= facts["runs"]
             assert facts["updates"] == STEPS
             assert facts["seconds"] >= 0
             assert facts["compile_seconds"] > 0

@@ -109,3 +109,42 @@ def test_the_rule_of_shares():
         assert sharding.shares("cpu", state, 64, 8, 1) == 1
     with mock.patch.object(sharding, "WIDE", 6_400):
         assert sharding.shares("gpu", state, 64, 8, 1) == 1
+
+
+def test_the_rule_of_mappings():
+    """A CPU goes through narrow runs in blocks and through wide ones one by one; a card takes all at once."""
+    state = {"w": jax.ShapeDtypeStruct((10, 10), "float32")}
+    with mock.patch.object(sharding, "WIDE", 6_400):
+        assert sharding.mapping("cpu", state, 64) == "blocks"
+        assert sharding.mapping("cpu", state, 65) == "map"
+        assert sharding.mapping("cpu", state, 64, replay=True) == "vmap"
+        assert sharding.mapping("gpu", state, 65) == "vmap"
+
+
+def test_blocks_are_equal_and_repeat_few_runs():
+    sizes = {runs: sharding.at_once("blocks", runs) for runs in (1, 8, 15, 16, 17, 21, 25, 128)}
+    assert sizes == {1: 1, 8: 8, 15: 15, 16: 8, 17: 6, 21: 7, 25: 5, 128: 8}
+    assert (sharding.at_once("vmap", 128), sharding.at_once("map", 128)) == (128, 1)
+
+
+def test_the_last_block_is_filled():
+    def sums(block):
+        assert block[0].shape[0] == 2
+        return {"sum": block[0] + block[1].sum(axis=1)}
+
+    given = (jax.numpy.arange(5.0), jax.numpy.ones((5, 3)))
+    found = sharding.in_blocks(sums, given, 2)
+    np.testing.assert_array_equal(found["sum"], np.arange(5.0) + 3)
+
+
+def test_runs_in_blocks_are_those_of_all_at_once():
+    """Five runs in blocks of two, of which the last has one run more than there is."""
+    trial = Trial("cloning", CLONING)
+    some = (copies(trial, 5), tuple(range(5)))
+    wanted = trial.run(*some, StageCache())
+    with mock.patch.object(sharding, "BLOCK", 2):
+        found = trial.run(*some, StageCache(), how="blocks")
+    facts = found.trained["cloning"].facts
+    assert (facts["mapping"], facts["at_once"]) == ("blocks", 2)
+    one, other = (checks.histories(x.trained["cloning"]) for x in (found, wanted))
+    checks.same(one, other, "five runs in blocks", checks.CLOSE)
