@@ -72,16 +72,24 @@ clean: ## Remove the environment and all caches; runs/ stays
 	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# uv installs the same versions in a third of pip's time. It knows nothing of an index that only pip was told of: there, and where
+# uv fails, pip installs.
+PIP = $(PY) -m pip install -q --no-compile -c constraints.txt
+UV = $(PY) -m uv pip install -q --system-certs --python $(PY) -c constraints.txt
+INSTALL = (! $(PY) -m pip config list | grep -q '[.]index-url=' && $(PIP) uv && $(UV) -e '$(EXTRAS)') || $(PIP) -e '$(EXTRAS)'
+
 # The stamp is removed before pip starts and written after it ends: an install that was cut short is done again,
 # in a new environment. A change of the versions updates the environment that is there.
+$(STAMP): EXTRAS = .[plot,dev]
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit("jaxomarl needs Python 3.11 or newer; $(PYTHON) is " + v + ". Try: make PYTHON=python3.12 $(MAKECMDGOALS)" if sys.version_info < (3, 11) else 0)'
 	@test -f $@ || $(PYTHON) -m venv --clear .venv
 	@rm -f $@
-	$(PY) -m pip install -q --no-compile -c constraints.txt -e '.[plot,dev]'
+	@$(INSTALL)
 	@touch $@
 
 # What the pages and the notebook need besides.
+$(DOCS): EXTRAS = .[docs]
 $(DOCS): $(STAMP)
-	$(PY) -m pip install -q --no-compile -c constraints.txt -e '.[docs]'
+	@$(INSTALL)
 	@touch $@
