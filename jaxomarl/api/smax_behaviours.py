@@ -86,7 +86,7 @@ class Plan(NamedTuple):
 PLANS = {
     "3m": Plan(),
     "2s3z": Plan(steps=2400),
-    "smacv2_5_units": Plan(steps=4800, seeds=3, good=0.4),
+    "smacv2_5_units": Plan(steps=4800, seeds=3, good=0.65),
     "5m_vs_6m": Plan(steps=16_000, seeds=3, good=0.4),
 }
 

@@ -20,6 +20,7 @@ MEASURED = {
     "mpe/world.safetensors": "129023f44d65f987",
     "smax/2s3z.safetensors": "d0dbd767ecc8dda0",
     "smax/3m.safetensors": "b30318dc9ce6df01",
+    "smax/smacv2_5_units.safetensors": "8cddd991a033a1be",
 }
 """File -> the first 16 digits of its sha256 when tests/envs and tests/data last measured how it plays."""
 
