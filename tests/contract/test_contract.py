@@ -23,7 +23,7 @@ ALIKE = {
 
 The first is traced here, and runs in `make test-long`; the second runs here.
 """
-STOPPED = ("omsd", "bc", "decision-diffuser", "qmix")
+STOPPED = ("omsd", "bc", "qmix")
 """Systems that meet a NaN and a stop here, all others in `make test-long`: what is asserted is the runner's doing."""
 TRAINED = (*STOPPED, *(name for name, system in REGISTRY.items() if system.online))
 """Systems that the runner trains here; the others have one program for all their stages (brief.py)."""

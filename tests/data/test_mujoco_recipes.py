@@ -73,6 +73,7 @@ def test_a_robot_without_an_expert_has_no_quality_of_that_name(name):
     assert all(sum(kinds.values()) == pytest.approx(1.0) for kinds in mixtures.values())
 
 
+@pytest.mark.long
 def test_every_quality_is_mixed_of_the_kinds_that_it_names():
     task = catalog.make("mamujoco/2halfcheetah")
     assert set(task.recipes) == set(WALKERS.mixtures)
