@@ -72,11 +72,13 @@ clean: ## Remove the environment and all caches; runs/ stays
 	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# uv installs the same versions in a third of pip's time. It knows nothing of an index that only pip was told of: there, and where
-# uv fails, pip installs.
+# uv installs the same versions in a third of pip's time. It does not read pip's settings: where they name an index of their own or
+# none, and where uv fails, pip installs. `make setup UV=false` leaves uv out.
 PIP = $(PY) -m pip install -q --no-compile -c constraints.txt
 UV = $(PY) -m uv pip install -q --system-certs --python $(PY) -c constraints.txt
-INSTALL = (! $(PY) -m pip config list | grep -q '[.]index-url=' && $(PIP) uv && $(UV) -e '$(EXTRAS)') || $(PIP) -e '$(EXTRAS)'
+OWN_INDEX = $(PY) -m pip config list | grep -qE '[.](index-url|no-index|proxy)='
+INSTALL = echo "installing $(EXTRAS) into .venv"; \
+	(! $(OWN_INDEX) && $(PIP) uv && $(UV) -e '$(EXTRAS)') || (echo "pip installs"; $(PIP) -e '$(EXTRAS)')
 
 # The stamp is removed before pip starts and written after it ends: an install that was cut short is done again,
 # in a new environment. A change of the versions updates the environment that is there.

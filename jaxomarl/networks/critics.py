@@ -33,9 +33,19 @@ def twin(
 ) -> Network:
     """Q^1, Q^2: (condition [..., C], action [..., D]) -> [E, ...].
 
-    Leading axes meet as in arithmetic. Many actions of one condition cost its product once.
+    Actions may have leading axes before the condition's. Many actions of one condition cost its
+    product once. Raises ValueError for other axes.
     """
-    return ensemble(value((inputs, actions), hidden, activation), members)
+    net = ensemble(value((inputs, actions), hidden, activation), members)
+
+    def apply(params, cond, action):
+        own = cond.shape[:-1]
+        if action.shape[:-1][len(action.shape) - 1 - len(own) :] != own:
+            shapes = f"{cond.shape} and {action.shape}"
+            raise ValueError(f"a condition's leading axes are not an action's last: {shapes}")
+        return net.apply(params, cond, action)
+
+    return Network(net.init, apply)
 
 
 def joint_twin(

@@ -119,7 +119,8 @@ def dense(x: Array | tuple[Array, ...], width: int, name: str | None = None) -> 
     """
     if isinstance(x, tuple):
         if len({part.shape[:-1] for part in x}) > 1:
-            return hidden(Dense(width, name=name)(*x))
+            y = Dense(width, name=name)(*x)
+            return y if name == "out" else hidden(y)
         x = x[0] if len(x) == 1 else jnp.concatenate(x, axis=-1)
     start = uniform(x.shape[-1])
     last = name == "out"

@@ -315,7 +315,7 @@ def pipeline(
 
     # --- the policies ---
     sampled = cfg
-    if own:
+    if own and regulariser == "marginal":
         # in a sum of own values the others' actions are a constant of q_i
         sampled = dataclasses.replace(cfg, draws=1)
     final = policy(spec, sampled, model.agent, trained_critic.q, regulariser, order or "", sweep)

@@ -194,11 +194,14 @@ def plan(job: Job, at_most: int = 0) -> Plan:
     else:
         # portions of equal size
         runs = _whole(-(-count // -(-count // max(1, fit))), fit)
+    # fewer runs may be updated in larger blocks, which need more
+    while max(needs.of(runs, most) for needs in stages) > most:
+        runs = min(needs.fitting(max(1, runs - 1), most) for needs in stages)
     return Plan(
         runs=runs,
         portions=-(-count // runs),
         needed=max(needed, kept_bytes * count),
-        taken=max(kept_bytes * fit, *(needs.of(fit, most) for needs in stages)),
+        taken=max(kept_bytes * runs, *(needs.of(runs, most) for needs in stages)),
         limit=most,
         kept=kept_bytes * count,
     )

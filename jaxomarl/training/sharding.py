@@ -17,8 +17,9 @@ from jaxtyping import Array, PyTree
 WIDE = 40_000_000
 """Numbers in one run's state times rows of a batch, above which a CPU maps over its runs.
 
-Moments and targets count too. Below it vmap is faster by up to a third. Above it map is faster by a
-few per cent, and by a fifth at R = 16 (`python -m benchmarks.updates --mapping`).
+Moments and targets count too. Below it several runs at once are faster by up to a third. Above it
+one after another is, by a few per cent, and by a fifth at R = 16 (`python -m benchmarks.updates
+--mapping`).
 """
 BLOCK = 8
 """Most runs of a block: so many of a CPU device's narrow runs are updated at once.
@@ -116,7 +117,7 @@ def in_blocks(f: Callable, tree: PyTree, size: int) -> PyTree:
         return filled(x, blocks * size).reshape(blocks, size, *x.shape[1:])
 
     found = jax.lax.map(f, jax.tree.map(split, tree))
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:runs], found)
+    return jax.tree.map(lambda x: x.reshape(blocks * size, *x.shape[2:])[:runs], found)
 
 
 def mesh(runs: int, data: int = 1) -> Mesh:

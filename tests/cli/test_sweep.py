@@ -19,6 +19,7 @@ from jaxomarl.api import ended
 from jaxomarl.base import JaxomarlError
 from jaxomarl.cli import commands
 from jaxomarl.results import canvas, store, tabular
+from jaxomarl.training.sharding import at_once
 
 ROOT = Path(__file__).parents[2]
 SYSTEMS = ("omsd", "iql")
@@ -195,7 +196,8 @@ def test_run_json(out):
         for facts in info["stages"].values():
             assert facts["program_bytes"] > 1_000, "the state and a batch at least"
             assert facts["mapping"] == "blocks"
-            assert 1 <= facts["at_once"] <= facts["runs"]
+            of_a_device = facts["runs"] // facts["devices"]
+            assert facts["at_once"] == at_once("blocks", of_a_device)
             assert facts["updates"] == STEPS
             assert facts["seconds"] >= 0
             assert facts["compile_seconds"] > 0

@@ -130,11 +130,12 @@ def test_blocks_are_equal_and_repeat_few_runs():
 def test_the_last_block_is_filled():
     def sums(block):
         assert block[0].shape[0] == 2
-        return {"sum": block[0] + block[1].sum(axis=1)}
+        return {"sum": block[0] + block[1].sum(axis=1), "none": block[1][:, :0]}
 
     given = (jax.numpy.arange(5.0), jax.numpy.ones((5, 3)))
     found = sharding.in_blocks(sums, given, 2)
     np.testing.assert_array_equal(found["sum"], np.arange(5.0) + 3)
+    assert found["none"].shape == (5, 0)
 
 
 def test_runs_in_blocks_are_those_of_all_at_once():

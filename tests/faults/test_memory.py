@@ -106,6 +106,17 @@ def test_the_need_grows_with_the_runs_and_what_fits_fits(asked, needed):
     assert "4 runs at once need" in text and "2 portions, 2 at a time" in text
 
 
+def test_fewer_runs_that_need_more_are_not_taken(asked, monkeypatch):
+    """Blocks: fifteen runs are updated at once, and sixteen in eights."""
+    cost = lambda runs: runs * 1_000_000 if runs < 16 else 8_000_000 + runs * 100_000
+    monkeypatch.setattr(memory.Needs, "of", lambda self, runs, most: cost(runs))
+    monkeypatch.setattr(memory.Needs, "begin", lambda self, runs, most: None)
+    seeds = dataclasses.replace(asked, seeds=list(range(30)), cfgs=asked.cfgs[:1] * 30)
+    found = memory.plan(dataclasses.replace(seeds, memory=10_900_000))
+    assert cost(found.runs) <= found.limit and found.taken == cost(found.runs)
+    assert found.portions == -(-30 // found.runs)
+
+
 def test_shapes_are_those_of_compiled_programs_and_are_not_traced_again(asked, needed, monkeypatch):
     """`needed` has compiled the job's programs; another job, which compiles none, traces the same shapes."""
     ((traced, _),) = memory.traced(job()[0])

@@ -93,6 +93,21 @@ def test_many_actions_of_a_state_cost_its_product_once():
     assert traced.out_avals[0].shape == (2, 9, 7)
 
 
+@pytest.mark.parametrize("action", [(3,), (1, 3), (5, 3), (4, 2, 3)])
+def test_a_condition_goes_with_every_action(action):
+    q = twin(5, 3, (8, 8))
+    params = jax.eval_shape(q.init, jax.random.key(0))
+    shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((4, 5), action)]
+    with pytest.raises(ValueError, match="leading axes"):
+        jax.eval_shape(q.apply, params, *shapes)
+
+
+def test_the_last_layer_keeps_its_bits_with_several_inputs():
+    net = mlp((5, 3), (), 2)
+    with jax.default_matmul_precision("bfloat16"):
+        assert run(net, filled(net), some(0, 5), some(1, 4, 3)).dtype == jnp.float32
+
+
 def test_no_hidden_layer_is_a_linear_one():
     pi = actor(3, (), 2)
     p, x = filled(pi), some(1, 5, 3)
