@@ -39,7 +39,7 @@ BASE = {
     "every": 1,
 }
 SMALL = {
-    "generator_width": 16, "generator_batch": 64, "generator_steps": 500, "generator_lr": 5e-3,
+    "generator_width": 16, "generator_batch": 64, "generator_steps": 800, "generator_lr": 5e-3,
     "augment_windows": 256, "augment_horizon": 3,
     "augment_microbatch": 128, "augment_levels": 12, "augment_order": 1, "augment_churn": 0.0,
 }  # fmt: skip
@@ -74,11 +74,6 @@ def data():
 
 @pytest.fixture(scope="module")
 def made(data):
-    """`trained` for few updates, which show the mechanics."""
-    return trained(data, CFG.generator_steps)
-
-
-def trained(data, steps):
     """(the trained generator, the augmented stage's states after a refresh at each of LAMBDAS, the base's first)."""
 
     @jit
@@ -92,15 +87,15 @@ def trained(data, steps):
             )
 
         first = generator.algorithm.init(jax.random.key(0), PAST, data)
-        keys = jax.random.split(jax.random.key(1), steps)
-        last, metrics = jax.lax.scan(step, first, keys)
-        past = {**PAST, "generator": last}
+        keys = jax.random.split(jax.random.key(1), CFG.generator_steps)
+        trained, metrics = jax.lax.scan(step, first, keys)
+        past = {**PAST, "generator": trained}
         before = policy.algorithm.init(jax.random.key(2), past, data)
         refresh = lambda cfg: SYSTEM.pipeline(SPEC, cfg, None)[1].refresh
         each = lambda lam: refresh(dataclasses.replace(CFG, augment_lambda=lam))(
             jax.random.key(3), before, past, data
         )
-        return last, metrics["denoising_loss"], jax.vmap(each)(lambdas), before
+        return trained, metrics["denoising_loss"], jax.vmap(each)(lambdas), before
 
     return run(data, jnp.asarray(LAMBDAS))
 
@@ -113,16 +108,6 @@ def at(states, index):
 
 
 def test_it_learns_the_windows(made, data):
-    """As below, after fewer updates: shuffled rows have a correlation of 0 within 0.04."""
-    of_windows(made, data, correlation=0.15)
-
-
-@pytest.mark.long
-def test_it_learns_the_windows_well(data):
-    of_windows(trained(data, 1200), data, correlation=0.35)
-
-
-def of_windows(made, data, correlation):
     """Marginals, the correlation of team-mates' actions, the step's dynamics and the reward, of unguided windows."""
     _, losses, states, _ = made
     assert np.mean(losses[-50:]) < 0.75 * np.mean(losses[:20])
@@ -132,7 +117,7 @@ def of_windows(made, data, correlation):
     np.testing.assert_allclose(fake.mean(axis=0), real.mean(axis=0), atol=0.06)
     np.testing.assert_allclose(fake.std(axis=0), real.std(axis=0), atol=0.07)
     together = lambda a: np.corrcoef(a[:, 0, 0], a[:, 1, 0])[0, 1]
-    assert together(real) > 0.6 and together(fake) > correlation
+    assert together(real) > 0.6 and together(fake) > 0.35
     obs, action = np.asarray(rows["obs"]), np.asarray(rows["action"])
     error = (obs[:, 1:] - obs[:, :-1] - action[:, :-1] / 2) * SPEC.obs_mask
     assert np.sqrt(np.mean(error**2)) < 0.15

@@ -192,7 +192,7 @@ def test_a_distilled_model_plans_as_well_in_one_call(track):
     @jit_loop
     def run(key):
         first = algorithm.init(key, past, rows)
-        student, metrics = jax.lax.scan(one, first, jax.random.split(key, 800))
+        student, metrics = jax.lax.scan(one, first, jax.random.split(key, 1600))
         cases = (
             jax.tree.map(lambda *x: jnp.stack(x), student, student, first),
             jnp.array([1.0, 0.0, 1.0]),
@@ -202,7 +202,7 @@ def test_a_distilled_model_plans_as_well_in_one_call(track):
     student, metrics, (high, low, before) = run(jax.random.key(0))
     assert metrics["consistency_loss"][-50:].mean() < 0.5 * metrics["consistency_loss"][:50].mean()
     assert high > 0.6 * best() and low < -0.6 * best(), (high, low)
-    assert before < 0.6 * high, "the planner's weights are no consistency model"
+    assert before < 0.5 * high, "the planner's weights are no consistency model"
     x, y = jax.random.normal(jax.random.key(1), (2, 4, 2)), jnp.ones(2)
     ends = plan_student.plan_ends(SPEC, cfg, parts, student.net.target["plan"], y)
     end = jax.jit(ends)(x, jnp.zeros(()))
